@@ -1,0 +1,1 @@
+"""A PyTorch program becomes a Torch dialect module: ``fx/``, ``torchscript/`` and ``lazy/``."""

@@ -1,0 +1,29 @@
+"""From scheduled PrimFuncs and Relax functions to a VM executable."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+
+def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """Lower Relax to VM code and TIR to machine code.
+
+    ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs.
+    """
+    lowering = tvm.transform.Sequential(
+        [
+            relax.transform.RewriteDataflowReshape(),
+            relax.transform.ToNonDataflow(),
+            relax.transform.RemovePurityChecking(),
+            relax.transform.CallTIRRewrite(),
+            relax.transform.StaticPlanBlockMemory(),
+            relax.transform.LowerAllocTensor(),
+            relax.transform.KillAfterLastUse(),
+            relax.transform.LowerRuntimeBuiltin(),
+            relax.transform.ComputePrimValue(),
+            relax.transform.VMShapeLower(),
+            relax.transform.AttachGlobalSymbol(),
+        ]
+    )
+    return tvm.compile(mod, target, relax_pipeline=lowering)

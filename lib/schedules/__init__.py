@@ -1,0 +1,9 @@
+"""Deterministic TIR schedule rules.
+
+``schedule(mod, target)`` offers each kernel of a module to the rules of its target in order; the first
+that does not refuse takes it. The decisions come back for the report.
+"""
+
+from torch_tvm.schedules.rule import KernelDecision, Rule, schedule
+
+__all__ = ["KernelDecision", "Rule", "schedule"]

@@ -1,0 +1,61 @@
+"""What a schedule rule is, and the one driver that offers kernels to rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import tvm
+
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+
+class Rule(Protocol):
+    """One workload: ``apply`` returns the scheduled function or raises :class:`Refusal` with its reason."""
+
+    name: str
+
+    def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc: ...
+
+
+@dataclass(frozen=True)
+class KernelDecision:
+    """Which rule took a kernel, and why the ones before it refused."""
+
+    kernel: str
+    rule: str
+    refusals: dict[str, str] = field(default_factory=dict)
+
+
+def schedule(
+    mod: tvm.IRModule, target: tvm.target.Target, rules: Sequence[Rule] | None = None
+) -> tuple[tvm.IRModule, list[KernelDecision]]:
+    """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are."""
+    if rules is None:
+        from torch_tvm.schedules.cpu import RULES
+
+        rules = RULES
+    cpu = CpuModel.from_target(target)
+    decisions = []
+    updates = {}
+    for gvar, func in mod.functions_items():
+        if not isinstance(func, tvm.tirx.PrimFunc) or (func.attrs and "tirx.is_scheduled" in func.attrs):
+            continue
+        refusals: dict[str, str] = {}
+        for rule in rules:
+            try:
+                scheduled = rule.apply(func, cpu)
+            except Refusal as refusal:
+                refusals[rule.name] = refusal.reason
+                continue
+            updates[gvar] = scheduled.with_attr("tirx.is_scheduled", True)
+            decisions.append(KernelDecision(gvar.name_hint, rule.name, refusals))
+            break
+        else:
+            decisions.append(KernelDecision(gvar.name_hint, "none", refusals))
+    result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
+    for gvar, func in updates.items():
+        result.update_func(gvar, func)
+    return result, decisions

@@ -1,0 +1,1 @@
+"""Errors, source locations, IR dumps and timing: what every other folder may use."""

@@ -1,0 +1,90 @@
+"""The errors that a user of torch_tvm can meet, and the one form that all their messages have.
+
+A message has up to three parts: where and what (the user's own file and line, the op, what was expected
+and what came), in which part of the model and at which stage, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SourceLocation:
+    """A place in the user's own program.
+
+    ``file`` and ``line`` name the statement, ``scope`` the module path that it belongs to
+    (``Encoder.layers.0``) and ``importer`` the road by which it came in. Any of them may be empty.
+    """
+
+    file: str = ""
+    line: int = 0
+    scope: str = ""
+    importer: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else "<unknown location>"
+
+
+def format_message(
+    problem: str, *, subject: str = "", location: SourceLocation | None = None, stage: str = "", advice: str = ""
+) -> str:
+    """Put a message into the one form: ``file:line: subject: problem``, then ``in scope (stage)``, then advice."""
+    head = [str(location)] if location is not None and location.file else []
+    if subject:
+        head.append(subject)
+    lines = [": ".join([*head, problem])]
+    scope = location.scope if location is not None else ""
+    origin = stage or (f"importer: {location.importer}" if location is not None and location.importer else "")
+    if scope or origin:
+        where = f"in {scope}" if scope else "in"
+        lines.append(f"  {where} ({origin})" if origin and scope else f"  in {scope or origin}")
+    if advice:
+        lines.append(f"  {advice}")
+    return "\n".join(lines)
+
+
+class TorchTvmError(Exception):
+    """Base of every error that torch_tvm raises on purpose."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        subject: str = "",
+        location: SourceLocation | None = None,
+        stage: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(
+            format_message(problem, subject=subject, location=location, stage=stage, advice=advice)
+        )
+        self.problem = problem
+        self.subject = subject
+        self.location = location
+        self.stage = stage
+        self.advice = advice
+
+
+class UnsupportedOp(TorchTvmError):
+    """Ops that cannot be compiled (all of a program's are listed in one error)."""
+
+
+class ImportFailed(TorchTvmError):
+    """A PyTorch program or a text that cannot become a Torch dialect module."""
+
+
+class InvalidInput(TorchTvmError, ValueError):
+    """An argument of ours that does not fit: wrong type, dtype, shape, device, count or option."""
+
+
+class InternalError(TorchTvmError):
+    """A bug of ours: names the stage, the dump and the command that reproduces it."""
+
+
+class Refusal(Exception):  # noqa: N818 - not an error: a rule declines and says why
+    """Raised by a lowering or a schedule rule that does not take an op; it carries the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,34 @@
+"""The Relax-to-Relax pipeline, in phases."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from torch_tvm.schedules.target import CpuModel
+
+
+def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
+    """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
+    cpu = CpuModel.from_target(target)
+    passes = [*_graph_passes(cpu, accuracy), *_legalize_passes(), *_fusion_passes()]
+    with target:
+        return tvm.transform.Sequential(passes)(mod)
+
+
+def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
+    """Rewrites of Relax ops: batch-norm folding, recomposition, layout, weight packing."""
+    return []
+
+
+def _legalize_passes() -> list[tvm.transform.Pass]:
+    return [
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+    ]
+
+
+def _fusion_passes() -> list[tvm.transform.Pass]:
+    return [relax.transform.FuseOps(), relax.transform.FuseTIR()]
