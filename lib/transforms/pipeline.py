@@ -6,12 +6,19 @@ import tvm
 from tvm import relax
 
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.params import bundle_params, lift_params
 
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
     """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
     cpu = CpuModel.from_target(target)
-    passes = [*_graph_passes(cpu, accuracy), *_legalize_passes(), *_fusion_passes()]
+    passes = [
+        *_graph_passes(cpu, accuracy),
+        lift_params(),
+        *_legalize_passes(),
+        *_fusion_passes(),
+        bundle_params(),
+    ]
     with target:
         return tvm.transform.Sequential(passes)(mod)
 
