@@ -57,6 +57,22 @@ class CpuModel:
         )
 
 
+def host_target() -> tvm.target.Target:
+    """The machine that this process runs on: its CPU name and triple from LLVM, the cores it may use.
+
+    Vectors of 512 bits stay whole: LLVM splits them for ``prefer-256-bit`` only in code that it
+    vectorises by itself, never in the explicit vectors that our schedules make (a test reads the assembly).
+    """
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mcpu": codegen.llvm_get_system_cpu(),
+            "mtriple": codegen.llvm_get_system_triple(),
+            "num-cores": len(os.sched_getaffinity(0)),
+        }
+    )
+
+
 def _cache_bytes(index: str, default: int) -> int:
     try:
         with open(f"/sys/devices/system/cpu/cpu0/cache/{index}/size") as file:
