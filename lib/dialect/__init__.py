@@ -1,1 +1,1 @@
-
+"""A typed view of the Torch dialect over the MLIR bindings of the torch-mlir wheel."""

@@ -1,0 +1,384 @@
+"""What the importers share: tensors with views and in-place updates become value-semantic operations.
+
+A ``Storage`` is a base tensor with its current value; a ``TensorRef`` is that base seen through a chain of
+views. Reading a view replays its chain when the base has changed since; writing through a view scatters
+the new value back into the base. So the dialect never sees a mutation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_tvm.dialect.emitter import Emitter, dialect_name
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.support.errors import ImportFailed
+
+aten = torch.ops.aten
+
+
+class Storage:
+    """A base tensor: its current value, how often it was written, and where it came from."""
+
+    __slots__ = ("argument", "meta", "value", "version")
+
+    def __init__(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> None:
+        self.value = value
+        self.meta = meta
+        self.version = 0
+        self.argument = argument
+
+
+@dataclass(frozen=True)
+class ViewStep:
+    """One view op of a chain: ``overload(parent, *args, **kwargs)`` gave a tensor like ``meta``.
+
+    For a view out of a list result (``unbind``, ``split``), ``index`` says which element.
+    """
+
+    overload: torch._ops.OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    meta: torch.Tensor
+    metas: tuple[torch.Tensor, ...] = ()
+    index: int | None = None
+
+
+class TensorRef:
+    """A tensor of the program being imported; ``meta`` is a fake tensor with its shape, dtype and strides."""
+
+    __slots__ = ("meta", "parent", "step", "storage", "_value", "_version")
+
+    def __init__(
+        self, storage: Storage, meta: torch.Tensor, parent: TensorRef | None = None, step: ViewStep | None = None
+    ) -> None:
+        self.storage = storage
+        self.meta = meta
+        self.parent = parent
+        self.step = step
+        self._value: ir.Value | None = None
+        self._version = -1
+
+
+class Recorder:
+    """Turns calls of ATen ops on ``TensorRef``s into operations of an :class:`Emitter`."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.emitter = emitter
+        self._written: list[dict[int, tuple[Storage, ir.Value]]] = []
+        self._cached: list[list[TensorRef]] = []
+
+    def tensor(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> TensorRef:
+        """A fresh base tensor; ``argument`` is its index when it is an argument of the function."""
+        return TensorRef(Storage(value, meta, argument), meta)
+
+    # -- reading and writing -------------------------------------------------------------------------
+
+    def read(self, ref: TensorRef) -> ir.Value:
+        """The current value, replaying the view chain when the base has been written since."""
+        if ref.parent is None or ref.step is None:
+            return ref.storage.value
+        if ref._value is None or ref._version != ref.storage.version:
+            self._cache(ref, self._replay(self.read(ref.parent), ref.step))
+        assert ref._value is not None
+        return ref._value
+
+    def _cache(self, ref: TensorRef, value: ir.Value) -> None:
+        ref._value, ref._version = value, ref.storage.version
+        if self._cached:
+            self._cached[-1].append(ref)
+
+    def _replay(self, parent: ir.Value, step: ViewStep) -> ir.Value:
+        metas: list[Any] = [list(step.metas)] if step.index is not None else [step.meta]
+        result = self.emitter.call(step.overload, (parent, *step.args), step.kwargs, metas)[0]
+        return result[step.index] if step.index is not None else result
+
+    def write(self, ref: TensorRef, value: ir.Value) -> None:
+        """Give ``ref`` a new value; every alias sees it."""
+        if ref.parent is None or ref.step is None:
+            storage = ref.storage
+            if self._written and id(storage) not in self._written[-1]:
+                self._written[-1][id(storage)] = (storage, storage.value)
+            storage.value = value
+            storage.version += 1
+            return
+        self.write(ref.parent, self._scatter(ref.parent, ref.step, value))
+        self._cache(ref, value)
+
+    @contextmanager
+    def region(self) -> Iterator[dict[int, tuple[Storage, ir.Value]]]:
+        """Collects the storages written inside, each with its value before, and restores them at the end.
+
+        The caller reads the values after from the storages before the context ends.
+        """
+        written: dict[int, tuple[Storage, ir.Value]] = {}
+        self._written.append(written)
+        self._cached.append([])
+        try:
+            yield written
+        finally:
+            self._written.pop()
+            for ref in self._cached.pop():
+                ref._value, ref._version = None, -1
+            for storage, before in written.values():
+                storage.value = before
+                storage.version += 1
+
+    # -- calls -----------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        overload: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        metas: Sequence[Any],
+    ) -> list[Any]:
+        """Record one op. ``metas`` holds a fake tensor, a list of them or a scalar per schema result.
+
+        Returns a ``TensorRef``, a list of them, or an ``ir.Value`` per schema result.
+        """
+        schema = overload._schema
+        if schema.is_mutable:
+            return self._mutate(overload, args, kwargs, metas)
+        viewed = _viewed_argument(overload, args, kwargs)
+        if viewed is not None and _is_view(overload, viewed, metas[0]):
+            return self._view(overload, viewed, args[1:], kwargs, metas[0])
+        values = self.emitter.call(overload, self._values(args), self._values(kwargs), metas)
+        return [self._wrap(value, meta) for value, meta in zip(values, metas, strict=True)]
+
+    def _values(self, item: Any) -> Any:
+        if isinstance(item, TensorRef):
+            return self.read(item)
+        if isinstance(item, dict):
+            return {key: self._values(value) for key, value in item.items()}
+        if isinstance(item, (list, tuple)):
+            return type(item)(self._values(value) for value in item) if type(item) in (list, tuple) else item
+        return item
+
+    def _wrap(self, value: Any, meta: Any) -> Any:
+        if isinstance(meta, torch.Tensor):
+            return self.tensor(value, meta)
+        if isinstance(meta, (list, tuple)):
+            return [self.tensor(v, m) for v, m in zip(value, meta, strict=True)]
+        return value
+
+    def _view(
+        self,
+        overload: torch._ops.OpOverload,
+        base: TensorRef,
+        rest: Sequence[Any],
+        kwargs: dict[str, Any],
+        meta: Any,
+    ) -> list[Any]:
+        args, kwargs = tuple(self._values(list(rest))), self._values(kwargs)
+        if isinstance(meta, torch.Tensor):
+            ref = TensorRef(base.storage, meta, base, ViewStep(overload, args, kwargs, meta))
+            self.read(ref)
+            return [ref]
+        metas = tuple(meta)
+        refs = [
+            TensorRef(base.storage, m, base, ViewStep(overload, args, kwargs, m, metas, index))
+            for index, m in enumerate(metas)
+        ]
+        values = self.emitter.call(overload, (self.read(base), *args), kwargs, [list(metas)])[0]
+        for ref, value in zip(refs, values, strict=True):
+            self._cache(ref, value)
+        return [refs]
+
+    def _mutate(
+        self,
+        overload: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        metas: Sequence[Any],
+    ) -> list[Any]:
+        """An in-place or out= op: its functional sibling, then a write to each mutated argument."""
+        schema = overload._schema
+        bound = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+        bound.update(kwargs)
+        targets = [
+            bound[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write and a.name in bound
+        ]
+        if schema.name == "aten::copy_":
+            self._copy_into(targets[0], bound["src"])
+            return [targets[0]]
+        functional, drop = functional_sibling(overload)
+        inputs = {name: value for name, value in bound.items() if name not in drop}
+        results = [target.meta for target in targets]
+        count = len(functional._schema.returns)
+        extra = list(metas[: count - len(results)]) if count > len(results) else []
+        values = self.emitter.call(functional, (), self._values(inputs), [*extra, *results])
+        for target, value in zip(targets, values[len(extra) :], strict=True):
+            self.write(target, self._like(value, functional, target.meta))
+        returned = [self._wrap(value, meta) for value, meta in zip(values, extra, strict=False)]
+        return [*returned, *targets][: max(1, len(schema.returns))]
+
+    def _like(self, value: ir.Value, functional: torch._ops.OpOverload, meta: torch.Tensor) -> ir.Value:
+        return value
+
+    def _copy_into(self, target: TensorRef, source: Any) -> None:
+        value = self._values(source)
+        meta = target.meta
+        if not isinstance(source, TensorRef):
+            value = self.emitter.call(aten.full_like.default, (self.read(target), value), {}, [meta])[0]
+        else:
+            if source.meta.dtype != meta.dtype:
+                cast = source.meta.to(meta.dtype) if False else torch.empty_like(source.meta, dtype=meta.dtype)
+                value = self.emitter.call(aten._to_copy.default, (value,), {"dtype": meta.dtype}, [cast])[0]
+            if tuple(source.meta.shape) != tuple(meta.shape):
+                sizes = self.sizes(target)
+                value = self.emitter.call(aten.expand.default, (value, sizes), {}, [meta])[0]
+        self.write(target, value)
+
+    def sizes(self, ref: TensorRef) -> list[Any]:
+        """The shape of ``ref`` as numbers and, where a size is symbolic, values of type ``!torch.int``."""
+        sizes: list[Any] = []
+        for axis, size in enumerate(ref.meta.shape):
+            if isinstance(size, int):
+                sizes.append(size)
+            else:
+                sizes.append(self.emitter.call(aten.size.int, (self.read(ref), axis), {}, [0])[0])
+        return sizes
+
+    # -- the inverse of a view -------------------------------------------------------------------------
+
+    def _scatter(self, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+        name = step.overload._schema.name.split("::")[1]
+        inverse = _INVERSES.get(name)
+        if inverse is None:
+            raise ImportFailed(
+                "an in-place update through this view cannot be made functional",
+                subject=dialect_name(step.overload),
+                advice="update a clone, or write to the base tensor with index_put_ or slices",
+            )
+        return inverse(self, parent, step, value)
+
+
+def _viewed_argument(
+    overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
+) -> TensorRef | None:
+    schema = overload._schema
+    if not args or not schema.returns or schema.returns[0].alias_info is None and not _returns_alias_list(schema):
+        return None
+    return args[0] if isinstance(args[0], TensorRef) else None
+
+
+def _returns_alias_list(schema: torch._C.FunctionSchema) -> bool:
+    return schema.name in ("aten::chunk", "aten::tensor_split", "aten::unsafe_split", "aten::unsafe_chunk")
+
+
+_MAYBE_VIEWS = {"aten::reshape", "aten::contiguous", "aten::to", "aten::flatten", "aten::_reshape_alias"}
+
+
+def _is_view(overload: torch._ops.OpOverload, base: TensorRef, meta: Any) -> bool:
+    """Whether the op really aliases: some only do when strides or dtypes allow it."""
+    name = overload._schema.name
+    if name.startswith("aten::unsafe_"):
+        return False
+    if not isinstance(meta, torch.Tensor) or name not in _MAYBE_VIEWS:
+        return True
+    if meta.dtype != base.meta.dtype:
+        return False
+    if meta.shape == base.meta.shape and meta.stride() == base.meta.stride():
+        return True
+    if name in ("aten::to", "aten::contiguous"):
+        return False
+    try:
+        torch.empty_strided(base.meta.shape, base.meta.stride(), device="meta").view(meta.shape)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOverload, set[str]]:
+    """The op without mutation, and the argument names that it does not take.
+
+    ``add_.Tensor`` is ``add.Tensor``; ``add.out`` is ``add.Tensor`` without ``out``;
+    ``_fused_op_`` style ops with no sibling raise :class:`ImportFailed`.
+    """
+    schema = overload._schema
+    outs = {a.name for a in schema.arguments if a.is_out}
+    namespace, name = schema.name.split("::")
+    base = name if outs else name.removesuffix("_")
+    for candidate_name in (base, f"{name}functional", f"{base}_functional", f"_{base}_functional"):
+        packet = getattr(getattr(torch.ops, namespace), candidate_name, None)
+        if packet is None:
+            continue
+        wanted = [(a.name, str(a.type)) for a in schema.arguments if a.name not in outs]
+        for overload_name in packet.overloads():
+            candidate = getattr(packet, overload_name)
+            found = [(a.name, str(a.type)) for a in candidate._schema.arguments]
+            if found == wanted and not candidate._schema.is_mutable:
+                return candidate, outs
+    raise ImportFailed(
+        "this op changes its argument in place and has no functional form",
+        subject=dialect_name(overload),
+        advice="use the form that returns a new tensor",
+    )
+
+
+_Inverse = Callable[[Recorder, TensorRef, ViewStep, ir.Value], ir.Value]
+
+
+def _reshape_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+    return r.emitter.call(aten.reshape.default, (value, r.sizes(parent)), {}, [parent.meta])[0]
+
+
+def _identity(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+    return value
+
+
+def _scatter_with(overload: torch._ops.OpOverload) -> _Inverse:
+    def scatter(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+        return r.emitter.call(overload, (r.read(parent), value, *step.args), step.kwargs, [parent.meta])[0]
+
+    return scatter
+
+
+def _swap_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+    dims = step.args or (0, 1)
+    return r.emitter.call(aten.transpose.int, (value, *dims), {}, [parent.meta])[0]
+
+
+def _permute_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+    rank = parent.meta.dim()
+    order = [d % rank for d in step.args[0]]
+    inverse = [order.index(axis) for axis in range(rank)]
+    return r.emitter.call(aten.permute.default, (value, inverse), {}, [parent.meta])[0]
+
+
+def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
+    """The inverse of one element of ``unbind``, ``split``, ``chunk`` and their kin."""
+    assert step.index is not None
+    name = step.overload._schema.name.split("::")[1]
+    given = dict(zip([a.name for a in step.overload._schema.arguments[1:]], step.args, strict=False), **step.kwargs)
+    axis = given.get("dim", 0)
+    if name == "unbind":
+        return r.emitter.call(
+            aten.select_scatter.default, (r.read(parent), value, axis, step.index), {}, [parent.meta]
+        )[0]
+    start = sum(int(meta.shape[axis]) for meta in step.metas[: step.index])
+    end = start + int(step.meta.shape[axis])
+    return r.emitter.call(
+        aten.slice_scatter.default, (r.read(parent), value, axis, start, end), {}, [parent.meta]
+    )[0]
+
+
+_INVERSES: dict[str, _Inverse] = {
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_as", "reshape_as"),
+        _reshape_back,
+    ),
+    **dict.fromkeys(("detach", "alias", "contiguous", "to", "lift_fresh", "positive", "_to_copy"), _identity),
+    **dict.fromkeys(("t", "transpose", "swapaxes", "swapdims", "numpy_T", "mT"), _swap_back),
+    **dict.fromkeys(("unbind", "split", "split_with_sizes", "chunk", "tensor_split"), _element),
+    "permute": _permute_back,
+    "select": _scatter_with(aten.select_scatter.default),
+    "slice": _scatter_with(aten.slice_scatter.default),
+    "diagonal": _scatter_with(aten.diagonal_scatter.default),
+    "as_strided": _scatter_with(aten.as_strided_scatter.default),
+}

@@ -1,0 +1,134 @@
+"""Torch dialect types: tensors with shape and dtype, scalars, lists; and torch's dtypes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from torch_tvm.dialect.mlir import ir
+
+DTYPE_TEXT: dict[torch.dtype, str] = {
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.int8: "si8",
+    torch.int16: "si16",
+    torch.int32: "si32",
+    torch.int64: "si64",
+    torch.uint8: "ui8",
+    torch.bool: "i1",
+    torch.complex64: "complex<f32>",
+    torch.complex128: "complex<f64>",
+    torch.float8_e4m3fn: "f8E4M3FN",
+    torch.float8_e5m2: "f8E5M2",
+    torch.qint8: "!torch.qint8",
+    torch.quint8: "!torch.quint8",
+}
+TEXT_DTYPE = {text: dtype for dtype, text in DTYPE_TEXT.items()}
+
+# c10::ScalarType, the integer by which ATen schemas name a dtype.
+SCALAR_TYPE: dict[torch.dtype, int] = {
+    torch.uint8: 0,
+    torch.int8: 1,
+    torch.int16: 2,
+    torch.int32: 3,
+    torch.int64: 4,
+    torch.float16: 5,
+    torch.float32: 6,
+    torch.float64: 7,
+    torch.complex64: 9,
+    torch.complex128: 10,
+    torch.bool: 11,
+    torch.qint8: 12,
+    torch.quint8: 13,
+    torch.bfloat16: 15,
+    torch.float8_e5m2: 23,
+    torch.float8_e4m3fn: 24,
+}
+DTYPE_OF_SCALAR_TYPE = {code: dtype for dtype, code in SCALAR_TYPE.items()}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and dtype of a ``!torch.vtensor``; a ``None`` size is unknown, a ``None`` shape an unknown rank."""
+
+    shape: tuple[int | None, ...] | None
+    dtype: torch.dtype | None
+
+    def __str__(self) -> str:
+        if self.shape is None and self.dtype is None:
+            return "!torch.vtensor"
+        sizes = "*" if self.shape is None else f"[{','.join('?' if s is None else str(s) for s in self.shape)}]"
+        return f"!torch.vtensor<{sizes},{DTYPE_TEXT[self.dtype] if self.dtype is not None else 'unk'}>"
+
+
+def tensor_type_of(tensor: torch.Tensor) -> TensorType:
+    """The type of a (fake) tensor; symbolic sizes are unknown ones."""
+    shape = tuple(size if isinstance(size, int) else _known_size(size) for size in tensor.shape)
+    return TensorType(shape, tensor.dtype)
+
+
+def _known_size(size: torch.SymInt) -> int | None:
+    node = size.node
+    return int(node.maybe_as_int()) if node.maybe_as_int() is not None else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_tensor_type(text: str) -> TensorType | None:
+    for head in ("!torch.vtensor", "!torch.tensor"):
+        if text == head:
+            return TensorType(None, None)
+        if text.startswith(head + "<"):
+            body = text[len(head) + 1 : -1]
+            break
+    else:
+        return None
+    if body.startswith("*"):
+        sizes, rest = None, body[2:]
+    else:
+        end = body.index("]")
+        inner = body[1:end]
+        sizes = tuple(None if s == "?" else int(s) for s in inner.split(",")) if inner else ()
+        rest = body[end + 2 :]
+    return TensorType(sizes, TEXT_DTYPE.get(rest.split(",#")[0]))
+
+
+def parse_tensor_type(mlir_type: ir.Type) -> TensorType | None:
+    """The tensor type behind an MLIR type, ``None`` for anything that is not a tensor."""
+    return _parse_tensor_type(str(mlir_type))
+
+
+def is_value_tensor(mlir_type: ir.Type) -> bool:
+    return str(mlir_type).startswith("!torch.vtensor")
+
+
+class TypeTable:
+    """MLIR types of one context, parsed once each."""
+
+    def __init__(self, context: ir.Context) -> None:
+        self.context = context
+        self._types: dict[str, ir.Type] = {}
+
+    def parse(self, text: str) -> ir.Type:
+        found = self._types.get(text)
+        if found is None:
+            found = self._types[text] = ir.Type.parse(text, self.context)
+        return found
+
+    def tensor(self, tensor: torch.Tensor | TensorType) -> ir.Type:
+        return self.parse(str(tensor if isinstance(tensor, TensorType) else tensor_type_of(tensor)))
+
+    def list_of(self, element: ir.Type) -> ir.Type:
+        return self.parse(f"!torch.list<{strip_prefix(element)}>")
+
+    def tuple_of(self, elements: Sequence[ir.Type]) -> ir.Type:
+        return self.parse(f"!torch.tuple<{', '.join(strip_prefix(e) for e in elements)}>")
+
+
+def strip_prefix(mlir_type: ir.Type) -> str:
+    """Inside ``!torch.list<…>`` the dialect spells its own types without ``!torch.``."""
+    return str(mlir_type).removeprefix("!torch.")
