@@ -1,0 +1,153 @@
+"""One op on Python values: through ``torch.ops``, or in Python where ``torch.ops`` takes no such values."""
+
+from __future__ import annotations
+
+import operator
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.support.errors import UnsupportedOp
+
+STAGE = "reference interpreter"
+
+
+def run_op(op: str | ir.Operation | ir.OpView, operands: Sequence[Any]) -> list[Any]:
+    """Run one op on Python values (tensors, numbers, lists, ``None``): its results, zero-copy.
+
+    ``op`` is an operation or a name such as ``torch.aten.add.Tensor`` or ``ns.op``.
+    """
+    name = op if isinstance(op, str) else view.op_name(op)
+    result = callable_for(name)(*operands)
+    if result is None:
+        return []
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@cache
+def callable_for(name: str) -> Callable[..., Any]:
+    """A function of an op's operands, in order, that gives its result: a tuple when there are several.
+
+    Raises :class:`UnsupportedOp` when neither PyTorch nor this file has the op.
+    """
+    short = name.removeprefix("torch.")
+    if short in _PYTHON_OPS:
+        return _PYTHON_OPS[short]
+    found = _overload(short)
+    if found is None:
+        raise UnsupportedOp(
+            "this PyTorch has no such operator",
+            subject=name,
+            stage=STAGE,
+            advice="import the package that registers the operator first",
+        )
+    arguments = found._schema.arguments
+    positional = sum(not argument.kwarg_only for argument in arguments)
+    if positional == len(arguments):
+        return found
+    keywords = [argument.name for argument in arguments[positional:]]
+
+    def call(*operands: Any) -> Any:
+        return found(*operands[:positional], **dict(zip(keywords, operands[positional:], strict=False)))
+
+    return call
+
+
+def _overload(short: str) -> torch._ops.OpOverload | None:
+    namespace, _, rest = short.partition(".")
+    base, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace, None), base, None) if base else None
+    found = getattr(packet, overload or "default", None)
+    return found if isinstance(found, torch._ops.OpOverload) else None
+
+
+# -- ops on Python values that torch.ops cannot take (generic lists, strings, None) ---------------------
+
+
+def _set_item(items: list[Any], index: int, value: Any) -> list[Any]:
+    items[index] = value
+    return items
+
+
+def _mutated(method: str) -> Callable[..., list[Any]]:
+    def apply(items: list[Any], *operands: Any) -> list[Any]:
+        getattr(items, method)(*operands)
+        return items
+
+    return apply
+
+
+def _slice(items: Any, start: int | None, end: int | None, step: int) -> Any:
+    return items[slice(start, end, step)]
+
+
+def _new_tensor(
+    data: Any, dtype: int | None, device: torch.device | None, requires_grad: bool
+) -> torch.Tensor:
+    found = torch.tensor(data, device=device)
+    return found if dtype is None else torch.ops.aten.to.dtype(found, dtype)
+
+
+def _raise(message: str, *_: Any) -> None:
+    raise RuntimeError(message)
+
+
+def runtime_assert(condition: bool, message: str = "runtime assertion failed") -> None:
+    if not condition:
+        raise RuntimeError(message)
+
+
+def _format(template: str, *values: Any) -> str:
+    filled = iter(values)
+    return re.sub(r"\{\}", lambda _: str(next(filled)), template)
+
+
+def _bernoulli(tensor: torch.Tensor, p: float, generator: None) -> torch.Tensor:
+    return torch.empty_like(tensor).bernoulli_(p)
+
+
+_PYTHON_OPS: dict[str, Callable[..., Any]] = {
+    "aten.__is__": operator.is_,
+    "aten.__isnot__": operator.is_not,
+    "aten.__not__": operator.not_,
+    "aten.__getitem__.t": operator.getitem,
+    "aten.__getitem__.Dict_str": operator.getitem,
+    "aten.__contains__.str": operator.contains,
+    "aten.__contains__.str_list": operator.contains,
+    "aten.__contains__.int_list": operator.contains,
+    "aten._set_item.t": _set_item,
+    "aten._set_item.str": _set_item,
+    "aten.append.t": _mutated("append"),
+    "aten.insert.t": _mutated("insert"),
+    "aten.extend.t": _mutated("extend"),
+    "aten.add.t": operator.add,
+    "aten.mul.left_t": operator.mul,
+    "aten.slice.t": _slice,
+    "aten.len.t": len,
+    "aten.len.str": len,
+    "aten.list.t": list,
+    "aten.keys.str": lambda mapping: list(mapping),
+    "aten.get.default_str": lambda mapping, key, default: mapping.get(key, default),
+    "aten.format": _format,
+    "aten.warn": lambda message, level: warnings.warn(message, stacklevel=2),
+    "aten.tensor": _new_tensor,
+    "prim.RaiseException": _raise,
+    "prim.unchecked_cast": lambda value: value,
+    "prim.Uninitialized": lambda: None,
+    "prim.tolist": lambda tensor, *_: tensor.tolist(),
+    "prim.Print": print,
+    "prim.ListConstruct": lambda *items: list(items),
+    "prim.DictConstruct": lambda *items: dict(zip(items[::2], items[1::2], strict=True)),
+    "valsem.aten.bernoulli.float": _bernoulli,
+    "derefine": lambda value: value,
+    "tensor_static_info_cast": lambda value: value,
+    "copy.to_vtensor": torch.clone,
+    "copy.to_tensor": torch.clone,
+    "overwrite.tensor.contents": lambda value, target: target.copy_(value) and None,
+}
