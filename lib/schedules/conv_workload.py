@@ -1,0 +1,70 @@
+"""What a blocked convolution computes, as written on its TIR block for the schedule rules to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+ANNOTATION = "torch_tvm.conv"
+
+
+@dataclass(frozen=True)
+class ConvWorkload:
+    """A convolution of any spatial rank on blocked or planar tensors.
+
+    Channels are blocked by ``lanes`` (``[N, C / lanes, *spatial, lanes]``, the last block padded); ``data_lanes``
+    and ``out_lanes`` say whether data and output are so (``lanes``) or planar ``[N, C, *spatial]`` (1). Lanes
+    beyond the last channel hold anything and are never read. ``algorithm`` fixes the layout of the weights:
+
+    * ``direct``: ``[groups * out_blocks, in_blocks, *kernel, in_lanes, lanes]`` with the blocks of one group;
+    * ``depthwise``: ``[blocks, *kernel, lanes]``, one filter per channel;
+    * ``winograd``: ``[(tile + 2) ** 2, out_blocks, in_channels, lanes]``, already transformed.
+    """
+
+    algorithm: str
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lanes: int
+    data_lanes: int
+    out_lanes: int
+    transposed: bool = False
+    tile: int = 0
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def group_inputs(self) -> int:
+        return self.in_channels // self.groups
+
+    @property
+    def group_outputs(self) -> int:
+        return self.out_channels // self.groups
+
+    @property
+    def in_lanes(self) -> int:
+        """Input channels of one weight block."""
+        return min(self.lanes, self.group_inputs)
+
+    @property
+    def in_blocks(self) -> int:
+        return -(-self.group_inputs // self.in_lanes)
+
+    @property
+    def out_blocks(self) -> int:
+        """Blocks of output channels of one group."""
+        return -(-self.group_outputs // self.lanes)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ConvWorkload:
+        fields = json.loads(text)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
