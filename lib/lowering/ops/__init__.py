@@ -1,1 +1,12 @@
+"""Op lowerings by family; importing this package's modules fills the registry."""
 
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+
+def load() -> None:
+    """Import every family, so that its lowerings are registered."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")

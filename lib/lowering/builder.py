@@ -1,0 +1,138 @@
+"""What a lowering builds with: a thin layer over ``relax.BlockBuilder``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import tvm
+from tvm import relax
+
+from torch_tvm.support.errors import Refusal, SourceLocation
+
+SizeLike = int | tvm.ir.Expr
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the Torch dialect says of one result of the op: sizes (``None`` unknown) and Relax dtype."""
+
+    shape: tuple[int | None, ...] | None
+    dtype: str | None
+
+
+class Builder:
+    """Emits Relax bindings for one op at a time.
+
+    ``results`` describe the op's results, ``location`` is the user's line; both change from op to op.
+    """
+
+    def __init__(self, block_builder: relax.BlockBuilder) -> None:
+        self.bb = block_builder
+        self.results: list[Result] = []
+        self.location = SourceLocation()
+        self.op_name = ""
+        self.suffix = ""
+        self._symbols = 0
+
+    def unsupported(self, reason: str) -> NoReturn:
+        """Refuse the op, before anything was emitted for it."""
+        raise Refusal(reason)
+
+    def emit(self, expr: relax.Expr) -> relax.Expr:
+        """Bind ``expr`` to a variable with an inferred type."""
+        return self.bb.emit(expr)
+
+    def te(self, function: Callable[..., Any], *args: Any, name: str | None = None) -> relax.Expr:
+        """Emit a call of a tensor-expression function on Relax tensors and constants."""
+        return self.bb.emit_te(function, *args, primfunc_name_hint=(name or self.op_name) + self.suffix)
+
+    def const(self, value: Any, dtype: str) -> relax.Expr:
+        """A 0-d constant."""
+        return relax.const(value, dtype)
+
+    # -- asking -----------------------------------------------------------------------------------------
+
+    def shape(self, x: relax.Expr) -> list[SizeLike]:
+        """The sizes of ``x``: Python ints, and TIR expressions where symbolic."""
+        shape = x.ty.shape
+        if not isinstance(shape, relax.ShapeExpr):
+            raise Refusal("a tensor whose shape is known only at run time")
+        return [plain_size(size) for size in shape.values]
+
+    def rank(self, x: relax.Expr) -> int:
+        rank = int(x.ty.ndim)
+        if rank < 0:
+            raise Refusal("a tensor of unknown rank")
+        return rank
+
+    def dtype(self, x: relax.Expr) -> str:
+        return str(x.ty.dtype)
+
+    def axis(self, dim: int, rank: int) -> int:
+        """A possibly negative dimension as an index; rank 0 counts as rank 1, as in ATen."""
+        rank = max(rank, 1)
+        if not -rank <= dim < rank:
+            raise Refusal(f"dimension {dim} is out of range for rank {rank}")
+        return dim % rank
+
+    @property
+    def result(self) -> Result:
+        return self.results[0]
+
+    @property
+    def result_dtype(self) -> str:
+        dtype = self.results[0].dtype
+        if dtype is None:
+            raise Refusal("a result dtype that TVM does not have")
+        return dtype
+
+    # -- small conversions ------------------------------------------------------------------------------
+
+    def cast(self, x: relax.Expr, dtype: str) -> relax.Expr:
+        """``x`` as ``dtype``; nothing when it is already."""
+        return x if self.dtype(x) == dtype else self.emit(relax.op.astype(x, dtype))
+
+    def tensor(self, value: Any, dtype: str) -> relax.Expr:
+        """A tensor operand or number as a tensor of ``dtype`` (numbers become 0-d)."""
+        if is_tensor(value):
+            return self.cast(value, dtype)
+        if isinstance(value, (bool, int, float)):
+            return relax.const(value, dtype)
+        if isinstance(value, tvm.ir.Expr):
+            return self.te(lambda: tvm.te.compute((), lambda: tvm.tirx.Cast(dtype, value)), name="size")
+        raise Refusal(f"a {type(value).__name__} cannot become a tensor")
+
+    def reshape(self, x: relax.Expr, shape: Sequence[SizeLike]) -> relax.Expr:
+        return self.emit(relax.op.reshape(x, relax.ShapeExpr([as_size(s) for s in shape])))
+
+    def broadcast(self, x: relax.Expr, shape: Sequence[SizeLike]) -> relax.Expr:
+        return self.emit(relax.op.broadcast_to(x, relax.ShapeExpr([as_size(s) for s in shape])))
+
+    def symbol(self, stem: str = "d") -> tvm.tirx.Var:
+        """A fresh symbolic size."""
+        self._symbols += 1
+        return tvm.tirx.Var(f"{stem}{self._symbols}", "int64")
+
+    def match_shape(self, x: relax.Expr, shape: Sequence[SizeLike], dtype: str) -> relax.Expr:
+        """Tell Relax the shape of ``x`` (checked at run time); fresh symbols in it become defined."""
+        return self.bb.match_cast(x, relax.TensorType([as_size(s) for s in shape], dtype))
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, tvm.ir.Expr) and isinstance(value.ty, relax.TensorType)
+
+
+def is_symbolic(value: Any) -> bool:
+    """A TIR expression: a size, or a number computed from sizes."""
+    return isinstance(value, tvm.ir.Expr) and isinstance(value.ty, tvm.ir.PrimType)
+
+
+def plain_size(size: Any) -> SizeLike:
+    """A TIR immediate as a Python int, anything else as it is."""
+    return int(size) if isinstance(size, (int, tvm.tirx.IntImm)) else size
+
+
+def as_size(size: SizeLike) -> tvm.ir.Expr:
+    return tvm.tirx.IntImm("int64", size) if isinstance(size, int) else size

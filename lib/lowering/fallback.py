@@ -1,0 +1,121 @@
+"""The third tier: an op without a lowering is one call into ATen, described by a text that travels with it.
+
+The call is ``torch_tvm.aten(spec, tensors…)``. ``spec`` is JSON: the op's name, its operands (a constant, or
+``{"tensor": i}`` for the i-th argument, ``{"scalar": i}`` for a 0-d argument read as a number, ``{"size": i}``
+for an integer argument, a list of these) and per result its dtype. Complex tensors travel as pairs of reals,
+with a last dimension of 2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import tvm
+from tvm import relax
+
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.types import parse_tensor_type
+from torch_tvm.lowering.builder import as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.registry import RELAX_DTYPE
+from torch_tvm.support.errors import InternalError
+
+if TYPE_CHECKING:
+    from torch_tvm.lowering.module import ModuleLowering
+
+ATEN = "torch_tvm.aten"
+_COMPLEX = {torch.complex64: "float32", torch.complex128: "float64"}
+
+
+def relax_tensor_type(dtype: torch.dtype, sizes: list[Any]) -> relax.TensorType:
+    """The Relax type of a torch dtype; complex numbers are pairs of reals in a last dimension of 2."""
+    sizes = [as_size(size) for size in sizes]
+    if dtype in _COMPLEX:
+        return relax.TensorType([*sizes, as_size(2)], _COMPLEX[dtype])
+    name = RELAX_DTYPE.get(str(dtype))
+    if name is None:
+        raise InternalError(f"{dtype} has no Relax form", stage="lowering")
+    return relax.TensorType(sizes, name)
+
+
+def constant_tensor(value: torch.Tensor) -> relax.Expr:
+    """A small literal as a Relax constant."""
+    if value.dtype in _COMPLEX:
+        value = torch.view_as_real(value)
+    if value.dtype == torch.bfloat16:
+        return relax.const(value.float().numpy(), "bfloat16")
+    return relax.const(np.ascontiguousarray(value.numpy()).reshape(tuple(value.shape)), RELAX_DTYPE[str(value.dtype)])
+
+
+def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) -> Any:
+    """One op as a call into ATen; returns its value, or a list of values."""
+    arguments: list[Any] = []
+    described = [
+        _describe(operand, value.type, arguments) for operand, value in zip(operands, op.operands, strict=True)
+    ]
+    kinds = [_result_type(m, value) for value in op.results]
+    spec = {
+        "op": name,
+        "operands": described,
+        "results": [_result_text(value) for value in op.results],
+        "location": str(m.builder.location),
+    }
+    call = relax.op.call_pure_packed(
+        ATEN,
+        tvm.ir.StringImm(json.dumps(spec)),
+        *arguments,
+        ty_args=[relax.TupleType([_erase(kind) for kind in kinds])],
+    )
+    value = m.bb.emit(call)
+    results = []
+    for index, (kind, result) in enumerate(zip(kinds, op.results, strict=True)):
+        item = m.bb.emit(relax.TupleGetItem(value, index))
+        item = m.bb.match_cast(item, kind)
+        results.append(item if parse_tensor_type(result.type) is not None else item)
+    return results[0] if len(results) == 1 else results
+
+
+def _erase(kind: relax.TensorType) -> relax.TensorType:
+    return relax.TensorType(dtype=kind.dtype, ndim=len(kind.shape.values))
+
+
+_SCALARS = {"!torch.int": "int64", "!torch.float": "float64", "!torch.bool": "bool", "!torch.number": "float64"}
+
+
+def _result_type(m: ModuleLowering, value: ir.Value) -> relax.TensorType:
+    tensor = parse_tensor_type(value.type)
+    if tensor is None:
+        dtype = _SCALARS.get(str(value.type))
+        if dtype is None:
+            raise InternalError(f"a result of type {value.type} cannot come from ATen", stage="lowering")
+        return relax.TensorType([], dtype)
+    if tensor.shape is None or tensor.dtype is None:
+        raise InternalError("a result of unknown rank or dtype reached the lowering", stage="lowering")
+    sizes = [m.builder.symbol("d") if size is None else size for size in tensor.shape]
+    return relax_tensor_type(tensor.dtype, sizes)
+
+
+def _result_text(value: ir.Value) -> str:
+    tensor = parse_tensor_type(value.type)
+    return str(tensor.dtype) if tensor is not None else str(value.type)
+
+
+def _describe(operand: Any, mlir_type: ir.Type, arguments: list[Any]) -> Any:
+    if isinstance(operand, list):
+        return [_describe(item, mlir_type, arguments) for item in operand]
+    if is_tensor(operand):
+        arguments.append(operand)
+        tensor = parse_tensor_type(mlir_type)
+        kind = "scalar" if str(mlir_type) in _SCALARS else "tensor"
+        if tensor is not None and tensor.dtype in _COMPLEX:
+            kind = "complex"
+        return {kind: len(arguments) - 1}
+    if is_symbolic(operand):
+        arguments.append(operand)
+        return {"size": len(arguments) - 1}
+    if isinstance(operand, float) and not math.isfinite(operand):
+        return {"float": repr(operand)}
+    return operand

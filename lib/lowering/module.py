@@ -1,0 +1,263 @@
+"""The walk over a canonical Torch dialect module that makes a Relax module of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax, tirx
+
+from torch_tvm.dialect import locations, view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.types import TensorType, parse_tensor_type
+from torch_tvm.lowering import control_flow, fallback, ops, scalars
+from torch_tvm.lowering.builder import Builder, Result, is_symbolic, is_tensor
+from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
+from torch_tvm.lowering.symbols import argument_shapes
+from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp
+
+ops.load()
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """An op that runs in ATen: its name, the user's line and why it has no kernel."""
+
+    op: str
+    location: SourceLocation
+    reason: str
+
+
+@dataclass
+class LoweredModule:
+    """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order."""
+
+    mod: tvm.IRModule
+    weights: dict[str, torch.Tensor]
+    fallbacks: list[Fallback] = field(default_factory=list)
+
+
+def lower(module: TorchModule, *, fallback: bool = True) -> LoweredModule:
+    """Lower ``@main`` of a canonical module.
+
+    Raises :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false.
+    """
+    lowering = ModuleLowering(module)
+    mod = lowering.run()
+    if lowering.fallbacks and not fallback:
+        raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
+    return LoweredModule(mod, {name: module.weights[name] for name in lowering.weights}, lowering.fallbacks)
+
+
+_STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
+_ADVICE = "compile with fallback=True to run these ops in PyTorch"
+
+
+def _list_fallbacks(fallbacks: list[Fallback]) -> str:
+    lines = [f"{len(fallbacks)} op{'s' if len(fallbacks) > 1 else ''} cannot be compiled"]
+    for item in fallbacks:
+        scope = f" in {item.location.scope}" if item.location.scope else ""
+        lines.append(f"  {item.location}: {item.op}: {item.reason}{scope}")
+    return "\n".join(lines)
+
+
+class ModuleLowering:
+    """State of one lowering: the value environment, the weights met so far and the fallbacks."""
+
+    def __init__(self, module: TorchModule) -> None:
+        self.module = module
+        self.bb = relax.BlockBuilder()
+        self.builder = Builder(self.bb)
+        self.env: dict[ir.Value, Any] = {}
+        self.weights: dict[str, relax.Expr] = {}
+        self.fallbacks: list[Fallback] = []
+        self.functions = 0
+        self.loop_functions: dict[tvm.ir.GlobalVar, tvm.ir.BaseFunc] = {}
+
+    # -- the entry function --------------------------------------------------------------------------
+
+    def run(self) -> tvm.IRModule:
+        function = self.module.main
+        block = function.regions[0].blocks[0]
+        symbols = argument_shapes(function)
+        arguments = []
+        for index, argument in enumerate(block.arguments):
+            parameter = self._parameter(f"arg{index}", argument, symbols.shapes.get(index))
+            self.env[argument] = parameter
+            arguments.append(parameter)
+        weights = self._weight_parameters(function)
+        terminator = block.operations[len(block.operations) - 1]
+        has_regions = any(view.op_name(op) in _STRUCTURED for op in view.walk(function))
+        attrs = {"num_input": len(arguments), "global_symbol": "main"}
+        with self.bb.function("main", [*arguments, *weights], attrs=attrs):
+            if has_regions:
+                self.block(block)
+                self.bb.emit_func_output(self._results(terminator))
+            else:
+                with self.bb.dataflow():
+                    self.block(block)
+                    result = self.bb.emit_output(self._results(terminator))
+                self.bb.emit_func_output(result)
+        mod = self.bb.finalize()
+        for name, function in self.loop_functions.items():
+            mod.update_func(name, function)
+        return relax.transform.ConvertToDataflow()(mod) if has_regions else mod
+
+    def use_builder(self, block_builder: relax.BlockBuilder) -> None:
+        """Emit into another function, until the next call."""
+        self.bb = self.builder.bb = block_builder
+
+    def take_functions(self, block_builder: relax.BlockBuilder) -> None:
+        """Keep the functions of a finished builder; their names are unique by :attr:`Builder.suffix`."""
+        self.loop_functions.update(block_builder.finalize().functions_items())
+
+    def _parameter(self, name: str, argument: ir.Value, shape: list[Any] | None) -> relax.Var:
+        tensor = parse_tensor_type(argument.type)
+        if tensor is None:
+            dtype = scalars._SCALAR_DTYPE.get(str(argument.type))
+            if dtype is None:
+                raise InternalError(f"argument type {argument.type} has no Relax form", stage="lowering")
+            return relax.Var(name, relax.TensorType([], dtype))
+        return relax.Var(name, self.tensor_type(tensor, shape))
+
+    def tensor_type(self, tensor: TensorType, shape: list[Any] | None = None) -> relax.TensorType:
+        """The Relax type of a Torch type: unknown sizes become fresh symbols unless ``shape`` names them."""
+        if tensor.shape is None or tensor.dtype is None:
+            raise InternalError("a tensor without rank or dtype reached the lowering", stage="lowering")
+        sizes = shape if shape is not None else [self.builder.symbol("s") if size is None else size for size in tensor.shape]
+        return fallback.relax_tensor_type(tensor.dtype, sizes)
+
+    def _weight_parameters(self, function: ir.OpView) -> list[relax.Var]:
+        parameters = []
+        for op in view.walk(function):
+            if view.op_name(op) != "torch.vtensor.literal":
+                continue
+            name = view.resource_name(op)
+            if name is None:
+                self.env[op.results[0]] = self._inline_literal(op)
+                continue
+            if name not in self.weights:
+                if name not in self.module.weights:
+                    raise InternalError(f"literal '{name}' has no tensor", stage="lowering")
+                tensor = parse_tensor_type(op.results[0].type)
+                assert tensor is not None
+                self.weights[name] = relax.Var(f"w{len(self.weights)}", self.tensor_type(tensor))
+                parameters.append(self.weights[name])
+            self.env[op.results[0]] = self.weights[name]
+        return parameters
+
+    def _inline_literal(self, op: ir.Operation) -> relax.Expr:
+        value = view.literal_tensor(op)
+        return fallback.constant_tensor(value)
+
+    def _results(self, terminator: ir.Operation) -> relax.Expr:
+        results = [self.as_tensor(self.env[v], v) for v in terminator.operands]
+        return relax.Tuple(results)
+
+    def as_tensor(self, value: Any, origin: ir.Value | None = None) -> relax.Expr:
+        """A value as a Relax tensor: a scalar becomes a 0-d int64, float64 or bool tensor."""
+        if is_tensor(value):
+            return value
+        if isinstance(value, bool):
+            return relax.const(value, "bool")
+        if isinstance(value, int):
+            return relax.const(value, "int64")
+        if isinstance(value, float):
+            return relax.const(value, "float64")
+        if is_symbolic(value):
+            dtype = "float64" if "float" in str(value.ty.dtype) else "int64"
+            return self.builder.tensor(value, dtype)
+        raise InternalError(f"a result of type {type(value).__name__} has no Relax form", stage="lowering")
+
+    # -- blocks ----------------------------------------------------------------------------------------
+
+    def block(self, block: ir.Block) -> None:
+        """Lower every operation of a block but its terminator."""
+        operations = list(block.operations)
+        for op in operations[:-1]:
+            self.operation(op.operation)
+
+    def operation(self, op: ir.Operation) -> None:
+        name = view.op_name(op)
+        if name == "torch.vtensor.literal" or name in view.METADATA_OPS:
+            return
+        b = self.builder
+        b.op_name = name.removeprefix("torch.").replace(".", "_")
+        b.location = locations.from_mlir(op.location)
+        b.results = [_result(value.type) for value in op.results]
+        handler = control_flow.HANDLERS.get(name)
+        if handler is not None:
+            handler(self, op)
+            return
+        if view.is_constant(op):
+            self.env[op.results[0]] = view.constant_value(op.results[0])
+            return
+        self._define(op, self._values(name, op))
+
+    def _values(self, name: str, op: ir.Operation) -> Any:
+        operands = [self.env[operand] for operand in op.operands]
+        types = [str(value.type) for value in op.results]
+        try:
+            if scalars.is_scalar_op(name, types):
+                return scalars.evaluate(self.builder, name, operands, types[0])
+            entry = LOWERINGS.get(name)
+            if entry is None:
+                raise Refusal("no lowering for this op")
+            if any(_is_complex(value.type) for value in (*op.operands, *op.results)):
+                raise Refusal("TVM has no complex numbers")
+            return entry.function(self.builder, *bind(entry, operands))
+        except Refusal as refusal:
+            self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
+            return fallback.emit(self, op, name, operands)
+
+    def _define(self, op: ir.Operation, values: Any) -> None:
+        results = list(op.results)
+        if len(results) == 1:
+            self.env[results[0]] = self.shaped(results[0], values)
+            return
+        for result, value in zip(results, values, strict=True):
+            self.env[result] = self.shaped(result, value)
+
+    def shaped(self, result: ir.Value, value: Any) -> Any:
+        """A value with every size that the dialect knows; sizes that nobody knows become symbols."""
+        expected = parse_tensor_type(result.type)
+        if expected is None or expected.shape is None or not is_tensor(value) or expected.dtype is None:
+            return value
+        wanted = fallback.relax_tensor_type(expected.dtype, [-1 if s is None else s for s in expected.shape])
+        if str(value.ty.dtype) != str(wanted.dtype):
+            raise InternalError(
+                f"{view.op_name(result.owner)} gave {value.ty.dtype}, the dialect says {wanted.dtype}",
+                location=self.builder.location,
+                stage="lowering",
+            )
+        if isinstance(value.ty.shape, relax.ShapeExpr):
+            sizes = list(value.ty.shape.values)
+            known = [int(s) if isinstance(s, tirx.IntImm) else None for s in sizes]
+            merged = [
+                e if e is not None and k is None else s
+                for e, k, s in zip([*expected.shape, *[None] * (len(sizes) - len(expected.shape))], known, sizes, strict=True)
+            ]
+            if all(a is b for a, b in zip(merged, sizes, strict=True)):
+                return value
+        else:
+            rank = len(wanted.shape.values)
+            merged = [self.builder.symbol("d") if int(s) == -1 else s for s in wanted.shape.values]
+            assert len(merged) == rank
+        return self.builder.match_shape(value, merged, str(wanted.dtype))
+
+
+def _is_complex(mlir_type: ir.Type) -> bool:
+    return "complex<" in str(mlir_type)
+
+
+def _result(mlir_type: ir.Type) -> Result:
+    tensor = parse_tensor_type(mlir_type)
+    if tensor is None:
+        return Result(None, None)
+    return Result(tensor.shape, RELAX_DTYPE.get(str(tensor.dtype)))
+
+
+__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "lower"]

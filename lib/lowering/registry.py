@@ -1,0 +1,174 @@
+"""The registry of op lowerings and the contract between one and its operands.
+
+A lowering is a function of a :class:`~torch_tvm.lowering.builder.Builder` and the op's operands in order.
+The annotation of a parameter says what it may be bound to:
+
+========================  ======================================================================
+``Tensor``                a Relax expression of tensor type
+``float int bool str``    a compile-time constant
+``Number``                a compile-time ``int``, ``float`` or ``bool``
+``Size``                  a constant or symbolic integer (``int | tirx.PrimExpr``)
+``DType``                 a Relax dtype such as ``"float32"``, from the integer in the schema
+``Any``                   whatever the operand is (also a run-time scalar: a 0-d Relax expression)
+``list[X]``               a list of these
+``X | None``              the same, or ``None`` for ``torch.constant.none``
+========================  ======================================================================
+
+An operand that does not fit is a refusal: the op then runs in ATen, or is an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch_tvm.dialect.mlir import new_context
+from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
+from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.support.errors import Refusal
+
+
+class Tensor:
+    """Annotation: a Relax expression whose type is ``relax.TensorType``."""
+
+
+class Number:
+    """Annotation: a compile-time Python number."""
+
+
+class Size:
+    """Annotation: a compile-time integer or a symbolic one."""
+
+
+class DType:
+    """Annotation: a dtype operand, given as the Relax dtype string."""
+
+
+RELAX_DTYPE = {
+    "torch.float32": "float32",
+    "torch.float64": "float64",
+    "torch.float16": "float16",
+    "torch.bfloat16": "bfloat16",
+    "torch.int8": "int8",
+    "torch.int16": "int16",
+    "torch.int32": "int32",
+    "torch.int64": "int64",
+    "torch.uint8": "uint8",
+    "torch.bool": "bool",
+}
+
+Lowering = Callable[..., Any]
+F = TypeVar("F", bound=Lowering)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered lowering: ``function(builder, *operands)``."""
+
+    name: str
+    function: Lowering
+    parameters: tuple[tuple[str, Any], ...]
+
+
+LOWERINGS: dict[str, Entry] = {}
+_dialect: list[Any] = []
+
+
+def lowers(*names: str) -> Callable[[F], F]:
+    """Register a lowering for Torch dialect ops; ``custom=True`` names are registered by ``register``."""
+
+    def decorate(function: F) -> F:
+        for name in names:
+            register(name, function)
+        return function
+
+    return decorate
+
+
+def register(name: str, function: Lowering, *, custom: bool = False) -> None:
+    """Add one entry. A name that is no Torch dialect op, or is registered twice, raises ``ValueError``."""
+    if not custom and not _is_dialect_op(name):
+        raise ValueError(f"{_place(function)}: '{name}' is not an op of the Torch dialect")
+    if name in LOWERINGS:
+        raise ValueError(
+            f"'{name}' is lowered twice: at {_place(LOWERINGS[name].function)} and at {_place(function)}"
+        )
+    hints = typing.get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)[1:]
+    LOWERINGS[name] = Entry(name, function, tuple((p, hints.get(p, Any)) for p in parameters))
+
+
+def _place(function: Lowering) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _is_dialect_op(name: str) -> bool:
+    if not _dialect:
+        _dialect.append(new_context())
+    return bool(_dialect[0].is_registered_operation(name))
+
+
+def bind(entry: Entry, operands: list[Any]) -> list[Any]:
+    """Check the operands against the annotations; a mismatch raises :class:`Refusal` naming the operand."""
+    if len(operands) != len(entry.parameters):
+        raise Refusal(f"takes {len(entry.parameters)} operands, got {len(operands)}")
+    return [_bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)]
+
+
+def _bound(name: str, hint: Any, value: Any) -> Any:
+    if hint is Any:
+        return value
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        members = typing.get_args(hint)
+        if value is None and type(None) in members:
+            return None
+        reasons = []
+        for member in members:
+            if member is type(None):
+                continue
+            try:
+                return _bound(name, member, value)
+            except Refusal as refusal:
+                reasons.append(refusal.reason)
+        raise Refusal(reasons[-1])
+    if origin is list:
+        if not isinstance(value, list):
+            raise Refusal(f"operand '{name}' must be a compile-time list")
+        return [_bound(name, typing.get_args(hint)[0], item) for item in value]
+    return _bound_scalar(name, hint, value)
+
+
+def _bound_scalar(name: str, hint: Any, value: Any) -> Any:
+    if hint is Tensor:
+        if is_tensor(value):
+            return value
+        raise Refusal(f"operand '{name}' must be a tensor")
+    if hint is Size:
+        if type(value) is int or is_symbolic(value):
+            return value
+        raise Refusal(f"operand '{name}' must be a constant or symbolic size")
+    if hint is Number:
+        if isinstance(value, (bool, int, float)):
+            return value
+        raise Refusal(f"operand '{name}' must be a compile-time constant number")
+    if hint is DType:
+        return _relax_dtype(name, value)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise Refusal(f"operand '{name}' must be a compile-time constant {getattr(hint, '__name__', hint)}")
+
+
+def _relax_dtype(name: str, value: Any) -> str:
+    if type(value) is int and value in DTYPE_OF_SCALAR_TYPE:
+        dtype = RELAX_DTYPE.get(str(DTYPE_OF_SCALAR_TYPE[value]))
+        if dtype is not None:
+            return dtype
+    raise Refusal(f"operand '{name}' must be a dtype that TVM has")
