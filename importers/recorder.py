@@ -156,7 +156,7 @@ class Recorder:
         if isinstance(item, dict):
             return {key: self._values(value) for key, value in item.items()}
         if isinstance(item, (list, tuple)):
-            return type(item)(self._values(value) for value in item) if type(item) in (list, tuple) else item
+            return [self._values(value) for value in item]
         return item
 
     def _wrap(self, value: Any, meta: Any) -> Any:
@@ -208,17 +208,32 @@ class Recorder:
             return [targets[0]]
         functional, drop = functional_sibling(overload)
         inputs = {name: value for name, value in bound.items() if name not in drop}
-        results = [target.meta for target in targets]
+        promoted = [_promoted(functional, inputs, target.meta) for target in targets]
         count = len(functional._schema.returns)
-        extra = list(metas[: count - len(results)]) if count > len(results) else []
-        values = self.emitter.call(functional, (), self._values(inputs), [*extra, *results])
-        for target, value in zip(targets, values[len(extra) :], strict=True):
-            self.write(target, self._like(value, functional, target.meta))
+        extra = list(metas[: count - len(targets)]) if count > len(targets) else []
+        values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
+        for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
+            self.write(target, self._cast(value, meta, target.meta.dtype))
         returned = [self._wrap(value, meta) for value, meta in zip(values, extra, strict=False)]
         return [*returned, *targets][: max(1, len(schema.returns))]
 
-    def _like(self, value: ir.Value, functional: torch._ops.OpOverload, meta: torch.Tensor) -> ir.Value:
-        return value
+    def _positional(
+        self, overload: torch._ops.OpOverload, inputs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Bound arguments as positional ones for as long as none is missing."""
+        args: list[Any] = []
+        rest = dict(inputs)
+        for argument in overload._schema.arguments:
+            if argument.kwarg_only or argument.name not in rest:
+                break
+            args.append(self._values(rest.pop(argument.name)))
+        return args, self._values(rest)
+
+    def _cast(self, value: ir.Value, meta: torch.Tensor, dtype: torch.dtype) -> ir.Value:
+        if meta.dtype == dtype:
+            return value
+        cast = torch.empty_like(meta, dtype=dtype)
+        return self.emitter.call(aten._to_copy.default, (value,), {"dtype": dtype}, [cast])[0]
 
     def _copy_into(self, target: TensorRef, source: Any) -> None:
         value = self._values(source)
@@ -226,9 +241,7 @@ class Recorder:
         if not isinstance(source, TensorRef):
             value = self.emitter.call(aten.full_like.default, (self.read(target), value), {}, [meta])[0]
         else:
-            if source.meta.dtype != meta.dtype:
-                cast = source.meta.to(meta.dtype) if False else torch.empty_like(source.meta, dtype=meta.dtype)
-                value = self.emitter.call(aten._to_copy.default, (value,), {"dtype": meta.dtype}, [cast])[0]
+            value = self._cast(value, source.meta, meta.dtype)
             if tuple(source.meta.shape) != tuple(meta.shape):
                 sizes = self.sizes(target)
                 value = self.emitter.call(aten.expand.default, (value, sizes), {}, [meta])[0]
@@ -319,6 +332,25 @@ def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOv
         subject=dialect_name(overload),
         advice="use the form that returns a new tensor",
     )
+
+
+def _promoted(overload: torch._ops.OpOverload, inputs: dict[str, Any], target: torch.Tensor) -> torch.Tensor:
+    """What the functional op returns where an in-place one returns ``target``: its dtype may be wider."""
+    others = [item.meta for item in inputs.values() if isinstance(item, TensorRef)]
+    if all(meta.dtype == target.dtype for meta in others):
+        return target
+
+    def probe(item: Any) -> Any:
+        if isinstance(item, TensorRef):
+            return torch.empty([1] * item.meta.dim(), dtype=item.meta.dtype, device="meta")
+        return 1 if isinstance(item, ir.Value) else item
+
+    try:
+        result = overload(**{name: probe(item) for name, item in inputs.items()})
+    except (RuntimeError, TypeError, NotImplementedError):
+        return target
+    dtype = result.dtype if isinstance(result, torch.Tensor) else target.dtype
+    return target if dtype == target.dtype else torch.empty_like(target, dtype=dtype)
 
 
 _Inverse = Callable[[Recorder, TensorRef, ViewStep, ir.Value], ir.Value]

@@ -1,0 +1,40 @@
+"""Why ``torch.export`` refused, in the user's terms."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+import torch
+
+from torch_tvm.support.errors import ImportFailed, SourceLocation
+
+_TORCH = os.path.dirname(torch.__file__)
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def export_failure(program: torch.nn.Module, error: Exception) -> ImportFailed:
+    """An :class:`ImportFailed` at the last frame of the traceback that is the user's own."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_TORCH, _OURS)) and not frame.filename.startswith("<")
+    ]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    location = SourceLocation(importer="fx")
+    if own and frames[-1] is not None:
+        location = SourceLocation(own[-1].filename, own[-1].lineno or 0, type(program).__name__, "fx")
+    text = str(error).strip()
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return ImportFailed(f"torch.export refused: {first}", location=location, advice=_advice(error, text))
+
+
+def _advice(error: Exception, text: str) -> str:
+    kind = type(error).__name__
+    if "data-dependent" in text or kind == "GuardOnDataDependentSymNode":
+        return "rewrite the branch with torch.cond, or compile the scripted module (frontend='torchscript')"
+    if isinstance(error, TypeError) and "argument" in text:
+        return "pass example_args that fit the module's forward"
+    if "Constraints violated" in text or kind == "UserError":
+        return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
+    return "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"

@@ -1,0 +1,301 @@
+"""The walk over an ATen-level FX graph: one path for every op, by its schema."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from torch_tvm.dialect import locations
+from torch_tvm.dialect.emitter import MAX_INT
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.recorder import Recorder, Storage, TensorRef
+from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
+
+aten = torch.ops.aten
+
+_IGNORED = {
+    "_assert_tensor_metadata",
+    "_assert_scalar",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+    "_functional_sym_constrain_range",
+    "_functional_sym_constrain_range_for_size",
+}
+
+_SCALAR_OPS: dict[Any, str] = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.floordiv: "floordiv",
+    operator.mod: "remainder",
+    operator.truediv: "div",
+    operator.pow: "pow",
+    operator.neg: "neg",
+    operator.eq: "eq",
+    operator.ne: "ne",
+    operator.lt: "lt",
+    operator.le: "le",
+    operator.gt: "gt",
+    operator.ge: "ge",
+    operator.and_: "__and__",
+    operator.or_: "__or__",
+    math.ceil: "ceil",
+    math.floor: "floor",
+    math.trunc: "Int",
+    torch.sym_max: "max",
+    torch.sym_min: "min",
+    torch.sym_float: "Float",
+    torch.sym_int: "Int",
+    torch.sym_not: "__not__",
+}
+
+
+class GraphWalk:
+    """Records the nodes of a graph module; ``env`` maps a node to a ``TensorRef``, a value or a list."""
+
+    def __init__(self, recorder: Recorder, module: GraphModule, importer: str = "fx") -> None:
+        self.recorder = recorder
+        self.emitter = recorder.emitter
+        self.module = module
+        self.importer = importer
+        self.env: dict[Node, Any] = {}
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Bind the placeholders, record every node, return what the output node gives."""
+        remaining = iter(inputs)
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                self.env[node] = next(remaining)
+            elif node.op == "get_attr":
+                self.env[node] = self._attribute(node)
+            elif node.op == "output":
+                return self._lookup(node.args[0])
+            else:
+                self._record(node)
+        raise ImportFailed("the graph has no output node")
+
+    def _record(self, node: Node) -> None:
+        location = node_location(node, self.importer)
+        self.emitter.location = locations.to_mlir(location, self.emitter.context)
+        try:
+            self.env[node] = self._call(node)
+        except TorchTvmError as error:
+            if error.location is None:
+                raise type(error)(
+                    error.problem, subject=error.subject, location=location, stage=error.stage, advice=error.advice
+                ) from error
+            raise
+
+    def _lookup(self, item: Any) -> Any:
+        return torch.fx.node.map_arg(item, lambda node: self.env[node])
+
+    def _attribute(self, node: Node) -> Any:
+        value = self.module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if isinstance(value, torch.Tensor):
+            name = str(node.target)
+            return self.recorder.tensor(self.emitter.literal(value, name), value)
+        return value
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    def _call(self, node: Node) -> Any:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            return self._aten(node, target)
+        if target is operator.getitem:
+            return self._lookup(node.args[0])[self._lookup(node.args[1])]
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            handler = _HIGHER_ORDER.get(target.name())
+            if handler is not None:
+                return handler(self, node)
+        elif target in _SCALAR_OPS:
+            return self._scalar(node, _SCALAR_OPS[target])
+        name = getattr(target, "__name__", str(target))
+        raise ImportFailed(
+            f"a graph at ATen level cannot call '{name}'",
+            advice="pass the nn.Module, or an ExportedProgram, so that it is exported to ATen first",
+        )
+
+    def _aten(self, node: Node, overload: torch._ops.OpOverload) -> Any:
+        name = overload._schema.name.split("::")[1]
+        if name in _IGNORED:
+            return None
+        args, kwargs = self._lookup(list(node.args)), self._lookup(dict(node.kwargs))
+        meta = node.meta.get("val")
+        if name == "sym_size":
+            return self._size(args[0], args[1], meta)
+        if name == "sym_numel":
+            return self._scalar_call("numel", [self.recorder.read(args[0])], meta)
+        if name in ("_local_scalar_dense", "item"):
+            kind = {torch.SymInt: "Int", torch.SymFloat: "Float", torch.SymBool: "Bool"}.get(type(meta))
+            kind = kind or {int: "Int", float: "Float", bool: "Bool"}.get(type(meta))
+            if kind is None:
+                raise ImportFailed("a scalar of unknown kind", subject="torch.aten.item")
+            return self._scalar_call(f"{kind}.Tensor", [self.recorder.read(args[0])], meta)
+        if overload is torch.ops.aten.detach_.default:
+            return args[0]
+        returns = len(overload._schema.returns)
+        metas = [meta] if returns == 1 else list(meta) if meta is not None else []
+        results = self.recorder.call(overload, args, kwargs, metas)
+        return results[0] if returns == 1 else results
+
+    def _size(self, ref: TensorRef, axis: int, meta: Any) -> Any:
+        if isinstance(meta, int):
+            return meta
+        return self.emitter.call(aten.size.int, (self.recorder.read(ref), axis), {}, [meta])[0]
+
+    def _scalar(self, node: Node, stem: str) -> Any:
+        operands = [self._lookup(argument) for argument in node.args]
+        meta = node.meta.get("val")
+        if not any(isinstance(operand, ir.Value) for operand in operands):
+            return node.target(*operands)  # type: ignore[operator]
+        kinds = [_scalar_kind(operand) for operand in operands]
+        return self._scalar_call(_scalar_overload(self.emitter.context, stem, kinds), operands, meta)
+
+    def _scalar_call(self, name: str, operands: Sequence[Any], meta: Any) -> Any:
+        prefix = "prim" if name.split(".")[0] in ("max", "min") else "aten"
+        values = [v if isinstance(v, ir.Value) else self.emitter.constant(v) for v in operands]
+        kind = self.emitter._result_type(meta if meta is not None else 0)
+        return self.emitter.op(f"torch.{prefix}.{name}", values, [kind]).result
+
+    # -- higher-order ops --------------------------------------------------------------------------------
+
+    def _inlined(self, submodule: GraphModule, inputs: Sequence[Any]) -> Any:
+        walk = GraphWalk(self.recorder, submodule, self.importer)
+        return walk.run(inputs)
+
+    def _condition(self, item: Any) -> ir.Value:
+        if isinstance(item, TensorRef):
+            return self.emitter.op(
+                "torch.aten.Bool.Tensor", [self.recorder.read(item)], [self.emitter.types.parse("!torch.bool")]
+            ).result
+        return item if isinstance(item, ir.Value) else self.emitter.constant(bool(item))
+
+    def _cond(self, node: Node) -> Any:
+        predicate, on_true, on_false, operands = (self._lookup(argument) for argument in node.args)
+        metas = list(node.meta["val"])
+        operation = self.emitter.op(
+            "torch.prim.If",
+            [self._condition(predicate)],
+            [self.emitter._result_type(meta) for meta in metas],
+            regions=2,
+        )
+        for region, branch in zip(operation.regions, (on_true, on_false), strict=True):
+            block = region.blocks.append()
+            with self.emitter.block(block), self.recorder.region():
+                results = self._inlined(branch, operands)
+                values = [self._as_result(item, operation.results[i].type) for i, item in enumerate(results)]
+                self.emitter.op("torch.prim.If.yield", values, [])
+        return [self._from_value(v, meta) for v, meta in zip(operation.results, metas, strict=True)]
+
+    def _as_result(self, item: Any, wanted: ir.Type) -> ir.Value:
+        value = self.recorder.read(item) if isinstance(item, TensorRef) else item
+        if not isinstance(value, ir.Value):
+            value = self.emitter.constant(value)
+        if value.type != wanted:
+            value = self.emitter.op("torch.tensor_static_info_cast", [value], [wanted]).result
+        return value
+
+    def _from_value(self, value: ir.Value, meta: Any) -> Any:
+        return self.recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
+
+    def _while_loop(self, node: Node) -> Any:
+        """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed a turn ahead."""
+        condition, body, carried, captured = (self._lookup(argument) for argument in node.args)
+        metas = list(node.meta["val"])
+        types = [self.emitter._result_type(meta) for meta in metas]
+        first = self._condition(_single(self._inlined(condition, [*carried, *captured])))
+        initial = [self._as_result(item, kind) for item, kind in zip(carried, types, strict=True)]
+        limit = self.emitter.constant(MAX_INT)
+        operation = self.emitter.op("torch.prim.Loop", [limit, first, *initial], types, regions=1)
+        here = self.emitter.location
+        block = operation.regions[0].blocks.append(
+            self.emitter.types.parse("!torch.int"), *types, arg_locs=[here] * (len(types) + 1)
+        )
+        with self.emitter.block(block), self.recorder.region():
+            arguments = [self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)]
+            results = self._inlined(body, [*arguments, *captured])
+            finals = [self._as_result(item, kind) for item, kind in zip(results, types, strict=True)]
+            again = [self._from_value(v, m) for v, m in zip(finals, metas, strict=True)]
+            proceed = self._condition(_single(self._inlined(condition, [*again, *captured])))
+            self.emitter.op("torch.prim.Loop.condition", [proceed, *finals], [])
+        return [self._from_value(v, meta) for v, meta in zip(operation.results, metas, strict=True)]
+
+    def _wrapped(self, node: Node) -> Any:
+        """Regions that change no value in inference: autocast off, grad mode, checkpointing, hints."""
+        arguments = [self._lookup(argument) for argument in node.args]
+        position = next(i for i, item in enumerate(arguments) if isinstance(item, GraphModule))
+        return self._inlined(arguments[position], arguments[position + 1 :])
+
+
+_HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
+    "cond": GraphWalk._cond,
+    "while_loop": GraphWalk._while_loop,
+    "wrap_with_set_grad_enabled": GraphWalk._wrapped,
+    "wrap_with_autocast": GraphWalk._wrapped,
+    "wrap": GraphWalk._wrapped,
+    "invoke_subgraph": GraphWalk._wrapped,
+    "tag_activation_checkpoint": GraphWalk._wrapped,
+}
+
+
+def _single(item: Any) -> Any:
+    return item[0] if isinstance(item, (list, tuple)) else item
+
+
+def _scalar_kind(operand: Any) -> str:
+    if isinstance(operand, ir.Value):
+        return str(operand.type).removeprefix("!torch.")
+    return {bool: "bool", int: "int", float: "float"}[type(operand)]
+
+
+def _scalar_overload(context: ir.Context, stem: str, kinds: Sequence[str]) -> str:
+    """``add`` over ``int, int`` is ``add.int``; the dialect names the mixed forms ``int_float`` and so on."""
+    prefix = "prim" if stem in ("max", "min") else "aten"
+    unique = set(kinds)
+    candidates = [kinds[0]] if len(unique) == 1 else ["_".join(kinds), "Scalar", "Number"]
+    for suffix in [*candidates, "float", "Scalar"]:
+        if context.is_registered_operation(f"torch.{prefix}.{stem}.{suffix}"):
+            return f"{stem}.{suffix}"
+    return stem if context.is_registered_operation(f"torch.{prefix}.{stem}") else f"{stem}.{'_'.join(kinds)}"
+
+
+# -- locations -------------------------------------------------------------------------------------------
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCH = os.path.dirname(torch.__file__)
+
+
+@lru_cache(maxsize=8192)
+def _user_frame(stack_trace: str) -> tuple[str, int]:
+    frames = [(file, int(line)) for file, line in _FRAME.findall(stack_trace)]
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH) and not frame[0].startswith("torch/")]
+    return (own or frames or [("", 0)])[-1]
+
+
+def node_location(node: Node, importer: str) -> SourceLocation:
+    """The user's last frame, and the path of the innermost module."""
+    file, line = _user_frame(node.meta.get("stack_trace") or "")
+    stack = node.meta.get("nn_module_stack") or {}
+    scope = ""
+    if stack:
+        entry = list(stack.values())[-1]
+        scope = str(entry[0]) if isinstance(entry, tuple) else ""
+        if "_empty_nn_module_stack" in scope:
+            scope = ""
+        scope = re.sub(r"^L\['self'\]\.?|\._modules\['(\w+)'\]", lambda m: m.group(1) or "", scope)
+    return SourceLocation(file, line, scope, importer)
+
+
+__all__ = ["GraphWalk", "Storage", "node_location"]

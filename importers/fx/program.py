@@ -1,0 +1,322 @@
+"""``import_fx``: what it accepts, and how parameters, state and results of a program are told apart."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from torch_tvm.dialect.emitter import Emitter
+from torch_tvm.dialect.mlir import ir, new_context
+from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
+from torch_tvm.importers.fx.graph import GraphWalk
+from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.importers.symbols import bind_argument_shapes
+from torch_tvm.support.errors import ImportFailed, InvalidInput
+
+Program = torch.nn.Module | ExportedProgram
+
+
+def import_fx(
+    program: Program, example_args: Sequence[Any] | None = None, *, dynamic_shapes: Any = None
+) -> TorchModule:
+    """Import an FX graph module, an exported program, or an ``nn.Module`` (exported for you).
+
+    ``example_args`` is the tuple of positional arguments to export with, ``dynamic_shapes`` as in
+    ``torch.export.export``.
+    Raises :class:`ImportFailed` where the program cannot be exported, with the user's own line.
+    """
+    if isinstance(program, ExportedProgram):
+        return import_exported(program)
+    if isinstance(program, GraphModule) and _is_aten_level(program):
+        return import_aten_graph(program, example_args)
+    if not isinstance(program, torch.nn.Module):
+        raise InvalidInput(
+            f"import_fx takes an nn.Module, a GraphModule or an ExportedProgram, got {type(program).__name__}",
+            advice="for a scripted function use import_torchscript",
+        )
+    if example_args is None:
+        raise InvalidInput(
+            "importing a module needs example_args", advice="pass a tuple of example tensors"
+        )
+    return import_exported(export(program, example_args, dynamic_shapes=dynamic_shapes))
+
+
+def export(
+    program: torch.nn.Module, example_args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, dynamic_shapes: Any = None
+) -> ExportedProgram:
+    """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.export.export(
+                program, tuple(example_args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+            )
+    except Exception as error:
+        from torch_tvm.importers.fx.failure import export_failure
+
+        raise export_failure(program, error) from error
+
+
+def _is_aten_level(module: GraphModule) -> bool:
+    """Whether every call is an ATen overload and the placeholders carry fake tensors."""
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and "val" not in node.meta:
+            return False
+        if node.op in ("call_module", "call_method"):
+            return False
+        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith(("torch.nn", "torch._C")):
+            return False
+        if node.op == "call_function" and "val" not in node.meta and node.target.__name__ != "getitem":
+            return False
+    return True
+
+
+class _FunctionBuilder:
+    """One ``@main`` under construction: arguments, walk, results, attributes."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+        self.context = new_context()
+        self.mlir = ir.Module.create(loc=ir.Location.unknown(self.context))
+        self.emitter = Emitter(self.mlir, self.weights)
+        self.recorder = Recorder(self.emitter)
+
+    def build(
+        self,
+        graph: GraphModule,
+        arguments: Sequence[Any],
+        literals: Mapping[int, tuple[torch.Tensor, str]],
+        ranges: Mapping[Any, Any],
+        finish: Any,
+    ) -> None:
+        """``arguments`` are (position, meta) of the placeholders that become function arguments."""
+        types = [self.emitter._result_type(meta) for _, meta in arguments]
+        block = self._function(types)
+        inputs: dict[int, Any] = {}
+        with self.emitter.block(block):
+            pairs = list(zip(block.arguments, (meta for _, meta in arguments), strict=True))
+            bind_argument_shapes(self.emitter, pairs, ranges)
+            for index, (position, meta) in enumerate(arguments):
+                value = block.arguments[index]
+                inputs[position] = (
+                    self.recorder.tensor(value, meta, argument=index) if isinstance(meta, torch.Tensor) else value
+                )
+            for position, (tensor, name) in literals.items():
+                inputs[position] = self.recorder.tensor(self.emitter.literal(tensor, name), tensor)
+            self.references = [inputs[position] for position, _ in arguments]
+            count = sum(1 for node in graph.graph.nodes if node.op == "placeholder")
+            outputs = GraphWalk(self.recorder, graph).run([inputs.get(i) for i in range(count)])
+            results = finish(outputs)
+            self.emitter.location = ir.Location.unknown(self.context)
+            self.emitter.op("func.return", results, [])
+        self._set_type(types, [value.type for value in results])
+
+    def _function(self, types: Sequence[ir.Type]) -> ir.Block:
+        with self.context, ir.Location.unknown(self.context):
+            kind = ir.FunctionType.get(list(types), [])
+            self.function = ir.Operation.create(
+                "func.func",
+                attributes={"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(kind)},
+                regions=1,
+                ip=ir.InsertionPoint(self.mlir.body),
+            )
+            unknown = ir.Location.unknown(self.context)
+            return self.function.regions[0].blocks.append(*types, arg_locs=[unknown] * len(types))
+
+    def _set_type(self, inputs: Sequence[ir.Type], results: Sequence[ir.Type]) -> None:
+        kind = ir.FunctionType.get(list(inputs), list(results), context=self.context)
+        self.function.attributes["function_type"] = ir.TypeAttr.get(kind, context=self.context)
+
+    def attributes(self, state: Sequence[str], writes: Sequence[int]) -> None:
+        if state:
+            names = [ir.StringAttr.get(name, self.context) for name in state]
+            self.function.attributes[STATE] = ir.ArrayAttr.get(names, self.context)
+        if writes:
+            self.function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(list(writes), self.context)
+
+
+def import_exported(program: ExportedProgram) -> TorchModule:
+    """Import an exported program: weights are literals, mutated buffers are state, user inputs arguments."""
+    if any(_updates_statistics(node) for node in program.graph.nodes):
+        program = program.run_decompositions({})
+    signature = program.graph_signature
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    mutated = _mutated_buffers(program)
+    builder = _FunctionBuilder()
+    user: list[tuple[int, Any]] = []
+    state: list[tuple[int, Any]] = []
+    names: list[str] = []
+    state_tensors: dict[str, torch.Tensor] = {}
+    literals: dict[int, tuple[torch.Tensor, str]] = {}
+    constants: dict[int, Any] = {}
+    position_of_user = 0
+    for position, (node, spec) in enumerate(zip(placeholders, signature.input_specs, strict=True)):
+        if spec.kind == InputKind.USER_INPUT:
+            meta = node.meta.get("val")
+            if isinstance(meta, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
+                user.append((position, meta))
+                names.append(node.name)
+            else:
+                constants[position_of_user] = meta
+            position_of_user += 1
+            continue
+        tensor, target = _lifted(program, spec)
+        if target in mutated:
+            state.append((position, tensor))
+            state_tensors[target] = tensor
+        elif isinstance(tensor, torch.Tensor):
+            literals[position] = (tensor, target)
+    arguments = [*user, *state]
+    outputs: list[tuple[Any] | None] = []
+    writes: list[int] = []
+
+    def finish(results: Any) -> list[ir.Value]:
+        flat = pytree.tree_leaves(results, is_leaf=lambda item: item is None)
+        values = []
+        for item, spec in zip(flat, signature.output_specs, strict=True):
+            if spec.kind == OutputKind.USER_OUTPUT:
+                value, constant = _output(builder, item)
+                outputs.append(constant)
+                values.extend([] if value is None else [value])
+            else:
+                _write_back(builder, program, spec, item, state_tensors, len(user))
+        extra, indices = _written(builder)
+        writes.extend(indices)
+        return [*values, *extra]
+
+    builder.build(program.graph_module, arguments, literals, program.range_constraints, finish)
+    builder.attributes(list(state_tensors), writes)
+    call_spec = program.call_spec
+    result = Signature(call_spec.in_spec, call_spec.out_spec, names, constants, outputs)
+    return TorchModule(builder.mlir, builder.weights, state_tensors, result)
+
+
+def _mutated_buffers(program: ExportedProgram) -> set[str]:
+    """Buffers that the program writes: listed in the signature, or changed in place by a node."""
+    found = set(program.graph_signature.buffers_to_mutate.values())
+    by_name = dict(program.graph_signature.inputs_to_buffers)
+    if not any(_is_mutable(node) for node in program.graph.nodes):
+        return found
+    aliases: dict[torch.fx.Node, str] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in by_name:
+            aliases[node] = by_name[node.name]
+        elif node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
+            source = aliases.get(node.args[0])
+            schema = getattr(node.target, "_schema", None)
+            if source is not None and schema is not None and schema.returns and schema.returns[0].alias_info is not None:
+                aliases[node] = source
+            if schema is not None and schema.is_mutable:
+                for argument, value in zip(schema.arguments, node.args, strict=False):
+                    written = argument.alias_info is not None and argument.alias_info.is_write
+                    if written and isinstance(value, torch.fx.Node) and value in aliases:
+                        found.add(aliases[value])
+    return found
+
+
+def _updates_statistics(node: torch.fx.Node) -> bool:
+    """A normalisation in training mode writes its running statistics, which its schema does not say."""
+    name = getattr(getattr(node.target, "_schema", None), "name", "")
+    if name == "aten::batch_norm":
+        return node.args[5] is True and node.args[3] is not None
+    return name == "aten::instance_norm" and node.args[5] is True and node.args[3] is not None
+
+
+def _is_mutable(node: torch.fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _lifted(program: ExportedProgram, spec: Any) -> tuple[Any, str]:
+    target = spec.target or spec.arg.name
+    if target in program.state_dict:
+        return program.state_dict[target], target
+    return program.constants.get(target), target
+
+
+def _output(builder: _FunctionBuilder, item: Any) -> tuple[ir.Value | None, tuple[Any] | None]:
+    if isinstance(item, TensorRef):
+        return builder.recorder.read(item), None
+    if isinstance(item, ir.Value):
+        return item, None
+    return None, (item,)
+
+
+def _write_back(
+    builder: _FunctionBuilder, program: ExportedProgram, spec: Any, item: Any, state: Mapping[str, Any], users: int
+) -> None:
+    """An output that the signature calls a mutation becomes a write to its argument."""
+    if spec.kind == OutputKind.BUFFER_MUTATION:
+        index = users + list(state).index(spec.target)
+    elif spec.kind == OutputKind.USER_INPUT_MUTATION:
+        inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]
+        index = inputs.index(spec.target)
+    else:
+        return
+    builder.recorder.write(builder.references[index], builder.recorder.read(item))
+
+
+def _written(builder: _FunctionBuilder) -> tuple[list[ir.Value], list[int]]:
+    """New values of the arguments that were written, and their indices."""
+    values, indices = [], []
+    for index, reference in enumerate(builder.references):
+        if isinstance(reference, TensorRef) and reference.storage.version > 0:
+            values.append(reference.storage.value)
+            indices.append(index)
+    return values, indices
+
+
+def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = None) -> TorchModule:
+    """Import a graph module at ATen level whose placeholders are its arguments (AOTAutograd's form)."""
+    builder = _FunctionBuilder()
+    nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    arguments = [
+        (position, node.meta["val"])
+        for position, node in enumerate(nodes)
+        if isinstance(node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float))
+    ]
+    outputs: list[tuple[Any] | None] = []
+    writes: list[int] = []
+    specs: list[Any] = []
+
+    def finish(results: Any) -> list[ir.Value]:
+        flat, spec = pytree.tree_flatten(results, is_leaf=lambda item: item is None)
+        specs.append(spec)
+        values = []
+        for item in flat:
+            value, constant = _output(builder, item)
+            outputs.append(constant)
+            values.extend([] if value is None else [value])
+        extra, indices = _written(builder)
+        writes.extend(indices)
+        return [*values, *extra]
+
+    ranges = _shape_env_ranges([meta for _, meta in arguments])
+    builder.build(module, arguments, {}, ranges, finish)
+    builder.attributes([], writes)
+    in_spec = pytree.tree_structure((tuple(range(len(nodes))), {}))
+    present = {position for position, _ in arguments}
+    constants = {i: None for i in range(len(nodes)) if i not in present}
+    names = [nodes[position].name for position, _ in arguments]
+    return TorchModule(
+        builder.mlir, builder.weights, {}, Signature(in_spec, specs[0], names, constants, outputs)
+    )
+
+
+def _shape_env_ranges(metas: Sequence[Any]) -> dict[Any, Any]:
+    for meta in metas:
+        sizes = meta.shape if isinstance(meta, torch.Tensor) else [meta]
+        for size in sizes:
+            if isinstance(size, torch.SymInt):
+                return dict(size.node.shape_env.var_to_range)
+    return {}
+
+
+__all__ = ["ImportFailed", "export", "import_aten_graph", "import_exported", "import_fx"]
