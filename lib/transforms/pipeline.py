@@ -6,6 +6,8 @@ import tvm
 from tvm import relax
 
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.blocked_layout import blocked_layout
+from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 
 
@@ -25,7 +27,7 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
 
 def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
     """Rewrites of Relax ops: batch-norm folding, recomposition, layout, weight packing."""
-    return []
+    return [blocked_layout(cpu, accuracy), pack_matmul_weights(cpu)]
 
 
 def _legalize_passes() -> list[tvm.transform.Pass]:

@@ -1,0 +1,467 @@
+"""Matrix products: register tiles over packed panels of the right operand.
+
+    C[b, m, n] = epilogue(sum_k A[b, m, k] * B[b, k, n])
+
+    for task in parallel(batch × row blocks × panels):     # a panel is NR columns
+        [pack the panel of B, unless the weights came packed as [N / NR, K, NR]]
+        for tile in row tiles of the block:                # MR rows
+            sums[MR, NR] = 0
+            for k: sums += A[tile, k] * panel[k, :]
+            C[tile, panel] = epilogue(sums)
+
+No tile is predicated. The last row tile moves up until it fits (rows in the overlap are computed twice, with
+the same result); fewer rows than one tile take smaller tiles, chosen at run time when the number of rows is
+symbolic. A last panel that is not full is padded when it is packed, and stored through a scratch tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad
+
+from torch_tvm.schedules.cpu.contraction import Axis, Contraction, read_contraction, substitute, variables
+from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
+from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+ROW_BLOCK = 128
+"""Rows that one task computes at most: A's block and the panel of B fit the level 2 cache together."""
+
+LONGEST_SUM = 768
+"""Products that are summed one after the other before the sum is put aside."""
+
+SERIAL_WORK = 1 << 18
+"""Multiply-adds (about 5 µs of one core) below which a kernel stays on one thread."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one product is computed.
+
+    ``shapes`` are tried in order: the first with at least as many rows as its tile runs, with ``block_tiles``
+    row tiles in a task. ``reduce_block`` splits the reduction (0: not), ``pack`` copies each panel of the
+    right operand, ``scratch`` finishes sums in a second pass over memory, ``parallel`` uses all cores.
+    """
+
+    shapes: tuple[TileShape, ...]
+    block_tiles: int
+    reduce_block: int
+    pack: bool
+    scratch: bool
+    parallel: bool
+
+
+class Matmul:
+    """Products of matrices, batched or not, with packed weights or without; see the module's text."""
+
+    name = "matmul"
+
+    def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
+        contraction = read_contraction(func)
+        if not contraction.rows:
+            raise Refusal("the left operand has no rows")
+        tiling = choose_tiling(contraction, cpu)
+        return func.with_body(Emitter(contraction, tiling).emit())
+
+
+def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
+    """Vectors in a panel: what leaves the fewest padded columns, wide rather than narrow on a tie."""
+    widest = 4 if cpu.vector_registers >= 32 else 2
+    lanes = cpu.lanes(dtype)
+    if columns is None:
+        return min(widest, 2)
+    if columns <= lanes:
+        return 1
+    order = (3, 4, 2) if widest == 4 else (2, 1)
+    return min(order, key=lambda vectors: (_padded(columns, vectors * lanes) / columns > 1.07, 0))
+
+
+def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
+    """Rows of a tile: as many sums as registers allow, at most 8, and little overlap for a known ``rows``."""
+    most = min(8 if vectors <= 3 else 6, (cpu.vector_registers - vectors - 1) // vectors)
+    if rows is None:
+        return most
+    if rows <= most:
+        return rows
+    tiles = lambda size: -(-rows // size)
+    return min(range(max(1, most // 2), most + 1), key=lambda size: (tiles(size) * (size + 1.0), -size))
+
+
+def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
+    """Tile sizes from the registers, caches and cores of ``cpu``; nothing is measured."""
+    lanes = cpu.lanes(c.acc_dtype)
+    rows, columns = _size(c.rows), c.column.size
+    packed_width = _packed_width(c)
+    if packed_width:
+        if packed_width % lanes:
+            raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
+        vectors = packed_width // lanes
+    else:
+        vectors = panel_vectors(columns, rows, cpu, c.acc_dtype)
+        while vectors * lanes > 2 * lanes and columns is not None and columns < vectors * lanes:
+            vectors -= 1
+    width = vectors * lanes
+    whole = columns is not None and columns % width == 0
+    most = tile_rows(rows, vectors, cpu)
+    sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
+    shapes = tuple(_shape(size, vectors, lanes, cpu) for size in sizes)
+    depth = c.reduce.size
+    tiles = None if rows is None else -(-rows // most)
+    reduce_block = _reduce_block(depth, shapes[0].chains)
+    work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
+    panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
+    parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
+    return Tiling(
+        shapes=shapes,
+        block_tiles=_block_tiles(tiles, most, panels, cpu.cores if parallel else 1),
+        reduce_block=reduce_block,
+        pack=not packed_width and not (whole and _is_contiguous(c) and (tiles or 2) <= 2),
+        scratch=not whole or bool(reduce_block) or not c.store.is_plain,
+        parallel=parallel,
+    )
+
+
+def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
+    sums = rows * vectors
+    chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
+    while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
+        chains //= 2
+    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
+
+
+def _reduce_block(depth: int | None, chains: int) -> int:
+    """Length of the pieces that the reduction is split into, 0 if it stays whole.
+
+    A sum of n products in order has an error that grows with n; pieces keep it at that of BLAS, and a piece
+    of the panel stays in the level 2 cache while all row tiles pass over it.
+    """
+    longest = LONGEST_SUM * chains
+    if depth is None:
+        return longest
+    if depth <= longest * 5 // 4:
+        return 0
+    pieces = -(-depth // longest)
+    return -(-depth // pieces // 8) * 8
+
+
+def _block_tiles(tiles: int | None, tile: int, panels: int | None, cores: int) -> int:
+    """Row tiles in a task: a block fits the cache, and there are enough tasks to keep all cores busy."""
+    most = max(1, ROW_BLOCK // tile)
+    if tiles is None:
+        return most
+    most = min(most, tiles)
+    if panels is None or cores == 1:
+        return most
+
+    def idle(size: int) -> float:
+        tasks = panels * -(-tiles // size)
+        return -(-tasks // cores) * cores / tasks * max(1.0, -(-tiles // size) * size / tiles)
+
+    return next(
+        (size for size in range(most, 0, -1) if idle(size) <= 1.07), min(range(1, most + 1), key=idle)
+    )
+
+
+def _size(axes: tuple[Axis, ...]) -> int | None:
+    sizes = [axis.size for axis in axes]
+    return None if None in sizes else prod(sizes)
+
+
+def _padded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _packed_width(c: Contraction) -> int:
+    """NR if the right operand is read as ``[n // NR, k, n % NR]``, otherwise 0."""
+    if not isinstance(c.rhs, TensorLoad) or len(c.rhs.indices) < 3:
+        return 0
+    last = c.rhs.indices[-1]
+    if isinstance(last, tirx.FloorMod) and last.a.same_as(c.column.var):
+        return static(last.b) or 0
+    width = static(c.rhs.source.shape[-1])
+    is_single = (
+        c.column.size is not None and last.same_as(c.column.var) and static(c.rhs.source.shape[0]) == 1
+    )
+    return width if is_single and width and width >= c.column.size and len(c.rhs.indices) == 3 else 0
+
+
+def _is_contiguous(c: Contraction) -> bool:
+    """Whether neighbouring columns of the right operand lie side by side in memory."""
+    if not isinstance(c.rhs, TensorLoad):
+        return False
+    *outer, last = c.rhs.indices
+    return last.same_as(c.column.var) and not any(c.column.var in variables(i) for i in outer)
+
+
+class Emitter:
+    """Writes the loop nest of one contraction under one tiling."""
+
+    def __init__(self, contraction: Contraction, tiling: Tiling) -> None:
+        self.c = contraction
+        self.tiling = tiling
+        self.width = tiling.shapes[0].columns
+        self.rows = _product(contraction.rows)
+        self.columns = index(contraction.column.extent)
+        self.panels = self.ceil_div(self.columns, self.width)
+        self.analyzer = tvm.sym.Analyzer()
+
+    @staticmethod
+    def ceil_div(value: Expr, divisor: int) -> Expr:
+        size = static(value)
+        return const(-(-size // divisor)) if size is not None else (value + (divisor - 1)) // divisor
+
+    def emit(self) -> tirx.Stmt:
+        shapes = self.tiling.shapes
+        result = self.nest(shapes[-1])
+        for shape in reversed(shapes[:-1]):
+            result = when(self.rows >= const(shape.rows), self.nest(shape), result)
+        return result
+
+    def nest(self, shape: TileShape) -> tirx.Stmt:
+        """All tasks, for tiles of one shape (there are at least that many rows)."""
+        tiles = self.ceil_div(self.rows, shape.rows)
+        count = min(self.tiling.block_tiles, max(1, ROW_BLOCK // shape.rows))
+        blocks = self.ceil_div(tiles, count)
+        tasks = self.analyzer.simplify(_product(self.c.batch) * blocks * self.panels)
+        kind = "parallel" if self.tiling.parallel else "serial"
+
+        def task(which: Expr) -> tirx.Stmt:
+            panel, outer = which % self.panels, which // self.panels
+            block, batch = outer % blocks, outer // blocks
+            names = {"panel": panel, "block": block, "batch": batch}
+            bound = {name: tirx.Var(name, "int64") for name in names}
+            first = bound["block"] * count
+            here = tirx.Var("tiles", "int64")
+            return sequence(
+                *(tirx.Bind(bound[name], self.analyzer.simplify(value)) for name, value in names.items()),
+                tirx.Bind(here, tirx.min(tiles - first, const(count))),
+                self.task(shape, bound["batch"], first, here, count, bound["panel"]),
+            )
+
+        return loop("task", tasks, task, kind=kind)
+
+    def task(
+        self, shape: TileShape, batch: Expr, first: Expr, tiles: Expr, most_tiles: int, panel: Expr
+    ) -> tirx.Stmt:
+        """The row tiles ``first … first + tiles`` of one panel."""
+        c = self.c
+        base = _unflatten(batch, c.batch)
+        origin = panel * self.width
+        prepare, rhs = self.right_operand(shape, base, panel)
+        depth, block = index(c.reduce.extent), self.tiling.reduce_block
+        keep = tirx.decl_buffer(
+            (const((most_tiles if block else 1) * shape.rows), const(self.width)), c.acc_dtype, "scratch"
+        )
+
+        def row_of(tile: Expr) -> Expr:
+            start = (first + tile) * shape.rows
+            rows = static(self.rows)
+            return (
+                start
+                if rows is not None and rows % shape.rows == 0
+                else tirx.min(start, self.rows - shape.rows)
+            )
+
+        def tile_at(tile: Expr, k0: Expr, extent: int | Expr) -> tirx.Stmt:
+            row0 = tirx.Var("row", "int64")
+            kept = tile * shape.rows if block else const(0)
+
+            def lhs(row: int, k: Expr) -> Expr:
+                point = {**base, **_unflatten(row0 + row, c.rows), c.reduce.var: k0 + k}
+                return self.cast(substitute(c.lhs, point))
+
+            def finish(row: int, column: Expr, total: Expr) -> tirx.Stmt:
+                place = [kept + row, column]
+                if self.tiling.scratch:
+                    before = tirx.BufferLoad(keep, place) + total if block else total
+                    return tirx.BufferStore(keep, before, place)
+                return self.store(base, row0 + row, origin + column, total)
+
+            tile_stmt = emit_tile(
+                shape, extent, lhs, lambda k, column: rhs(k0 + k, column), finish, c.acc_dtype
+            )
+            last = (
+                self.second_pass(shape, base, row0, origin, keep)
+                if self.tiling.scratch and not block
+                else None
+            )
+            return sequence(tirx.Bind(row0, row_of(tile)), tile_stmt, last)
+
+        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch else None
+        if not block:
+            body = loop("tile", tiles, lambda tile: tile_at(tile, const(0), c.reduce.extent))
+            return sequence(allocate, prepare, body)
+        clear = loop(
+            "row",
+            tiles * shape.rows,
+            lambda row: self.each_vector(
+                shape, lambda column: tirx.BufferStore(keep, tirx.const(0, c.acc_dtype), [row, column])
+            ),
+        )
+
+        def steps() -> list[tirx.Stmt]:
+            turn = lambda k0, extent: loop("tile", tiles, lambda tile: tile_at(tile, k0, extent))
+            size = static(depth)
+            if size is None:
+                count = self.ceil_div(depth, block)
+                return [
+                    loop("step", count, lambda i: turn(i * block, tirx.min(const(block), depth - i * block)))
+                ]
+            main = [loop("step", size // block, lambda i: turn(i * block, block))]
+            return main + ([turn(const(size - size % block), size % block)] if size % block else [])
+
+        def final(tile: Expr) -> tirx.Stmt:
+            row0 = tirx.Var("row", "int64")
+            return sequence(
+                tirx.Bind(row0, row_of(tile)),
+                self.second_pass(shape, base, row0, origin, keep, tile * shape.rows),
+            )
+
+        return sequence(
+            allocate,
+            prepare,
+            clear,
+            *steps(),
+            loop("tile", tiles, final),
+        )
+
+    def right_operand(
+        self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr
+    ) -> tuple[tirx.Stmt | None, Callable[[Expr, Expr], Expr]]:
+        """How tiles read the panel, and what packs it first."""
+        c = self.c
+
+        def direct(k: Expr, column: Expr) -> Expr:
+            point = {**base, c.reduce.var: k, c.column.var: panel * self.width + column}
+            return self.cast(self.narrow(substitute(c.rhs, point), column))
+
+        if not self.tiling.pack:
+            return None, direct
+        packed = tirx.decl_buffer((index(c.reduce.extent), const(self.width)), c.acc_dtype, "packed")
+        is_whole = static(self.columns) is not None and static(self.columns) % self.width == 0
+        zero = tirx.const(0, c.acc_dtype)
+
+        def pack_row(k: Expr, guarded: bool) -> tirx.Stmt:
+            def element(column: Expr) -> tirx.Stmt:
+                value = direct(k, column)
+                if guarded:
+                    value = tirx.if_then_else(panel * self.width + column < self.columns, value, zero)
+                return tirx.BufferStore(packed, value, [k, column])
+
+            if guarded:
+                return loop("column", self.width, element)
+            return self.each_vector(shape, element)
+
+        full = loop("pack_k", c.reduce.extent, lambda k: pack_row(k, False))
+        if not is_whole:
+            fits = (panel + 1) * self.width <= self.columns
+            full = when(fits, full, loop("pack_k", c.reduce.extent, lambda k: pack_row(k, True)))
+        return sequence(tirx.AllocBuffer(packed), full), lambda k, column: tirx.BufferLoad(
+            packed, [k, column]
+        )
+
+    def second_pass(
+        self,
+        shape: TileShape,
+        base: dict[tirx.Var, Expr],
+        row0: Expr,
+        origin: Expr,
+        keep: tirx.Var,
+        offset: Expr | None = None,
+    ) -> tirx.Stmt:
+        """Finish the sums of one tile that lie in ``keep``."""
+        offset = const(0) if offset is None else offset
+
+        def element(row: Expr, column: Expr) -> tirx.Stmt:
+            return self.store(
+                base, row0 + row, origin + column, tirx.BufferLoad(keep, [offset + row, column])
+            )
+
+        def full(row: Expr) -> tirx.Stmt:
+            return loop(
+                "vector",
+                shape.vectors,
+                lambda v: lanes_loop(shape.lanes, lambda lane: element(row, v * shape.lanes + lane)),
+            )
+
+        columns = static(self.columns)
+        whole = loop("row", shape.rows, full)
+        if columns is not None and columns % self.width == 0:
+            return whole
+        here = self.columns - origin
+        pieces = _pieces(columns % self.width, shape.lanes) if columns is not None else None
+
+        def part(row: Expr) -> tirx.Stmt:
+            if pieces is None:
+                return loop("column", here, lambda column: element(row, column))
+            return sequence(
+                *(
+                    lanes_loop(size, lambda lane, start=start: element(row, const(start) + lane))
+                    for start, size in pieces
+                )
+            )
+
+        return when(here >= const(self.width), whole, loop("row", shape.rows, part))
+
+    def store(self, base: dict[tirx.Var, Expr], row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
+        c = self.c
+        point = {**base, **_unflatten(row, c.rows), c.column.var: column}
+        return c.store.at(point, total.astype(str(c.store.total.ty.dtype)))
+
+    def each_vector(self, shape: TileShape, element: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        return sequence(
+            *(
+                lanes_loop(shape.lanes, lambda lane, base=vector * shape.lanes: element(const(base) + lane))
+                for vector in range(shape.vectors)
+            )
+        )
+
+    def narrow(self, expr: Expr, column: Expr) -> Expr:
+        """Simplify ``(panel * NR + column) // NR``, knowing that ``column`` lies inside the panel."""
+        analyzer = tvm.sym.Analyzer()
+        for var in variables(column):
+            analyzer.bind(var, tvm.ir.Range(const(0), const(self.tiling.shapes[0].lanes)))
+        return analyzer.simplify(expr)
+
+    def cast(self, expr: Expr) -> Expr:
+        return expr.astype(self.c.acc_dtype)
+
+
+def _pieces(size: int, lanes: int) -> list[tuple[int, int]]:
+    """``size`` columns as vectors of decreasing powers of two: (start, width)."""
+    pieces, start, width = [], 0, lanes
+    while start < size:
+        if start + width <= size:
+            pieces.append((start, width))
+            start += width
+        else:
+            width //= 2
+    return pieces
+
+
+def _product(axes: tuple[Axis, ...]) -> Expr:
+    result: Expr = const(1)
+    for axis in axes:
+        result = result * axis.extent if static(result) != 1 else index(axis.extent)
+    return result
+
+
+def _unflatten(position: Expr, axes: tuple[Axis, ...]) -> dict[tirx.Var, Expr]:
+    """The value of each axis at a position in their row-major product."""
+    values: dict[tirx.Var, Expr] = {}
+    kept = [axis for axis in axes if axis.size != 1]
+    for axis in axes:
+        if axis.size == 1:
+            values[axis.var] = const(0)
+    for axis in reversed(kept[1:]):
+        values[axis.var] = position % axis.extent
+        position = position // axis.extent
+    if kept:
+        values[kept[0].var] = position
+    return values

@@ -1,0 +1,125 @@
+"""Pack the weights of linear layers for the register tiles of :mod:`torch_tvm.schedules.cpu.matmul`.
+
+    y = matmul(x, permute_dims(w))            # w: [N, K]
+becomes
+    p = pack(w)                               # [ceil(N / NR), K, NR], zeros after column N
+    y[…, n] = sum_k x[…, k] * p[n // NR, k, n % NR]
+
+``pack`` depends on weights alone, so :mod:`torch_tvm.transforms.params` moves it to compile time. The
+product is one PrimFunc whose op pattern lets FuseOps put bias, activation and residual behind it.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, te, tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.cpu.matmul import panel_vectors
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.weights import Weights
+
+OUT_ELEMWISE_FUSABLE = 4
+
+
+def pack_matmul_weights(cpu: CpuModel) -> tvm.transform.Pass:
+    """The pass; it looks at ``main`` only and leaves a function without ``num_input`` alone."""
+
+    @tvm.transform.module_pass(opt_level=0, name="PackMatmulWeights")
+    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for gvar, func in mod.functions_items():
+            if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
+                rewriter = _Packer(mod, Weights(func), cpu)
+                mod = rewriter.run(gvar, func)
+        return mod
+
+    return run
+
+
+@relax.expr_functor.mutator
+class _Packer(relax.PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, weights: Weights, cpu: CpuModel) -> None:
+        super().__init__(mod)
+        self.weights = weights
+        self.cpu = cpu
+        self.packed: dict[relax.Var, relax.Var] = {}
+
+    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
+        self.builder_.update_func(gvar, self.visit_expr(func))
+        return self.builder_.get()
+
+    def visit_call_(self, call: relax.Call) -> Expr:
+        if call.op == tvm.ir.Op.get("relax.matmul") and self._packs(call):
+            return self._rewrite(call)
+        return super().visit_call_(call)
+
+    def _packs(self, call: relax.Call) -> bool:
+        """Whether the right operand is a weight matrix, the left one is none, and both have one dtype."""
+        x, w = call.args
+        if w not in self.weights or x in self.weights:
+            return False
+        types = (x.ty, w.ty, call.ty)
+        if (
+            any(not isinstance(ty.shape, relax.ShapeExpr) for ty in types)
+            or len({str(ty.dtype) for ty in types}) > 1
+        ):
+            return False
+        sizes = list(w.ty.shape)
+        if (
+            len(sizes) != 2
+            or len(x.ty.shape) < 2
+            or not all(isinstance(s, tirx.IntImm) and s > 0 for s in sizes)
+        ):
+            return False
+        return all(not isinstance(s, tirx.IntImm) or s > 0 for s in x.ty.shape)
+
+    def _rewrite(self, call: relax.Call) -> Expr:
+        x, w = call.args
+        columns = int(w.ty.shape[1])
+        packed = self.packed.get(w)
+        if packed is None:
+            dtype = str(w.ty.dtype)
+            dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
+            width = panel_vectors(columns, None, self.cpu, dtype) * self.cpu.lanes(dtype)
+            transposed = self.weights.definition(w, "relax.permute_dims")
+            is_transposed = transposed is not None and transposed.args[0] in self.weights
+            source = self.visit_expr(transposed.args[0] if is_transposed else w)
+            packed = self.builder_.emit(
+                self.builder_.call_te(
+                    pack_panels, source, width, is_transposed, primfunc_name_hint="pack_weight"
+                )
+            )
+            self.packed[w] = packed
+        return self.builder_.call_te(
+            packed_matmul,
+            self.visit_expr(x),
+            packed,
+            columns,
+            primfunc_name_hint="matmul",
+            primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
+        )
+
+
+def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
+    """``w`` ([N, K] if ``is_transposed``, else [K, N]) as [ceil(N / width), K, width], padded with zeros."""
+    columns, depth = (int(s) for s in (w.shape if is_transposed else reversed(w.shape)))
+    zero = tirx.const(0, w.dtype)
+
+    def element(panel: tirx.Var, k: tirx.Var, lane: tirx.Var) -> Expr:
+        n = panel * width + lane
+        value = w[n, k] if is_transposed else w[k, n]
+        return value if columns % width == 0 else tirx.if_then_else(n < columns, value, zero)
+
+    return te.compute((-(-columns // width), depth, width), element, name="pack")
+
+
+def packed_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
+    """``x`` [..., K] times a weight that :func:`pack_panels` packed: [..., columns]."""
+    width = int(packed.shape[2])
+    k = te.reduce_axis((0, packed.shape[1]), "k")
+
+    def element(*point: tirx.Var) -> Expr:
+        *rows, n = point
+        return te.sum(x[(*rows, k)] * packed[n // width, k, n % width], axis=k)
+
+    return te.compute((*x.shape[:-1], columns), element, name="matmul")
