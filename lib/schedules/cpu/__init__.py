@@ -1,7 +1,11 @@
 """Schedule rules for CPUs, most specific first."""
 
 from torch_tvm.schedules.cpu.conv import DirectConv
+from torch_tvm.schedules.cpu.elementwise import Elementwise
+from torch_tvm.schedules.cpu.generic import Generic
 from torch_tvm.schedules.cpu.matmul import Matmul
+from torch_tvm.schedules.cpu.reduction import Reduction
+from torch_tvm.schedules.cpu.row_chain import RowChain
 from torch_tvm.schedules.rule import Rule
 
-RULES: tuple[Rule, ...] = (DirectConv(), Matmul())
+RULES: tuple[Rule, ...] = (DirectConv(), Matmul(), Elementwise(), Reduction(), RowChain(), Generic())

@@ -1,0 +1,338 @@
+"""The generic CPU kernel: groups of stages become parallel, vectorised loops with explicit tails."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import tvm
+from tvm import sym, tirx
+from tvm.ir import Var
+
+from torch_tvm.schedules.cpu.access import (
+    breakpoints,
+    is_guarded,
+    merge_axes,
+    positions,
+    restrict,
+    select_where_safe,
+    stride,
+)
+from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
+from torch_tvm.schedules.cpu.loops import Emitter, Mapping, Memory, for_loop, sequence
+from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program
+from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.target import CpuModel
+
+CALL_COST = 12
+"""Elementary operations that one transcendental function costs (a polynomial)."""
+
+
+@functools.lru_cache(maxsize=16)
+def read(func: tirx.PrimFunc) -> tuple[Program, list[Group]]:
+    """The stages of ``func`` after inlining, and the groups that they fall into."""
+    program = inline(read_program(func))
+    return program, groups(program)
+
+
+def generate(func: tirx.PrimFunc, program: Program, parts: Sequence[Group], cpu: CpuModel) -> tirx.PrimFunc:
+    """``func`` with its body replaced by the loops of ``parts``."""
+    kernel = _Kernel(program, cpu)
+    body = sequence([kernel.group(part) for part in parts])
+    views = [tirx.DeclBuffer(flat, data=buffer.data) for buffer, flat in kernel.views.items()]
+    allocations = [tirx.AllocBuffer(flat) for flat in kernel.globals.values()]
+    return func.with_body(sequence([*views, *allocations, body]))
+
+
+class _Kernel:
+    def __init__(self, program: Program, cpu: CpuModel) -> None:
+        self.program = program
+        self.cpu = cpu
+        self.views: dict[tirx.Buffer, tirx.Buffer] = {}
+        self.globals: dict[tirx.Buffer, tirx.Buffer] = {}
+
+    # --- memory ------------------------------------------------------------------------------------
+
+    def _memory(self, group: Group) -> Memory:
+        """Flat buffers for all that ``group`` touches; what only it touches becomes local later."""
+        flat = {}
+        for stage in group.stages:
+            for buffer in [*stage.buffers, *(load.source for load in loads(*stage.values))]:
+                flat[buffer] = self._flat(buffer)
+        return Memory(flat)
+
+    def _flat(self, buffer: tirx.Buffer) -> tirx.Buffer:
+        under = self.program.views.get(buffer, buffer)
+        table = self.views if under in self.program.params else self.globals
+        if under not in table:
+            size = sym.Analyzer().simplify(linear_size(under.shape))
+            table[under] = tirx.decl_buffer((size,), str(under.dtype), f"{under.name}_flat")
+        return table[under]
+
+    def _local_buffers(self, group: Group) -> list[tirx.Buffer]:
+        """Intermediate buffers that only the stages of ``group`` touch."""
+        if len(group.stages) == 1:
+            return []
+        inside = [id(stage) for stage in group.stages]
+        made = [b for stage in group.stages for b in stage.buffers if not self.program.is_output(b)]
+        names = {stage.name for stage in group.stages}
+        outside = [s for s in self.program.stages if s.name not in names and id(s) not in inside]
+        return [
+            b for b in made if not any(load.source.same_as(b) for s in outside for load in loads(*s.values))
+        ]
+
+    def _localize(self, group: Group, original: Group, memory: Memory, width: int) -> list[tirx.Buffer]:
+        """Make intermediates local to one turn of the row loops (one tile of ``width``); the flat buffers."""
+        rows = {axis.var for axis in original.rows}
+        allocated = []
+        for stage in original.stages:
+            for buffer, indices in zip(stage.buffers, stage.indices, strict=True):
+                if buffer not in self._local_buffers(original):
+                    continue
+                kept = tuple(d for d, index in enumerate(indices) if index not in rows)
+                memory.local[buffer] = (kept, width)
+                local = tirx.decl_buffer(
+                    (memory.local_size(buffer),), str(buffer.dtype), buffer.name, scope="local"
+                )
+                memory.flat[buffer] = local
+                self.globals.pop(buffer, None)
+                allocated.append(local)
+        return allocated
+
+    # --- groups ------------------------------------------------------------------------------------
+
+    def group(self, original: Group) -> tirx.Stmt:
+        """The loops of one group."""
+        safe = tuple(select_where_safe(stage, original.rows) for stage in original.stages)
+        original = Group(original.rows, safe)
+        group = merge_axes(original)
+        memory = self._memory(group)
+        axis = _column_axis(group)
+        if axis is None:
+            local = self._localize(group, original, memory, 0)
+            emitter = Emitter(memory, group.rows, self._lanes(group))
+            body = lambda env: sequence([self._row_stage(emitter, stage, env) for stage in group.stages])
+            return self._parallel_rows(group, list(group.rows), local, body)
+        width = self._tile_width(group, axis)
+        local = self._localize(group, original, memory, width)
+        return self._columns(group, axis, width, memory, local)
+
+    def _lanes(self, group: Group) -> int:
+        """Lanes of the widest vectors that keep every value of ``group`` in one register."""
+        sizes = [tvm.DataType(str(b.dtype)).bits for stage in group.stages for b in stage.buffers]
+        widest = max(min(max(sizes), 32), 8)
+        return max(2, self.cpu.vector_bits // widest)
+
+    def _tile_width(self, group: Group, axis: Axis) -> int:
+        lanes = self._lanes(group)
+        heavy = any(is_expensive(value) for stage in group.stages for value in stage.values)
+        reduces = any(stage.reducer is not None for stage in group.stages)
+        vectors = 2 if heavy else 4
+        if reduces and not heavy and len(group.stages) == 1:
+            vectors = 8 // len(group.stages[0].buffers)
+        vectors = max(1, min(vectors, self.cpu.vector_registers // 4))
+        return lanes * vectors if axis.size is None else max(1, min(lanes * vectors, axis.size))
+
+    # --- vectors along a common axis ---------------------------------------------------------------
+
+    def _columns(
+        self, group: Group, axis: Axis, width: int, memory: Memory, local: list[tirx.Buffer]
+    ) -> tirx.Stmt:
+        outer = [row for row in group.rows if row is not axis]
+        lanes = self._lanes(group)
+        cuts = self._cuts(group, axis)
+        if cuts:
+            return self._cut_columns(group, outer, axis, cuts, memory, local, lanes)
+        emitter = Emitter(memory, group.rows, lanes)
+        tile = lambda env, base, size: sequence(
+            [emitter.tile(s, axis, base, size, env) for s in group.stages]
+        )
+        if axis.size is not None and axis.size // width < 2 * self.cpu.cores or _is_wide(outer, self.cpu):
+            body = lambda env: _tiles(axis.extent, width, lanes, lambda base, size: tile(env, base, size))
+            return self._parallel_rows(group, outer, local, body)
+        whole = sym.Analyzer().simplify(tirx.floordiv(axis.extent, width))
+        turns = Axis(Var("tile", "int64"), whole)
+        main = lambda env: tile(env, env[turns.var] * width, width)
+        rest = sym.Analyzer().simplify(axis.extent - whole * width)
+        statements = [self._parallel_rows(group, [*outer, turns], local, main)]
+        if not (isinstance(rest, tirx.IntImm) and int(rest) == 0):
+            tail = lambda env: _tiles(rest, width, lanes, lambda b, size: tile(env, whole * width + b, size))
+            statements.append(self._parallel_rows(group, outer, local, tail))
+        return sequence(statements)
+
+    def _cuts(self, group: Group, axis: Axis) -> list[int]:
+        """Where the guards of a lone stage split ``axis`` into parts without guards."""
+        (stage, *others) = group.stages
+        if others or stage.reducer is not None or not any(is_guarded(v, axis.var) for v in stage.values):
+            return []
+        return breakpoints(stage, axis) or []
+
+    def _cut_columns(
+        self,
+        group: Group,
+        outer: list[Axis],
+        axis: Axis,
+        cuts: list[int],
+        memory: Memory,
+        local: list[tirx.Buffer],
+        lanes: int,
+    ) -> tirx.Stmt:
+        ends = [0, *cuts, axis.size]
+        parts = [
+            restrict(group.stages[0], group.rows, axis, begin, end)
+            for begin, end in zip(ends, ends[1:], strict=False)
+        ]
+
+        def body(env: Mapping) -> tirx.Stmt:
+            statements = []
+            for stage, part in parts:
+                emitter = Emitter(memory, [part if row is axis else row for row in group.rows], lanes)
+                tile = lambda base, size, s=stage, p=part, e=emitter: e.tile(s, p, base, size, env)
+                statements.append(_tiles(part.extent, lanes * 4, lanes, tile))
+            return sequence(statements)
+
+        return self._parallel_rows(group, outer, local, body)
+
+    # --- vectors inside a row ----------------------------------------------------------------------
+
+    def _row_stage(self, emitter: Emitter, stage: Stage, env: Mapping) -> tirx.Stmt:
+        axis = _unit_axis(stage, stage.spatial)
+        lanes = emitter.lanes
+        if stage.reducer is None and axis is None:
+            axis = stage.spatial[-1] if stage.spatial else None
+        if axis is None and stage.reduced and stage.reducer.rhs:
+            inner = _unit_axis(stage, stage.reduced) or stage.reduced[-1]
+            return emitter.horizontal(stage, inner, env)
+        if axis is None:
+            unit = Axis(Var("point", "int64"), constant(1))
+            return emitter.tile(stage, unit, constant(0), 1, env)
+        rest = replace(stage, spatial=tuple(other for other in stage.spatial if other is not axis))
+        inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes)
+        width = lanes * (4 if stage.reducer is not None else 1)
+        return _tiles(axis.extent, width, lanes, lambda base, size: inside.tile(rest, axis, base, size, env))
+
+    # --- threads -----------------------------------------------------------------------------------
+
+    def _parallel_rows(
+        self, group: Group, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Mapping], tirx.Stmt]
+    ) -> tirx.Stmt:
+        """``body`` for every point of ``rows``: on all cores where the work is worth waking them."""
+        if any(row.size == 0 for row in rows):
+            return sequence([])
+        work = _work(group)
+        total = sym.Analyzer().simplify(linear_size([row.extent for row in rows]))
+        serial = lambda: self._serial_rows(rows, local, body)
+        alone = isinstance(total, tirx.IntImm) and int(total) == 1
+        if self.cpu.cores == 1 or alone or (isinstance(work, tirx.IntImm) and int(work) < PARALLEL_THRESHOLD):
+            return serial()
+        threads = self._threads(rows, total, local, body)
+        if isinstance(work, tirx.IntImm):
+            return threads
+        return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
+
+    def _serial_rows(
+        self, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Mapping], tirx.Stmt]
+    ) -> tirx.Stmt:
+        def loops(rest: list[Axis], env: Mapping) -> tirx.Stmt:
+            if not rest:
+                return body(env)
+            first = rest[0]
+            return for_loop(first.extent, lambda var: loops(rest[1:], {**env, first.var: var}), name="row")
+
+        return _with_fresh(local, loops(rows, {}))
+
+    def _threads(
+        self,
+        rows: list[Axis],
+        total: tirx.Expr,
+        local: list[tirx.Buffer],
+        body: Callable[[Mapping], tirx.Stmt],
+    ) -> tirx.Stmt:
+        cores = self.cpu.cores
+        chunk = sym.Analyzer().simplify(tirx.floordiv(total + (cores - 1), cores))
+
+        def task(number: tirx.Expr) -> tirx.Stmt:
+            begin = number * chunk
+            turns = chunk
+            if not (isinstance(total, tirx.IntImm) and int(total) % cores == 0):
+                turns = tirx.max(tirx.min(chunk, total - begin), constant(0))
+            turn = lambda i: body(_unravel(begin + i, rows))
+            return _with_fresh(local, for_loop(turns, turn, name="row"))
+
+        return for_loop(cores, task, tirx.ForKind.PARALLEL, name="task")
+
+
+def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
+    return sequence([*(tirx.AllocBuffer(buffer) for buffer in local), body])
+
+
+def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Mapping:
+    """The value of each of ``rows`` at a position of their fused loop."""
+    env: Mapping = {}
+    for row in reversed(rows[1:]):
+        env[row.var] = tirx.floormod(position, row.extent)
+        position = tirx.floordiv(position, row.extent)
+    if rows:
+        env[rows[0].var] = position
+    return env
+
+
+def _tiles(
+    extent: tirx.Expr, width: int, lanes: int, tile: Callable[[tirx.Expr, int], tirx.Stmt]
+) -> tirx.Stmt:
+    """Cover ``extent`` with tiles of ``width``, then what is left with smaller ones."""
+    if isinstance(extent, tirx.IntImm):
+        whole = int(extent) // width
+        statements = [for_loop(whole, lambda i: tile(i * width, width), name="tile")]
+        if int(extent) % width:
+            statements.append(tile(constant(whole * width), int(extent) % width))
+        return sequence(statements)
+    statements = []
+    done: tirx.Expr = constant(0)
+    for size in dict.fromkeys((width, lanes, 1)):
+        turns = tirx.floordiv(extent - done, size)
+        begin = done
+        statements.append(for_loop(turns, lambda i, b=begin, s=size: tile(b + i * s, s), name="tile"))
+        done = tirx.floordiv(extent, size) * size
+    return sequence(statements)
+
+
+def _is_wide(rows: Sequence[Axis], cpu: CpuModel) -> bool:
+    sizes = [row.size for row in rows]
+    return all(size is not None for size in sizes) and math.prod(sizes) >= 4 * cpu.cores
+
+
+def _column_axis(group: Group) -> Axis | None:
+    """The common axis along which every stage can be a vector, or None: then rows are taken one by one."""
+    writes = positions(group.stages[-1])[0][1]
+    candidates = [axis for axis in group.rows if stride(writes, axis) == 1]
+    axis = candidates[0] if candidates else None
+    if axis is None or all(stage.reducer is None for stage in group.stages):
+        return axis
+    touched = [stride(position, axis) for stage in group.stages for _, position in positions(stage)[1:]]
+    if not group.stages[-1].reduced and len(group.stages) == 1:
+        return axis
+    straight = all(step in (0, 1) for step in touched)
+    return axis if straight and 1 in touched else None
+
+
+def _unit_axis(stage: Stage, axes: Sequence[Axis]) -> Axis | None:
+    """The axis along which most accesses of ``stage`` step by one."""
+    places = [position for _, position in positions(stage)]
+    counts = [(sum(stride(p, axis) == 1 for p in places), axis.size or 1 << 20) for axis in axes]
+    if not counts or max(counts)[0] == 0:
+        return None
+    return axes[counts.index(max(counts))]
+
+
+def _work(group: Group) -> tirx.Expr:
+    """Elementary operations of ``group``, constant or symbolic."""
+    total: tirx.Expr = constant(0)
+    for stage in group.stages:
+        points = linear_size([axis.extent for axis in (*group.rows, *stage.spatial, *stage.reduced)])
+        calls = sum(is_expensive(value) for value in stage.values)
+        cost = 1 + sum(weight(value) for value in stage.values) + CALL_COST * calls
+        total = total + points * cost
+    return sym.Analyzer().simplify(total)
