@@ -1,0 +1,82 @@
+"""The register tile of a direct convolution, chosen by a small cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_tvm.schedules.target import CpuModel
+
+FMA_LATENCY = 4
+FMA_PORTS = 2
+LOAD_PORTS = 2
+TILE_OVERHEAD = 40
+"""Cycles to set up a tile and to leave it, measured on Cascade Lake."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """``width`` output columns by ``vectors`` blocks of output channels are computed in registers at once."""
+
+    width: int
+    vectors: int
+
+
+def choose_tiling(
+    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, itemsize: int
+) -> Tiling:
+    """The tile with the least estimated time.
+
+    ``columns`` are the lengths of the rows of outputs that are split into tiles (one for each phase),
+    ``out_blocks`` the blocks of output channels (of a group), ``steps`` the length of the reduction.
+    """
+    best, best_cost = Tiling(1, 1), float("inf")
+    for vectors in range(1, min(4, out_blocks) + 1):
+        for width in range(1, cpu.vector_registers):
+            if not _fits(width, vectors, cpu.vector_registers):
+                break
+            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps, itemsize)
+            if cost < best_cost:
+                best, best_cost = Tiling(width, vectors), cost
+    return best
+
+
+def _fits(width: int, vectors: int, registers: int) -> bool:
+    """Accumulators, the weights of one step and one broadcast value (folded into the FMA for one vector)."""
+    return width * vectors + vectors + (1 if vectors > 1 else 0) <= registers - 1
+
+
+def _cost(
+    cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int, itemsize: int
+) -> float:
+    """Cycles for one row of every phase over all output channels."""
+    total = 0.0
+    full, tail = divmod(out_blocks, tiling.vectors)
+    for vectors, chunks in ((tiling.vectors, full), (tail, 1 if tail else 0)):
+        if not chunks:
+            continue
+        for length in columns:
+            tiles = -(-length // tiling.width)
+            small, large = divmod(length, tiles) if tiles else (0, 0)
+            for width, count in ((small + 1, large), (small, tiles - large)):
+                total += chunks * count * _tile_cycles(cpu, width, vectors, steps, itemsize)
+    return total
+
+
+def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int, itemsize: int) -> float:
+    vector_bytes = cpu.vector_bits // 8
+    weights = steps * vectors * vector_bytes
+    if weights <= cpu.l1 // 2:
+        bytes_per_cycle = 64.0
+    elif weights <= cpu.l2 * 3 // 4:
+        bytes_per_cycle = 28.0
+    else:
+        bytes_per_cycle = 6.0
+    step = max(
+        width * vectors / FMA_PORTS,
+        (width + vectors) / LOAD_PORTS,
+        FMA_LATENCY,
+        vectors * vector_bytes / bytes_per_cycle,
+    )
+    load_pressure = 0.1 * (width + vectors) / LOAD_PORTS
+    return steps * (step + load_pressure) + TILE_OVERHEAD + 2.0 * width * vectors

@@ -1,0 +1,333 @@
+"""Convolutions on blocked channels, and the layout carried through the ops between them.
+
+``relu(conv2d(x, w) + b)`` on ``[N, C, H, W]`` becomes ``relu(conv(x, packed w) + packed b)`` on
+``[N, C / lanes, H, W, lanes]``, where ``conv`` is a TIR kernel that the CPU rules know. A value is packed or unpacked
+only where an op needs the other layout, at most once; packing of weights is work on weights alone, which
+``lift_params`` takes out of the model. Convolutions that stay as they are say why in the attribute
+``layout_refusals`` of their function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import Expr
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+from torch_tvm.transforms import conv_compute
+from torch_tvm.transforms.conv_choice import KERNEL_PATTERN, choose_convolution, read_convolution
+
+OPAQUE_PATTERN = 8
+
+REFUSALS = "layout_refusals"
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """``value`` is ``[N, blocks, *spatial, lanes]`` and stands for ``channels`` channels."""
+
+    value: relax.Var
+    channels: int
+
+    @property
+    def rank(self) -> int:
+        """How many spatial axes there are."""
+        return len(self.value.ty.shape) - 3
+
+    @property
+    def lanes(self) -> int:
+        return int(self.value.ty.shape[-1])
+
+
+def blocked_layout(cpu: CpuModel, accuracy: str) -> tvm.transform.Pass:
+    """Rewrite every Relax function of a module that has a convolution."""
+
+    @tvm.transform.module_pass(opt_level=0, name="BlockedLayout")
+    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        rewriter = _Rewriter(mod, cpu, accuracy)
+        for gvar, func in mod.functions_items():
+            if isinstance(func, relax.Function) and not (func.attrs and "Primitive" in func.attrs):
+                rewriter.refusals = []
+                updated = rewriter.visit_expr(func)
+                if rewriter.refusals:
+                    updated = updated.with_attr(REFUSALS, rewriter.refusals)
+                if not updated.same_as(func):
+                    rewriter.builder_.update_func(gvar, updated)
+        return rewriter.builder_.finalize()
+
+    return run
+
+
+ELEMENTWISE = frozenset(
+    f"relax.{name}"
+    for name in (
+        "abs add astype ceil clip cos divide equal erf exp floor greater greater_equal isfinite isinf isnan less "
+        "less_equal log logical_and logical_not logical_or logical_xor maximum minimum mod multiply negative "
+        "nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu nn.softplus not_equal power round rsqrt "
+        "sigmoid sign sin sqrt square subtract tanh trunc where"
+    ).split()
+)
+"""Ops that compute every element from the elements at its place, with NumPy's broadcasting."""
+
+CONVOLUTIONS = frozenset(
+    f"relax.nn.{name}"
+    for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
+)
+
+POOLS = {
+    "relax.nn.max_pool2d": relax.op.nn.max_pool2d,
+    "relax.nn.avg_pool2d": relax.op.nn.avg_pool2d,
+}
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, cpu: CpuModel, accuracy: str) -> None:
+        super().__init__(mod)
+        self.cpu, self.accuracy = cpu, accuracy
+        self.refusals: list[str] = []
+        self.blocked: dict[relax.Var, Blocked] = {}
+        self.plain: dict[relax.Var, relax.Var] = {}
+        self.packed: dict[relax.Var, Blocked] = {}
+        self.in_dataflow = False
+
+    # --- bindings ------------------------------------------------------------------------------------
+
+    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
+        self.blocked, self.plain, self.packed = {}, {}, {}
+        self.in_dataflow = True
+        result = super().visit_dataflow_block_(block)
+        self.in_dataflow = False
+        self.blocked, self.plain, self.packed = {}, {}, {}
+        return result
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        result = self._rewrite(binding) if self.in_dataflow else None
+        if result is None:
+            super().visit_var_binding_(binding)
+        elif isinstance(binding.var, relax.DataflowVar):
+            self.blocked[binding.var] = result
+        else:
+            unpacked = self.builder_.emit_output(self._unpack(result), binding.var.name)
+            self.set_var_remap(binding.var, unpacked)
+
+    def visit_dataflow_var_(self, var: relax.DataflowVar) -> Expr:
+        if var not in self.blocked:
+            return super().visit_dataflow_var_(var)
+        if var not in self.plain:
+            self.plain[var] = self.builder_.emit(self._unpack(self.blocked[var]), var.name)
+        return self.plain[var]
+
+    def _rewrite(self, binding: relax.VarBinding) -> Blocked | None:
+        call = binding.value
+        if isinstance(call, relax.Var):
+            return self.blocked.get(call)
+        if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
+            return None
+        name = call.op.name
+        if name in CONVOLUTIONS:
+            return self._attempt(self._convolution, call, f"{name} ({binding.var.name})")
+        rules: dict[str, Callable[[relax.Call], Blocked]] = {
+            "relax.nn.adaptive_avg_pool2d": self._adaptive_pool,
+            "relax.concat": self._concat,
+            "relax.mean": self._reduction,
+            "relax.sum": self._reduction,
+            "relax.max": self._reduction,
+            "relax.min": self._reduction,
+            **dict.fromkeys(POOLS, self._pool),
+            **dict.fromkeys(ELEMENTWISE, self._elementwise),
+        }
+        if name not in rules or not self._touches_blocked(call):
+            return None
+        return self._attempt(rules[name], call, None)
+
+    def _attempt(self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None) -> Blocked | None:
+        try:
+            return rule(call)
+        except Refusal as refusal:
+            if label:
+                self.refusals.append(f"{label}: {refusal.reason}")
+            return None
+
+    def _touches_blocked(self, call: relax.Call) -> bool:
+        args = call.args[0].fields if call.args and isinstance(call.args[0], relax.Tuple) else call.args
+        return any(isinstance(arg, relax.Var) and arg in self.blocked for arg in args)
+
+    # --- layouts of values ---------------------------------------------------------------------------
+
+    def _emit(self, value: Expr, channels: int) -> Blocked:
+        return Blocked(self.builder_.emit(value), channels)
+
+    def _pack(self, arg: relax.Var, lanes: int) -> Blocked:
+        """``arg``, ``[N, C, *spatial]``, in blocked form."""
+        if arg in self.blocked:
+            return self.blocked[arg]
+        channels = _constant(arg.ty.shape[1])
+        if channels is None:
+            raise Refusal("the number of channels is not constant")
+        if arg not in self.packed:
+            packed = self.builder_.call_te(
+                conv_compute.pack_channels,
+                self.visit_expr(arg),
+                lanes,
+                primfunc_name_hint="pack_channels",
+                primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+            )
+            self.packed[arg] = self._emit(packed, channels)
+        return self.packed[arg]
+
+    def _unpack(self, blocked: Blocked) -> Expr:
+        shape = list(blocked.value.ty.shape)
+        if all(_constant(extent) == 1 for extent in shape[2:-1]) and blocked.channels % blocked.lanes == 0:
+            plain = [shape[0], tirx.IntImm("int64", blocked.channels), *shape[2:-1]]
+            return relax.op.reshape(blocked.value, relax.ShapeExpr(plain))
+        return self.builder_.call_te(
+            conv_compute.unpack_channels,
+            blocked.value,
+            blocked.channels,
+            primfunc_name_hint="unpack_channels",
+            primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+        )
+
+    # --- ops -----------------------------------------------------------------------------------------
+
+    def _convolution(self, call: relax.Call) -> Blocked:
+        conv = read_convolution(call)
+        data, weight = call.args
+        is_blocked = isinstance(data, relax.Var) and data in self.blocked
+        choice = choose_convolution(conv, self.cpu, is_blocked, self.accuracy)
+        if choice.data_lanes > 1:
+            source = self._pack(data, choice.lanes).value
+        else:
+            source = self.visit_expr(data)
+        packed = self.builder_.emit(
+            self.builder_.call_te(
+                lambda w: conv_compute.pack_weight(w, choice),
+                self.visit_expr(weight),
+                primfunc_name_hint="pack_weight",
+            )
+        )
+        result = self.builder_.call_te(
+            lambda d, w, spatial: conv_compute.convolution(d, w, choice, spatial),
+            source,
+            packed,
+            list(conv.out_spatial),
+            primfunc_name_hint=f"{choice.algorithm}_conv",
+            primfunc_attrs={"op_pattern": KERNEL_PATTERN},
+        )
+        if choice.out_lanes > 1:
+            return self._emit(result, choice.out_channels)
+        return self._pack_value(self.builder_.emit(result), choice.lanes, choice.out_channels)
+
+    def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
+        packed = self.builder_.call_te(
+            conv_compute.pack_channels,
+            plain,
+            lanes,
+            primfunc_name_hint="pack_channels",
+            primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+        )
+        return self._emit(packed, channels)
+
+    def _elementwise(self, call: relax.Call) -> Blocked:
+        tensors = [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
+        model = next(self.blocked[arg] for arg in tensors if isinstance(arg, relax.Var) and arg in self.blocked)
+        channels = {self.blocked[a].channels for a in tensors if isinstance(a, relax.Var) and a in self.blocked}
+        if len(channels) != 1:
+            raise Refusal("the operands have different numbers of channels")
+        args = [self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args]
+        return self._emit(relax.Call(call.op, args, call.attrs), model.channels)
+
+    def _operand(self, arg: Expr, model: Blocked) -> Expr:
+        """An operand that broadcasts against ``model`` in blocked form."""
+        if isinstance(arg, relax.Var) and arg in self.blocked:
+            return self.blocked[arg].value
+        if arg.ty.shape is None:
+            raise Refusal("the shape of an operand is unknown")
+        rank = len(arg.ty.shape)
+        full = model.rank + 2
+        if rank == 0:
+            return self.visit_expr(arg)
+        if rank > full:
+            raise Refusal("an operand has more axes than the convolution's result")
+        if rank <= model.rank or _constant(arg.ty.shape[rank - full + 1]) == 1:
+            return self.builder_.emit(relax.op.expand_dims(self.visit_expr(arg), rank))
+        if _constant(arg.ty.shape[rank - full + 1]) != model.channels:
+            raise Refusal("an operand has another number of channels")
+        if rank == full and isinstance(arg, relax.Var):
+            return self._pack(arg, model.lanes).value
+        plain = self.visit_expr(arg)
+        if rank == full - 1:
+            plain = self.builder_.emit(relax.op.expand_dims(plain, 0))
+        return self._pack_value(self.builder_.emit(plain), model.lanes, model.channels).value
+
+    def _pool(self, call: relax.Call) -> Blocked:
+        attrs, data = call.attrs, self.blocked[call.args[0]]
+        if str(attrs.layout) != "NCHW":
+            raise Refusal(f"pooling of layout {attrs.layout}")
+        layout = f"NCHW{data.lanes}c"
+        pooled = POOLS[call.op.name](
+            data.value,
+            pool_size=list(attrs.pool_size),
+            strides=list(attrs.strides),
+            padding=list(attrs.padding),
+            dilation=list(attrs.dilation),
+            ceil_mode=bool(attrs.ceil_mode),
+            count_include_pad=bool(attrs.count_include_pad),
+            layout=layout,
+            out_layout=layout,
+        )
+        return self._emit(pooled, data.channels)
+
+    def _adaptive_pool(self, call: relax.Call) -> Blocked:
+        data = self.blocked[call.args[0]]
+        sizes = call.attrs.output_size
+        if sizes is not None and all(int(size) == 1 for size in sizes):
+            return self._emit(relax.op.mean(data.value, [2, 3], keepdims=True), data.channels)
+        layout = f"NCHW{data.lanes}c"
+        pooled = relax.op.nn.adaptive_avg_pool2d(
+            data.value, None if sizes is None else [int(size) for size in sizes], layout=layout, out_layout=layout
+        )
+        return self._emit(pooled, data.channels)
+
+    def _reduction(self, call: relax.Call) -> Blocked:
+        data = self.blocked[call.args[0]]
+        full = data.rank + 2
+        axes = call.attrs.axis
+        if axes is None or not call.attrs.keepdims:
+            raise Refusal("a reduction that drops axes")
+        axes = [int(axis) % full for axis in axes]
+        if min(axes) < 2:
+            raise Refusal("a reduction over channels or batch")
+        function = {"relax.mean": relax.op.mean, "relax.sum": relax.op.sum}.get(call.op.name)
+        function = function or {"relax.max": relax.op.max, "relax.min": relax.op.min}[call.op.name]
+        return self._emit(function(data.value, axes, keepdims=True), data.channels)
+
+    def _concat(self, call: relax.Call) -> Blocked:
+        if not isinstance(call.args[0], relax.Tuple):
+            raise Refusal("the operands are not listed")
+        fields = list(call.args[0].fields)
+        model = next(self.blocked[f] for f in fields if isinstance(f, relax.Var) and f in self.blocked)
+        axis = int(call.attrs.axis) % (model.rank + 2)
+        if axis == 1:
+            channels = [_constant(field.ty.shape[1]) for field in fields]
+            if any(c is None or c % model.lanes for c in channels[:-1]) or channels[-1] is None:
+                raise Refusal("operands whose channels do not fill their blocks")
+        parts = []
+        for field in fields:
+            if not isinstance(field, relax.Var):
+                raise Refusal("an operand is not a variable")
+            parts.append(self._pack(field, model.lanes))
+        total = sum(part.channels for part in parts) if axis == 1 else model.channels
+        return self._emit(relax.op.concat([part.value for part in parts], axis), total)
+
+
+def _constant(value: Expr | int) -> int | None:
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, tirx.IntImm) else None

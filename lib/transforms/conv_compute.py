@@ -1,0 +1,146 @@
+"""Convolutions on blocked tensors as tensor expressions, and the packing of their operands.
+
+The expressions are the meaning of each kernel (correct under TVM's default lowering); the schedule rules
+recognise them by the :class:`ConvWorkload` on their block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
+
+
+def convolution(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
+    """``[N, blocks, *spatial, lanes]`` (or planar) from data and packed weights, both as ``conv`` says."""
+    if conv.algorithm == "depthwise":
+        return _depthwise(data, weight, conv, out_spatial)
+    kernel = [te.reduce_axis((0, k), name=f"k{axis}") for axis, k in enumerate(conv.kernel)]
+    channel = te.reduce_axis((0, conv.group_inputs), name="ic")
+    batch = data.shape[0]
+
+    def at(n: Expr, group: Expr, block: Expr, lane: Expr, point: Sequence[Expr]) -> Expr:
+        spatial, valid = _window(conv, data, point, kernel)
+        c = group * conv.group_inputs + channel
+        if conv.data_lanes > 1:
+            value = data[(n, c // conv.lanes, *spatial, c % conv.lanes)]
+        else:
+            value = data[(n, c, *spatial)]
+        taps = (block, channel // conv.in_lanes, *kernel, channel % conv.in_lanes, lane)
+        return te.sum(_guard(valid, value, data.dtype) * weight[taps], axis=[channel, *kernel])
+
+    def blocked(n: Expr, block: Expr, *rest: Expr) -> Expr:
+        return at(n, block // conv.out_blocks, block, rest[-1], rest[:-1])
+
+    def planar(n: Expr, c: Expr, *point: Expr) -> Expr:
+        group, within = c // conv.group_outputs, c % conv.group_outputs
+        block = group * conv.out_blocks + within // conv.lanes
+        return at(n, group, block, within % conv.lanes, point)
+
+    if conv.out_lanes > 1:
+        shape = (batch, conv.groups * conv.out_blocks, *out_spatial, conv.lanes)
+        return te.compute(shape, blocked, name="conv", attrs={ANNOTATION: conv.to_json()})
+    return te.compute(
+        (batch, conv.out_channels, *out_spatial), planar, name="conv", attrs={ANNOTATION: conv.to_json()}
+    )
+
+
+def _depthwise(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
+    kernel = [te.reduce_axis((0, k), name=f"k{axis}") for axis, k in enumerate(conv.kernel)]
+
+    def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
+        point, lane = rest[:-1], rest[-1]
+        spatial, valid = _window(conv, data, point, kernel)
+        return te.sum(
+            _guard(valid, data[(n, block, *spatial, lane)], data.dtype) * weight[(block, *kernel, lane)], axis=kernel
+        )
+
+    shape = (data.shape[0], data.shape[1], *out_spatial, conv.lanes)
+    return te.compute(shape, at, name="conv", attrs={ANNOTATION: conv.to_json()})
+
+
+def _window(
+    conv: ConvWorkload, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
+) -> tuple[list[Expr], list[Expr]]:
+    """Where tap ``kernel`` of output ``point`` reads, and the conditions that there is data."""
+    extents = data.shape[2 : 2 + conv.rank]
+    spatial, valid = [], []
+    for axis, (out, tap, extent) in enumerate(zip(point, kernel, extents, strict=True)):
+        stride, pad, dilation = conv.strides[axis], conv.padding[axis], conv.dilation[axis]
+        if conv.transposed:
+            shifted = out + pad - tap * dilation
+            position = tirx.floordiv(shifted, stride)
+            if stride > 1:
+                valid.append(tirx.floormod(shifted, stride) == 0)
+        else:
+            position = out * stride + tap * dilation - pad
+        spatial.append(position)
+        valid += [position >= 0, position < extent]
+    return spatial, valid
+
+
+def _guard(valid: Sequence[Expr], value: Expr, dtype: str) -> Expr:
+    zero = tirx.const(0, dtype)
+    return tirx.if_then_else(tirx.all(*valid), value, zero) if valid else value
+
+
+def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
+    """Weights as PyTorch has them to the layout of ``conv.algorithm``, zeros where there is no channel.
+
+    ``[OC, IC / groups, *kernel]``, or ``[IC, OC / groups, *kernel]`` when ``conv.transposed``.
+    """
+    zero = tirx.const(0, weight.dtype)
+    if conv.algorithm == "depthwise":
+        blocks = -(-conv.out_channels // conv.lanes)
+
+        def channelwise(block: Expr, *rest: Expr) -> Expr:
+            c = block * conv.lanes + rest[-1]
+            value = weight[(c, 0, *rest[:-1])]
+            return value if conv.out_channels % conv.lanes == 0 else tirx.if_then_else(c < conv.out_channels, value, zero)
+
+        return te.compute((blocks, *conv.kernel, conv.lanes), channelwise, name="packed")
+
+    def blocked(block: Expr, in_block: Expr, *rest: Expr) -> Expr:
+        kernel, in_lane, lane = rest[:-2], rest[-2], rest[-1]
+        group, out = block // conv.out_blocks, (block % conv.out_blocks) * conv.lanes + lane
+        channel = in_block * conv.in_lanes + in_lane
+        if conv.transposed:
+            value = weight[(group * conv.group_inputs + channel, out, *kernel)]
+        else:
+            value = weight[(group * conv.group_outputs + out, channel, *kernel)]
+        return tirx.if_then_else(
+            tirx.all(out < conv.group_outputs, channel < conv.group_inputs), value, zero
+        )
+
+    shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, conv.in_lanes, conv.lanes)
+    return te.compute(shape, blocked, name="packed")
+
+
+def pack_channels(data: te.Tensor, lanes: int) -> te.Tensor:
+    """``[N, C, *spatial]`` to ``[N, blocks, *spatial, lanes]``, zeros where there is no channel."""
+    channels = data.shape[1]
+    blocks = (channels + lanes - 1) // lanes
+    shape = (data.shape[0], blocks, *data.shape[2:], lanes)
+
+    def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
+        c = block * lanes + rest[-1]
+        value = data[(n, c, *rest[:-1])]
+        is_whole = isinstance(channels, tirx.IntImm) and int(channels) % lanes == 0
+        return value if is_whole else tirx.if_then_else(c < channels, value, tirx.const(0, data.dtype))
+
+    return te.compute(shape, at, name="pack_channels", attrs={"torch_tvm.layout": "pack"})
+
+
+def unpack_channels(data: te.Tensor, channels: int) -> te.Tensor:
+    """``[N, blocks, *spatial, lanes]`` to ``[N, channels, *spatial]``."""
+    lanes = int(data.shape[-1])
+    shape = (data.shape[0], channels, *data.shape[2:-1])
+    return te.compute(
+        shape,
+        lambda n, c, *point: data[(n, c // lanes, *point, c % lanes)],
+        name="unpack_channels",
+        attrs={"torch_tvm.layout": "unpack"},
+    )
