@@ -335,7 +335,7 @@ def literal_attribute(
 
 
 def _alignment(tensor: torch.Tensor) -> int:
-    return min(64, tensor.data_ptr() & -tensor.data_ptr()) if tensor.data_ptr() else 1
+    return min(16, tensor.data_ptr() & -tensor.data_ptr()) if tensor.data_ptr() else 1
 
 
 def _storage_type(dtype: torch.dtype, context: ir.Context) -> ir.Type:

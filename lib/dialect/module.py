@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+import io
+import os
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import TensorType
+from torch_tvm.dialect.signature import Signature
+from torch_tvm.dialect.types import DTYPE_TEXT, TensorType, parse_tensor_type
+from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 STATE = "torch_tvm.state"
 WRITES = "torch_tvm.writes"
-
-
-@dataclass
-class Signature:
-    """How a Python call becomes the arguments of ``@main`` and its results a Python value.
-
-    The function takes the flattened user arguments, then the state tensors (attribute ``torch_tvm.state``
-    names them). It returns the flattened user results, then new values for the arguments whose indices
-    attribute ``torch_tvm.writes`` lists; the caller copies each into its argument.
-    ``in_spec`` is the pytree of ``(args, kwargs)``, ``out_spec`` that of the result; ``None`` means flat.
-    ``constants`` gives the flat positions of user arguments that were fixed at import (Python values) and
-    are no function arguments; ``outputs`` gives per flat result either ``None`` (the next function result)
-    or ``(value,)`` for a result that is a Python constant.
-    """
-
-    in_spec: pytree.TreeSpec | None = None
-    out_spec: pytree.TreeSpec | None = None
-    names: list[str] = field(default_factory=list)
-    constants: dict[int, Any] = field(default_factory=dict)
-    outputs: list[tuple[Any] | None] | None = None
+SIGNATURE = "torch_tvm.signature"
+STATE_VALUES = "torch_tvm.state_values"
 
 
 class TorchModule:
@@ -40,6 +26,7 @@ class TorchModule:
 
     ``mlir`` is the module, ``weights`` the tensors behind its ``dense_resource`` literals by name, ``state``
     the live tensors of mutable buffers by name (order of the function attribute ``torch_tvm.state``).
+    ``weights`` alias the memory of the program that was imported; :meth:`check_weights` tells when it moved.
     """
 
     def __init__(
@@ -53,17 +40,245 @@ class TorchModule:
         self.weights = weights
         self.state = state or {}
         self.signature = signature or Signature()
-        self._versions = {name: tensor._version for name, tensor in weights.items() if not tensor.is_inference()}
-
-    def __str__(self) -> str:
-        return str(self.mlir)
+        self._versions = {name: _version(tensor) for name, tensor in weights.items()}
 
     @property
     def main(self) -> ir.OpView:
         """The entry function: ``@main``, or the only public function."""
-        functions = [op for op in self.mlir.body.operations if op.operation.name == "func.func"]
-        named = [op for op in functions if ir.StringAttr(op.attributes["sym_name"]).value == "main"]
-        return (named or functions)[0]
+        found = view.functions(self.mlir)
+        public = [op for op in found.values() if "sym_visibility" not in op.attributes]
+        entry = found.get("main") or (public[0] if len(public) == 1 else None)
+        if entry is None:
+            names = ", ".join(f"@{name}" for name in found) or "none"
+            raise InvalidInput(
+                f"the module has no entry function; its functions: {names}",
+                advice="call the entry @main, or make all functions but one private",
+            )
+        return entry.opview
+
+    # -- weights -------------------------------------------------------------------------------------
+
+    def moved_weights(self) -> list[str]:
+        """Names of the weights that were changed in place, or given other memory, since the import."""
+        return [name for name, tensor in self.weights.items() if _version(tensor) != self._versions.get(name)]
+
+    def check_weights(self) -> None:
+        """Raise :class:`InvalidInput` when a weight moved since the import."""
+        moved = self.moved_weights()
+        if moved:
+            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+            raise InvalidInput(
+                f"weights changed since the import: {', '.join(moved[:3])}{more}",
+                advice="import the program again, or deep-copy the module before changing the weights",
+            )
+
+    # -- text ------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.asm(elide=False)
+
+    def __repr__(self) -> str:
+        count = sum(1 for _ in view.walk(self.mlir))
+        return (
+            f"<TorchModule: {count} operations, {len(self.weights)} weights, {len(self.state)} state tensors>"
+        )
+
+    def asm(self, elide: bool = True, locations: bool = False) -> str:
+        """The module as MLIR text with the calling convention and state as attributes of the entry function.
+
+        ``elide`` leaves out the bytes of weights (such text is for reading; ``parse`` refuses it);
+        ``locations`` adds the user's file and line to every operation.
+        """
+        self.check_weights()
+        limit = 0 if elide else None
+        text: str = self._complete(state=not elide).operation.get_asm(
+            large_resource_limit=limit, large_elements_limit=None, enable_debug_info=locations
+        )
+        return text.replace("\n\n{-#\n\n#-}", "") if elide else text
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything, weights and locations included: ``.mlir`` is text, ``.mlirbc`` bytecode."""
+        extension = os.path.splitext(os.fspath(path))[1]
+        if extension not in (".mlir", ".mlirbc"):
+            raise InvalidInput(
+                f"cannot tell the format from the file name '{os.fspath(path)}'",
+                advice="name the file .mlir for text or .mlirbc for bytecode",
+            )
+        data = self.asm(elide=False, locations=True).encode() if extension == ".mlir" else self.bytecode()
+        with open(path, "wb") as file:
+            file.write(data)
+
+    def bytecode(self) -> bytes:
+        """The whole module as MLIR bytecode, weights and locations included."""
+        self.check_weights()
+        buffer = io.BytesIO()
+        self._complete().operation.write_bytecode(buffer)
+        return buffer.getvalue()
+
+    def _complete(self, state: bool = True) -> ir.OpView:
+        """A clone whose entry function carries the signature and, if asked, the state's current values."""
+        whole = self.mlir.operation.clone()
+        context = self.mlir.context
+        if self.signature == Signature() and not self.state:
+            return whole
+        main = TorchModule(whole, {}).main
+        if self.signature != Signature():
+            main.attributes[SIGNATURE] = ir.StringAttr.get(self.signature.to_json(), context)
+        if self.state and state:
+            values = ", ".join(_dense_text(tensor) for tensor in self.state.values())
+            main.attributes[STATE_VALUES] = ir.Attribute.parse(f"[{values}]", context)
+        return whole
+
+    # -- checking ----------------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Raise :class:`ImportFailed` when MLIR's verifier, or the convention of this project, is not met."""
+        try:
+            self.mlir.operation.verify()
+        except ir.MLIRError as error:
+            raise ImportFailed(
+                "; ".join(d.message for d in error.error_diagnostics), subject="MLIR verifier"
+            ) from error
+        for operation in view.walk(self.mlir):
+            name = view.resource_name(operation) if operation.name == "torch.vtensor.literal" else None
+            if name is not None and name not in self.weights:
+                view.literal(operation, self.weights)
+        self._verify_state()
+
+    def _verify_state(self) -> None:
+        operation = self.main.operation
+        arguments, results = self.main.type.inputs, self.main.type.results
+        names = [attribute.value for attribute in operation.attributes.get(STATE) or []]
+        if names != list(self.state):
+            raise ImportFailed(
+                f"state is {names} in the module and {list(self.state)} beside it", subject=STATE
+            )
+        writes = self.writes
+        if len(writes) > len(results) or any(not 0 <= index < len(arguments) for index in writes):
+            raise ImportFailed(
+                f"{writes} does not fit {len(arguments)} arguments and {len(results)} results", subject=WRITES
+            )
+        for index, result in zip(writes, results[len(results) - len(writes) :], strict=True):
+            target, value = parse_tensor_type(arguments[index]), parse_tensor_type(result)
+            if target is None or value is None or target.dtype != value.dtype:
+                raise ImportFailed(
+                    f"argument {index} is {arguments[index]}, its new value {result}", subject=WRITES
+                )
+
+    @property
+    def writes(self) -> list[int]:
+        """Flat indices of the arguments whose new values are the last results of the entry function."""
+        return [attribute.value for attribute in self.main.operation.attributes.get(WRITES) or []]
+
+    # -- calling -----------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module op by op in ATen; takes and returns what the imported program did.
+
+        Arguments and state that the program mutates are written back. Raises :class:`InvalidInput` for
+        arguments that do not fit.
+        """
+        from torch_tvm.dialect import interpreter
+
+        self.check_weights()
+        flat = [*self.signature.flatten(args, kwargs), *self.state.values()]
+        self._check_arguments(flat)
+        writes = self.writes
+        results = interpreter.run(self, flat)
+        count = len(results) - len(writes)
+        targets = [flat[index] for index in writes]
+        values = _apart_from(results, targets)
+        with torch.no_grad():
+            for target, value in zip(targets, values[count:], strict=True):
+                target.copy_(value)
+        return self.signature.unflatten(values[:count])
+
+    def _check_arguments(self, flat: list[Any]) -> None:
+        types = self.main.type.inputs
+        if len(flat) != len(types):
+            held = len(self.state)
+            raise InvalidInput(f"expected {len(types) - held} arguments, got {len(flat) - held}")
+        positions = [
+            i for i in range(len(flat) + len(self.signature.constants)) if i not in self.signature.constants
+        ]
+        for position, value, kind in zip(positions, flat, types, strict=True):
+            problem = _mismatch(value, str(kind), parse_tensor_type(kind))
+            if problem:
+                raise InvalidInput(f"{self.signature.name_of(position)}: {problem}")
+
+    # -- copying -----------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TorchModule:
+        return _restore(self.bytecode(), copy.deepcopy(self.signature, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.bytecode(), self.signature)
 
 
-__all__ = ["STATE", "WRITES", "Signature", "TensorType", "TorchModule"]
+def _restore(bytecode: bytes, signature: Signature) -> TorchModule:
+    from torch_tvm.dialect.parse import parse
+
+    module = parse(bytecode)
+    module.signature = signature
+    return module
+
+
+def _version(tensor: torch.Tensor) -> tuple[int, int]:
+    """What changes when a tensor's memory is written or exchanged; inference tensors only show the latter."""
+    return (-1 if tensor.is_inference() else tensor._version, tensor.data_ptr())
+
+
+def _dense_text(tensor: torch.Tensor) -> str:
+    """``dense<…> : tensor<…>`` with the tensor's bytes in hexadecimal; booleans as words."""
+    dense = tensor.detach().cpu().contiguous()
+    kind = f"tensor<{''.join(f'{size}x' for size in dense.shape)}{DTYPE_TEXT[dense.dtype]}>"
+    if dense.numel() == 0:
+        return f"dense<> : {kind}"
+    if dense.dtype == torch.bool:
+        return f"dense<{str(dense.tolist()).lower()}> : {kind}"
+    return f'dense<"0x{dense.reshape(-1).view(torch.uint8).numpy().tobytes().hex().upper()}"> : {kind}'
+
+
+def _apart_from(results: list[Any], targets: list[torch.Tensor]) -> list[Any]:
+    """Results with those copied that share memory with a tensor about to be written."""
+    held = {target.untyped_storage().data_ptr() for target in targets}
+    return [
+        value.clone()
+        if isinstance(value, torch.Tensor) and held and value.untyped_storage().data_ptr() in held
+        else value
+        for value in results
+    ]
+
+
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "!torch.int": (int,),
+    "!torch.float": (float, int),
+    "!torch.bool": (bool,),
+    "!torch.number": (int, float),
+    "!torch.str": (str,),
+}
+
+
+def _mismatch(value: Any, text: str, kind: TensorType | None) -> str | None:
+    """Why ``value`` is no argument of the type, or ``None`` when it is."""
+    if kind is None:
+        wanted = _SCALARS.get(text)
+        is_wrong = wanted is not None and (
+            not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
+        )
+        return f"expected {text.removeprefix('!torch.')}, got {type(value).__name__}" if is_wrong else None
+    if not isinstance(value, torch.Tensor):
+        return f"expected a tensor, got {type(value).__name__}"
+    if kind.dtype is not None and value.dtype != kind.dtype:
+        return f"expected dtype {kind.dtype}, got {value.dtype}"
+    if kind.shape is not None:
+        fits = len(kind.shape) == value.dim() and all(
+            wanted in (None, size) for wanted, size in zip(kind.shape, value.shape, strict=False)
+        )
+        if not fits:
+            expected = ", ".join("?" if size is None else str(size) for size in kind.shape)
+            return f"expected shape [{expected}], got {list(value.shape)}"
+    return None
+
+
+__all__ = ["SIGNATURE", "STATE", "STATE_VALUES", "WRITES", "Signature", "TensorType", "TorchModule"]

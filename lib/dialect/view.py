@@ -123,6 +123,7 @@ def constant_of_op(operation: ir.Operation) -> Any:
 # -- literals --------------------------------------------------------------------------------------
 
 _RESOURCE = re.compile(r"dense_resource<(\"(?:[^\"\\]|\\.)*\"|[^>\s]+)>")
+_DENSE = re.compile(r"dense<(.*?)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>", re.DOTALL)
 _ELEMENT = re.compile(r"0[xX][0-9A-Fa-f]+|-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|true|false")
 
 
@@ -135,11 +136,19 @@ def resource_name(operation: ir.Operation | ir.OpView) -> str | None:
     if type(attribute) is not ir.Attribute and not isinstance(attribute, ir.DenseResourceElementsAttr):
         return None
     found = _RESOURCE.match(str(attribute))
-    return _unquote(found.group(1)) if found else None
+    return unquote(found.group(1)) if found else None
 
 
-def _unquote(name: str) -> str:
-    return re.sub(r"\\(.)", r"\1", name[1:-1]) if name.startswith('"') else name
+def unquote(name: str) -> str:
+    """A name as MLIR prints it, bare or quoted with ``\\`` and two hexadecimal digits, to the name itself."""
+    if not name.startswith('"'):
+        return name
+    raw = re.sub(
+        rb"\\([0-9A-Fa-f]{2}|.)",
+        lambda m: bytes.fromhex(m[1].decode()) if len(m[1]) == 2 else m[1],
+        name[1:-1].encode(),
+    )
+    return raw.decode()
 
 
 def literal(operation: ir.Operation | ir.OpView, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -173,31 +182,48 @@ def _inline(operation: ir.Operation, kind: TensorType) -> torch.Tensor:
         attribute = operation.attributes["value"]
         array = np.array(attribute)
     except (TypeError, ValueError):
-        return _from_text(operation)
+        # bfloat16, float8 and complex elements
+        return _only_tensor(operation)
     tensor = torch.from_numpy(np.ascontiguousarray(array)).clone()
     dtype = kind.dtype or tensor.dtype
     return tensor.to(dtype).reshape(shape if shape is not None and None not in shape else tensor.shape)
 
 
-def _from_text(operation: ir.Operation) -> torch.Tensor:
-    """Elements that the bindings cannot read (bfloat16, float8, complex), out of the printed attribute."""
-    text = operation.get_asm(large_elements_limit=None, use_local_scope=True)
-    found = re.search(r"dense<(.*?)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>", text, re.DOTALL)
-    if found is None:
+def _only_tensor(operation: ir.Operation) -> torch.Tensor:
+    found = tensors_of_text(operation.get_asm(large_elements_limit=None, use_local_scope=True))
+    if len(found) != 1:
         raise ImportFailed(
-            "this literal cannot be read", subject=operation.name, location=location(operation)
+            "a literal of this form cannot be read", subject=operation.name, location=location(operation)
         )
+    return found[0]
+
+
+def tensors_of_text(text: str) -> list[torch.Tensor]:
+    """The tensors of the printed ``dense<…> : tensor<…>`` attributes in ``text``."""
+    return [_dense(found) for found in _DENSE.finditer(text)]
+
+
+def _dense(found: re.Match[str]) -> torch.Tensor:
     body, sizes, element = found.group(1).strip(), found.group(2), found.group(3)
     shape = [int(size) for size in sizes.split("x")[:-1]]
     dtype = TEXT_DTYPE[element]
-    if not body or math.prod(shape) == 0:
+    count = math.prod(shape)
+    if not body or count == 0:
         return torch.empty(shape, dtype=dtype)
     if body.startswith('"'):
-        raw = torch.frombuffer(bytearray.fromhex(body.strip('"')[2:]), dtype=dtype)
-        return raw.expand(math.prod(shape)).reshape(shape) if raw.numel() == 1 else raw.reshape(shape)
-    parts = torch.cat([_element(token, dtype) for token in _ELEMENT.findall(body)])
-    values = torch.view_as_complex(parts.reshape(-1, 2)) if dtype.is_complex else parts
-    return (values.expand(math.prod(shape)) if values.numel() == 1 else values).reshape(shape).clone()
+        values = torch.frombuffer(bytearray.fromhex(body.strip('"')[2:]), dtype=dtype)
+    else:
+        values = _elements(_ELEMENT.findall(body), dtype)
+    return (values.expand(count) if values.numel() == 1 else values).reshape(shape).clone()
+
+
+def _elements(tokens: list[str], dtype: torch.dtype) -> torch.Tensor:
+    if dtype == torch.bool:
+        return torch.tensor([token == "true" for token in tokens])
+    if not dtype.is_floating_point and not dtype.is_complex:
+        return torch.tensor([int(token, 0) for token in tokens], dtype=dtype)
+    parts = torch.cat([_element(token, dtype) for token in tokens])
+    return torch.view_as_complex(parts.reshape(-1, 2)) if dtype.is_complex else parts
 
 
 def _element(token: str, dtype: torch.dtype) -> torch.Tensor:

@@ -1,0 +1,178 @@
+"""Text or bytecode to :class:`TorchModule`, with the bytes of its weights recovered from the text."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir, new_context
+from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, TorchModule
+from torch_tvm.dialect.types import TEXT_DTYPE
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+
+_BYTECODE = b"ML\xefR"
+_RESOURCES = "{-#"
+_BLOB = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[^\s:"]+): "0x([0-9A-Fa-f]*)"', re.MULTILINE)
+_HANDLE = re.compile(
+    r'dense_resource<("(?:[^"\\]|\\.)*"|[^>\s]+)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>'
+)
+_PLACE = re.compile(r'^loc\("(.*)":(\d+):(\d+)\)')
+
+
+def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
+    """Read a Torch dialect module: text, bytecode, or the path of a file with either.
+
+    Raises :class:`ImportFailed` at the line and column of malformed text, :class:`InvalidInput` for a file
+    that cannot be read and for a module whose weights were elided.
+    """
+    data, source = _read(text_or_path)
+    context = new_context()
+    try:
+        module = ir.Module.parse(data, context) if source == "-" else ir.Module.parseFile(source, context)
+    except ir.MLIRError as error:
+        fail_at(error, data if isinstance(data, str) else "", source)
+    needed = set(_resource_names(module))
+    whole = data if isinstance(data, str) else str(module) if needed else ""
+    blobs = {name: blob for name, blob in _blobs(whole) if name in needed}
+    return _assemble(module, blobs, source)
+
+
+def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
+    if isinstance(given, bytes):
+        return _decode(given, "-"), "-"
+    if isinstance(given, str) and ("\n" in given or "{" in given or not given.strip()):
+        return given, "-"
+    path = Path(given)
+    try:
+        return _decode(path.read_bytes(), str(path)), str(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"cannot read '{path}': {getattr(error, 'strerror', None) or error}",
+            advice="pass the text of a module, or the path of a .mlir or .mlirbc file",
+        ) from error
+
+
+def _decode(data: bytes, source: str) -> str | bytes:
+    if data.startswith(_BYTECODE):
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"'{source}' is neither MLIR bytecode nor UTF-8 text") from error
+
+
+def fail_at(error: ir.MLIRError, text: str, source: str, first_line: int = 1) -> NoReturn:
+    """Raise :class:`ImportFailed` for MLIR's first diagnostic, with the source line and a caret.
+
+    ``first_line`` is the line of ``source`` at which ``text`` begins.
+    """
+    diagnostic = error.error_diagnostics[0]
+    place = _PLACE.match(str(diagnostic.location))
+    line, column = (int(place.group(2)), int(place.group(3))) if place else (0, 0)
+    lines = text.splitlines()
+    shown = ""
+    if 0 < line <= len(lines):
+        source_line = lines[line - 1]
+        start = max(0, column - 80)
+        shown = f"\n  {source_line[start : start + 160]}\n  {' ' * (column - 1 - start)}^"
+    at = f"{source}:{line + first_line - 1}:{column}" if line else source
+    raise ImportFailed(f"{at}: {diagnostic.message}{shown}") from error
+
+
+# -- weights -----------------------------------------------------------------------------------------
+
+
+def _resource_names(module: ir.Module) -> Iterator[str]:
+    for operation in view.walk(module):
+        if operation.name in ("torch.vtensor.literal", "torch.tensor.literal"):
+            name = view.resource_name(operation)
+            if name is not None:
+                yield name
+
+
+def _blobs(text: str) -> Iterator[tuple[str, bytearray]]:
+    """Name and bytes of each blob in the ``dialect_resources`` section; four bytes of alignment lead."""
+    start = text.rfind("\n" + _RESOURCES)
+    if start < 0 and not text.startswith(_RESOURCES):
+        return
+    for found in _BLOB.finditer(text, start + 1):
+        yield view.unquote(found.group(1)), bytearray.fromhex(found.group(2))[4:]
+
+
+def _tensor(blob: bytearray, sizes: list[int], element: str, name: str) -> torch.Tensor:
+    dtype = TEXT_DTYPE.get(element)
+    if dtype is None:
+        raise InvalidInput(f"resource '{name}' has element type {element}, which PyTorch does not have")
+    empty = torch.empty(sizes, dtype=dtype)
+    if len(blob) != empty.numel() * empty.element_size():
+        raise InvalidInput(
+            f"resource '{name}' has {len(blob)} bytes, its type needs {empty.numel() * empty.element_size()}",
+            advice=view.HOW_TO_PRINT,
+        )
+    return torch.frombuffer(blob, dtype=dtype).reshape(sizes) if blob else empty
+
+
+def _assemble(module: ir.Module, blobs: dict[str, bytearray], source: str) -> TorchModule:
+    weights: dict[str, torch.Tensor] = {}
+    for operation in view.walk(module):
+        if operation.name not in ("torch.vtensor.literal", "torch.tensor.literal"):
+            continue
+        name = view.resource_name(operation)
+        if name is not None and name not in weights:
+            _check_present(name, blobs, SourceLocation(source, view.location(operation).line))
+            weights[name] = _from_handle(str(operation.attributes["value"]), blobs)
+    result = TorchModule(module, weights)
+    if view.functions(module):
+        _take_attributes(result)
+    return result
+
+
+def _check_present(name: str, blobs: dict[str, bytearray], place: SourceLocation) -> None:
+    if name in blobs:
+        return
+    raise InvalidInput(
+        "the elements of this literal were left out of the text"
+        if name == view.ELIDED
+        else f"the text has no data for resource '{name}'",
+        subject="torch.vtensor.literal",
+        location=place,
+        advice=view.HOW_TO_PRINT,
+    )
+
+
+def _from_handle(text: str, blobs: dict[str, bytearray]) -> torch.Tensor:
+    found = _HANDLE.match(text)
+    if found is None:
+        raise InvalidInput(f"a literal of this form cannot be read: {text[:80]}")
+    name = view.unquote(found.group(1))
+    sizes = [int(size) for size in found.group(2).split("x")[:-1]]
+    return _tensor(blobs[name], sizes, found.group(3), name)
+
+
+def _take_attributes(module: TorchModule) -> None:
+    """Move the calling convention and the state's values from the entry function to the module."""
+    try:
+        main = module.main.operation
+    except InvalidInput:
+        return
+    if SIGNATURE in main.attributes:
+        module.signature = Signature.from_json(str(main.attributes[SIGNATURE].value))
+        del main.attributes[SIGNATURE]
+    names = [attribute.value for attribute in main.attributes.get(STATE) or []]
+    values = []
+    if STATE_VALUES in main.attributes:
+        values = view.tensors_of_text(str(main.attributes[STATE_VALUES]))
+        del main.attributes[STATE_VALUES]
+    if len(names) != len(values):
+        raise InvalidInput(
+            f"the module names {len(names)} state tensors and has values for {len(values)}",
+            subject=STATE,
+            advice=view.HOW_TO_PRINT,
+        )
+    module.state = dict(zip(names, values, strict=True))
