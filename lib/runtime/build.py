@@ -13,7 +13,6 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """
     lowering = tvm.transform.Sequential(
         [
-            relax.transform.RewriteDataflowReshape(),
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
             relax.transform.CallTIRRewrite(),
