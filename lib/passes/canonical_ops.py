@@ -1,0 +1,94 @@
+"""The canonical op set: for each concept its one spelling.
+
+``CANONICAL`` lists the ops that stay whole for the lowering, by family. Whatever is not in it is
+respelled (``lib/passes/respell.py``), decomposed by torch-mlir, or left for ATen.
+"""
+
+from __future__ import annotations
+
+CANONICAL: dict[str, tuple[str, ...]] = {
+    "elementwise": (
+        "aten.abs", "aten.neg", "aten.exp", "aten.exp2", "aten.expm1", "aten.log", "aten.log2", "aten.log10",
+        "aten.log1p", "aten.sqrt", "aten.rsqrt", "aten.reciprocal", "aten.sin", "aten.cos", "aten.tan",
+        "aten.asin", "aten.acos", "aten.atan", "aten.sinh", "aten.cosh", "aten.tanh", "aten.asinh",
+        "aten.acosh", "aten.atanh", "aten.erf", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
+        "aten.frac", "aten.sign", "aten.sgn", "aten.square", "aten.sigmoid",
+        "aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.mul.Tensor",
+        "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar", "aten.div.Tensor_mode",
+        "aten.div.Scalar_mode", "aten.rsub.Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar",
+        "aten.pow.Scalar", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.fmod.Tensor",
+        "aten.fmod.Scalar", "aten.floor_divide", "aten.floor_divide.Scalar", "aten.maximum", "aten.minimum",
+        "aten.atan2", "aten.lerp.Tensor", "aten.lerp.Scalar", "aten.addcmul", "aten.addcdiv",
+        "aten.clamp", "aten.clamp.Tensor", "aten.clamp_min", "aten.clamp_max", "aten.clamp_min.Tensor",
+        "aten.clamp_max.Tensor",
+    ),
+    "activation": (
+        "aten.relu", "aten.relu6", "aten.leaky_relu", "aten.prelu", "aten.elu", "aten.selu", "aten.celu",
+        "aten.gelu", "aten.silu", "aten.mish", "aten.hardswish", "aten.hardsigmoid", "aten.hardtanh",
+        "aten.softplus", "aten.log_sigmoid", "aten.threshold", "aten.glu",
+    ),
+    "comparison": (
+        "aten.eq.Tensor", "aten.eq.Scalar", "aten.ne.Tensor", "aten.ne.Scalar", "aten.lt.Tensor",
+        "aten.lt.Scalar", "aten.le.Tensor", "aten.le.Scalar", "aten.gt.Tensor", "aten.gt.Scalar",
+        "aten.ge.Tensor", "aten.ge.Scalar", "aten.isnan", "aten.isinf", "aten.isfinite",
+        "aten.logical_not", "aten.logical_and", "aten.logical_or", "aten.logical_xor",
+        "aten.bitwise_not", "aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", "aten.bitwise_or.Tensor",
+        "aten.bitwise_xor.Tensor", "aten.__and__.Tensor", "aten.__or__.Tensor",
+        "aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther",
+        "aten.masked_fill.Scalar", "aten.masked_fill.Tensor",
+    ),
+    "reduction": (
+        "aten.sum", "aten.sum.dim_IntList", "aten.mean", "aten.mean.dim", "aten.prod", "aten.prod.dim_int",
+        "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.max.dim", "aten.min.dim", "aten.argmax",
+        "aten.argmin", "aten.any", "aten.any.dim", "aten.all", "aten.all.dim", "aten.var",
+        "aten.var.dim", "aten.var.correction", "aten.std", "aten.std.dim", "aten.std.correction",
+        "aten.var_mean", "aten.var_mean.correction", "aten.linalg_vector_norm", "aten.logsumexp",
+    ),
+    "matmul": (
+        "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.dot",
+        "aten.mv", "aten.einsum",
+    ),
+    "convolution": (
+        "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv1d.padding", "aten.conv2d.padding",
+        "aten.conv3d.padding", "aten.convolution", "aten.conv_transpose1d", "aten.conv_transpose2d.input",
+        "aten.conv_transpose3d.input",
+    ),
+    "pooling": (
+        "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.max_pool2d_with_indices",
+        "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d", "aten.adaptive_avg_pool1d",
+        "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", "aten.adaptive_max_pool2d",
+    ),
+    "normalization": (
+        "aten.batch_norm", "aten.layer_norm", "aten.group_norm", "aten.instance_norm", "aten.rms_norm",
+        "aten.native_layer_norm", "aten.native_group_norm",
+        "aten.softmax.int", "aten.log_softmax.int", "aten._softmax", "aten._log_softmax",
+    ),
+    "attention": ("aten.scaled_dot_product_attention",),
+    "movement": (
+        "aten.view", "aten.permute", "aten.expand", "aten.squeeze.dim", "aten.unsqueeze", "aten.cat",
+        "aten.stack", "aten.slice.Tensor", "aten.select.int", "aten.narrow", "aten.split.Tensor",
+        "aten.split_with_sizes", "aten.chunk", "aten.unbind.int", "aten.repeat", "aten.tile", "aten.roll",
+        "aten.flip", "aten.pixel_shuffle", "aten.constant_pad_nd", "aten.reflection_pad1d",
+        "aten.reflection_pad2d", "aten.replication_pad2d", "aten.slice_scatter", "aten.select_scatter",
+        "aten.diagonal_scatter", "aten.diagonal", "aten.unfold", "aten.tril", "aten.triu",
+        "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
+        "aten.upsample_bilinear2d.vec",
+    ),
+    "indexing": (
+        "aten.embedding", "aten.index.Tensor", "aten.index_select", "aten.gather", "aten.scatter.src",
+        "aten.scatter.value", "aten.scatter_add", "aten.index_put", "aten.one_hot",
+    ),
+    "creation": (
+        "aten.to.dtype", "aten.arange", "aten.arange.start", "aten.arange.start_step", "aten.full",
+        "aten.zeros", "aten.ones", "aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.eye",
+        "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace",
+    ),
+    "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk"),
+}  # fmt: skip
+
+CANONICAL_OPS: frozenset[str] = frozenset(f"torch.{name}" for names in CANONICAL.values() for name in names)
+
+
+def legal_ops_option() -> str:
+    """The canonical ops as torch-mlir's ``legal-ops`` lists them."""
+    return ",".join(name.removeprefix("torch.") for name in sorted(CANONICAL_OPS))

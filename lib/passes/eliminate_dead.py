@@ -1,0 +1,25 @@
+"""``eliminate-dead``: operations whose results nobody reads.
+
+The dialect marks few ops as free of effects, so MLIR's own canonicaliser keeps most dead ones.
+"""
+
+from __future__ import annotations
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.effects import has_effects
+
+
+class EliminateDead:
+    """Remove value-semantic operations without uses."""
+
+    name = "eliminate-dead"
+
+    def run(self, module: ir.Module) -> None:
+        for operation in reversed(list(view.walk(module))):
+            if operation.results and not has_effects(operation) and not any(_used(r) for r in operation.results):
+                operation.erase()
+
+
+def _used(value: ir.Value) -> bool:
+    return next(iter(value.uses), None) is not None

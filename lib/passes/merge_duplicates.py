@@ -1,0 +1,62 @@
+"""``merge-duplicates``: one operation where several compute the same from the same operands.
+
+Before::
+
+    %1 = torch.aten.unsqueeze %0, %int0
+    %2 = torch.aten.unsqueeze %0, %int0
+
+After: one of them. Random ops and ops with regions stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.effects import has_effects
+
+
+class MergeDuplicates:
+    """Common subexpressions, within a block and the blocks inside it."""
+
+    name = "merge-duplicates"
+
+    def run(self, module: ir.Module) -> None:
+        for function in view.functions(module).values():
+            for region in function.regions:
+                for block in region.blocks:
+                    self._block(block, {})
+
+    def _block(self, block: ir.Block, seen: dict[Any, ir.Operation]) -> None:
+        for op in list(block.operations):
+            operation = op.operation
+            if len(operation.regions):
+                for region in operation.regions:
+                    for inner in region.blocks:
+                        self._block(inner, dict(seen))
+                continue
+            if not operation.results or has_effects(operation):
+                continue
+            key = (
+                operation.name,
+                tuple(operation.operands),
+                _attributes(operation),
+                tuple(str(result.type) for result in operation.results),
+            )
+            first = seen.setdefault(key, operation)
+            if first is operation:
+                continue
+            for old, new in zip(operation.results, first.results, strict=True):
+                old.replace_all_uses_with(new)
+            operation.erase()
+
+
+def _attributes(operation: ir.Operation) -> str:
+    """Attributes as text; only constants, literals and named operators have any."""
+    if operation.name.startswith("torch.constant.") or operation.name == "torch.operator":
+        return str(operation.attributes["name" if operation.name == "torch.operator" else "value"]) if len(operation.attributes) else ""
+    if operation.name == "torch.vtensor.literal":
+        name = view.resource_name(operation)
+        return name if name is not None else operation.get_asm(use_local_scope=True).split("=", 1)[1]
+    return str(operation.attributes) if len(operation.attributes) else ""

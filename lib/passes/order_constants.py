@@ -1,0 +1,34 @@
+"""``order-constants``: constants and literals at the start of the function, in order of first use.
+
+Two captures of one program then print their constants in the same order.
+"""
+
+from __future__ import annotations
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+
+
+class OrderConstants:
+    """Move constants in front of everything else."""
+
+    name = "order-constants"
+
+    def run(self, module: ir.Module) -> None:
+        for function in view.functions(module).values():
+            used: dict[ir.Value, ir.Operation] = {}
+            for operation in view.walk(function):
+                for operand in operation.operands:
+                    owner = view.defining_op(operand)
+                    if owner is not None and operand not in used and _is_constant(owner):
+                        used[operand] = owner
+            block = function.regions[0].blocks[0]
+            ordered = list(used.values())
+            for operation in reversed(ordered):
+                first = block.operations[0].operation
+                if first != operation:
+                    operation.move_before(first)
+
+
+def _is_constant(operation: ir.Operation) -> bool:
+    return operation.name.startswith("torch.constant.") or operation.name == "torch.vtensor.literal"

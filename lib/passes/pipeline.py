@@ -1,0 +1,59 @@
+"""The named pipeline from a freshly imported module to canonical form."""
+
+from __future__ import annotations
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import PassManager, ir
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.passes.canonical_ops import legal_ops_option
+from torch_tvm.passes.eliminate_dead import EliminateDead
+from torch_tvm.passes.merge_duplicates import MergeDuplicates
+from torch_tvm.passes.order_constants import OrderConstants
+from torch_tvm.passes.respell import Respell
+from torch_tvm.passes.verify_contract import VerifyContract
+from torch_tvm.support.errors import ImportFailed
+
+
+def canonicalize(module: TorchModule) -> TorchModule:
+    """Bring a module to canonical form, in place, and return it.
+
+    Value semantics and types first (torch-mlir's own pipeline, only where an import did not give them),
+    then one spelling for each concept, decomposition of everything else, folding, and the contract.
+    """
+    canonicalize_mlir(module.mlir)
+    return module
+
+
+def canonicalize_mlir(mlir: ir.Module) -> None:
+    """:func:`canonicalize` on the bare MLIR module."""
+    if not _is_typed(mlir):
+        _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=%s}" % legal_ops_option())
+    Respell().run(mlir)
+    _run(mlir, "func.func(torch-decompose-complex-ops{legal-ops=%s},canonicalize,cse)" % legal_ops_option())
+    Respell().run(mlir)
+    _run(mlir, "func.func(canonicalize,cse)")
+    for step in (MergeDuplicates(), EliminateDead(), OrderConstants(), VerifyContract()):
+        step.run(mlir)
+
+
+def _run(mlir: ir.Module, passes: str) -> None:
+    try:
+        PassManager.parse(f"builtin.module({passes})", context=mlir.context).run(mlir.operation)
+    except ir.MLIRError as error:
+        raise ImportFailed(
+            f"torch-mlir could not bring the module to canonical form: {error}", stage="canonicalisation"
+        ) from error
+
+
+def _is_typed(mlir: ir.Module) -> bool:
+    """Whether every tensor is a value whose rank and dtype are known."""
+    for operation in view.walk(mlir):
+        for value in operation.results:
+            text = str(value.type)
+            if text.startswith(("!torch.tensor", "!torch.nn")):
+                return False
+            if text.startswith("!torch.vtensor"):
+                kind = view.tensor_type(value)
+                if kind is None or kind.shape is None or kind.dtype is None:
+                    return False
+    return True
