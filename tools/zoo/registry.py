@@ -1,0 +1,86 @@
+"""The table of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_tvm.tools.zoo import convnets, recurrent, transformers
+
+
+@dataclass(frozen=True)
+class Model:
+    """How to make a model and its inputs.
+
+    ``module`` makes the module, ``inputs`` the example arguments for a batch size; ``batch_axis`` is where
+    each argument has its batch dimension. ``small`` models fit quick tests.
+    """
+
+    name: str
+    module: Callable[[], nn.Module]
+    inputs: Callable[[int], tuple[Any, ...]]
+    small: bool = False
+    scriptable: bool = True
+    batch_axis: int = 0
+
+
+def _image(channels: int, size: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: (torch.randn(batch, channels, size, size),)
+
+
+def _tokens(vocabulary: int, length: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: (torch.randint(0, vocabulary, (batch, length)),)
+
+
+def _sequence(length: int, features: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: (torch.randn(batch, length, features),)
+
+
+_TABLE = [
+    Model("mlp", lambda: convnets.mlp(64, 128, 10), lambda b: (torch.randn(b, 64),), small=True),
+    Model("lenet", convnets.LeNet, _image(1, 28), small=True),
+    Model("resnet18", lambda: convnets.resnet(18), _image(3, 224)),
+    Model("resnet50", lambda: convnets.resnet(50), _image(3, 224)),
+    Model("mobilenet_v2", convnets.MobileNetV2, _image(3, 224)),
+    Model("vgg11", convnets.VGG11, _image(3, 224)),
+    Model("unet", lambda: convnets.UNet(3, 2, 16), _image(3, 64), small=True),
+    Model("lstm", lambda: recurrent.Recurrent("lstm", 32, 64), _sequence(16, 32), small=True),
+    Model("gru", lambda: recurrent.Recurrent("gru", 32, 64), _sequence(16, 32), small=True),
+    Model("encoder_layer", lambda: transformers.encoder_layer(64, 4), _sequence(16, 64), small=True),
+    Model("bert", lambda: transformers.bert(2), _tokens(1000, 32), scriptable=False),
+    Model("bert_base", lambda: transformers.bert(12, full=True), _tokens(1000, 128), scriptable=False),
+    Model("gpt2", lambda: transformers.gpt2(2), _tokens(1000, 32), scriptable=False),
+    Model("gpt2_small", lambda: transformers.gpt2(12, full=True), _tokens(1000, 128), scriptable=False),
+    Model("vit", lambda: transformers.ViT(32, 8, 64, 4, 2), _image(3, 32), small=True),
+    Model("vit_b16", lambda: transformers.ViT(224, 16, 768, 12, 12), _image(3, 224)),
+    Model("resnet18_small", lambda: convnets.resnet(18), _image(3, 64), small=True),
+    Model("resnet50_small", lambda: convnets.resnet(50), _image(3, 64), small=True),
+    Model("mobilenet_v2_small", convnets.MobileNetV2, _image(3, 64), small=True),
+    Model("vgg11_small", lambda: convnets.VGG11(image=64), _image(3, 64), small=True),
+]
+
+MODELS: dict[str, Model] = {model.name: model for model in _TABLE}
+
+
+def build(name: str, batch: int = 1, *, seed: int = 0) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The module of ``MODELS[name]`` in eval mode, and its example arguments for ``batch``."""
+    model = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = model.module().eval()
+        _randomise_statistics(module)
+        return module, model.inputs(batch)
+
+
+def _randomise_statistics(module: nn.Module) -> None:
+    """Running statistics as training leaves them, not the zeros and ones they start from."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            part.running_mean.normal_(0.0, 0.2)
+            part.running_var.uniform_(0.5, 1.5)
+            part.weight.data.uniform_(0.5, 1.5)
+            part.bias.data.normal_(0.0, 0.2)
