@@ -1,46 +1,319 @@
-"""Elementwise arithmetic of one tensor or of a tensor and a number."""
+"""Arithmetic of two tensors, or of a tensor and a number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax
+import tvm
+from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
+from torch_tvm.lowering.pointwise import (
+    HALF,
+    agree,
+    compute_dtype,
+    is_float,
+    is_integer,
+    larger,
+    libm,
+    number,
+    pointwise,
+    promoted_dtype,
+    smaller,
+)
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 
 R = relax.op
 Expr = relax.Expr
+Scalar = tvm.ir.Expr
 
 
-def unary(name: str, function: Callable[[Expr], Expr]) -> None:
-    """A look-alike: one tensor in, one of the result's dtype out, computed in that dtype."""
+def relax_binary(
+    b: Builder,
+    relax_op: Callable[[Expr, Expr], Expr],
+    body: Callable[[Scalar, Scalar], Scalar],
+    x: Any,
+    y: Any,
+) -> Expr:
+    """A Relax op where it computes in the result's dtype, one kernel for the half types."""
+    dtype = b.result_dtype
+    if dtype in HALF or not (is_tensor(x) or is_tensor(y)):
+        return pointwise(b, body, x, y)
+    tensors = iter(agree(b, [b.cast(v, dtype) for v in (x, y) if is_tensor(v)]))
+    left, right = (next(tensors) if is_tensor(v) else _constant(b, v, dtype) for v in (x, y))
+    return b.emit(relax_op(left, right))
 
-    def lowering(b: Builder, x: Tensor) -> Expr:
-        return b.emit(function(b.cast(x, b.result_dtype)))
 
-    lowering.__doc__ = f"{name}(Tensor self) -> Tensor"
-    register(name, lowering)
-
-
-unary("torch.aten.relu", R.nn.relu)
-unary("torch.aten.exp", R.exp)
-unary("torch.aten.tanh", R.tanh)
-unary("torch.aten.sigmoid", R.sigmoid)
+def _constant(b: Builder, value: Any, dtype: str) -> Expr:
+    if is_symbolic(value):
+        return b.tensor(value, dtype)
+    return relax.const(number(value, dtype).value, dtype)
 
 
-@lowers("torch.aten.leaky_relu")
-def leaky_relu(b: Builder, x: Tensor, negative_slope: Number) -> Expr:
-    """aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
-    return b.emit(R.nn.leakyrelu(x, float(negative_slope)))
+# -- sums ----------------------------------------------------------------------------------------------
+
+
+def _scaled(b: Builder, x: Any, alpha: Any) -> Any:
+    """``alpha * x`` in the dtype that the result is computed in; ``x`` itself when alpha is 1."""
+    if not is_tensor(alpha) and not is_symbolic(alpha) and alpha == 1:
+        return x
+    return pointwise(b, lambda v, a: v * a, x, alpha, result=compute_dtype(b.result_dtype), name="scale")
 
 
 @lowers("torch.aten.add.Tensor", "torch.aten.add.Scalar")
 def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    if b.result_dtype == "bool":
+        return pointwise(b, lambda u, v, a: tirx.any(u, tirx.all(v, a)), x, y, alpha)
+    return relax_binary(b, R.add, lambda u, v: u + v, x, _scaled(b, y, alpha))
+
+
+@lowers("torch.aten.sub.Tensor", "torch.aten.sub.Scalar")
+def sub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
+    """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    return relax_binary(b, R.subtract, lambda u, v: u - v, x, _scaled(b, y, alpha))
+
+
+@lowers("torch.aten.rsub.Scalar")
+def rsub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
+    """aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
+    return relax_binary(b, R.subtract, lambda u, v: u - v, y, _scaled(b, x, alpha))
+
+
+@lowers("torch.aten.mul.Tensor", "torch.aten.mul.Scalar")
+def mul(b: Builder, x: Tensor, y: Any) -> Expr:
+    """aten::mul.Tensor(Tensor self, Tensor other) -> Tensor"""
+    if b.result_dtype == "bool":
+        return pointwise(b, tirx.all, x, y)
+    return relax_binary(b, R.multiply, lambda u, v: u * v, x, y)
+
+
+# -- quotients -----------------------------------------------------------------------------------------
+
+
+@lowers("torch.aten.div.Tensor", "torch.aten.div.Scalar")
+def div(b: Builder, x: Tensor, y: Any) -> Expr:
+    """aten::div.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return relax_binary(b, R.divide, lambda u, v: u / v, x, y)
+
+
+@lowers("torch.aten.div.Tensor_mode", "torch.aten.div.Scalar_mode")
+def div_mode(b: Builder, x: Tensor, y: Any, rounding_mode: str | None) -> Expr:
+    """aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
+    if rounding_mode is None:
+        return div(b, x, y)
+    if rounding_mode not in ("floor", "trunc"):
+        b.unsupported(f"rounding mode '{rounding_mode}'")
+    if rounding_mode == "floor":
+        return floor_divide(b, x, y)
+    if is_float(b.result_dtype):
+        return pointwise(b, lambda u, v: tirx.trunc(u / v), x, y)
+    return _integer_quotient(b, tirx.truncdiv, x, y)
+
+
+@lowers("torch.aten.floor_divide", "torch.aten.floor_divide.Scalar")
+def floor_divide(b: Builder, x: Tensor, y: Any) -> Expr:
+    """aten::floor_divide(Tensor self, Tensor other) -> Tensor"""
+    if is_float(b.result_dtype):
+        return pointwise(b, _float_floor_divide, x, y)
+    return _integer_quotient(b, tirx.floordiv, x, y)
+
+
+@lowers("torch.aten.remainder.Tensor", "torch.aten.remainder.Scalar")
+def remainder(b: Builder, x: Any, y: Any) -> Expr:
+    """aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
+    if is_float(b.result_dtype):
+        return pointwise(b, _float_remainder, x, y)
+    return _integer_quotient(b, tirx.floormod, x, y)
+
+
+@lowers("torch.aten.fmod.Tensor", "torch.aten.fmod.Scalar")
+def fmod(b: Builder, x: Tensor, y: Any) -> Expr:
+    """aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
+    if is_float(b.result_dtype):
+        return pointwise(b, lambda u, v: libm("fmod", u, v), x, y)
+    return _integer_quotient(b, tirx.truncmod, x, y)
+
+
+def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any, y: Any) -> Expr:
+    """An integer division by a known number; ``-1`` is spelled out because the smallest integer / -1 traps."""
+    if not isinstance(y, (bool, int)) or y == 0:
+        b.unsupported("an integer division whose divisor may be zero, which ATen reports as an error")
+    if b.result_dtype == "bool":
+        b.unsupported("a division of booleans")
+    if y == -1:
+        is_quotient = op in (tirx.floordiv, tirx.truncdiv)
+        return pointwise(b, lambda u: -u if is_quotient else u - u, x)
+    return pointwise(b, op, x, y)
+
+
+def _float_remainder(u: Scalar, v: Scalar) -> Scalar:
+    zero = tirx.const(0, str(u.ty.dtype))
+    rest = libm("fmod", u, v)
+    opposite = tirx.all(rest != zero, (v < zero) != (rest < zero))
+    return tirx.Select(opposite, rest + v, rest)
+
+
+def _float_floor_divide(u: Scalar, v: Scalar) -> Scalar:
+    """ATen's ``div_floor_floating`` (c10/util/generic_math.h)."""
+    dtype = str(u.ty.dtype)
+    zero, one, half = (tirx.const(value, dtype) for value in (0, 1, 0.5))
+    rest = libm("fmod", u, v)
+    quotient = (u - rest) / v
+    opposite = tirx.all(rest != zero, (v < zero) != (rest < zero))
+    quotient = tirx.Select(opposite, quotient - one, quotient)
+    floor = tirx.floor(quotient)
+    floor = tirx.Select(quotient - floor > half, floor + one, floor)
+    signed_zero = tirx.copysign(zero, u / v)
+    return tirx.Select(v == zero, u / v, tirx.Select(quotient != zero, floor, signed_zero))
+
+
+# -- powers ----------------------------------------------------------------------------------------------
+
+_SMALL_POWER = 64
+
+
+@lowers("torch.aten.pow.Tensor_Scalar")
+def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
+    """aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = b.result_dtype
-    left, right = b.cast(x, dtype), b.tensor(y, dtype)
-    if alpha != 1:
-        right = b.emit(R.multiply(right, b.tensor(alpha, dtype)))
-    return b.emit(R.add(left, right))
+    if not isinstance(exponent, (bool, int, float)):
+        return pow_tensor_tensor(b, x, exponent)
+    if is_integer(dtype):
+        if not 0 <= exponent <= _SMALL_POWER:
+            b.unsupported(f"an integer to the power {exponent}")
+        return pointwise(b, lambda u: _integer_power(u, int(exponent)), x)
+    if dtype == "bool":
+        b.unsupported("a power of booleans")
+    if exponent == 0.5 and dtype not in HALF:
+        return b.emit(R.sqrt(b.cast(x, dtype)))
+    if exponent == 2 and dtype not in HALF:
+        value = b.cast(x, dtype)
+        return b.emit(R.multiply(value, value))
+    special = _FLOAT_POWERS.get(float(exponent))
+    return pointwise(b, special, x) if special else pointwise(b, tirx.power, x, exponent)
+
+
+_FLOAT_POWERS: dict[float, Callable[[Scalar], Scalar]] = {
+    0.0: lambda u: tirx.const(1, str(u.ty.dtype)),
+    0.5: tirx.sqrt,
+    1.0: lambda u: u,
+    2.0: lambda u: u * u,
+    3.0: lambda u: u * u * u,
+    -0.5: lambda u: tirx.const(1, str(u.ty.dtype)) / tirx.sqrt(u),
+    -1.0: lambda u: tirx.const(1, str(u.ty.dtype)) / u,
+    -2.0: lambda u: tirx.const(1, str(u.ty.dtype)) / (u * u),
+}
+
+
+def _integer_power(u: Scalar, exponent: int) -> Scalar:
+    result = tirx.const(1, str(u.ty.dtype))
+    while exponent:
+        if exponent & 1:
+            result = result * u
+        u = u * u
+        exponent >>= 1
+    return result
+
+
+@lowers("torch.aten.pow.Tensor_Tensor", "torch.aten.pow.Scalar")
+def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
+    """aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    if not is_float(b.result_dtype):
+        b.unsupported("an integer to a power known only at run time")
+    return pointwise(b, tirx.power, x, exponent)
+
+
+@lowers("torch.aten.float_power.Tensor_Tensor")
+def float_power(b: Builder, x: Tensor, exponent: Tensor) -> Expr:
+    """aten::float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    return pointwise(b, tirx.power, x, exponent)
+
+
+# -- choices and the rest ------------------------------------------------------------------------------
+
+
+def binary(name: str, body: Callable[[Scalar, Scalar], Scalar], *aliases: str) -> None:
+    """A look-alike: one kernel, computed in the dtype that ATen computes the result in."""
+
+    def lowering(b: Builder, x: Any, y: Any) -> Expr:
+        return pointwise(b, body, x, y)
+
+    lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
+    for spelling in (name, *aliases):
+        register(spelling, lowering)
+
+
+def _ignoring_nan(pick: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Scalar, Scalar], Scalar]:
+    """``pick`` that gives the other operand where one is NaN."""
+
+    def body(u: Scalar, v: Scalar) -> Scalar:
+        if not is_float(str(u.ty.dtype)):
+            return pick(u, v)
+        return tirx.Select(tirx.isnan(u), v, tirx.Select(tirx.isnan(v), u, pick(u, v)))
+
+    return body
+
+
+def _log_add(base_exp: Callable[[Scalar], Scalar], log: Callable[[Scalar], Scalar]) -> Any:
+    """``log(exp(u) + exp(v))`` from the larger one; equal infinities stay what they are."""
+
+    def body(u: Scalar, v: Scalar) -> Scalar:
+        one = tirx.const(1, str(u.ty.dtype))
+        top, bottom = larger(u, v), smaller(u, v)
+        return tirx.Select(tirx.all(tirx.isinf(u), u == v), u, top + log(one + base_exp(bottom - top)))
+
+    return body
+
+
+def _log1p(u: Scalar) -> Scalar:
+    return libm("log1p", u - tirx.const(1, str(u.ty.dtype)))
+
+
+def _xlogy(u: Scalar, v: Scalar) -> Scalar:
+    zero = tirx.const(0, str(u.ty.dtype))
+    return tirx.Select(tirx.isnan(v), v, tirx.Select(u == zero, zero, u * tirx.log(v)))
+
+
+binary("torch.aten.maximum", larger, "torch.aten.max.other")
+binary("torch.aten.minimum", smaller, "torch.aten.min.other")
+binary("torch.aten.fmax", _ignoring_nan(larger))
+binary("torch.aten.fmin", _ignoring_nan(smaller))
+binary("torch.aten.atan2", lambda u, v: libm("atan2", u, v))
+binary("torch.aten.copysign.Tensor", tirx.copysign)
+binary("torch.aten.logaddexp", _log_add(tirx.exp, tirx.log))
+binary("torch.aten.logaddexp2", _log_add(tirx.exp2, tirx.log2))
+binary("torch.aten.xlogy.Tensor", _xlogy)
+binary("torch.aten.ldexp.Tensor", lambda u, v: u * tirx.exp2(v))
+
+
+@lowers("torch.aten.heaviside")
+def heaviside(b: Builder, x: Tensor, values: Tensor) -> Expr:
+    """aten::heaviside(Tensor self, Tensor values) -> Tensor"""
+
+    def body(u: Scalar, v: Scalar) -> Scalar:
+        dtype = str(u.ty.dtype)
+        zero = tirx.const(0, dtype)
+        return tirx.Select(u == zero, v, tirx.Select(u > zero, tirx.const(1, dtype), zero))
+
+    return pointwise(b, body, x, values)
+
+
+@lowers("torch.aten.isclose")
+def isclose(b: Builder, x: Tensor, y: Tensor, rtol: float, atol: float, equal_nan: bool) -> Expr:
+    """aten::isclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""
+    dtype = compute_dtype(promoted_dtype(b, x, y))
+    if not is_float(dtype):
+        b.unsupported("isclose of integers")
+
+    def body(u: Scalar, v: Scalar) -> Scalar:
+        allowed = tirx.const(atol, dtype) + tirx.abs(tirx.const(rtol, dtype) * v)
+        near = tirx.all(tirx.isfinite(u - v), tirx.abs(u - v) <= allowed)
+        same = tirx.any(u == v, near)
+        return tirx.any(same, tirx.all(tirx.isnan(u), tirx.isnan(v))) if equal_nan else same
+
+    return pointwise(b, body, x, y, compute=dtype)
+
+
+__all__ = ["Number", "binary", "relax_binary"]

@@ -1,0 +1,117 @@
+"""Choices between tensors and the small fused combinations: where, masked_fill, lerp, addcmul."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
+from torch_tvm.lowering.pointwise import (
+    agree,
+    broadcast_shape,
+    cast,
+    compute_dtype,
+    is_float,
+    number,
+    pointwise,
+)
+from torch_tvm.lowering.registry import Number, Tensor, lowers
+
+te = tvm.te
+Expr = relax.Expr
+Scalar = tvm.ir.Expr
+
+
+def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = None) -> Expr:
+    """``condition ? x : y`` in the result's dtype; nothing is rounded on the way."""
+    dtype = b.result_dtype
+    operands = [condition, x, y]
+    tensors = agree(b, [operand for operand in operands if is_tensor(operand)])
+    sizes = [operand for operand in operands if is_symbolic(operand)]
+
+    def kernel(*args: Any) -> Any:
+        sources, values = list(args[: len(tensors)]), list(args[len(tensors) :])
+        shape = broadcast_shape([list(t.shape) for t in sources])
+
+        def element(*indices: Any) -> Scalar:
+            left, extra = iter(sources), iter(values)
+            condition_value, *choices = (
+                _load(next(left), indices, shape) if is_tensor(o) else next(extra) if is_symbolic(o) else o
+                for o in operands
+            )
+            yes, no = (v if not isinstance(v, (bool, int, float)) else number(v, dtype) for v in choices)
+            return tirx.Select(cast(condition_value, "bool"), cast(yes, dtype), cast(no, dtype))
+
+        return te.compute(shape, element, name="choose")
+
+    return b.te(kernel, *tensors, *sizes, name=name)
+
+
+def _load(source: Any, indices: Any, shape: Any) -> Scalar:
+    skipped = len(shape) - len(source.shape)
+    return source(
+        *(
+            0 if isinstance(size, tirx.IntImm) and int(size) == 1 else index
+            for size, index in zip(source.shape, indices[skipped:], strict=True)
+        )
+    )
+
+
+@lowers("torch.aten.where.self", "torch.aten.where.Scalar", "torch.aten.where.ScalarOther", "torch.aten.where.ScalarSelf")
+def where(b: Builder, condition: Tensor, x: Any, y: Any) -> Expr:
+    """aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
+    return choose(b, condition, x, y)
+
+
+@lowers("torch.aten.masked_fill.Scalar", "torch.aten.masked_fill.Tensor")
+def masked_fill(b: Builder, x: Tensor, mask: Tensor, value: Any) -> Expr:
+    """aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
+    return choose(b, mask, value, x)
+
+
+@lowers("torch.aten.nan_to_num")
+def nan_to_num(b: Builder, x: Tensor, nan: float | None, posinf: float | None, neginf: float | None) -> Expr:
+    """aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor"""
+    dtype = b.result_dtype
+    if not is_float(dtype):
+        return x
+    low, high = float(tirx.min_value(dtype).value), float(tirx.max_value(dtype).value)
+    if_nan = 0.0 if nan is None else nan
+    if_high = high if posinf is None else posinf
+    if_low = low if neginf is None else neginf
+
+    def body(u: Scalar) -> Scalar:
+        c = lambda value: tirx.const(value, str(u.ty.dtype))  # noqa: E731
+        infinity = tirx.infinity(str(u.ty.dtype))
+        finite = tirx.Select(u == infinity, c(if_high), tirx.Select(u == -infinity, c(if_low), u))
+        return tirx.Select(tirx.isnan(u), c(if_nan), finite)
+
+    return pointwise(b, body, x)
+
+
+@lowers("torch.aten.lerp.Tensor", "torch.aten.lerp.Scalar")
+def lerp(b: Builder, start: Tensor, end: Tensor, weight: Any) -> Expr:
+    """aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor"""
+
+    def body(u: Scalar, v: Scalar, w: Scalar) -> Scalar:
+        half, one = tirx.const(0.5, str(u.ty.dtype)), tirx.const(1, str(u.ty.dtype))
+        return tirx.Select(tirx.abs(w) < half, u + w * (v - u), v - (v - u) * (one - w))
+
+    return pointwise(b, body, start, end, weight)
+
+
+@lowers("torch.aten.addcmul")
+def addcmul(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
+    """aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    return pointwise(b, lambda u, v, w, a: u + a * v * w, x, y, z, value)
+
+
+@lowers("torch.aten.addcdiv")
+def addcdiv(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
+    """aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    return pointwise(b, lambda u, v, w, a: u + a * (v / w), x, y, z, value)
+
+
+__all__ = ["Number", "choose", "compute_dtype"]

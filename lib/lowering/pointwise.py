@@ -1,0 +1,249 @@
+"""What elementwise lowerings share: type promotion, broadcasting and one kernel from a scalar expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax, te, tirx
+
+from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.support.errors import Refusal
+
+HALF = ("float16", "bfloat16")
+
+
+def is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
+
+
+def is_integer(dtype: str) -> bool:
+    return dtype.startswith(("int", "uint"))
+
+
+def compute_dtype(dtype: str) -> str:
+    """The dtype that ATen computes in for a result of ``dtype``: float32 for the half types."""
+    return "float32" if dtype in HALF else dtype
+
+
+def promoted_dtype(b: Builder, *operands: Any) -> str:
+    """ATen's common dtype of tensors and numbers: tensors with dimensions win over 0-d ones, those over numbers."""
+    common = _example(b, operands[0])
+    if len(operands) == 1:
+        return _name(torch.result_type(common, common))
+    for operand in operands[1:]:
+        other = _example(b, operand)
+        dtype = torch.result_type(common, other)
+        dims = max(_dims(common), _dims(other))
+        common = torch.empty((1,) * dims, dtype=dtype, device="meta") if dims >= 0 else common
+    return _name(common.dtype)
+
+
+def _example(b: Builder, operand: Any) -> Any:
+    if is_tensor(operand):
+        return torch.empty((1,) * b.rank(operand), dtype=getattr(torch, b.dtype(operand)), device="meta")
+    if is_symbolic(operand):
+        return 1.0 if is_float(str(operand.ty.dtype)) else 1
+    return operand
+
+
+def _dims(example: Any) -> int:
+    return example.dim() if isinstance(example, torch.Tensor) else -1
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# -- scalar expressions ------------------------------------------------------------------------------
+
+
+def number(value: Any, dtype: str) -> tvm.ir.Expr:
+    """A Python number as a TIR immediate; integers wrap, as a C cast does."""
+    if is_symbolic(value):
+        return cast(value, dtype)
+    if dtype == "bool":
+        return tirx.const(bool(value), "bool")
+    if is_integer(dtype):
+        value = wrapped(int(value), dtype)
+    return tirx.const(value, dtype)
+
+
+def wrapped(value: int, dtype: str) -> int:
+    bits = tvm.DataType(dtype).bits
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if not dtype.startswith("uint") and value >> (bits - 1) else value
+
+
+def cast(value: tvm.ir.Expr, dtype: str) -> tvm.ir.Expr:
+    """A TIR value as another dtype, with ATen's rule for bool (anything but zero is true)."""
+    source = str(value.ty.dtype)
+    if source == dtype:
+        return value
+    if dtype == "bool":
+        return value != tirx.const(0, source)
+    if is_float(source) and is_integer(dtype) and dtype != "int64":
+        return tirx.Cast(dtype, tirx.Cast("int64", value))
+    return tirx.Cast(dtype, value)
+
+
+def libm(name: str, *args: tvm.ir.Expr) -> tvm.ir.Expr:
+    """A call of the C library's function, ``name`` without the suffix for float32."""
+    dtype = str(args[0].ty.dtype)
+    return tirx.call_pure_extern(dtype, name + ("f" if dtype == "float32" else ""), *args)
+
+
+def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    return tirx.isnan(value)
+
+
+def larger(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
+    """The maximum; NaN when either is."""
+    if is_float(str(x.ty.dtype)):
+        return tirx.Select(tirx.any(is_nan(x), x > y), x, y)
+    return tirx.max(x, y)
+
+
+def smaller(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
+    """The minimum; NaN when either is."""
+    if is_float(str(x.ty.dtype)):
+        return tirx.Select(tirx.any(is_nan(x), x < y), x, y)
+    return tirx.min(x, y)
+
+
+# -- kernels -----------------------------------------------------------------------------------------
+
+
+def pointwise(
+    b: Builder,
+    body: Callable[..., tvm.ir.Expr],
+    *operands: Any,
+    compute: str | None = None,
+    result: str | None = None,
+    name: str | None = None,
+) -> relax.Expr:
+    """One kernel ``result(body(compute(operand)…))`` over broadcast operands.
+
+    Operands are tensors, Python numbers or symbolic sizes. ``compute`` defaults to what ATen computes the
+    result in, ``result`` to the dtype of the op's result.
+    """
+    out = result or b.result_dtype
+    inner = compute or compute_dtype(out)
+    tensors = [operand for operand in operands if is_tensor(operand)]
+    tensors = agree(b, tensors)
+    sizes = [operand for operand in operands if is_symbolic(operand)]
+
+    def kernel(*args: Any) -> te.Tensor:
+        sources, values = list(args[: len(tensors)]), list(args[len(tensors) :])
+        shape = broadcast_shape([list(t.shape) for t in sources])
+
+        def element(*indices: Any) -> tvm.ir.Expr:
+            left, extra = iter(sources), iter(values)
+            scalars = []
+            for operand in operands:
+                if is_tensor(operand):
+                    source = next(left)
+                    scalars.append(cast(source(*_indices(source, indices, shape)), inner))
+                else:
+                    scalars.append(number(next(extra) if is_symbolic(operand) else operand, inner))
+            return cast(body(*scalars), out)
+
+        return te.compute(shape, element, name="compute")
+
+    return b.te(kernel, *tensors, *sizes, name=name)
+
+
+def _indices(source: te.Tensor, indices: Sequence[Any], shape: Sequence[Any]) -> list[Any]:
+    skipped = len(shape) - len(source.shape)
+    return [
+        0 if _is_one(size) and not _is_one(out) else index
+        for size, out, index in zip(source.shape, shape[skipped:], indices[skipped:], strict=True)
+    ]
+
+
+def broadcast_shape(shapes: Sequence[Sequence[Any]]) -> list[Any]:
+    """The common shape of operands that :func:`agree` returned."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    result: list[Any] = [1] * rank
+    for shape in shapes:
+        for position, size in enumerate(shape, start=rank - len(shape)):
+            if _is_one(result[position]):
+                result[position] = size
+    return result
+
+
+def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:
+    """The operands with every size either a constant 1 or the same as in the others.
+
+    Sizes that nobody can prove equal are compared when the program runs: a size that turns out to be 1 is
+    expanded, any other difference is an error there. Sizes that are known to differ are a refusal.
+    """
+    shapes = [b.shape(tensor) for tensor in tensors]
+    rank = max((len(shape) for shape in shapes), default=0)
+    target: list[Any] = [1] * rank
+    unproven = False
+    for shape in shapes:
+        for position, size in enumerate(shape, start=rank - len(shape)):
+            if _is_one(size):
+                continue
+            if _is_one(target[position]):
+                target[position] = size
+            elif not equal_sizes(target[position], size):
+                if isinstance(size, int) and isinstance(target[position], int):
+                    raise Refusal(f"sizes {target[position]} and {size} do not broadcast")
+                target[position] = _joined(target[position], size)
+                unproven = True
+    if not unproven:
+        return list(tensors)
+    return [_expanded(b, tensor, target) for tensor in tensors]
+
+
+def equal_sizes(left: Any, right: Any) -> bool:
+    """Whether two sizes are provably the same."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left == right
+    return bool(tvm.sym.Analyzer().can_prove_equal(as_size(left), as_size(right)))
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, (int, tirx.IntImm)) and int(size) == 1
+
+
+def _joined(left: Any, right: Any) -> Any:
+    """The size of a broadcast dimension: a constant that is not 1 decides, else the left one unless it is 1."""
+    if isinstance(left, int):
+        return left
+    if isinstance(right, int):
+        return right
+    return tirx.Select(as_size(left) == as_size(1), as_size(right), as_size(left))
+
+
+def _expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
+    """``x`` with each size that is not proven to be the target's expanded to it at run time, or an error."""
+    shape = b.shape(x)
+    wanted = list(target[len(target) - len(shape) :])
+    if all(_is_one(size) or equal_sizes(size, want) for size, want in zip(shape, wanted, strict=True)):
+        return x
+    legal = [
+        size
+        if _is_one(size) or equal_sizes(size, want)
+        else tirx.Select(as_size(size) == as_size(1), as_size(1), as_size(want))
+        for size, want in zip(shape, wanted, strict=True)
+    ]
+    checked = b.match_shape(x, legal, b.dtype(x))
+    out = [size if _is_one(size) else want for size, want in zip(shape, wanted, strict=True)]
+
+    def expand(source: te.Tensor, goal: Any) -> te.Tensor:
+        sizes = list(goal)
+
+        def element(*indices: Any) -> tvm.ir.Expr:
+            return source(*[
+                index if equal_sizes(size, size_out) else tirx.Select(size == 1, tirx.const(0, "int64"), index)
+                for size, size_out, index in zip(source.shape, sizes, indices, strict=True)
+            ])
+
+        return te.compute(sizes, element, name="expand")
+
+    return b.te(expand, checked, relax.ShapeExpr([as_size(size) for size in out]), name="expand")
