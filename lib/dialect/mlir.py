@@ -1,11 +1,15 @@
 """All that this project takes from the torch-mlir wheel. No other file imports ``torch_mlir``."""
 
+from pathlib import Path
+
 from torch_mlir import ir
 from torch_mlir.dialects import func
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.passmanager import PassManager
 
-__all__ = ["PassManager", "func", "ir", "new_context", "torch_dialect"]
+__all__ = ["OPT_TOOL", "PassManager", "func", "ir", "new_context", "torch_dialect"]
+
+OPT_TOOL = Path(ir.__file__).parent / "_mlir_libs" / "torch-mlir-opt"
 
 
 def new_context() -> ir.Context:

@@ -32,25 +32,37 @@ def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
     that cannot be read and for a module whose weights were elided.
     """
     data, source = _read(text_or_path)
+    return read_module(data, source, on_disk=source != "-")
+
+
+def read_module(
+    data: str | bytes, source: str, *, on_disk: bool = False, needs_state: bool = True
+) -> TorchModule:
+    """:func:`parse` for data at hand; ``source`` is how errors call it.
+
+    ``on_disk`` says that ``source`` is a file with just this data: its name is the operations' location.
+
+    Without ``needs_state`` a module may name state tensors that the text has no values for.
+    """
     context = new_context()
     try:
-        module = ir.Module.parse(data, context) if source == "-" else ir.Module.parseFile(source, context)
+        module = ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
     except ir.MLIRError as error:
         fail_at(error, data if isinstance(data, str) else "", source)
     needed = set(_resource_names(module))
     whole = data if isinstance(data, str) else str(module) if needed else ""
     blobs = {name: blob for name, blob in _blobs(whole) if name in needed}
-    return _assemble(module, blobs, source)
+    return _assemble(module, blobs, source, needs_state)
 
 
 def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
     if isinstance(given, bytes):
-        return _decode(given, "-"), "-"
+        return decode(given, "-"), "-"
     if isinstance(given, str) and ("\n" in given or "{" in given or not given.strip()):
         return given, "-"
     path = Path(given)
     try:
-        return _decode(path.read_bytes(), str(path)), str(path)
+        return decode(path.read_bytes(), str(path)), str(path)
     except (OSError, ValueError) as error:
         raise InvalidInput(
             f"cannot read '{path}': {getattr(error, 'strerror', None) or error}",
@@ -58,7 +70,8 @@ def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
         ) from error
 
 
-def _decode(data: bytes, source: str) -> str | bytes:
+def decode(data: bytes, source: str) -> str | bytes:
+    """Bytecode as it is, anything else as text; :class:`InvalidInput` when it is neither."""
     if data.startswith(_BYTECODE):
         return data
     try:
@@ -67,22 +80,22 @@ def _decode(data: bytes, source: str) -> str | bytes:
         raise InvalidInput(f"'{source}' is neither MLIR bytecode nor UTF-8 text") from error
 
 
-def fail_at(error: ir.MLIRError, text: str, source: str, first_line: int = 1) -> NoReturn:
-    """Raise :class:`ImportFailed` for MLIR's first diagnostic, with the source line and a caret.
-
-    ``first_line`` is the line of ``source`` at which ``text`` begins.
-    """
+def fail_at(error: ir.MLIRError, text: str, source: str) -> NoReturn:
+    """Raise :class:`ImportFailed` for MLIR's first diagnostic, with the source line and a caret."""
     diagnostic = error.error_diagnostics[0]
     place = _PLACE.match(str(diagnostic.location))
     line, column = (int(place.group(2)), int(place.group(3))) if place else (0, 0)
-    lines = text.splitlines()
-    shown = ""
-    if 0 < line <= len(lines):
-        source_line = lines[line - 1]
-        start = max(0, column - 80)
-        shown = f"\n  {source_line[start : start + 160]}\n  {' ' * (column - 1 - start)}^"
-    at = f"{source}:{line + first_line - 1}:{column}" if line else source
-    raise ImportFailed(f"{at}: {diagnostic.message}{shown}") from error
+    at = f"{source}:{line}:{column}" if line else source
+    raise ImportFailed(f"{at}: {diagnostic.message}{caret(text, line, column)}") from error
+
+
+def caret(text: str, line: int, column: int) -> str:
+    """Line ``line`` of ``text`` with a caret under ``column`` (both from 1), or nothing outside of it."""
+    lines = text.split("\n")
+    if not 0 < line <= len(lines) or column < 1:
+        return ""
+    start = max(0, column - 80)
+    return f"\n  {lines[line - 1][start : start + 160]}\n  {' ' * (column - 1 - start)}^"
 
 
 # -- weights -----------------------------------------------------------------------------------------
@@ -118,7 +131,7 @@ def _tensor(blob: bytearray, sizes: list[int], element: str, name: str) -> torch
     return torch.frombuffer(blob, dtype=dtype).reshape(sizes) if blob else empty
 
 
-def _assemble(module: ir.Module, blobs: dict[str, bytearray], source: str) -> TorchModule:
+def _assemble(module: ir.Module, blobs: dict[str, bytearray], source: str, needs_state: bool) -> TorchModule:
     weights: dict[str, torch.Tensor] = {}
     for operation in view.walk(module):
         if operation.name not in ("torch.vtensor.literal", "torch.tensor.literal"):
@@ -129,7 +142,7 @@ def _assemble(module: ir.Module, blobs: dict[str, bytearray], source: str) -> To
             weights[name] = _from_handle(str(operation.attributes["value"]), blobs)
     result = TorchModule(module, weights)
     if view.functions(module):
-        _take_attributes(result)
+        _take_attributes(result, needs_state)
     return result
 
 
@@ -155,7 +168,7 @@ def _from_handle(text: str, blobs: dict[str, bytearray]) -> torch.Tensor:
     return _tensor(blobs[name], sizes, found.group(3), name)
 
 
-def _take_attributes(module: TorchModule) -> None:
+def _take_attributes(module: TorchModule, needs_state: bool) -> None:
     """Move the calling convention and the state's values from the entry function to the module."""
     try:
         main = module.main.operation
@@ -169,6 +182,8 @@ def _take_attributes(module: TorchModule) -> None:
     if STATE_VALUES in main.attributes:
         values = view.tensors_of_text(str(main.attributes[STATE_VALUES]))
         del main.attributes[STATE_VALUES]
+    if not values and not needs_state:
+        return
     if len(names) != len(values):
         raise InvalidInput(
             f"the module names {len(names)} state tensors and has values for {len(values)}",

@@ -22,29 +22,31 @@ from torch_tvm.support.errors import InternalError, InvalidInput
 
 MODULE = "builtin.module"
 FUNCTION = "func.func"
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Pass:
     """A Torch-to-Torch pass. Subclasses are dataclasses; each field, with a default, is an option.
 
-    ``anchor`` says what :meth:`run` is given: the module, or one function at a time.
+    ``anchor`` says what :meth:`run` is given: the ``ir.Module``, or one ``func.func`` at a time. ``name``
+    comes from the class: ``FoldBatchNorm`` is ``fold-batch-norm``.
     """
 
     anchor: ClassVar[str] = MODULE
+    name: ClassVar[str] = ""
 
-    @classmethod
-    def name(cls) -> str:
-        """``FoldBatchNorm`` is ``fold-batch-norm``."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = _WORD_START.sub("-", cls.__name__).lower()
 
-    def run(self, root: ir.Operation) -> None:
-        """Rewrite ``root``: the ``builtin.module`` or, when ``anchor`` says so, a ``func.func``."""
+    def run(self, root: Any) -> None:
+        """Rewrite ``root`` in place: the ``ir.Module`` or, where ``anchor`` says so, a ``func.func``."""
         raise NotImplementedError
 
     def apply(self, module: ir.Module) -> None:
         """Run on a whole module; a function pass runs on each function that has a body."""
         if self.anchor == MODULE:
-            self.run(module.operation)
+            self.run(module)
             return
         for function in view.functions(module).values():
             if function.regions[0].blocks:
@@ -71,7 +73,7 @@ class Pass:
         for key, text in given.items():
             if key not in types:
                 known = ", ".join(types) or "none"
-                raise InvalidInput(f"no such option '{key}'; its options: {known}", subject=cls.name())
+                raise InvalidInput(f"no such option '{key}'; its options: {known}", subject=cls.name)
             values[key.replace("-", "_")] = _option_value(cls, key, types[key], text)
         return cls(**values)
 
@@ -79,26 +81,26 @@ class Pass:
         options = [
             f"{key}={_option_text(getattr(self, key.replace('-', '_')))}" for key in type(self).option_types()
         ]
-        return f"{self.name()}{{{' '.join(options)}}}" if options else self.name()
+        return f"{self.name}{{{' '.join(options)}}}" if options else self.name
 
 
 def _option_value(owner: type[Pass], key: str, kind: Any, text: str) -> Any:
     if kind is bool:
         if text in ("true", "false"):
             return text == "true"
-        raise InvalidInput(f"option '{key}' must be true or false, got '{text}'", subject=owner.name())
+        raise InvalidInput(f"option '{key}' must be true or false, got '{text}'", subject=owner.name)
     if kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             raise InvalidInput(
-                f"option '{key}' must be {kind.__name__}, got '{text}'", subject=owner.name()
+                f"option '{key}' must be {kind.__name__}, got '{text}'", subject=owner.name
             ) from None
     if kind is str:
         return text
     if getattr(kind, "__origin__", None) is tuple:
         return tuple(item for item in text.split(",") if item)
-    raise InternalError(f"option '{key}' has type {kind}, which has no text form", subject=owner.name())
+    raise InternalError(f"option '{key}' has type {kind}, which has no text form", subject=owner.name)
 
 
 def _option_text(value: Any) -> str:
@@ -118,10 +120,10 @@ def registry() -> dict[str, type[Pass]]:
             is_pass = isinstance(value, type) and issubclass(value, Pass) and value is not Pass
             if not is_pass or value.__module__ != module.__name__ or value.__name__.startswith("_"):
                 continue
-            if value.name() != info.name.replace("_", "-"):
+            if value.name != info.name.replace("_", "-"):
                 raise InternalError(
-                    f"the file should be named {value.name().replace('-', '_')}.py",
+                    f"the file should be named {value.name.replace('-', '_')}.py",
                     subject=f"pass {value.__name__} in {info.name}.py",
                 )
-            found[value.name()] = value
+            found[value.name] = value
     return found

@@ -8,6 +8,7 @@ between them, each on the kind of operation that it is nested in.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from lark.exceptions import UnexpectedInput
 
 from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.passes.base import FUNCTION, MODULE, Pass, registry
-from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.errors import InvalidInput, SourceLocation, TorchTvmError
 
 _GRAMMAR = r"""
 start: element
@@ -30,11 +31,19 @@ NAME: /[A-Za-z_][\w.-]*/
 TEXT: /[^{}]+/
 %ignore /\s+/
 """
+_PLACE = re.compile(r'"([^"]*)":(\d+):(\d+)')
 _ANCHORS = (MODULE, FUNCTION, "any")
 
 
 class PassFailed(TorchTvmError):
-    """A pass that refused a module; says which and repeats its diagnostics."""
+    """A pass that refused a module: which, where and its diagnostics. ``column`` is 0 when unknown."""
+
+    def __init__(self, step: str, error: ir.MLIRError, prefix: str = "") -> None:
+        found = _PLACE.search(str(error.error_diagnostics[0].location)) if error.error_diagnostics else None
+        location = SourceLocation(found.group(1), int(found.group(2))) if found else None
+        messages = "\n  ".join(d.message for d in error.error_diagnostics) or str(error)
+        super().__init__(prefix + messages, subject=step, location=location)
+        self.column = int(found.group(3)) if found else 0
 
 
 @dataclass(frozen=True)
@@ -71,16 +80,7 @@ class Step:
         try:
             manager.run(module.operation)
         except ir.MLIRError as error:
-            raise PassFailed(diagnostics(error), subject=self.name) from error
-
-
-def diagnostics(error: ir.MLIRError) -> str:
-    """The messages of an MLIR error, one a line, each at its own place."""
-    lines = []
-    for found in error.error_diagnostics:
-        place = str(found.location).removeprefix("loc(").removesuffix(")").replace('"', "")
-        lines.append(f"{place}: {found.message}" if place != "unknown" else found.message)
-    return "\n".join(lines) or str(error)
+            raise PassFailed(self.name, error) from error
 
 
 def run_pipeline(
@@ -89,30 +89,28 @@ def run_pipeline(
     *,
     verify_each: bool = False,
     print_after: TextIO | None = None,
-    after_each: Callable[[Step, ir.Module], None] | None = None,
+    before_each: Callable[[Step], None] | None = None,
 ) -> None:
     """Run a pipeline, given as text or as steps, on a module in place.
 
     ``verify_each`` verifies the module after each pass of ours (MLIR does after its own); ``print_after``
-    gets the module after each pass. Raises :class:`InvalidInput` for text that is no pipeline and
-    :class:`PassFailed` when a pass fails.
+    gets the module after each pass, ``before_each`` each step before it runs. Raises :class:`InvalidInput`
+    for text that is no pipeline and :class:`PassFailed` when a pass fails.
     """
     steps = parse_pipeline(pipeline, module.context) if isinstance(pipeline, str) else pipeline
     for step in steps:
+        if before_each is not None:
+            before_each(step)
         step.run(module, print_after)
         if verify_each:
             _verify(module, step)
-        if after_each is not None:
-            after_each(step, module)
 
 
 def _verify(module: ir.Module, step: Step) -> None:
     try:
         module.operation.verify()
     except ir.MLIRError as error:
-        raise PassFailed(
-            f"the module is invalid after this pass\n{diagnostics(error)}", subject=step.name
-        ) from error
+        raise PassFailed(step.name, error, "the module is invalid after this pass: ") from error
 
 
 # -- text ----------------------------------------------------------------------------------------------
@@ -193,6 +191,23 @@ def _nested(text: str, element: Tree[Any], anchors: tuple[str, ...], context: ir
     for child in body.children:
         if isinstance(child, Tree):
             yield from _steps(text, child, (*anchors, str(name)), context)
+
+
+def single_pass(name: str, options: str, context: ir.Context) -> Step:
+    """One pass by name, nested as it needs to be; :class:`InvalidInput` when nobody has it."""
+    python_pass = registry().get(name)
+    if python_pass is not None:
+        anchors = (MODULE,) if python_pass.anchor == MODULE else (MODULE, FUNCTION)
+        return Step(name, anchors, options, python_pass.from_options(split_options(options)))
+    on_module, on_function = Step(name, (MODULE,), options), Step(name, (MODULE, FUNCTION), options)
+    problem = why_unknown(on_module, context)
+    if problem is None:
+        return on_module
+    if "runs on func.func" in problem:
+        problem = why_unknown(on_function, context)
+        if problem is None:
+            return on_function
+    raise InvalidInput(problem)
 
 
 def _check_known(text: str, step: Step, name: Token, context: ir.Context) -> None:
