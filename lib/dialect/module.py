@@ -59,8 +59,15 @@ class TorchModule:
     # -- weights -------------------------------------------------------------------------------------
 
     def moved_weights(self) -> list[str]:
-        """Names of the weights that were changed in place, or given other memory, since the import."""
-        return [name for name, tensor in self.weights.items() if _version(tensor) != self._versions.get(name)]
+        """Names of the weights that were changed in place, or given other memory, since the import.
+
+        A weight that a pass added counts from the first time it is seen.
+        """
+        return [
+            name
+            for name, tensor in self.weights.items()
+            if _version(tensor) != self._versions.setdefault(name, _version(tensor))
+        ]
 
     def check_weights(self) -> None:
         """Raise :class:`InvalidInput` when a weight moved since the import."""

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects
 
 
-class EliminateDead:
+class EliminateDead(Pass):
     """Remove value-semantic operations without uses."""
 
-    name = "eliminate-dead"
 
-    def run(self, module: ir.Module) -> None:
-        for operation in reversed(list(view.walk(module))):
+    def run(self, root: ir.Module) -> None:
+        for operation in reversed(list(view.walk(root))):
             if operation.results and not has_effects(operation) and not any(_used(r) for r in operation.results):
                 operation.erase()
 

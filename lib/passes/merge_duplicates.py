@@ -14,16 +14,16 @@ from typing import Any
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects
 
 
-class MergeDuplicates:
+class MergeDuplicates(Pass):
     """Common subexpressions, within a block and the blocks inside it."""
 
-    name = "merge-duplicates"
 
-    def run(self, module: ir.Module) -> None:
-        for function in view.functions(module).values():
+    def run(self, root: ir.Module) -> None:
+        for function in view.functions(root).values():
             for region in function.regions:
                 for block in region.blocks:
                     self._block(block, {})

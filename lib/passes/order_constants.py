@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.base import Pass
 
 
-class OrderConstants:
+class OrderConstants(Pass):
     """Move constants in front of everything else."""
 
-    name = "order-constants"
 
-    def run(self, module: ir.Module) -> None:
-        for function in view.functions(module).values():
+    def run(self, root: ir.Module) -> None:
+        for function in view.functions(root).values():
             used: dict[ir.Value, ir.Operation] = {}
             for operation in view.walk(function):
                 for operand in operation.operands:

@@ -7,8 +7,10 @@ from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.canonical_ops import legal_ops_option
 from torch_tvm.passes.eliminate_dead import EliminateDead
+from torch_tvm.passes.fold_constants import fold_constants
 from torch_tvm.passes.merge_duplicates import MergeDuplicates
 from torch_tvm.passes.order_constants import OrderConstants
+from torch_tvm.passes.recognize_causal_mask import recognize_causal_mask
 from torch_tvm.passes.respell import Respell
 from torch_tvm.passes.verify_contract import VerifyContract
 from torch_tvm.support.errors import ImportFailed
@@ -20,20 +22,18 @@ def canonicalize(module: TorchModule) -> TorchModule:
     Value semantics and types first (torch-mlir's own pipeline, only where an import did not give them),
     then one spelling for each concept, decomposition of everything else, folding, and the contract.
     """
-    canonicalize_mlir(module.mlir)
-    return module
-
-
-def canonicalize_mlir(mlir: ir.Module) -> None:
-    """:func:`canonicalize` on the bare MLIR module."""
+    mlir, weights = module.mlir, module.weights
     if not _is_typed(mlir):
         _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=%s}" % legal_ops_option())
     Respell().run(mlir)
     _run(mlir, "func.func(torch-decompose-complex-ops{legal-ops=%s},canonicalize,cse)" % legal_ops_option())
     Respell().run(mlir)
     _run(mlir, "func.func(canonicalize,cse)")
+    fold_constants(mlir, weights)
+    recognize_causal_mask(mlir, weights)
     for step in (MergeDuplicates(), EliminateDead(), OrderConstants(), VerifyContract()):
         step.run(mlir)
+    return module
 
 
 def _run(mlir: ir.Module, passes: str) -> None:

@@ -20,7 +20,8 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import SCALAR_TYPE
+from torch_tvm.passes.base import Pass
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
 from torch_tvm.passes.rewriting import Rewriter, argument_index, is_static, schema_of
 
 Rule = Callable[[Rewriter, ir.Operation], ir.Value | None]
@@ -40,14 +41,13 @@ def respells(*names: str) -> Callable[[Rule], Rule]:
     return decorate
 
 
-class Respell:
+class Respell(Pass):
     """Spell each concept as the canonical op set does."""
 
-    name = "respell"
 
-    def run(self, module: ir.Module) -> None:
-        rewriter = Rewriter(module.context)
-        for operation in view.walk(module):
+    def run(self, root: ir.Module) -> None:
+        rewriter = Rewriter(root.context)
+        for operation in view.walk(root):
             name = view.op_name(operation)
             _drop_placement(rewriter, operation, name)
             rule = RULES.get(name)
@@ -385,3 +385,32 @@ def _transposed(value: ir.Value) -> ir.Value | None:
     if owner.name == "torch.aten.permute" and view.constant(owner.operands[1]) != [1, 0]:
         return None
     return owner.operands[0]
+
+
+@respells("aten.diff")
+def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``diff`` of order one is a difference of two slices."""
+    x, order, dim, prepend, append = op.operands
+    source, result = view.tensor_type(x), view.tensor_type(op.results[0])
+    axis = view.constant(dim)
+    parts = [part for part in (prepend, x, append) if view.tensor_type(part) is not None]
+    if view.constant(order) != 1 or axis is None or source is None or result is None or source.shape is None:
+        return None
+    kinds = [view.tensor_type(part) for part in parts]
+    if source.dtype == torch.bool or result.shape is None or any(k is None or k.shape is None for k in kinds):
+        return None
+    axis %= len(source.shape)
+    sizes = [k.shape[axis] for k in kinds if k is not None and k.shape is not None]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    joined_shape = (*result.shape[:axis], total, *result.shape[axis + 1 :])
+    joined = x
+    if len(parts) > 1:
+        items = r.op("torch.prim.ListConstruct", parts, r.types.parse("!torch.list<vtensor>"))
+        joined_type = r.types.tensor(TensorType(joined_shape, result.dtype))
+        joined = r.op("torch.aten.cat", [items, r.integer(axis)], joined_type)
+    kind = op.results[0].type
+    last = r.op("torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind)
+    first = r.op(
+        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
+    )
+    return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)

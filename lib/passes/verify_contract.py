@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.passes.base import Pass
 from torch_tvm.support.errors import ImportFailed
 
 
-class VerifyContract:
+class VerifyContract(Pass):
     """Refuse a module with a tensor whose rank or dtype is unknown, or that is not a value."""
 
-    name = "verify-contract"
 
-    def run(self, module: ir.Module) -> None:
-        for operation in view.walk(module):
+    def run(self, root: ir.Module) -> None:
+        for operation in view.walk(root):
             for value in operation.results:
                 text = str(value.type)
                 if text.startswith("!torch.tensor"):
