@@ -1,5 +1,6 @@
 """Schedule rules for CPUs, most specific first."""
 
+from torch_tvm.schedules.cpu.attention import Attention
 from torch_tvm.schedules.cpu.conv import DirectConv
 from torch_tvm.schedules.cpu.elementwise import Elementwise
 from torch_tvm.schedules.cpu.generic import Generic
@@ -8,4 +9,12 @@ from torch_tvm.schedules.cpu.reduction import Reduction
 from torch_tvm.schedules.cpu.row_chain import RowChain
 from torch_tvm.schedules.rule import Rule
 
-RULES: tuple[Rule, ...] = (DirectConv(), Matmul(), Elementwise(), Reduction(), RowChain(), Generic())
+RULES: tuple[Rule, ...] = (
+    Attention(),
+    DirectConv(),
+    Matmul(),
+    Elementwise(),
+    Reduction(),
+    RowChain(),
+    Generic(),
+)

@@ -5,8 +5,10 @@
             for vector in range(vectors):   # unrolled
                 sum[row, vector] += lhs(row, k) * rhs(k, vector)
 
-Sums live in one small buffer for each row: TVM keeps buffers below 1 KiB that have global scope on the
-stack, and LLVM promotes those to registers. (Other scopes become calls of the workspace allocator.)
+Sums live in one small buffer for each column of vectors: TVM keeps buffers of less than 1 KiB that have
+global scope on the stack, and LLVM promotes those to registers. (Other scopes become calls of the
+workspace allocator.) Rows are loops that TVM unrolls late, so its passes see one statement and not one
+for each row.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr
+from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
 
@@ -44,12 +47,20 @@ def lanes_loop(lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
     return loop("lane", lanes, body, kind="vectorized") if lanes > 1 else body(const(0))
 
 
+def unrolled(name: str, extent: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+    """A loop that TVM unrolls after it has vectorised."""
+    if extent == 1:
+        return body(const(0))
+    var = tirx.Var(name, "int64")
+    return tirx.For(var, const(0), const(extent), ForKind.UNROLLED, body(var))
+
+
 def emit_tile(
     shape: TileShape,
     reduce: int | Expr,
-    lhs: Callable[[int, Expr], Expr],
+    lhs: Callable[[Expr, Expr], Expr],
     rhs: Callable[[Expr, Expr], Expr],
-    finish: Callable[[int, Expr, Expr], tirx.Stmt],
+    finish: Callable[[Expr, Expr, Expr], tirx.Stmt],
     dtype: str,
 ) -> tirx.Stmt:
     """Compute one tile.
@@ -58,66 +69,72 @@ def emit_tile(
     are ``vectors`` vectorised loops. ``finish(row, column, total)`` stores an element of type ``dtype``.
     """
     sums = [
-        [tirx.decl_buffer((const(shape.columns),), dtype, f"sum_{chain}_{row}") for row in range(shape.rows)]
+        [
+            tirx.decl_buffer((const(shape.rows * shape.lanes),), dtype, f"sum_{chain}_{vector}")
+            for vector in range(shape.vectors)
+        ]
         for chain in range(shape.chains)
     ]
-    bases = [const(vector * shape.lanes) for vector in range(shape.vectors)]
     zero = tirx.const(0, dtype)
 
-    def at(chain: int, row: int, column: Expr) -> Expr:
-        return tirx.BufferLoad(sums[chain][row], [column])
+    def cells(body: Callable[[Expr, int, Expr], tirx.Stmt]) -> tirx.Stmt:
+        """``body(row, vector, lane)`` for the whole tile."""
+        return unrolled(
+            "row",
+            shape.rows,
+            lambda row: sequence(
+                *(
+                    lanes_loop(shape.lanes, lambda lane, vector=vector: body(row, vector, lane))
+                    for vector in range(shape.vectors)
+                )
+            ),
+        )
 
-    def initialise(chain: int, row: int, base: Expr) -> tirx.Stmt:
-        return lanes_loop(shape.lanes, lambda lane: tirx.BufferStore(sums[chain][row], zero, [base + lane]))
+    def at(chain: int, row: Expr, vector: int, lane: Expr) -> Expr:
+        return tirx.BufferLoad(sums[chain][vector], [row * shape.lanes + lane])
 
-    def accumulate(chain: int, k: Expr) -> list[tirx.Stmt]:
-        scalars = [lhs(row, k) for row in range(shape.rows)]
-        return [
-            lanes_loop(
-                shape.lanes,
-                lambda lane, row=row, base=base: tirx.BufferStore(
-                    sums[chain][row],
-                    at(chain, row, base + lane) + scalars[row] * rhs(k, base + lane),
-                    [base + lane],
-                ),
+    def put(chain: int, row: Expr, vector: int, lane: Expr, value: Expr) -> tirx.Stmt:
+        return tirx.BufferStore(sums[chain][vector], value, [row * shape.lanes + lane])
+
+    def accumulate(chain: int, k: Expr) -> tirx.Stmt:
+        return cells(
+            lambda row, vector, lane: put(
+                chain,
+                row,
+                vector,
+                lane,
+                at(chain, row, vector, lane) + lhs(row, k) * rhs(k, lane + vector * shape.lanes),
             )
-            for row in range(shape.rows)
-            for base in bases
-        ]
+        )
 
-    def total(row: int, column: Expr) -> Expr:
-        value = at(0, row, column)
+    def total(row: Expr, vector: int, lane: Expr) -> Expr:
+        value = at(0, row, vector, lane)
         for chain in range(1, shape.chains):
-            value = value + at(chain, row, column)
+            value = value + at(chain, row, vector, lane)
         return value
 
     step = max(shape.k_unroll, shape.chains)
-    size = static(reduce)
-    main, rest = (size // step, size % step) if size is not None else (index(reduce) // step, None)
-    done = main * step
 
     def turn(k: Expr, count: int) -> tirx.Stmt:
-        return sequence(*(s for i in range(count) for s in accumulate(i % shape.chains, k + i if i else k)))
+        """``count`` steps of the reduction from ``k`` on."""
+        if shape.chains == 1:
+            return unrolled("k", count, lambda i: accumulate(0, k + i))
+        return sequence(*(accumulate(i % shape.chains, k + i) for i in range(count)))
 
-    body: list[tirx.Stmt] = []
-    if size is None and step > 1:
-        body.append(loop("reduce_k", main, lambda k: turn(k * step, step)))
-        body.append(loop("reduce_rest", reduce - done, lambda k: turn(done + k, 1)))
-    else:
-        if size is None or main:
-            body.append(loop("reduce_k", main, lambda k: turn(k * step if step > 1 else k, step)))
-        if rest:
-            body.append(turn(const(done), rest))
-    cells = [(row, base) for row in range(shape.rows) for base in bases]
+    size = static(reduce)
+    main = size // step if size is not None else index(reduce) // step
+    rest = size % step if size is not None else index(reduce) - main * step
+    loops = [loop("reduce_k", main, lambda k: turn(k * step, step))] if static(main) != 0 else []
+    if static(rest) is None:
+        loops.append(loop("reduce_rest", rest, lambda k: turn(main * step + k, 1)))
+    elif rest:
+        loops.append(turn(const(main * step), rest))
     return sequence(
         *(tirx.AllocBuffer(buffer) for chain in sums for buffer in chain),
-        *(initialise(chain, row, base) for chain in range(shape.chains) for row, base in cells),
-        *body,
         *(
-            lanes_loop(
-                shape.lanes,
-                lambda lane, row=row, base=base: finish(row, base + lane, total(row, base + lane)),
-            )
-            for row, base in cells
+            cells(lambda row, vector, lane, chain=chain: put(chain, row, vector, lane, zero))
+            for chain in range(shape.chains)
         ),
+        *loops,
+        cells(lambda row, vector, lane: finish(row, lane + vector * shape.lanes, total(row, vector, lane))),
     )

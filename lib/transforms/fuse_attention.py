@@ -1,0 +1,317 @@
+"""Recognise scaled dot product attention and make it one PrimFunc.
+
+    attention(q, k, v, bias)                              # [batch, tokens, heads, depth]
+    matmul(softmax(matmul(q, kᵀ) * scale + mask), v)      # [batch, heads, tokens, depth], or with fewer axes
+becomes
+    call_tir(attention, …)
+
+Operands are read through the views that lead to them (:mod:`torch_tvm.transforms.views`): heads split off
+a projection, a third of a joint QKV projection, heads repeated for grouped queries. A transpose of the
+result is folded into how it is stored. :mod:`torch_tvm.schedules.cpu.attention` has the kernel; the
+PrimFunc's own body is the plain computation, which any other rule can schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+from tvm.ir import Expr
+
+from torch_tvm.transforms.views import Path, View, trace
+from torch_tvm.transforms.weights import Weights
+
+ATTRIBUTE = "torch_tvm.attention"
+OPAQUE = 8
+
+
+@dataclass
+class Attention:
+    """One recognised attention; paths lead to ``[batch, heads, tokens, depth]``.
+
+    ``steps`` turn a score into a masked score, in order: ``("scale", factor)``, ``("add", path)`` and
+    ``("where", path, fill, keep)``: ``fill`` where the mask differs from ``keep``. ``shape`` is the result's,
+    whose axes are batch, heads, tokens and depth in the order ``layout`` (others have size 1).
+    """
+
+    query: Path
+    key: Path
+    value: Path
+    steps: list[tuple[Any, ...]]
+    shape: list[Expr]
+    layout: tuple[int, ...]
+    causal: str = "none"
+    is_safe: bool = False
+
+
+def fuse_attention() -> tvm.transform.Pass:
+    """The pass; attention whose weights are used elsewhere, or over more than four axes, stays as it is."""
+
+    @tvm.transform.module_pass(opt_level=0, name="FuseAttention")
+    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for gvar, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                mod = _Fuser(mod, Weights(func)).run(gvar, func)
+        return mod
+
+    return run
+
+
+@relax.expr_functor.mutator
+class _Fuser(relax.PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, values: Weights) -> None:
+        super().__init__(mod)
+        self.values = values
+        self.changed = False
+
+    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
+        updated = self.visit_expr(func)
+        if not self.changed:
+            return self.builder_.get()
+        self.builder_.update_func(gvar, updated)
+        return relax.transform.DeadCodeElimination()(self.builder_.get())
+
+    def visit_call_(self, call: relax.Call) -> Expr:
+        found = self._match(call)
+        if found is None:
+            return super().visit_call_(call)
+        self.changed = True
+        return self._emit(found)
+
+    def _match(self, call: relax.Call) -> Attention | None:
+        if not isinstance(call.op, tvm.ir.Op) or not _has_sizes(call):
+            return None
+        if call.op.name == "relax.permute_dims":
+            inner = self.values.bound.get(call.args[0])
+            if not isinstance(inner, relax.Call) or self.values.uses.get(call.args[0]) != 1:
+                return None
+            found = _match_operator(inner, self.values) or _match_chain(inner, self.values)
+            if found is None:
+                return None
+            axes = call.attrs.axes
+            axes = list(reversed(range(len(call.ty.shape)))) if axes is None else [int(a) for a in axes]
+            found.layout = tuple(found.layout[a] for a in axes)
+            found.shape = list(call.ty.shape)
+            return found
+        return _match_operator(call, self.values) or _match_chain(call, self.values)
+
+    def _emit(self, found: Attention) -> Expr:
+        paths = [found.query, found.key, found.value, *(s[1] for s in found.steps if s[0] != "scale")]
+        sources: list[relax.Var] = []
+        for path in paths:
+            if not any(path.source.same_as(known) for known in sources):
+                sources.append(path.source)
+        return self.builder_.call_te(
+            lambda tensors, sizes, shape: attention(found, paths, sources, tensors, sizes, shape),
+            [self.visit_expr(source) for source in sources],
+            [path.expressions() for path in paths],
+            list(found.shape),
+            primfunc_name_hint="attention",
+            primfunc_attrs={
+                "op_pattern": OPAQUE,
+                ATTRIBUTE: {"causal": found.causal, "safe": int(found.is_safe)},
+            },
+        )
+
+
+def attention(
+    found: Attention,
+    paths: list[Path],
+    sources: list[relax.Var],
+    tensors: list[te.Tensor],
+    sizes: list[list[list[Expr]]],
+    shape: list[Expr],
+) -> te.Tensor:
+    """The plain computation, in stages that the CPU rule knows by name; scores and weights in float32."""
+
+    def view(path: Path, expressions: list[list[Expr]]) -> View:
+        which = next(i for i, source in enumerate(sources) if source.same_as(path.source))
+        return View.of(tensors[which], path, expressions)
+
+    query, key, value, *masks = (view(path, e) for path, e in zip(paths, sizes, strict=True))
+    batch, heads, rows, depth = query.shape
+    keys = key.shape[2]
+    dtype = "float64" if str(tensors[0].dtype) == "float64" else "float32"
+    d = te.reduce_axis((0, depth), "d")
+    scores = te.compute(
+        (batch, heads, rows, keys),
+        lambda b, h, i, j: te.sum(
+            query.at([b, h, i, d]).astype(dtype) * key.at([b, h, j, d]).astype(dtype), axis=d
+        ),
+        name="attention_scores",
+    )
+
+    def mask(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+        result, remaining = scores[b, h, i, j], iter(masks)
+        for step in found.steps:
+            if step[0] == "scale":
+                result = result * tirx.const(step[1], dtype)
+                continue
+            element = next(remaining).at([b, h, i, j])
+            if step[0] == "add":
+                result = result + element.astype(dtype)
+            else:
+                fill, keep = tirx.const(step[2], dtype), step[3]
+                result = tirx.Select(element, result, fill) if keep else tirx.Select(element, fill, result)
+        if found.causal != "none":
+            offset = keys - rows if found.causal == "bottom_right" else 0
+            result = tirx.Select(j <= i + offset, result, tirx.const(float("-inf"), dtype))
+        return result
+
+    full = (batch, heads, rows, keys)
+    masked = te.compute(full, mask, name="attention_masked")
+    j = te.reduce_axis((0, keys), "j")
+    maximum = te.compute(
+        (batch, heads, rows), lambda b, h, i: te.max(masked[b, h, i, j], axis=j), name="attention_maximum"
+    )
+    minus_infinity, zero = tirx.const(float("-inf"), dtype), tirx.const(0, dtype)
+
+    def shifted(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+        top = maximum[b, h, i]
+        top = tirx.Select(top == minus_infinity, zero, top) if found.is_safe else top
+        return tirx.exp(masked[b, h, i, j] - top)
+
+    exponents = te.compute(full, shifted, name="attention_exponents")
+    j2 = te.reduce_axis((0, keys), "j")
+    total = te.compute(
+        (batch, heads, rows), lambda b, h, i: te.sum(exponents[b, h, i, j2], axis=j2), name="attention_total"
+    )
+
+    def share(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+        quotient = exponents[b, h, i, j] / total[b, h, i]
+        return tirx.Select(total[b, h, i] == zero, zero, quotient) if found.is_safe else quotient
+
+    weights = te.compute(full, share, name="attention_weights")
+    j3 = te.reduce_axis((0, keys), "j")
+
+    def output(*point: Expr) -> Expr:
+        place = [tirx.const(0, "int64")] * 4
+        for axis, index in zip(found.layout, point, strict=True):
+            place[axis] = index
+        b, h, i, e = place
+        return te.sum(weights[b, h, i, j3] * value.at([b, h, j3, e]).astype(dtype), axis=j3)
+
+    result = te.compute(shape, output, name="attention_output")
+    wanted = str(tensors[0].dtype)
+    if wanted == dtype:
+        return result
+    return te.compute(shape, lambda *point: result(*point).astype(wanted), name="attention_cast")
+
+
+def _match_operator(call: relax.Call, values: Weights) -> Attention | None:
+    """``R.nn.attention(q, k, v, bias)``, whose operands are [batch, tokens, heads, depth]."""
+    if call.op.name not in ("relax.nn.attention", "relax.nn.attention_bias"):
+        return None
+    if not all(_has_sizes(arg) for arg in call.args) or not _has_sizes(call):
+        return None
+    swap = ("permute", [0, 2, 1, 3])
+    query, key, value = (_path(arg, values).then(*swap) for arg in call.args[:3])
+    depth = call.args[0].ty.shape[3]
+    if not isinstance(depth, tirx.IntImm):
+        return None
+    scale = call.attrs.scale
+    steps: list[tuple[Any, ...]] = [("scale", 1 / sqrt(int(depth)) if scale is None else float(scale))]
+    b, i, h, _ = call.args[0].ty.shape
+    full = [b, h, i, call.args[1].ty.shape[1]]
+    if len(call.args) > 3:
+        steps.append(("add", _path(call.args[3], values).then("broadcast", full)))
+    causal = {None: "none", "TopLeft": "top_left", "BottomRight": "bottom_right"}[call.attrs.causal_mask]
+    return Attention(query, key, value, steps, list(call.ty.shape), (0, 2, 1, 3), causal, is_safe=True)
+
+
+def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
+    """``matmul(softmax(scores), v)``; scores lead back to ``matmul(q, kᵀ)`` through scales and masks."""
+    if call.op.name != "relax.matmul":
+        return None
+    softmax = values.definition(call.args[0], "relax.nn.softmax")
+    axes = len(call.ty.shape)
+    if softmax is None or values.uses.get(call.args[0]) != 1 or not 2 <= axes <= 4:
+        return None
+    if int(softmax.attrs.axis) % axes != axes - 1 or not _has_sizes(softmax):
+        return None
+    current, steps = softmax.args[0], []
+    full = _four([*softmax.ty.shape])
+    while values.definition(current, "relax.matmul") is None:
+        definition = values.bound.get(current) if isinstance(current, relax.Var) else None
+        if not isinstance(definition, relax.Call) or values.uses.get(current) != 1:
+            return None
+        found = _score_step(definition, values, full)
+        if found is None:
+            return None
+        current, step = found
+        steps.insert(0, step)
+    product = values.definition(current, "relax.matmul")
+    if values.uses.get(current) != 1:
+        return None
+    operands = [*product.args, call.args[1]]
+    if not all(isinstance(x, relax.Var) and _has_sizes(x) and len(x.ty.shape) == axes for x in operands):
+        return None
+    if not _equal_batches(operands, axes):
+        return None
+    q, k, v = (_path(x, values).then("reshape", _four([*x.ty.shape])) for x in operands)
+    layout = (0, 1, 2, 3)[4 - axes :]
+    return Attention(q, k.then("permute", [0, 1, 3, 2]), v, steps, list(call.ty.shape), layout)
+
+
+def _score_step(call: relax.Call, values: Weights, full: list[Expr]) -> tuple[Expr, tuple[Any, ...]] | None:
+    """One scale or mask: the scores it applies to and the step."""
+    name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
+    if name in ("relax.multiply", "relax.divide"):
+        for scores, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
+            factor = _scalar(other)
+            if factor is not None and (name == "relax.multiply" or scores is call.args[0]):
+                return scores, ("scale", factor if name == "relax.multiply" else 1 / factor)
+        return None
+    if name == "relax.add":
+        for scores, mask in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
+            if _is_scores(scores, values) and isinstance(mask, relax.Var) and _has_sizes(mask):
+                return scores, ("add", _path(mask, values).then("broadcast", full))
+    if name == "relax.where":
+        mask, first, second = call.args
+        for scores, fill, keep in ((first, _scalar(second), True), (second, _scalar(first), False)):
+            if fill is not None and isinstance(mask, relax.Var) and _has_sizes(mask):
+                return scores, ("where", _path(mask, values).then("broadcast", full), fill, keep)
+    return None
+
+
+def _is_scores(value: Expr, values: Weights) -> bool:
+    """Whether ``value`` leads back to a product through scales and masks alone."""
+    for _ in range(8):
+        call = values.bound.get(value) if isinstance(value, relax.Var) else None
+        if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
+            return False
+        if call.op.name == "relax.matmul":
+            return True
+        if call.op.name not in ("relax.multiply", "relax.divide", "relax.add", "relax.where"):
+            return False
+        value = call.args[1] if call.op.name == "relax.where" else call.args[0]
+    return False
+
+
+def _path(value: Expr, values: Weights) -> Path:
+    return trace(value, values)
+
+
+def _four(shape: list[Expr]) -> list[Expr]:
+    return [tirx.const(1, "int64")] * (4 - len(shape)) + shape
+
+
+def _equal_batches(operands: list[Expr], axes: int) -> bool:
+    """Whether the leading axes agree (broadcast products are left to the general kernel)."""
+    analyzer = tvm.sym.Analyzer()
+    first = operands[0].ty.shape
+    return all(analyzer.can_prove_equal(x.ty.shape[a], first[a]) for x in operands for a in range(axes - 2))
+
+
+def _scalar(value: Expr) -> float | None:
+    """The number behind a constant with one element."""
+    if isinstance(value, relax.Constant) and value.data.numpy().size == 1:
+        return float(value.data.numpy().reshape(-1)[0])
+    return None
+
+
+def _has_sizes(value: Expr) -> bool:
+    return isinstance(value.ty, relax.TensorType) and isinstance(value.ty.shape, relax.ShapeExpr)
