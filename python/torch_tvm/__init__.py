@@ -1,1 +1,69 @@
-"""torch_tvm"""
+"""torch-tvm: a compiler from PyTorch programs to TVM.
+
+Everything is imported on first use, so that ``import torch_tvm`` costs neither TVM nor MLIR.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_tvm.dialect.module import TorchModule
+    from torch_tvm.dialect.parse import parse
+    from torch_tvm.driver import compile
+    from torch_tvm.importers.fx import import_fx
+    from torch_tvm.importers.torchscript import import_torchscript
+    from torch_tvm.lowering.registry import lowers as register_lowering
+    from torch_tvm.runtime.module import CompiledModule
+    from torch_tvm.runtime.warnings import FallbackWarning
+    from torch_tvm.support.errors import (
+        ImportFailed,
+        InternalError,
+        InvalidInput,
+        TorchTvmError,
+        UnsupportedOp,
+    )
+
+_WHERE = {
+    "CompiledModule": "torch_tvm.runtime.module",
+    "FallbackWarning": "torch_tvm.runtime.warnings",
+    "ImportFailed": "torch_tvm.support.errors",
+    "InternalError": "torch_tvm.support.errors",
+    "InvalidInput": "torch_tvm.support.errors",
+    "TorchModule": "torch_tvm.dialect.module",
+    "TorchTvmError": "torch_tvm.support.errors",
+    "UnsupportedOp": "torch_tvm.support.errors",
+    "compile": "torch_tvm.driver",
+    "import_fx": "torch_tvm.importers.fx",
+    "import_torchscript": "torch_tvm.importers.torchscript",
+    "parse": "torch_tvm.dialect.parse",
+}
+
+__all__ = [
+    "CompiledModule",
+    "FallbackWarning",
+    "ImportFailed",
+    "InternalError",
+    "InvalidInput",
+    "TorchModule",
+    "TorchTvmError",
+    "UnsupportedOp",
+    "compile",
+    "import_fx",
+    "import_torchscript",
+    "parse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")
+    value = getattr(importlib.import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,222 @@
+"""Checking the arguments of a call, off the hot path, and bringing tensors into the form that kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, describe_value
+from torch_tvm.support.errors import InvalidInput
+
+ALIGNMENT = 64
+"""Bytes: kernels load whole vectors of their arguments with aligned instructions."""
+
+_RESHAPE = "call the compiled module as the example arguments were given"
+
+
+def flatten(convention: Convention, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The flat arguments of a call, without the fixed ones; :class:`InvalidInput` when the nesting differs."""
+    if convention.in_spec is None:
+        if kwargs:
+            raise InvalidInput(f"unexpected keyword argument '{next(iter(kwargs))}'", advice=_RESHAPE)
+        flat = list(args)
+    else:
+        flat = _flatten_nested(convention, convention.in_spec, args, kwargs)
+    expected = len(convention.arguments) + len(convention.constants)
+    if len(flat) != expected:
+        raise InvalidInput(f"expected {_count(expected)}, got {len(flat)}{_missing(convention, flat)}")
+    for position, fixed in convention.constants.items():
+        if not _is_same(flat[position], fixed):
+            name = convention.constant_names.get(position, str(position))
+            raise InvalidInput(
+                f"argument '{name}': is fixed to {fixed!r} by the example arguments, got {flat[position]!r}",
+                advice="compile again with this value",
+            )
+    return [value for position, value in enumerate(flat) if position not in convention.constants]
+
+
+def _flatten_nested(
+    convention: Convention, in_spec: pytree.TreeSpec, args: Sequence[Any], kwargs: dict[str, Any]
+) -> list[Any]:
+    wanted_args, wanted_kwargs = pytree.tree_unflatten([0] * in_spec.num_leaves, in_spec)
+    if len(args) != len(wanted_args):
+        raise InvalidInput(
+            f"expected {_count(len(wanted_args), 'positional ')}, got {len(args)}{_missing(convention, args)}",
+            advice=_RESHAPE,
+        )
+    for name in kwargs:
+        if name not in wanted_kwargs:
+            raise InvalidInput(f"unexpected keyword argument '{name}'", advice=_RESHAPE)
+    for name in wanted_kwargs:
+        if name not in kwargs:
+            raise InvalidInput(f"keyword argument '{name}' is missing", advice=_RESHAPE)
+    ordered = {name: kwargs[name] for name in wanted_kwargs}
+    try:
+        return in_spec.flatten_up_to((tuple(args), ordered))
+    except ValueError as error:
+        names = [f"argument {i}" for i in range(len(args))] + [f"argument '{name}'" for name in ordered]
+        for name, given, wanted in zip(
+            names, (*args, *ordered.values()), (*wanted_args, *wanted_kwargs.values()), strict=True
+        ):
+            if pytree.tree_structure(given) != pytree.tree_structure(wanted):
+                raise InvalidInput(
+                    f"{name}: expected {_nesting(wanted)}, got {_nesting(given)}", advice=_RESHAPE
+                ) from error
+        raise InvalidInput(str(error), advice=_RESHAPE) from error
+
+
+def _count(count: int, kind: str = "") -> str:
+    return f"{count} {kind}argument{'' if count == 1 else 's'}"
+
+
+def _missing(convention: Convention, given: Sequence[Any]) -> str:
+    names = [argument.name for argument in convention.arguments]
+    if convention.constants or len(given) >= len(names):
+        return ""
+    return f" (missing: {', '.join(names[len(given) :])})"
+
+
+def _nesting(value: Any) -> str:
+    """``(*, [*, *])``: the containers of a value, with a star for each leaf."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_nesting, value))})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_nesting, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_nesting(item)}" for key, item in value.items()) + "}"
+    return "*"
+
+
+def _is_same(given: Any, fixed: Any) -> bool:
+    if isinstance(given, torch.Tensor) or isinstance(fixed, torch.Tensor):
+        return given is fixed
+    return type(given) is type(fixed) and (bool(given == fixed) or (given != given and fixed != fixed))
+
+
+class ArgumentCheck:
+    """Checks flat arguments against a :class:`Convention` and names the one that does not fit."""
+
+    def __init__(self, convention: Convention, device: str = "cpu") -> None:
+        self.convention = convention
+        self.device = device
+        self._code: dict[str, CodeType] = {}
+
+    def __call__(self, flat: Sequence[Any]) -> None:
+        """Raise :class:`InvalidInput` for the first argument that does not fit."""
+        arguments = self.convention.arguments
+        if len(flat) != len(arguments):
+            raise InvalidInput(f"expected {_count(len(arguments))}, got {len(flat)}")
+        for argument, value in zip(arguments, flat, strict=True):
+            problem = self._problem(argument, value)
+            if problem:
+                raise InvalidInput(f"argument '{argument.name}': {problem}")
+        self._check_symbols(arguments, flat)
+        if torch.is_grad_enabled():
+            for argument, value in zip(arguments, flat, strict=True):
+                if isinstance(value, torch.Tensor) and value.requires_grad:
+                    raise InvalidInput(
+                        f"argument '{argument.name}': requires grad, which a compiled module does not record",
+                        advice='train with torch.compile(model, backend="torch_tvm"), or call under torch.no_grad()',
+                    )
+
+    def _problem(self, argument: Argument, value: Any) -> str:
+        if argument.kind != "tensor":
+            wanted: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,)}
+            fits = isinstance(value, wanted[argument.kind])
+            fits = fits and not (isinstance(value, bool) and argument.kind != "bool")
+            return "" if fits else f"expected {argument.kind}, got {describe_value(value)}"
+        if not isinstance(value, torch.Tensor):
+            return f"expected {argument}, got {describe_value(value)}"
+        if hasattr(type(value), "__tensor_flatten__") or type(value).__torch_dispatch__ is not _NO_DISPATCH:
+            return f"expected a plain torch.Tensor, got a {type(value).__name__}"
+        mismatch = (
+            value.layout != torch.strided
+            or value.device.type != self.device
+            or value.dtype != argument.dtype
+            or value.dim() != len(argument.sizes)
+            or any(isinstance(w, int) and w != s for w, s in zip(argument.sizes, value.shape, strict=True))
+        )
+        if not mismatch:
+            return ""
+        where = "" if value.device.type == self.device else f" on {self.device}"
+        return f"expected {argument}{where}, got {describe_value(value)}"
+
+    # -- symbolic sizes ------------------------------------------------------------------------------
+
+    def _check_symbols(self, arguments: Sequence[Argument], flat: Sequence[Any]) -> None:
+        """Equal and derived sizes, and the range of every symbol."""
+        known: dict[str, int] = {}
+        origin: dict[str, str] = {}
+        dimensions = [
+            (argument, axis, wanted, value.shape[axis])
+            for argument, value in zip(arguments, flat, strict=True)
+            if argument.kind == "tensor"
+            for axis, wanted in enumerate(argument.sizes)
+            if isinstance(wanted, str)
+        ]
+        for argument, axis, symbol, size in dimensions:
+            if not symbol.isidentifier():
+                continue
+            place = f"argument '{argument.name}', dimension {axis}"
+            if symbol not in known:
+                known[symbol], origin[symbol] = size, place
+                low, high = self.convention.ranges.get(symbol, (0, size))
+                if not low <= size <= high:
+                    raise InvalidInput(f"{place}: expected {_range(low, high)}, got {size}")
+            elif known[symbol] != size:
+                raise InvalidInput(f"{place}: expected {known[symbol]} ({origin[symbol]}), got {size}")
+        for argument, axis, expression, size in dimensions:
+            code = self._compiled(expression)
+            if all(name in known for name in code.co_names):
+                wanted = eval(code, {"__builtins__": {}}, known)
+                if wanted != size:
+                    values = ", ".join(f"{name} = {known[name]} ({origin[name]})" for name in code.co_names)
+                    raise InvalidInput(
+                        f"argument '{argument.name}', dimension {axis}: expected {expression} = {wanted} "
+                        f"with {values}, got {size}"
+                    )
+
+    def _compiled(self, expression: str) -> CodeType:
+        if expression not in self._code:
+            self._code[expression] = compile(expression, "<size>", "eval")
+        return self._code[expression]
+
+
+_NO_DISPATCH = torch.Tensor.__torch_dispatch__
+
+
+def _range(low: int, high: int) -> str:
+    return f"a size of at least {low}" if high >= 2**62 else f"a size from {low} to {high}"
+
+
+def as_kernel_argument(argument: Argument, value: Any) -> torch.Tensor:
+    """A checked value as the tensor that ``main`` takes: dense, aligned, without lazy sign or conjugate."""
+    if argument.kind != "tensor":
+        return torch.tensor(value, dtype=SCALAR_DTYPE[argument.kind])
+    return dense(value)
+
+
+def dense(value: torch.Tensor) -> torch.Tensor:
+    """``value`` contiguous and aligned, complex numbers as pairs of reals; itself when it is so already."""
+    value = value.detach()
+    if value.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    value = value.resolve_neg().contiguous()
+    return value.clone() if value.data_ptr() % ALIGNMENT else value
+
+
+def is_kernel_ready(value: Any) -> bool:
+    """Whether ``dense`` would return ``value`` as it is."""
+    return not isinstance(value, torch.Tensor) or (
+        value.is_contiguous()
+        and not value.is_neg()
+        and not value.is_complex()
+        and value.data_ptr() % ALIGNMENT == 0
+    )
+
+
+__all__ = ["ALIGNMENT", "ArgumentCheck", "as_kernel_argument", "dense", "flatten", "is_kernel_ready"]

@@ -1,0 +1,117 @@
+"""``torch_tvm.aten``: one op that runs in PyTorch, called from compiled code.
+
+The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``, each a
+constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2), ``{"scalar": i}`` (a
+0-d tensor read as a number), ``{"size": i}``, ``{"float": text}`` or a list of these; ``results``, the dtype or
+MLIR type of each; ``location``, the user's line. It is read once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import tvm
+
+from torch_tvm.runtime.arguments import ALIGNMENT
+from torch_tvm.runtime.aten_ops import resolve
+from torch_tvm.runtime.tensors import as_torch, memory_ranges, shares_memory
+
+NAME = "torch_tvm.aten"
+_SCALAR_RESULT = {
+    "!torch.int": torch.int64,
+    "!torch.float": torch.float64,
+    "!torch.bool": torch.bool,
+    "!torch.number": torch.float64,
+}
+
+Arguments = Sequence[Any]
+Operand = Callable[[Arguments], Any]
+
+
+@lru_cache(maxsize=4096)
+def _planned(spec: str) -> Callable[[Arguments], list[torch.Tensor]]:
+    """A function of the call's tensors and sizes that gives the results."""
+    call = json.loads(spec)
+    name, place = call["op"], call["location"]
+    function = resolve(name)
+    operands = [_operand(item) for item in call["operands"]]
+    dtypes = [_result_dtype(text) for text in call["results"]]
+
+    def run(arguments: Arguments) -> list[torch.Tensor]:
+        try:
+            with torch.no_grad():
+                value = function(*[operand(arguments) for operand in operands])
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            if type(error).__module__ != "builtins":
+                raise
+            raise type(error)(f"{place}: {name}: {error}") from error
+        values = _as_list(value, len(dtypes))
+        inputs = memory_ranges([a for a in arguments if not isinstance(a, (int, float))])
+        return [_own(item, dtype, inputs) for item, dtype in zip(values, dtypes, strict=True)]
+
+    return run
+
+
+def _as_list(value: Any, count: int) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, tuple) or (isinstance(value, list) and count != 1):
+        return list(value)
+    return [value]
+
+
+def _operand(item: Any) -> Operand:
+    if isinstance(item, list):
+        parts = [_operand(part) for part in item]
+        return lambda arguments: [part(arguments) for part in parts]
+    if not isinstance(item, dict):
+        return lambda _: item
+    ((kind, value),) = item.items()
+    if kind == "tensor":
+        return lambda arguments: as_torch(arguments[value])
+    if kind == "complex":
+        return lambda arguments: torch.view_as_complex(as_torch(arguments[value]))
+    if kind == "scalar":
+        return lambda arguments: as_torch(arguments[value]).item()
+    if kind == "size":
+        return lambda arguments: int(arguments[value])
+    number = float(value)
+    return lambda _: number
+
+
+def _result_dtype(text: str) -> torch.dtype:
+    found = _SCALAR_RESULT.get(text) or getattr(torch, text.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"'{text}' is no result type of {NAME}")
+    return found
+
+
+def _own(value: Any, dtype: torch.dtype, inputs: list[tuple[int, int]]) -> torch.Tensor:
+    """A result as a dense, aligned tensor with memory of its own: the caller reuses that of the arguments."""
+    if not isinstance(value, torch.Tensor):
+        return torch.tensor(value, dtype=dtype)
+    if value.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    elif value.dtype != dtype:
+        value = value.to(dtype)
+    value = value.detach().resolve_neg().contiguous()
+    if value.data_ptr() % ALIGNMENT or shares_memory(value, inputs):
+        return value.clone()
+    return value
+
+
+def aten(spec: str, *arguments: Any) -> list[torch.Tensor]:
+    """Run one described op; errors keep PyTorch's type and name the user's line and the op."""
+    return _planned(str(spec))(arguments)
+
+
+def register() -> None:
+    """Make the function known to TVM; once a process."""
+    tvm.register_global_func(NAME, aten, override=True)
+
+
+__all__ = ["NAME", "aten", "register"]

@@ -1,0 +1,84 @@
+"""``torch_tvm.loop`` drives a compiled loop body; ``torch_tvm.raise`` raises a program's own exception.
+
+The body is a function of the module that runs: ``body(turn, carried…, captured…) -> (condition, carried…)``.
+Nothing is unrolled and only the values of one turn are alive, so the trip count may be any number.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+import tvm
+from tvm_ffi import from_dlpack
+
+from torch_tvm.runtime.tensors import (
+    array_item,
+    as_torch,
+    memory_ranges,
+    read_bool,
+    read_int,
+    shares_memory,
+)
+from torch_tvm.support.errors import InternalError
+
+LOOP = "torch_tvm.loop"
+RAISE = "torch_tvm.raise"
+
+
+class _Running(threading.local):
+    """The VM whose code the current thread runs, and the loop bodies that may return their turn number."""
+
+    vm: Any = None
+    keeps_turn: frozenset[str] = frozenset()
+
+
+running = _Running()
+
+
+def loop(name: str, limit: Any, condition: Any, carried: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
+    """Run the body until its condition is false or ``limit`` turns are done; give the carried values.
+
+    Values that the body passed through unchanged are copied: the caller may reuse the memory of its arguments.
+    """
+    if running.vm is None:
+        raise InternalError("a loop runs outside a compiled module", stage="runtime")
+    body = running.vm[str(name)]
+    keeps_turn = str(name) in running.keeps_turn
+    values, fixed = list(carried), list(captured)
+    borrowed = memory_ranges([v for v in (*values, *fixed) if not isinstance(v, (int, float))])
+    counter = torch.zeros((), dtype=torch.int64)
+    turn, cell = from_dlpack(counter), counter.numpy()
+    total, goes_on, done = read_int(limit), read_bool(condition), 0
+    positions = range(1, len(values) + 1)
+    while goes_on and done < total:
+        if keeps_turn:
+            turn = from_dlpack(torch.tensor(done))
+        else:
+            cell[()] = done
+        result = body(turn, *values, *fixed)
+        values = [array_item(result, i) for i in positions]
+        goes_on = read_bool(array_item(result, 0))
+        done += 1
+    return [_own(value, borrowed) for value in values]
+
+
+def _own(value: Any, borrowed: list[tuple[int, int]]) -> Any:
+    tensor = as_torch(value)
+    return tensor.clone() if shares_memory(tensor, borrowed) else value
+
+
+def raise_exception(message: str) -> NoReturn:
+    """Raise what the program raises there, as ``RuntimeError``."""
+    raise RuntimeError(str(message))
+
+
+def register() -> None:
+    """Make both functions known to TVM; once a process."""
+    tvm.register_global_func(LOOP, loop, override=True)
+    tvm.register_global_func(RAISE, raise_exception, override=True)
+
+
+__all__ = ["LOOP", "RAISE", "loop", "raise_exception", "register", "running"]

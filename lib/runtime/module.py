@@ -1,0 +1,310 @@
+"""``CompiledModule``: what ``torch_tvm.compile`` returns."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tvm
+from torch.utils import _pytree as pytree
+from tvm import relax
+
+from torch_tvm.runtime import aten, loop
+from torch_tvm.runtime.arguments import ArgumentCheck, as_kernel_argument, dense, flatten, is_kernel_ready
+from torch_tvm.runtime.call_source import call_source
+from torch_tvm.runtime.convention import Convention, describe_dtype
+from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
+from torch_tvm.runtime.threads import configure_threads
+from torch_tvm.support.errors import InvalidInput
+
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
+TRANSFORM_PARAMS = "main_transform_params"
+
+
+@dataclass(frozen=True)
+class Code:
+    """The compiled code, shared by every copy and every thread.
+
+    ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that ``main``
+    returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among them that may
+    return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``.
+    """
+
+    library: tvm.runtime.Module
+    convention: Convention
+    copies: frozenset[int] = frozenset()
+    single: bool = False
+    loops: frozenset[str] = frozenset()
+    keeps_turn: frozenset[str] = frozenset()
+    device: str = "cpu"
+
+    def new_vm(self) -> relax.VirtualMachine:
+        """A virtual machine over the shared code; one belongs to one thread."""
+        return relax.VirtualMachine(self.library, tvm.runtime.device(self.device, 0))
+
+
+class _Thread(threading.local):
+    """The virtual machine of the current thread, made on its first call."""
+
+    def __init__(self, code: Code) -> None:
+        self.vm = code.new_vm()
+        self.main = self.vm["main"]
+        self.configure()
+
+    def configure(self) -> None:
+        self.threads = torch.get_num_threads()
+        configure_threads(self.threads)
+
+
+class Weights:
+    """The weights of a compiled module: the originals by name, and what the kernels read.
+
+    ``packed`` is the tuple that the module's own ``main_transform_params`` made of the originals, once.
+    The originals are snapshots in effect: nothing that kernels read shares memory with them.
+    """
+
+    def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._code = code
+        self.tensors = dict(tensors)
+        self.packed = self._pack() if self.tensors else None
+
+    def _pack(self) -> Any:
+        vm = self._code.new_vm()
+        configure_threads()
+        tensors = [dense(tensor).to(self._code.device) for tensor in self.tensors.values()]
+        held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
+        packed = vm[TRANSFORM_PARAMS](tensors)
+        owned = []
+        for index in range(len(packed)):
+            value = as_torch(array_item(packed, index))
+            owned.append(value.clone() if shares_memory(value, held) else value)
+        return tvm.runtime.convert(owned)
+
+    def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
+        """These weights with some exchanged, packed anew."""
+        return Weights(self._code, {**self.tensors, **values})
+
+
+class CompiledModule:
+    """A compiled program: call it as the program, with CPU tensors (or CUDA tensors for a CUDA target).
+
+    Tensors go in and out without a copy; a tensor that is not contiguous, or whose memory is not aligned to 64
+    bytes, is copied first. Calls from several threads at once are safe unless the program changes state.
+    A result never shares memory with an argument, a weight or another result, also where eager's would.
+
+    Raises :class:`InvalidInput`, naming the argument, for a call that does not fit.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        weights: Weights,
+        state: Mapping[str, torch.Tensor] | None = None,
+        *,
+        scalars: Mapping[str, torch.Tensor] | None = None,
+        report: Any = None,
+        relax_module: tvm.IRModule | None = None,
+        tir_module: tvm.IRModule | None = None,
+    ) -> None:
+        self.report = report
+        self.relax_module = relax_module
+        self.tir_module = tir_module
+        self._code = code
+        self._weights = weights
+        self._scalars = dict(scalars or {})
+        self._state = {name: tensor.detach().clone().contiguous() for name, tensor in (state or {}).items()}
+        self._check = ArgumentCheck(code.convention, code.device)
+        self._call = self._bind()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{a.name}: {a}" for a in self._code.convention.arguments)
+        return f"<CompiledModule({arguments})>"
+
+    # -- weights -------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights and the current state by name; the state tensors are the live ones."""
+        return {**self._weights.tensors, **self._state}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], strict: bool = True) -> None:
+        """Exchange weights and state and pack them again.
+
+        Entries that the compiled program does not use are ignored. ``strict`` asks for all that it does use.
+        Raises :class:`InvalidInput` for a missing entry, a wrong shape or dtype, or a one-element
+        weight whose value was folded into the code and differs.
+        """
+        known = self.state_dict()
+        missing = [name for name in known if name not in state_dict and name in self._loadable()]
+        if strict and missing:
+            raise InvalidInput(f"the state dict lacks {', '.join(missing[:5])}", advice="pass strict=False")
+        used = {name: value for name, value in state_dict.items() if name in known}
+        for name, value in used.items():
+            wanted = known[name]
+            if (
+                not isinstance(value, torch.Tensor)
+                or value.shape != wanted.shape
+                or value.dtype != wanted.dtype
+            ):
+                expected = f"{describe_dtype(wanted.dtype)}{list(wanted.shape)}"
+                given = (
+                    f"{describe_dtype(value.dtype)}{list(value.shape)}"
+                    if isinstance(value, torch.Tensor)
+                    else type(value).__name__
+                )
+                raise InvalidInput(f"weight '{name}': expected {expected}, got {given}")
+        for name, value in self._scalars.items():
+            if name in state_dict and not torch.equal(state_dict[name].detach().cpu(), value):
+                raise InvalidInput(
+                    f"weight '{name}': its value was folded into the code", advice="compile the program again"
+                )
+        weights = {name: value for name, value in used.items() if name in self._weights.tensors}
+        if weights:
+            self._weights = self._weights.replaced(weights)
+        for name, value in used.items():
+            if name in self._state:
+                self._state[name].copy_(value.detach())
+        self._call = self._bind()
+
+    def _loadable(self) -> set[str]:
+        return {
+            name for name in self.state_dict() if not name.startswith(("tensor_constant", "scalar", "lifted"))
+        }
+
+    # -- calling ---------------------------------------------------------------------------------------
+
+    def _bind(self) -> Callable[..., Any]:
+        """The function behind ``__call__``."""
+        code, convention = self._code, self._code.convention
+        aten.register()
+        loop.register()
+        has_tensors = bool(convention.arguments or convention.state)
+        source = call_source(
+            convention,
+            copies=code.copies,
+            single=code.single,
+            has_weights=self._weights.packed is not None,
+            has_loops=bool(code.loops),
+            converts=not has_tensors,
+            device=code.device,
+        )
+        self._local = _Thread(code)
+        names: dict[str, Any] = {
+            "as_torch": as_torch,
+            "bool_dtype": torch.bool,
+            "fixed": {
+                i: output[0] for i, output in enumerate(convention.outputs or []) if output is not None
+            },
+            "float_dtype": torch.float64,
+            "grad_enabled": torch.is_grad_enabled,
+            "int_dtype": torch.int64,
+            "item": array_item,
+            "keeps_turn": code.keeps_turn,
+            "local": self._local,
+            "number": torch.tensor,
+            "out_spec": convention.out_spec,
+            "plain": _PLAIN,
+            "recover": self._recover,
+            "running": loop.running,
+            "slow": self._slow,
+            "state": list(self._state.values()),
+            "torch_threads": torch.get_num_threads,
+            "unflatten": pytree.tree_unflatten,
+            "view_as_complex": torch.view_as_complex,
+            "weights": self._weights,
+            "write": _write,
+        }
+        exec(compile(source, "<call of a compiled module>", "exec"), names)
+        return names["call"]
+
+    def _slow(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A call with an unusual argument: checked in full, then brought into the form that kernels take."""
+        flat = flatten(self._code.convention, args, kwargs)
+        self._check(flat)
+        return self._run(flat)
+
+    def _recover(self, args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Any:
+        """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own exception."""
+        flat = flatten(self._code.convention, args, kwargs)
+        self._check(flat)
+        if all(is_kernel_ready(value) for value in flat):
+            raise error
+        return self._run(flat)
+
+    def _run(self, flat: Sequence[Any]) -> Any:
+        convention, local = self._code.convention, self._local
+        operands = [as_kernel_argument(a, v) for a, v in zip(convention.arguments, flat, strict=True)]
+        targets = [*flat, *self._state.values()]
+        operands += [dense(tensor) for tensor in self._state.values()]
+        if local.threads != torch.get_num_threads():
+            local.configure()
+        before = loop.running.vm, loop.running.keeps_turn
+        loop.running.vm, loop.running.keeps_turn = local.vm, self._code.keeps_turn
+        try:
+            packed = () if self._weights.packed is None else (self._weights.packed,)
+            result = local.main(*operands, *packed)
+        finally:
+            loop.running.vm, loop.running.keeps_turn = before
+        values = self._values(result)
+        for target, value in zip(convention.writes, values[len(convention.results) :], strict=True):
+            _write(targets[target], value)
+        return self._nest(values[: len(convention.results)])
+
+    def _values(self, result: Any) -> list[Any]:
+        convention = self._code.convention
+        count = len(convention.results) + len(convention.writes)
+        tensors = (
+            [as_torch(result)]
+            if self._code.single
+            else [as_torch(array_item(result, i)) for i in range(count)]
+        )
+        values: list[Any] = []
+        for index, tensor in enumerate(tensors):
+            kind = convention.results[index] if index < len(convention.results) else None
+            if isinstance(kind, str):
+                values.append({"int": int, "float": float, "bool": bool}[kind](tensor.item()))
+                continue
+            if kind is not None and kind.is_complex:
+                tensor = torch.view_as_complex(tensor)
+            values.append(tensor.clone() if index in self._code.copies else tensor)
+        return values
+
+    def _nest(self, values: Sequence[Any]) -> Any:
+        convention = self._code.convention
+        if convention.outputs is not None:
+            remaining = iter(values)
+            values = [next(remaining) if output is None else output[0] for output in convention.outputs]
+        if convention.out_spec is None:
+            return values[0] if len(values) == 1 else tuple(values)
+        return pytree.tree_unflatten(list(values), convention.out_spec)
+
+    # -- copying -----------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        """Code and packed weights are shared (they never change); the state is copied."""
+        return CompiledModule(
+            self._code,
+            self._weights,
+            self._state,
+            scalars=self._scalars,
+            report=copy.deepcopy(self.report, memo),
+            relax_module=self.relax_module,
+            tir_module=self.tir_module,
+        )
+
+
+def _write(target: torch.Tensor, value: torch.Tensor) -> None:
+    """Give a mutated argument or state tensor its new value."""
+    with torch.no_grad():
+        if target.is_complex() and not value.is_complex():
+            value = torch.view_as_complex(value)
+        target.copy_(value)
+
+
+__all__ = ["Code", "CompiledModule", "Weights"]

@@ -1,0 +1,124 @@
+"""The runtime's calling convention of a canonical module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.types import parse_tensor_type
+from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, Size
+from torch_tvm.support.errors import InvalidInput
+
+_UNBOUNDED = 2**62
+
+
+def convention_of(module: TorchModule) -> Convention:
+    """What a call of the module looks like: names, types, symbolic sizes and nesting.
+
+    Raises :class:`InvalidInput` for an argument that is neither a tensor nor a number.
+    """
+    signature, main = module.signature, module.main
+    inputs, outputs = list(main.type.inputs), list(main.type.results)
+    users = len(inputs) - len(module.state)
+    results = len(outputs) - len(module.writes)
+    names = _names(module, users)
+    sizes, ranges = _symbolic_sizes(main)
+    arguments = [_argument(names[i], kind, sizes.get(i)) for i, kind in enumerate(inputs[:users])]
+    return Convention(
+        arguments=arguments,
+        results=[_result(kind) for kind in outputs[:results]],
+        in_spec=signature.in_spec,
+        out_spec=signature.out_spec,
+        state=list(module.state),
+        writes=list(module.writes),
+        constants=dict(signature.constants),
+        constant_names={
+            p: signature.names[p]
+            for p in signature.constants
+            if _has_all_names(module, users) and p < len(signature.names)
+        },
+        outputs=signature.outputs,
+        ranges=ranges,
+    )
+
+
+def _has_all_names(module: TorchModule, users: int) -> bool:
+    return len(module.signature.names) == users + len(module.signature.constants)
+
+
+def _names(module: TorchModule, users: int) -> list[str]:
+    """A name for each function argument; a signature names those, or every flat argument of the user."""
+    signature = module.signature
+    names = list(signature.names)
+    if signature.constants and _has_all_names(module, users):
+        names = [name for position, name in enumerate(names) if position not in signature.constants]
+    return names if len(names) == users else [str(index) for index in range(users)]
+
+
+def _argument(name: str, kind: ir.Type, sizes: tuple[Size, ...] | None) -> Argument:
+    tensor = parse_tensor_type(kind)
+    if tensor is None:
+        scalar = str(kind).removeprefix("!torch.")
+        if scalar not in SCALAR_DTYPE:
+            raise InvalidInput(
+                f"an argument of type {kind} cannot be passed to compiled code",
+                subject=f"argument '{name}'",
+                advice="compile with a tensor or a number there, or fix the value before compiling",
+            )
+        return Argument(name, scalar, SCALAR_DTYPE[scalar])
+    if tensor.shape is None or tensor.dtype is None:
+        raise InvalidInput("an argument needs a dtype and a rank", subject=f"argument '{name}'")
+    return Argument(name, "tensor", tensor.dtype, sizes if sizes is not None else tensor.shape)
+
+
+def _result(kind: ir.Type) -> torch.dtype | str:
+    tensor = parse_tensor_type(kind)
+    if tensor is None:
+        scalar = str(kind).removeprefix("!torch.")
+        return scalar if scalar in SCALAR_DTYPE else "float"
+    assert tensor.dtype is not None
+    return tensor.dtype
+
+
+def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[str, tuple[int, int]]]:
+    """Sizes of the arguments as numbers and expressions, and the range of every symbol."""
+    block = main.regions[0].blocks[0]
+    positions = {argument: index for index, argument in enumerate(block.arguments)}
+    sizes: dict[int, tuple[Size, ...]] = {}
+    ranges: dict[str, tuple[int, int]] = {}
+    for op in block.operations:
+        name, attributes = view.op_name(op), op.operation.attributes
+        if name == "torch.symbolic_int":
+            low = attributes["min_val"].value if "min_val" in attributes else 0
+            high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
+            ranges[attributes["symbol_name"].value] = (max(low, 0), min(high, _UNBOUNDED))
+        elif name == "torch.bind_symbolic_shape" and op.operands[0] in positions:
+            symbols = [value.owner.attributes["symbol_name"].value for value in list(op.operands)[1:]]
+            expressions = attributes["shape_expressions"].value.results
+            sizes[positions[op.operands[0]]] = tuple(_expression(e, symbols) for e in expressions)
+    return sizes, ranges
+
+
+def _expression(expression: Any, symbols: list[str]) -> Size:
+    """An affine expression as a number or as Python text over the symbols."""
+    if isinstance(expression, ir.AffineConstantExpr):
+        return int(expression.value)
+    if isinstance(expression, ir.AffineSymbolExpr):
+        return symbols[expression.position]
+    left, right = _expression(expression.lhs, symbols), _expression(expression.rhs, symbols)
+    if isinstance(expression, ir.AffineAddExpr):
+        return f"({left} + {right})"
+    if isinstance(expression, ir.AffineMulExpr):
+        return f"{left} * {right}"
+    if isinstance(expression, ir.AffineModExpr):
+        return f"({left} % {right})"
+    if isinstance(expression, ir.AffineFloorDivExpr):
+        return f"({left} // {right})"
+    return f"-(-{left} // {right})"
+
+
+__all__ = ["convention_of"]

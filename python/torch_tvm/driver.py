@@ -1,0 +1,250 @@
+"""``torch_tvm.compile``: from a PyTorch program to a module that runs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax
+
+from torch_tvm.conventions import convention_of
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.lowering.module import LoweredModule, lower
+from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
+from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
+from torch_tvm.runtime.build import build
+from torch_tvm.runtime.module import Code, CompiledModule, Weights
+from torch_tvm.runtime.results import unwrap_single_result
+from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.schedules import schedule
+from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.targets import resolve_target
+from torch_tvm.transforms import optimize
+
+Hook = Callable[[tvm.IRModule], tvm.IRModule]
+_ACCURACIES = ("strict", "default", "fast")
+_STAGES = ("after-lowering", "after-optimizing", "after-scheduling")
+_FRONTENDS = ("auto", "fx", "torchscript", "lazy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``accuracy``: ``"strict"``, ``"default"`` or ``"fast"``. ``passes``: functions or TVM passes by stage."""
+
+    accuracy: str = "default"
+    passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None) -> Options:
+        """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
+        given = dict(options or {})
+        known = {"accuracy", "passes"}
+        for name in given:
+            if name not in known:
+                raise InvalidInput(
+                    f"unknown option '{name}'", subject="options", advice=f"known: {', '.join(sorted(known))}"
+                )
+        parsed = cls(**given)
+        if parsed.accuracy not in _ACCURACIES:
+            raise InvalidInput(
+                f"unknown accuracy {parsed.accuracy!r}",
+                subject="options",
+                advice=f"known: {', '.join(_ACCURACIES)}",
+            )
+        for stage in parsed.passes:
+            if stage not in _STAGES:
+                raise InvalidInput(
+                    f"unknown stage '{stage}'",
+                    subject="options['passes']",
+                    advice=f"known: {', '.join(_STAGES)}",
+                )
+        return parsed
+
+
+def compile(
+    program: Any,
+    example_args: Sequence[Any] | None = None,
+    *,
+    frontend: str = "auto",
+    target: Any = "auto",
+    dynamic_shapes: Any = None,
+    fallback: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> CompiledModule:
+    """Compile a PyTorch program.
+
+    ``program`` is an ``nn.Module``, ``GraphModule``, ``ExportedProgram``, scripted module or function, the path
+    of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``, ``"torchscript"`` or
+    ``"lazy"``. ``target`` is ``"auto"``, ``"llvm"``, ``"cuda"``, a dict or a TVM target. With ``fallback=False`` an op
+    that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in PyTorch and one warning says so.
+    Weights are snapshots. Raises :class:`ImportFailed` and :class:`InvalidInput` as well.
+    """
+    parsed = Options.parse(options)
+    resolved = resolve_target(target)
+    report = Report(target=str(resolved))
+    with report.phase("import"):
+        module, report.frontend = import_program(program, example_args, frontend, dynamic_shapes)
+    compiled = compile_module(module, resolved, fallback=fallback, options=parsed, report=report)
+    if report.fallbacks:
+        warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=2)
+    return compiled
+
+
+# -- import ----------------------------------------------------------------------------------------------------
+
+
+def import_program(
+    program: Any, example_args: Sequence[Any] | None, frontend: str, dynamic_shapes: Any
+) -> tuple[TorchModule, str]:
+    """The program as a Torch dialect module, and the name of the importer that read it."""
+    if frontend not in _FRONTENDS:
+        raise InvalidInput(
+            f"unknown frontend {frontend!r}", subject="frontend", advice=f"known: {', '.join(_FRONTENDS)}"
+        )
+    if isinstance(example_args, torch.Tensor):
+        raise InvalidInput(
+            "expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)"
+        )
+    if isinstance(program, TorchModule):
+        return program, "module"
+    if frontend == "auto":
+        return _import_auto(program, example_args, dynamic_shapes)
+    if frontend == "fx":
+        return _import_fx(program, example_args, dynamic_shapes), "fx"
+    if dynamic_shapes is not None:
+        raise InvalidInput(
+            "only the fx frontend takes it",
+            subject="dynamic_shapes",
+            advice="give example_args as TensorSpec with None sizes",
+        )
+    if frontend == "torchscript":
+        return _import_torchscript(program, example_args), "torchscript"
+    from torch_tvm.importers.lazy import import_lazy  # type: ignore[attr-defined]
+
+    return import_lazy(program, example_args), "lazy"
+
+
+def _import_auto(
+    program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any
+) -> tuple[TorchModule, str]:
+    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, str, os.PathLike)
+    if isinstance(program, scripted):
+        return _import_torchscript(program, example_args), "torchscript"
+    if isinstance(program, torch.export.ExportedProgram):
+        return _import_fx(program, example_args, dynamic_shapes), "fx"
+    if not isinstance(program, torch.nn.Module):
+        raise InvalidInput(
+            f"cannot compile a {type(program).__name__}",
+            subject="program",
+            advice="pass an nn.Module, a GraphModule, an ExportedProgram, a scripted module or function, or a TorchModule",
+        )
+    try:
+        return _import_fx(program, example_args, dynamic_shapes), "fx"
+    except ImportFailed as exported:
+        if isinstance(program, torch.fx.GraphModule) or dynamic_shapes is not None:
+            raise
+        try:
+            return _import_torchscript(program, example_args), "torchscript"
+        except ImportFailed as scripted_error:
+            raise ImportFailed(
+                f"the program can neither be exported nor scripted\n  torch.export: {_indent(exported)}\n"
+                f"  torch.jit.script: {_indent(scripted_error)}",
+                advice='choose one with frontend="fx" or frontend="torchscript" and repair what it names',
+            ) from exported
+
+
+def _indent(error: Exception) -> str:
+    return str(error).replace("\n", "\n    ")
+
+
+def _import_fx(program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any) -> TorchModule:
+    from torch_tvm.importers.fx import import_fx
+
+    return import_fx(program, example_args, dynamic_shapes=dynamic_shapes)
+
+
+def _import_torchscript(program: Any, example_args: Sequence[Any] | None) -> TorchModule:
+    from torch_tvm.importers.torchscript import import_torchscript
+
+    return import_torchscript(program, example_args)
+
+
+# -- compile ---------------------------------------------------------------------------------------------------
+
+
+def compile_module(
+    module: TorchModule,
+    target: tvm.target.Target,
+    *,
+    fallback: bool = True,
+    options: Options | None = None,
+    report: Report | None = None,
+) -> CompiledModule:
+    """Compile an imported module; the given report is filled in."""
+    options, report = options or Options(), report or Report(target=str(target))
+    with report.phase("canonicalise"):
+        module = canonicalize(module)
+        convention = convention_of(module)
+    with report.phase("lower"):
+        lowered = lower(module, fallback=fallback)
+    report.fallbacks = _fallbacks(lowered)
+    mod = _hooked(unwrap_single_result(lowered.mod), "after-lowering", options)
+    with report.phase("optimise"):
+        mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
+    relax_module = mod
+    with report.phase("schedule"):
+        mod, decisions = schedule(mod, target)
+        mod = _hooked(mod, "after-scheduling", options)
+    report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
+    with report.phase("build"):
+        executable = build(mod, target)
+    main = mod["main"]
+    loops = [
+        g.name_hint
+        for g, f in mod.functions_items()
+        if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
+    ]
+    code = Code(
+        library=executable.jit(),
+        convention=convention,
+        copies=frozenset(results_to_copy(main)),
+        single=not isinstance(main.ret_ty, relax.TupleType),
+        loops=frozenset(loops),
+        keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
+        device="cuda" if target.kind.name == "cuda" else "cpu",
+    )
+    with report.phase("pack weights"):
+        weights = Weights(code, lowered.weights)
+    return CompiledModule(
+        code,
+        weights,
+        module.state,
+        report=report,
+        relax_module=relax_module,
+        tir_module=mod,
+    )
+
+
+def _fallbacks(lowered: LoweredModule) -> list[FallbackOp]:
+    return [FallbackOp(f.op, str(f.location), f.location.scope, f.reason) for f in lowered.fallbacks]
+
+
+def _hooked(mod: tvm.IRModule, stage: str, options: Options) -> tvm.IRModule:
+    for hook in options.passes.get(stage, ()):
+        mod = hook(mod)
+        if not isinstance(mod, tvm.IRModule):
+            raise InvalidInput(
+                f"a pass returned {type(mod).__name__}",
+                subject=f"options['passes']['{stage}']",
+                advice="return an IRModule",
+            )
+    return mod
+
+
+__all__ = ["Options", "compile", "compile_module", "import_program"]

@@ -1,0 +1,90 @@
+"""What was compiled, by which rule, what was left to PyTorch and why, and where the time went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, the schedule rule that took it, and why each rule before it refused."""
+
+    name: str
+    rule: str
+    refusals: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FallbackOp:
+    """An op that runs in PyTorch: its name, the user's line, where in the model, and why."""
+
+    op: str
+    location: str
+    scope: str
+    reason: str
+
+
+@dataclass
+class Report:
+    """``str`` prints it, :meth:`to_dict` gives plain Python values; ``seconds`` is the time of each phase."""
+
+    target: str = ""
+    frontend: str = ""
+    kernels: list[Kernel] = field(default_factory=list)
+    fallbacks: list[FallbackOp] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time until the context ends to a phase."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def to_dict(self) -> dict[str, Any]:
+        """Target, kernels, fallbacks and seconds as dicts and lists."""
+        return {
+            "target": self.target,
+            "frontend": self.frontend,
+            "kernels": [vars(kernel) for kernel in self.kernels],
+            "fallbacks": [vars(item) for item in self.fallbacks],
+            "seconds": dict(self.seconds),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"target: {self.target}", f"frontend: {self.frontend}", f"kernels: {len(self.kernels)}"]
+        for kernel in self.kernels:
+            lines.append(f"  {kernel.name}: {kernel.rule}")
+            lines += [f"    not {rule}: {reason}" for rule, reason in kernel.refusals.items()]
+        lines.append(f"ops in PyTorch: {len(self.fallbacks)}")
+        lines += [f"  {_fallback_line(item)}" for item in self.fallbacks]
+        total = sum(self.seconds.values())
+        lines.append(f"compile time: {total:.2f} s")
+        lines += [f"  {name}: {seconds:.2f} s" for name, seconds in self.seconds.items()]
+        return "\n".join(lines)
+
+
+def _fallback_line(item: FallbackOp) -> str:
+    scope = f" in {item.scope}" if item.scope else ""
+    return f"{item.location}: {item.op}: {item.reason}{scope}"
+
+
+def fallback_message(fallbacks: list[FallbackOp]) -> str:
+    """The text of the one warning about ops that run in PyTorch; repeated ones are counted."""
+    counted: dict[str, int] = {}
+    for item in fallbacks:
+        line = _fallback_line(item)
+        counted[line] = counted.get(line, 0) + 1
+    count = len(fallbacks)
+    lines = [f"{count} op{' runs' if count == 1 else 's run'} in PyTorch, not in compiled code"]
+    lines += [f"  {line}" + (f" ({times} times)" if times > 1 else "") for line, times in counted.items()]
+    return "\n".join(lines)
+
+
+__all__ = ["FallbackOp", "Kernel", "Report", "fallback_message"]

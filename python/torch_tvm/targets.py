@@ -1,0 +1,65 @@
+"""From what users call a target to a TVM target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+
+from torch_tvm.schedules.target import host_target
+from torch_tvm.support.errors import InvalidInput
+
+
+def resolve_target(target: Any) -> tvm.target.Target:
+    """``"auto"`` and ``"llvm"`` are this host; ``"cuda"`` the GPU of this machine; a dict, a TVM target or its JSON.
+
+    Raises :class:`InvalidInput` for anything else, and for CUDA without a GPU and without an ``arch``.
+    """
+    if isinstance(target, tvm.target.Target):
+        return target
+    if target in ("auto", "llvm"):
+        return host_target()
+    if target == "cuda":
+        return _cuda({"kind": "cuda"})
+    if isinstance(target, dict):
+        if target.get("kind") == "cuda":
+            return _cuda(target)
+        if target.get("kind") == "llvm" and set(target) == {"kind"}:
+            return host_target()
+        return _parse(target)
+    if isinstance(target, str) and target.lstrip().startswith("{"):
+        return _parse(target)
+    raise InvalidInput(
+        f"unknown target {target!r}",
+        subject="target",
+        advice='use "auto", "llvm", "cuda", a dict such as {"kind": "llvm", "mcpu": "znver4"}, or a tvm Target',
+    )
+
+
+def _cuda(options: dict[str, Any]) -> tvm.target.Target:
+    device = tvm.cuda(0)
+    if "arch" not in options:
+        if not device.exist:
+            raise InvalidInput(
+                "there is no GPU to read the architecture from",
+                subject="target",
+                advice='give it: target={"kind": "cuda", "arch": "sm_90"}',
+            )
+        options = {**options, "arch": f"sm_{device.compute_version.replace('.', '')}"}
+    defaults = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152, "thread_warp_size": 32}
+    return _parse({**defaults, **options, "host": dict_of(host_target())})
+
+
+def dict_of(target: tvm.target.Target) -> dict[str, Any]:
+    """A target as the dict that makes it again."""
+    return {"kind": str(target.kind.name), **{str(key): value for key, value in target.attrs.items()}}
+
+
+def _parse(target: Any) -> tvm.target.Target:
+    try:
+        return tvm.target.Target(target)
+    except Exception as error:
+        raise InvalidInput(f"TVM does not take it: {error}", subject="target") from error
+
+
+__all__ = ["resolve_target"]
