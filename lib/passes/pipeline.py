@@ -10,6 +10,7 @@ from torch_tvm.passes.eliminate_dead import EliminateDead
 from torch_tvm.passes.fold_constants import fold_constants
 from torch_tvm.passes.merge_duplicates import MergeDuplicates
 from torch_tvm.passes.order_constants import OrderConstants
+from torch_tvm.passes.order_operations import OrderOperations
 from torch_tvm.passes.recognize_causal_mask import recognize_causal_mask
 from torch_tvm.passes.respell import Respell
 from torch_tvm.passes.verify_contract import VerifyContract
@@ -31,7 +32,7 @@ def canonicalize(module: TorchModule) -> TorchModule:
     _run(mlir, "func.func(canonicalize,cse)")
     fold_constants(mlir, weights)
     recognize_causal_mask(mlir, weights)
-    for step in (MergeDuplicates(), EliminateDead(), OrderConstants(), VerifyContract()):
+    for step in (MergeDuplicates(), EliminateDead(), OrderOperations(), OrderConstants(), VerifyContract()):
         step.run(mlir)
     return module
 
