@@ -64,7 +64,7 @@ def _bound(value: Any) -> int:
     """A bound as a 64-bit integer; symbolic infinities become the largest one."""
     try:
         return max(-MAX_INT, min(int(value), MAX_INT))
-    except (TypeError, OverflowError, ValueError):
+    except (AttributeError, TypeError, OverflowError, ValueError):
         return MAX_INT
 
 
