@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import tvm
 from tvm import relax
 
+from torch_tvm.lowering.conversion import convert
 from torch_tvm.support.errors import Refusal, SourceLocation
 
 SizeLike = int | tvm.ir.Expr
@@ -92,7 +93,12 @@ class Builder:
 
     def cast(self, x: relax.Expr, dtype: str) -> relax.Expr:
         """``x`` as ``dtype``; nothing when it is already."""
-        return x if self.dtype(x) == dtype else self.emit(relax.op.astype(x, dtype))
+        source = self.dtype(x)
+        if source == dtype:
+            return x
+        if "bfloat16" in (source, dtype):
+            return self.te(lambda t: tvm.te.compute(t.shape, lambda *i: convert(t(*i), dtype)), x, name="cast")
+        return self.emit(relax.op.astype(x, dtype))
 
     def tensor(self, value: Any, dtype: str) -> relax.Expr:
         """A tensor operand or number as a tensor of ``dtype`` (numbers become 0-d)."""

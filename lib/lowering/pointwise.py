@@ -10,6 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.conversion import convert
 from torch_tvm.support.errors import Refusal
 
 HALF = ("float16", "bfloat16")
@@ -63,7 +64,7 @@ def _name(dtype: torch.dtype) -> str:
 def number(value: Any, dtype: str) -> tvm.ir.Expr:
     """A Python number as a TIR immediate; integers wrap, as a C cast does."""
     if is_symbolic(value):
-        return cast(value, dtype)
+        return convert(value, dtype)
     if dtype == "bool":
         return tirx.const(bool(value), "bool")
     if is_integer(dtype):
@@ -75,18 +76,6 @@ def wrapped(value: int, dtype: str) -> int:
     bits = tvm.DataType(dtype).bits
     value &= (1 << bits) - 1
     return value - (1 << bits) if not dtype.startswith("uint") and value >> (bits - 1) else value
-
-
-def cast(value: tvm.ir.Expr, dtype: str) -> tvm.ir.Expr:
-    """A TIR value as another dtype, with ATen's rule for bool (anything but zero is true)."""
-    source = str(value.ty.dtype)
-    if source == dtype:
-        return value
-    if dtype == "bool":
-        return value != tirx.const(0, source)
-    if is_float(source) and is_integer(dtype) and dtype != "int64":
-        return tirx.Cast(dtype, tirx.Cast("int64", value))
-    return tirx.Cast(dtype, value)
 
 
 def libm(name: str, *args: tvm.ir.Expr) -> tvm.ir.Expr:
@@ -101,16 +90,18 @@ def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:
 
 def larger(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     """The maximum; NaN when either is."""
-    if is_float(str(x.ty.dtype)):
+    dtype = str(x.ty.dtype)
+    if is_float(dtype):
         return tirx.Select(tirx.any(is_nan(x), x > y), x, y)
-    return tirx.max(x, y)
+    return tirx.any(x, y) if dtype == "bool" else tirx.max(x, y)
 
 
 def smaller(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     """The minimum; NaN when either is."""
-    if is_float(str(x.ty.dtype)):
+    dtype = str(x.ty.dtype)
+    if is_float(dtype):
         return tirx.Select(tirx.any(is_nan(x), x < y), x, y)
-    return tirx.min(x, y)
+    return tirx.all(x, y) if dtype == "bool" else tirx.min(x, y)
 
 
 # -- kernels -----------------------------------------------------------------------------------------
@@ -145,10 +136,10 @@ def pointwise(
             for operand in operands:
                 if is_tensor(operand):
                     source = next(left)
-                    scalars.append(cast(source(*_indices(source, indices, shape)), inner))
+                    scalars.append(convert(source(*_indices(source, indices, shape)), inner))
                 else:
                     scalars.append(number(next(extra) if is_symbolic(operand) else operand, inner))
-            return cast(body(*scalars), out)
+            return convert(body(*scalars), out)
 
         return te.compute(shape, element, name="compute")
 

@@ -38,6 +38,10 @@ def arithmetic(s: Sample) -> Cases:
     return pairs(s) + int_pairs(s)
 
 
+def without_bool(s: Sample) -> Cases:
+    return [case for case in arithmetic(s) if torch.bool not in (case[0].dtype, case[1].dtype)]
+
+
 def dynamic_pair(s: Sample, n: int) -> tuple[T, T]:
     return s.floats(n, 1, 4), s.floats(n, 4)
 
@@ -76,8 +80,8 @@ ROWS: list[Row] = [
     row("aten.add.Tensor", lambda x, y: torch.add(x, y, alpha=3), arithmetic, id="add.Tensor-alpha"),
     row("aten.add.Tensor", torch.add, bool_pairs, id="add.Tensor-bool"),
     row("aten.add.Scalar", lambda x, y: x + y, with_number(2.5, -3)),
-    row("aten.sub.Tensor", torch.sub, arithmetic, dynamic=dynamic_pair),
-    row("aten.sub.Tensor", lambda x, y: torch.sub(x, y, alpha=2), arithmetic, id="sub.Tensor-alpha"),
+    row("aten.sub.Tensor", torch.sub, without_bool, dynamic=dynamic_pair),
+    row("aten.sub.Tensor", lambda x, y: torch.sub(x, y, alpha=2), without_bool, id="sub.Tensor-alpha"),
     row("aten.sub.Scalar", lambda x, y: x - y, with_number(2.5, 7)),
     row("aten.rsub.Scalar", lambda x, y: y - x, with_number(2.5, 7)),
     row("aten.mul.Tensor", torch.mul, arithmetic, dynamic=dynamic_pair),

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import differs
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, register
 
@@ -28,17 +29,13 @@ def bitwise(names: list[str], integers: Body, booleans: Body) -> None:
         register(name, lowering)
 
 
-def _xor(u: Scalar, v: Scalar) -> Scalar:
-    return tirx.any(tirx.all(u, tirx.Not(v)), tirx.all(tirx.Not(u), v))
-
-
 bitwise(
     ["torch.aten.bitwise_and.Tensor", "torch.aten.bitwise_and.Scalar", "torch.aten.__and__.Tensor", "torch.aten.__and__.Scalar"],
     tirx.bitwise_and,
     tirx.all,
 )
 bitwise(["torch.aten.bitwise_or.Tensor", "torch.aten.__or__.Tensor"], tirx.bitwise_or, tirx.any)
-bitwise(["torch.aten.bitwise_xor.Tensor"], tirx.bitwise_xor, _xor)
+bitwise(["torch.aten.bitwise_xor.Tensor"], tirx.bitwise_xor, differs)
 
 
 def bitwise_not(b: Builder, x: Tensor) -> Expr:

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import differs
 from torch_tvm.lowering.pointwise import compute_dtype, pointwise, promoted_dtype
 from torch_tvm.lowering.registry import Tensor, register
 
@@ -31,7 +32,7 @@ def comparison(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
 
 
 comparison("torch.aten.eq", lambda u, v: u == v)
-comparison("torch.aten.ne", lambda u, v: u != v)
+comparison("torch.aten.ne", differs)
 comparison("torch.aten.lt", lambda u, v: u < v)
 comparison("torch.aten.le", lambda u, v: u <= v)
 comparison("torch.aten.gt", lambda u, v: u > v)
@@ -50,7 +51,7 @@ def logical(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
 
 logical("torch.aten.logical_and", tirx.all)
 logical("torch.aten.logical_or", tirx.any)
-logical("torch.aten.logical_xor", lambda u, v: tirx.any(tirx.all(u, tirx.Not(v)), tirx.all(tirx.Not(u), v)))
+logical("torch.aten.logical_xor", differs)
 
 
 def logical_not(b: Builder, x: Tensor) -> Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,8 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
 @lowers("torch.aten.div.Tensor", "torch.aten.div.Scalar")
 def div(b: Builder, x: Tensor, y: Any) -> Expr:
     """aten::div.Tensor(Tensor self, Tensor other) -> Tensor"""
+    if isinstance(y, (bool, int, float)) and y == 0:
+        return pointwise(b, lambda u, v: u * v, x, math.copysign(math.inf, y))
     return relax_binary(b, R.divide, lambda u, v: u / v, x, y)
 
 
@@ -151,7 +154,7 @@ def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any
 def _float_remainder(u: Scalar, v: Scalar) -> Scalar:
     zero = tirx.const(0, str(u.ty.dtype))
     rest = libm("fmod", u, v)
-    opposite = tirx.all(rest != zero, (v < zero) != (rest < zero))
+    opposite = tirx.any(tirx.all(rest < zero, v > zero), tirx.all(rest > zero, v < zero))
     return tirx.Select(opposite, rest + v, rest)
 
 
@@ -161,12 +164,12 @@ def _float_floor_divide(u: Scalar, v: Scalar) -> Scalar:
     zero, one, half = (tirx.const(value, dtype) for value in (0, 1, 0.5))
     rest = libm("fmod", u, v)
     quotient = (u - rest) / v
-    opposite = tirx.all(rest != zero, (v < zero) != (rest < zero))
+    opposite = tirx.any(tirx.all(rest < zero, v > zero), tirx.all(rest > zero, v < zero))
     quotient = tirx.Select(opposite, quotient - one, quotient)
     floor = tirx.floor(quotient)
     floor = tirx.Select(quotient - floor > half, floor + one, floor)
     signed_zero = tirx.copysign(zero, u / v)
-    return tirx.Select(v == zero, u / v, tirx.Select(quotient != zero, floor, signed_zero))
+    return tirx.Select(v == zero, u / v, tirx.Select(quotient == zero, signed_zero, floor))
 
 
 # -- powers ----------------------------------------------------------------------------------------------

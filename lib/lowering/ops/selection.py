@@ -8,10 +8,10 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
+from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import (
     agree,
     broadcast_shape,
-    cast,
     compute_dtype,
     is_float,
     number,
@@ -42,7 +42,7 @@ def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = No
                 for o in operands
             )
             yes, no = (v if not isinstance(v, (bool, int, float)) else number(v, dtype) for v in choices)
-            return tirx.Select(cast(condition_value, "bool"), cast(yes, dtype), cast(no, dtype))
+            return tirx.Select(convert(condition_value, "bool"), convert(yes, dtype), convert(no, dtype))
 
         return te.compute(shape, element, name="choose")
 
