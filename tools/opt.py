@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,6 +337,8 @@ def guarded(work: Callable[[], int]) -> int:
                 sys.stdout.flush()
             except KeyboardInterrupt:
                 code = 130
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(code)

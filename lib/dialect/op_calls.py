@@ -94,6 +94,11 @@ def _new_tensor(
     return found if dtype is None else torch.ops.aten.to.dtype(found, dtype)
 
 
+def _dictionary(*keys_then_values: Any) -> dict[Any, Any]:
+    half = len(keys_then_values) // 2
+    return dict(zip(keys_then_values[:half], keys_then_values[half:], strict=True))
+
+
 def _raise(message: str, *_: Any) -> None:
     raise RuntimeError(message)
 
@@ -143,7 +148,7 @@ _PYTHON_OPS: dict[str, Callable[..., Any]] = {
     "prim.tolist": lambda tensor, *_: tensor.tolist(),
     "prim.Print": print,
     "prim.ListConstruct": lambda *items: list(items),
-    "prim.DictConstruct": lambda *items: dict(zip(items[::2], items[1::2], strict=True)),
+    "prim.DictConstruct": _dictionary,
     "valsem.aten.bernoulli.float": _bernoulli,
     "derefine": lambda value: value,
     "tensor_static_info_cast": lambda value: value,

@@ -1,0 +1,36 @@
+"""Shared by all tests: golden text that ``pytest --update-golden`` writes anew."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Compare text with ``golden/<test name>.txt`` beside the test file; ``--update-golden`` writes it."""
+    path = Path(request.path).parent / "golden" / f"{request.node.name}.txt"
+    updates = request.config.getoption("--update-golden")
+
+    def check(text: str) -> None:
+        if updates:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            return
+        if not path.exists():
+            pytest.fail(f"{path} does not exist; write it with pytest --update-golden and read it")
+        expected = path.read_text()
+        if text != expected:
+            lines = difflib.unified_diff(
+                expected.splitlines(), text.splitlines(), "golden", "now", lineterm=""
+            )
+            pytest.fail("\n".join(["golden text differs (pytest --update-golden accepts it):", *lines]))
+
+    return check
