@@ -32,6 +32,7 @@ from torch_tvm.schedules.cpu.contraction import substitute
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -87,7 +88,7 @@ class Attention:
         body = Emitter(spec, smaller[-1] if smaller else largest).emit()
         for tiling in reversed([largest, *smaller][:-1]):
             body = when(spec.rows >= const(tiling.row_block), Emitter(spec, tiling).emit(), body)
-        return func.with_body(body).without_attr(ATTRIBUTE)
+        return vectorizable_math(func.with_body(body)).without_attr(ATTRIBUTE)
 
 
 def read_attention(func: tirx.PrimFunc) -> AttentionSpec:

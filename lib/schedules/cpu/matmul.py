@@ -27,6 +27,7 @@ from tvm.ir import Expr, TensorLoad
 from torch_tvm.schedules.cpu.contraction import Axis, Contraction, read_contraction, substitute, variables
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -67,7 +68,7 @@ class Matmul:
         if not contraction.rows:
             raise Refusal("the left operand has no rows")
         tiling = choose_tiling(contraction, cpu)
-        return func.with_body(Emitter(contraction, tiling).emit())
+        return vectorizable_math(func.with_body(Emitter(contraction, tiling).emit()))
 
 
 def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
