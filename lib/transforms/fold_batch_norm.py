@@ -149,7 +149,7 @@ class _Folder(PyExprMutator):
             before = replace(
                 before,
                 scale=scale if before.scale is None else self._emit(relax.op.multiply(before.scale, scale)),
-                shift=before.shift and self._emit(relax.op.multiply(before.shift, scale)),
+                shift=None if before.shift is None else self._emit(relax.op.multiply(before.shift, scale)),
             )
         if shift is not None:
             before = replace(
