@@ -54,7 +54,7 @@ def export(
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore")
             return torch.export.export(
                 program, tuple(example_args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
             )
