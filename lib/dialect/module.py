@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -175,7 +175,8 @@ class TorchModule:
     @property
     def writes(self) -> list[int]:
         """Flat indices of the arguments whose new values are the last results of the entry function."""
-        return [attribute.value for attribute in self.main.operation.attributes.get(WRITES) or []]
+        written = self.main.operation.attributes.get(WRITES) or []
+        return [int(getattr(index, "value", index)) for index in written]
 
     # -- calling -----------------------------------------------------------------------------------------
 
@@ -216,17 +217,21 @@ class TorchModule:
     # -- copying -----------------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchModule:
-        return _restore(self.bytecode(), copy.deepcopy(self.signature, memo))
+        return _restore(self.bytecode(), self.signature)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.bytecode(), self.signature)
+        survives = Signature.from_json(self.signature.to_json()) == self.signature
+        return _restore, (self.bytecode(), None if survives else self.signature)
 
 
-def _restore(bytecode: bytes, signature: Signature) -> TorchModule:
+def _restore(bytecode: bytes, signature: Signature | None) -> TorchModule:
     from torch_tvm.dialect.parse import parse
 
     module = parse(bytecode)
-    module.signature = signature
+    if signature is not None:
+        module.signature = replace(
+            signature, names=list(signature.names), constants=dict(signature.constants)
+        )
     return module
 
 
