@@ -22,14 +22,18 @@ aten = torch.ops.aten
 
 
 class Storage:
-    """A base tensor: its current value, how often it was written, and where it came from."""
+    """A base tensor: its current value, how often it was written, and where it came from.
 
-    __slots__ = ("argument", "meta", "value", "version")
+    ``depth`` is the number of open regions when it was made (0 for what belongs to the program itself).
+    """
+
+    __slots__ = ("argument", "depth", "meta", "value", "version")
 
     def __init__(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> None:
         self.value = value
         self.meta = meta
         self.version = 0
+        self.depth = 0
         self.argument = argument
 
 
@@ -74,7 +78,14 @@ class Recorder:
 
     def tensor(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> TensorRef:
         """A fresh base tensor; ``argument`` is its index when it is an argument of the function."""
-        return TensorRef(Storage(value, meta, argument), meta)
+        ref = TensorRef(Storage(value, meta, argument), meta)
+        ref.storage.depth = self.depth
+        return ref
+
+    @property
+    def depth(self) -> int:
+        """How many regions are open."""
+        return len(self._written)
 
     # -- reading and writing -------------------------------------------------------------------------
 
@@ -201,7 +212,9 @@ class Recorder:
         bound = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
         bound.update(kwargs)
         targets = [
-            bound[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write and a.name in bound
+            bound[a.name]
+            for a in schema.arguments
+            if a.alias_info is not None and a.alias_info.is_write and a.name in bound
         ]
         if schema.name == "aten::copy_":
             self._copy_into(targets[0], bound["src"])
@@ -300,11 +313,7 @@ def _is_view(overload: torch._ops.OpOverload, base: TensorRef, meta: Any) -> boo
         return True
     if name in ("aten::to", "aten::contiguous"):
         return False
-    try:
-        torch.empty_strided(base.meta.shape, base.meta.stride(), device="meta").view(meta.shape)
-    except (RuntimeError, TypeError):
-        return False
-    return True
+    return meta.untyped_storage()._cdata == base.meta.untyped_storage()._cdata
 
 
 def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOverload, set[str]]:

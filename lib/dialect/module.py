@@ -12,7 +12,7 @@ import torch
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.signature import Signature
-from torch_tvm.dialect.types import DTYPE_TEXT, TensorType, parse_tensor_type
+from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec, TensorType, parse_tensor_type
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 STATE = "torch_tvm.state"
@@ -293,4 +293,4 @@ def _mismatch(value: Any, text: str, kind: TensorType | None) -> str | None:
     return None
 
 
-__all__ = ["SIGNATURE", "STATE", "STATE_VALUES", "WRITES", "Signature", "TensorType", "TorchModule"]
+__all__ = ["SIGNATURE", "STATE", "STATE_VALUES", "WRITES", "Signature", "TensorSpec", "TensorType", "TorchModule"]

@@ -66,6 +66,14 @@ class TensorType:
         return f"!torch.vtensor<{sizes},{DTYPE_TEXT[self.dtype] if self.dtype is not None else 'unk'}>"
 
 
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor argument will look like: ``TensorSpec((None, 3), torch.float32)``; a ``None`` size is unknown."""
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype = torch.float32
+
+
 def tensor_type_of(tensor: torch.Tensor) -> TensorType:
     """The type of a (fake) tensor; symbolic sizes are unknown ones."""
     shape = tuple(size if isinstance(size, int) else _known_size(size) for size in tensor.shape)

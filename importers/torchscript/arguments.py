@@ -1,0 +1,235 @@
+"""The user's arguments: from examples and specs to function arguments and TorchScript values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+from torch.utils import _pytree as pytree
+
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TensorSpec
+from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.symbols import bind_argument_shapes
+from torch_tvm.importers.torchscript import prims, tensors
+from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, kind_of, tuple_class
+from torch_tvm.support.errors import ImportFailed, InvalidInput
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.torchscript.evaluator import Evaluator
+    from torch_tvm.importers.torchscript.program import Assumptions, Program
+
+STAGE = "importer: torchscript"
+_HINTS = (17, 13, 11, 19, 23, 29)
+_UNIFORM_HINT = 12
+
+
+class Arguments:
+    """Creates one function argument per flat run-time argument of the user."""
+
+    def __init__(
+        self, ev: Evaluator, block: ir.Block, program: Program, examples: tuple[Any, ...], assumptions: Assumptions
+    ) -> None:
+        self.ev = ev
+        self.block = block
+        self.program = program
+        self.examples = examples
+        self.assumptions = assumptions
+        self.names: list[str] = []
+        self.constants: dict[int, Any] = {}
+        self.in_spec: Any = None
+        self._tensors: list[TensorRef] = []
+        self._dynamic: list[TensorRef] = []
+
+    def values(self) -> list[Any]:
+        """One TorchScript value per parameter of the graph (without ``self``)."""
+        self.in_spec = pytree.tree_structure((self.examples, {}))
+        parameters = self._parameters()
+        if len(self.examples) > len(parameters):
+            raise InvalidInput(
+                f"the program takes {len(parameters)} arguments, {len(self.examples)} were given", stage=STAGE
+            )
+        values = []
+        for index, (name, kind, default) in enumerate(parameters):
+            if index < len(self.examples):
+                values.append(self._value(self.examples[index], name, kind))
+            elif default is _MISSING:
+                raise InvalidInput(f"argument '{name}' has no example and no default", stage=STAGE)
+            else:
+                values.append(prims.constant(self.ev, default))
+        return values
+
+    def _parameters(self) -> list[tuple[str, Any, Any]]:
+        if self.program.schema is None:
+            inputs = list(self.program.graph.inputs())
+            names = self.program.keep or [value.debugName() for value in inputs]
+            return [(name, value.type(), _MISSING) for name, value in zip(names, inputs, strict=True)]
+        arguments = self.program.schema.arguments[1 if self.program.owner is not None else 0 :]
+        return [(a.name, a.type, a.default_value if a.has_default_value() else _MISSING) for a in arguments]
+
+    # -- one argument ------------------------------------------------------------------------------------
+
+    def _value(self, example: Any, name: str, kind: Any) -> Any:
+        if isinstance(example, (list, tuple, dict)) and not isinstance(example, torch.Size):
+            return self._structure(example, name, kind)
+        position = len(self.names)
+        self.names.append(name)
+        if isinstance(example, (torch.Tensor, TensorSpec)):
+            return self._tensor(example, name)
+        wanted = _plain_kind(kind)
+        if kind_of(example) is not None and wanted == "TensorType":
+            self.constants[position] = example
+            return tensors.scalar_tensor(self.ev, example)
+        if kind_of(example) is None or position in self.assumptions.constants:
+            self.constants[position] = example
+            return prims.constant(self.ev, example)
+        return self._number(example, wanted, position)
+
+    def _structure(self, example: Any, name: str, kind: Any) -> Any:
+        inner = _element_types(kind, example)
+        if isinstance(example, dict):
+            entries = {key: self._value(item, f"{name}[{key!r}]", inner[0]) for key, item in example.items()}
+            return DictValue(entries, _refined(kind))
+        items = [
+            self._value(item, f"{name}[{i}]", inner[min(i, len(inner) - 1)] if inner else None)
+            for i, item in enumerate(example)
+        ]
+        if isinstance(example, list):
+            return ListValue(items, _refined(kind))
+        own = _refined(kind)
+        named = tuple_class(own.str(), own.annotation_str) if own is not None else None
+        return named(*items) if named is not None else tuple(items)
+
+    def _number(self, example: Any, wanted: str, position: int) -> Any:
+        kind = {"FloatType": "float", "IntType": "int", "BoolType": "bool"}.get(wanted, kind_of(example))
+        types = self.ev.emitter.types
+        argument = self.block.add_argument(types.parse(f"!torch.{kind}"), self.ev.emitter.location)
+        fake = self.ev.new_symbol() if kind == "int" else None
+        return Scalar(kind or "int", argument, fake, frozenset({position}))
+
+    def _tensor(self, example: torch.Tensor | TensorSpec, name: str) -> TensorRef:
+        meta = self._meta(example, name)
+        argument = self.block.add_argument(self.ev.emitter.types.tensor(meta), self.ev.emitter.location)
+        ref = self.ev.recorder.tensor(argument, meta, len(self.block.arguments) - 1)
+        self._tensors.append(ref)
+        if any(not isinstance(size, int) for size in meta.shape):
+            self._dynamic.append(ref)
+        return ref
+
+    def _meta(self, example: torch.Tensor | TensorSpec, name: str) -> torch.Tensor:
+        mode = self.ev.mode
+        if isinstance(example, torch.Tensor):
+            if example.is_quantized or example.layout != torch.strided:
+                raise InvalidInput(f"argument '{name}' is not a plain strided tensor", stage=STAGE)
+            with mode:
+                return torch.empty(example.shape, dtype=example.dtype)
+        if example.shape is None:
+            raise InvalidInput(f"argument '{name}' has an unknown rank", stage=STAGE, advice="give its shape")
+        if None not in example.shape:
+            with mode:
+                return torch.empty(list(example.shape), dtype=example.dtype)
+        hints = [self._hint(axis) if size is None else size for axis, size in enumerate(example.shape)]
+        dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in example.shape]
+        return mode.from_tensor(
+            torch.empty(hints, dtype=example.dtype),
+            symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic),
+        )
+
+    def _hint(self, axis: int) -> int:
+        return _UNIFORM_HINT if self.assumptions.has_uniform_hints else _HINTS[axis % len(_HINTS)]
+
+    # -- after the program -------------------------------------------------------------------------------
+
+    def writes(self) -> list[tuple[int, ir.Value]]:
+        """The user's tensors that the program changed: argument index and new value."""
+        found = []
+        for ref in self._tensors:
+            index = ref.storage.argument
+            assert index is not None
+            if ref.storage.value != self.block.arguments[index]:
+                found.append((index, ref.storage.value))
+        return found
+
+    def bind_sizes(self) -> None:
+        """Describe unknown sizes at the start of the function; call it when the program has been evaluated.
+
+        Sizes that the program needs to be equal have one symbol by then.
+        """
+        if not self._dynamic:
+            return
+        for ref in self._dynamic:
+            self._check_sizes(ref)
+        first = next(iter(self.block.operations), None)
+        count = sum(1 for _ in self.block.operations)
+        pairs = [(self.block.arguments[ref.storage.argument or 0], ref.meta) for ref in self._dynamic]
+        bind_argument_shapes(self.ev.emitter, pairs, {})
+        if first is not None:
+            for operation in list(self.block.operations)[count:]:
+                operation.operation.move_before(first.operation)
+
+    def _check_sizes(self, ref: TensorRef) -> None:
+        index = ref.storage.argument or 0
+        for axis, size in enumerate(ref.meta.shape):
+            if not isinstance(size, int) and size.node.maybe_as_int() is not None:
+                raise ImportFailed(
+                    f"the size of argument {index} along axis {axis} was given as unknown, but the program needs "
+                    f"{size.node.maybe_as_int()}",
+                    stage=STAGE,
+                    advice=f"give the size {size.node.maybe_as_int()} in its TensorSpec",
+                )
+
+
+class _Missing:
+    pass
+
+
+_MISSING = _Missing()
+
+
+def _refined(kind: Any) -> Any:
+    while kind is not None and kind.kind() == "OptionalType":
+        kind = kind.getElementType()
+    return kind
+
+
+def _plain_kind(kind: Any) -> str:
+    refined = _refined(kind)
+    return refined.kind() if refined is not None else ""
+
+
+def _element_types(kind: Any, example: Any) -> list[Any]:
+    own = _refined(kind)
+    if own is None:
+        return [None]
+    if own.kind() == "ListType":
+        return [own.getElementType()]
+    if own.kind() == "DictType":
+        return [own.getValueType()]
+    if own.kind() == "TupleType":
+        return list(own.elements())
+    return [None] * max(1, len(example))
+
+
+def profiled_examples(graph: Any, schema: Any, is_method: bool) -> tuple[Any, ...]:
+    """Specs from the complete tensor types that a trace left on its graph's inputs."""
+    inputs = list(graph.inputs())[1 if is_method else 0 :]
+    examples = []
+    for value, argument in zip(inputs, schema.arguments[1 if is_method else 0 :], strict=True):
+        if argument.has_default_value():
+            break
+        examples.append(_profiled(value.type(), argument.name))
+    return tuple(examples)
+
+
+def _profiled(kind: Any, name: str) -> Any:
+    if kind.kind() == "TensorType" and kind.sizes() is not None and kind.dtype() is not None:
+        return TensorSpec(tuple(kind.sizes()), kind.dtype())
+    if kind.kind() == "TupleType":
+        return tuple(_profiled(inner, f"{name}[{i}]") for i, inner in enumerate(kind.elements()))
+    raise InvalidInput(
+        f"argument '{name}' of type {kind.annotation_str} has no known shape",
+        subject="import_torchscript",
+        stage=STAGE,
+        advice="pass example_args: a tensor or a TensorSpec for each argument",
+    )

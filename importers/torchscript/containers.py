@@ -1,0 +1,526 @@
+"""Lists, dicts and strings of the program: evaluated at import, whatever their elements are.
+
+A list whose length is only known at run time (it grew inside a run-time loop or branch) is a stacked tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.values import (
+    DictValue,
+    ListValue,
+    Scalar,
+    Stack,
+    is_number,
+    kind_of,
+    origins,
+)
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.torchscript.evaluator import Evaluator
+
+aten = torch.ops.aten
+Handler = Callable[["Evaluator", list[Any]], Any]
+HANDLERS: dict[str, Handler] = {}
+
+
+def handles(*names: str) -> Callable[[Handler], Handler]:
+    """Register a handler for ``aten::name.overload`` or, for all overloads, ``aten::name.*``."""
+
+    def register(function: Handler) -> Handler:
+        for name in names:
+            assert name not in HANDLERS, name
+            HANDLERS[name] = function
+        return function
+
+    return register
+
+
+class Containers:
+    """List operations that emit code, for one :class:`Evaluator`."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def items(self, value: ListValue) -> list[Any]:
+        """The elements of a list whose length is known."""
+        if isinstance(value.items, Stack):
+            raise self.evaluator.failure(
+                "this list's length is only known at run time; here it must be known at import",
+                advice="use torch.stack, torch.cat, len, indexing or append on it",
+            )
+        return value.items
+
+    def length(self, value: ListValue) -> Any:
+        if isinstance(value.items, Stack):
+            return tensors.size(self.evaluator, value.items.tensor, 0)
+        return len(value.items)
+
+    def get(self, value: ListValue, index: Any) -> Any:
+        ev = self.evaluator
+        if isinstance(value.items, Stack):
+            return self._unstacked(value.items, index)
+        if not isinstance(index, Scalar):
+            if not -len(value.items) <= index < len(value.items):
+                raise ev.certain("IndexError: list index out of range")
+            return value.items[index]
+        if value.items and all(is_number(item) for item in value.items):
+            return self._number_at(value.items, index)
+        if value.items and all(isinstance(item, TensorRef) for item in value.items):
+            stack = tensors.stack_of(ev, value.items, "tensor")
+            return tensors.call(ev, aten.select.int, [stack.tensor, 0, index])
+        raise ev.failure("a list index must be known at import here", origin=index.origin)
+
+    def _unstacked(self, stack: Stack, index: Any) -> Any:
+        ev = self.evaluator
+        ref = tensors.call(ev, aten.select.int, [stack.tensor, 0, index])
+        if stack.kind != "tensor":
+            return tensors.element(ev, ref, stack.kind)
+        return tensors.call(ev, aten.clone.default, [ref]) if False else ref
+
+    def _number_at(self, items: list[Any], index: Scalar) -> Any:
+        ev = self.evaluator
+        kinds = {kind_of(item) for item in items}
+        kind = "float" if "float" in kinds else kinds.pop() or "int"
+        values = [ev.scalars.value(item, kind) for item in items]
+        types = ev.emitter.types
+        sequence = ev.emitter.list_of(values, types.parse(f"!torch.{kind}"))
+        value = ev.scalars.op("torch.aten.__getitem__.t", [sequence, ev.scalars.value(index)], kind)
+        return ev.scalars.make(kind, value, None, origins([*items, index]))
+
+    def append(self, value: ListValue, item: Any) -> None:
+        ev = self.evaluator
+        ev.touch(value)
+        if isinstance(value.items, list):
+            value.items = [*value.items, item]
+            return
+        stack = value.items
+        row = tensors.stack_of(ev, [item], stack.kind).tensor
+        value.items = Stack(stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0]))
+
+
+def _bounds(ev: Evaluator, *numbers: Any) -> None:
+    for number in numbers:
+        if isinstance(number, Scalar):
+            raise ev.failure("a list bound must be known at import", origin=number.origin)
+
+
+def _same(ev: Evaluator, a: Any, b: Any) -> Any:
+    """Equality of two TorchScript values, as a known or run-time bool."""
+    if is_number(a) and is_number(b):
+        if isinstance(a, Scalar) or isinstance(b, Scalar):
+            return ev.scalars.binary("eq", a, b)
+        return a == b
+    if isinstance(a, TensorRef) and isinstance(b, TensorRef):
+        return tensors.element(ev, tensors.call(ev, aten.eq.Tensor, [a, b]), "bool")
+    if isinstance(a, (tuple, ListValue)) and isinstance(b, (tuple, ListValue)):
+        return _same_items(ev, _sequence(ev, a), _sequence(ev, b))
+    return a == b
+
+
+def _sequence(ev: Evaluator, value: Any) -> list[Any]:
+    return ev.containers.items(value) if isinstance(value, ListValue) else list(value)
+
+
+def _same_items(ev: Evaluator, a: list[Any], b: list[Any]) -> Any:
+    if len(a) != len(b):
+        return False
+    result: Any = True
+    for x, y in zip(a, b, strict=True):
+        result = _and(ev, result, _same(ev, x, y))
+        if result is False:
+            return False
+    return result
+
+
+def _and(ev: Evaluator, a: Any, b: Any) -> Any:
+    if isinstance(a, Scalar) and isinstance(b, Scalar):
+        return ev.scalars.binary("and", a, b)
+    return (b if a else False) if not isinstance(a, Scalar) else (a if b else False)
+
+
+# -- lists -------------------------------------------------------------------------------------------------
+
+
+@handles("aten::len.t", "aten::len.any")
+def _len(ev: Evaluator, args: list[Any]) -> Any:
+    return ev.containers.length(args[0])
+
+
+@handles("aten::__getitem__.t")
+def _getitem(ev: Evaluator, args: list[Any]) -> Any:
+    return ev.containers.get(*args)
+
+
+@handles("aten::select.t")
+def _select(ev: Evaluator, args: list[Any]) -> Any:
+    return ev.containers.get(*args)
+
+
+@handles("aten::append.t")
+def _append(ev: Evaluator, args: list[Any]) -> Any:
+    ev.containers.append(*args)
+    return args[0]
+
+
+@handles("aten::extend.t")
+def _extend(ev: Evaluator, args: list[Any]) -> None:
+    for item in list(ev.containers.items(args[1])):
+        ev.containers.append(args[0], item)
+
+
+@handles("aten::_set_item.t")
+def _set_item(ev: Evaluator, args: list[Any]) -> Any:
+    target, index, item = args
+    ev.touch(target)
+    if isinstance(index, Scalar) or isinstance(target.items, Stack):
+        _set_stacked(ev, target, index, item)
+        return target
+    if not -len(target.items) <= index < len(target.items):
+        raise ev.certain("IndexError: list index out of range")
+    target.items = list(target.items)
+    target.items[index] = item
+    return target
+
+
+def _set_stacked(ev: Evaluator, target: ListValue, index: Any, item: Any) -> None:
+    """Write at a run-time index: through the stacked tensor; a list of known length is unstacked again."""
+    stack = target.items
+    count = None
+    if not isinstance(stack, Stack):
+        count = len(stack)
+        kind = "tensor" if isinstance(item, TensorRef) else kind_of(item)
+        if kind is None or not count:
+            raise ev.failure("a list index must be known at import here", origin=origins(index))
+        stack = tensors.stack_of(ev, stack, kind)
+    position = tensors.scalar_tensor(ev, index)
+    row = item if stack.kind == "tensor" else tensors.scalar_tensor(ev, item)
+    updated = tensors.call(ev, aten.index_put.default, [stack.tensor, ListValue([position]), row, False])
+    if count is None:
+        target.items = Stack(stack.kind, updated)
+        return
+    rows = [tensors.call(ev, aten.select.int, [updated, 0, i]) for i in range(count)]
+    target.items = rows if stack.kind == "tensor" else [tensors.element(ev, row, stack.kind) for row in rows]
+
+
+@handles("aten::insert.t")
+def _insert(ev: Evaluator, args: list[Any]) -> None:
+    _bounds(ev, args[1])
+    ev.touch(args[0])
+    items = list(ev.containers.items(args[0]))
+    items.insert(args[1], args[2])
+    args[0].items = items
+
+
+@handles("aten::pop.t")
+def _pop(ev: Evaluator, args: list[Any]) -> Any:
+    target, index = args[0], args[1] if len(args) > 1 else -1
+    _bounds(ev, index)
+    ev.touch(target)
+    if isinstance(target.items, Stack):
+        if index not in (0, -1):
+            raise ev.failure("only the first or last element of a list of run-time length can be popped")
+        item = ev.containers.get(target, index)
+        start, end = (1, None) if index == 0 else (0, -1)
+        rest = tensors.call(ev, aten.slice.Tensor, [target.items.tensor, 0, start, end, 1])
+        target.items = Stack(target.items.kind, rest)
+        return item
+    items = list(target.items)
+    if not -len(items) <= index < len(items):
+        raise ev.certain("IndexError: pop from empty list")
+    item = items.pop(index)
+    target.items = items
+    return item
+
+
+@handles("aten::clear.t")
+def _clear(ev: Evaluator, args: list[Any]) -> None:
+    ev.touch(args[0])
+    args[0].items = []
+
+
+@handles("aten::reverse.t")
+def _reverse(ev: Evaluator, args: list[Any]) -> None:
+    ev.touch(args[0])
+    if isinstance(args[0].items, Stack):
+        stack = args[0].items
+        args[0].items = Stack(stack.kind, tensors.call(ev, aten.flip.default, [stack.tensor, ListValue([0])]))
+        return
+    args[0].items = list(args[0].items)[::-1]
+
+
+@handles("aten::copy.t", "aten::list.t")
+def _copy(ev: Evaluator, args: list[Any]) -> ListValue:
+    items = args[0].items
+    return ListValue(items if isinstance(items, Stack) else list(items), args[0].type)
+
+
+@handles("aten::list")
+def _list_of_text(ev: Evaluator, args: list[Any]) -> ListValue:
+    return ListValue(list(args[0]))
+
+
+@handles("aten::slice.t")
+def _slice(ev: Evaluator, args: list[Any]) -> ListValue:
+    source, start, end, step = args
+    if isinstance(source.items, Stack):
+        ref = tensors.call(ev, aten.slice.Tensor, [source.items.tensor, 0, start, end, step])
+        return ListValue(Stack(source.items.kind, ref), source.type)
+    _bounds(ev, start, end, step)
+    return ListValue(list(source.items)[start:end:step], source.type)
+
+
+@handles("aten::add.t")
+def _concatenate(ev: Evaluator, args: list[Any]) -> ListValue:
+    return ListValue([*ev.containers.items(args[0]), *ev.containers.items(args[1])], args[0].type)
+
+
+@handles("aten::add_.t")
+def _extend_in_place(ev: Evaluator, args: list[Any]) -> ListValue:
+    _extend(ev, args)
+    return args[0]
+
+
+@handles("aten::mul.left_t", "aten::mul.right_")
+def _repeat(ev: Evaluator, args: list[Any]) -> ListValue:
+    source, count = args if isinstance(args[0], ListValue) else args[::-1]
+    items = ev.containers.items(source)
+    if isinstance(count, Scalar) and len(items) == 1 and not isinstance(items[0], Scalar):
+        kind = kind_of(items[0])
+        if kind is not None:
+            dtype = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}[kind]
+            full = tensors.call(
+                ev, aten.full.default, [ListValue([count]), items[0], dtype, None, torch.device("cpu"), None]
+            )
+            return ListValue(Stack(kind, full), source.type)
+    _bounds(ev, count)
+    return ListValue(items * count, source.type)
+
+
+@handles("aten::mul_.t")
+def _repeat_in_place(ev: Evaluator, args: list[Any]) -> ListValue:
+    _bounds(ev, args[1])
+    ev.touch(args[0])
+    args[0].items = ev.containers.items(args[0]) * args[1]
+    return args[0]
+
+
+@handles(
+    "aten::__contains__.int_list",
+    "aten::__contains__.str_list",
+    "aten::__contains__.float_list",
+    "aten::__contains__.bool_list",
+    "aten::__contains__.enum_list",
+)
+def _contains(ev: Evaluator, args: list[Any]) -> Any:
+    result: Any = False
+    for item in ev.containers.items(args[0]):
+        found = _same(ev, item, args[1])
+        if found is True:
+            return True
+        if found is not False:
+            result = ev.scalars.binary("or", result, found) if isinstance(result, Scalar) else found
+    return result
+
+
+_LISTS = ("int", "float", "bool", "Tensor", "str", "enum")
+
+
+@handles(*(f"aten::eq.{kind}_list" for kind in _LISTS if kind != "enum"))
+def _equal_lists(ev: Evaluator, args: list[Any]) -> Any:
+    return _same(ev, *args)
+
+
+@handles(*(f"aten::ne.{kind}_list" for kind in _LISTS if kind != "enum"))
+def _different_lists(ev: Evaluator, args: list[Any]) -> Any:
+    return ev.scalars.negate(_same(ev, *args))
+
+
+@handles("aten::index.list_int", "aten::index.list_float", "aten::index.list_bool", "aten::index.list_str")
+def _index(ev: Evaluator, args: list[Any]) -> int:
+    items = ev.containers.items(args[0])
+    _bounds(ev, *items, args[1])
+    if args[1] not in items:
+        raise ev.certain(f"ValueError: {args[1]} is not in list")
+    return items.index(args[1])
+
+
+@handles("aten::count.int", "aten::count.float", "aten::count.bool", "aten::count.str")
+def _count(ev: Evaluator, args: list[Any]) -> int:
+    items = ev.containers.items(args[0])
+    _bounds(ev, *items, args[1])
+    return items.count(args[1])
+
+
+@handles("aten::remove.int", "aten::remove.float", "aten::remove.bool", "aten::remove.str")
+def _remove(ev: Evaluator, args: list[Any]) -> None:
+    position = _index(ev, args)
+    ev.touch(args[0])
+    args[0].items = [item for i, item in enumerate(args[0].items) if i != position]
+
+
+@handles("aten::Delete.t")
+def _delete(ev: Evaluator, args: list[Any]) -> None:
+    _pop(ev, args)
+
+
+@handles("aten::sort.int", "aten::sort.float", "aten::sort.bool", "aten::sort.str")
+def _sort(ev: Evaluator, args: list[Any]) -> None:
+    ev.touch(args[0])
+    args[0].items = _sorted_items(ev, args)
+
+
+@handles("aten::sorted.int", "aten::sorted.float", "aten::sorted.bool", "aten::sorted.str")
+def _sorted(ev: Evaluator, args: list[Any]) -> ListValue:
+    return ListValue(_sorted_items(ev, args), args[0].type)
+
+
+def _sorted_items(ev: Evaluator, args: list[Any]) -> list[Any]:
+    items = ev.containers.items(args[0])
+    if not any(isinstance(item, Scalar) for item in items):
+        return sorted(items, reverse=bool(args[1]) if len(args) > 1 else False)
+    kind = kind_of(items[0]) or "int"
+    stack = tensors.stack_of(ev, items, kind)
+    ordered = tensors.call(ev, aten.sort.default, [stack.tensor, 0, bool(args[1]) if len(args) > 1 else False])[0]
+    rows = [tensors.call(ev, aten.select.int, [ordered, 0, i]) for i in range(len(items))]
+    return [tensors.element(ev, row, kind) for row in rows]
+
+
+def _reduce(name: str) -> Handler:
+    def reduce(ev: Evaluator, args: list[Any]) -> Any:
+        source = args[0]
+        if isinstance(source.items, Stack):
+            function = {"add": aten.sum.default, "min": aten.min.default, "max": aten.max.default}[name]
+            return tensors.element(ev, tensors.call(ev, function, [source.items.tensor]), source.items.kind)
+        items = list(source.items)
+        if not items:
+            if name == "add":
+                return 0
+            raise ev.certain(f"ValueError: {name}() arg is an empty sequence")
+        result = items[0]
+        for item in items[1:]:
+            if isinstance(result, Scalar) or isinstance(item, Scalar):
+                result = ev.scalars.binary(name, result, item)
+            else:
+                result = {"add": result + item, "min": min(result, item), "max": max(result, item)}[name]
+        return result
+
+    return reduce
+
+
+handles("aten::sum.int", "aten::sum.float", "aten::sum.bool")(_reduce("add"))
+handles("prim::min.self_int", "prim::min.self_float", "prim::min.self_bool")(_reduce("min"))
+handles("prim::max.self_int", "prim::max.self_float", "prim::max.self_bool")(_reduce("max"))
+
+
+def _quantify(is_all: bool) -> Handler:
+    def quantify(ev: Evaluator, args: list[Any]) -> Any:
+        result: Any = is_all
+        for item in ev.containers.items(args[0]):
+            truth = ev.scalars.convert(item, "bool")
+            if isinstance(truth, Scalar) and isinstance(result, Scalar):
+                result = ev.scalars.binary("and" if is_all else "or", result, truth)
+            elif isinstance(truth, Scalar):
+                result = truth if result is is_all else result
+            elif truth is not is_all:
+                return not is_all
+        return result
+
+    return quantify
+
+
+handles("aten::all.int", "aten::all.float", "aten::all.bool")(_quantify(True))
+handles("aten::any.int", "aten::any.float", "aten::any.bool", "aten::any.str")(_quantify(False))
+
+
+@handles("prim::rangelist")
+def _rangelist(ev: Evaluator, args: list[Any]) -> ListValue:
+    _bounds(ev, args[0])
+    return ListValue(list(range(args[0])))
+
+
+# -- dicts -------------------------------------------------------------------------------------------------
+
+
+def _key(ev: Evaluator, key: Any) -> Any:
+    if isinstance(key, (Scalar, TensorRef)):
+        raise ev.failure("a dict key must be known at import", origin=origins(key))
+    return key
+
+
+def _lookup(ev: Evaluator, target: DictValue, key: Any) -> Any:
+    key = _key(ev, key)
+    if key not in target.entries:
+        raise ev.certain(f"KeyError: {key!r}")
+    return target.entries[key]
+
+
+def dict_handler(ev: Evaluator, name: str, args: list[Any]) -> Any:
+    """``aten::<name>`` on a dict."""
+    target = args[0]
+    if name in ("len", "keys", "values", "items", "copy"):
+        return _dict_view(target, name)
+    if name == "__getitem__":
+        return _lookup(ev, target, args[1])
+    if name == "__contains__":
+        return _key(ev, args[1]) in target.entries
+    if name == "get":
+        return target.entries.get(_key(ev, args[1]), args[2] if len(args) > 2 else None)
+    return _dict_change(ev, name, target, args)
+
+
+def _dict_view(target: DictValue, name: str) -> Any:
+    entries = target.entries
+    if name == "len":
+        return len(entries)
+    if name == "copy":
+        return DictValue(dict(entries), target.type)
+    return ListValue(list(getattr(entries, name)()))
+
+
+def _dict_change(ev: Evaluator, name: str, target: DictValue, args: list[Any]) -> Any:
+    ev.touch(target)
+    entries = target.entries
+    if name == "_set_item":
+        entries[_key(ev, args[1])] = args[2]
+        return None
+    if name == "setdefault":
+        return entries.setdefault(_key(ev, args[1]), args[2])
+    if name == "update":
+        entries.update(args[1].entries)
+        return None
+    if name == "clear":
+        entries.clear()
+        return None
+    if name == "popitem":
+        return entries.popitem()
+    if name in ("pop", "Delete"):
+        if len(args) < 3 or name == "Delete":
+            found = _lookup(ev, target, args[1])
+            del entries[args[1]]
+            return found if name == "pop" else None
+        return entries.pop(_key(ev, args[1]), args[2])
+    raise ev.failure(f"dict method '{name}' has no import")
+
+
+@handles("aten::dict")
+def _empty_dict(ev: Evaluator, args: list[Any]) -> DictValue:
+    return DictValue({})
+
+
+def _dict_of_pairs(ev: Evaluator, args: list[Any]) -> DictValue:
+    return DictValue({_key(ev, key): item for key, item in ev.containers.items(args[0])})
+
+
+handles(*(f"aten::dict.{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))(_dict_of_pairs)
+
+
+@handles(*(f"aten::dict.Dict_{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))
+def _dict_of_dict(ev: Evaluator, args: list[Any]) -> DictValue:
+    return DictValue(dict(args[0].entries), args[0].type)

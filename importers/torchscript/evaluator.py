@@ -1,0 +1,247 @@
+"""Evaluates a TorchScript graph: what is known at import is computed, what is not is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from torch_tvm.dialect.locations import to_mlir
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.importers.torchscript import containers, prims, queries, special, tensors
+from torch_tvm.importers.torchscript.containers import Containers
+from torch_tvm.importers.torchscript.graph import Code, Instruction, is_inside_torch
+from torch_tvm.importers.torchscript.objects import Objects
+from torch_tvm.importers.torchscript.scalars import Scalars
+from torch_tvm.importers.torchscript.values import Container, DictValue, next_serial
+from torch_tvm.support.errors import ImportFailed, SourceLocation
+
+IMPORTER = "torchscript"
+Env = dict[int, Any]
+Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+
+
+class CertainError(Exception):
+    """The program raises on every path from here; ``message`` is what eager would say."""
+
+    def __init__(self, message: str, location: SourceLocation) -> None:
+        super().__init__(message)
+        self.message = message
+        self.location = location
+
+
+class Specialise(Exception):  # noqa: N818 - a request to start again, not an error
+    """The import needs these user arguments (flat positions) as constants."""
+
+    def __init__(self, arguments: frozenset[int], cause: ImportFailed) -> None:
+        super().__init__(arguments)
+        self.arguments = arguments
+        self.cause = cause
+
+
+class Evaluator:
+    """The state of one import: the recorder, the journal of container changes, and where in the program we are."""
+
+    def __init__(self, recorder: Recorder, mode: FakeTensorMode) -> None:
+        self.recorder = recorder
+        self.emitter = recorder.emitter
+        self.mode = mode
+        self.scalars = Scalars(self)
+        self.containers = Containers(self)
+        self.objects = Objects(self)
+        self.grad_enabled = True
+        self.effects = 0
+        self._journal: list[dict[int, tuple[Container, Any]]] = []
+        self._since: list[int] = []
+        self._shared: dict[int, Any] = {}
+        self._callers: list[Instruction] = []
+        self._scopes: list[str] = [""]
+        self._current: Instruction | None = None
+        self._locations: dict[tuple[str, int, str], ir.Location] = {}
+
+    # -- evaluation ------------------------------------------------------------------------------------
+
+    def run(self, code: Code, env: Env) -> None:
+        """Evaluate the instructions of a block in ``env`` (value number to value)."""
+        for instruction in code.instructions:
+            if instruction.kind == "prim::Constant":
+                env[instruction.outputs[0]] = prims.constant(self, instruction.constant)
+                continue
+            self._current = instruction
+            handler = instruction.handler
+            if handler is None:
+                handler = instruction.handler = _resolve(instruction)
+            if handler is prims.control:
+                prims.control(self, instruction, env)
+                continue
+            self.emitter.location = self._mlir_location(instruction)
+            result = handler(self, instruction, [env[number] for number in instruction.inputs])
+            if len(instruction.outputs) == 1:
+                env[instruction.outputs[0]] = result
+            elif instruction.outputs:
+                env.update(zip(instruction.outputs, result, strict=True))
+
+    def call(self, code: Code, args: list[Any], scope: str | None = None) -> Any:
+        """Evaluate a function; several returned values come back as a tuple."""
+        caller = self._current
+        if len(self._callers) > 200:
+            raise self.failure("calls nest too deeply: recursion cannot be imported")
+        if caller is not None:
+            self._callers.append(caller)
+        self._scopes.append(self._scopes[-1] if scope is None else scope)
+        try:
+            env: Env = dict(zip(code.parameters, args, strict=True))
+            self.run(code, env)
+        finally:
+            self._scopes.pop()
+            if caller is not None:
+                self._callers.pop()
+            self._current = caller
+        results = [env[number] for number in code.returns]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def fake_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A fake tensor like ``tensor``, with known sizes."""
+        return self.mode.from_tensor(tensor.detach(), static_shapes=True)
+
+    def new_symbol(self) -> torch.SymInt:
+        shape_env = self.mode.shape_env
+        assert shape_env is not None
+        return shape_env.create_unbacked_symint()
+
+    # -- the journal -----------------------------------------------------------------------------------
+
+    def touch(self, container: Container) -> None:
+        """Call before a container changes."""
+        if self._journal and container.serial < self._since[-1] and id(container) not in self._journal[-1]:
+            self._journal[-1][id(container)] = (container, container.snapshot())
+
+    @property
+    def in_region(self) -> bool:
+        """Whether a run-time branch or loop body is being recorded."""
+        return bool(self._journal)
+
+    @contextmanager
+    def region(self) -> Iterator[tuple[dict[int, Any], dict[int, Any]]]:
+        """Storages and containers changed inside, with what they were; both are restored at the end."""
+        changed: dict[int, tuple[Container, Any]] = {}
+        self._journal.append(changed)
+        self._since.append(next_serial())
+        grad_enabled = self.grad_enabled
+        try:
+            with self.recorder.region() as written:
+                yield written, changed
+        finally:
+            self._journal.pop()
+            self._since.pop()
+            self.grad_enabled = grad_enabled
+            for container, before in changed.values():
+                container.restore(before)
+
+    # -- places and errors -----------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> str:
+        return self._scopes[-1]
+
+    def place(self, instruction: Instruction | None = None) -> tuple[str, int]:
+        """The innermost file and line of the user's own, else of whatever is known."""
+        innermost = instruction or self._current
+        chain = [*self._callers, innermost] if innermost is not None else list(self._callers)
+        places = [each.place for each in reversed(chain) if each.place[0]]
+        own = [place for place in places if not is_inside_torch(place[0])]
+        return (own or places or [("", 0)])[0]
+
+    def location(self) -> SourceLocation:
+        file, line = self.place()
+        return SourceLocation(file, line, self._scopes[-1], IMPORTER)
+
+    def _mlir_location(self, instruction: Instruction) -> ir.Location:
+        place = instruction.place
+        if not place[0] or is_inside_torch(place[0]):
+            place = self.place(instruction)
+        key = (*place, self._scopes[-1])
+        found = self._locations.get(key)
+        if found is None:
+            found = to_mlir(SourceLocation(place[0], place[1], self._scopes[-1], IMPORTER), self.emitter.context)
+            self._locations[key] = found
+        return found
+
+    def failure(
+        self, problem: str, *, subject: str = "", advice: str = "", origin: frozenset[int] = frozenset()
+    ) -> Exception:
+        """The error for something that cannot be imported here.
+
+        With ``origin``, user arguments whose values would decide it, a request to import again with those
+        values fixed.
+        """
+        if not subject and self._current is not None:
+            subject = self._current.qualified
+        error = ImportFailed(problem, subject=subject, location=self.location(), advice=advice)
+        return Specialise(origin, error) if origin else error
+
+    def specialised(self, error: ImportFailed, origin: frozenset[int]) -> Exception:
+        """``error``, or the request to import again with the user arguments ``origin`` fixed."""
+        return Specialise(origin, error) if origin else error
+
+    def share(self, ref: TensorRef, outer: list[TensorRef]) -> None:
+        """``ref`` may be one of the tensors ``outer`` itself, so writing to it would be ambiguous."""
+        self._shared[id(ref.storage)] = (ref.storage, outer)
+
+    def refuse_shared(self, ref: TensorRef) -> None:
+        """Raise when an in-place update of ``ref`` cannot be told from an update of another tensor."""
+        if id(ref.storage) in self._shared:
+            raise self.failure(
+                "this tensor is updated in place, and on one run-time path it is another tensor of the program",
+                advice="update a clone of it",
+            )
+
+    def certain(self, message: str) -> CertainError:
+        return CertainError(message, self.location())
+
+
+def _resolve(instruction: Instruction) -> Handler:
+    """Which function evaluates this kind of instruction."""
+    kind, overload = instruction.kind, instruction.overload
+    if kind in prims.HANDLERS:
+        return prims.HANDLERS[kind]
+    if instruction.qualified in containers.HANDLERS:
+        own = containers.HANDLERS[instruction.qualified]
+        return lambda ev, i, args: own(ev, args)
+    if kind in special.HANDLERS:
+        return special.HANDLERS[kind]
+    if overload is None:
+        return _unknown
+    if "Dict(" in str(overload._schema.arguments[:1]):
+        name = kind.split("::")[1]
+        return lambda ev, i, args: containers.dict_handler(ev, name, args)
+    if kind in queries.HANDLERS and any("Tensor" in str(a.type) for a in overload._schema.arguments[:1]):
+        query = queries.HANDLERS[kind]
+        return lambda ev, i, args: query(ev, args)
+    returns = " ".join(str(r.type) for r in overload._schema.returns)
+    takes = " ".join(str(a.type) for a in overload._schema.arguments)
+    if "Tensor" not in returns and "Tensor" not in takes:
+        return lambda ev, i, args: _scalar_op(ev, overload, args)
+    return lambda ev, i, args: tensors.call(ev, overload, args)
+
+
+def _scalar_op(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> Any:
+    if args and isinstance(args[0], DictValue):
+        return containers.dict_handler(ev, overload._schema.name.split("::")[1], args)
+    return prims.wrap(ev.scalars.call(overload, [prims.unwrap(ev, arg) for arg in args]))
+
+
+def _unknown(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    kind = instruction.kind
+    if kind.split("::")[0] in ("quantized", "mkldnn_prepacked", "mkldnn", "prepacked", "xnnpack", "onednn"):
+        raise ev.failure("this op was put there by an optimisation pass", advice=OPTIMISED)
+    if kind.startswith("prim::mkldnn") or "Mkldnn" in kind or kind.startswith("prim::ConstantMKLDNN"):
+        raise ev.failure("this op was put there by an optimisation pass", advice=OPTIMISED)
+    raise ev.failure("this TorchScript node has no import")
+
+
+OPTIMISED = "import the module before torch.jit.optimize_for_inference or quantisation"

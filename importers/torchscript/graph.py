@@ -1,0 +1,154 @@
+"""TorchScript graphs decoded once into instructions, so that evaluating them again costs little."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from torch_tvm.importers.torchscript.values import FunctionValue
+
+_TORCH_ROOT = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_SCRIPT_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
+_TRACE_PLACE = re.compile(r"^(.+?)\((\d+)\): ", re.M)
+
+
+class Instruction:
+    """One node: ``kind`` and ``overload`` name it, ``inputs`` and ``outputs`` are value numbers."""
+
+    __slots__ = (
+        "_place",
+        "blocks",
+        "constant",
+        "handler",
+        "inputs",
+        "kind",
+        "name",
+        "node",
+        "outputs",
+        "overload",
+        "qualified",
+    )
+
+    def __init__(self, node: torch._C.Node, blocks: list[Code]) -> None:
+        self.node = node
+        self.kind = node.kind()
+        self.inputs = tuple(value.unique() for value in node.inputs())
+        self.outputs = tuple(value.unique() for value in node.outputs())
+        self.blocks = blocks
+        self.name = node.s("name") if node.hasAttribute("name") and node.kindOf("name") == "s" else ""
+        self.constant: Any = _constant(node) if self.kind == "prim::Constant" else None
+        self.overload: torch._ops.OpOverload | None = None
+        self.qualified = self.kind
+        if not self.kind.startswith("prim::") or _has_overload(node):
+            self.qualified, self.overload = _schema_of(node)
+        self._place: tuple[str, int] | None = None
+        self.handler: Any = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """File and line, ``("", 0)`` when unknown; for a trace the innermost frame outside torch."""
+        if self._place is None:
+            self._place = _place(self.node.sourceRange())
+        return self._place
+
+    def type_of(self, index: int) -> Any:
+        return self.node.inputsAt(index).type()
+
+    @property
+    def output_type(self) -> Any:
+        return self.node.outputsAt(0).type()
+
+
+class Code:
+    """A block: its parameters, instructions and returned values. ``size`` counts nested instructions too."""
+
+    __slots__ = ("instructions", "keep", "parameters", "returns", "size")
+
+    def __init__(self, block: Any, keep: Any = None) -> None:
+        self.parameters = tuple(value.unique() for value in block.inputs())
+        self.instructions = [_decode(node) for node in block.nodes()]
+        self.returns = tuple(value.unique() for value in block.outputs())
+        self.size = sum(1 + sum(inner.size for inner in i.blocks) for i in self.instructions)
+        self.keep = keep if keep is not None else block
+
+
+def _decode(node: torch._C.Node) -> Instruction:
+    blocks = [Code(block) for block in node.blocks()]
+    return Instruction(node, blocks)
+
+
+def _constant(node: torch._C.Node) -> Any:
+    value = node.output()
+    if value.type().kind() == "FunctionType":
+        return FunctionValue(node.s("name"), value.type())
+    if not node.hasAttribute("value"):
+        return None
+    return value.toIValue()
+
+
+def _has_overload(node: torch._C.Node) -> bool:
+    return node.schema() != "(no schema)"
+
+
+@lru_cache(maxsize=8192)
+def _resolve(schema: str) -> tuple[str, torch._ops.OpOverload | None]:
+    qualified = schema.split("(", 1)[0]
+    name, _, overload = qualified.partition(".")
+    namespace, _, short = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), short, None)
+    found = getattr(packet, overload or "default", None) if packet is not None else None
+    return qualified, found
+
+
+def _schema_of(node: torch._C.Node) -> tuple[str, torch._ops.OpOverload | None]:
+    try:
+        return _resolve(node.schema())
+    except (AttributeError, RuntimeError):
+        return node.kind(), None
+
+
+@lru_cache(maxsize=16384)
+def _place(text: str) -> tuple[str, int]:
+    script = _SCRIPT_PLACE.search(text)
+    if script is not None:
+        return script.group(1), int(script.group(2))
+    frames = [(file.strip(), int(line)) for file, line in _TRACE_PLACE.findall(text)]
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH_ROOT)]
+    return (own or frames or [("", 0)])[0]
+
+
+def is_inside_torch(file: str) -> bool:
+    return file.startswith(_TORCH_ROOT) or file.startswith("<")
+
+
+def of_graph(graph: Any) -> Code:
+    return Code(graph, graph)
+
+
+def of_call(kind: str, name: str, types: Sequence[Any], result: Any) -> Code:
+    """The body of a function or of a script class's method, obtained by inlining a call of it."""
+    graph = torch._C.Graph()
+    inputs = []
+    for each in types:
+        value = graph.addInput()
+        value.setType(each)
+        inputs.append(value)
+    if kind == "prim::CallFunction":
+        function = graph.create("prim::Constant", [], 1)
+        function.s_("name", name)
+        function.output().setType(types[0])
+        graph.appendNode(function)
+        inputs[0] = function.output()
+    call = graph.create(kind, inputs, 1)
+    if kind == "prim::CallMethod":
+        call.s_("name", name)
+    call.output().setType(result)
+    graph.appendNode(call)
+    graph.registerOutput(call.output())
+    torch._C._jit_pass_inline(graph)
+    return Code(graph, graph)

@@ -1,0 +1,129 @@
+"""Modules and objects of the program: attributes, methods, and the state that it changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.torchscript import graph, tensors
+from torch_tvm.importers.torchscript.graph import Code
+from torch_tvm.importers.torchscript.tensors import LiteralStorage
+from torch_tvm.importers.torchscript.values import DictValue, ListValue, ObjectValue, tuple_class
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.torchscript.evaluator import Evaluator
+
+_SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
+
+
+class Objects:
+    """Reads the objects behind the program; one value per tensor and per object, so that aliases stay aliases."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.tensors: dict[int, tuple[torch.Tensor, TensorRef]] = {}
+        self.numbers: dict[str, Any] = {}
+        self.originals: dict[tuple[int, str], Any] = {}
+        self._objects: dict[Any, ObjectValue] = {}
+        self._methods: dict[tuple[str, str], Code] = {}
+
+    def object(self, source: Any, path: str) -> ObjectValue:
+        found = self._objects.get(source)
+        if found is None:
+            found = self._objects[source] = ObjectValue(source._type(), source, path)
+        return found
+
+    def get(self, target: ObjectValue, name: str) -> Any:
+        """An attribute; of an original object it is converted on its first read."""
+        if name in target.attributes:
+            return target.attributes[name]
+        if target.source is None:
+            raise self.evaluator.failure(f"attribute '{name}' is read before it is set")
+        path = f"{target.path}.{name}" if target.path else name
+        value = self.numbers[path] if path in self.numbers else self.value(target.source.getattr(name), path)
+        target.attributes[name] = value
+        self.originals[id(target), name] = value
+        return value
+
+    def set(self, target: ObjectValue, name: str, value: Any) -> None:
+        if target.source is not None:
+            self.get(target, name)
+        self.evaluator.touch(target)
+        target.attributes = {**target.attributes, name: value}
+
+    def value(self, raw: Any, path: str) -> Any:
+        """A Python object of the program as a TorchScript value."""
+        if isinstance(raw, torch.Tensor):
+            return self.tensor(raw, path)
+        if isinstance(raw, _SCRIPT_OBJECTS):
+            return self.object(raw, path)
+        if isinstance(raw, list):
+            return ListValue([self.value(item, f"{path}.{i}") for i, item in enumerate(raw)])
+        if isinstance(raw, dict):
+            return DictValue({key: self.value(item, f"{path}.{key}") for key, item in raw.items()})
+        if isinstance(raw, tuple):
+            items = [self.value(item, f"{path}.{i}") for i, item in enumerate(raw)]
+            return type(raw)(*items) if hasattr(raw, "_fields") else tuple(items)
+        if isinstance(raw, torch.dtype):
+            from torch_tvm.dialect.types import SCALAR_TYPE
+
+            return SCALAR_TYPE[raw]
+        if isinstance(raw, torch.ScriptObject if hasattr(torch, "ScriptObject") else ()):
+            return self.object(raw, path)
+        return raw
+
+    def tensor(self, raw: torch.Tensor, path: str) -> TensorRef:
+        found = self.tensors.get(id(raw))
+        if found is None:
+            if raw.is_mkldnn or raw.is_quantized or raw.layout != torch.strided:
+                raise self.evaluator.failure(
+                    f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
+                    advice="import the module before torch.jit.optimize_for_inference or quantisation",
+                )
+            found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, path or "constant"))
+            found[1].storage.depth = 0
+        return found[1]
+
+    def method(self, target: ObjectValue, name: str, types: list[Any], result: Any) -> Code:
+        """The body of a method, from the object itself where it has one."""
+        key = (target.type.qualified_name() if target.source is not None else str(target.type), name)
+        found = self._methods.get(key)
+        if found is None:
+            found = self._methods[key] = self._method(target, name, types, result)
+        return found
+
+    def _method(self, target: ObjectValue, name: str, types: list[Any], result: Any) -> Code:
+        if target.source is not None and isinstance(target.source, torch._C.ScriptModule):
+            method = target.source._get_method(name)
+            return Code(method.graph, method)
+        return graph.of_call("prim::CallMethod", name, [target.type, *types[1:]], result)
+
+    def function(self, name: str, types: list[Any], result: Any) -> Code:
+        key = (str(types[0]), name)
+        found = self._methods.get(key)
+        if found is None:
+            found = self._methods[key] = graph.of_call("prim::CallFunction", name, types, result)
+        return found
+
+    def written(self) -> list[tuple[str, TensorRef]]:
+        """The tensors of the program that it changed in place: name and value, in the order of first use."""
+        return [
+            (storage.name, ref)
+            for _, ref in self.tensors.values()
+            if isinstance(storage := ref.storage, LiteralStorage) and storage.is_written
+        ]
+
+    def reassigned(self) -> list[tuple[ObjectValue, str, Any, Any]]:
+        """Attributes of original objects that were set: object, name, value before, value after."""
+        found = []
+        for owner in self._objects.values():
+            for name, value in owner.attributes.items():
+                before = self.originals.get((id(owner), name))
+                if before is not value:
+                    found.append((owner, name, before, value))
+        return found
+
+
+__all__ = ["Objects", "tuple_class"]

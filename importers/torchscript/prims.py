@@ -1,0 +1,326 @@
+"""``prim::`` nodes: constants, containers, objects, calls, type tests and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torch_tvm.dialect.types import SCALAR_TYPE
+from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.torchscript import control_flow, graph, tensors
+from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.values import (
+    UNINITIALIZED,
+    DictValue,
+    FunctionValue,
+    FutureValue,
+    ListValue,
+    ObjectValue,
+    RuntimeText,
+    Scalar,
+    Stack,
+    kind_of,
+    tuple_class,
+)
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
+
+Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+HANDLERS: dict[str, Handler] = {}
+
+
+def _handles(*kinds: str) -> Callable[[Handler], Handler]:
+    def register(function: Handler) -> Handler:
+        for kind in kinds:
+            HANDLERS[f"prim::{kind}"] = function
+        return function
+
+    return register
+
+
+def constant(ev: Evaluator, value: Any) -> Any:
+    """A constant of the graph as a value; containers are fresh each time."""
+    if value is None or isinstance(value, (bool, int, float, str, FunctionValue)):
+        return value
+    if isinstance(value, torch.Tensor) and value.numel() <= 1 and value.layout == torch.strided:
+        return tensors.known_tensor(ev, value)
+    return ev.objects.value(value, "constant")
+
+
+def wrap(result: Any) -> Any:
+    """A folded Python result as a value."""
+    if isinstance(result, list):
+        return ListValue([wrap(item) for item in result])
+    return SCALAR_TYPE[result] if isinstance(result, torch.dtype) else result
+
+
+def unwrap(ev: Evaluator, value: Any) -> Any:
+    """A value as a plain Python one, for folding."""
+    if isinstance(value, ListValue):
+        return [unwrap(ev, item) for item in ev.containers.items(value)]
+    return value
+
+
+def control(ev: Evaluator, instruction: Instruction, env: Env) -> None:
+    """``prim::If`` and ``prim::Loop``, whose blocks share the environment."""
+    if instruction.kind == "prim::If":
+        control_flow.run_if(ev, instruction, env)
+    else:
+        control_flow.run_loop(ev, instruction, env)
+
+
+HANDLERS["prim::If"] = HANDLERS["prim::Loop"] = control  # type: ignore[assignment]
+
+
+@_handles("Uninitialized")
+def _uninitialized(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return UNINITIALIZED
+
+
+@_handles("ListConstruct")
+def _list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ListValue:
+    return ListValue(args, instruction.output_type)
+
+
+@_handles("ListUnpack")
+def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> list[Any]:
+    items = ev.containers.items(args[0])
+    if len(items) != len(instruction.outputs):
+        raise ev.certain(f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}")
+    return items
+
+
+@_handles("TupleConstruct", "NamedTupleConstruct")
+def _tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> tuple[Any, ...]:
+    own = instruction.output_type
+    named = tuple_class(own.str(), own.annotation_str)
+    return named(*args) if named is not None else tuple(args)
+
+
+@_handles("TupleUnpack")
+def _unpack_tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return args[0]
+
+
+@_handles("TupleIndex")
+def _tuple_index(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    if isinstance(args[1], Scalar):
+        raise ev.failure("a tuple index must be known at import", origin=args[1].origin)
+    return args[0][args[1]]
+
+
+@_handles("TupleSlice")
+def _tuple_slice(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return tuple(args[0][instruction.node.i("beg") : instruction.node.i("end")])
+
+
+@_handles("DictConstruct")
+def _dict(ev: Evaluator, instruction: Instruction, args: list[Any]) -> DictValue:
+    keys = args[::2]
+    if any(isinstance(key, (Scalar, TensorRef)) for key in keys):
+        raise ev.failure("a dict key must be known at import")
+    return DictValue(dict(zip(keys, args[1::2], strict=True)), instruction.output_type)
+
+
+# -- objects -----------------------------------------------------------------------------------------------
+
+
+@_handles("CreateObject")
+def _create(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ObjectValue:
+    return ObjectValue(instruction.output_type)
+
+
+@_handles("GetAttr")
+def _get_attribute(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    if isinstance(args[0], ObjectValue):
+        return ev.objects.get(args[0], instruction.name)
+    return getattr(args[0], instruction.name)
+
+
+@_handles("SetAttr")
+def _set_attribute(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
+    ev.objects.set(args[0], instruction.name, args[1])
+
+
+@_handles("CallMethod")
+def _call_method(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    target = args[0]
+    types = [value.type() for value in instruction.node.inputs()]
+    code = ev.objects.method(target, instruction.name, types, instruction.output_type)
+    return ev.call(code, args, target.path if target.source is not None else None)
+
+
+@_handles("CallFunction")
+def _call_function(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    types = [value.type() for value in instruction.node.inputs()]
+    code = ev.objects.function(args[0].name, [args[0].type, *types[1:]], instruction.output_type)
+    return ev.call(code, args)
+
+
+@_handles("fork", "awaitable")
+def _fork(ev: Evaluator, instruction: Instruction, args: list[Any]) -> FutureValue:
+    code = graph.of_graph(instruction.node.g("Subgraph"))
+    return FutureValue(ev.call(code, args))
+
+
+def _wait(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return args[0].value
+
+
+HANDLERS["aten::wait"] = HANDLERS["prim::awaitable_wait"] = _wait
+
+
+@_handles("Enter")
+def _enter(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    code = ev.objects.method(args[0], "__enter__", [instruction.type_of(0)], instruction.output_type)
+    return ev.call(code, args)
+
+
+@_handles("Exit")
+def _exit(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    target = args[0]
+    if "no_grad" in str(target.type) or "enable_grad" in str(target.type):
+        ev.grad_enabled = bool(target.attributes.get("prev", True))
+        return None
+    nothing = torch._C.NoneType.get()
+    code = ev.objects.method(
+        target, "__exit__", [instruction.type_of(0), nothing, nothing, nothing], instruction.output_type
+    )
+    return ev.call(code, [target, None, None, None])
+
+
+# -- types -------------------------------------------------------------------------------------------------
+
+
+@_handles("isinstance")
+def _isinstance(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+    own = instruction.type_of(0)
+    return any(_matches(args[0], own, wanted) for wanted in instruction.node.tys("types"))
+
+
+def _matches(value: Any, own: Any, wanted: Any) -> bool:
+    kind = wanted.kind()
+    if kind == "OptionalType":
+        return value is None or _matches(value, own, wanted.getElementType())
+    if kind == "UnionType":
+        return any(_matches(value, own, member) for member in wanted.containedTypes())
+    simple = {
+        "NoneType": value is None,
+        "TensorType": isinstance(value, TensorRef),
+        "IntType": kind_of(value) == "int",
+        "FloatType": kind_of(value) == "float",
+        "BoolType": kind_of(value) == "bool",
+        "StringType": isinstance(value, str),
+        "EnumType": isinstance(value, Enum),
+        "AnyListType": isinstance(value, ListValue),
+        "AnyTupleType": isinstance(value, tuple),
+    }
+    if kind in simple:
+        return simple[kind]
+    if kind == "NumberType":
+        return kind_of(value) is not None
+    if kind == "TupleType":
+        members = wanted.containedTypes()
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(members)
+            and all(_matches(v, m, m) for v, m in zip(value, members, strict=True))
+        )
+    return _matches_container(value, own, wanted, kind)
+
+
+def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
+    expected = {"ListType": ListValue, "DictType": DictValue, "ClassType": ObjectValue, "InterfaceType": ObjectValue}
+    if kind not in expected or not isinstance(value, expected[kind]):
+        return False
+    if value.type is not None:
+        return value.type.isSubtypeOf(wanted)
+    return own.isSubtypeOf(wanted) or own.kind() in ("AnyType", "OptionalType", "UnionType")
+
+
+@_handles("unchecked_cast", "unchecked_unwrap_optional", "annotate", "profile", "profile_ivalue", "data")
+def _same(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return args[0]
+
+
+def _unwrap_optional(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    if args[0] is None:
+        raise ev.certain("RuntimeError: Unwrapping null optional")
+    return args[0]
+
+
+HANDLERS["aten::_unwrap_optional"] = _unwrap_optional
+
+
+def _is(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+    return args[0] is args[1] or (args[0] is None and args[1] is None)
+
+
+def _is_not(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+    return not _is(ev, instruction, args)
+
+
+HANDLERS["aten::__is__"] = _is
+HANDLERS["aten::__isnot__"] = _is_not
+
+
+@_handles("ImplicitTensorToNum")
+def _number(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    kind = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}.get(instruction.output_type.kind())
+    return tensors.element(ev, args[0], kind)
+
+
+@_handles("EnumName")
+def _enum_name(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+    return args[0].name
+
+
+@_handles("EnumValue")
+def _enum_value(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return ev.objects.value(args[0].value, "constant")
+
+
+def _enum_equal(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+    return args[0] == args[1]
+
+
+@_handles("device")
+def _device(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return args[0].meta.device
+
+
+# -- errors and effects ------------------------------------------------------------------------------------
+
+
+@_handles("RaiseException")
+def _raise(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    message = str(args[0])
+    name = args[1].split(".")[-1] if len(args) > 1 and isinstance(args[1], str) else ""
+    if name and not message.startswith(name):
+        message = f"{name}: {message}"
+    raise ev.certain(message)
+
+
+@_handles("Print")
+def _print(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
+    return None
+
+
+@_handles("PythonOp")
+def _python(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    raise ev.failure(
+        f"this calls Python ('{instruction.node.pyname() or 'a function'}'), which TorchScript cannot see into",
+        advice="remove torch.jit.ignore from the function, or call it outside the compiled program",
+    )
+
+
+def is_text_known(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, RuntimeText)
+
+
+def is_stacked(value: Any) -> bool:
+    return isinstance(value, ListValue) and isinstance(value.items, Stack)

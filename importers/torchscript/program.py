@@ -1,0 +1,338 @@
+"""``import_torchscript``: a scripted or traced program becomes one Torch dialect function."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils import _pytree as pytree
+
+from torch_tvm.dialect.emitter import Emitter
+from torch_tvm.dialect.mlir import func, ir, new_context
+from torch_tvm.dialect.module import STATE, WRITES, Signature, TensorSpec, TorchModule
+from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.arguments import Arguments, profiled_examples
+from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
+from torch_tvm.importers.torchscript.graph import Code
+from torch_tvm.importers.torchscript.results import Results
+from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+
+STAGE = f"importer: {IMPORTER}"
+_ATTEMPTS = 8
+
+
+@dataclass
+class Program:
+    """What is imported: a graph, its schema arguments, and the object that it belongs to."""
+
+    graph: Any
+    schema: Any
+    owner: Any = None
+    keep: Any = None
+
+
+@dataclass
+class Assumptions:
+    """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie."""
+
+    constants: set[int] = field(default_factory=set)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    has_uniform_hints: bool = False
+
+
+class Restart(Exception):  # noqa: N818 - a request to start again, not an error
+    """The import has to start again with more number attributes as state."""
+
+    def __init__(self, numbers: dict[str, Any]) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+
+def import_torchscript(program: Any, example_args: Any = None, *, method: str = "forward") -> TorchModule:
+    """Import a TorchScript program.
+
+    ``program`` is a ``ScriptModule`` (its ``method``), a ``ScriptFunction``, an ``nn.Module`` or Python function
+    (scripted here), or the path of a file that ``torch.jit.save`` wrote. ``example_args`` is a tuple of
+    positional arguments: tensors or ``TensorSpec``s (``None`` is an unknown size), numbers, and lists, tuples
+    and dicts of them. Without it, the shapes that a trace recorded are used.
+
+    Numbers become run-time arguments of type ``!torch.int``, ``!torch.float`` or ``!torch.bool``, unless the
+    program can only be imported for their example values; then ``signature.constants`` has them. Strings and
+    ``None`` are constants. Raises :class:`ImportFailed` with the user's line for what cannot be imported.
+    """
+    loaded = load(program, method)
+    return _attempts(loaded, _example_tuple(loaded, example_args))
+
+
+def import_graph(graph: Any, input_metas: Sequence[Any], names: Sequence[str] = ()) -> TorchModule:
+    """Import a bare ``torch._C.Graph`` (from ``torch._C.parse_ir``, or of a lazy tensor) for inputs like these.
+
+    ``input_metas`` holds a tensor, a ``TensorSpec`` or a Python value per graph input; a number for a tensor
+    input is folded as a constant.
+    """
+    values = list(graph.inputs())
+    if len(values) != len(input_metas):
+        raise InvalidInput(f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE)
+    return _attempts(Program(graph, None, None, list(names)), tuple(input_metas))
+
+
+def _attempts(program: Program, examples: tuple[Any, ...]) -> TorchModule:
+    assumptions = Assumptions()
+    for _ in range(_ATTEMPTS):
+        try:
+            with _quiet():
+                return _Import(program, examples, assumptions).module()
+        except Specialise as request:
+            if request.arguments <= assumptions.constants:
+                raise request.cause from None
+            assumptions.constants |= request.arguments
+        except Restart as request:
+            assumptions.numbers.update(request.numbers)
+        except CertainError as error:
+            raise ImportFailed(
+                f"the program raises for these arguments: {error.message}", location=error.location
+            ) from None
+        except ImportFailed:
+            if assumptions.has_uniform_hints or not _has_unknown_sizes(examples):
+                raise
+            assumptions.has_uniform_hints = True
+    raise ImportFailed("the import did not settle on the types of this program", stage=STAGE)
+
+
+def _has_unknown_sizes(examples: Any) -> bool:
+    leaves = pytree.tree_leaves(examples)
+    return any(isinstance(leaf, TensorSpec) and None in leaf.shape for leaf in leaves)
+
+
+# -- sources -----------------------------------------------------------------------------------------------
+
+
+def load(program: Any, method: str = "forward") -> Program:
+    """The graph behind whatever the user gave."""
+    if isinstance(program, (str, os.PathLike)):
+        program = _load_file(os.fspath(program))
+    if isinstance(program, torch.jit.ScriptFunction):
+        return Program(program.graph, program.schema, None, program)
+    if isinstance(program, torch._C.ScriptMethod):
+        return Program(program.graph, program.schema, program.owner(), program)
+    if isinstance(program, torch.nn.Module) and not isinstance(program, torch.jit.ScriptModule):
+        program = _script(program)
+    elif callable(program) and not isinstance(program, torch.nn.Module):
+        return load(_script(program))
+    if not isinstance(program, torch.jit.ScriptModule):
+        raise InvalidInput(
+            f"expected a ScriptModule, a ScriptFunction, an nn.Module or a path, got {type(program).__name__}",
+            subject="import_torchscript",
+            stage=STAGE,
+        )
+    owner = program._c
+    if not owner._has_method(method):
+        known = ", ".join(owner._method_names())
+        raise InvalidInput(f"the module has no method '{method}'; it has: {known}", stage=STAGE)
+    bound = owner._get_method(method)
+    return Program(bound.graph, bound.schema, owner, (program, bound))
+
+
+@contextmanager
+def _own_calls() -> Iterator[None]:
+    """Keeps torch.jit's deprecation warnings, caused by calls of ours, from the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is deprecated.*")
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is not supported in Python.*")
+        yield
+
+
+def _load_file(path: str) -> Any:
+    if not os.path.exists(path):
+        raise InvalidInput(f"no such file: {path}", stage=STAGE)
+    try:
+        with _own_calls():
+            return torch.jit.load(path, map_location="cpu")
+    except RuntimeError as error:
+        raise ImportFailed(f"not a TorchScript file: {_first_line(error)}", subject=path, stage=STAGE) from None
+
+
+def _script(program: Any) -> Any:
+    try:
+        with _own_calls():
+            return torch.jit.script(program)
+    except Exception as error:  # noqa: BLE001 - torch.jit.script raises what the user's code makes it raise
+        raise ImportFailed(
+            f"torch.jit.script failed: {_first_line(error)}",
+            location=_place_in(str(error)),
+            stage=STAGE,
+            advice="use import_fx, torch.jit.trace, or change the code so that it scripts",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _place_in(text: str) -> SourceLocation | None:
+    from torch_tvm.importers.torchscript.graph import _SCRIPT_PLACE
+
+    found = _SCRIPT_PLACE.search(text)
+    return SourceLocation(found.group(1), int(found.group(2)), "", IMPORTER) if found else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fake tensors log each op that they reject; our error says it once."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _example_tuple(program: Program, example_args: Any) -> tuple[Any, ...]:
+    if example_args is None:
+        return profiled_examples(program.graph, program.schema, program.owner is not None)
+    if isinstance(example_args, (torch.Tensor, TensorSpec)):
+        return (example_args,)
+    if not isinstance(example_args, (tuple, list)):
+        raise InvalidInput(
+            f"example_args must be a tuple of arguments, got {type(example_args).__name__}", stage=STAGE
+        )
+    return tuple(example_args)
+
+
+# -- one attempt -------------------------------------------------------------------------------------------
+
+
+class _Import:
+    """One attempt to import a program under certain assumptions."""
+
+    def __init__(self, program: Program, examples: tuple[Any, ...], assumptions: Assumptions) -> None:
+        self.program = program
+        self.examples = examples
+        self.assumptions = assumptions
+        context = new_context()
+        unknown = ir.Location.unknown(context)
+        self.mlir = ir.Module.create(loc=unknown)
+        self.weights: dict[str, torch.Tensor] = {}
+        self.emitter = Emitter(self.mlir, self.weights)
+        shape_env = ShapeEnv(duck_shape=False, specialize_zero_one=False)
+        mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
+        self.ev = Evaluator(Recorder(self.emitter), mode)
+        self.state: dict[str, torch.Tensor] = {}
+
+    def module(self) -> TorchModule:
+        none = ir.FunctionType.get([], [], context=self.emitter.context)
+        with ir.Location.unknown(self.emitter.context), ir.InsertionPoint(self.mlir.body):
+            function = func.FuncOp("main", none)
+        self.block = function.regions[0].blocks.append()
+        with self.emitter.block(self.block):
+            arguments = Arguments(self.ev, self.block, self.program, self.examples, self.assumptions)
+            values = arguments.values()
+            self._number_state()
+            code = Code(self.program.graph, self.program.keep)
+            outcome = self._run(code, values)
+            results = Results(self.ev, outcome)
+            writes = self._state(arguments)
+            arguments.bind_sizes()
+            self._finish(function, results.values, writes)
+        signature = Signature(
+            in_spec=arguments.in_spec,
+            out_spec=results.spec,
+            names=arguments.names,
+            constants=arguments.constants,
+            outputs=results.outputs if any(output is not None for output in results.outputs) else None,
+        )
+        self.mlir.operation.verify()
+        return TorchModule(self.mlir, self.weights, self.state, signature)
+
+    def _run(self, code: Code, values: list[Any]) -> Any:
+        if self.program.owner is not None:
+            values = [self.ev.objects.object(self.program.owner, ""), *values]
+        return self.ev.call(code, values, "")
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def _number_state(self) -> None:
+        """Number attributes that the program changes are 0-d state tensors."""
+        for path, number in self.assumptions.numbers.items():
+            tensor = torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
+            ref = tensors.literal(self.ev, tensor, path)
+            self.ev.objects.tensors[id(tensor)] = (tensor, ref)
+            self.ev.objects.numbers[path] = tensors.element(self.ev, ref, kind_of(number))
+
+    def _state(self, arguments: Arguments) -> list[tuple[int, ir.Value]]:
+        """What the caller has to write back: argument index and new value."""
+        writes = arguments.writes()
+        final: dict[str, tuple[Any, ir.Value]] = {}
+        for owner, name, before, after in self.ev.objects.reassigned():
+            self._reassigned(owner, name, before, after, final)
+        for name, ref in self.ev.objects.written():
+            final.setdefault(name, (ref.storage, ref.storage.value))
+        for name, (storage, value) in final.items():
+            index = len(self.block.arguments)
+            argument = self.block.add_argument(self.emitter.types.tensor(storage.meta), self.emitter.location)
+            if storage.initial is not None:
+                self._replace_literal(storage.initial, argument)
+            self.state[name] = storage.tensor
+            writes.append((index, argument if value is storage.initial else value))
+        return writes
+
+    def _replace_literal(self, literal: ir.Value, argument: ir.Value) -> None:
+        literal.replace_all_uses_with(argument)
+        literal.owner.erase()
+
+    def _reassigned(self, owner: ObjectValue, name: str, before: Any, after: Any, final: dict[str, Any]) -> None:
+        path = f"{owner.path}.{name}" if owner.path else name
+        if isinstance(before, TensorRef) and isinstance(after, TensorRef):
+            storage = before.storage
+            if before.meta.dtype != after.meta.dtype or tuple(before.meta.shape) != tuple(after.meta.shape):
+                raise ImportFailed(
+                    f"attribute '{path}' changes its shape or dtype",
+                    stage=STAGE,
+                    advice="keep the shape and dtype of a module's state",
+                )
+            final[storage.name] = (storage, self.ev.recorder.read(after))
+            return
+        if kind_of(before) is None or kind_of(before) != kind_of(after):
+            if before == after:
+                return
+            raise ImportFailed(
+                f"attribute '{path}' is changed by the program, and it is neither a tensor nor a number",
+                stage=STAGE,
+                advice="keep such state outside the module",
+            )
+        if path not in self.assumptions.numbers:
+            if not isinstance(after, Scalar) and before == after:
+                return
+            raise Restart({path: before})
+        tensor, ref = next(pair for pair in self.ev.objects.tensors.values() if pair[1].storage.name == path)
+        final[path] = (ref.storage, self.ev.scalars.tensor(after))
+
+    def _finish(self, function: Any, results: list[ir.Value], writes: list[tuple[int, ir.Value]]) -> None:
+        context = self.emitter.context
+        values = [*results, *(value for _, value in writes)]
+        self.emitter.location = ir.Location.unknown(context)
+        self.emitter.op("func.return", values, [])
+        inputs = [argument.type for argument in self.block.arguments]
+        kind = ir.FunctionType.get(inputs, [value.type for value in values], context=context)
+        function.attributes["function_type"] = ir.TypeAttr.get(kind, context=context)
+        if self.state:
+            names = [ir.StringAttr.get(name, context) for name in self.state]
+            function.attributes[STATE] = ir.ArrayAttr.get(names, context=context)
+        if writes:
+            function.attributes[WRITES] = ir.DenseI64ArrayAttr.get([index for index, _ in writes], context=context)
+        used = {id(tensor) for tensor in self.state.values()}
+        for name in [name for name, tensor in self.weights.items() if id(tensor) in used]:
+            del self.weights[name]

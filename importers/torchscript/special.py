@@ -1,0 +1,266 @@
+"""The few ATen ops that their schema does not describe: hidden mutation, tensors from Python values, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.values import (
+    KnownTensor,
+    ListValue,
+    RuntimeText,
+    Scalar,
+    Stack,
+    is_number,
+    kind_of,
+)
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.torchscript.evaluator import Evaluator
+
+aten = torch.ops.aten
+Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+
+
+def _dtype(code: Any) -> torch.dtype | None:
+    from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
+
+    return DTYPE_OF_SCALAR_TYPE[code] if isinstance(code, int) else code
+
+
+def _overload(instruction: Instruction) -> torch._ops.OpOverload:
+    assert instruction.overload is not None
+    return instruction.overload
+
+
+# -- normalisations that update their running statistics ---------------------------------------------------
+
+
+def _batch_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    """In training mode the statistics change: the functional form gives them as results."""
+    x, weight, bias, mean, var, training, momentum, eps = args[:8]
+    if training is not True or mean is None:
+        return tensors.call(ev, _overload(instruction), args)
+    op = aten._native_batch_norm_legit_functional.default
+    results = tensors.call(ev, op, [x, weight, bias, mean, var, True, momentum, eps])
+    ev.recorder.write(mean, ev.recorder.read(results[3]))
+    ev.recorder.write(var, ev.recorder.read(results[4]))
+    return results[0]
+
+
+def _instance_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    if args[5] is True and args[3] is not None:
+        raise ev.failure(
+            "instance_norm that updates its running statistics has no Torch dialect form",
+            advice="call .eval() on the module, or set track_running_stats=False",
+        )
+    return tensors.call(ev, _overload(instruction), args)
+
+
+# -- tensors from Python values ----------------------------------------------------------------------------
+
+
+def _flat(ev: Evaluator, data: Any) -> tuple[list[Any], tuple[int, ...]]:
+    if not isinstance(data, (ListValue, tuple)):
+        return [data], ()
+    rows = [_flat(ev, item) for item in (ev.containers.items(data) if isinstance(data, ListValue) else data)]
+    inner = rows[0][1] if rows else ()
+    return [leaf for row, _ in rows for leaf in row], (len(rows), *inner)
+
+
+def _tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+    """``torch.tensor`` and ``torch.as_tensor`` of numbers and nested lists of them."""
+    data, dtype = args[0], _dtype(args[1] if len(args) > 1 else None)
+    if isinstance(data, TensorRef):
+        return tensors.call(ev, aten.to.dtype, [data, dtype, False, True, None]) if dtype else _copy(ev, data)
+    if isinstance(data, ListValue) and isinstance(data.items, Stack):
+        own = {"int": torch.int64, "float": torch.get_default_dtype(), "bool": torch.bool}[data.items.kind]
+        return tensors.call(ev, aten.to.dtype, [data.items.tensor, dtype or own, False, True, None])
+    leaves, shape = _flat(ev, data)
+    if not any(isinstance(leaf, (Scalar, TensorRef)) for leaf in leaves):
+        return _known(ev, torch.tensor(leaves, dtype=dtype).reshape(shape))
+    if dtype is None:
+        kinds = {kind_of(leaf) for leaf in leaves}
+        dtype = torch.get_default_dtype() if "float" in kinds else torch.int64 if "int" in kinds else torch.bool
+    refs = [leaf if isinstance(leaf, TensorRef) else tensors.scalar_tensor(ev, leaf, dtype) for leaf in leaves]
+    if not shape:
+        return refs[0]
+    stacked = tensors.call(ev, aten.stack.default, [ListValue(refs), 0])
+    return tensors.call(ev, aten.reshape.default, [stacked, ListValue(list(shape))])
+
+
+def _known(ev: Evaluator, tensor: torch.Tensor) -> TensorRef:
+    return tensors.known_tensor(ev, tensor) if tensor.numel() <= 64 else tensors.literal(ev, tensor, "constant")
+
+
+def _copy(ev: Evaluator, ref: TensorRef) -> TensorRef:
+    return tensors.call(ev, aten.clone.default, [ref, None])
+
+
+def _number_to_tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+    return tensors.scalar_tensor(ev, args[0])
+
+
+def _scalar_tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+    return tensors.scalar_tensor(ev, args[0], _dtype(args[1]) or torch.get_default_dtype())
+
+
+# -- lists of tensors --------------------------------------------------------------------------------------
+
+
+def _stack(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+    source, dim = args
+    if not isinstance(source.items, Stack):
+        return tensors.call(ev, _overload(instruction), args)
+    tensor = source.items.tensor
+    rank = tensor.meta.dim()
+    if dim % rank == 0:
+        return _copy(ev, tensor)
+    return tensors.call(ev, aten.movedim.int, [tensor, 0, dim])
+
+
+def _cat(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+    source, dim = args
+    if not isinstance(source.items, Stack):
+        return tensors.call(ev, _overload(instruction), args)
+    tensor = source.items.tensor
+    rank = tensor.meta.dim() - 1
+    if rank < 1:
+        raise ev.failure("torch.cat of 0-d tensors")
+    dim %= rank
+    moved = tensor if dim == 0 else tensors.call(ev, aten.movedim.int, [tensor, 0, dim])
+    sizes = [tensors.size(ev, moved, axis) for axis in range(rank + 1)]
+    merged = ev.scalars.mul(sizes[dim], sizes[dim + 1])
+    shape = [*sizes[:dim], merged, *sizes[dim + 2 :]]
+    return tensors.call(ev, aten.reshape.default, [moved, ListValue(shape)])
+
+
+# -- in-place changes of shape -----------------------------------------------------------------------------
+
+
+def _restride(name: str) -> Handler:
+    """``x.unsqueeze_(0)`` and its kin: the same object seen differently from now on."""
+
+    def restride(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+        target = args[0]
+        if ev.in_region:
+            raise ev.failure(f"{name}_ inside a run-time branch or loop", advice=f"use {name} and a new name")
+        base = TensorRef(target.storage, target.meta, target.parent, target.step)
+        overload = getattr(getattr(aten, name), _overload(instruction)._overloadname)
+        view = tensors.call(ev, overload, [base, *args[1:]])
+        target.meta, target.parent, target.step = view.meta, view.parent or base, view.step
+        target._value, target._version = None, -1
+        return target
+
+    return restride
+
+
+def _refuse_resize(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    raise ev.failure("this op changes a tensor's memory in place", advice="use reshape, or create a new tensor")
+
+
+# -- text --------------------------------------------------------------------------------------------------
+
+
+def text_of(value: Any) -> str:
+    """A value inside a message; run-time ones print as ``<value>``."""
+    return "<value>" if isinstance(value, (Scalar, TensorRef, ListValue)) else str(value)
+
+
+def _formatted(parts: list[Any], build: Callable[[list[Any]], str]) -> str:
+    dynamic = any(isinstance(p, (Scalar, TensorRef, ListValue, RuntimeText)) for p in parts)
+    text = build(parts)
+    return RuntimeText(text) if dynamic else text
+
+
+def _format(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+    return _formatted(args, lambda parts: parts[0].format(*(text_of(p) for p in parts[1:])))
+
+
+def _percent_format(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+    def build(parts: list[Any]) -> str:
+        values = list(parts[1]) if len(parts) == 2 and isinstance(parts[1], tuple) else parts[1:]
+        try:
+            return parts[0] % tuple(values)
+        except (TypeError, ValueError):
+            return " ".join(text_of(part) for part in parts)
+
+    return _formatted(args, build)
+
+
+def _str(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+    return _formatted(args, lambda parts: text_of(parts[0]))
+
+
+def _join(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+    items = ev.containers.items(args[1])
+    return _formatted([args[0], *items], lambda parts: parts[0].join(text_of(p) for p in parts[1:]))
+
+
+def _set_grad(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
+    ev.grad_enabled = bool(args[0])
+
+
+def _to_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    """``x.tolist()``: nested lists of run-time numbers; the sizes must be known."""
+    ref = args[0]
+    shape = [tensors.size(ev, ref, axis) for axis in range(ref.meta.dim())]
+    if any(isinstance(extent, Scalar) for extent in shape):
+        kind = tensors.unstack_kind(ref.meta.dtype)
+        if len(shape) == 1:
+            return ListValue(Stack(kind, ref))
+        raise ev.failure("tolist() of a tensor with unknown sizes")
+    return _nested(ev, ref)
+
+
+def _nested(ev: Evaluator, ref: TensorRef) -> Any:
+    if ref.meta.dim() == 0:
+        return tensors.element(ev, ref)
+    rows = [tensors.call(ev, aten.select.int, [ref, 0, i]) for i in range(int(ref.meta.shape[0]))]
+    return ListValue([_nested(ev, row) for row in rows])
+
+
+def _is_known_number(value: Any) -> bool:
+    return is_number(value) or isinstance(value, KnownTensor)
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten::batch_norm": _batch_norm,
+    "aten::instance_norm": _instance_norm,
+    "aten::tensor": _tensor,
+    "aten::as_tensor": _tensor,
+    "aten::scalar_tensor": _scalar_tensor,
+    "prim::NumToTensor": _number_to_tensor,
+    "aten::stack": _stack,
+    "aten::cat": _cat,
+    "aten::concat": _cat,
+    "aten::concatenate": _cat,
+    **{
+        f"aten::{name}_": _restride(name)
+        for name in ("unsqueeze", "squeeze", "transpose", "t", "swapaxes", "swapdims", "detach")
+    },
+    **dict.fromkeys(
+        ("aten::resize_", "aten::resize_as_", "aten::set_", "aten::as_strided_"), _refuse_resize
+    ),
+    "aten::format": _format,
+    "aten::percentFormat": _percent_format,
+    "aten::str": _str,
+    "aten::join": _join,
+    "prim::tolist": _to_list,
+    "aten::set_grad_enabled": _set_grad,
+    "aten::is_grad_enabled": lambda ev, instruction, args: ev.grad_enabled,
+    "prim::is_grad_enabled": lambda ev, instruction, args: ev.grad_enabled,
+    "aten::is_autocast_enabled": lambda ev, instruction, args: False,
+    "aten::is_autocast_cpu_enabled": lambda ev, instruction, args: False,
+    "aten::is_scripting": lambda ev, instruction, args: True,
+    "aten::warn": lambda ev, instruction, args: None,
+    "aten::requires_grad_": lambda ev, instruction, args: args[0],
+    "aten::manual_seed": lambda ev, instruction, args: None,
+    "aten::lift_fresh": lambda ev, instruction, args: args[0],
+    "aten::is_pinned": lambda ev, instruction, args: False,
+}
