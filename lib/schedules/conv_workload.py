@@ -67,4 +67,6 @@ class ConvWorkload:
     @classmethod
     def from_json(cls, text: str) -> ConvWorkload:
         fields = json.loads(text)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        return cls(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        )

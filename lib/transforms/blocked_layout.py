@@ -146,7 +146,9 @@ class _Rewriter(PyExprMutator):
             return None
         return self._attempt(rules[name], call, None)
 
-    def _attempt(self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None) -> Blocked | None:
+    def _attempt(
+        self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None
+    ) -> Blocked | None:
         try:
             return rule(call)
         except Refusal as refusal:
@@ -236,11 +238,17 @@ class _Rewriter(PyExprMutator):
 
     def _elementwise(self, call: relax.Call) -> Blocked:
         tensors = [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
-        model = next(self.blocked[arg] for arg in tensors if isinstance(arg, relax.Var) and arg in self.blocked)
-        channels = {self.blocked[a].channels for a in tensors if isinstance(a, relax.Var) and a in self.blocked}
+        model = next(
+            self.blocked[arg] for arg in tensors if isinstance(arg, relax.Var) and arg in self.blocked
+        )
+        channels = {
+            self.blocked[a].channels for a in tensors if isinstance(a, relax.Var) and a in self.blocked
+        }
         if len(channels) != 1:
             raise Refusal("the operands have different numbers of channels")
-        args = [self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args]
+        args = [
+            self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args
+        ]
         return self._emit(relax.Call(call.op, args, call.attrs), model.channels)
 
     def _operand(self, arg: Expr, model: Blocked) -> Expr:
@@ -291,7 +299,10 @@ class _Rewriter(PyExprMutator):
             return self._emit(relax.op.mean(data.value, [2, 3], keepdims=True), data.channels)
         layout = f"NCHW{data.lanes}c"
         pooled = relax.op.nn.adaptive_avg_pool2d(
-            data.value, None if sizes is None else [int(size) for size in sizes], layout=layout, out_layout=layout
+            data.value,
+            None if sizes is None else [int(size) for size in sizes],
+            layout=layout,
+            out_layout=layout,
         )
         return self._emit(pooled, data.channels)
 

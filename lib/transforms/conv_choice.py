@@ -78,7 +78,9 @@ def read_convolution(call: relax.Call) -> Convolution:
 def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accuracy: str) -> ConvWorkload:
     """The kernel for ``conv``; ``is_blocked`` says whether its data is in blocked layout already."""
     lanes = cpu.lanes(conv.dtype)
-    is_depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1 and not conv.transposed
+    is_depthwise = (
+        conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1 and not conv.transposed
+    )
     outputs = conv.out_channels // conv.groups
     out_lanes = lanes if conv.groups == 1 or outputs % lanes == 0 or is_depthwise else 1
     needs_blocks = is_depthwise or is_blocked or conv.in_channels > 2 * lanes

@@ -14,7 +14,9 @@ from tvm.ir import Expr
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 
 
-def convolution(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
+def convolution(
+    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
+) -> te.Tensor:
     """``[N, blocks, *spatial, lanes]`` (or planar) from data and packed weights, both as ``conv`` says."""
     if conv.algorithm == "depthwise":
         return _depthwise(data, weight, conv, out_spatial)
@@ -48,14 +50,17 @@ def convolution(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spat
     )
 
 
-def _depthwise(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
+def _depthwise(
+    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
+) -> te.Tensor:
     kernel = [te.reduce_axis((0, k), name=f"k{axis}") for axis, k in enumerate(conv.kernel)]
 
     def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
         point, lane = rest[:-1], rest[-1]
         spatial, valid = _window(conv, data, point, kernel)
         return te.sum(
-            _guard(valid, data[(n, block, *spatial, lane)], data.dtype) * weight[(block, *kernel, lane)], axis=kernel
+            _guard(valid, data[(n, block, *spatial, lane)], data.dtype) * weight[(block, *kernel, lane)],
+            axis=kernel,
         )
 
     shape = (data.shape[0], data.shape[1], *out_spatial, conv.lanes)
@@ -99,7 +104,11 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
         def channelwise(block: Expr, *rest: Expr) -> Expr:
             c = block * conv.lanes + rest[-1]
             value = weight[(c, 0, *rest[:-1])]
-            return value if conv.out_channels % conv.lanes == 0 else tirx.if_then_else(c < conv.out_channels, value, zero)
+            return (
+                value
+                if conv.out_channels % conv.lanes == 0
+                else tirx.if_then_else(c < conv.out_channels, value, zero)
+            )
 
         return te.compute((blocks, *conv.kernel, conv.lanes), channelwise, name="packed")
 
@@ -111,9 +120,7 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
             value = weight[(group * conv.group_inputs + channel, out, *kernel)]
         else:
             value = weight[(group * conv.group_outputs + out, channel, *kernel)]
-        return tirx.if_then_else(
-            tirx.all(out < conv.group_outputs, channel < conv.group_inputs), value, zero
-        )
+        return tirx.if_then_else(tirx.all(out < conv.group_outputs, channel < conv.group_inputs), value, zero)
 
     shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, conv.in_lanes, conv.lanes)
     return te.compute(shape, blocked, name="packed")

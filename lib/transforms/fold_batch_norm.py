@@ -16,7 +16,6 @@ from tvm import relax, tirx
 from tvm.ir import Constant, Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-
 CONVOLUTIONS = frozenset(
     f"relax.nn.{name}"
     for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
@@ -73,7 +72,11 @@ class _Folder(PyExprMutator):
         if not self.in_dataflow:
             super().visit_var_binding_(binding)
             return
-        if _is_call(value, {"relax.nn.batch_norm"}) and not value.attrs.training and _only_normalised(binding, self):
+        if (
+            _is_call(value, {"relax.nn.batch_norm"})
+            and not value.attrs.training
+            and _only_normalised(binding, self)
+        ):
             self.norms[binding.var] = value
             return
         affine = self._affine(value)
@@ -84,7 +87,9 @@ class _Folder(PyExprMutator):
         elif isinstance(binding.var, relax.DataflowVar):
             self.set_var_remap(binding.var, self.builder_.emit(self._materialise(affine), binding.var.name))
         else:
-            self.set_var_remap(binding.var, self.builder_.emit_output(self._materialise(affine), binding.var.name))
+            self.set_var_remap(
+                binding.var, self.builder_.emit_output(self._materialise(affine), binding.var.name)
+            )
 
     def visit_dataflow_var_(self, var: relax.DataflowVar) -> Expr:
         if var in self.pending:

@@ -2,6 +2,7 @@
 
 from torch_tvm.schedules.cpu.attention import Attention
 from torch_tvm.schedules.cpu.conv import DirectConv
+from torch_tvm.schedules.cpu.depthwise import DepthwiseConv
 from torch_tvm.schedules.cpu.elementwise import Elementwise
 from torch_tvm.schedules.cpu.generic import Generic
 from torch_tvm.schedules.cpu.matmul import Matmul
@@ -12,6 +13,7 @@ from torch_tvm.schedules.rule import Rule
 RULES: tuple[Rule, ...] = (
     Attention(),
     DirectConv(),
+    DepthwiseConv(),
     Matmul(),
     Elementwise(),
     Reduction(),

@@ -103,6 +103,39 @@ class Run:
     valid: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True)
+class TapGroup:
+    """Taps ``first + step * t``, ``t < count``, that read at ``offset + shift * t`` for the same ``columns``."""
+
+    first: int
+    step: int
+    count: int
+    offset: int
+    shift: int
+    columns: tuple[int, ...]
+
+
+def group_taps(phase: Phase, valid: Sequence[Sequence[int]]) -> list[TapGroup]:
+    """Neighbouring taps with the same valid columns as one loop each; taps without any are left out."""
+    groups: list[TapGroup] = []
+    for (tap, offset), columns in zip(phase.taps, valid, strict=True):
+        if not columns:
+            continue
+        last = groups[-1] if groups else None
+        if last and last.columns == tuple(columns):
+            step, shift = tap - last.first, offset - last.offset
+            if last.count == 1:
+                groups[-1] = TapGroup(last.first, step, 2, last.offset, shift, last.columns)
+                continue
+            if (step, shift) == (last.step * last.count, last.shift * last.count):
+                groups[-1] = TapGroup(
+                    last.first, last.step, last.count + 1, last.offset, last.shift, last.columns
+                )
+                continue
+        groups.append(TapGroup(tap, 0, 1, offset, 0, tuple(columns)))
+    return groups
+
+
 def split_columns(phase: Phase, extent: int, width: int) -> list[Run]:
     """Tiles of at most ``width`` columns, balanced to differ by one, merged into runs of the same form."""
     total = static(phase.count) or 0

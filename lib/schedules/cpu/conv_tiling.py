@@ -14,6 +14,10 @@ TILE_OVERHEAD = 40
 """Cycles to set up a tile and to leave it, measured on Cascade Lake."""
 
 
+RAGGED_PENALTY = 1.05
+"""Tiles of two widths need twice the code, which costs compile time and instruction cache."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """``width`` output columns by ``vectors`` blocks of output channels are computed in registers at once."""
@@ -22,9 +26,7 @@ class Tiling:
     vectors: int
 
 
-def choose_tiling(
-    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, itemsize: int
-) -> Tiling:
+def choose_tiling(cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int) -> Tiling:
     """The tile with the least estimated time.
 
     ``columns`` are the lengths of the rows of outputs that are split into tiles (one for each phase),
@@ -35,9 +37,20 @@ def choose_tiling(
         for width in range(1, cpu.vector_registers):
             if not _fits(width, vectors, cpu.vector_registers):
                 break
-            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps, itemsize)
+            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps)
             if cost < best_cost:
                 best, best_cost = Tiling(width, vectors), cost
+    return best
+
+
+def choose_width(columns: Sequence[int], limit: int) -> int:
+    """The widest tile up to ``limit`` that splits all rows evenly, unless that doubles the number of tiles."""
+    best, best_cost = 1, float("inf")
+    for width in range(1, limit + 1):
+        tiles = [(length, -(-length // width)) for length in columns if length]
+        cost = sum(count * (RAGGED_PENALTY if length % count else 1.0) for length, count in tiles)
+        if cost < best_cost:
+            best, best_cost = width, cost
     return best
 
 
@@ -46,9 +59,7 @@ def _fits(width: int, vectors: int, registers: int) -> bool:
     return width * vectors + vectors + (1 if vectors > 1 else 0) <= registers - 1
 
 
-def _cost(
-    cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int, itemsize: int
-) -> float:
+def _cost(cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int) -> float:
     """Cycles for one row of every phase over all output channels."""
     total = 0.0
     full, tail = divmod(out_blocks, tiling.vectors)
@@ -59,11 +70,13 @@ def _cost(
             tiles = -(-length // tiling.width)
             small, large = divmod(length, tiles) if tiles else (0, 0)
             for width, count in ((small + 1, large), (small, tiles - large)):
-                total += chunks * count * _tile_cycles(cpu, width, vectors, steps, itemsize)
+                total += chunks * count * _tile_cycles(cpu, width, vectors, steps)
+            if large:
+                total *= RAGGED_PENALTY
     return total
 
 
-def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int, itemsize: int) -> float:
+def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int) -> float:
     vector_bytes = cpu.vector_bits // 8
     weights = steps * vectors * vector_bytes
     if weights <= cpu.l1 // 2:

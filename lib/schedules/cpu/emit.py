@@ -14,6 +14,13 @@ from tvm.tirx.stmt import ForKind
 
 INDEX = "int64"
 
+KINDS = {
+    "serial": ForKind.SERIAL,
+    "parallel": ForKind.PARALLEL,
+    "vectorized": ForKind.VECTORIZED,
+    "unrolled": ForKind.UNROLLED,
+}
+
 Body = Callable[[Expr], tirx.Stmt]
 
 
@@ -54,13 +61,14 @@ def sequence(*stmts: tirx.Stmt | None) -> tirx.Stmt:
     return kept[0] if len(kept) == 1 else tirx.SeqStmt(kept)
 
 
-def loop(name: str, extent: int | Expr, body: Body, *, start: int | Expr = 0, kind: str = "serial") -> tirx.Stmt:
+def loop(
+    name: str, extent: int | Expr, body: Body, *, start: int | Expr = 0, kind: str = "serial"
+) -> tirx.Stmt:
     """``for name in range(start, start + extent)``; a loop of one turn disappears."""
     if static(extent) == 1 and kind != "vectorized":
         return body(index(start))
     var = tirx.Var(name, INDEX)
-    kinds = {"serial": ForKind.SERIAL, "parallel": ForKind.PARALLEL, "vectorized": ForKind.VECTORIZED}
-    return tirx.For(var, index(start), index(extent), kinds[kind], body(var))
+    return tirx.For(var, index(start), index(extent), KINDS[kind], body(var))
 
 
 def when(condition: Expr | bool | None, then: tirx.Stmt, otherwise: tirx.Stmt | None = None) -> tirx.Stmt:
@@ -86,7 +94,9 @@ def select_case(which: Expr, bounds: Sequence[int], cases: Sequence[Body]) -> ti
 def lane_slice(buffer: tirx.Buffer, indices: Sequence[int | Expr], lanes: int) -> list[Expr]:
     """Indices that cover ``lanes`` consecutive elements, from ``indices`` on."""
     head = [index(i) for i in indices[:-1]]
-    return [*head, tirx.Ramp(index(indices[-1]), const(1), lanes)] if lanes > 1 else [*head, index(indices[-1])]
+    return (
+        [*head, tirx.Ramp(index(indices[-1]), const(1), lanes)] if lanes > 1 else [*head, index(indices[-1])]
+    )
 
 
 def load(buffer: tirx.Buffer, indices: Sequence[int | Expr], lanes: int = 1) -> Expr:
@@ -114,19 +124,27 @@ class Accumulators:
     def allocate(self) -> tirx.Stmt:
         return tirx.AllocBuffer(self.buffer)
 
-    def get(self, which: int) -> Expr:
+    def get(self, which: int | Expr) -> Expr:
         return load(self.buffer, [which * self.lanes], self.lanes)
 
     def lane(self, which: int, lane: Expr) -> Expr:
         """One element of vector ``which``, for a loop over lanes."""
         return tirx.BufferLoad(self.buffer, [const(which * self.lanes) + lane])
 
-    def set(self, which: int, value: Expr) -> tirx.Stmt:
+    def set(self, which: int | Expr, value: Expr) -> tirx.Stmt:
         return store(self.buffer, value, [which * self.lanes], self.lanes)
 
     def clear(self) -> tirx.Stmt:
         zero = broadcast(tirx.const(0, self.dtype), self.lanes)
-        return sequence(*(self.set(which, zero) for which in range(self.count)))
+        return loop("acc", self.count, lambda which: self.set(which, zero), kind="unrolled")
+
+
+def bind_index(name: str, value: int | Expr) -> tuple[Expr, tirx.Stmt | None]:
+    """An index kept in a variable, so that expressions made of it stay short (constants need none)."""
+    if static(value) is not None or isinstance(value, tirx.Var):
+        return index(value), None
+    var = tirx.Var(name, INDEX)
+    return var, tirx.Bind(var, value)
 
 
 def bind_vector(name: str, value: Expr, lanes: int, dtype: str) -> tuple[tirx.Var, tirx.Stmt]:
