@@ -8,6 +8,7 @@ from typing import Protocol
 
 import tvm
 
+from torch_tvm.schedules.storage import allow_any_address, keep_on_stack
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -41,7 +42,10 @@ def schedule(
     decisions = []
     updates = {}
     for gvar, func in mod.functions_items():
-        if not isinstance(func, tvm.tirx.PrimFunc) or (func.attrs and "tirx.is_scheduled" in func.attrs):
+        if not isinstance(func, tvm.tirx.PrimFunc):
+            continue
+        if func.attrs and "tirx.is_scheduled" in func.attrs:
+            updates[gvar] = finish(func)
             continue
         refusals: dict[str, str] = {}
         for rule in rules:
@@ -50,12 +54,22 @@ def schedule(
             except Refusal as refusal:
                 refusals[rule.name] = refusal.reason
                 continue
-            updates[gvar] = scheduled.with_attr("tirx.is_scheduled", True)
+            updates[gvar] = finish(scheduled)
             decisions.append(KernelDecision(gvar.name_hint, rule.name, refusals))
             break
         else:
+            updates[gvar] = finish(func)
             decisions.append(KernelDecision(gvar.name_hint, "none", refusals))
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
     for gvar, func in updates.items():
         result.update_func(gvar, func)
     return result, decisions
+
+
+def finish(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
+    """What every kernel needs, whoever scheduled it: vector math, temporaries in registers, any address."""
+    from torch_tvm.schedules.cpu.temporaries import materialize_lets
+    from torch_tvm.schedules.cpu.vector_math import vectorizable_math
+
+    func = materialize_lets(vectorizable_math(func))
+    return allow_any_address(keep_on_stack(func)).with_attr("tirx.is_scheduled", True)

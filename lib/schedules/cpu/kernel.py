@@ -94,7 +94,7 @@ class _Kernel:
                 kept = tuple(d for d, index in enumerate(indices) if index not in rows)
                 memory.local[buffer] = (kept, width)
                 local = tirx.decl_buffer(
-                    (memory.local_size(buffer),), str(buffer.dtype), buffer.name, scope="local"
+                    (memory.local_size(buffer),), str(buffer.dtype), buffer.name, scope="global"
                 )
                 memory.flat[buffer] = local
                 self.globals.pop(buffer, None)

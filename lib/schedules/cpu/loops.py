@@ -325,11 +325,12 @@ class Accumulator:
         self.dtypes = [_sum_dtype(reducer, n) for n in range(len(reducer.lhs))]
         self.cascades = all(_is_float_sum(reducer, n) for n in range(len(reducer.lhs)))
         self.buffers = self._allocate("acc")
+        self.pending = self._allocate("next") if len(self.buffers) > 1 else []
         self.totals: list[tirx.Buffer] = []
 
     def _allocate(self, name: str) -> list[tirx.Buffer]:
         return [
-            tirx.decl_buffer((self.lanes,), dtype, f"{name}{n}", scope="local")
+            tirx.decl_buffer((self.lanes,), dtype, f"{name}{n}", scope="global")
             for n, dtype in enumerate(self.dtypes)
         ]
 
@@ -350,7 +351,10 @@ class Accumulator:
     def start(self) -> tirx.Stmt:
         """Allocate, and set every lane to the identity."""
         fill = self._each_lane(lambda n, lane: tirx.BufferStore(self.buffers[n], self._identity(n), [lane]))
-        return sequence([*(tirx.AllocBuffer(buffer) for buffer in self.buffers), fill])
+        return sequence([*self.allocations(), fill])
+
+    def allocations(self) -> list[tirx.Stmt]:
+        return [tirx.AllocBuffer(buffer) for buffer in [*self.buffers, *self.pending]]
 
     def start_total(self) -> tirx.Stmt:
         self.totals = self._allocate("total")
@@ -405,7 +409,7 @@ class Accumulator:
             tirx.ForKind.VECTORIZED,
             name="lane",
         )
-        return half, sequence([*(tirx.AllocBuffer(buffer) for buffer in half.buffers), body])
+        return half, sequence([*half.allocations(), body])
 
     def _combine(
         self,
@@ -418,10 +422,12 @@ class Accumulator:
         results = [self._result(n, old, elements) for n in range(len(self.buffers))]
         if len(results) == 1:
             return tirx.BufferStore(self.buffers[0], results[0], [lane])
-        variables = [Var(f"next{n}", dtype) for n, dtype in enumerate(self.dtypes)]
-        binds = [tirx.Bind(var, result) for var, result in zip(variables, results, strict=True)]
-        stores = [tirx.BufferStore(b, v, [lane]) for b, v in zip(self.buffers, variables, strict=True)]
-        return sequence([*binds, *stores])
+        stores = [tirx.BufferStore(b, r, [lane]) for b, r in zip(self.pending, results, strict=True)]
+        moves = [
+            tirx.BufferStore(b, tirx.BufferLoad(p, [lane]), [lane])
+            for b, p in zip(self.buffers, self.pending, strict=True)
+        ]
+        return sequence([*stores, *moves])
 
     def _result(self, number: int, old: Sequence[tirx.Expr], elements: Sequence[tirx.Expr]) -> tirx.Expr:
         reducer = self.reducer

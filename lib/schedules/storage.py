@@ -1,0 +1,52 @@
+"""Where a kernel's buffers live: parameters at any address, small temporaries on the stack.
+
+TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and stores that
+fault at other addresses. A view such as ``x[1:]`` starts anywhere: so parameters promise no more than the size of
+one element. Unaligned vector instructions cost nothing extra where the address happens to be aligned.
+"""
+
+from __future__ import annotations
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Var
+
+
+def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """``func`` with the alignment of its buffer parameters lowered to that of one element."""
+    mapping: dict[Var, tirx.Buffer] = {}
+    for param in func.params:
+        if isinstance(param, tirx.Buffer):
+            size = max(1, tvm.DataType(str(param.dtype)).bits // 8)
+            mapping[param] = tirx.decl_buffer(
+                param.shape,
+                str(param.dtype),
+                param.name,
+                strides=param.strides,
+                elem_offset=param.elem_offset,
+                data_alignment=size,
+                offset_factor=param.offset_factor,
+            )
+    body = tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var)))
+    params = [mapping.get(param, param) for param in func.params]
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def keep_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """``func`` with its temporaries of scope ``local`` in scope ``global``.
+
+    On a CPU, TVM takes a small constant allocation of scope ``global`` from the stack, where LLVM turns it into
+    registers, but one of scope ``local`` from a workspace on the heap, with a call before and after.
+    """
+    mapping: dict[Var, tirx.Buffer] = {}
+
+    def visit(alloc: tirx.AllocBuffer) -> None:
+        buffer = alloc.buffer
+        if buffer.scope() == "local":
+            mapping[buffer] = tirx.decl_buffer(buffer.shape, str(buffer.dtype), buffer.name)
+
+    tvm_ffi.structural_walk(func.body, (tirx.AllocBuffer, visit))
+    if not mapping:
+        return func
+    return func.with_body(tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var))))
