@@ -23,7 +23,7 @@ def call_source(
     *,
     copies: frozenset[int],
     single: bool,
-    has_weights: bool,
+    weights: str,
     has_loops: bool,
     converts: bool,
     device: str,
@@ -31,13 +31,14 @@ def call_source(
     """The source of ``call(*args, **kwargs)``.
 
     ``copies`` are results of ``main`` to clone, ``single`` says that ``main`` returns one tensor and no tuple,
+    ``weights`` is the source of the weights among the arguments of ``main``,
     ``converts`` that its results arrive as TVM tensors. The names it uses are those that ``CompiledModule`` binds.
     """
     lines = ["def call(*args, **kwargs):"]
     body = [*_unpack(convention), *_guard(convention, device)]
     parameters = [f"t{i}" for i in range(len(convention.arguments))]
     parameters += [f"state[{i}]" for i in range(len(convention.state))]
-    operands = [*parameters, *(["weights.packed"] if has_weights else [])]
+    operands = [*parameters, *([weights] if weights else [])]
     body += _enter(operands, has_loops)
     body += _results(convention, parameters, copies, single, converts)
     return "\n".join([*lines, *(_INDENT + line for line in body)]) + "\n"

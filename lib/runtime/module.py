@@ -31,7 +31,8 @@ class Code:
 
     ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that ``main``
     returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among them that may
-    return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``.
+    return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the work on weights is a
+    function of its own and ``main`` takes what that gave as one tuple.
     """
 
     library: tvm.runtime.Module
@@ -41,6 +42,7 @@ class Code:
     loops: frozenset[str] = frozenset()
     keeps_turn: frozenset[str] = frozenset()
     device: str = "cpu"
+    lifted: bool = True
 
     def new_vm(self) -> relax.VirtualMachine:
         """A virtual machine over the shared code; one belongs to one thread."""
@@ -77,12 +79,11 @@ class Weights:
         configure_threads()
         tensors = [dense(tensor).to(self._code.device) for tensor in self.tensors.values()]
         held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
-        packed = vm[TRANSFORM_PARAMS](tensors)
-        owned = []
-        for index in range(len(packed)):
-            value = as_torch(array_item(packed, index))
-            owned.append(value.clone() if shares_memory(value, held) else value)
-        return tvm.runtime.convert(owned)
+        if self._code.lifted:
+            packed = vm[TRANSFORM_PARAMS](tensors)
+            tensors = [as_torch(array_item(packed, index)) for index in range(len(packed))]
+        owned = [tensor.clone() if shares_memory(tensor, held) else tensor for tensor in tensors]
+        return tvm.runtime.convert(owned) if self._code.lifted else owned
 
     def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
         """These weights with some exchanged, packed anew."""
@@ -189,7 +190,7 @@ class CompiledModule:
             convention,
             copies=code.copies,
             single=code.single,
-            has_weights=self._weights.packed is not None,
+            weights=("weights.packed" if code.lifted else "*weights.packed") if self._weights.tensors else "",
             has_loops=bool(code.loops),
             converts=not has_tensors,
             device=code.device,
@@ -247,7 +248,8 @@ class CompiledModule:
         before = loop.running.vm, loop.running.keeps_turn
         loop.running.vm, loop.running.keeps_turn = local.vm, self._code.keeps_turn
         try:
-            packed = () if self._weights.packed is None else (self._weights.packed,)
+            packed = [self._weights.packed] if self._code.lifted else self._weights.packed
+            packed = packed if self._weights.tensors else []
             result = local.main(*operands, *packed)
         finally:
             loop.running.vm, loop.running.keeps_turn = before

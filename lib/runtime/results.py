@@ -1,4 +1,4 @@
-"""A function that returns a tuple of one tensor returns the tensor: the VM then hands it over without an array."""
+"""The results of ``main``: unwrapped when there is one, and whether they depend on the inputs at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from tvm import relax
 
 
 def unwrap_single_result(mod: tvm.IRModule) -> tvm.IRModule:
-    """``main(…) -> (y,)`` becomes ``main(…) -> y``; any other module is returned as it is."""
+    """``main(…) -> (y,)`` becomes ``main(…) -> y``: the VM hands over one tensor without making an array.
+
+    Any other module is returned as it is.
+    """
     main = mod["main"]
     if not isinstance(main.ret_ty, relax.TupleType) or len(main.ret_ty.fields) != 1:
         return mod
@@ -17,14 +20,39 @@ def unwrap_single_result(mod: tvm.IRModule) -> tvm.IRModule:
     body = main.body
     result = relax.Var("result", main.ret_ty.fields[0])
     last = relax.BindingBlock([relax.VarBinding(result, relax.TupleGetItem(body.body, 0))])
-    unwrapped = relax.Function(
-        main.params, relax.SeqExpr([*body.blocks, last], result), result.ty, main.is_pure, main.attrs
-    )
+    body = relax.SeqExpr([*body.blocks, last], result)
+    unwrapped = relax.Function(main.params, body, result.ty, main.is_pure, main.attrs)
     mod = builder.get()
     mod.update_func(mod.get_global_var("main"), unwrapped)
-    return relax.transform.ConvertToDataflow()(
-        relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(mod))
-    )
+    for step in (
+        relax.transform.Normalize(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.ConvertToDataflow(),
+    ):
+        mod = step(mod)
+    return mod
 
 
-__all__ = ["unwrap_single_result"]
+def keep_weights_in_main(mod: tvm.IRModule) -> tvm.IRModule:
+    """Drop ``num_input`` from a ``main`` none of whose results depends on an input.
+
+    ``LiftTransformParams`` would move all of it, the returned tuple included, and leave an undefined variable.
+    """
+    main = mod["main"]
+    if not main.attrs or "num_input" not in main.attrs or _depends_on_inputs(main):
+        return mod
+    mod = relax.BlockBuilder(mod).get()
+    mod.update_func(mod.get_global_var("main"), main.without_attr("num_input"))
+    return mod
+
+
+def _depends_on_inputs(main: relax.Function) -> bool:
+    dependent = set(main.params[: int(main.attrs["num_input"])])
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            if any(variable in dependent for variable in relax.analysis.free_vars(binding.value)):
+                dependent.add(binding.var)
+    return any(variable in dependent for variable in relax.analysis.free_vars(main.body.body))
+
+
+__all__ = ["keep_weights_in_main", "unwrap_single_result"]

@@ -19,8 +19,8 @@ from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
 from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.runtime.build import build
-from torch_tvm.runtime.module import Code, CompiledModule, Weights
-from torch_tvm.runtime.results import unwrap_single_result
+from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
+from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.schedules import schedule
 from torch_tvm.support.errors import ImportFailed, InvalidInput
@@ -194,7 +194,8 @@ def compile_module(
     with report.phase("lower"):
         lowered = lower(module, fallback=fallback)
     report.fallbacks = _fallbacks(lowered)
-    mod = _hooked(unwrap_single_result(lowered.mod), "after-lowering", options)
+    mod = _hooked(lowered.mod, "after-lowering", options)
+    mod = keep_weights_in_main(unwrap_single_result(mod))
     with report.phase("optimise"):
         mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
     relax_module = mod
@@ -217,6 +218,7 @@ def compile_module(
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),
         keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
+        lifted=any(gvar.name_hint == TRANSFORM_PARAMS for gvar in mod.get_global_vars()),
         device="cuda" if target.kind.name == "cuda" else "cpu",
     )
     with report.phase("pack weights"):
