@@ -20,6 +20,7 @@ from typing import Any
 import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
+from tvm.ir.expr import GenericConst
 
 from torch_tvm.transforms.views import Path, View, trace
 from torch_tvm.transforms.weights import Weights
@@ -308,8 +309,12 @@ def _equal_batches(operands: list[Expr], axes: int) -> bool:
 
 def _scalar(value: Expr) -> float | None:
     """The number behind a constant with one element."""
-    if isinstance(value, relax.Constant) and value.data.numpy().size == 1:
-        return float(value.data.numpy().reshape(-1)[0])
+    if (
+        isinstance(value, GenericConst)
+        and isinstance(value.value, tvm.runtime.Tensor)
+        and value.value.numpy().size == 1
+    ):
+        return float(value.value.numpy().reshape(-1)[0])
     return None
 
 

@@ -9,6 +9,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.blocked_layout import blocked_layout
 from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
 from torch_tvm.transforms.fuse_attention import fuse_attention
+from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 
@@ -29,7 +30,13 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
 
 def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
     """Rewrites of Relax ops: batch-norm folding, recomposition, layout, weight packing."""
-    return [fold_batch_norm(), blocked_layout(cpu, accuracy), fuse_attention(), pack_matmul_weights(cpu)]
+    return [
+        fold_batch_norm(),
+        blocked_layout(cpu, accuracy),
+        fuse_sibling_matmuls(),
+        fuse_attention(),
+        pack_matmul_weights(cpu),
+    ]
 
 
 def _legalize_passes() -> list[tvm.transform.Pass]:
