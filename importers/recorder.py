@@ -307,12 +307,6 @@ def _is_view(overload: torch._ops.OpOverload, base: TensorRef, meta: Any) -> boo
         return False
     if not isinstance(meta, torch.Tensor) or name not in _MAYBE_VIEWS:
         return True
-    if meta.dtype != base.meta.dtype:
-        return False
-    if meta.shape == base.meta.shape and meta.stride() == base.meta.stride():
-        return True
-    if name in ("aten::to", "aten::contiguous"):
-        return False
     return meta.untyped_storage()._cdata == base.meta.untyped_storage()._cdata
 
 
