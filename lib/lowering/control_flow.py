@@ -162,15 +162,15 @@ def _captured(m: ModuleLowering, region: ir.Region) -> list[ir.Value]:
     """Values of the enclosing code that the loop's body uses, each once, in order of first use."""
     inner: set[ir.Value] = set()
     found: dict[ir.Value, None] = {}
-    for block in view.blocks(region):
+    operations = [op for block in region.blocks for op in view.walk(block)]
+    for block in [*region.blocks, *(b for op in operations for r in op.regions for b in r.blocks)]:
         inner.update(block.arguments)
-        for op in block.operations:
-            inner.update(op.operation.results)
-    for block in view.blocks(region):
-        for op in block.operations:
-            for operand in op.operation.operands:
-                if operand not in inner and operand in m.env:
-                    found[operand] = None
+    for op in operations:
+        inner.update(op.results)
+    for op in operations:
+        for operand in op.operands:
+            if operand not in inner and operand in m.env:
+                found[operand] = None
     return list(found)
 
 
@@ -182,10 +182,6 @@ def _is_static(value: Any) -> bool:
 def _free_symbols(items: list[Any]) -> list[tirx.Var]:
     found: list[tirx.Var] = []
 
-    def visit(node: Any) -> None:
-        if isinstance(node, tirx.Var) and is_symbolic(node) and not any(node.same_as(v) for v in found):
-            found.append(node)
-
     for item in items:
         if is_symbolic(item):
             sizes = [item]
@@ -193,8 +189,8 @@ def _free_symbols(items: list[Any]) -> list[tirx.Var]:
             shape = item.shape if isinstance(item, relax.TensorType) else getattr(item.ty, "shape", None)
             sizes = list(shape.values) if isinstance(shape, relax.ShapeExpr) else []
         for size in sizes:
-            if isinstance(size, tvm.ir.Expr):
-                tirx.stmt_functor.post_order_visit(size, visit)
+            free = tirx.analysis.undefined_vars(size) if isinstance(size, tvm.ir.Expr) else []
+            found += [symbol for symbol in free if not any(symbol.same_as(known) for known in found)]
     return found
 
 
