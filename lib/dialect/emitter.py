@@ -313,6 +313,10 @@ def _scalar_sibling(overload: torch._ops.OpOverload, index: int) -> torch._ops.O
     return None
 
 
+# What numpy has instead of a dtype that it does not have.
+_SAME_SIZE = {torch.bfloat16: torch.int16, torch.float8_e4m3fn: torch.uint8, torch.float8_e5m2: torch.uint8}
+
+
 def literal_attribute(
     tensor: torch.Tensor, name: str, context: ir.Context, resources: dict[str, torch.Tensor]
 ) -> ir.Attribute:
@@ -321,7 +325,7 @@ def literal_attribute(
     element = _storage_type(detached.dtype, context)
     shaped = ir.RankedTensorType.get(list(detached.shape), element, loc=ir.Location.unknown(context))
     if detached.numel() <= 1 and not detached.dtype.is_complex:
-        bits = detached.view(torch.int16) if detached.dtype == torch.bfloat16 else detached
+        bits = detached.view(_SAME_SIZE.get(detached.dtype, detached.dtype))
         if detached.numel() == 0:
             return ir.Attribute.parse(f"dense<> : {shaped}", context)
         if detached.dtype == torch.bool:

@@ -225,9 +225,9 @@ class TorchModule:
 
 
 def _restore(bytecode: bytes, signature: Signature | None) -> TorchModule:
-    from torch_tvm.dialect.parse import parse
+    from torch_tvm.dialect.parse import assemble
 
-    module = parse(bytecode)
+    module = assemble(bytecode, "-")
     if signature is not None:
         module.signature = replace(
             signature, names=list(signature.names), constants=dict(signature.constants)

@@ -15,6 +15,7 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, TorchModule
 from torch_tvm.dialect.types import TEXT_DTYPE
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.sandbox import crash_of
 
 _BYTECODE = b"ML\xefR"
 _RESOURCES = "{-#"
@@ -44,15 +45,38 @@ def read_module(
 
     Without ``needs_state`` a module may name state tensors that the text has no values for.
     """
-    context = new_context()
+    crash = crash_of(lambda: _parse_mlir(_without_blobs(data), source, on_disk and isinstance(data, bytes)))
+    if crash is not None:
+        raise ImportFailed(f"{source}: the module is damaged: MLIR cannot read it ({crash})")
     try:
-        module = ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
+        return assemble(data, source, on_disk, needs_state)
+    except (RuntimeError, UnicodeDecodeError) as error:  # damaged bytecode with names that are no text
+        raise ImportFailed(f"{source}: the module is damaged: {error}") from error
+
+
+def assemble(data: str | bytes, source: str, on_disk: bool = False, needs_state: bool = True) -> TorchModule:
+    """:func:`read_module` for data that this process wrote: without a trial in another process."""
+    try:
+        module = _parse_mlir(data, source, on_disk)
     except ir.MLIRError as error:
         fail_at(error, data if isinstance(data, str) else "", source)
     needed = set(_resource_names(module))
     whole = data if isinstance(data, str) else str(module) if needed else ""
     blobs = {name: blob for name, blob in _blobs(whole) if name in needed}
     return _assemble(module, blobs, source, needs_state)
+
+
+def _parse_mlir(data: str | bytes, source: str, on_disk: bool) -> ir.Module:
+    context = new_context()
+    return ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
+
+
+def _without_blobs(data: str | bytes) -> str | bytes:
+    """The part of a text that can upset a parser; the blobs behind it are large and plain."""
+    if isinstance(data, bytes):
+        return data
+    start = data.rfind("\n" + _RESOURCES)
+    return data if start < 0 else data[:start]
 
 
 def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
