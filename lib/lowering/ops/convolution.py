@@ -1,0 +1,211 @@
+"""Convolutions and transposed convolutions of one, two and three dimensions.
+
+A one-dimensional convolution is a two-dimensional one of height 1, so that one set of schedules serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import relax
+
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
+from torch_tvm.lowering.registry import Tensor, lowers
+
+R = relax.op
+Expr = relax.Expr
+
+_REDUCED = ("float16", "bfloat16")
+
+
+def convolve(
+    b: Builder,
+    x: Expr,
+    weight: Expr,
+    bias: Expr | None,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    output_padding: Sequence[int] | None = None,
+) -> Expr:
+    """Convolution of ``(N, C, …)`` or ``(C, …)``; transposed where ``output_padding`` is given.
+
+    ``padding`` holds (before, after) per spatial dimension.
+    """
+    spatial = b.rank(weight) - 2
+    if spatial not in (1, 2, 3):
+        b.unsupported(f"a convolution over {spatial} dimensions")
+    if b.dtype(x) != b.dtype(weight):
+        b.unsupported(f"an input of {b.dtype(x)} and a weight of {b.dtype(weight)}")
+    if any(low < 0 or high < 0 for low, high in padding):
+        b.unsupported("negative padding")
+    _check_channels(b, x, weight, spatial, groups, output_padding is not None)
+    batched = b.rank(x) == spatial + 2
+    value = x if batched else unsqueeze_at(b, x, 0)
+    stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
+    extra = None if output_padding is None else _per_axis(output_padding, spatial)
+    if spatial == 1:
+        value, weight = unsqueeze_at(b, value, 2), unsqueeze_at(b, weight, 2)
+        stride, dilation, padding = [1, *stride], [1, *dilation], [(0, 0), *padding]
+        extra = None if extra is None else [0, *extra]
+    value = _call(b, value, weight, stride, padding, dilation, groups, extra)
+    if spatial == 1:
+        value = squeeze_at(b, value, 2)
+    value = value if bias is None else _add_bias(b, value, bias)
+    return value if batched else squeeze_at(b, value, 0)
+
+
+def _per_axis(values: Sequence[int], count: int) -> list[int]:
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _check_channels(b: Builder, x: Expr, weight: Expr, spatial: int, groups: int, transposed: bool) -> None:
+    if b.rank(x) not in (spatial + 1, spatial + 2):
+        b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
+    channels, expected = b.shape(x)[-spatial - 1], b.shape(weight)[0 if transposed else 1]
+    if not transposed and isinstance(expected, int):
+        expected = expected * groups
+    if isinstance(channels, int) and isinstance(expected, int) and channels != expected:
+        b.unsupported(f"{channels} input channels where the weight has {expected}")
+
+
+def _call(
+    b: Builder,
+    x: Expr,
+    weight: Expr,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    output_padding: Sequence[int] | None,
+) -> Expr:
+    dtype = b.dtype(x)
+    flat = [low for low, _ in padding] + [high for _, high in padding]
+    attrs: dict[str, Any] = {
+        "strides": list(stride),
+        "padding": flat,
+        "dilation": list(dilation),
+        "groups": groups,
+    }
+    if dtype in _REDUCED:
+        attrs["out_dtype"] = "float32"
+    three = len(stride) == 3
+    function: Callable[..., Expr]
+    if output_padding is None:
+        function = R.nn.conv3d if three else R.nn.conv2d
+    else:
+        function = R.nn.conv3d_transpose if three else R.nn.conv2d_transpose
+        attrs["output_padding"] = list(output_padding)
+    return b.cast(b.emit(function(x, weight, **attrs)), dtype)
+
+
+def _add_bias(b: Builder, x: Expr, bias: Expr) -> Expr:
+    shape = [1] * b.rank(x)
+    shape[1] = b.shape(bias)[0]
+    return b.emit(R.add(x, b.reshape(bias, shape)))
+
+
+@lowers("torch.aten.conv1d", "torch.aten.conv2d", "torch.aten.conv3d")
+def conv(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Expr:
+    """aten::conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, SymInt[2] padding,
+    int[2] dilation, SymInt groups) -> Tensor"""
+    pads = [(p, p) for p in _per_axis(padding, b.rank(weight) - 2)]
+    return convolve(b, x, weight, bias, stride, pads, dilation, groups)
+
+
+@lowers("torch.aten.conv1d.padding", "torch.aten.conv2d.padding", "torch.aten.conv3d.padding")
+def conv_padding(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: str,
+    dilation: list[int],
+    groups: int,
+) -> Expr:
+    """aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, str padding,
+    SymInt[2] dilation, SymInt groups) -> Tensor"""
+    kernel = b.shape(weight)[2:]
+    dilation = _per_axis(dilation, len(kernel))
+    if padding == "valid":
+        pads = [(0, 0)] * len(kernel)
+    elif padding == "same" and all(isinstance(k, int) for k in kernel):
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        pads = [(total // 2, total - total // 2) for total in totals]
+    else:
+        b.unsupported(f"padding '{padding}'")
+    return convolve(b, x, weight, bias, stride, pads, dilation, groups)
+
+
+@lowers(
+    "torch.aten.conv_transpose1d", "torch.aten.conv_transpose2d.input", "torch.aten.conv_transpose3d.input"
+)
+def conv_transpose(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    groups: int,
+    dilation: list[int],
+) -> Expr:
+    """aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride,
+    SymInt[2] padding, SymInt[2] output_padding, SymInt groups, SymInt[2] dilation) -> Tensor"""
+    pads = [(p, p) for p in _per_axis(padding, b.rank(weight) - 2)]
+    return convolve(b, x, weight, bias, stride, pads, dilation, groups, output_padding)
+
+
+@lowers("torch.aten.convolution")
+def convolution(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Expr:
+    """aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding,
+    SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"""
+    pads = [(p, p) for p in _per_axis(padding, b.rank(weight) - 2)]
+    extra = output_padding if transposed else None
+    return convolve(b, x, weight, bias, stride, pads, dilation, groups, extra)
+
+
+@lowers("torch.aten._convolution")
+def _convolution(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    benchmark: bool,
+    deterministic: bool,
+    cudnn_enabled: bool,
+    allow_tf32: bool,
+) -> Expr:
+    """aten::_convolution(…, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32) -> Tensor"""
+    return convolution(b, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)

@@ -1,0 +1,235 @@
+"""Reading at positions that tensors give: embedding, gather, take, index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import relax, te, tirx
+
+from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
+from torch_tvm.lowering.registry import Tensor, lowers, register
+
+R = relax.op
+Expr = relax.Expr
+
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+
+
+def in_range(index: Any, size: SizeLike) -> Any:
+    """A run-time index kept inside ``[0, size)``, so that a bad one never reads outside of the tensor."""
+    return tirx.max(tirx.min(tirx.Cast("int64", index), size - 1), 0)
+
+
+def wrapped(index: Any, size: SizeLike) -> Any:
+    """A run-time index counted from the end when negative, and kept inside ``[0, size)``."""
+    wide = tirx.Cast("int64", index)
+    return in_range(tirx.Select(wide < 0, wide + size, wide), size)
+
+
+def _check_integers(b: Builder, *indices: Expr) -> None:
+    if any(b.dtype(index) not in INTEGERS for index in indices):
+        b.unsupported("an index that is no integer tensor")
+
+
+def take_rows(b: Builder, x: Expr, index: Expr, axis: int) -> Expr:
+    """``x`` at the positions ``index`` (any rank) of dimension ``axis``."""
+    _check_integers(b, index)
+    return b.emit(R.take(x, index, axis, mode="clip"))
+
+
+@lowers("torch.aten.embedding")
+def embedding(
+    b: Builder, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad_by_freq: bool, sparse: bool
+) -> Expr:
+    """aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False,
+    bool sparse=False) -> Tensor"""
+    return take_rows(b, weight, indices, 0)
+
+
+@lowers("torch.aten.index_select")
+def index_select(b: Builder, x: Tensor, dim: int, index: Tensor) -> Expr:
+    """aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"""
+    if b.rank(x) == 0:
+        return reshape(b, take_rows(b, b.reshape(x, [1]), reshape(b, index, [1]), 0), [])
+    index = index if b.rank(index) else b.reshape(index, [1])
+    return take_rows(b, x, index, b.axis(dim, b.rank(x)))
+
+
+@lowers("torch.aten.gather")
+def gather(b: Builder, x: Tensor, dim: int, index: Tensor, sparse_grad: bool) -> Expr:
+    """aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
+    _check_integers(b, index)
+    if b.rank(x) == 0 or b.rank(index) == 0:
+        flat = gather_along(
+            b, reshape(b, x, [product(b.shape(x))]), 0, reshape(b, index, [product(b.shape(index))])
+        )
+        return reshape(b, flat, b.shape(index))
+    return gather_along(b, x, b.axis(dim, b.rank(x)), index)
+
+
+def gather_along(b: Builder, x: Expr, axis: int, index: Expr) -> Expr:
+    """``result[…, i, …] = x[…, index[…, i, …], …]``; ``index`` may be smaller in the other dimensions."""
+
+    def body(data: te.Tensor, places: te.Tensor) -> te.Tensor:
+        size = data.shape[axis]
+        return te.compute(
+            places.shape,
+            lambda *i: data(*i[:axis], in_range(places(*i), size), *i[axis + 1 :]),
+            name="gather",
+        )
+
+    return b.te(body, x, index)
+
+
+def take(b: Builder, x: Tensor, index: Tensor) -> Expr:
+    """aten::take(Tensor self, Tensor index) -> Tensor"""
+    _check_integers(b, index)
+    total = product(b.shape(x))
+    flat = reshape(b, x, [total])
+    return b.te(
+        lambda data, places: te.compute(
+            places.shape, lambda *i: data(wrapped(places(*i), data.shape[0])), name="take"
+        ),
+        flat,
+        index,
+    )
+
+
+def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> Expr:
+    """aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor"""
+    _check_integers(b, indices)
+    if dim is None:
+        flat = reshape(b, x, [product(b.shape(x))])
+        return gather_along(b, flat, 0, reshape(b, indices, [product(b.shape(indices))]))
+    axis = b.axis(dim, b.rank(x))
+    sizes, places = b.shape(x), b.shape(indices)
+    common = broadcast_shape(
+        b, [[*sizes[:axis], 1, *sizes[axis + 1 :]], [*places[:axis], 1, *places[axis + 1 :]]]
+    )
+    data = expand_to(b, x, [*common[:axis], sizes[axis], *common[axis + 1 :]])
+    return gather_along(
+        b, data, axis, expand_to(b, indices, [*common[:axis], places[axis], *common[axis + 1 :]])
+    )
+
+
+# -- x[i, :, j] ---------------------------------------------------------------------------------------
+
+
+class Positions:
+    """What ``x[indices]`` addresses: which dimensions are indexed and where the broadcast index dimensions go."""
+
+    def __init__(self, b: Builder, x: Expr, indices: Sequence[Expr | None]) -> None:
+        given = [index for index in indices if index is not None]
+        if any(b.dtype(index) == "bool" for index in given):
+            b.unsupported("a boolean index: the result's shape depends on data")
+        _check_integers(b, *given)
+        if not given or len(indices) > b.rank(x):
+            b.unsupported("indices that do not fit the rank")
+        self.sizes = b.shape(x)
+        self.axes = [axis for axis, index in enumerate(indices) if index is not None]
+        self.tensors = given
+        self.shapes = [b.shape(index) for index in given]
+        self.common = broadcast_shape(b, self.shapes)
+        adjacent = self.axes == list(range(self.axes[0], self.axes[-1] + 1))
+        self.front = self.axes[0] if adjacent else 0
+        self.rest = [axis for axis in range(len(self.sizes)) if axis not in self.axes]
+        kept = [self.sizes[axis] for axis in self.rest]
+        self.shape = [*kept[: self.front], *self.common, *kept[self.front :]]
+
+    def at(self, i: Sequence[Any], sizes: Sequence[Any], tensors: Sequence[te.Tensor]) -> list[Any]:
+        """The position, in a tensor of ``sizes``, of element ``i`` of the result."""
+        count = len(self.common)
+        middle = list(i[self.front : self.front + count])
+        kept = [*i[: self.front], *i[self.front + count :]]
+        place = dict(zip(self.rest, kept, strict=True))
+        for axis, tensor, shape in zip(self.axes, tensors, self.shapes, strict=True):
+            own = [
+                0 if s == 1 and isinstance(s, int) else p
+                for p, s in zip(middle[count - len(shape) :], shape, strict=True)
+            ]
+            place[axis] = wrapped(tensor(*own), sizes[axis])
+        return [place[axis] for axis in range(len(self.sizes))]
+
+
+@lowers("torch.aten.index.Tensor", "torch.aten.index.Tensor_hacked_twin")
+def index(b: Builder, x: Tensor, indices: list[Tensor | None]) -> Expr:
+    """aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
+    positions = Positions(b, x, indices)
+
+    def body(data: te.Tensor, shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
+        return te.compute(
+            [as_size(s) for s in shape], lambda *i: data(*positions.at(i, data.shape, tensors)), name="index"
+        )
+
+    return b.te(body, x, positions.shape, *positions.tensors)
+
+
+@lowers("torch.aten.one_hot")
+def one_hot(b: Builder, x: Tensor, num_classes: int) -> Expr:
+    """aten::one_hot(Tensor self, int num_classes=-1) -> Tensor"""
+    if num_classes < 1:
+        b.unsupported("the number of classes depends on data")
+    return b.te(
+        lambda v: te.compute(
+            (*v.shape, num_classes),
+            lambda *i: tirx.Cast("int64", v(*i[:-1]) == tirx.Cast(v.dtype, i[-1])),
+            name="one_hot",
+        ),
+        x,
+    )
+
+
+# -- positions in sorted boundaries -------------------------------------------------------------------
+
+
+def _count_below(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: str) -> Expr:
+    """How many boundaries come before each value; ``boundaries`` is 1-d, or has the values' leading sizes."""
+    if b.dtype(values) != b.dtype(boundaries):
+        b.unsupported("values and boundaries of different dtypes")
+    shared = b.rank(boundaries) == 1
+
+    def body(v: te.Tensor, edges: te.Tensor) -> te.Tensor:
+        k = te.reduce_axis((0, edges.shape[-1]), name="k")
+
+        def count(*i: Any) -> Any:
+            edge = edges(k) if shared else edges(*i[:-1], k)
+            after = edge > v(*i) if right else edge >= v(*i)
+            return te.sum(tirx.Select(after, tirx.const(0, dtype), tirx.const(1, dtype)), axis=k)
+
+        return te.compute(v.shape, count, name="searchsorted")
+
+    return b.te(body, values, boundaries)
+
+
+@lowers("torch.aten.bucketize.Tensor")
+def bucketize(b: Builder, x: Tensor, boundaries: Tensor, out_int32: bool, right: bool) -> Expr:
+    """aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
+    return _count_below(b, x, boundaries, right, "int32" if out_int32 else "int64")
+
+
+def searchsorted(
+    b: Builder,
+    sorted_sequence: Tensor,
+    x: Tensor,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: Tensor | None,
+) -> Expr:
+    """aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False,
+    bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""
+    if sorter is not None:
+        sorted_sequence = gather_along(b, sorted_sequence, b.rank(sorted_sequence) - 1, sorter)
+    dtype = "int32" if out_int32 else "int64"
+    return _count_below(b, x, sorted_sequence, right or side == "right", dtype)
+
+
+for _name, _function in {
+    "torch.aten.take": take,
+    "torch.aten.take_along_dim": take_along_dim,
+    "torch.aten.searchsorted.Tensor": searchsorted,
+    "torch.aten._unsafe_index.Tensor": index,
+}.items():
+    register(_name, _function, custom=True)
