@@ -2,7 +2,7 @@
 
     y = matmul(x, permute_dims(w))            # w: [N, K]
 becomes
-    p = pack(w)                               # [ceil(N / NR), K, NR], zeros after column N
+    p = pack(w)                               # [ceil(N / NR), K, NR]; what follows column N is never stored
     y[…, n] = sum_k x[…, k] * p[n // NR, k, n % NR]
 
 ``pack`` depends on weights alone, so :mod:`torch_tvm.transforms.params` moves it to compile time. The
@@ -101,14 +101,16 @@ class _Packer(relax.PyExprMutator):
 
 
 def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
-    """``w`` ([N, K] if ``is_transposed``, else [K, N]) as [ceil(N / width), K, width], padded with zeros."""
+    """``w`` ([N, K] if ``is_transposed``, else [K, N]) as [ceil(N / width), K, width].
+
+    Columns after the last repeat it.
+    """
     columns, depth = (int(s) for s in (w.shape if is_transposed else reversed(w.shape)))
-    zero = tirx.const(0, w.dtype)
 
     def element(panel: tirx.Var, k: tirx.Var, lane: tirx.Var) -> Expr:
         n = panel * width + lane
-        value = w[n, k] if is_transposed else w[k, n]
-        return value if columns % width == 0 else tirx.if_then_else(n < columns, value, zero)
+        n = n if columns % width == 0 else tirx.min(n, tirx.const(columns - 1, "int64"))
+        return w[n, k] if is_transposed else w[k, n]
 
     return te.compute((-(-columns // width), depth, width), element, name="pack")
 
