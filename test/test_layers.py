@@ -1,0 +1,161 @@
+"""Who may import whom: the table of folders, held against every import in the sources.
+
+A row is a package: the packages of ours that it may import, and the third parties. ``mlir`` stands for
+``torch_tvm.dialect.mlir``, the only file that imports ``torch_mlir`` by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ANY = frozenset({"*"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    folder: str
+    ours: frozenset[str]
+    third_party: frozenset[str]
+
+
+def layer(folder: str, ours: str, third_party: str) -> Layer:
+    return Layer(folder, frozenset(ours.split()), frozenset(third_party.split()))
+
+
+LAYERS = {
+    "torch_tvm": Layer("python/torch_tvm", ANY, ANY),
+    "torch_tvm.tools": Layer("tools", ANY, ANY),
+    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir"),
+    "torch_tvm.support": layer("lib/support", "", ""),
+    "torch_tvm.dialect": layer("lib/dialect", "support", "torch mlir numpy"),
+    "torch_tvm.passes": layer("lib/passes", "dialect support", "torch mlir lark"),
+    "torch_tvm.lowering": layer("lib/lowering", "dialect support", "torch mlir tvm numpy"),
+    "torch_tvm.transforms": layer("lib/transforms", "support", "tvm numpy"),
+    "torch_tvm.schedules": layer("lib/schedules", "support", "tvm"),
+    "torch_tvm.runtime": layer("lib/runtime", "support", "torch tvm numpy"),
+}
+MLIR_FILE = "torch_tvm.dialect.mlir"
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """Dotted name and file of every module of the package."""
+    for package, row in LAYERS.items():
+        for path in sorted((ROOT / row.folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / row.folder).with_suffix("").parts
+            yield ".".join([package, *parts]).removesuffix(".__init__"), path
+
+
+def imports(module: str, text: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a source imports, relative imports resolved.
+
+    ``from a.b import c`` counts as ``a.b.c``: ``c`` may be a module.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[
+                    : None if is_package and node.level == 1 else -(node.level - is_package)
+                ]
+                base = ".".join([*parents, base]).rstrip(".")
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def package_of(name: str) -> str:
+    """The layer that a name of ours belongs to."""
+    return max((p for p in LAYERS if name == p or name.startswith(f"{p}.")), key=len)
+
+
+def violations(module: str, text: str, is_package: bool = False) -> list[str]:
+    """What a source imports and may not, one line each."""
+    package = package_of(module)
+    row = LAYERS[package]
+    found = []
+    for line, name in imports(module, text, is_package):
+        top = name.partition(".")[0]
+        top = "tvm" if top == "tvm_ffi" else top
+        if top == "torch_mlir":
+            is_wrong = module != MLIR_FILE
+        elif top == "torch_tvm":
+            is_wrong = not may_use(row, package, package_of(name), name)
+        else:
+            is_wrong = (
+                ANY != row.third_party and top not in row.third_party and top not in sys.stdlib_module_names
+            )
+        if is_wrong:
+            found.append(f"{module}:{line}: {package} may not import {name}")
+    return found
+
+
+def may_use(row: Layer, package: str, used: str, name: str) -> bool:
+    if used == package or row.ours == ANY:
+        return True
+    if name.startswith(MLIR_FILE) and "mlir" not in row.third_party:
+        return False
+    return used.removeprefix("torch_tvm.") in row.ours
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_are_those_of_the_table(package: str) -> None:
+    found = []
+    for module, path in sources():
+        if package_of(module) == package:
+            found += violations(module, path.read_text(), path.name == "__init__.py")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_package_has_sources() -> None:
+    assert {package_of(module) for module, _ in sources()} == set(LAYERS)
+
+
+BAD = [
+    ("torch_tvm.support.errors", "import torch", "torch_tvm.support may not import torch"),
+    ("torch_tvm.support.errors", "from ..dialect import view", "may not import torch_tvm.dialect.view"),
+    ("torch_tvm.dialect.view", "import tvm.relax", "may not import tvm.relax"),
+    ("torch_tvm.dialect.view", "from torch_mlir import ir", "may not import torch_mlir.ir"),
+    ("torch_tvm.tools.opt", "import torch_mlir.ir", "may not import torch_mlir.ir"),
+    ("torch_tvm.importers.fx.graph", "from ...passes import base", "may not import torch_tvm.passes.base"),
+    ("torch_tvm.importers.fx.graph", "def f():\n    import tvm", "importers.fx.graph:2:"),
+    ("torch_tvm.schedules.cpu.matmul", "from torch_tvm.dialect.mlir import ir", "schedules may not import"),
+    (
+        "torch_tvm.lowering.ops.basic",
+        "from torch_tvm import transforms",
+        "may not import torch_tvm.transforms",
+    ),
+    ("torch_tvm.lowering.ops.basic", "from ... import compile", "may not import torch_tvm.compile"),
+    (
+        "torch_tvm.passes.x",
+        "if TYPE_CHECKING:\n    from torch_tvm.importers import fx",
+        "torch_tvm.importers.fx",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "message"), BAD, ids=[row[1].splitlines()[-1].strip() for row in BAD]
+)
+def test_a_violation_is_caught(module: str, text: str, message: str) -> None:
+    found = violations(module, text)
+    assert len(found) == 1 and message in found[0], found
+
+
+def test_relative_imports_of_a_package_file_are_resolved() -> None:
+    assert violations("torch_tvm.lowering", "from .ops import load", is_package=True) == []
+    (found,) = violations("torch_tvm.lowering", "from ..runtime import build", is_package=True)
+    assert "torch_tvm.runtime.build" in found
+
+
+def test_what_the_table_allows_passes() -> None:
+    text = "import os\nimport torch\nfrom torch_tvm.dialect.mlir import ir\nfrom .base import Pass\n"
+    assert violations("torch_tvm.passes.fold_x", text) == []
+    assert violations("torch_tvm.schedules.cpu.x", "import tvm_ffi") == []
+    assert violations(MLIR_FILE, "from torch_mlir import ir") == []
