@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import tvm
 from tvm import relax
 
-from torch_tvm.lowering.conversion import convert
 from torch_tvm.support.errors import Refusal, SourceLocation
 
 SizeLike = int | tvm.ir.Expr
@@ -45,9 +44,16 @@ class Builder:
         """Bind ``expr`` to a variable with an inferred type."""
         return self.bb.emit(expr)
 
-    def te(self, function: Callable[..., Any], *args: Any, name: str | None = None) -> relax.Expr:
+    def te(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> relax.Expr:
         """Emit a call of a tensor-expression function on Relax tensors and constants."""
-        return self.bb.emit_te(function, *args, primfunc_name_hint=(name or self.op_name) + self.suffix)
+        hint = (name or self.op_name) + self.suffix
+        return self.bb.emit_te(function, *args, primfunc_name_hint=hint, primfunc_attrs=attributes)
 
     def const(self, value: Any, dtype: str) -> relax.Expr:
         """A 0-d constant."""
@@ -93,12 +99,7 @@ class Builder:
 
     def cast(self, x: relax.Expr, dtype: str) -> relax.Expr:
         """``x`` as ``dtype``; nothing when it is already."""
-        source = self.dtype(x)
-        if source == dtype:
-            return x
-        if "bfloat16" in (source, dtype):
-            return self.te(lambda t: tvm.te.compute(t.shape, lambda *i: convert(t(*i), dtype)), x, name="cast")
-        return self.emit(relax.op.astype(x, dtype))
+        return x if self.dtype(x) == dtype else self.emit(relax.op.astype(x, dtype))
 
     def tensor(self, value: Any, dtype: str) -> relax.Expr:
         """A tensor operand or number as a tensor of ``dtype`` (numbers become 0-d)."""

@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert
+from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 
 HALF = ("float16", "bfloat16")
@@ -143,7 +144,7 @@ def pointwise(
 
         return te.compute(shape, element, name="compute")
 
-    return b.te(kernel, *tensors, *sizes, name=name)
+    return b.te(kernel, *tensors, *sizes, name=name, attributes={POINTWISE: True})
 
 
 def _indices(source: te.Tensor, indices: Sequence[Any], shape: Sequence[Any]) -> list[Any]:

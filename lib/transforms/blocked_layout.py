@@ -20,6 +20,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
+from torch_tvm.transforms.pointwise import read_pointwise
 from torch_tvm.transforms.conv_choice import KERNEL_PATTERN, choose_convolution, read_convolution
 
 OPAQUE_PATTERN = 8
@@ -130,6 +131,8 @@ class _Rewriter(PyExprMutator):
         if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
             return None
         name = call.op.name
+        if name == "relax.call_tir":
+            return self._attempt(self._pointwise, call, None) if self._has_blocked_operand(call) else None
         if name in CONVOLUTIONS:
             return self._attempt(self._convolution, call, f"{name} ({binding.var.name})")
         rules: dict[str, Callable[[relax.Call], Blocked]] = {
@@ -155,6 +158,9 @@ class _Rewriter(PyExprMutator):
             if label:
                 self.refusals.append(f"{label}: {refusal.reason}")
             return None
+
+    def _has_blocked_operand(self, call: relax.Call) -> bool:
+        return any(isinstance(arg, relax.Var) and arg in self.blocked for arg in call.args[1].fields)
 
     def _touches_blocked(self, call: relax.Call) -> bool:
         args = call.args[0].fields if call.args and isinstance(call.args[0], relax.Tuple) else call.args
@@ -250,6 +256,17 @@ class _Rewriter(PyExprMutator):
             self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args
         ]
         return self._emit(relax.Call(call.op, args, call.attrs), model.channels)
+
+    def _pointwise(self, call: relax.Call) -> Blocked:
+        gvar, operands = call.args[0], list(call.args[1].fields)
+        kernel = read_pointwise(self.builder_.get()[gvar], gvar.name_hint)
+        blocked = [self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked]
+        if len({part.channels for part in blocked}) != 1:
+            raise Refusal("the operands have different numbers of channels")
+        args = [self._operand(arg, blocked[0]) for arg in operands]
+        args = [arg if isinstance(arg, relax.Var) else self.builder_.emit(arg) for arg in args]
+        value = self.builder_.call_te(kernel.compute, *args, primfunc_name_hint=kernel.name)
+        return self._emit(value, blocked[0].channels)
 
     def _operand(self, arg: Expr, model: Blocked) -> Expr:
         """An operand that broadcasts against ``model`` in blocked form."""
