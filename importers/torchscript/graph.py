@@ -42,6 +42,9 @@ class Instruction:
         self.blocks = blocks
         self.name = node.s("name") if node.hasAttribute("name") and node.kindOf("name") == "s" else ""
         self.constant: Any = _constant(node) if self.kind == "prim::Constant" else None
+        if isinstance(self.constant, torch.Tensor):
+            own = node.output().debugName()
+            self.name = "" if own.isdigit() else own.removeprefix("self.")
         self.overload: torch._ops.OpOverload | None = None
         self.qualified = self.kind
         if not self.kind.startswith("prim::") or _has_overload(node):

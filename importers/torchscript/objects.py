@@ -24,10 +24,17 @@ class Objects:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self.tensors: dict[int, tuple[torch.Tensor, TensorRef]] = {}
+        self.names: dict[int, str] = {}
+        self.unpacked: dict[str, torch.Tensor] = {}
         self.numbers: dict[str, Any] = {}
         self.originals: dict[tuple[int, str], Any] = {}
         self._objects: dict[Any, ObjectValue] = {}
         self._methods: dict[tuple[str, str], Code] = {}
+
+    def name_weights(self, module: torch.jit.ScriptModule) -> None:
+        """Call parameters and buffers what ``state_dict`` calls them, wherever the program finds them."""
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            self.names.setdefault(id(tensor), name)
 
     def object(self, source: Any, path: str) -> ObjectValue:
         found = self._objects.get(source)
@@ -82,7 +89,8 @@ class Objects:
                     f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
                     advice="import the module before torch.jit.optimize_for_inference or quantisation",
                 )
-            found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, path or "constant"))
+            name = self.names.get(id(raw)) or path or "constant"
+            found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, name))
             found[1].storage.depth = 0
         return found[1]
 

@@ -42,13 +42,13 @@ def _handles(*kinds: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def constant(ev: Evaluator, value: Any) -> Any:
-    """A constant of the graph as a value; containers are fresh each time."""
+def constant(ev: Evaluator, value: Any, name: str = "") -> Any:
+    """A constant of the graph as a value; containers are fresh each time. ``name`` is a tensor's."""
     if value is None or isinstance(value, (bool, int, float, str, FunctionValue)):
         return value
     if isinstance(value, torch.Tensor) and value.numel() <= 1 and value.layout == torch.strided:
         return tensors.known_tensor(ev, value)
-    return ev.objects.value(value, "constant")
+    return ev.objects.value(value, name or "constant")
 
 
 def wrap(result: Any) -> Any:

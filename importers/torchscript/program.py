@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def import_torchscript(program: Any, example_args: Any = None, *, method: str = 
     program can only be imported for their example values; then ``signature.constants`` has them. Strings and
     ``None`` are constants. Raises :class:`ImportFailed` with the user's line for what cannot be imported.
     """
-    loaded = load(program, method)
+    loaded = load(program, method, example_args)
     return _attempts(loaded, _example_tuple(loaded, example_args))
 
 
@@ -117,8 +118,8 @@ def _has_unknown_sizes(examples: Any) -> bool:
 # -- sources -----------------------------------------------------------------------------------------------
 
 
-def load(program: Any, method: str = "forward") -> Program:
-    """The graph behind whatever the user gave."""
+def load(program: Any, method: str = "forward", example_args: Any = None) -> Program:
+    """The graph behind whatever the user gave; ``example_args`` choose among overloads of a method."""
     if isinstance(program, (str, os.PathLike)):
         program = _load_file(os.fspath(program))
     if isinstance(program, torch.jit.ScriptFunction):
@@ -136,11 +137,31 @@ def load(program: Any, method: str = "forward") -> Program:
             stage=STAGE,
         )
     owner = program._c
-    if not owner._has_method(method):
-        known = ", ".join(owner._method_names())
-        raise InvalidInput(f"the module has no method '{method}'; it has: {known}", stage=STAGE)
-    bound = owner._get_method(method)
+    bound = owner._get_method(_method_name(owner, method, example_args))
     return Program(bound.graph, bound.schema, owner, (program, bound))
+
+
+def _method_name(owner: Any, method: str, example_args: Any) -> str:
+    """``method``, or the overload of it (``forward__0``, ``forward__1``) that takes the example arguments."""
+    if owner._has_method(method):
+        return method
+    overloads = [name for name in owner._method_names() if re.fullmatch(rf"{method}__\d+", name)]
+    for name in overloads:
+        arguments = owner._get_method(name).schema.arguments[1:]
+        if all(_takes(a.type, example) for a, example in zip(arguments, example_args or (), strict=False)):
+            return name
+    known = ", ".join(owner._method_names())
+    raise InvalidInput(f"the module has no method '{method}' for these arguments; it has: {known}", stage=STAGE)
+
+
+def _takes(kind: Any, example: Any) -> bool:
+    if isinstance(example, (torch.Tensor, TensorSpec)):
+        return "TensorType" in (kind.kind(), *(inner.kind() for inner in _optional(kind)))
+    return kind.kind() != "TensorType"
+
+
+def _optional(kind: Any) -> list[Any]:
+    return [kind.getElementType()] if kind.kind() == "OptionalType" else []
 
 
 @contextmanager
@@ -259,6 +280,7 @@ class _Import:
 
     def _run(self, code: Code, values: list[Any]) -> Any:
         if self.program.owner is not None:
+            self.ev.objects.name_weights(torch.jit._recursive.wrap_cpp_module(self.program.owner))
             values = [self.ev.objects.object(self.program.owner, ""), *values]
         return self.ev.call(code, values, "")
 

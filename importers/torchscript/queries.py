@@ -80,6 +80,11 @@ def _attribute(read: Callable[[torch.Tensor], Any]) -> Handler:
     return lambda ev, args: read(args[0].meta)
 
 
+def _requires_grad(ev: Evaluator, args: list[Any]) -> bool:
+    """Weights do, whatever they say: modules take their fused inference paths only where nothing does."""
+    return isinstance(args[0].storage, tensors.LiteralStorage) and args[0].meta.dtype.is_floating_point
+
+
 def _dtype_test(read: Callable[[torch.dtype], bool]) -> Handler:
     def test(ev: Evaluator, args: list[Any]) -> bool:
         given = args[0]
@@ -122,7 +127,7 @@ HANDLERS: dict[str, Handler] = {
     "prim::device": _attribute(lambda t: t.device),
     "prim::layout": lambda ev, args: 0,
     "prim::itemsize": _attribute(lambda t: t.element_size()),
-    "prim::requires_grad": lambda ev, args: False,
+    "prim::requires_grad": _requires_grad,
     **{
         f"prim::is_{name}": _attribute(lambda t: False)
         for name in ("cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort").split()

@@ -94,8 +94,11 @@ def _plan(overload: torch._ops.OpOverload) -> _Plan:
     return plan
 
 
-def call(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> Any:
-    """Record one op on TorchScript values and return its result as TorchScript values."""
+def call(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None) -> Any:
+    """Record one op on TorchScript values and return its result as TorchScript values.
+
+    ``metas``, fake tensors like its results, spare the run on fake tensors.
+    """
     if not overload._schema.is_mutable:
         known = _fold(ev, overload, args)
         if known is not None:
@@ -104,7 +107,7 @@ def call(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> Any
     for index in plan.written:
         if isinstance(args[index], TensorRef):
             ev.refuse_shared(args[index])
-    metas = _metas(ev, overload, plan, args)
+    metas = _metas(ev, overload, plan, args) if metas is None else metas
     values = [_operand(ev, plan, index, arg) for index, arg in enumerate(args)]
     names = plan.names[plan.positional : len(values)]
     keywords = dict(zip(names, values[plan.positional :], strict=True))
