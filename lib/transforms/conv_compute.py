@@ -12,6 +12,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
+from torch_tvm.schedules.winograd_matrices import Matrix, winograd_matrices
 
 
 def convolution(
@@ -20,6 +21,8 @@ def convolution(
     """``[N, blocks, *spatial, lanes]`` (or planar) from data and packed weights, both as ``conv`` says."""
     if conv.algorithm == "depthwise":
         return _depthwise(data, weight, conv, out_spatial)
+    if conv.algorithm == "winograd":
+        return _winograd(data, weight, conv, out_spatial)
     kernel = [te.reduce_axis((0, k), name=f"k{axis}") for axis, k in enumerate(conv.kernel)]
     channel = te.reduce_axis((0, conv.group_inputs), name="ic")
     batch = data.shape[0]
@@ -67,6 +70,58 @@ def _depthwise(
     return te.compute(shape, at, name="conv", attrs={ANNOTATION: conv.to_json()})
 
 
+def _winograd(
+    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
+) -> te.Tensor:
+    """Input transform, one matrix product for each of the ``(tile + 2) ** 2`` points, output transform."""
+    matrices = winograd_matrices(conv.tile)
+    tile, size, lanes, dtype = conv.tile, conv.tile + 2, conv.lanes, data.dtype
+    attrs = {ANNOTATION: conv.to_json()}
+    batch, blocks, rows, columns = (data.shape[axis] for axis in range(4))
+    tile_rows, tile_columns = (-(-int(extent) // tile) for extent in out_spatial)
+    i, j = (te.reduce_axis((0, size), name=name) for name in "ij")
+
+    def transformed(point: Expr, n: Expr, block: Expr, th: Expr, tw: Expr, lane: Expr) -> Expr:
+        h, w = th * tile + i - conv.padding[0], tw * tile + j - conv.padding[1]
+        value = _guard([h >= 0, h < rows, w >= 0, w < columns], data[n, block, h, w, lane], dtype)
+        row = _entry(matrices.data, point // size, i, dtype)
+        return te.sum(value * row * _entry(matrices.data, point % size, j, dtype), axis=[i, j])
+
+    shape = (size * size, batch, blocks, tile_rows, tile_columns, lanes)
+    spectrum = te.compute(shape, transformed, name="data_transform", attrs=attrs)
+    channel = te.reduce_axis((0, conv.in_channels), name="ic")
+    products = te.compute(
+        (size * size, batch, weight.shape[1], tile_rows, tile_columns, lanes),
+        lambda point, n, block, th, tw, lane: te.sum(
+            spectrum[point, n, channel // lanes, th, tw, channel % lanes]
+            * weight[point, block, channel, lane],
+            axis=channel,
+        ),
+        name="products",
+        attrs=attrs,
+    )
+    r, s = (te.reduce_axis((0, size), name=name) for name in "rs")
+
+    def inverse(n: Expr, block: Expr, h: Expr, w: Expr, lane: Expr) -> Expr:
+        value = products[r * size + s, n, block, h // tile, w // tile, lane]
+        row = _entry(matrices.output, h % tile, r, dtype)
+        return te.sum(value * row * _entry(matrices.output, w % tile, s, dtype), axis=[r, s])
+
+    return te.compute(
+        (batch, weight.shape[1], *out_spatial, lanes), inverse, name="output_transform", attrs=attrs
+    )
+
+
+def _entry(matrix: Matrix, row: Expr, column: Expr, dtype: str) -> Expr:
+    """``matrix[row][column]`` as nested selections."""
+    result: Expr = tirx.const(0.0, dtype)
+    for r, values in enumerate(matrix):
+        for c, value in enumerate(values):
+            if value:
+                result = tirx.Select(tirx.all(row == r, column == c), tirx.const(value, dtype), result)
+    return result
+
+
 def _window(
     conv: ConvWorkload, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
 ) -> tuple[list[Expr], list[Expr]]:
@@ -112,6 +167,9 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
 
         return te.compute((blocks, *conv.kernel, conv.lanes), channelwise, name="packed")
 
+    if conv.algorithm == "winograd":
+        return _winograd_weight(weight, conv)
+
     def blocked(block: Expr, in_block: Expr, *rest: Expr) -> Expr:
         kernel, in_lane, lane = rest[:-2], rest[-2], rest[-1]
         group, out = block // conv.out_blocks, (block % conv.out_blocks) * conv.lanes + lane
@@ -124,6 +182,20 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
 
     shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, conv.in_lanes, conv.lanes)
     return te.compute(shape, blocked, name="packed")
+
+
+def _winograd_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
+    """``G g G^T`` of every filter, ``[points, out_blocks, in_channels, lanes]``."""
+    matrix, size, dtype = winograd_matrices(conv.tile).weight, conv.tile + 2, weight.dtype
+    kh, kw = (te.reduce_axis((0, 3), name=name) for name in ("kh", "kw"))
+
+    def at(point: Expr, block: Expr, channel: Expr, lane: Expr) -> Expr:
+        out = block * conv.lanes + lane
+        value = _guard([out < conv.out_channels], weight[out, channel, kh, kw], dtype)
+        row = _entry(matrix, point // size, kh, dtype)
+        return te.sum(value * row * _entry(matrix, point % size, kw, dtype), axis=[kh, kw])
+
+    return te.compute((size * size, conv.out_blocks, conv.in_channels, conv.lanes), at, name="packed")
 
 
 def pack_channels(data: te.Tensor, lanes: int) -> te.Tensor:

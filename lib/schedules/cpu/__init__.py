@@ -8,12 +8,14 @@ from torch_tvm.schedules.cpu.generic import Generic
 from torch_tvm.schedules.cpu.matmul import Matmul
 from torch_tvm.schedules.cpu.reduction import Reduction
 from torch_tvm.schedules.cpu.row_chain import RowChain
+from torch_tvm.schedules.cpu.winograd import WinogradConv
 from torch_tvm.schedules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     Attention(),
     DirectConv(),
     DepthwiseConv(),
+    WinogradConv(),
     Matmul(),
     Elementwise(),
     Reduction(),

@@ -1,0 +1,430 @@
+"""Winograd convolution, 3x3 with stride 1: data transform, one matrix product a point, output transform.
+
+With weights that stay in the second-level cache all three run for one group of tiles after the other (``fused``),
+so the transformed data never leaves the cache. Otherwise the data is transformed first, and the products run one
+chunk of output channels after the other, which reads the weights once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
+from torch_tvm.schedules.cpu import emit
+from torch_tvm.schedules.cpu.conv_geometry import Phase, split_columns
+from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
+from torch_tvm.schedules.cpu.emit import const, static
+from torch_tvm.schedules.cpu.fused import Epilogue, FusedKernel, read_fused
+from torch_tvm.schedules.cpu.winograd_transform import VectorCode
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.schedules.winograd_matrices import winograd_matrices
+from torch_tvm.support.errors import Refusal
+
+
+class WinogradConv:
+    """``data transform; products; output transform; epilogue`` on groups of tiles."""
+
+    name = "winograd-convolution"
+
+    def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
+        kernel = read_fused(func, ANNOTATION)
+        conv = ConvWorkload.from_json(str(kernel.anchors[0].annotations[ANNOTATION]))
+        if conv.algorithm != "winograd":
+            raise Refusal(f"the algorithm is {conv.algorithm}")
+        return kernel.rebuilt(_WinogradKernel(kernel, conv, cpu).body())
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """``groups`` groups of ``tiles`` tiles (the last may be smaller), ``width`` tiles by ``vectors`` in registers."""
+
+    tiles: int
+    groups: int
+    width: int
+    vectors: int
+    is_fused: bool
+
+
+def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
+    """How ``tiles`` tiles are worked off: what a group needs stays in the second-level cache."""
+    points, blocks = (conv.tile + 2) ** 2, -(-conv.in_channels // conv.lanes)
+    tiling = choose_tiling(cpu, [min(tiles, 28)], conv.out_blocks, conv.in_channels)
+    vector_bytes = conv.lanes * itemsize
+    weight_bytes = points * conv.in_channels * conv.out_blocks * vector_bytes
+    is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
+    vectors_per_tile = points * (tiling.vectors + (blocks if is_fused else 0))
+    limit = max(4, cpu.l2 * 3 // 8 // (vectors_per_tile * vector_bytes))
+    groups = -(-tiles // limit)
+    if is_fused:
+        groups = -(-groups // cpu.cores) * cpu.cores
+    even = [count for count in range(groups, groups * 3 // 2 + 1) if tiles % count == 0]
+    groups = even[0] if even else groups
+    size = -(-tiles // groups)
+    return Grouping(size, -(-tiles // size), tiling.width, tiling.vectors, is_fused)
+
+
+class _WinogradKernel:
+    def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
+        self.kernel, self.conv, self.cpu = kernel, conv, cpu
+        self.data = kernel.anchors[0].reads[0].source
+        self.weight = kernel.anchors[1].reads[1].source
+        shape = kernel.anchor_buffer.ty.shape
+        self.dtype = str(kernel.anchor_buffer.ty.dtype)
+        self.height, self.width = int(shape[2]), int(shape[3])
+        self.size = conv.tile + 2
+        self.points = self.size**2
+        self.blocks = -(-conv.in_channels // conv.lanes)
+        self.rows, self.columns = -(-self.height // conv.tile), -(-self.width // conv.tile)
+        batch = static(shape[0])
+        self.images = const(1) if batch is not None else shape[0]
+        self.tiles = self.rows * self.columns * (batch or 1)
+        itemsize = tvm.DataType(self.dtype).itemsize
+        self.grouping = choose_grouping(cpu, conv, self.tiles, itemsize)
+        self.matrices = winograd_matrices(conv.tile)
+
+    def body(self) -> tirx.Stmt:
+        return self._fused() if self.grouping.is_fused else self._split()
+
+    def _kind(self) -> str:
+        return "parallel" if self.cpu.cores > 1 else "serial"
+
+    def _workspace(self, name: str, *shape: int) -> tirx.Buffer:
+        return tirx.decl_buffer([const(s) for s in (*shape, self.conv.lanes)], self.dtype, name)
+
+    # --- the two orders ------------------------------------------------------------------------------
+
+    def _fused(self) -> tirx.Stmt:
+        grouping = self.grouping
+
+        def task(index: Expr) -> tirx.Stmt:
+            image, bound_image = emit.bind_index("image", index // const(grouping.groups))
+            group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+            return emit.sequence(
+                bound_image,
+                bound_group,
+                self._per_group(group, lambda first, count: work(image, first, count)),
+            )
+
+        def work(image: Expr, first: Expr, count: int) -> tirx.Stmt:
+            spectrum = self._workspace("spectrum", self.points, self.blocks, count)
+            transform = emit.loop(
+                "tile",
+                count,
+                lambda t: self._tile_transform(
+                    spectrum, image, first + t, t, lambda body: emit.loop("block", self.blocks, body)
+                ),
+            )
+            return emit.sequence(
+                tirx.AllocBuffer(spectrum),
+                transform,
+                self._chunks(
+                    lambda block, vectors: self._products(
+                        spectrum, image, first, const(0), count, block, vectors
+                    )
+                ),
+            )
+
+        return emit.loop("task", self.images * const(grouping.groups), task, kind=self._kind())
+
+    def _split(self) -> tirx.Stmt:
+        grouping = self.grouping
+        chunks = -(-self.conv.out_blocks // grouping.vectors)
+
+        def image_body(image: Expr) -> tirx.Stmt:
+            spectrum = self._workspace("spectrum", self.points, self.blocks, self.tiles)
+            if self.blocks >= 2 * self.cpu.cores:
+                transform = emit.loop(
+                    "block",
+                    self.blocks,
+                    lambda block: emit.loop(
+                        "tile",
+                        self.tiles,
+                        lambda t: self._tile_transform(spectrum, image, t, t, lambda body: body(block)),
+                    ),
+                    kind=self._kind(),
+                )
+            else:
+                transform = emit.loop(
+                    "tile",
+                    self.tiles,
+                    lambda t: self._tile_transform(
+                        spectrum, image, t, t, lambda body: emit.loop("block", self.blocks, body)
+                    ),
+                    kind=self._kind(),
+                )
+
+            def task(index: Expr) -> tirx.Stmt:
+                chunk, bound_chunk = emit.bind_index("chunk", index // const(grouping.groups))
+                group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+
+                def work(first: Expr, count: int) -> tirx.Stmt:
+                    return self._one_chunk(
+                        chunk,
+                        lambda block, vectors: self._products(
+                            spectrum, image, first, first, count, block, vectors
+                        ),
+                    )
+
+                return emit.sequence(bound_chunk, bound_group, self._per_group(group, work))
+
+            products = emit.loop("task", chunks * grouping.groups, task, kind=self._kind())
+            return emit.sequence(tirx.AllocBuffer(spectrum), transform, products)
+
+        return emit.loop("image", self.images, image_body)
+
+    def _per_group(self, group: Expr, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        """``work(first tile, count)``; a last group of another size gets code of its own."""
+        size, groups = self.grouping.tiles, self.grouping.groups
+        tail = self.tiles - size * (groups - 1)
+        first = group * const(size)
+        if tail == size:
+            return work(first, size)
+        if groups == 1:
+            return work(const(0), tail)
+        return emit.when(group < const(groups - 1), work(first, size), work(const(size * (groups - 1)), tail))
+
+    def _chunks(self, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        vectors = self.grouping.vectors
+        full, tail = divmod(self.conv.out_blocks, vectors)
+        whole = (
+            emit.loop("chunk", full, lambda chunk: work(chunk * const(vectors), vectors)) if full else None
+        )
+        return emit.sequence(whole, work(const(full * vectors), tail) if tail else None)
+
+    def _one_chunk(self, chunk: Expr, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        vectors = self.grouping.vectors
+        full, tail = divmod(self.conv.out_blocks, vectors)
+        if not tail:
+            return work(chunk * const(vectors), vectors)
+        if not full:
+            return work(const(0), tail)
+        return emit.when(
+            chunk < const(full), work(chunk * const(vectors), vectors), work(const(full * vectors), tail)
+        )
+
+    # --- the three steps -----------------------------------------------------------------------------
+
+    def _place(self, image: Expr, tile: Expr) -> tuple[Expr, Expr, Expr, tirx.Stmt]:
+        """Batch index, tile row and tile column of ``tile``."""
+        per_image = self.rows * self.columns
+        tile, bound = emit.bind_index("tile_index", tile)
+        batch = image if self.tiles == per_image else tile // const(per_image)
+        within = tile if self.tiles == per_image else tile % const(per_image)
+        batch, bound_batch = emit.bind_index("batch", batch)
+        row, bound_row = emit.bind_index("tile_row", within // const(self.columns))
+        column, bound_column = emit.bind_index("tile_column", within % const(self.columns))
+        return batch, row, column, emit.sequence(bound, bound_batch, bound_row, bound_column)
+
+    def _tile_transform(
+        self,
+        spectrum: tirx.Buffer,
+        image: Expr,
+        tile: Expr,
+        slot: Expr,
+        over_blocks: Callable[[Callable[[Expr], tirx.Stmt]], tirx.Stmt],
+    ) -> tirx.Stmt:
+        """``B^T d B`` of ``tile`` into ``spectrum[:, block, slot]``."""
+        conv, size, lanes = self.conv, self.size, self.conv.lanes
+        batch, row, column, bound = self._place(image, tile)
+        top, bound_top = emit.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
+        left, bound_left = emit.bind_index("left", column * const(conv.tile) - const(conv.padding[1]))
+        height, width = self.data.ty.shape[2:4]
+        zero = emit.broadcast(tirx.const(0, self.dtype), lanes)
+
+        def block_transform(block: Expr, is_inside: bool) -> tirx.Stmt:
+            half = tirx.decl_buffer([const(self.points * lanes)], self.dtype, "half", scope="local")
+
+            def down(j: Expr) -> tirx.Stmt:
+                code = VectorCode(lanes, self.dtype)
+                values = []
+                for i in range(size):
+                    value = emit.load(self.data, [batch, block, top + const(i), left + j, 0], lanes)
+                    if not is_inside:
+                        valid = tirx.all(emit.inside(top + const(i), height), emit.inside(left + j, width))
+                        value = tirx.if_then_else(valid, value, zero)
+                    values.append(code.bind(f"d{i}", value))
+                results = code.transform(self.matrices.data, values)
+                stores = [
+                    emit.store(half, value, [(const(r * size) + j) * const(lanes)], lanes)
+                    for r, value in enumerate(results)
+                ]
+                return emit.sequence(*code.stmts, *stores)
+
+            def across(r: Expr) -> tirx.Stmt:
+                code = VectorCode(lanes, self.dtype)
+                values = [
+                    code.bind(f"h{j}", emit.load(half, [(r * const(size) + const(j)) * const(lanes)], lanes))
+                    for j in range(size)
+                ]
+                results = code.transform(self.matrices.data, values)
+                stores = [
+                    emit.store(spectrum, value, [r * const(size) + const(s), block, slot, 0], lanes)
+                    for s, value in enumerate(results)
+                ]
+                return emit.sequence(*code.stmts, *stores)
+
+            return emit.sequence(
+                tirx.AllocBuffer(half), emit.loop("j", size, down), emit.loop("r", size, across)
+            )
+
+        is_inside = tirx.all(
+            top >= const(0), left >= const(0), top + const(size) <= height, left + const(size) <= width
+        )
+        inner = over_blocks(lambda block: block_transform(block, True))
+        border = over_blocks(lambda block: block_transform(block, False))
+        return emit.sequence(bound, bound_top, bound_left, emit.when(is_inside, inner, border))
+
+    def _products(
+        self,
+        spectrum: tirx.Buffer,
+        image: Expr,
+        first: Expr,
+        slot: Expr,
+        count: int,
+        block: Expr,
+        vectors: int,
+    ) -> tirx.Stmt:
+        """Tiles ``first … first + count`` (``slot`` on in ``spectrum``) for ``vectors`` blocks of channels."""
+        products = self._workspace("products", self.points, vectors, count)
+        runs = split_columns(Phase(0, 1, count, 1, ((0, 0),)), count, self.grouping.width)
+
+        def point(xi: Expr) -> tirx.Stmt:
+            return emit.sequence(
+                *(
+                    emit.loop(
+                        "run",
+                        run.count,
+                        lambda t, run=run: self._product_tile(
+                            spectrum,
+                            products,
+                            xi,
+                            slot,
+                            t * const(run.width) + const(run.first),
+                            run.width,
+                            block,
+                            vectors,
+                        ),
+                    )
+                    for run in runs
+                )
+            )
+
+        gemm = emit.loop("point", self.points, point)
+        epilogue = Epilogue(self.kernel, self.conv.lanes)
+        output = emit.loop(
+            "tile", count, lambda t: self._output(epilogue, products, image, first + t, t, block, vectors)
+        )
+        return emit.sequence(tirx.AllocBuffer(products), gemm, output)
+
+    def _product_tile(
+        self,
+        spectrum: tirx.Buffer,
+        products: tirx.Buffer,
+        xi: Expr,
+        slot: Expr,
+        start: Expr,
+        width: int,
+        block: Expr,
+        vectors: int,
+    ) -> tirx.Stmt:
+        """``width`` tiles by ``vectors`` blocks of output channels at one point, in registers."""
+        conv, lanes = self.conv, self.conv.lanes
+        acc = emit.Accumulators(width * vectors, lanes, self.dtype)
+        start, bound = emit.bind_index("start", start)
+
+        def in_block(b: Expr) -> tirx.Stmt:
+            extent: int | Expr = lanes
+            if conv.in_channels % lanes:
+                extent = tirx.min(const(lanes), const(conv.in_channels) - b * const(lanes))
+            return emit.loop("ic", extent, lambda ic: channel(b, ic))
+
+        def channel(b: Expr, ic: Expr) -> tirx.Stmt:
+            def column(m: Expr) -> tirx.Stmt:
+                value = emit.broadcast(emit.load(spectrum, [xi, b, slot + start + m, ic]), lanes)
+
+                def vector(v: Expr) -> tirx.Stmt:
+                    weight = emit.load(self.weight, [xi, block + v, b * const(lanes) + ic, 0], lanes)
+                    which = m * const(vectors) + v
+                    return acc.set(which, acc.get(which) + value * weight)
+
+                return emit.loop("v", vectors, vector, kind="unrolled")
+
+            return emit.loop("m", width, column, kind="unrolled")
+
+        def keep(m: Expr) -> tirx.Stmt:
+            return emit.loop(
+                "v",
+                vectors,
+                lambda v: emit.store(products, acc.get(m * const(vectors) + v), [xi, v, start + m, 0], lanes),
+                kind="unrolled",
+            )
+
+        return emit.sequence(
+            bound,
+            acc.allocate(),
+            acc.clear(),
+            emit.loop("in_block", self.blocks, in_block),
+            emit.loop("m", width, keep, kind="unrolled"),
+        )
+
+    def _output(
+        self,
+        epilogue: Epilogue,
+        products: tirx.Buffer,
+        image: Expr,
+        tile: Expr,
+        slot: Expr,
+        block: Expr,
+        vectors: int,
+    ) -> tirx.Stmt:
+        """``A^T m A`` of one tile, then the epilogue."""
+        conv, size, lanes = self.conv, self.size, self.conv.lanes
+        batch, row, column, bound = self._place(image, tile)
+
+        def vector(v: Expr) -> tirx.Stmt:
+            half = tirx.decl_buffer([const(conv.tile * size * lanes)], self.dtype, "half", scope="local")
+
+            def down(s: Expr) -> tirx.Stmt:
+                code = VectorCode(lanes, self.dtype)
+                values = [
+                    code.bind(f"m{r}", emit.load(products, [const(r * size) + s, v, slot, 0], lanes))
+                    for r in range(size)
+                ]
+                results = code.transform(self.matrices.output, values)
+                stores = [
+                    emit.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
+                    for i, value in enumerate(results)
+                ]
+                return emit.sequence(*code.stmts, *stores)
+
+            def across(i: Expr) -> tirx.Stmt:
+                code = VectorCode(lanes, self.dtype)
+                values = [
+                    code.bind(f"h{s}", emit.load(half, [(i * const(size) + const(s)) * const(lanes)], lanes))
+                    for s in range(size)
+                ]
+                results = [code.bind("y", y) for y in code.transform(self.matrices.output, values)]
+                h, bound_h = emit.bind_index("h", row * const(conv.tile) + i)
+                stores = []
+                for k, value in enumerate(results):
+                    w = column * const(conv.tile) + const(k)
+                    write = epilogue.write(value, lambda lane, w=w: [batch, block + v, h, w, lane])
+                    stores.append(emit.when(w < const(self.width) if self.width % conv.tile else None, write))
+                whole = emit.sequence(*code.stmts, *stores)
+                return emit.sequence(
+                    bound_h, emit.when(h < const(self.height) if self.height % conv.tile else None, whole)
+                )
+
+            return emit.sequence(
+                tirx.AllocBuffer(half),
+                emit.loop("s", size, down),
+                epilogue.allocate(),
+                emit.loop("i", conv.tile, across),
+            )
+
+        return emit.sequence(bound, emit.loop("v", vectors, vector))

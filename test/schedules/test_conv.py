@@ -1,0 +1,167 @@
+"""Convolution kernels, from Relax ops to machine code, against PyTorch in float64."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm import relax
+
+from torch_tvm.runtime.build import build
+from torch_tvm.schedules import schedule
+from torch_tvm.schedules.target import host_target
+from torch_tvm.transforms import optimize
+
+TARGET = host_target()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution; ``shape`` is the data's, ``dynamic`` the axes whose size is unknown to the compiler."""
+
+    shape: tuple[int, ...]
+    outputs: int
+    kernel: tuple[int, ...]
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    transposed: bool = False
+    output_padding: int = 0
+    dtype: torch.dtype = torch.float32
+    dynamic: tuple[int, ...] = ()
+    rule: str = "direct-convolution"
+    accuracy: str = "strict"
+
+    def __str__(self) -> str:
+        parts = ["x".join(map(str, self.shape)), f"o{self.outputs}", "k" + "x".join(map(str, self.kernel))]
+        parts += [f"{k[0]}{getattr(self, k)}" for k in ("stride", "padding", "dilation", "groups")]
+        return "-".join([*parts, "t" * self.transposed, str(self.dtype)[6:], *map(str, self.dynamic)])
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(zlib.crc32(str(self).encode()))
+        channels = self.shape[1]
+        if self.transposed:
+            weight_shape = (channels, self.outputs // self.groups, *self.kernel)
+        else:
+            weight_shape = (self.outputs, channels // self.groups, *self.kernel)
+        make = lambda shape: torch.randn(shape, generator=generator, dtype=self.dtype)
+        return make(self.shape), make(weight_shape), make((self.outputs,))
+
+    def eager(self, data: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        rank = len(self.kernel)
+        if self.transposed:
+            function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+            result = function(
+                data, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            )
+        else:
+            function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+            result = function(data, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return torch.relu(result)
+
+    def module(self) -> tvm.IRModule:
+        """``relu(conv(x, w) + b)``."""
+        rank = len(self.kernel)
+        data, weight, bias = self.tensors()
+        dtype = str(self.dtype).removeprefix("torch.")
+        sizes = [
+            tvm.tirx.Var(f"s{axis}", "int64") if axis in self.dynamic else size
+            for axis, size in enumerate(self.shape)
+        ]
+        builder = relax.BlockBuilder()
+        x = relax.Var("x", relax.TensorType(sizes, dtype))
+        w = relax.Var("w", relax.TensorType(list(weight.shape), dtype))
+        b = relax.Var("b", relax.TensorType(list(bias.shape), dtype))
+        options = {
+            "strides": [self.stride] * rank,
+            "padding": [self.padding] * rank,
+            "dilation": [self.dilation] * rank,
+            "groups": self.groups,
+        }
+        if self.transposed:
+            options["output_padding"] = [self.output_padding] * rank
+        op = getattr(relax.op.nn, f"conv{rank}d" + ("_transpose" if self.transposed else ""))
+        with builder.function("main", [x, w, b], attrs={"num_input": 1}):
+            with builder.dataflow():
+                conv = builder.emit(op(x, w, **options))
+                shifted = builder.emit(
+                    relax.op.add(conv, builder.emit(relax.op.reshape(b, (1, self.outputs, *[1] * rank))))
+                )
+                result = builder.emit_output(builder.emit(relax.op.nn.relu(shifted)))
+            builder.emit_func_output(result)
+        return builder.get()
+
+
+def check(case: Case) -> None:
+    """Compile, run, and hold against PyTorch in float64: at most 3 times eager's own error, and no fallback."""
+    data, weight, bias = case.tensors()
+    optimised = optimize(case.module(), TARGET, accuracy=case.accuracy)
+    scheduled, decisions = schedule(optimised, TARGET)
+    assert case.rule in {decision.rule for decision in decisions}
+    vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
+    params = vm["main_transform_params"]([weight, bias])
+    result = vm["main"](data, params)
+    eager = case.eager(data, weight, bias)
+    exact = case.eager(data.double(), weight.double(), bias.double())
+    assert result.shape == eager.shape and result.dtype == eager.dtype
+    assert _rmse(result, exact) <= 3 * _rmse(eager, exact) + 1e-5
+    assert torch.isfinite(result).all()
+
+
+def _rmse(value: torch.Tensor, exact: torch.Tensor) -> float:
+    return (value.double() - exact).square().mean().sqrt().item() if exact.numel() else 0.0
+
+
+CASES = [
+    # kernels, strides, padding, odd channels and sizes, planar and blocked data
+    Case((1, 3, 23, 29), 32, (7, 7), stride=2, padding=3),
+    Case((1, 64, 15, 17), 48, (3, 3), padding=1),
+    Case((3, 33, 9, 11), 19, (3, 3), stride=2, padding=1),
+    Case((1, 40, 12, 13), 70, (1, 1)),
+    Case((3, 17, 7, 7), 128, (1, 1), stride=2),
+    Case((1, 48, 10, 21), 16, (5, 3), stride=3, padding=2),
+    Case((2, 64, 13, 5), 1, (3, 3), padding=2, dilation=2),
+    Case((1, 16, 5, 5), 32, (5, 5)),
+    Case((1, 16, 4, 3), 32, (3, 3), padding=4),
+    # groups: whole blocks, and blocks that cross groups
+    Case((2, 64, 9, 10), 96, (3, 3), padding=1, groups=2),
+    Case((1, 32, 9, 10), 32, (3, 3), padding=1, groups=8),
+    Case((1, 15, 8, 8), 10, (3, 3), groups=5),
+    Case((1, 24, 8, 8), 48, (3, 3), padding=1, groups=24),
+    # ranks
+    Case((2, 40, 31), 24, (5,), stride=2, padding=2),
+    Case((1, 3, 50), 16, (3,), dilation=3),
+    Case((1, 16, 5, 6, 7), 24, (3, 3, 3), padding=1),
+    Case((2, 3, 6, 9, 8), 16, (3, 2, 3), stride=2),
+    # transposed
+    Case((1, 32, 7, 9), 24, (3, 3), stride=2, padding=1, output_padding=1, transposed=True),
+    Case((2, 20, 6, 5), 16, (4, 4), stride=2, padding=1, transposed=True),
+    Case((1, 16, 5, 5), 32, (3, 3), stride=3, dilation=2, groups=2, transposed=True),
+    Case((1, 24, 11), 16, (5,), stride=2, padding=2, transposed=True),
+    Case((1, 8, 3, 4, 5), 16, (2, 2, 2), stride=2, transposed=True),
+    # unknown sizes
+    Case((3, 32, 9, 9), 32, (3, 3), padding=1, dynamic=(0,)),
+    Case((1, 32, 14, 19), 48, (3, 3), padding=1, dynamic=(2, 3)),
+    Case((2, 3, 30, 31), 32, (5, 5), stride=2, padding=2, dynamic=(0, 2, 3)),
+    Case((2, 40, 9, 31), 32, (1, 1), dynamic=(0, 2, 3)),
+    Case((1, 32, 6, 2), 32, (3, 3), padding=1, dynamic=(2, 3)),
+    Case((1, 16, 5, 9), 16, (3, 3), stride=2, padding=1, transposed=True, dynamic=(2, 3)),
+    # dtype
+    Case((1, 24, 9, 9), 24, (3, 3), padding=1, dtype=torch.float64),
+    # depthwise
+    Case((1, 32, 15, 15), 32, (3, 3), padding=1, groups=32, rule="depthwise-convolution"),
+    Case((3, 20, 14, 13), 20, (5, 5), stride=2, padding=2, groups=20, rule="depthwise-convolution"),
+    Case((1, 16, 9, 9), 16, (3, 3), padding=2, dilation=2, groups=16, rule="depthwise-convolution"),
+    Case((2, 48, 9, 17), 48, (3, 3), padding=1, groups=48, dynamic=(0, 2, 3), rule="depthwise-convolution"),
+    Case((2, 24, 33), 24, (7,), padding=3, groups=24, rule="depthwise-convolution"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_convolution(case: Case) -> None:
+    check(case)
