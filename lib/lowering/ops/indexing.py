@@ -22,10 +22,11 @@ def in_range(index: Any, size: SizeLike) -> Any:
     return tirx.max(tirx.min(tirx.Cast("int64", index), size - 1), 0)
 
 
-def wrapped(index: Any, size: SizeLike) -> Any:
-    """A run-time index counted from the end when negative, and kept inside ``[0, size)``."""
+def wrapped(index: Any, size: SizeLike, *, clamp: bool = True) -> Any:
+    """A run-time index counted from the end when negative, and kept inside ``[0, size)`` by ``clamp``."""
     wide = tirx.Cast("int64", index)
-    return in_range(tirx.Select(wide < 0, wide + size, wide), size)
+    place = tirx.Select(wide < 0, wide + size, wide)
+    return in_range(place, size) if clamp else place
 
 
 def _check_integers(b: Builder, *indices: Expr) -> None:
@@ -138,7 +139,9 @@ class Positions:
         kept = [self.sizes[axis] for axis in self.rest]
         self.shape = [*kept[: self.front], *self.common, *kept[self.front :]]
 
-    def at(self, i: Sequence[Any], sizes: Sequence[Any], tensors: Sequence[te.Tensor]) -> list[Any]:
+    def at(
+        self, i: Sequence[Any], sizes: Sequence[Any], tensors: Sequence[te.Tensor], *, clamp: bool = True
+    ) -> list[Any]:
         """The position, in a tensor of ``sizes``, of element ``i`` of the result."""
         count = len(self.common)
         middle = list(i[self.front : self.front + count])
@@ -149,7 +152,7 @@ class Positions:
                 0 if s == 1 and isinstance(s, int) else p
                 for p, s in zip(middle[count - len(shape) :], shape, strict=True)
             ]
-            place[axis] = wrapped(tensor(*own), sizes[axis])
+            place[axis] = wrapped(tensor(*own), sizes[axis], clamp=clamp)
         return [place[axis] for axis in range(len(self.sizes))]
 
 

@@ -1,0 +1,253 @@
+"""Writing at positions that tensors give: scatter, index_put and their kin.
+
+Each op computes the flat destination of every update in one parallel kernel; a second one walks the updates
+in order, so that the last of equal destinations wins. An update outside of the tensor is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
+from torch_tvm.lowering.ops.shape import expand_to, product, reshape
+from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+
+R = relax.op
+Expr = relax.Expr
+
+
+def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
+    if reduction == "sum":
+        return tirx.Or(old, new) if dtype == "bool" else old + new
+    if reduction == "prod":
+        return tirx.And(old, new) if dtype == "bool" else old * new
+    if reduction in ("amax", "amin"):
+        better = new > old if reduction == "amax" else new < old
+        if dtype.startswith(("float", "bfloat")):
+            better = tirx.Or(better, tirx.isnan(new))
+        return tirx.Select(better, new, old)
+    return new
+
+
+def _identity(reduction: str, dtype: str) -> Any:
+    is_float = dtype.startswith(("float", "bfloat"))
+    if reduction == "amax":
+        return tirx.const(float("-inf"), dtype) if is_float else tirx.min_value(dtype)
+    if reduction == "amin":
+        return tirx.const(float("inf"), dtype) if is_float else tirx.max_value(dtype)
+    return tirx.const(1 if reduction == "prod" else 0, dtype)
+
+
+def write_at(
+    b: Builder, x: Expr, places: Expr, updates: Expr, reduction: str = "set", *, include_self: bool = True
+) -> Expr:
+    """``x`` with ``updates`` combined into it at the flat positions ``places`` (negative: skipped)."""
+    shape, dtype = b.shape(x), b.dtype(x)
+    count = product(b.shape(places))
+    total = product(shape)
+    if (isinstance(count, int) and count == 0) or (isinstance(total, int) and total == 0):
+        return x
+    flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
+
+    def kernel(ins: Sequence[Any], outs: Sequence[Any]) -> tirx.Stmt:
+        data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
+        out = T.buffer_proxy(outs[0])
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                with T.parallel(0, ins[0].shape[0]) as i:
+                    out[i] = data[i]
+                if not include_self:
+                    with T.serial(0, ins[1].shape[0]) as i, T.If(where[i] >= 0), T.Then():
+                        out[where[i]] = _identity(reduction, dtype)
+                with T.serial(0, ins[1].shape[0]) as i, T.If(where[i] >= 0), T.Then():
+                    out[where[i]] = _combined(reduction, out[where[i]], values[i], dtype)
+            return builder.get()
+
+    def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor) -> te.Tensor:
+        out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
+        return te.extern(
+            [data.shape], [data, where, values], kernel, dtype=data.dtype, out_buffers=[out], name="scatter"
+        )
+
+    return reshape(b, b.te(scatter, *flat, name=f"scatter_{reduction}"), shape)
+
+
+def _flat_place(position: Sequence[Any], sizes: Sequence[Any], checked: Sequence[int]) -> Any:
+    """The flat index of a position, or -1 where one of the ``checked`` dimensions is out of range."""
+    flat: Any = tirx.const(0, "int64")
+    inside: Any = tirx.const(True, "bool")
+    for axis, (place, size) in enumerate(zip(position, sizes, strict=True)):
+        flat = flat * size + place
+        if axis in checked:
+            inside = tirx.And(inside, tirx.And(place >= 0, place < size))
+    return tirx.Select(inside, flat, tirx.const(-1, "int64"))
+
+
+# -- scatter ------------------------------------------------------------------------------------------
+
+
+def _scatter(
+    b: Builder, x: Expr, dim: int, index: Expr, source: Any, reduction: str, *, include_self: bool = True
+) -> Expr:
+    """``source`` (a tensor at least as large as ``index``, or a number) into ``x`` along ``dim``."""
+    if b.dtype(index) not in INTEGERS:
+        b.unsupported("an index that is no integer tensor")
+    if b.rank(x) == 0 or b.rank(index) == 0:
+        shape = b.shape(x)
+        lifted = [reshape(b, v, b.shape(v) or [1]) for v in (x, index)]
+        if not isinstance(source, (bool, int, float)):
+            source = reshape(b, source, b.shape(source) or [1])
+        return reshape(
+            b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape
+        )
+    axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
+
+    def places(where: te.Tensor, sizes: list[Any]) -> te.Tensor:
+        sizes = [as_size(s) for s in sizes]
+
+        def place(*i: Any) -> Any:
+            position = [*i[:axis], tirx.Cast("int64", where(*i)), *i[axis + 1 :]]
+            return _flat_place(position, sizes, [axis])
+
+        return te.compute(where.shape, place, name="place")
+
+    def values(where: te.Tensor, data: te.Tensor | None = None) -> te.Tensor:
+        fill = tirx.const(0, dtype) if data is not None else tirx.const(source, dtype)
+        return te.compute(where.shape, lambda *i: fill if data is None else data(*i), name="values")
+
+    tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
+    updates = b.te(values, *tensors, name="scatter_values")
+    where = b.te(places, index, b.shape(x), name="scatter_places")
+    return write_at(b, x, where, updates, reduction, include_self=include_self)
+
+
+@lowers("torch.aten.scatter.src")
+def scatter_src(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Expr:
+    """aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(b, x, dim, index, src, "set")
+
+
+@lowers("torch.aten.scatter.value")
+def scatter_value(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
+    """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    return _scatter(b, x, dim, index, value, "set")
+
+
+@lowers("torch.aten.scatter_add")
+def scatter_add(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Expr:
+    """aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(b, x, dim, index, src, "sum")
+
+
+_REDUCTIONS = {"add": "sum", "multiply": "prod"}
+
+
+@lowers("torch.aten.scatter.reduce")
+def scatter_with(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str) -> Expr:
+    """aten::scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
+    if reduce not in _REDUCTIONS:
+        b.unsupported(f"reduction '{reduce}'")
+    return _scatter(b, x, dim, index, src, _REDUCTIONS[reduce])
+
+
+@lowers("torch.aten.scatter_reduce.two")
+def scatter_reduce(
+    b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
+) -> Expr:
+    """aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *,
+    bool include_self=True) -> Tensor"""
+    if reduce in ("sum", "prod", "amax", "amin"):
+        return _scatter(b, x, dim, index, src, reduce, include_self=include_self)
+    if reduce != "mean" or not b.dtype(x).startswith("float"):
+        b.unsupported(f"reduction '{reduce}' of {b.dtype(x)}")
+    total = _scatter(b, x, dim, index, src, "sum", include_self=include_self)
+    ones = b.emit(
+        R.full(relax.ShapeExpr([as_size(s) for s in b.shape(x)]), b.const(1.0, b.dtype(x)), b.dtype(x))
+    )
+    count = _scatter(b, ones, dim, index, 1.0, "sum", include_self=include_self)
+    return b.emit(R.divide(total, count))
+
+
+# -- x[i, j] = v --------------------------------------------------------------------------------------
+
+
+@lowers("torch.aten.index_put", "torch.aten.index_put.hacked_twin")
+def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool) -> Expr:
+    """aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
+    if any(index is not None and b.dtype(index) == "bool" for index in indices):
+        return _masked_put(b, x, indices, values, accumulate)
+    positions = Positions(b, x, indices)
+    updates = expand_to(b, values, positions.shape)
+
+    def places(sizes: list[Any], shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
+        sizes = [as_size(s) for s in sizes]
+
+        def place(*i: Any) -> Any:
+            return _flat_place(positions.at(i, sizes, tensors, clamp=False), sizes, positions.axes)
+
+        return te.compute([as_size(s) for s in shape], place, name="place")
+
+    where = b.te(places, b.shape(x), positions.shape, *positions.tensors, name="index_places")
+    return write_at(b, x, where, updates, "sum" if accumulate else "set")
+
+
+def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool) -> Expr:
+    """One mask over the leading dimensions and a value that does not depend on how many it selects."""
+    mask = indices[0]
+    if mask is None or b.dtype(mask) != "bool" or any(index is not None for index in indices[1:]):
+        b.unsupported("a boolean index among others")
+    rank, covered = b.rank(x), b.rank(mask)
+    own = b.shape(values)
+    if len(own) > rank - covered:
+        extra = own[: len(own) - (rank - covered)]
+        if any(not (isinstance(s, int) and s == 1) for s in extra):
+            b.unsupported("one value for each element of a mask")
+        values = reshape(b, values, own[len(extra) :])
+    wide = reshape(b, mask, [*b.shape(mask), *[1] * (rank - covered)])
+    value = b.cast(values, b.dtype(x))
+    return b.emit(R.where(wide, b.emit(R.add(x, value)) if accumulate else value, x))
+
+
+def _along(b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: str) -> Expr:
+    """Whole slices of ``source`` into the places ``index`` of dimension ``dim``."""
+    if b.rank(x) == 0:
+        flat = [reshape(b, v, [1]) for v in (x, index, source)]
+        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction), [])
+    axis = b.axis(dim, b.rank(x))
+    shape: list[SizeLike] = [1] * b.rank(x)
+    shape[axis] = product(b.shape(index))
+    wide = expand_to(b, reshape(b, index, shape), b.shape(source))
+    return _scatter(b, x, axis, wide, source, reduction)
+
+
+def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Number) -> Expr:
+    """aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
+    if alpha != 1:
+        source = b.emit(R.multiply(source, b.tensor(alpha, b.dtype(source))))
+    return _along(b, x, dim, index, source, "sum")
+
+
+def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Expr:
+    """aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
+    return _along(b, x, dim, index, source, "set")
+
+
+def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number, reduce: str) -> Expr:
+    """aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"""
+    if reduce not in _REDUCTIONS:
+        b.unsupported(f"reduction '{reduce}'")
+    return _scatter(b, x, dim, index, value, _REDUCTIONS[reduce])
+
+
+for _name, _function in {
+    "torch.aten.index_add": index_add,
+    "torch.aten.index_copy": index_copy,
+    "torch.aten.scatter.value_reduce": scatter_value_reduce,
+}.items():
+    register(_name, _function, custom=True)
