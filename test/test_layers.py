@@ -32,7 +32,8 @@ def layer(folder: str, ours: str, third_party: str) -> Layer:
 LAYERS = {
     "torch_tvm": Layer("python/torch_tvm", ANY, ANY),
     "torch_tvm.tools": Layer("tools", ANY, ANY),
-    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir"),
+    # sympy is how torch spells symbolic sizes.
+    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir sympy"),
     "torch_tvm.support": layer("lib/support", "", ""),
     "torch_tvm.dialect": layer("lib/dialect", "support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "dialect support", "torch mlir lark"),

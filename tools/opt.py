@@ -7,6 +7,7 @@ Passes are torch-mlir's and this project's; pipelines and flags apply in the ord
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
@@ -232,17 +233,23 @@ def _lower(command: Command, module: TorchModule) -> str:
 
 
 def _schedule(mod: tvm.IRModule, name: str) -> tvm.IRModule:
-    import tvm
-
     from torch_tvm.schedules import schedule
     from torch_tvm.schedules.target import host_target
     from torch_tvm.transforms.pipeline import optimize
 
-    try:
-        target = host_target() if name == "host" else tvm.target.Target({"kind": "llvm", "mcpu": name})
-    except Exception as error:
-        raise InvalidInput(f"'{name}' is no target: {str(error).splitlines()[0]}") from error
+    target = host_target() if name == "host" else _named_target(name)
     return schedule(optimize(mod, target), target)[0]
+
+
+def _named_target(processor: str) -> tvm.target.Target:
+    import tvm
+    from tvm.target import codegen
+
+    known = [str(cpu) for cpu in codegen.llvm_get_cpu_archlist(tvm.target.Target({"kind": "llvm"}))]
+    if processor not in known:
+        close = difflib.get_close_matches(processor, known, 3) or known
+        raise InvalidInput(f"'{processor}' is no LLVM processor name; there are {', '.join(close)}")
+    return tvm.target.Target({"kind": "llvm", "mcpu": processor})
 
 
 # -- messages ---------------------------------------------------------------------------------------------

@@ -1,0 +1,191 @@
+"""``torch-tvm-opt`` as a command: its options, exit codes and messages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torch_tvm.tools import opt
+
+ADDS = """func.func @main() -> !torch.int {
+  %0 = torch.constant.int 2
+  %1 = torch.constant.int 2
+  %2 = torch.aten.add.int %0, %1 : !torch.int, !torch.int -> !torch.int
+  return %2 : !torch.int
+}
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    path = tmp_path / "adds.mlir"
+    path.write_text(ADDS)
+    return str(path)
+
+
+def tool(arguments: list[str], text: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch_tvm.tools.opt", *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_standard_input_and_output() -> None:
+    done = tool(["-", "--canonicalize"], ADDS)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "constant.int 4" in done.stdout and "aten.add.int" not in done.stdout
+
+
+def test_errors_end_with_code_1_and_without_traceback() -> None:
+    done = tool(["-"], ADDS.replace("aten.add.int", "aten.nope"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(
+        "torch-tvm-opt: error: -:4:8: custom op 'torch.aten.nope' is unknown\n    %2 = "
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_flags_apply_in_order(source: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert opt.run([source, "--cse", "--canonicalize", "--mlir-print-ir-after-all"]) == 0
+    err = capfd.readouterr().err
+    assert 0 <= err.index("CSEPass") < err.index("CanonicalizerPass")
+
+
+def test_output_file(source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "out.mlir"
+    assert opt.run([source, "-o", str(target)]) == 0
+    assert capfd.readouterr().out == "" and "torch.aten.add.int" in target.read_text()
+
+
+def test_what_is_printed_reads_back(source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert opt.run([source, "--mlir-print-debuginfo"]) == 0
+    first = capfd.readouterr().out
+    again = tmp_path / "again.mlir"
+    again.write_text(first)
+    assert opt.run([str(again), "--mlir-print-debuginfo"]) == 0
+    assert capfd.readouterr().out == first and 'adds.mlir":4:8' in first
+
+
+def test_bytecode_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from torch_tvm.dialect.parse import parse
+
+    path = tmp_path / "m.mlirbc"
+    parse(ADDS).save(path)
+    assert opt.run([str(path)]) == 0
+    assert "torch.aten.add.int" in capfd.readouterr().out
+
+
+def test_a_bad_part_leaves_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "parts.mlir"
+    path.write_text(f"{ADDS}// -----\nfunc.func @bad( {{\n// -----\n{ADDS.replace('@main', '@third')}")
+    assert opt.run([str(path), "--split-input-file"]) == 1
+    out, err = capfd.readouterr()
+    assert "@main" in out and "@third" in out and f"{path}:8:" in err
+
+
+COMMANDS = [
+    (["a", "b"], "one input at a time, got a, b"),
+    (["--pass-pipeline"], "--pass-pipeline needs a value"),
+    (["--verify-each=1"], "--verify-each takes no value"),
+    (["--mlir-elide-resource-strings-if-larger=x"], "needs a number, got 'x'"),
+    (["--torch-to-relax", "--cse"], "--cse works on Torch dialect and comes after --torch-to-relax"),
+    (["no/such/file.mlir"], "cannot read 'no/such/file.mlir': No such file or directory"),
+    (["."], "cannot read '.': Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMANDS, ids=[row[1] for row in COMMANDS])
+def test_command_lines_that_cannot_be_meant(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert opt.run(arguments) == 1
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("torch-tvm-opt: error: ") and message in err
+
+
+FLAGS = [
+    (["--no-such-pass"], "'no-such-pass' is no pass of torch-mlir or of torch_tvm"),
+    (["--pass-pipeline=builtin.module(nope)"], "pass pipeline: column 16: 'nope' is no pass"),
+    (["--torch-decompose-complex-ops=x=1"], "no such option x"),
+    (["--torch-tvm-canonicalize=1"], "--torch-tvm-canonicalize takes no value"),
+    (["--relax-to-tir", "--target=no cpu"], "'no cpu' is no LLVM processor name"),
+    (["-o", "no/such/folder/file"], "cannot write 'no/such/folder/file'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), FLAGS, ids=[row[0][0] for row in FLAGS])
+def test_options_that_do_not_fit(
+    source: str, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert opt.run([source, *arguments]) == 1
+    assert message in capfd.readouterr().err
+
+
+def test_a_target_is_scheduled_for(source: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert opt.run([source, "--relax-to-tir", "--target=haswell"]) == 0
+    assert "R.function" in capfd.readouterr().out
+
+
+def test_elided_weights_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "elided.mlir"
+    path.write_text(
+        "func.func @main() -> !torch.vtensor<[2],f32> {\n"
+        "  %0 = torch.vtensor.literal(dense_resource<w> : tensor<2xf32>) : !torch.vtensor<[2],f32>\n"
+        "  return %0 : !torch.vtensor<[2],f32>\n}\n"
+    )
+    assert opt.run([str(path)]) == 1
+    assert f"{path}:2: torch.vtensor.literal: the text has no data for resource 'w'" in capfd.readouterr().err
+
+
+def test_an_unexpected_error_is_one_line(
+    source: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(module: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("torch_tvm.passes.pipeline.canonicalize", broken)
+    assert opt.run([source, "--torch-tvm-canonicalize"]) == 1
+    assert "internal error in torch-tvm-canonicalize: KeyError: 'oops'" in capfd.readouterr().err
+    monkeypatch.setenv("TORCH_TVM_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        opt.run([source, "--torch-tvm-canonicalize"])
+
+
+def test_a_crash_names_the_pass_and_does_not_spread() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from torch_tvm.tools import opt\n"
+        "def work():\n"
+        "    opt._note_progress('bad-pass')\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "code = opt.guarded(work)\n"
+        "sys.exit(code + 40)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 41
+    assert "error: bad-pass crashed (signal 11)" in done.stderr
+
+
+def test_guarded_passes_code_and_output_on() -> None:
+    script = "import sys\nfrom torch_tvm.tools import opt\nsys.exit(opt.guarded(lambda: print('out') or 7))\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "out\n")
+
+
+def test_help_lists_options_and_passes(capfd: pytest.CaptureFixture[str]) -> None:
+    from torch_tvm.passes.base import registry
+
+    assert opt.run(["--help"]) == 0
+    out = capfd.readouterr().out
+    for name in ("--pass-pipeline", "--torch-to-relax", "--torch-decompose-complex-ops", "--canonicalize"):
+        assert name in out
+    for name, found in registry().items():
+        assert f"--{name}" in out and found.summary() in out
