@@ -9,11 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch_tvm.dialect.module import TorchModule
+    from torch_tvm.dialect.module import TensorSpec, TorchModule
     from torch_tvm.dialect.parse import parse
     from torch_tvm.driver import compile
-    from torch_tvm.importers.fx import import_fx
-    from torch_tvm.importers.torchscript import import_torchscript
+    from torch_tvm.importing import import_fx, import_torchscript
     from torch_tvm.lowering.registry import lowers as register_lowering
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
@@ -31,12 +30,13 @@ _WHERE = {
     "ImportFailed": "torch_tvm.support.errors",
     "InternalError": "torch_tvm.support.errors",
     "InvalidInput": "torch_tvm.support.errors",
+    "TensorSpec": "torch_tvm.dialect.module",
     "TorchModule": "torch_tvm.dialect.module",
     "TorchTvmError": "torch_tvm.support.errors",
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.driver",
-    "import_fx": "torch_tvm.importers.fx",
-    "import_torchscript": "torch_tvm.importers.torchscript",
+    "import_fx": "torch_tvm.importing",
+    "import_torchscript": "torch_tvm.importing",
     "parse": "torch_tvm.dialect.parse",
 }
 
@@ -46,6 +46,7 @@ __all__ = [
     "ImportFailed",
     "InternalError",
     "InvalidInput",
+    "TensorSpec",
     "TorchModule",
     "TorchTvmError",
     "UnsupportedOp",

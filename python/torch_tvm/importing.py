@@ -1,0 +1,67 @@
+"""The public importers: a PyTorch program becomes one canonical Torch dialect module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.passes.pipeline import canonicalize
+
+
+def import_fx(
+    program: torch.nn.Module | torch.export.ExportedProgram,
+    example_args: Sequence[Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> TorchModule:
+    """Import a ``GraphModule``, an ``ExportedProgram``, or an ``nn.Module`` (exported for you).
+
+    ``example_args`` are the positional arguments to export with, ``dynamic_shapes`` as in
+    ``torch.export.export``. Parameters are not copied. Raises :class:`ImportFailed` at the user's line.
+
+    >>> import torch, torch_tvm
+    >>> tm = torch_tvm.import_fx(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
+    >>> tm(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    from torch_tvm.importers.fx import import_fx as importer
+
+    return canonicalize(importer(program, example_args, dynamic_shapes=dynamic_shapes))
+
+
+def import_torchscript(
+    program: torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.nn.Module | str | os.PathLike[str],
+    example_args: Sequence[Any] | None = None,
+) -> TorchModule:
+    """Import a scripted or traced module or function, an ``nn.Module`` (scripted for you), or a saved ``.pt`` file.
+
+    ``example_args`` are tensors, or ``torch_tvm.TensorSpec(shape, dtype)`` where ``None`` is an unknown size.
+    Raises :class:`ImportFailed` at the user's line.
+
+    >>> import torch, torch_tvm
+    >>> tm = torch_tvm.import_torchscript(torch.nn.ReLU(), (torch_tvm.TensorSpec((None,), torch.float32),))
+    >>> tm(torch.tensor([-1.0, 2.0, 3.0]))
+    tensor([0., 2., 3.])
+    """
+    from torch_tvm.importers.torchscript import import_torchscript as importer
+
+    return canonicalize(importer(program, example_args))
+
+
+def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
+    """Run a function or module once on the lazy device and import the graph that this records.
+
+    Raises :class:`ImportFailed` for an op that leaves the graph, with its name and line.
+
+    >>> import torch, torch_tvm
+    >>> tm = torch_tvm.import_lazy(lambda x: x * 2, (torch.tensor([-1.0, 2.0]),))
+    >>> tm(torch.tensor([1.0, 2.0]))
+    tensor([2., 4.])
+    """
+    from torch_tvm.importers.lazy import import_lazy as importer
+
+    return canonicalize(importer(program, example_args))
