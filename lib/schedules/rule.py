@@ -8,7 +8,7 @@ from typing import Protocol
 
 import tvm
 
-from torch_tvm.schedules.storage import allow_any_address, keep_on_stack
+from torch_tvm.schedules.storage import allow_any_address, in_root_block, keep_on_stack
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -72,4 +72,5 @@ def finish(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 
     func = materialize_lets(vectorizable_math(func))
-    return allow_any_address(keep_on_stack(func)).with_attr("tirx.is_scheduled", True)
+    func = in_root_block(allow_any_address(keep_on_stack(func)))
+    return func.with_attr("tirx.is_scheduled", True)

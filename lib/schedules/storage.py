@@ -11,13 +11,14 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
+from tvm.s_tir import SBlock, SBlockRealize
 
 
 def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """``func`` with the alignment of its buffer parameters lowered to that of one element."""
     mapping: dict[Var, tirx.Buffer] = {}
     for param in func.params:
-        if isinstance(param, tirx.Buffer):
+        if isinstance(param.ty, tirx.BufferType):
             size = max(1, tvm.DataType(str(param.dtype)).bits // 8)
             mapping[param] = tirx.decl_buffer(
                 param.shape,
@@ -50,3 +51,11 @@ def keep_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
     if not mapping:
         return func
     return func.with_body(tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var))))
+
+
+def in_root_block(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """``func`` with its body in a root block: Relax passes look at kernels and expect one."""
+    if isinstance(func.body, SBlockRealize):
+        return func
+    block = SBlock([], [], [], "root", func.body)
+    return func.with_body(SBlockRealize([], tirx.const(True, "bool"), block))

@@ -280,7 +280,7 @@ def _common_axes(stages: Sequence[Stage]) -> list[set[Var]] | None:
             links.connect(producer, load.indices, reader)
     found = links.complete()
     sizes = [links.size(members) for members in found]
-    if not found or all(size is not None for size in sizes) and math.prod(sizes) <= 1:
+    if not found or (all(size is not None for size in sizes) and math.prod(sizes) <= 1):
         return None
     return found
 

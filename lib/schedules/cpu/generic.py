@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tvm import tirx
+from tvm import relax, tirx
 
 from torch_tvm.schedules.cpu.kernel import generate, read
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
 
 
 class Generic:
@@ -14,5 +15,7 @@ class Generic:
     name = "generic"
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
+        if relax.analysis.has_reshape_pattern(func):
+            raise Refusal("a reshape becomes a view, not a kernel")
         program, parts = read(func)
         return generate(func, program, parts, cpu)

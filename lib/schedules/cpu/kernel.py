@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import tvm
+import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Var
 
@@ -149,7 +151,7 @@ class _Kernel:
         tile = lambda env, base, size: sequence(
             [emitter.tile(s, axis, base, size, env) for s in group.stages]
         )
-        if axis.size is not None and axis.size // width < 2 * self.cpu.cores or _is_wide(outer, self.cpu):
+        if (axis.size is not None and axis.size // width < 2 * self.cpu.cores) or _is_wide(outer, self.cpu):
             body = lambda env: _tiles(axis.extent, width, lanes, lambda base, size: tile(env, base, size))
             return self._parallel_rows(group, outer, local, body)
         whole = sym.Analyzer().simplify(tirx.floordiv(axis.extent, width))
@@ -181,8 +183,7 @@ class _Kernel:
     ) -> tirx.Stmt:
         ends = [0, *cuts, axis.size]
         parts = [
-            restrict(group.stages[0], group.rows, axis, begin, end)
-            for begin, end in zip(ends, ends[1:], strict=False)
+            restrict(group.stages[0], group.rows, axis, begin, end) for begin, end in itertools.pairwise(ends)
         ]
 
         def body(env: Mapping) -> tirx.Stmt:
@@ -265,7 +266,12 @@ class _Kernel:
 
 
 def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
-    return sequence([*(tirx.AllocBuffer(buffer) for buffer in local), body])
+    """``body`` with buffers of its own in place of ``local``: it may be one of several copies."""
+    if not local:
+        return body
+    fresh = {b: tirx.decl_buffer(b.shape, str(b.dtype), b.name) for b in local}
+    body = tvm_ffi.structural_map(body, (Var, lambda var: fresh.get(var, var)))
+    return sequence([*(tirx.AllocBuffer(buffer) for buffer in fresh.values()), body])
 
 
 def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Mapping:

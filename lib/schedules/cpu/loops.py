@@ -13,7 +13,7 @@ from torch_tvm.schedules.cpu.access import is_guarded
 from torch_tvm.schedules.cpu.fusion import fresh_lets, linear_size
 from torch_tvm.schedules.cpu.program import Axis, Reducer, Stage, analyzer_for, constant, linear, substitute
 
-CASCADE = 64
+CASCADE = 32
 """How many elements one float accumulator takes before it is added to a total of its own."""
 
 Mapping = dict[Var, tirx.Expr]
@@ -327,6 +327,9 @@ class Accumulator:
         self.buffers = self._allocate("acc")
         self.pending = self._allocate("next") if len(self.buffers) > 1 else []
         self.totals: list[tirx.Buffer] = []
+        self.carries: list[tirx.Buffer] = []
+        self.moved: list[tirx.Buffer] = []
+        self.sums: list[tirx.Buffer] = []
 
     def _allocate(self, name: str) -> list[tirx.Buffer]:
         return [
@@ -357,20 +360,32 @@ class Accumulator:
         return [tirx.AllocBuffer(buffer) for buffer in [*self.buffers, *self.pending]]
 
     def start_total(self) -> tirx.Stmt:
-        self.totals = self._allocate("total")
-        fill = self._each_lane(lambda n, lane: tirx.BufferStore(self.totals[n], self._identity(n), [lane]))
-        return sequence([*(tirx.AllocBuffer(buffer) for buffer in self.totals), fill])
+        self.totals, self.carries = self._allocate("total"), self._allocate("carry")
+        self.moved, self.sums = self._allocate("moved"), self._allocate("sum")
+        kinds = (self.totals, self.carries, self.moved, self.sums)
+        zero = lambda n, lane: sequence(
+            [
+                tirx.BufferStore(self.totals[n], self._identity(n), [lane]),
+                tirx.BufferStore(self.carries[n], self._identity(n), [lane]),
+            ]
+        )
+        return sequence([*(tirx.AllocBuffer(b) for buffers in kinds for b in buffers), self._each_lane(zero)])
 
     def flush(self) -> tirx.Stmt:
-        """Add the partial sums to the totals and start them again."""
+        """Add the partial sums to the totals (with Kahan's compensation) and start them again."""
 
         def one(n: int, lane: tirx.Expr) -> tirx.Stmt:
-            total = self.totals[n]
-            moved = tirx.BufferLoad(total, [lane]) + tirx.BufferLoad(self.buffers[n], [lane])
+            partial, total, carry, moved, added = (
+                buffers[n] for buffers in (self.buffers, self.totals, self.carries, self.moved, self.sums)
+            )
+            at = lambda buffer: tirx.BufferLoad(buffer, [lane])
             return sequence(
                 [
-                    tirx.BufferStore(total, moved, [lane]),
-                    tirx.BufferStore(self.buffers[n], self._identity(n), [lane]),
+                    tirx.BufferStore(moved, at(partial) - at(carry), [lane]),
+                    tirx.BufferStore(added, at(total) + at(moved), [lane]),
+                    tirx.BufferStore(carry, (at(added) - at(total)) - at(moved), [lane]),
+                    tirx.BufferStore(total, at(added), [lane]),
+                    tirx.BufferStore(partial, self._identity(n), [lane]),
                 ]
             )
 

@@ -15,6 +15,7 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Range, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
+from tvm.tirx.buffer import is_buffer_var
 
 from torch_tvm.support.errors import Refusal
 
@@ -140,10 +141,7 @@ def read_program(func: tirx.PrimFunc) -> Program:
     root = func.body
     if not isinstance(root, SBlockRealize):
         raise Refusal("the body is not a root block")
-    if any(not isinstance(param, tirx.Buffer) for param in func.params):
-        params = [param for param in func.params if isinstance(param, tirx.Buffer)]
-    else:
-        params = list(func.params)
+    params = [param for param in func.params if is_buffer_var(param)]
     for buffer in [*params, *root.block.alloc_buffers]:
         if len(buffer.strides) != 0:
             raise Refusal(f"buffer {buffer.name} is strided")

@@ -18,6 +18,9 @@ PARALLEL_THRESHOLD = 1 << 15
 
 def start(func: tirx.PrimFunc) -> s_tir.Schedule:
     """A schedule of ``func`` alone; :func:`finish` gives the function back with its own attributes."""
+    body = func.body
+    if not isinstance(body, tvm.s_tir.SBlockRealize) or body.block.name_hint != "root":
+        raise Refusal("opaque TIR: the body is not a root block")
     try:
         return s_tir.Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
     except Exception as error:

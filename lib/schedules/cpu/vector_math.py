@@ -275,7 +275,31 @@ def vectorizable_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
             return call
         return _in_float32(build, call)
 
-    return func.with_body(tvm_ffi.structural_map(func.body, (tvm.ir.Call, visit)))
+    callbacks = [(tvm.ir.Call, visit), ((tirx.Max, tirx.Min), _keep_nan)]
+    return func.with_body(tvm_ffi.structural_map(func.body, callbacks))
+
+
+def _keep_nan(node: tirx.Max | tirx.Min) -> Expr:
+    """``max`` and ``min`` of floats as PyTorch has them: NaN if either side is (TVM's drop it)."""
+    dtype = str(node.ty.dtype).partition("x")[0]
+    if not dtype.startswith(("float", "bfloat")) or dtype.startswith("float8"):
+        return node
+    above = isinstance(node, tirx.Max)
+    m = Lets(tvm.DataType(str(node.ty.dtype)).lanes)
+    if dtype == "bfloat16":
+        wide = [tirx.Cast(m.dtype("float32"), side) for side in (node.a, node.b)]
+        return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide)))
+    a, b = (side if _is_plain(side) else m(side) for side in (node.a, node.b))
+    if _is_plain(b):
+        return m.close(tirx.Select(a < b if above else a > b, b, a))
+    chosen = tirx.Select(a > b if above else a < b, a, b)
+    return m.close(tirx.Select(tirx.isnan(a), a, chosen))
+
+
+def _is_plain(expr: Expr) -> bool:
+    """Whether ``expr`` is a constant, and not NaN."""
+    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    return isinstance(inner, tirx.FloatImm) and not math.isnan(inner.value)
 
 
 def _in_float32(build: Callable[[Lets, Expr], Expr], call: tvm.ir.Call) -> Expr:
