@@ -206,7 +206,16 @@ def dense(value: torch.Tensor) -> torch.Tensor:
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj())
     value = value.resolve_neg().contiguous()
+    if not value.numel():  # torch counts a size of 0 as 1 in its strides, TVM does not
+        value = value.as_strided(value.shape, _strides(value.shape))
     return value.clone() if value.data_ptr() % ALIGNMENT else value
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    strides = [1] * len(shape)
+    for axis in reversed(range(len(shape) - 1)):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return strides
 
 
 def is_kernel_ready(value: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from torch_tvm.runtime.bfloat16 import legalize_bfloat16
+
 
 def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Lower Relax to VM code and TIR to machine code.
@@ -25,4 +27,4 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
             relax.transform.AttachGlobalSymbol(),
         ]
     )
-    return tvm.compile(mod, target, relax_pipeline=lowering)
+    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=lowering)

@@ -69,10 +69,10 @@ class Weights:
     The originals are snapshots in effect: nothing that kernels read shares memory with them.
     """
 
-    def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor], *, pack: bool = True) -> None:
         self._code = code
         self.tensors = dict(tensors)
-        self.packed = self._pack() if self.tensors else None
+        self.packed = self._pack() if self.tensors and pack else None
 
     def _pack(self) -> Any:
         vm = self._code.new_vm()
@@ -88,6 +88,11 @@ class Weights:
     def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
         """These weights with some exchanged, packed anew."""
         return Weights(self._code, {**self.tensors, **values})
+
+    def exchange(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Exchange some and pack anew, for every module that holds these weights."""
+        self.tensors.update({name: value for name, value in values.items() if name in self.tensors})
+        self.packed = self._pack()
 
 
 class CompiledModule:
@@ -172,6 +177,14 @@ class CompiledModule:
             if name in self._state:
                 self._state[name].copy_(value.detach())
         self._call = self._bind()
+
+    def weight_names(self) -> list[str]:
+        """Names of the weights that the code reads."""
+        return list(self._weights.tensors)
+
+    def exchange_weights(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Pack other tensors, of the same types, in place of the weights of these names."""
+        self._weights.exchange(values)
 
     def _loadable(self) -> set[str]:
         return {

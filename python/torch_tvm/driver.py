@@ -185,8 +185,12 @@ def compile_module(
     fallback: bool = True,
     options: Options | None = None,
     report: Report | None = None,
+    pack: bool = True,
 ) -> CompiledModule:
-    """Compile an imported module; the given report is filled in."""
+    """Compile an imported module; the given report is filled in.
+
+    With ``pack=False`` the weights are not packed yet: ``exchange_weights`` does it, with the real ones.
+    """
     options, report = options or Options(), report or Report(target=str(target))
     with report.phase("canonicalise"):
         module = canonicalize(module)
@@ -222,7 +226,7 @@ def compile_module(
         device="cuda" if target.kind.name == "cuda" else "cpu",
     )
     with report.phase("pack weights"):
-        weights = Weights(code, lowered.weights)
+        weights = Weights(code, lowered.weights, pack=pack)
     return CompiledModule(
         code,
         weights,
