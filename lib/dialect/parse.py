@@ -10,14 +10,13 @@ from typing import NoReturn
 
 import torch
 
-from torch_tvm.dialect import view
+from torch_tvm.dialect import bytecode, view
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, TorchModule
 from torch_tvm.dialect.types import TEXT_DTYPE
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 from torch_tvm.support.sandbox import crash_of
 
-_BYTECODE = b"ML\xefR"
 _RESOURCES = "{-#"
 _BLOB = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[^\s:"]+): "0x([0-9A-Fa-f]*)"', re.MULTILINE)
 _HANDLE = re.compile(
@@ -61,8 +60,8 @@ def assemble(data: str | bytes, source: str, on_disk: bool = False, needs_state:
     except ir.MLIRError as error:
         fail_at(error, data if isinstance(data, str) else "", source)
     needed = set(_resource_names(module))
-    whole = data if isinstance(data, str) else str(module) if needed else ""
-    blobs = {name: blob for name, blob in _blobs(whole) if name in needed}
+    found = _blobs(data) if isinstance(data, str) else bytecode.blobs(data) if needed else ()
+    blobs = {name: blob for name, blob in found if name in needed}
     return _assemble(module, blobs, source, needs_state)
 
 
@@ -96,7 +95,7 @@ def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
 
 def decode(data: bytes, source: str) -> str | bytes:
     """Bytecode as it is, anything else as text; :class:`InvalidInput` when it is neither."""
-    if data.startswith(_BYTECODE):
+    if data.startswith(bytecode.MAGIC):
         return data
     try:
         return data.decode()

@@ -136,3 +136,19 @@ def test_damaged_modules_never_crash(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout.splitlines()[-1:]}: {done.stderr[-2000:]}"
+
+
+def test_several_blobs_of_odd_sizes_come_out_of_bytecode() -> None:
+    blobs = {f"w{size}": bytes(range(size)) for size in (1, 3, 7, 64, 130)}
+    literals, entries = [], []
+    for alignment, (name, blob) in zip((1, 2, 4, 8, 16), blobs.items(), strict=True):
+        kind = f"{len(blob)}xui8"
+        literals.append(
+            f"%{name} = torch.vtensor.literal(dense_resource<{name}> : tensor<{kind}>) "
+            f": !torch.vtensor<[{len(blob)}],ui8>"
+        )
+        entries.append(f'{name}: "0x{(alignment.to_bytes(4, "little") + blob).hex()}"')
+    text = "func.func @main() {\n" + "\n".join(literals) + "\nreturn\n}\n"
+    text += "{-#\n dialect_resources: { builtin: {\n" + ",\n".join(entries) + "\n} }\n#-}\n"
+    for module in (parse(text), parse(parse(text).bytecode())):
+        assert {name: bytes(weight.tolist()) for name, weight in module.weights.items()} == blobs

@@ -1,0 +1,42 @@
+"""Trying work in a child process: crashes and endless loops are told apart from ordinary ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from torch_tvm.support.sandbox import crash_of
+
+
+def test_work_that_ends_is_no_crash() -> None:
+    assert crash_of(lambda: 3) is None
+
+
+def test_an_exception_is_no_crash() -> None:
+    assert crash_of(lambda: 1 // 0) is None
+
+
+def test_a_signal_is_named() -> None:
+    assert crash_of(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == "SIGSEGV"
+    assert crash_of(os.abort) == "SIGABRT"
+
+
+def test_work_without_end_is_killed() -> None:
+    start = time.monotonic()
+    assert crash_of(lambda: time.sleep(600), seconds=0.2) == "it does not end"
+    assert time.monotonic() - start < 30
+
+
+def test_nothing_of_the_child_is_seen_here(capfd: pytest.CaptureFixture[str]) -> None:
+    values: list[int] = []
+
+    def work() -> None:
+        values.append(1)
+        os.write(1, b"out")
+        os.write(2, b"err")
+
+    assert crash_of(work) is None
+    assert values == [] and capfd.readouterr() == ("", "")
