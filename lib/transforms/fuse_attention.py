@@ -261,11 +261,12 @@ def _score_step(call: relax.Call, values: Weights, full: list[Expr]) -> tuple[Ex
     """One scale or mask: the scores it applies to and the step."""
     name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
     if name in ("relax.multiply", "relax.divide"):
-        for scores, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
-            factor = _scalar(other)
-            if factor is not None and (name == "relax.multiply" or scores is call.args[0]):
-                return scores, ("scale", factor if name == "relax.multiply" else 1 / factor)
-        return None
+        first, second = call.args
+        factor = _scalar(second)
+        if factor is not None:
+            return first, ("scale", factor if name == "relax.multiply" else 1 / factor)
+        factor = _scalar(first)
+        return None if factor is None or name == "relax.divide" else (second, ("scale", factor))
     if name == "relax.add":
         for scores, mask in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
             if _is_scores(scores, values) and isinstance(mask, relax.Var) and _has_sizes(mask):

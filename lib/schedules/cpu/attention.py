@@ -106,7 +106,8 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     extents = [it.dom.extent for it in scores.iter_vars]
     query, key = scores.body.value.b.a, scores.body.value.b.b
     weights, value = output.body.value.b.a, output.body.value.b.b
-    if str(output.body.buffer.dtype) not in ("float32", "float16", "bfloat16"):
+    result = found["attention_cast"].body.buffer if "attention_cast" in found else output.body.buffer
+    if str(output.body.buffer.dtype) != "float32":
         raise Refusal("the exponential is written for single precision")
     depth, value_depth = static(extents[4]), None
     point = list(_first_load(weights).indices)
@@ -127,7 +128,7 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     def store(b_: Expr, h_: Expr, i_: Expr, d_: Expr, total: Expr) -> tirx.Stmt:
         bindings = {point[0]: b_, point[1]: h_, point[2]: i_, value_var: d_}
         indices = [substitute(at_, bindings) for at_ in output.body.indices]
-        return tirx.BufferStore(output.body.buffer, total.astype(str(output.body.buffer.dtype)), indices)
+        return tirx.BufferStore(result, total.astype(str(result.dtype)), indices)
 
     causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[
         str(facts["causal"])
@@ -510,6 +511,7 @@ def exp_of_nonpositive(x: Expr) -> Expr:
         p = p * r + f(coefficient)
     p = p * r * r + r + f(1.0)
     bits = (n.astype("int32") + tirx.const(127, "int32")) << tirx.const(23, "int32")
+    # The comparison is false for NaN, which so stays NaN.
     return tirx.Select(x < f(-87.0), f(0.0), p * tirx.reinterpret("float32", bits))
 
 
