@@ -73,6 +73,8 @@ class Arguments:
     def _value(self, example: Any, name: str, kind: Any) -> Any:
         if isinstance(example, (list, tuple, dict)) and not isinstance(example, torch.Size):
             return self._structure(example, name, kind)
+        if self.program.schema is not None and kind is not None:
+            _check_kind(example, kind, name)
         position = len(self.names)
         self.names.append(name)
         if isinstance(example, (torch.Tensor, TensorSpec)):
@@ -185,6 +187,24 @@ class _Missing:
 
 
 _MISSING = _Missing()
+
+
+def _check_kind(example: Any, kind: Any, name: str) -> None:
+    """Whether an example fits the type that the program declares."""
+    wanted = _plain_kind(kind)
+    if example is None and kind.kind() in ("OptionalType", "NoneType", "AnyType"):
+        return
+    accepted: dict[str, Any] = {
+        "TensorType": (torch.Tensor, TensorSpec),
+        "IntType": int,
+        "FloatType": (float, int),
+        "BoolType": bool,
+        "StringType": str,
+        "NumberType": (int, float),
+    }
+    if wanted in accepted and not isinstance(example, accepted[wanted]):
+        given = "a tensor" if isinstance(example, (torch.Tensor, TensorSpec)) else type(example).__name__
+        raise InvalidInput(f"argument '{name}' has type {kind.annotation_str}, got {given}", stage=STAGE)
 
 
 def _refined(kind: Any) -> Any:

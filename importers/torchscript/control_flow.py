@@ -177,6 +177,7 @@ def _assert_other(
     ev: Evaluator, instruction: Instruction, env: Env, condition: Scalar, which: int, error: Any
 ) -> None:
     """The branch ``which`` always raises: demand the other one, and go on with it in place."""
+    ev.at(instruction)
     assert_that(ev, ev.scalars.negate(condition) if which == 0 else condition, error.message)
     _take(ev, instruction, env, 1 - which)
 
@@ -191,6 +192,7 @@ def assert_that(ev: Evaluator, condition: Any, message: str) -> None:
 def _finish_if(
     ev: Evaluator, instruction: Instruction, env: Env, condition: Scalar, paths: list[Path], has_effects: bool
 ) -> None:
+    ev.at(instruction)
     first, second = paths
     joiner = Joiner(ev, (first.frozen, second.frozen))
     names = [_name(value) for value in instruction.node.outputs()]
@@ -394,6 +396,7 @@ class _LoopRecord:
 
     def _widen(self, path: Path) -> bool:
         """Widen the patterns by what one turn did; whether anything changed."""
+        self.ev.at(self.instruction)
         widener = Widener(self.ev, path.frozen)
         names = [_name(value) for value in self.instruction.node.outputs()]
         self.patterns = [
@@ -458,6 +461,7 @@ class _LoopRecord:
     def _never(self, limit: Any, condition: Any, error: Any) -> None:
         """Every turn raises: demand that there is none."""
         ev = self.ev
+        ev.at(self.instruction)
         if not isinstance(condition, Scalar):
             if not isinstance(limit, Scalar):
                 raise error

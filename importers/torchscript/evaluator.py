@@ -67,6 +67,14 @@ class Evaluator:
 
     def run(self, code: Code, env: Env) -> None:
         """Evaluate the instructions of a block in ``env`` (value number to value)."""
+        try:
+            self._run(code, env)
+        except ImportFailed as error:
+            if error.location is not None:
+                raise
+            raise self.failure(error.problem, subject=error.subject, advice=error.advice) from None
+
+    def _run(self, code: Code, env: Env) -> None:
         for instruction in code.instructions:
             if instruction.kind == "prim::Constant":
                 env[instruction.outputs[0]] = prims.constant(self, instruction.constant, instruction.name)
@@ -75,10 +83,10 @@ class Evaluator:
             handler = instruction.handler
             if handler is None:
                 handler = instruction.handler = _resolve(instruction)
+            self.emitter.location = self._mlir_location(instruction)
             if handler is prims.control:
                 prims.control(self, instruction, env)
                 continue
-            self.emitter.location = self._mlir_location(instruction)
             result = handler(self, instruction, [env[number] for number in instruction.inputs])
             if len(instruction.outputs) == 1:
                 env[instruction.outputs[0]] = result
@@ -157,6 +165,11 @@ class Evaluator:
         own = [place for place in places if not is_inside_torch(place[0])]
         return (own or places or [("", 0)])[0]
 
+    def at(self, instruction: Instruction) -> None:
+        """What follows belongs to ``instruction``, whose blocks have been evaluated."""
+        self._current = instruction
+        self.emitter.location = self._mlir_location(instruction)
+
     def location(self) -> SourceLocation:
         file, line = self.place()
         return SourceLocation(file, line, self._scopes[-1], IMPORTER)
@@ -181,7 +194,7 @@ class Evaluator:
         values fixed.
         """
         if not subject and self._current is not None:
-            subject = self._current.qualified
+            subject = f"torch.{self._current.qualified.replace('::', '.')}"
         error = ImportFailed(problem, subject=subject, location=self.location(), advice=advice)
         return Specialise(origin, error) if origin else error
 

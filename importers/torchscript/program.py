@@ -125,7 +125,7 @@ def load(program: Any, method: str = "forward", example_args: Any = None) -> Pro
     if isinstance(program, torch.jit.ScriptFunction):
         return Program(program.graph, program.schema, None, program)
     if isinstance(program, torch._C.ScriptMethod):
-        return Program(program.graph, program.schema, program.owner(), program)
+        return Program(program.graph, program.schema, program.owner, program)
     if isinstance(program, torch.nn.Module) and not isinstance(program, torch.jit.ScriptModule):
         program = _script(program)
     elif callable(program) and not isinstance(program, torch.nn.Module):

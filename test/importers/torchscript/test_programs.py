@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
 import sys
 from typing import Any
 
@@ -14,18 +12,7 @@ from torch.utils import _pytree as pytree
 from torch_tvm.importers.torchscript import import_torchscript
 
 
-def _programs() -> Any:
-    """The table, loaded as a module of its own: ``torch.jit.script`` needs its source."""
-    path = pathlib.Path(__file__).with_name("programs.py")
-    spec = importlib.util.spec_from_file_location("torchscript_programs", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PROGRAMS = _programs().PROGRAMS
+PROGRAMS = sys.modules["torchscript_programs"].PROGRAMS
 
 
 def copied(args: Any) -> Any:
