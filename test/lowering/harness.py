@@ -15,6 +15,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.lowering.module import lower
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.runtime.arguments import dense
 from torch_tvm.runtime.build import build
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
@@ -52,7 +53,7 @@ class Compiled:
             self._weights = (self._vm[TRANSFORM_PARAMS](tensors),)
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
-        results = self._main(*(tensor.contiguous() for tensor in tensors), *self._weights)
+        results = self._main(*(dense(tensor) for tensor in tensors), *self._weights)
         leaves = [_as_torch(result) for result in results]
         return pytree.tree_unflatten(leaves, self._spec) if self._spec is not None else leaves
 

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.conversion import differs
+from torch_tvm.lowering.conversion import differs, same
 from torch_tvm.lowering.pointwise import compute_dtype, pointwise, promoted_dtype
 from torch_tvm.lowering.registry import Tensor, register
 
@@ -31,7 +31,7 @@ def comparison(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
     register(f"{name}.Scalar", lowering)
 
 
-comparison("torch.aten.eq", lambda u, v: u == v)
+comparison("torch.aten.eq", same)
 comparison("torch.aten.ne", differs)
 comparison("torch.aten.lt", lambda u, v: u < v)
 comparison("torch.aten.le", lambda u, v: u <= v)

@@ -23,7 +23,7 @@ from torch_tvm.lowering.pointwise import (
     promoted_dtype,
     smaller,
 )
-from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
 Expr = relax.Expr
@@ -317,6 +317,3 @@ def isclose(b: Builder, x: Tensor, y: Tensor, rtol: float, atol: float, equal_na
         return tirx.any(same, tirx.all(tirx.isnan(u), tirx.isnan(v))) if equal_nan else same
 
     return pointwise(b, body, x, y, compute=dtype)
-
-
-__all__ = ["Number", "binary", "relax_binary"]

@@ -12,12 +12,11 @@ from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import (
     agree,
     broadcast_shape,
-    compute_dtype,
     is_float,
     number,
     pointwise,
 )
-from torch_tvm.lowering.registry import Number, Tensor, lowers
+from torch_tvm.lowering.registry import Tensor, lowers
 
 te = tvm.te
 Expr = relax.Expr
@@ -112,6 +111,3 @@ def addcmul(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
 def addcdiv(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     """aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     return pointwise(b, lambda u, v, w, a: u + a * (v / w), x, y, z, value)
-
-
-__all__ = ["Number", "choose", "compute_dtype"]

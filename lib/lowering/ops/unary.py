@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import same
 from torch_tvm.lowering.pointwise import HALF, compute_dtype, is_float, libm, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
@@ -76,10 +76,10 @@ unary("torch.aten.sigmoid", R.sigmoid)
 rounding("torch.aten.ceil", R.ceil)
 rounding("torch.aten.floor", R.floor)
 rounding("torch.aten.round", R.round)
-rounding("torch.aten.trunc", R.trunc, "torch.aten.fix")
+rounding("torch.aten.trunc", R.trunc)
 
 scalar_unary("torch.aten.exp2", tirx.exp2)
-scalar_unary("torch.aten.expm1", lambda u: libm("expm1", u), "torch.aten.special_expm1")
+scalar_unary("torch.aten.expm1", lambda u: libm("expm1", u))
 scalar_unary("torch.aten.log2", tirx.log2)
 scalar_unary("torch.aten.log10", tirx.log10)
 scalar_unary("torch.aten.log1p", lambda u: libm("log1p", u))
@@ -95,11 +95,9 @@ scalar_unary("torch.aten.acosh", lambda u: libm("acosh", u))
 scalar_unary("torch.aten.atanh", lambda u: libm("atanh", u))
 scalar_unary("torch.aten.square", lambda u: u * u)
 scalar_unary("torch.aten.frac", lambda u: u - tirx.trunc(u))
-scalar_unary("torch.aten.deg2rad", lambda u: u * tirx.const(math.pi / 180, str(u.ty.dtype)))
-scalar_unary("torch.aten.rad2deg", lambda u: u * tirx.const(180 / math.pi, str(u.ty.dtype)))
 
 
-@lowers("torch.aten.abs", "torch.aten.absolute")
+@lowers("torch.aten.abs")
 def abs_(b: Builder, x: Tensor) -> Expr:
     """aten::abs(Tensor self) -> Tensor"""
     dtype = b.result_dtype
@@ -109,7 +107,10 @@ def abs_(b: Builder, x: Tensor) -> Expr:
 @lowers("torch.aten.neg")
 def neg(b: Builder, x: Tensor) -> Expr:
     """aten::neg(Tensor self) -> Tensor"""
-    return b.emit(R.negative(x)) if b.result_dtype not in HALF else pointwise(b, lambda u: -u, x)
+    dtype = b.result_dtype
+    if dtype in HALF or dtype.startswith("uint"):
+        return pointwise(b, lambda u: _zero(u) - u, x)
+    return b.emit(R.negative(x))
 
 
 @lowers("torch.aten.sign", "torch.aten.sgn")
@@ -119,7 +120,9 @@ def sign(b: Builder, x: Tensor) -> Expr:
         return x
 
     def body(u: Scalar) -> Scalar:
-        negative = tirx.Select(u < _zero(u), -_one(u), _zero(u))
+        if str(u.ty.dtype).startswith("uint"):
+            return tirx.Select(u > _zero(u), _one(u), _zero(u))
+        negative = tirx.Select(u < _zero(u), _zero(u) - _one(u), _zero(u))
         return tirx.Select(u > _zero(u), _one(u), negative)
 
     return pointwise(b, body, x)
@@ -171,16 +174,5 @@ def classify(name: str, body: Callable[[Scalar], Scalar], of_integers: bool) -> 
 classify("torch.aten.isnan", tirx.isnan, False)
 classify("torch.aten.isinf", tirx.isinf, False)
 classify("torch.aten.isfinite", tirx.isfinite, True)
-classify("torch.aten.isposinf", lambda u: u == tirx.infinity(str(u.ty.dtype)), False)
-classify("torch.aten.isneginf", lambda u: u == -tirx.infinity(str(u.ty.dtype)), False)
-
-
-@lowers("torch.aten.signbit")
-def signbit(b: Builder, x: Tensor) -> Expr:
-    """aten::signbit(Tensor self) -> Tensor"""
-    dtype = b.dtype(x)
-    if is_float(dtype):
-        return pointwise(b, lambda u: tirx.copysign(_one(u), u) < _zero(u), x, compute=compute_dtype(dtype))
-    if dtype == "bool":
-        return pointwise(b, lambda u: tirx.const(False, "bool"), x, compute=dtype)
-    return pointwise(b, lambda u: u < _zero(u), x, compute=dtype)
+classify("torch.aten.isposinf", lambda u: same(u, tirx.infinity(str(u.ty.dtype))), False)
+classify("torch.aten.isneginf", lambda u: same(u, -tirx.infinity(str(u.ty.dtype))), False)

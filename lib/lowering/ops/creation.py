@@ -1,0 +1,228 @@
+"""Tensors from nothing: constants, ranges, identity matrices, triangles.
+
+Random values have no lowering: they come from PyTorch's own generator, so that a seed means the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+
+from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.conversion import convert
+from torch_tvm.lowering.pointwise import is_float, number
+from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
+
+Expr = relax.Expr
+Scalar = tvm.ir.Expr
+
+
+def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
+    """A tensor of ``shape`` and the result's dtype, every element ``value`` (a number, size or 0-d tensor)."""
+    dtype = b.result_dtype
+    sizes = relax.ShapeExpr([as_size(size) for size in shape])
+    if is_tensor(value):
+        scalar = value if b.rank(value) == 0 else b.reshape(value, [])
+        fill = lambda goal, v: te.compute(list(goal), lambda *i: convert(v(), dtype), name="full")
+        return b.te(fill, sizes, scalar, name="full")
+    if is_symbolic(value):
+        fill_size = lambda goal, v: te.compute(list(goal), lambda *i: convert(v, dtype), name="full")
+        return b.te(fill_size, sizes, value, name="full")
+    return b.emit(relax.op.full(sizes, relax.const(number(value, dtype).value, dtype), dtype))
+
+
+@lowers("torch.aten.full")
+def full(b: Builder, size: list[Size], value: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype, Layout?, Device?, bool? pin) -> Tensor"""
+    return filled(b, size, value)
+
+
+@lowers("torch.aten.zeros", "torch.aten.empty.memory_format")
+def zeros(b: Builder, size: list[Size], *rest: Any) -> Expr:
+    """aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory=None) -> Tensor"""
+    return filled(b, size, 0)
+
+
+@lowers("torch.aten.ones")
+def ones(b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory=None) -> Tensor"""
+    return filled(b, size, 1)
+
+
+@lowers("torch.aten.full_like")
+def full_like(
+    b: Builder, x: Tensor, value: Any, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
+) -> Expr:
+    """aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout?, …) -> Tensor"""
+    return filled(b, b.shape(x), value)
+
+
+@lowers("torch.aten.zeros_like", "torch.aten.empty_like")
+def zeros_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
+    """aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
+    return filled(b, b.shape(x), 0)
+
+
+@lowers("torch.aten.ones_like")
+def ones_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
+    """aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
+    return filled(b, b.shape(x), 1)
+
+
+@lowers("torch.aten.new_full")
+def new_full(
+    b: Builder, x: Tensor, size: list[Size], value: Any, dtype: Any, layout: Any, device: Any, pin: Any
+) -> Expr:
+    """aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, …) -> Tensor"""
+    return filled(b, size, value)
+
+
+@lowers("torch.aten.new_zeros", "torch.aten.new_empty")
+def new_zeros(b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
+    return filled(b, size, 0)
+
+
+@lowers("torch.aten.new_ones")
+def new_ones(b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
+    return filled(b, size, 1)
+
+
+@lowers("torch.aten.scalar_tensor")
+def scalar_tensor(b: Builder, value: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory) -> Tensor"""
+    return filled(b, [], value)
+
+
+# -- ranges ------------------------------------------------------------------------------------------------
+
+
+def _along(b: Builder, length: Any, value: Callable[..., Scalar], *extra: Any) -> Expr:
+    """A vector of ``length`` elements ``value(i, *extra)``."""
+    dtype = b.result_dtype
+
+    def kernel(goal: Any, *sizes: Any) -> te.Tensor:
+        return te.compute(list(goal), lambda i: convert(value(i, *sizes), dtype), name="range")
+
+    return b.te(kernel, relax.ShapeExpr([as_size(length)]), *extra, name="range")
+
+
+def _ceildiv(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int):
+        return -(-a // b)
+    return tirx.floordiv(as_size(a) + as_size(b) - 1, as_size(b))
+
+
+@lowers("torch.aten.arange.start_step")
+def arange_start_step(
+    b: Builder, start: Any, end: Any, step: Number, dtype: Any, layout: Any, device: Any, pin: Any
+) -> Expr:
+    """aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, …) -> Tensor"""
+    if any(is_tensor(bound) for bound in (start, end)):
+        b.unsupported("a range whose bounds are known only at run time")
+    if step == 0:
+        b.unsupported("a range with step 0")
+    symbolic = is_symbolic(start) or is_symbolic(end)
+    floats = any(isinstance(bound, float) for bound in (start, end, step))
+    if symbolic and floats:
+        b.unsupported("a range of floats with a symbolic bound")
+    if symbolic:
+        return _symbolic_range(b, start, end, int(step))
+    length = _ceil((end - start) / step) if floats else max(_ceildiv(int(end) - int(start), int(step)), 0)
+    wide = "float64" if floats or is_float(b.result_dtype) else "int64"
+    first, stride = tirx.const(start, wide), tirx.const(step, wide)
+    return _along(b, length, lambda i: first + tirx.Cast(wide, i) * stride)
+
+
+def _ceil(value: float) -> int:
+    return max(-int(-value // 1), 0)
+
+
+def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
+    if step < 0:
+        b.unsupported("a falling range with a symbolic bound")
+    length = tvm.sym.Analyzer().simplify(_ceildiv(end - start, step))
+    if is_symbolic(start):
+        return _along(b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start)
+    first = tirx.const(start, "int64")
+    return _along(b, length, lambda i: first + tirx.Cast("int64", i) * tirx.const(step, "int64"))
+
+
+@lowers("torch.aten.arange.start")
+def arange_start(b: Builder, start: Any, end: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
+    return arange_start_step(b, start, end, 1, dtype, layout, device, pin)
+
+
+@lowers("torch.aten.arange")
+def arange(b: Builder, end: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, …) -> Tensor"""
+    return arange_start_step(b, 0, end, 1, dtype, layout, device, pin)
+
+
+@lowers("torch.aten.linspace")
+def linspace(
+    b: Builder, start: Number, end: Number, steps: int, dtype: Any, layout: Any, device: Any, pin: Any
+) -> Expr:
+    """aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, …) -> Tensor"""
+    if not is_float(b.result_dtype):
+        b.unsupported("linspace of integers")
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    c = lambda value: tirx.const(value, "float64")
+
+    def value(i: Scalar) -> Scalar:
+        up = c(start) + c(step) * tirx.Cast("float64", i)
+        down = c(end) - c(step) * tirx.Cast("float64", tirx.const(steps - 1, "int64") - i)
+        return tirx.Select(i < tirx.const(steps // 2, "int64"), up, down) if steps > 1 else up
+
+    return _along(b, steps, value)
+
+
+# -- matrices ----------------------------------------------------------------------------------------------
+
+
+@lowers("torch.aten.eye.m")
+def eye_m(b: Builder, n: Size, m: Size, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory) -> Tensor"""
+    dtype = b.result_dtype
+    one, zero = number(1, dtype), number(0, dtype)
+    kernel = lambda goal: te.compute(list(goal), lambda i, j: tirx.Select(tirx.EQ(i, j), one, zero), name="eye")
+    return b.te(kernel, relax.ShapeExpr([as_size(n), as_size(m)]), name="eye")
+
+
+@lowers("torch.aten.eye")
+def eye(b: Builder, n: Size, dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+    """aten::eye(SymInt n, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory=None) -> Tensor"""
+    return eye_m(b, n, n, dtype, layout, device, pin)
+
+
+def _triangle(b: Builder, x: Expr, diagonal: int, keeps: Callable[[Scalar, Scalar], Scalar]) -> Expr:
+    zero = number(0, b.dtype(x))
+    offset = tirx.const(diagonal, "int64")
+
+    def kernel(source: te.Tensor) -> te.Tensor:
+        def element(*indices: Any) -> Scalar:
+            row, column = (tirx.Cast("int64", index) for index in indices[-2:])
+            return tirx.Select(keeps(column - row, offset), source(*indices), zero)
+
+        return te.compute(source.shape, element, name="triangle")
+
+    return b.te(kernel, x)
+
+
+@lowers("torch.aten.tril")
+def tril(b: Builder, x: Tensor, diagonal: int) -> Expr:
+    """aten::tril(Tensor self, SymInt diagonal=0) -> Tensor"""
+    return _triangle(b, x, diagonal, lambda distance, offset: distance <= offset)
+
+
+@lowers("torch.aten.triu")
+def triu(b: Builder, x: Tensor, diagonal: int) -> Expr:
+    """aten::triu(Tensor self, SymInt diagonal=0) -> Tensor"""
+    return _triangle(b, x, diagonal, lambda distance, offset: distance >= offset)
+
+

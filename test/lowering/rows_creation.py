@@ -1,0 +1,101 @@
+"""Creation, casts, triangles, scans and sorting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lowering.rows import Cases, Inputs, Row, Sample, row
+
+T = torch.Tensor
+_ALL = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool)
+
+
+def casts(s: Sample) -> Cases:
+    sources = [s.floats(11), s.ints(7, low=0, high=100), s.bools(5), s.floats(9, dtype=torch.bfloat16)]
+    positive = [source.abs() if source.is_floating_point() else source for source in sources]
+    return [(source, dtype) for source in positive for dtype in _ALL if source.dtype != dtype]
+
+
+def anchored(*options: Any) -> Inputs:
+    """Options of a creation op; a tensor argument keeps the result from being folded into a constant."""
+    return lambda s: [(s.floats(1), *option) for option in options]
+
+
+def made(function: Any) -> Any:
+    return lambda x, *option: (function(*option), x + 1)
+
+
+def matrices(s: Sample) -> Cases:
+    return [(s.floats(4, 6), 0), (s.floats(2, 5, 3), 1), (s.ints(5, 5), -2), (s.floats(3, 0), 0), (s.bools(4, 4), 0)]
+
+
+def lines(s: Sample) -> Cases:
+    return [
+        (s.floats(3, 50), 1),
+        (s.floats(4, 3, 5), 0),
+        (s.floats(5, 4).t(), -1),
+        (s.ints(3, 7), 1),
+        (s.bools(9), 0),
+        (s.floats(6, dtype=torch.bfloat16), 0),
+        (s.floats(), 0),
+        (s.floats(3, 0), 1),
+        (s.special()[:-3], 0),
+    ]
+
+
+def sortable(s: Sample) -> Cases:
+    return [
+        (s.distinct(3, 7), 1, False),
+        (s.distinct(6, 4), 0, True),
+        (s.ints(5, 9, low=0, high=4), 1, False),
+        (s.special(), 0, False),
+        (s.special(), 0, True),
+        (s.bools(8), 0, True),
+        (s.distinct(9, dtype=torch.float64), 0, False),
+        (s.distinct(9, dtype=torch.bfloat16), 0, False),
+        (s.floats(), 0, False),
+        (s.floats(0, 3), 0, False),
+    ]
+
+
+def top(s: Sample) -> Cases:
+    return [(s.distinct(3, 17), 5, 1, True), (s.distinct(9, 4), 2, 0, False), (s.distinct(40), 40, -1, True), (s.distinct(6, 5, dtype=torch.int64), 1, 1, True)]
+
+
+def likes(s: Sample) -> Cases:
+    return [(s.floats(3, 4),), (s.ints(5),), (s.floats(),), (s.floats(0, 2, dtype=torch.bfloat16),), (s.bools(3),)]
+
+
+def by_size(s: Sample, n: int) -> tuple[T]:
+    return (s.floats(n, 4),)
+
+
+ROWS: list[Row] = [
+    row("aten.to.dtype", lambda x, dtype: x.to(dtype), casts),
+    row("aten.to.dtype", lambda x: x.to(torch.int32), lambda s: [(s.floats(50, low=-2000, high=2000),)], id="to.dtype-truncation"),
+    row("aten.to.dtype", lambda x: x.to(torch.bool), lambda s: [(s.special(),), (s.ints(9, low=-1, high=2),)], id="to.dtype-bool"),
+    row("aten.arange", made(lambda *a: torch.arange(*a)), anchored((7,), (0,), (5.5,)), dynamic=lambda s, n: (s.floats(n, 4),), id="arange"),
+    row("aten.arange.start", made(lambda *a: torch.arange(*a)), anchored((2, 9), (-3, 4.5), (3, 3))),
+    row("aten.arange.start_step", made(lambda *a: torch.arange(*a)), anchored((2, 19, 3), (9, 2, -2), (0.0, 1.0, 0.1), (1, 3.2, 0.7))),
+    row("aten.arange", lambda x: x + torch.arange(x.shape[0], device=x.device)[:, None], lambda s: [(s.floats(3, 2),)], dynamic=by_size, id="arange-size"),
+    row("aten.full", made(lambda size, value: torch.full(size, value)), anchored(((2, 3), 1.5), ((0,), 2), ((), 7), ((3,), True))),
+    row("aten.zeros", made(torch.zeros), anchored(((2, 3),), ((),)), dynamic=None),
+    row("aten.ones", made(torch.ones), anchored(((2, 3),), ((0, 2),))),
+    row("aten.full_like", lambda x: (torch.full_like(x, 2), x), likes),
+    row("aten.zeros_like", lambda x: (torch.zeros_like(x), x), likes, dynamic=by_size),
+    row("aten.ones_like", lambda x: (torch.ones_like(x), x), likes),
+    row("aten.new_full", lambda x: (x.new_full((2, 3), 5), x), likes),
+    row("aten.new_zeros", lambda x: (x.new_zeros((x.shape[0], 3)), x), lambda s: [(s.floats(3, 4),), (s.ints(2),)], dynamic=by_size),
+    row("aten.new_ones", lambda x: (x.new_ones((2, 3)), x), likes),
+    row("aten.linspace", made(lambda *a: torch.linspace(*a)), anchored((0.0, 1.0, 7), (5, -5, 4), (1.0, 2.0, 1))),
+    row("aten.eye", made(torch.eye), anchored((3,), (1,))),
+    row("aten.tril", torch.tril, matrices, dynamic=lambda s, n: (s.floats(n, 7), 0)),
+    row("aten.triu", torch.triu, matrices),
+    row("aten.cumsum", torch.cumsum, lines, dynamic=lambda s, n: (s.floats(n, 7), 0)),
+    row("aten.cumsum", lambda x: x.cumsum(0, dtype=torch.float64), lambda s: [(s.floats(9),)], id="cumsum-dtype"),
+    row("aten.cumprod", torch.cumprod, lines),
+    row("aten.sort", torch.sort, sortable, dynamic=lambda s, n: (s.distinct(n, 7), 0, False)),
+    row("aten.argsort", torch.argsort, sortable),
+    row("aten.topk", torch.topk, top, dynamic=lambda s, n: (s.distinct(n, 7), 3, 0, True)),
+]
