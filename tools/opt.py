@@ -180,7 +180,7 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
 
     lowers = "torch-to-relax" in command.switches
     module = read_module(data, command.source, on_disk=is_whole and command.source != "-", needs_state=lowers)
-    _run_passes(command, module)
+    module = _run_passes(command, module)
     if lowers:
         return _lower(command, module)
     limit = command.values.get("mlir-elide-resource-strings-if-larger")
@@ -191,7 +191,7 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _run_passes(command: Command, module: TorchModule) -> None:
+def _run_passes(command: Command, module: TorchModule) -> TorchModule:
     from torch_tvm.passes.pipeline_text import run_pipeline, single_pass
 
     print_after = sys.stderr if "mlir-print-ir-after-all" in command.switches else None
@@ -211,6 +211,21 @@ def _run_passes(command: Command, module: TorchModule) -> None:
             print_after=print_after,
             before_each=lambda step: _note_progress(step.name),
         )
+        module = _with_new_literals(module)
+    return module
+
+
+def _with_new_literals(module: TorchModule) -> TorchModule:
+    """The module with the literals that a pass made among its weights: only its text has their bytes."""
+    from torch_tvm.dialect import view
+    from torch_tvm.dialect.parse import assemble
+
+    names = {view.resource_name(op) for op in view.walk(module.mlir) if op.name == "torch.vtensor.literal"}
+    if names - {None} <= module.weights.keys():
+        return module
+    again = assemble(str(module.mlir), "-", needs_state=False)
+    again.state, again.signature = module.state, module.signature
+    return again
 
 
 def _canonicalize(module: TorchModule, value: str) -> None:

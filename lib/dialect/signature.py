@@ -79,7 +79,7 @@ class Signature:
         has no text form; then the field ``lost`` says why and what is left calls and returns flat values.
         """
         lost: list[str] = []
-        data = {
+        data: dict[str, Any] = {
             "in": _dump_spec(self.in_spec, lost),
             "out": _dump_spec(self.out_spec, lost),
             "names": self.names,

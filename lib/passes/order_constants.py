@@ -16,6 +16,8 @@ class OrderConstants(Pass):
 
     def run(self, root: ir.Module) -> None:
         for function in view.functions(root).values():
+            if not function.regions[0].blocks:
+                continue
             used: dict[ir.Value, ir.Operation] = {}
             for operation in view.walk(function):
                 for operand in operation.operands:

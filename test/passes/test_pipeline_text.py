@@ -231,3 +231,13 @@ def test_a_misnamed_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         InternalError, match=r"pass OddOne in pipeline_text.py: the file should be named odd_one.py"
     ):
         base.registry.__wrapped__()
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_every_pass_takes_modules_without_code(name: str) -> None:
+    declaration = "func.func private @declared(!torch.int) -> !torch.int"
+    for text in ("module {}", declaration, "func.func @f() { return }"):
+        module = ir.Module.parse(text, new_context())
+        before = str(module)
+        run_pipeline(module, [single_pass(name, "", module.context)], verify_each=True)
+        assert str(module) == before
