@@ -414,17 +414,26 @@ class Accumulator:
         )
 
     def fold(self) -> tuple[Accumulator, tirx.Stmt]:
-        """The lower half of the lanes combined with the upper half, as a new accumulator."""
+        """The lower half of the lanes combined with the upper half, as a new accumulator.
+
+        The halves are shuffled out of whole vectors: LLVM would break a vector that is also read in parts into
+        those parts, wherever it is used.
+        """
         half = Accumulator(self.reducer, self.lanes // 2)
-        body = for_loop(
-            half.lanes,
-            lambda lane: half._combine(
-                self.buffers, lane, lane, [self.read(n, lane + half.lanes) for n in range(len(self.buffers))]
-            ),
-            tirx.ForKind.VECTORIZED,
-            name="lane",
-        )
-        return half, sequence([*half.allocations(), body])
+        low, high = half._allocate("low"), half._allocate("high")
+        statements: list[tirx.Stmt] = half.allocations()
+        statements += [tirx.AllocBuffer(buffer) for buffer in (*low, *high)]
+        for number, buffer in enumerate(self.buffers):
+            whole = tirx.BufferLoad(buffer, [_all_lanes(self.lanes)])
+            for part, first in ((low[number], 0), (high[number], half.lanes)):
+                lanes = [tirx.IntImm("int32", lane) for lane in range(first, first + half.lanes)]
+                statements.append(
+                    tirx.BufferStore(part, tirx.Shuffle([whole], lanes), [_all_lanes(half.lanes)])
+                )
+        element = lambda lane: [tirx.BufferLoad(buffer, [lane]) for buffer in high]
+        combine = lambda lane: half._combine(low, lane, lane, element(lane))
+        statements.append(for_loop(half.lanes, combine, tirx.ForKind.VECTORIZED, name="lane"))
+        return half, sequence(statements)
 
     def _combine(
         self,
@@ -462,6 +471,10 @@ class Accumulator:
         for name, element in zip(names, elements, strict=True):
             result = tirx.Let(name, fresh_lets(element), result)
         return result
+
+
+def _all_lanes(lanes: int) -> tirx.Expr:
+    return tirx.Ramp(constant(0), constant(1), lanes) if lanes > 1 else constant(0)
 
 
 def _is_float_sum(reducer: Reducer, number: int) -> bool:

@@ -118,9 +118,19 @@ class Lets:
 
 def _reduced(m: Lets, x: Expr) -> tuple[Var, Var]:
     """``n`` and ``exp(r) - 1`` with ``x = n ln 2 + r`` and ``|r| <= ln 2 / 2``."""
-    n = m(tirx.floor(x * m.const(LOG2E) + m.const(0.5)))
+    _, n = _nearest(m, x * m.const(LOG2E))
+    return n, _expm1_reduced(m, x, n)
+
+
+def _nearest(m: Lets, x: Expr) -> tuple[Var, Var]:
+    """The integer nearest to ``x``, once with :data:`SHIFT` added (for its bits) and once without."""
+    shifted = m.exact(x + m.const(SHIFT))
+    return shifted, m(shifted - m.const(SHIFT))
+
+
+def _expm1_reduced(m: Lets, x: Expr, n: Expr) -> Var:
     r = m((x - n * m.const(LN2_HIGH)) - n * m.const(LN2_LOW))
-    return n, m(r * r * m.horner(r, EXP) + r)
+    return m(r * r * m.horner(r, EXP) + r)
 
 
 def _scaled(m: Lets, n: Expr, mantissa: Expr) -> Expr:
@@ -130,8 +140,14 @@ def _scaled(m: Lets, n: Expr, mantissa: Expr) -> Expr:
 
 
 def _exp(m: Lets, x: Expr) -> Expr:
-    n, q = _reduced(m, m.clamp(x, -105.0, 89.0))
-    return _scaled(m, n, q + m.const(1.0))
+    """Results below the smallest normal number are 0."""
+    x = m(tirx.Select(x > m.const(89.0), m.const(89.0), x))
+    shifted, n = _nearest(m, x * m.const(LOG2E))
+    q = _expm1_reduced(m, x, n)
+    bits = m.bits(shifted) + m.const(126, "int32")
+    half_scale = m(m.floats(tirx.shift_left(bits, m.const(23, "int32"))))
+    half = m(q * half_scale + half_scale)
+    return tirx.Select(x < m.const(-87.0), m.const(0.0), half + half)
 
 
 def _exp2(m: Lets, x: Expr) -> Expr:
@@ -221,7 +237,7 @@ def _erf(m: Lets, x: Expr) -> Expr:
 
 def _sinh(m: Lets, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
-    n, q = _reduced(m, m.clamp(magnitude, 0.0, 90.0))
+    n, q = _reduced(m, m.clamp(magnitude, 0.0, 89.5))
     scale = m.power_of_two(n - m.const(2.0))
     quarter = m(scale * q + (scale - m.const(0.25)))
     other = m(m.const(0.25) / (m.const(0.25) / quarter + m.const(1.0)))
@@ -231,7 +247,7 @@ def _sinh(m: Lets, x: Expr) -> Expr:
 
 def _cosh(m: Lets, x: Expr) -> Expr:
     magnitude, _ = m.split_sign(x)
-    n, q = _reduced(m, m.clamp(magnitude, 0.0, 90.0))
+    n, q = _reduced(m, m.clamp(magnitude, 0.0, 89.5))
     half = m((q + m.const(1.0)) * m.power_of_two(n - m.const(2.0)))
     return half * m.const(2.0) + m.const(0.125) / half
 
@@ -289,11 +305,11 @@ def _keep_nan(node: tirx.Max | tirx.Min) -> Expr:
     if dtype == "bfloat16":
         wide = [tirx.Cast(m.dtype("float32"), side) for side in (node.a, node.b)]
         return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide)))
-    a, b = (side if _is_plain(side) else m(side) for side in (node.a, node.b))
-    if _is_plain(b):
-        return m.close(tirx.Select(a < b if above else a > b, b, a))
-    chosen = tirx.Select(a > b if above else a < b, a, b)
-    return m.close(tirx.Select(tirx.isnan(a), a, chosen))
+    if _is_plain(node.b):
+        a = m(node.a)
+        return m.close(tirx.Select(a < node.b if above else a > node.b, node.b, a))
+    name = "llvm.maximum" if above else "llvm.minimum"
+    return tirx.call_llvm_pure_intrin(str(node.ty.dtype), name, node.a, node.b)
 
 
 def _is_plain(expr: Expr) -> bool:
