@@ -1,4 +1,4 @@
-"""TorchScript to Torch dialect, by evaluating the program at import and recording what only run time knows."""
+"""TorchScript to Torch dialect: the program is evaluated, and what only run time knows is recorded."""
 
 from torch_tvm.importers.torchscript.program import import_graph, import_torchscript
 

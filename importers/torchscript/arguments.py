@@ -29,7 +29,12 @@ class Arguments:
     """Creates one function argument per flat run-time argument of the user."""
 
     def __init__(
-        self, ev: Evaluator, block: ir.Block, program: Program, examples: tuple[Any, ...], assumptions: Assumptions
+        self,
+        ev: Evaluator,
+        block: ir.Block,
+        program: Program,
+        examples: tuple[Any, ...],
+        assumptions: Assumptions,
     ) -> None:
         self.ev = ev
         self.block = block
@@ -175,8 +180,8 @@ class Arguments:
         for axis, size in enumerate(ref.meta.shape):
             if not isinstance(size, int) and size.node.maybe_as_int() is not None:
                 raise ImportFailed(
-                    f"the size of argument {index} along axis {axis} was given as unknown, but the program needs "
-                    f"{size.node.maybe_as_int()}",
+                    f"the size of argument {index} along axis {axis} was given as unknown, but the program "
+                    f"needs {size.node.maybe_as_int()}",
                     stage=STAGE,
                     advice=f"give the size {size.node.maybe_as_int()} in its TensorSpec",
                 )

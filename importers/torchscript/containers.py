@@ -13,7 +13,6 @@ import torch
 from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.values import (
-    DictValue,
     ListValue,
     Scalar,
     Stack,
@@ -82,7 +81,7 @@ class Containers:
         ref = tensors.call(ev, aten.select.int, [stack.tensor, 0, index])
         if stack.kind != "tensor":
             return tensors.element(ev, ref, stack.kind)
-        return tensors.call(ev, aten.clone.default, [ref]) if False else ref
+        return ref
 
     def _number_at(self, items: list[Any], index: Scalar) -> Any:
         ev = self.evaluator
@@ -102,7 +101,9 @@ class Containers:
             return
         stack = value.items
         row = tensors.stack_of(ev, [item], stack.kind).tensor
-        value.items = Stack(stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0]))
+        value.items = Stack(
+            stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0])
+        )
 
 
 def _bounds(ev: Evaluator, *numbers: Any) -> None:
@@ -387,7 +388,9 @@ def _sorted_items(ev: Evaluator, args: list[Any]) -> list[Any]:
         return sorted(items, reverse=bool(args[1]) if len(args) > 1 else False)
     kind = kind_of(items[0]) or "int"
     stack = tensors.stack_of(ev, items, kind)
-    ordered = tensors.call(ev, aten.sort.default, [stack.tensor, 0, bool(args[1]) if len(args) > 1 else False])[0]
+    ordered = tensors.call(
+        ev, aten.sort.default, [stack.tensor, 0, bool(args[1]) if len(args) > 1 else False]
+    )[0]
     rows = [tensors.call(ev, aten.select.int, [ordered, 0, i]) for i in range(len(items))]
     return [tensors.element(ev, row, kind) for row in rows]
 
@@ -443,84 +446,3 @@ handles("aten::any.int", "aten::any.float", "aten::any.bool", "aten::any.str")(_
 def _rangelist(ev: Evaluator, args: list[Any]) -> ListValue:
     _bounds(ev, args[0])
     return ListValue(list(range(args[0])))
-
-
-# -- dicts -------------------------------------------------------------------------------------------------
-
-
-def _key(ev: Evaluator, key: Any) -> Any:
-    if isinstance(key, (Scalar, TensorRef)):
-        raise ev.failure("a dict key must be known at import", origin=origins(key))
-    return key
-
-
-def _lookup(ev: Evaluator, target: DictValue, key: Any) -> Any:
-    key = _key(ev, key)
-    if key not in target.entries:
-        raise ev.certain(f"KeyError: {key!r}")
-    return target.entries[key]
-
-
-def dict_handler(ev: Evaluator, name: str, args: list[Any]) -> Any:
-    """``aten::<name>`` on a dict."""
-    target = args[0]
-    if name in ("len", "keys", "values", "items", "copy"):
-        return _dict_view(target, name)
-    if name == "__getitem__":
-        return _lookup(ev, target, args[1])
-    if name == "__contains__":
-        return _key(ev, args[1]) in target.entries
-    if name == "get":
-        return target.entries.get(_key(ev, args[1]), args[2] if len(args) > 2 else None)
-    return _dict_change(ev, name, target, args)
-
-
-def _dict_view(target: DictValue, name: str) -> Any:
-    entries = target.entries
-    if name == "len":
-        return len(entries)
-    if name == "copy":
-        return DictValue(dict(entries), target.type)
-    return ListValue(list(getattr(entries, name)()))
-
-
-def _dict_change(ev: Evaluator, name: str, target: DictValue, args: list[Any]) -> Any:
-    ev.touch(target)
-    entries = target.entries
-    if name == "_set_item":
-        entries[_key(ev, args[1])] = args[2]
-        return None
-    if name == "setdefault":
-        return entries.setdefault(_key(ev, args[1]), args[2])
-    if name == "update":
-        entries.update(args[1].entries)
-        return None
-    if name == "clear":
-        entries.clear()
-        return None
-    if name == "popitem":
-        return entries.popitem()
-    if name in ("pop", "Delete"):
-        if len(args) < 3 or name == "Delete":
-            found = _lookup(ev, target, args[1])
-            del entries[args[1]]
-            return found if name == "pop" else None
-        return entries.pop(_key(ev, args[1]), args[2])
-    raise ev.failure(f"dict method '{name}' has no import")
-
-
-@handles("aten::dict")
-def _empty_dict(ev: Evaluator, args: list[Any]) -> DictValue:
-    return DictValue({})
-
-
-def _dict_of_pairs(ev: Evaluator, args: list[Any]) -> DictValue:
-    return DictValue({_key(ev, key): item for key, item in ev.containers.items(args[0])})
-
-
-handles(*(f"aten::dict.{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))(_dict_of_pairs)
-
-
-@handles(*(f"aten::dict.Dict_{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))
-def _dict_of_dict(ev: Evaluator, args: list[Any]) -> DictValue:
-    return DictValue(dict(args[0].entries), args[0].type)

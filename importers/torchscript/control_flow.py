@@ -13,7 +13,6 @@ import torch
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recorder import Storage, TensorRef
-from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.joins import Joiner, Slot, StackLeaf, Widener, fill, leaves, match
 from torch_tvm.importers.torchscript.values import (
@@ -196,9 +195,7 @@ def _finish_if(
     first, second = paths
     joiner = Joiner(ev, (first.frozen, second.frozen))
     names = [_name(value) for value in instruction.node.outputs()]
-    outputs = [
-        joiner.join(a, b, name) for a, b, name in zip(first.values, second.values, names, strict=True)
-    ]
+    outputs = [joiner.join(a, b, name) for a, b, name in zip(first.values, second.values, names, strict=True)]
     containers = list({**first.containers, **second.containers}.values())
     contents = [_join_contents(ev, joiner, each, first, second) for each in containers]
     storages = list({**first.storages, **second.storages}.values())
@@ -284,7 +281,9 @@ def run_loop(ev: Evaluator, instruction: Instruction, env: Env) -> None:
             env.update(zip(instruction.outputs, carried, strict=True))
             return
         if is_rolled or (total == 0 and index * code.size > UNROLL):
-            if _try_rolled(ev, instruction, env, (limit, condition, index), carried, max(total, index * code.size)):
+            if _try_rolled(
+                ev, instruction, env, (limit, condition, index), carried, max(total, index * code.size)
+            ):
                 return
             is_rolled, total = False, total or 1
         _turn(ev, instruction, env, index, carried)
@@ -302,7 +301,12 @@ def _turn(ev: Evaluator, instruction: Instruction, env: Env, index: Any, carried
 
 
 def _try_rolled(
-    ev: Evaluator, instruction: Instruction, env: Env, state: tuple[Any, Any, int], carried: list[Any], total: int
+    ev: Evaluator,
+    instruction: Instruction,
+    env: Env,
+    state: tuple[Any, Any, int],
+    carried: list[Any],
+    total: int,
 ) -> bool:
     """Record a long loop as a loop; ``False`` when only unrolling can import it (and it is not too long)."""
     try:
@@ -343,7 +347,9 @@ class _LoopRecord:
         ev = self.ev
         slots = self._slots()
         types = [ev.emitter.types.parse("!torch.int"), *(slot.type_in(ev) for slot in slots)]
-        trial = ev.emitter.op("torch.prim.Loop", [ev.emitter.constant(0), ev.emitter.constant(False)], [], regions=1)
+        trial = ev.emitter.op(
+            "torch.prim.Loop", [ev.emitter.constant(0), ev.emitter.constant(False)], [], regions=1
+        )
         try:
             locations = [ev.emitter.location] * len(types)
             block = trial.regions[0].blocks.append(*types, arg_locs=locations)
@@ -411,7 +417,9 @@ class _LoopRecord:
             after = path.frozen[key]
             if isinstance(container, ObjectValue):
                 after = {name: after[name] for name in before}
-            widened = widener.contents(before, after, container.path if isinstance(container, ObjectValue) else "the list")
+            widened = widener.contents(
+                before, after, container.path if isinstance(container, ObjectValue) else "the list"
+            )
             changed |= key not in self.containers
             self.containers[key] = (container, widened, init)
         for key, (storage, _) in path.storages.items():
@@ -427,15 +435,24 @@ class _LoopRecord:
             values = [_value(ev, path, leaf, slot) for leaf, slot in zip(after, slots, strict=True)]
             going_on = ev.scalars.value(path.values[0], "bool")
             ev.emitter.op("torch.prim.Loop.condition", [going_on, *values], [])
-        inits = [_value(ev, None, leaf, slot) for leaf, slot in zip(self._leaves(self.inits, None), slots, strict=True)]
-        left = limit if start == 0 or (isinstance(limit, int) and limit >= FOREVER) else ev.scalars.sub(limit, start)
+        inits = [
+            _value(ev, None, leaf, slot)
+            for leaf, slot in zip(self._leaves(self.inits, None), slots, strict=True)
+        ]
+        left = (
+            limit
+            if start == 0 or (isinstance(limit, int) and limit >= FOREVER)
+            else ev.scalars.sub(limit, start)
+        )
         operands = [ev.scalars.value(left, "int"), ev.scalars.value(condition, "bool"), *inits]
-        operation = ev.emitter.op("torch.prim.Loop", operands, [slot.type_in(ev) for slot in slots], regions=1)
+        operation = ev.emitter.op(
+            "torch.prim.Loop", operands, [slot.type_in(ev) for slot in slots], regions=1
+        )
         path.block.append_to(operation.regions[0])
         self._assign(slots, list(operation.results), origins([limit, condition]))
 
     def _leaves(self, values: list[Any], path: Path | None) -> list[Any]:
-        """Per slot the leaf in ``values``, in the containers and in the storages: after a turn, or before all."""
+        """Per slot the leaf in ``values``, in the containers and in the storages: after a turn, or before."""
         frozen = path.frozen if path is not None else {}
         found = [leaf for p, v in zip(self.patterns, values, strict=True) for _, leaf in match(p, v, frozen)]
         for container, pattern, init in self.containers.values():

@@ -12,7 +12,16 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch_tvm.dialect.locations import to_mlir
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recorder import Recorder, TensorRef
-from torch_tvm.importers.torchscript import containers, optimised, prims, queries, recurrent, special, tensors
+from torch_tvm.importers.torchscript import (
+    containers,
+    dicts,
+    optimised,
+    prims,
+    queries,
+    recurrent,
+    special,
+    tensors,
+)
 from torch_tvm.importers.torchscript.containers import Containers
 from torch_tvm.importers.torchscript.graph import Code, Instruction, is_inside_torch
 from torch_tvm.importers.torchscript.objects import Objects
@@ -34,7 +43,7 @@ class CertainError(Exception):
         self.location = location
 
 
-class Specialise(Exception):  # noqa: N818 - a request to start again, not an error
+class Specialise(Exception):
     """The import needs these user arguments (flat positions) as constants."""
 
     def __init__(self, arguments: frozenset[int], cause: ImportFailed) -> None:
@@ -44,7 +53,7 @@ class Specialise(Exception):  # noqa: N818 - a request to start again, not an er
 
 
 class Evaluator:
-    """The state of one import: the recorder, the journal of container changes, and where in the program we are."""
+    """The state of one import: recorder, journal of container changes, and where in the program we are."""
 
     def __init__(self, recorder: Recorder, mode: FakeTensorMode) -> None:
         self.recorder = recorder
@@ -113,7 +122,7 @@ class Evaluator:
         return results[0] if len(results) == 1 else tuple(results)
 
     def fake_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A fake tensor like ``tensor``, with known sizes (``FakeTensorMode.from_tensor`` takes ten times longer)."""
+        """A fake tensor like ``tensor``, with known sizes; ``FakeTensorMode.from_tensor`` is far slower."""
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         return FakeTensor(self.mode, meta, torch.device("cpu"))
 
@@ -181,7 +190,9 @@ class Evaluator:
         key = (*place, self._scopes[-1])
         found = self._locations.get(key)
         if found is None:
-            found = to_mlir(SourceLocation(place[0], place[1], self._scopes[-1], IMPORTER), self.emitter.context)
+            found = to_mlir(
+                SourceLocation(place[0], place[1], self._scopes[-1], IMPORTER), self.emitter.context
+            )
             self._locations[key] = found
         return found
 
@@ -210,7 +221,8 @@ class Evaluator:
         """Raise when an in-place update of ``ref`` cannot be told from an update of another tensor."""
         if id(ref.storage) in self._shared:
             raise self.failure(
-                "this tensor is updated in place, and on one run-time path it is another tensor of the program",
+                "this tensor is updated in place, and on one run-time path it is another tensor of the "
+                "program",
                 advice="update a clone of it",
             )
 
@@ -233,7 +245,7 @@ def _resolve(instruction: Instruction) -> Handler:
         return _unknown
     if "Dict(" in str(overload._schema.arguments[:1]):
         name = kind.split("::")[1]
-        return lambda ev, i, args: containers.dict_handler(ev, name, args)
+        return lambda ev, i, args: dicts.dict_handler(ev, name, args)
     if kind in queries.HANDLERS and any("Tensor" in str(a.type) for a in overload._schema.arguments[:1]):
         query = queries.HANDLERS[kind]
         return lambda ev, i, args: query(ev, args)
@@ -246,7 +258,7 @@ def _resolve(instruction: Instruction) -> Handler:
 
 def _scalar_op(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> Any:
     if args and isinstance(args[0], DictValue):
-        return containers.dict_handler(ev, overload._schema.name.split("::")[1], args)
+        return dicts.dict_handler(ev, overload._schema.name.split("::")[1], args)
     return prims.wrap(ev.scalars.call(overload, [prims.unwrap(ev, arg) for arg in args]))
 
 

@@ -37,7 +37,9 @@ class Slot:
 
     __slots__ = ("kind", "meta", "row", "unknown")
 
-    def __init__(self, kind: str, meta: torch.Tensor | None = None, unknown: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, kind: str, meta: torch.Tensor | None = None, unknown: frozenset[int] = frozenset()
+    ) -> None:
         self.kind = kind
         self.meta = meta
         self.unknown = unknown
@@ -57,7 +59,7 @@ class Slot:
 def join_metas(
     ev: Evaluator, a: torch.Tensor, b: torch.Tensor, what: str, unknown: frozenset[int] = frozenset()
 ) -> torch.Tensor:
-    """A fake tensor of the type that both have; a size in which they differ becomes unknown (``unknown``: is)."""
+    """A fake tensor of the type that both have; sizes that differ, and the ``unknown`` ones, are unknown."""
     if a.dtype != b.dtype:
         raise ev.failure(
             f"{what} is {_text(a)} on one path and {_text(b)} on another", advice="cast both to one dtype"
@@ -96,8 +98,8 @@ def _text(meta: torch.Tensor) -> str:
 class Joiner:
     """Joins structures pairwise and collects the leaves that need slots.
 
-    ``pairs`` holds per slot the two sides' leaves; ``frozen`` has per side the contents, at the end of that path,
-    of the containers that it changed. A list that has different lengths becomes a stack.
+    ``pairs`` holds per slot the two sides' leaves; ``frozen`` has per side the contents, at the end of that
+    path, of the containers that it changed. A list that has different lengths becomes a stack.
     """
 
     def __init__(self, ev: Evaluator, frozen: tuple[dict[int, Any], dict[int, Any]] = ({}, {})) -> None:
@@ -186,7 +188,9 @@ class Joiner:
             sides = (present.items, []) if is_first else ([], present.items)
             return ListValue(self._stacks(*sides, what), present.type)
         if isinstance(present, DictValue):
-            return DictValue({k: self._against_nothing(x, is_first, what) for k, x in present.entries.items()})
+            return DictValue(
+                {k: self._against_nothing(x, is_first, what) for k, x in present.entries.items()}
+            )
         return present
 
     def _against_nothing(self, item: Any, is_first: bool, what: str) -> Any:
@@ -278,7 +282,8 @@ def stack_element(ev: Evaluator, sides: list[Any], what: str) -> tuple[str, torc
     kinds = {kind_of(item) for item in items}
     if len(kinds) != 1 or None in kinds:
         raise ev.failure(
-            f"{what} has a length that is only known at run time, and its elements are neither tensors nor numbers"
+            f"{what} has a length that is only known at run time, and its elements are neither tensors "
+            "nor numbers"
         )
     kind = kinds.pop() or "int"
     dtype = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}[kind]
@@ -292,7 +297,8 @@ def _tensor_element(ev: Evaluator, items: list[TensorRef], what: str) -> tuple[s
         same = first.dim() == item.meta.dim() and first.dtype == item.meta.dtype
         if not same or not all(is_same_size(x, y) for x, y in zip(first.shape, item.meta.shape, strict=True)):
             raise ev.failure(
-                f"{what} has a length that is only known at run time, and its tensors differ in shape or dtype",
+                f"{what} has a length that is only known at run time, and its tensors differ in shape or "
+                "dtype",
                 advice="append tensors of one shape",
             )
     return "tensor", first
@@ -306,7 +312,9 @@ def describe(value: Any) -> str:
     if kind is not None:
         return f"{'an' if kind == 'int' else 'a'} {kind}"
     names = {ListValue: "a list", DictValue: "a dict", ObjectValue: "an object"}
-    return names.get(type(value), "None" if value is None else repr(value) if isinstance(value, str) else "a value")
+    return names.get(
+        type(value), "None" if value is None else repr(value) if isinstance(value, str) else "a value"
+    )
 
 
 def fill(structure: Any, replace: Callable[[Any], Any]) -> Any:
@@ -352,7 +360,10 @@ def match(pattern: Any, value: Any, frozen: dict[int, Any]) -> Iterator[tuple[Sl
         yield pattern, value
     elif isinstance(pattern, Stack):
         if isinstance(pattern.tensor, Slot):
-            yield pattern.tensor, value if value is UNINITIALIZED else StackLeaf(pattern.kind, pattern.tensor.row, value)
+            yield (
+                pattern.tensor,
+                value if value is UNINITIALIZED else StackLeaf(pattern.kind, pattern.tensor.row, value),
+            )
     elif isinstance(pattern, Container):
         contents = value
         if isinstance(value, Container):

@@ -19,7 +19,7 @@ _SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
 
 
 class Objects:
-    """Reads the objects behind the program; one value per tensor and per object, so that aliases stay aliases."""
+    """Reads the objects behind the program; one value per tensor and per object keeps aliases aliases."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator

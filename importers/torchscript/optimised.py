@@ -26,8 +26,19 @@ _CONVOLUTIONS = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.
 def is_optimised(kind: str) -> bool:
     """Whether only an optimisation pass can have put this kind of node there."""
     namespace, _, name = kind.partition("::")
-    known = ("quantized", "mkldnn_prepacked", "mkldnn", "prepacked", "xnnpack", "onednn", "cudnn", "tensorexpr")
-    return namespace in known or name.lower().startswith(("mkldnn", "constantmkldnn", "tensorexprgroup", "cudnn"))
+    known = (
+        "quantized",
+        "mkldnn_prepacked",
+        "mkldnn",
+        "prepacked",
+        "xnnpack",
+        "onednn",
+        "cudnn",
+        "tensorexpr",
+    )
+    return namespace in known or name.lower().startswith(
+        ("mkldnn", "constantmkldnn", "tensorexprgroup", "cudnn")
+    )
 
 
 def _constant(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:

@@ -19,9 +19,7 @@ from torch_tvm.importers.torchscript.values import (
     FutureValue,
     ListValue,
     ObjectValue,
-    RuntimeText,
     Scalar,
-    Stack,
     kind_of,
     tuple_class,
 )
@@ -90,7 +88,9 @@ def _list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ListValue
 def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> list[Any]:
     items = ev.containers.items(args[0])
     if len(items) != len(instruction.outputs):
-        raise ev.certain(f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}")
+        raise ev.certain(
+            f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}"
+        )
     return items
 
 
@@ -234,7 +234,12 @@ def _matches(value: Any, own: Any, wanted: Any) -> bool:
 
 
 def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
-    expected = {"ListType": ListValue, "DictType": DictValue, "ClassType": ObjectValue, "InterfaceType": ObjectValue}
+    expected = {
+        "ListType": ListValue,
+        "DictType": DictValue,
+        "ClassType": ObjectValue,
+        "InterfaceType": ObjectValue,
+    }
     if kind not in expected or not isinstance(value, expected[kind]):
         return False
     if value.type is not None:
@@ -313,14 +318,6 @@ def _print(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
 @_handles("PythonOp")
 def _python(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     raise ev.failure(
-        f"this calls Python ('{instruction.node.pyname() or 'a function'}'), which TorchScript cannot see into",
+        f"this calls Python ('{instruction.node.pyname() or 'a function'}'), which is no TorchScript",
         advice="remove torch.jit.ignore from the function, or call it outside the compiled program",
     )
-
-
-def is_text_known(value: Any) -> bool:
-    return isinstance(value, str) and not isinstance(value, RuntimeText)
-
-
-def is_stacked(value: Any) -> bool:
-    return isinstance(value, ListValue) and isinstance(value.items, Stack)

@@ -51,7 +51,7 @@ class Assumptions:
     has_uniform_hints: bool = False
 
 
-class Restart(Exception):  # noqa: N818 - a request to start again, not an error
+class Restart(Exception):
     """The import has to start again with more number attributes as state."""
 
     def __init__(self, numbers: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Restart(Exception):  # noqa: N818 - a request to start again, not an error
 def import_torchscript(program: Any, example_args: Any = None, *, method: str = "forward") -> TorchModule:
     """Import a TorchScript program.
 
-    ``program`` is a ``ScriptModule`` (its ``method``), a ``ScriptFunction``, an ``nn.Module`` or Python function
+    ``program`` is a ``ScriptModule`` (its ``method``), a ``ScriptFunction``, an ``nn.Module`` or a function
     (scripted here), or the path of a file that ``torch.jit.save`` wrote. ``example_args`` is a tuple of
     positional arguments: tensors or ``TensorSpec``s (``None`` is an unknown size), numbers, and lists, tuples
     and dicts of them. Without it, the shapes that a trace recorded are used.
@@ -76,14 +76,16 @@ def import_torchscript(program: Any, example_args: Any = None, *, method: str = 
 
 
 def import_graph(graph: Any, input_metas: Sequence[Any], names: Sequence[str] = ()) -> TorchModule:
-    """Import a bare ``torch._C.Graph`` (from ``torch._C.parse_ir``, or of a lazy tensor) for inputs like these.
+    """Import a bare ``torch._C.Graph`` (of ``torch._C.parse_ir``, or of a lazy tensor) for inputs like these.
 
     ``input_metas`` holds a tensor, a ``TensorSpec`` or a Python value per graph input; a number for a tensor
     input is folded as a constant.
     """
     values = list(graph.inputs())
     if len(values) != len(input_metas):
-        raise InvalidInput(f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE)
+        raise InvalidInput(
+            f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE
+        )
     return _attempts(Program(graph, None, None, list(names)), tuple(input_metas))
 
 
@@ -132,7 +134,8 @@ def load(program: Any, method: str = "forward", example_args: Any = None) -> Pro
         return load(_script(program))
     if not isinstance(program, torch.jit.ScriptModule):
         raise InvalidInput(
-            f"expected a ScriptModule, a ScriptFunction, an nn.Module or a path, got {type(program).__name__}",
+            "expected a ScriptModule, a ScriptFunction, an nn.Module or a path, "
+            f"got {type(program).__name__}",
             subject="import_torchscript",
             stage=STAGE,
         )
@@ -151,7 +154,9 @@ def _method_name(owner: Any, method: str, example_args: Any) -> str:
         if all(_takes(a.type, example) for a, example in zip(arguments, example_args or (), strict=False)):
             return name
     known = ", ".join(owner._method_names())
-    raise InvalidInput(f"the module has no method '{method}' for these arguments; it has: {known}", stage=STAGE)
+    raise InvalidInput(
+        f"the module has no method '{method}' for these arguments; it has: {known}", stage=STAGE
+    )
 
 
 def _takes(kind: Any, example: Any) -> bool:
@@ -180,14 +185,16 @@ def _load_file(path: str) -> Any:
         with _own_calls():
             return torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
-        raise ImportFailed(f"not a TorchScript file: {_first_line(error)}", subject=path, stage=STAGE) from None
+        raise ImportFailed(
+            f"not a TorchScript file: {_first_line(error)}", subject=path, stage=STAGE
+        ) from None
 
 
 def _script(program: Any) -> Any:
     try:
         with _own_calls():
             return torch.jit.script(program)
-    except Exception as error:  # noqa: BLE001 - torch.jit.script raises what the user's code makes it raise
+    except Exception as error:
         raise ImportFailed(
             f"torch.jit.script failed: {_first_line(error)}",
             location=_place_in(str(error)),
@@ -315,7 +322,9 @@ class _Import:
         literal.replace_all_uses_with(argument)
         literal.owner.erase()
 
-    def _reassigned(self, owner: ObjectValue, name: str, before: Any, after: Any, final: dict[str, Any]) -> None:
+    def _reassigned(
+        self, owner: ObjectValue, name: str, before: Any, after: Any, final: dict[str, Any]
+    ) -> None:
         path = f"{owner.path}.{name}" if owner.path else name
         if isinstance(before, TensorRef) and isinstance(after, TensorRef):
             storage = before.storage
@@ -339,7 +348,7 @@ class _Import:
             if not isinstance(after, Scalar) and before == after:
                 return
             raise Restart({path: before})
-        tensor, ref = next(pair for pair in self.ev.objects.tensors.values() if pair[1].storage.name == path)
+        _, ref = next(pair for pair in self.ev.objects.tensors.values() if pair[1].storage.name == path)
         final[path] = (ref.storage, self.ev.scalars.tensor(after))
 
     def _finish(self, function: Any, results: list[ir.Value], writes: list[tuple[int, ir.Value]]) -> None:
@@ -354,7 +363,9 @@ class _Import:
             names = [ir.StringAttr.get(name, context) for name in self.state]
             function.attributes[STATE] = ir.ArrayAttr.get(names, context=context)
         if writes:
-            function.attributes[WRITES] = ir.DenseI64ArrayAttr.get([index for index, _ in writes], context=context)
+            function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(
+                [index for index, _ in writes], context=context
+            )
         used = {id(tensor) for tensor in self.state.values()}
         for name in [name for name, tensor in self.weights.items() if id(tensor) in used]:
             del self.weights[name]

@@ -130,7 +130,9 @@ HANDLERS: dict[str, Handler] = {
     "prim::requires_grad": _requires_grad,
     **{
         f"prim::is_{name}": _attribute(lambda t: False)
-        for name in ("cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort").split()
+        for name in (
+            "cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort"
+        ).split()
     },
     "prim::is_cpu": _attribute(lambda t: True),
 }

@@ -1,4 +1,4 @@
-"""The types of LSTM, GRU and RNN results, from their arguments: running them on fake tensors unrolls the time."""
+"""The types of LSTM, GRU and RNN results, from their arguments: fake tensors would unroll the time."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ def recurrent(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
 
 def _check(ev: Evaluator, x: torch.Tensor, states: list[torch.Tensor]) -> None:
     if x.dim() != 3 or any(state.dim() != 3 for state in states):
-        raise ev.failure(f"expected an input and states of rank 3, got {[x.dim(), *(s.dim() for s in states)]}")
+        raise ev.failure(
+            f"expected an input and states of rank 3, got {[x.dim(), *(s.dim() for s in states)]}"
+        )
     if any(state.dtype != x.dtype for state in states):
-        raise ev.failure("the input and the initial state differ in dtype", advice="cast one to the other's dtype")
+        raise ev.failure(
+            "the input and the initial state differ in dtype", advice="cast one to the other's dtype"
+        )
 
 
 HANDLERS = dict.fromkeys(("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"), recurrent)

@@ -165,7 +165,9 @@ class Scalars:
         kind = kind_of(number)
         meta = torch.empty((), dtype=_DTYPE[kind or "float"], device="meta")
         operand = self.value(number)
-        return self.emitter.op("torch.prim.NumToTensor.Scalar", [operand], [self.emitter.types.tensor(meta)]).result
+        return self.emitter.op(
+            "torch.prim.NumToTensor.Scalar", [operand], [self.emitter.types.tensor(meta)]
+        ).result
 
     def from_tensor(self, value: ir.Value, kind: str, origin: frozenset[int] = frozenset()) -> Any:
         """The element of a one-element tensor value."""
@@ -181,7 +183,9 @@ class Scalars:
         if name == "div" or name == "truediv":
             return self.make("float", self._float_op("div", a, b), None, origin)
         if kinds == {"bool"} and name in _BOOL_OPS:
-            return Scalar("bool", self.op(_BOOL_OPS[name], [self.value(a), self.value(b)], "bool"), None, origin)
+            return Scalar(
+                "bool", self.op(_BOOL_OPS[name], [self.value(a), self.value(b)], "bool"), None, origin
+            )
         if "float" in kinds:
             return self._binary_float(name, a, b, origin)
         return self._binary_int(name, a, b, origin)
@@ -205,7 +209,7 @@ class Scalars:
             return None
         try:
             result = function(x, y)
-        except Exception:  # noqa: BLE001 - a shape rule that cannot decide leaves a fresh symbol
+        except Exception:
             return None
         if name not in _COMPARISONS or isinstance(result, bool):
             return result

@@ -1,4 +1,4 @@
-"""The few ATen ops that their schema does not describe: hidden mutation, tensors from Python values, lists."""
+"""The few ATen ops that a schema does not describe: hidden mutation, tensors from Python values, lists."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
-    KnownTensor,
     ListValue,
     RuntimeText,
     Scalar,
     Stack,
-    is_number,
     kind_of,
 )
 
@@ -88,8 +86,12 @@ def _tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorR
         return _known(ev, torch.tensor(leaves, dtype=dtype).reshape(shape))
     if dtype is None:
         kinds = {kind_of(leaf) for leaf in leaves}
-        dtype = torch.get_default_dtype() if "float" in kinds else torch.int64 if "int" in kinds else torch.bool
-    refs = [leaf if isinstance(leaf, TensorRef) else tensors.scalar_tensor(ev, leaf, dtype) for leaf in leaves]
+        dtype = (
+            torch.get_default_dtype() if "float" in kinds else torch.int64 if "int" in kinds else torch.bool
+        )
+    refs = [
+        leaf if isinstance(leaf, TensorRef) else tensors.scalar_tensor(ev, leaf, dtype) for leaf in leaves
+    ]
     if not shape:
         return refs[0]
     stacked = tensors.call(ev, aten.stack.default, [ListValue(refs), 0])
@@ -97,7 +99,9 @@ def _tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorR
 
 
 def _known(ev: Evaluator, tensor: torch.Tensor) -> TensorRef:
-    return tensors.known_tensor(ev, tensor) if tensor.numel() <= 64 else tensors.literal(ev, tensor, "constant")
+    return (
+        tensors.known_tensor(ev, tensor) if tensor.numel() <= 64 else tensors.literal(ev, tensor, "constant")
+    )
 
 
 def _copy(ev: Evaluator, ref: TensorRef) -> TensorRef:
@@ -163,7 +167,9 @@ def _restride(name: str) -> Handler:
 
 
 def _refuse_resize(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    raise ev.failure("this op changes a tensor's memory in place", advice="use reshape, or create a new tensor")
+    raise ev.failure(
+        "this op changes a tensor's memory in place", advice="use reshape, or create a new tensor"
+    )
 
 
 # -- text --------------------------------------------------------------------------------------------------
@@ -227,10 +233,6 @@ def _nested(ev: Evaluator, ref: TensorRef) -> Any:
     return ListValue([_nested(ev, row) for row in rows])
 
 
-def _is_known_number(value: Any) -> bool:
-    return is_number(value) or isinstance(value, KnownTensor)
-
-
 HANDLERS: dict[str, Handler] = {
     "aten::batch_norm": _batch_norm,
     "aten::instance_norm": _instance_norm,
@@ -246,9 +248,7 @@ HANDLERS: dict[str, Handler] = {
         f"aten::{name}_": _restride(name)
         for name in ("unsqueeze", "squeeze", "transpose", "t", "swapaxes", "swapdims", "detach")
     },
-    **dict.fromkeys(
-        ("aten::resize_", "aten::resize_as_", "aten::set_", "aten::as_strided_"), _refuse_resize
-    ),
+    **dict.fromkeys(("aten::resize_", "aten::resize_as_", "aten::set_", "aten::as_strided_"), _refuse_resize),
     "aten::format": _format,
     "aten::percentFormat": _percent_format,
     "aten::str": _str,

@@ -72,10 +72,14 @@ class _Plan:
         self.returns = [str(r.type) for r in schema.returns]
         self.is_mutable = schema.is_mutable
         self.written = [
-            index for index, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+            index
+            for index, a in enumerate(schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
         ]
         self.written = [
-            index for index, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+            index
+            for index, a in enumerate(schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
         ]
         self.functional: tuple[Any, set[str]] | None = None
 
@@ -94,7 +98,9 @@ def _plan(overload: torch._ops.OpOverload) -> _Plan:
     return plan
 
 
-def call(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None) -> Any:
+def call(
+    ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None
+) -> Any:
     """Record one op on TorchScript values and return its result as TorchScript values.
 
     ``metas``, fake tensors like its results, spare the run on fake tensors.
@@ -166,8 +172,9 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
     if schema.name == "aten::copy_":
         return [args[0].meta]
     function: Any = overload
-    positional, keywords = fakes[: plan.positional], dict(
-        zip(plan.names[plan.positional : len(fakes)], fakes[plan.positional :], strict=True)
+    positional, keywords = (
+        fakes[: plan.positional],
+        dict(zip(plan.names[plan.positional : len(fakes)], fakes[plan.positional :], strict=True)),
     )
     if plan.functional is not None:
         function, dropped = plan.functional
@@ -177,7 +184,9 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
     return list(result) if len(function._schema.returns) != 1 else [result]
 
 
-def _run_fake(ev: Evaluator, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]) -> Any:
+def _run_fake(
+    ev: Evaluator, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]
+) -> Any:
     try:
         with ev.mode:
             return function(*positional, **keywords)
@@ -194,7 +203,7 @@ def _run_fake(ev: Evaluator, function: Any, positional: list[Any], keywords: dic
 
 
 def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> KnownTensor | None:
-    """The result of an op on small known tensors, as traces compute sizes with; ``None`` when there are none."""
+    """The result of an op on small known tensors, as traces compute sizes with; ``None`` without them."""
     seen = False
     real = []
     for arg in args:
@@ -233,7 +242,9 @@ def scalar_tensor(ev: Evaluator, number: Any, dtype: torch.dtype | None = None) 
     if not isinstance(number, Scalar):
         return known_tensor(ev, torch.tensor(number, dtype=dtype))
     with ev.mode:
-        meta = torch.empty((), dtype={"int": torch.int64, "float": torch.float64, "bool": torch.bool}[number.kind])
+        meta = torch.empty(
+            (), dtype={"int": torch.int64, "float": torch.float64, "bool": torch.bool}[number.kind]
+        )
     ref = ScalarTensor(ev.recorder.tensor(ev.scalars.tensor(number), meta), number)
     if dtype is None or dtype == meta.dtype:
         return ref

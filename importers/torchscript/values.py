@@ -45,7 +45,9 @@ class Scalar:
 
     __slots__ = ("fake", "kind", "origin", "value")
 
-    def __init__(self, kind: str, value: ir.Value, fake: Any = None, origin: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, kind: str, value: ir.Value, fake: Any = None, origin: frozenset[int] = frozenset()
+    ) -> None:
         self.kind = kind
         self.value = value
         self.fake = fake

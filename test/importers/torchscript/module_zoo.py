@@ -1,6 +1,6 @@
 """Modules that exercise the object side of TorchScript: state, submodules, methods, interfaces, hooks."""
 
-# ruff: noqa: UP006, UP035, UP045, RUF012
+# ruff: noqa: UP006, UP035, UP045
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -117,7 +117,7 @@ class Methods(nn.Module):
 
     @torch.jit.unused
     def debug(self, x: Tensor) -> Tensor:
-        import pdb  # noqa: T100
+        import pdb
 
         return x + len(pdb.__name__)
 

@@ -1,10 +1,10 @@
 """Small TorchScript programs with control flow and data structures, each with the arguments to run it on.
 
-``PROGRAMS`` holds ``Case(name, function, calls)``; the program is imported for the first call and run on all of
+``PROGRAMS`` holds ``Case(name, function, calls)``; a program is imported for the first call and run on all of
 them. Annotations are old-style (``List``, ``Optional``) because ``torch.jit.script`` reads them.
 """
 
-# ruff: noqa: UP006, UP007, UP035, UP045, FURB, RUF
+# ruff: noqa: UP006, UP035, UP045, B007, B905, RUF005
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -643,7 +643,7 @@ def run_time_index(x: Tensor, i: int) -> Tensor:
 def item_arithmetic(x: Tensor) -> float:
     a = float(x[0, 0])
     b = x[1, 1].item()
-    return (a + 2) * 3 / 4 - a**2 + abs(a)
+    return (a + 2) * 3 / 4 - a**2 + abs(a) + b
 
 
 @case((7, 2), (-7, 2), (9, -4))

@@ -1,4 +1,4 @@
-"""Programs that cannot be imported; ``REJECTS`` says why and marks the line (``# here``) that the error names."""
+"""Programs that cannot be imported: ``REJECTS`` says why, ``# here`` marks the line that the error names."""
 
 # ruff: noqa: UP006, UP035, UP045
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ class Reject:
 REJECTS: List[Reject] = []
 
 
-def rejected(message: str, *args: Any, advice: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rejected(
+    message: str, *args: Any, advice: str = ""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         REJECTS.append(Reject(function, args, message, advice))
         return function
@@ -48,7 +50,11 @@ def dtypes_differ(x: Tensor) -> Tensor:
     return y
 
 
-@rejected("'y' is a tensor on one path and None on another, chosen at run time", X, advice="a value of the same type")
+@rejected(
+    "'y' is a tensor on one path and None on another, chosen at run time",
+    X,
+    advice="a value of the same type",
+)
 def optional_at_run_time(x: Tensor) -> Optional[Tensor]:
     y: Optional[Tensor] = None
     if x.sum() > 0:  # here

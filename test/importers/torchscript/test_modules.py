@@ -28,7 +28,9 @@ STATELESS = {
     "encoder_layer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
     "pre_norm_encoder": (
         lambda: nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True), 2, enable_nested_tensor=False
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),
+            2,
+            enable_nested_tensor=False,
         ),
         (2, 5, 8),
     ),

@@ -11,7 +11,6 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.importers.torchscript import import_torchscript
 
-
 PROGRAMS = sys.modules["torchscript_programs"].PROGRAMS
 
 
@@ -20,7 +19,7 @@ def copied(args: Any) -> Any:
 
 
 def assert_same(got: Any, want: Any) -> None:
-    got_leaves, got_spec = pytree.tree_flatten(got)
+    got_leaves, _ = pytree.tree_flatten(got)
     want_leaves, _ = pytree.tree_flatten(want)
     assert len(got_leaves) == len(want_leaves), (got, want)
     for a, b in zip(got_leaves, want_leaves, strict=True):

@@ -101,7 +101,9 @@ def test_size_given_as_unknown_but_fixed_by_the_program() -> None:
     def product(x: torch.Tensor) -> torch.Tensor:
         return x @ torch.ones(3, 2)
 
-    with pytest.raises(ImportFailed, match=r"torch.aten.matmul: a and b must have same reduction dim.* X \[3, 2\]"):
+    with pytest.raises(
+        ImportFailed, match=r"torch.aten.matmul: a and b must have same reduction dim.* X \[3, 2\]"
+    ):
         import_torchscript(product, (TensorSpec((2, None)),))
 
 
