@@ -112,8 +112,11 @@ class TorchModule:
                 advice="name the file .mlir for text or .mlirbc for bytecode",
             )
         data = self.asm(elide=False, locations=True).encode() if extension == ".mlir" else self.bytecode()
-        with open(path, "wb") as file:
-            file.write(data)
+        try:
+            with open(path, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise InvalidInput(f"cannot write '{os.fspath(path)}': {error.strerror or error}") from error
 
     def bytecode(self) -> bytes:
         """The whole module as MLIR bytecode, weights and locations included."""

@@ -83,6 +83,8 @@ def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
         return decode(given, "-"), "-"
     if isinstance(given, str) and ("\n" in given or "{" in given or not given.strip()):
         return given, "-"
+    if not isinstance(given, (str, os.PathLike)):
+        raise InvalidInput(f"expected the text or the path of a module, got {type(given).__name__}")
     path = Path(given)
     try:
         return decode(path.read_bytes(), str(path)), str(path)

@@ -163,6 +163,11 @@ def test_save_refuses_an_unknown_format(counter: TorchModule, tmp_path: Path) ->
         counter.save(tmp_path / "m.onnx")
 
 
+def test_save_to_a_place_that_cannot_be_written(counter: TorchModule, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot write '.*m.mlir': No such file or directory"):
+        counter.save(tmp_path / "missing" / "m.mlir")
+
+
 def test_elided_text_is_short_and_refused(golden: Callable[[str], None]) -> None:
     module = imported_like(torch.arange(3000.0))
     text = module.asm()
@@ -245,6 +250,15 @@ def test_weights_are_not_copied_and_a_change_is_noticed() -> None:
         ):
             use()
     assert torch.equal(snapshot(), before) and snapshot.moved_weights() == []
+
+
+def test_resized_memory_is_noticed() -> None:
+    weight = torch.randn(8, 8)
+    module = imported_like(weight)
+    weight.untyped_storage().resize_(0)
+    assert module.moved_weights() == ["w"]
+    with pytest.raises(InvalidInput, match="weights changed since the import: w"):
+        str(module)
 
 
 def test_exchanged_memory_is_noticed() -> None:

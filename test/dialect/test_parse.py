@@ -69,6 +69,12 @@ def test_missing_file() -> None:
         parse("no/such.mlir")
 
 
+@pytest.mark.parametrize("given", [None, 3, ["module {}"]])
+def test_what_is_neither_text_nor_path(given: object) -> None:
+    with pytest.raises(InvalidInput, match="expected the text or the path of a module, got (NoneType|int|list)"):
+        parse(given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("given", ["\0", b"\xff\xfe", b"ML\xefR", b"ML\xefR\x0dgarbage", "{", "}\n", "#!\n"])
 def test_garbage_is_refused(given: str | bytes) -> None:
     with pytest.raises((ImportFailed, InvalidInput)):
