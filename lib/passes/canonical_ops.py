@@ -12,7 +12,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.log1p", "aten.sqrt", "aten.rsqrt", "aten.reciprocal", "aten.sin", "aten.cos", "aten.tan",
         "aten.asin", "aten.acos", "aten.atan", "aten.sinh", "aten.cosh", "aten.tanh", "aten.asinh",
         "aten.acosh", "aten.atanh", "aten.erf", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
-        "aten.frac", "aten.sign", "aten.sgn", "aten.square", "aten.sigmoid",
+        "aten.frac", "aten.sgn", "aten.square", "aten.sigmoid",
         "aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.mul.Tensor",
         "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar", "aten.div.Tensor_mode",
         "aten.div.Scalar_mode", "aten.rsub.Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar",
@@ -20,12 +20,13 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.fmod.Scalar", "aten.floor_divide", "aten.floor_divide.Scalar", "aten.maximum", "aten.minimum",
         "aten.atan2", "aten.lerp.Tensor", "aten.lerp.Scalar", "aten.addcmul", "aten.addcdiv",
         "aten.clamp", "aten.clamp.Tensor", "aten.clamp_min", "aten.clamp_max", "aten.clamp_min.Tensor",
-        "aten.clamp_max.Tensor",
+        "aten.clamp_max.Tensor", "aten.round.decimals", "aten.logit", "aten.fmax", "aten.fmin",
+        "aten.copysign.Tensor", "aten.logaddexp", "aten.xlogy.Tensor", "aten.heaviside", "aten.nan_to_num",
     ),
     "activation": (
         "aten.relu", "aten.relu6", "aten.leaky_relu", "aten.prelu", "aten.elu", "aten.selu", "aten.celu",
         "aten.gelu", "aten.silu", "aten.mish", "aten.hardswish", "aten.hardsigmoid", "aten.hardtanh",
-        "aten.softplus", "aten.log_sigmoid", "aten.threshold", "aten.glu",
+        "aten.softplus", "aten.log_sigmoid", "aten.threshold", "aten.glu", "aten.hardshrink", "aten.softshrink",
     ),
     "comparison": (
         "aten.eq.Tensor", "aten.eq.Scalar", "aten.ne.Tensor", "aten.ne.Scalar", "aten.lt.Tensor",
@@ -33,7 +34,8 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.ge.Tensor", "aten.ge.Scalar", "aten.isnan", "aten.isinf", "aten.isfinite",
         "aten.logical_not", "aten.logical_and", "aten.logical_or", "aten.logical_xor",
         "aten.bitwise_not", "aten.bitwise_and.Tensor", "aten.bitwise_and.Scalar", "aten.bitwise_or.Tensor",
-        "aten.bitwise_xor.Tensor", "aten.__and__.Tensor", "aten.__or__.Tensor",
+        "aten.bitwise_xor.Tensor", "aten.__and__.Tensor",
+        "aten.bitwise_left_shift.Tensor", "aten.bitwise_right_shift.Tensor",
         "aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther",
         "aten.masked_fill.Scalar", "aten.masked_fill.Tensor",
     ),
@@ -42,11 +44,12 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.max.dim", "aten.min.dim", "aten.argmax",
         "aten.argmin", "aten.any", "aten.any.dim", "aten.all", "aten.all.dim", "aten.var",
         "aten.var.dim", "aten.var.correction", "aten.std", "aten.std.dim", "aten.std.correction",
-        "aten.var_mean", "aten.var_mean.correction", "aten.linalg_vector_norm", "aten.logsumexp",
+        "aten.var_mean.correction", "aten.linalg_vector_norm", "aten.logsumexp",
+        "aten.any.dims", "aten.aminmax", "aten.count_nonzero", "aten.count_nonzero.dim_IntList",
     ),
     "matmul": (
         "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.dot",
-        "aten.mv", "aten.einsum",
+        "aten.mv", "aten.outer", "aten.addbmm", "aten.addmv", "aten.addr", "aten.einsum",
     ),
     "convolution": (
         "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv1d.padding", "aten.conv2d.padding",
@@ -56,7 +59,8 @@ CANONICAL: dict[str, tuple[str, ...]] = {
     "pooling": (
         "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.max_pool2d_with_indices",
         "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d", "aten.adaptive_avg_pool1d",
-        "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", "aten.adaptive_max_pool2d",
+        "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", "aten.adaptive_max_pool1d",
+        "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d", "aten.max_pool3d_with_indices",
     ),
     "normalization": (
         "aten.batch_norm", "aten.layer_norm", "aten.group_norm", "aten.instance_norm", "aten.rms_norm",
@@ -72,18 +76,23 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.reflection_pad2d", "aten.replication_pad2d", "aten.slice_scatter", "aten.select_scatter",
         "aten.diagonal_scatter", "aten.diagonal", "aten.unfold", "aten.tril", "aten.triu",
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
-        "aten.upsample_bilinear2d.vec",
+        "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
+        "aten.channel_shuffle", "aten.repeat_interleave.self_int", "aten.tensor_split.sections",
+        "aten.meshgrid.indexing", "aten.pad", "aten.reflection_pad3d", "aten.replication_pad1d",
+        "aten.replication_pad3d",
     ),
     "indexing": (
         "aten.embedding", "aten.index.Tensor", "aten.index_select", "aten.gather", "aten.scatter.src",
-        "aten.scatter.value", "aten.scatter_add", "aten.index_put", "aten.one_hot",
+        "aten.scatter.value", "aten.scatter_add", "aten.scatter.reduce", "aten.scatter_reduce.two",
+        "aten.index_put", "aten.one_hot", "aten.bucketize.Tensor",
     ),
     "creation": (
         "aten.to.dtype", "aten.arange", "aten.arange.start", "aten.arange.start_step", "aten.full",
         "aten.zeros", "aten.ones", "aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.eye",
-        "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace",
+        "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace", "aten.eye.m", "aten.scalar_tensor",
+        "aten.empty.memory_format",
     ),
-    "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk"),
+    "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue"),
 }  # fmt: skip
 
 CANONICAL_OPS: frozenset[str] = frozenset(f"torch.{name}" for names in CANONICAL.values() for name in names)

@@ -64,8 +64,8 @@ class Row:
     ``inputs(sample)`` gives the cases; what is not a tensor in a case is a constant of the program.
     ``dynamic(sample, n)`` gives one case whose sizes depend on ``n``: it is compiled once with unknown
     sizes and run for several ``n``. ``xfail`` is the reason why the row does not pass yet; one that passes
-    all the same fails. ``slack`` is the absolute part of the correctness rule; ``absent`` maps an importer
-    to the reason why the op cannot be in its program.
+    all the same fails. ``slack`` is the absolute part of the correctness rule. ``folds`` says that the op
+    becomes a constant when its sizes are known, so that only the dynamic program contains it.
     """
 
     ops: tuple[str, ...]
@@ -75,6 +75,7 @@ class Row:
     dynamic: Callable[[Sample, int], tuple[Any, ...]] | None = None
     xfail: str | None = None
     slack: float = 1e-5
+    folds: bool = False
 
 
 def row(
@@ -86,10 +87,11 @@ def row(
     dynamic: Callable[[Sample, int], tuple[Any, ...]] | None = None,
     xfail: str | None = None,
     slack: float = 1e-5,
+    folds: bool = False,
 ) -> Row:
     """A :class:`Row` whose ``id`` is the first op's name where none is given."""
     names = (ops,) if isinstance(ops, str) else tuple(ops)
-    return Row(names, function, inputs, id or names[0].removeprefix("aten."), dynamic, xfail, slack)
+    return Row(names, function, inputs, id or names[0].removeprefix("aten."), dynamic, xfail, slack, folds)
 
 
 class CasesModule(torch.nn.Module):

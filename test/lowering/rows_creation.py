@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from lowering.rows import Cases, Inputs, Row, Sample, row
+from lowering.rows import Cases, Row, Sample, row
 
 T = torch.Tensor
 _ALL = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool)
@@ -17,13 +15,8 @@ def casts(s: Sample) -> Cases:
     return [(source, dtype) for source in positive for dtype in _ALL if source.dtype != dtype]
 
 
-def anchored(*options: Any) -> Inputs:
-    """Options of a creation op; a tensor argument keeps the result from being folded into a constant."""
-    return lambda s: [(s.floats(1), *option) for option in options]
-
-
-def made(function: Any) -> Any:
-    return lambda x, *option: (function(*option), x + 1)
+def one_row(s: Sample) -> Cases:
+    return [(s.floats(7, 4),)]
 
 
 def matrices(s: Sample) -> Cases:
@@ -75,21 +68,24 @@ ROWS: list[Row] = [
     row("aten.to.dtype", lambda x, dtype: x.to(dtype), casts),
     row("aten.to.dtype", lambda x: x.to(torch.int32), lambda s: [(s.floats(50, low=-2000, high=2000),)], id="to.dtype-truncation"),
     row("aten.to.dtype", lambda x: x.to(torch.bool), lambda s: [(s.special(),), (s.ints(9, low=-1, high=2),)], id="to.dtype-bool"),
-    row("aten.arange", made(lambda *a: torch.arange(*a)), anchored((7,), (0,), (5.5,)), dynamic=lambda s, n: (s.floats(n, 4),), id="arange"),
-    row("aten.arange.start", made(lambda *a: torch.arange(*a)), anchored((2, 9), (-3, 4.5), (3, 3))),
-    row("aten.arange.start_step", made(lambda *a: torch.arange(*a)), anchored((2, 19, 3), (9, 2, -2), (0.0, 1.0, 0.1), (1, 3.2, 0.7))),
-    row("aten.arange", lambda x: x + torch.arange(x.shape[0], device=x.device)[:, None], lambda s: [(s.floats(3, 2),)], dynamic=by_size, id="arange-size"),
-    row("aten.full", made(lambda size, value: torch.full(size, value)), anchored(((2, 3), 1.5), ((0,), 2), ((), 7), ((3,), True))),
-    row("aten.zeros", made(torch.zeros), anchored(((2, 3),), ((),)), dynamic=None),
-    row("aten.ones", made(torch.ones), anchored(((2, 3),), ((0, 2),))),
+    row("aten.arange", lambda x: (torch.arange(x.shape[0]), x), one_row, dynamic=by_size, folds=True),
+    row("aten.arange", lambda x: x + torch.arange(x.shape[0])[:, None], one_row, dynamic=by_size, id="arange-used", folds=True),
+    row("aten.arange.start", lambda x: (torch.arange(2, x.shape[0]), x), one_row, dynamic=by_size, folds=True),
+    row("aten.arange.start_step", lambda x: (torch.arange(1, x.shape[0], 3), x), one_row, dynamic=by_size, folds=True),
+    row("aten.full", lambda x: (torch.full((x.shape[0], 3), 1.5), x), one_row, dynamic=by_size, folds=True),
+    row("aten.zeros", lambda x: (torch.zeros(2, x.shape[0], dtype=torch.int32), x), one_row, dynamic=by_size, folds=True),
+    row("aten.ones", lambda x: (torch.ones(x.shape[0], dtype=torch.bfloat16), x), one_row, dynamic=by_size, folds=True),
+    row("aten.eye", lambda x: (torch.eye(x.shape[0]), x), one_row, dynamic=by_size, folds=True),
+    row("aten.eye.m", lambda x: (torch.eye(x.shape[0], 3), x), one_row, dynamic=by_size, folds=True),
+    row("aten.empty.memory_format", lambda x: torch.where(x == x, x, torch.empty(x.shape[0], 4)), one_row, dynamic=by_size, folds=True),
+    row("aten.scalar_tensor", lambda x: (torch.scalar_tensor(x.shape[0]), x), one_row, dynamic=by_size, folds=True),
     row("aten.full_like", lambda x: (torch.full_like(x, 2), x), likes),
     row("aten.zeros_like", lambda x: (torch.zeros_like(x), x), likes, dynamic=by_size),
     row("aten.ones_like", lambda x: (torch.ones_like(x), x), likes),
     row("aten.new_full", lambda x: (x.new_full((2, 3), 5), x), likes),
     row("aten.new_zeros", lambda x: (x.new_zeros((x.shape[0], 3)), x), lambda s: [(s.floats(3, 4),), (s.ints(2),)], dynamic=by_size),
     row("aten.new_ones", lambda x: (x.new_ones((2, 3)), x), likes),
-    row("aten.linspace", made(lambda *a: torch.linspace(*a)), anchored((0.0, 1.0, 7), (5, -5, 4), (1.0, 2.0, 1))),
-    row("aten.eye", made(torch.eye), anchored((3,), (1,))),
+    row("aten.linspace", lambda x, *a: (torch.linspace(*a), x), lambda s: [(s.floats(1), 0.0, 1.0, 7), (s.floats(1), 5, -5, 4), (s.floats(1), 1.0, 2.0, 1)], folds=True),
     row("aten.tril", torch.tril, matrices, dynamic=lambda s, n: (s.floats(n, 7), 0)),
     row("aten.triu", torch.triu, matrices),
     row("aten.cumsum", torch.cumsum, lines, dynamic=lambda s, n: (s.floats(n, 7), 0)),
@@ -97,5 +93,6 @@ ROWS: list[Row] = [
     row("aten.cumprod", torch.cumprod, lines),
     row("aten.sort", torch.sort, sortable, dynamic=lambda s, n: (s.distinct(n, 7), 0, False)),
     row("aten.argsort", torch.argsort, sortable),
+    row("aten.kthvalue", lambda x, k, d: tuple(torch.kthvalue(x, k, d)), lambda s: [(s.distinct(4, 9), 3, 1), (s.distinct(7, 3), 7, 0)]),
     row("aten.topk", torch.topk, top, dynamic=lambda s, n: (s.distinct(n, 7), 3, 0, True)),
 ]

@@ -23,6 +23,14 @@ def pairs(s: Sample) -> Cases:
     ]
 
 
+def few(s: Sample) -> Cases:
+    return [
+        (s.floats(5, 4).t(), s.floats(4, 5)),
+        (s.floats(7, dtype=torch.bfloat16), s.floats(2, 1, dtype=torch.bfloat16)),
+        s.special_pairs(),
+    ]
+
+
 def int_pairs(s: Sample) -> Cases:
     return [
         (s.ints(3, 5), s.ints(3, 5)),
@@ -77,11 +85,11 @@ def positive_pairs(s: Sample) -> Cases:
 
 ROWS: list[Row] = [
     row("aten.add.Tensor", torch.add, arithmetic, dynamic=dynamic_pair),
-    row("aten.add.Tensor", lambda x, y: torch.add(x, y, alpha=3), arithmetic, id="add.Tensor-alpha"),
+    row("aten.add.Tensor", lambda x, y: torch.add(x, y, alpha=3), few, id="add.Tensor-alpha"),
     row("aten.add.Tensor", torch.add, bool_pairs, id="add.Tensor-bool"),
     row("aten.add.Scalar", lambda x, y: x + y, with_number(2.5, -3)),
     row("aten.sub.Tensor", torch.sub, without_bool, dynamic=dynamic_pair),
-    row("aten.sub.Tensor", lambda x, y: torch.sub(x, y, alpha=2), without_bool, id="sub.Tensor-alpha"),
+    row("aten.sub.Tensor", lambda x, y: torch.sub(x, y, alpha=2), few, id="sub.Tensor-alpha"),
     row("aten.sub.Scalar", lambda x, y: x - y, with_number(2.5, 7)),
     row("aten.rsub.Scalar", lambda x, y: y - x, with_number(2.5, 7)),
     row("aten.mul.Tensor", torch.mul, arithmetic, dynamic=dynamic_pair),
@@ -91,23 +99,30 @@ ROWS: list[Row] = [
     row("aten.div.Scalar", lambda x, y: x / y, with_number(2.5, 3, 0.0)),
     row("aten.div.Scalar", lambda x, y: x / y, with_int(2, -3, 0), id="div.Scalar-int"),
     row("aten.div.Tensor_mode", lambda x, y: torch.div(x, y, rounding_mode="floor"), divisors, dynamic=dynamic_pair),
-    row("aten.div.Tensor_mode", lambda x, y: torch.div(x, y, rounding_mode="trunc"), divisors, id="div.Tensor_mode-trunc"),
+    row("aten.div.Tensor_mode", lambda x, y: torch.div(x, y, rounding_mode="trunc"), few, id="div.Tensor_mode-trunc"),
     row("aten.div.Scalar_mode", lambda x, y: torch.div(x, y, rounding_mode="floor"), with_int(3, -4, -1, 7)),
     row("aten.div.Scalar_mode", lambda x, y: torch.div(x, y, rounding_mode="trunc"), with_int(3, -4, -1, 7), id="div.Scalar_mode-trunc"),
-    row("aten.floor_divide", torch.floor_divide, divisors),
+    row("aten.floor_divide", torch.floor_divide, few),
     row("aten.floor_divide.Scalar", torch.floor_divide, with_int(3, -4, -1)),
     row("aten.floor_divide.Scalar", torch.floor_divide, with_number(0.7, -2.0), id="floor_divide.Scalar-float"),
-    row("aten.remainder.Tensor", torch.remainder, divisors),
+    row("aten.remainder.Tensor", torch.remainder, few),
     row("aten.remainder.Scalar", torch.remainder, with_int(3, -4, -1)),
     row("aten.remainder.Scalar", torch.remainder, with_number(0.7, -2.0), id="remainder.Scalar-float"),
-    row("aten.fmod.Tensor", torch.fmod, divisors),
+    row("aten.fmod.Tensor", torch.fmod, few),
     row("aten.fmod.Scalar", torch.fmod, with_int(3, -4, -1)),
     row("aten.pow.Tensor_Tensor", torch.pow, positive_pairs, dynamic=dynamic_pair),
     row("aten.pow.Tensor_Scalar", torch.pow, with_number(2, 3, 0.5, -0.5, -1, -2, 2.7, 0, 1)),
     row("aten.pow.Tensor_Scalar", torch.pow, with_int(0, 1, 2, 3, 7), id="pow.Tensor_Scalar-int"),
     row("aten.pow.Scalar", lambda x, y: torch.pow(y, x), with_number(2, 0.3)),
     row("aten.maximum", torch.maximum, arithmetic, dynamic=dynamic_pair),
-    row("aten.minimum", torch.minimum, arithmetic),
+    row("aten.minimum", torch.minimum, few),
     row("aten.maximum", torch.maximum, bool_pairs, id="maximum-bool"),
-    row("aten.atan2", torch.atan2, pairs),
+    row("aten.atan2", torch.atan2, few),
+    row("aten.fmax", torch.fmax, few),
+    row("aten.fmin", torch.fmin, few),
+    row("aten.copysign.Tensor", torch.copysign, few),
+    row("aten.logaddexp", torch.logaddexp, few),
+    row("aten.xlogy.Tensor", torch.xlogy, few),
+    row("aten.heaviside", torch.heaviside, few),
+    row("aten.nan_to_num", lambda x: torch.nan_to_num(x, 1.5), lambda s: [(s.special(),), (s.ints(4),), (s.special(torch.float64),)]),
 ]

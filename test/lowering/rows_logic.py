@@ -78,6 +78,7 @@ ROWS: list[Row] = [
     row("aten.bitwise_or.Tensor", torch.bitwise_or, integers),
     row("aten.bitwise_xor.Tensor", torch.bitwise_xor, integers),
     row("aten.bitwise_and.Scalar", torch.bitwise_and, lambda s: [(s.ints(9), 6), (s.ints(9, dtype=torch.int16), 3)]),
+    row("aten.__and__.Tensor", torch.ops.aten.__and__.Tensor, integers),
     row("aten.bitwise_not", torch.bitwise_not, lambda s: [(s.ints(9),), (s.ints(9, dtype=torch.uint8, low=0, high=255),), (s.bools(5),)]),
     row("aten.bitwise_left_shift.Tensor", torch.bitwise_left_shift, shifts),
     row("aten.bitwise_right_shift.Tensor", torch.bitwise_right_shift, shifts),

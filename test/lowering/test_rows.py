@@ -32,7 +32,7 @@ def test_row(row: Row, importer: str) -> None:
     cases = row.inputs(sample(row, SEED))
     program = CasesModule(row.function, cases)
     compiled = Compiled(importer, program, program.arguments)
-    assert set(row.ops) <= compiled.ops, f"canonical form has {sorted(compiled.ops)}, not {row.ops}"
+    assert row.folds or set(row.ops) <= compiled.ops, f"canonical form has {sorted(compiled.ops)}, not {row.ops}"
     results = compiled(*program.arguments)
     for case, ours in zip(cases, results, strict=True):
         assert_matches(ours, row.function, case, slack=row.slack)
@@ -45,6 +45,7 @@ def test_row_with_unknown_sizes(row: Row) -> None:
     program = CasesModule(row.function, [row.dynamic(generator, 6)])
     shapes = [{d: Dim.AUTO for d, size in enumerate(t.shape) if size == 6} for t in program.arguments]
     compiled = Compiled("fx", program, program.arguments, {"tensors": tuple(shapes)})
+    assert set(row.ops) <= compiled.ops, f"canonical form has {sorted(compiled.ops)}, not {row.ops}"
     for n in (6, 9, 17):
         case = row.dynamic(generator, n)
         tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(case) if isinstance(leaf, torch.Tensor)]

@@ -30,11 +30,11 @@ def bitwise(names: list[str], integers: Body, booleans: Body) -> None:
 
 
 bitwise(
-    ["torch.aten.bitwise_and.Tensor", "torch.aten.bitwise_and.Scalar", "torch.aten.__and__.Tensor", "torch.aten.__and__.Scalar"],
+    ["torch.aten.bitwise_and.Tensor", "torch.aten.bitwise_and.Scalar", "torch.aten.__and__.Tensor"],
     tirx.bitwise_and,
     tirx.all,
 )
-bitwise(["torch.aten.bitwise_or.Tensor", "torch.aten.__or__.Tensor"], tirx.bitwise_or, tirx.any)
+bitwise(["torch.aten.bitwise_or.Tensor"], tirx.bitwise_or, tirx.any)
 bitwise(["torch.aten.bitwise_xor.Tensor"], tirx.bitwise_xor, differs)
 
 
@@ -70,5 +70,5 @@ def shift(names: list[str], left: bool) -> None:
         register(name, lowering)
 
 
-shift(["torch.aten.bitwise_left_shift.Tensor", "torch.aten.__lshift__.Scalar"], left=True)
-shift(["torch.aten.bitwise_right_shift.Tensor", "torch.aten.__rshift__.Scalar"], left=False)
+shift(["torch.aten.bitwise_left_shift.Tensor"], left=True)
+shift(["torch.aten.bitwise_right_shift.Tensor"], left=False)

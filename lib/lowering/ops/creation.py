@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import tvm
 from tvm import relax, te, tirx
 
@@ -31,6 +32,10 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
     if is_symbolic(value):
         fill_size = lambda goal, v: te.compute(list(goal), lambda *i: convert(v, dtype), name="full")
         return b.te(fill_size, sizes, value, name="full")
+    if dtype == "bfloat16":  # a vector of bfloat16 constants does not reach machine code
+        bits = int(torch.tensor(float(value)).bfloat16().view(torch.int16)) & 0xFFFF
+        one = tirx.reinterpret("bfloat16", tirx.const(bits, "uint16"))
+        return b.te(lambda goal: te.compute(list(goal), lambda *i: one, name="full"), sizes, name="full")
     return b.emit(relax.op.full(sizes, relax.const(number(value, dtype).value, dtype), dtype))
 
 
@@ -40,9 +45,17 @@ def full(b: Builder, size: list[Size], value: Any, dtype: Any, layout: Any, devi
     return filled(b, size, value)
 
 
-@lowers("torch.aten.zeros", "torch.aten.empty.memory_format")
-def zeros(b: Builder, size: list[Size], *rest: Any) -> Expr:
+@lowers("torch.aten.zeros")
+def zeros(b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
     """aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory=None) -> Tensor"""
+    return filled(b, size, 0)
+
+
+@lowers("torch.aten.empty.memory_format")
+def empty(
+    b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
+) -> Expr:
+    """aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout?, …) -> Tensor; zeros here"""
     return filled(b, size, 0)
 
 
@@ -60,7 +73,7 @@ def full_like(
     return filled(b, b.shape(x), value)
 
 
-@lowers("torch.aten.zeros_like", "torch.aten.empty_like")
+@lowers("torch.aten.zeros_like")
 def zeros_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
     """aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
     return filled(b, b.shape(x), 0)
@@ -80,7 +93,7 @@ def new_full(
     return filled(b, size, value)
 
 
-@lowers("torch.aten.new_zeros", "torch.aten.new_empty")
+@lowers("torch.aten.new_zeros")
 def new_zeros(b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
     """aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
     return filled(b, size, 0)

@@ -20,7 +20,6 @@ from torch_tvm.lowering.pointwise import (
     libm,
     number,
     pointwise,
-    promoted_dtype,
     smaller,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
@@ -228,24 +227,17 @@ def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
     return pointwise(b, tirx.power, x, exponent)
 
 
-@lowers("torch.aten.float_power.Tensor_Tensor")
-def float_power(b: Builder, x: Tensor, exponent: Tensor) -> Expr:
-    """aten::float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
-    return pointwise(b, tirx.power, x, exponent)
-
-
 # -- choices and the rest ------------------------------------------------------------------------------
 
 
-def binary(name: str, body: Callable[[Scalar, Scalar], Scalar], *aliases: str) -> None:
+def binary(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
     """A look-alike: one kernel, computed in the dtype that ATen computes the result in."""
 
     def lowering(b: Builder, x: Any, y: Any) -> Expr:
         return pointwise(b, body, x, y)
 
     lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
-    for spelling in (name, *aliases):
-        register(spelling, lowering)
+    register(name, lowering)
 
 
 def _ignoring_nan(pick: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Scalar, Scalar], Scalar]:
@@ -259,19 +251,10 @@ def _ignoring_nan(pick: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Scalar,
     return body
 
 
-def _log_add(base_exp: Callable[[Scalar], Scalar], log: Callable[[Scalar], Scalar]) -> Any:
+def _log_add_exp(u: Scalar, v: Scalar) -> Scalar:
     """``log(exp(u) + exp(v))`` from the larger one; equal infinities stay what they are."""
-
-    def body(u: Scalar, v: Scalar) -> Scalar:
-        one = tirx.const(1, str(u.ty.dtype))
-        top, bottom = larger(u, v), smaller(u, v)
-        return tirx.Select(tirx.all(tirx.isinf(u), u == v), u, top + log(one + base_exp(bottom - top)))
-
-    return body
-
-
-def _log1p(u: Scalar) -> Scalar:
-    return libm("log1p", u - tirx.const(1, str(u.ty.dtype)))
+    top, bottom = larger(u, v), smaller(u, v)
+    return tirx.Select(tirx.all(tirx.isinf(u), u == v), u, top + libm("log1p", tirx.exp(bottom - top)))
 
 
 def _xlogy(u: Scalar, v: Scalar) -> Scalar:
@@ -279,16 +262,14 @@ def _xlogy(u: Scalar, v: Scalar) -> Scalar:
     return tirx.Select(tirx.isnan(v), v, tirx.Select(u == zero, zero, u * tirx.log(v)))
 
 
-binary("torch.aten.maximum", larger, "torch.aten.max.other")
-binary("torch.aten.minimum", smaller, "torch.aten.min.other")
+binary("torch.aten.maximum", larger)
+binary("torch.aten.minimum", smaller)
 binary("torch.aten.fmax", _ignoring_nan(larger))
 binary("torch.aten.fmin", _ignoring_nan(smaller))
 binary("torch.aten.atan2", lambda u, v: libm("atan2", u, v))
 binary("torch.aten.copysign.Tensor", tirx.copysign)
-binary("torch.aten.logaddexp", _log_add(tirx.exp, tirx.log))
-binary("torch.aten.logaddexp2", _log_add(tirx.exp2, tirx.log2))
+binary("torch.aten.logaddexp", _log_add_exp)
 binary("torch.aten.xlogy.Tensor", _xlogy)
-binary("torch.aten.ldexp.Tensor", lambda u, v: u * tirx.exp2(v))
 
 
 @lowers("torch.aten.heaviside")
@@ -301,19 +282,3 @@ def heaviside(b: Builder, x: Tensor, values: Tensor) -> Expr:
         return tirx.Select(u == zero, v, tirx.Select(u > zero, tirx.const(1, dtype), zero))
 
     return pointwise(b, body, x, values)
-
-
-@lowers("torch.aten.isclose")
-def isclose(b: Builder, x: Tensor, y: Tensor, rtol: float, atol: float, equal_nan: bool) -> Expr:
-    """aten::isclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"""
-    dtype = compute_dtype(promoted_dtype(b, x, y))
-    if not is_float(dtype):
-        b.unsupported("isclose of integers")
-
-    def body(u: Scalar, v: Scalar) -> Scalar:
-        allowed = tirx.const(atol, dtype) + tirx.abs(tirx.const(rtol, dtype) * v)
-        near = tirx.all(tirx.isfinite(u - v), tirx.abs(u - v) <= allowed)
-        same = tirx.any(u == v, near)
-        return tirx.any(same, tirx.all(tirx.isnan(u), tirx.isnan(v))) if equal_nan else same
-
-    return pointwise(b, body, x, y, compute=dtype)

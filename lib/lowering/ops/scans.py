@@ -26,6 +26,8 @@ def scan(b: Builder, x: Expr, dim: int, combine: Callable[[Scalar, Scalar], Scal
     if rank == 0:
         return b.cast(x, out)
     axis = b.axis(dim, rank)
+    if 0 in b.shape(x):
+        return b.emit(relax.op.zeros(relax.ShapeExpr(x.ty.shape.values), out))
     accumulate = "float64" if is_float(out) else out
     running = b.te(lambda source: _running(source, axis, accumulate, combine), b.cast(x, out))
     return b.cast(running, out)

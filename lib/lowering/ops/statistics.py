@@ -107,18 +107,6 @@ def var_mean_correction(
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=False, want_mean=True)
 
 
-@lowers("torch.aten.var_mean.dim")
-def var_mean_dim(b: Builder, x: Tensor, dim: list[int] | None, unbiased: bool, keepdim: bool) -> list[Expr]:
-    """aten::var_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)"""
-    return _variance(b, x, dim, _correction(unbiased), keepdim, root=False, want_mean=True)
-
-
-@lowers("torch.aten.var_mean")
-def var_mean_all(b: Builder, x: Tensor, unbiased: bool) -> list[Expr]:
-    """aten::var_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)"""
-    return _variance(b, x, None, _correction(unbiased), False, root=False, want_mean=True)
-
-
 # -- norms -------------------------------------------------------------------------------------------------
 
 
@@ -157,24 +145,6 @@ def linalg_vector_norm(
 ) -> Expr:
     """aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype)"""
     return _norm(b, x, float(order), axes_of(b, x, dim), keepdim)
-
-
-@lowers("torch.aten.norm.ScalarOpt_dim")
-def norm_dim(b: Builder, x: Tensor, order: Number | None, dim: list[int], keepdim: bool) -> Expr:
-    """aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"""
-    return _norm(b, x, 2.0 if order is None else float(order), axes_of(b, x, dim), keepdim)
-
-
-@lowers("torch.aten.norm.Scalar")
-def norm_all(b: Builder, x: Tensor, order: Number) -> Expr:
-    """aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor"""
-    return _norm(b, x, float(order), axes_of(b, x, None), False)
-
-
-@lowers("torch.aten.frobenius_norm.dim")
-def frobenius_norm(b: Builder, x: Tensor, dim: list[int], keepdim: bool) -> Expr:
-    """aten::frobenius_norm.dim(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
-    return _norm(b, x, 2.0, axes_of(b, x, dim), keepdim)
 
 
 @lowers("torch.aten.logsumexp")

@@ -8,7 +8,6 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.conversion import same
 from torch_tvm.lowering.pointwise import HALF, compute_dtype, is_float, libm, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
@@ -113,9 +112,9 @@ def neg(b: Builder, x: Tensor) -> Expr:
     return b.emit(R.negative(x))
 
 
-@lowers("torch.aten.sign", "torch.aten.sgn")
-def sign(b: Builder, x: Tensor) -> Expr:
-    """aten::sign(Tensor self) -> Tensor"""
+@lowers("torch.aten.sgn")
+def sgn(b: Builder, x: Tensor) -> Expr:
+    """aten::sgn(Tensor self) -> Tensor"""
     if b.result_dtype == "bool":
         return x
 
@@ -174,5 +173,3 @@ def classify(name: str, body: Callable[[Scalar], Scalar], of_integers: bool) -> 
 classify("torch.aten.isnan", tirx.isnan, False)
 classify("torch.aten.isinf", tirx.isinf, False)
 classify("torch.aten.isfinite", tirx.isfinite, True)
-classify("torch.aten.isposinf", lambda u: same(u, tirx.infinity(str(u.ty.dtype))), False)
-classify("torch.aten.isneginf", lambda u: same(u, -tirx.infinity(str(u.ty.dtype))), False)
