@@ -37,6 +37,9 @@ ROW_BLOCK = 128
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""
 
+PREFETCH_TURNS = 16
+"""How far ahead the weights are asked for when so few rows use them that memory is the limit."""
+
 SERIAL_WORK = 1 << 18
 """Multiply-adds (about 5 µs of one core) below which a kernel stays on one thread."""
 
@@ -133,7 +136,10 @@ def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
     chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
     while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
         chains //= 2
-    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
+    ahead = PREFETCH_TURNS if rows <= 2 and chains > 1 else 0
+    return TileShape(
+        rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains, prefetch=ahead
+    )
 
 
 def _reduce_block(depth: int | None, chains: int) -> int:

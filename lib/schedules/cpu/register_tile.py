@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, TensorLoad
 from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
@@ -29,6 +29,7 @@ class TileShape:
 
     ``k_unroll`` turns of the reduction are unrolled; ``chains`` independent sets of sums take turns (their
     total is formed at the end), which hides the latency of the multiply-add when the tile is small.
+    ``prefetch`` is how many turns ahead the right operand is asked for (0: not).
     """
 
     rows: int
@@ -36,6 +37,7 @@ class TileShape:
     lanes: int
     k_unroll: int = 1
     chains: int = 1
+    prefetch: int = 0
 
     @property
     def columns(self) -> int:
@@ -113,13 +115,25 @@ def emit_tile(
             value = value + at(chain, row, vector, lane)
         return value
 
+    def prefetch(k: Expr) -> tirx.Stmt | None:
+        """Ask for the right operand of a later turn (past its end, the processor ignores the request)."""
+        loads = [rhs(k + shape.prefetch, const(v * shape.lanes)) for v in range(shape.vectors)]
+        if not shape.prefetch or not all(isinstance(load, TensorLoad) for load in loads):
+            return None
+        requests = [
+            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for load in loads
+        ]
+        return sequence(*(tirx.Evaluate(request) for request in requests))
+
     step = max(shape.k_unroll, shape.chains)
 
     def turn(k: Expr, count: int) -> tirx.Stmt:
         """``count`` steps of the reduction from ``k`` on."""
         if shape.chains == 1:
             return unrolled("k", count, lambda i: accumulate(0, k + i))
-        return sequence(*(accumulate(i % shape.chains, k + i) for i in range(count)))
+        return sequence(
+            *(s for i in range(count) for s in (prefetch(k + i), accumulate(i % shape.chains, k + i)))
+        )
 
     size = static(reduce)
     main = size // step if size is not None else index(reduce) // step
