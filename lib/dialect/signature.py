@@ -79,12 +79,15 @@ class Signature:
         has no text form; then the field ``lost`` says why and what is left calls and returns flat values.
         """
         lost: list[str] = []
+        outputs: list[list[Any] | None] | None = None
+        if self.outputs is not None:
+            outputs = [None if output is None else [_encode(output[0], lost)] for output in self.outputs]
         data: dict[str, Any] = {
             "in": _dump_spec(self.in_spec, lost),
             "out": _dump_spec(self.out_spec, lost),
             "names": self.names,
             "constants": {str(index): _encode(value, lost) for index, value in self.constants.items()},
-            "outputs": self.outputs and [o if o is None else [_encode(o[0], lost)] for o in self.outputs],
+            "outputs": outputs,
         }
         if lost:
             data = {"names": self.names, "lost": lost}
@@ -101,7 +104,9 @@ class Signature:
                 out_spec=_load_spec(data.get("out")),
                 names=[str(name) for name in data.get("names", [])],
                 constants={int(index): _decode(value) for index, value in data.get("constants", {}).items()},
-                outputs=outputs and [o if o is None else (_decode(o[0]),) for o in outputs],
+                outputs=None
+                if outputs is None
+                else [None if o is None else (_decode(o[0]),) for o in outputs],
             )
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
             raise InvalidInput(

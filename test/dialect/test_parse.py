@@ -71,7 +71,9 @@ def test_missing_file() -> None:
 
 @pytest.mark.parametrize("given", [None, 3, ["module {}"]])
 def test_what_is_neither_text_nor_path(given: object) -> None:
-    with pytest.raises(InvalidInput, match="expected the text or the path of a module, got (NoneType|int|list)"):
+    with pytest.raises(
+        InvalidInput, match=r"expected the text or the path of a module, got (NoneT|int|list)"
+    ):
         parse(given)  # type: ignore[arg-type]
 
 
