@@ -26,6 +26,7 @@ from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, 
 from torch_tvm.schedules.cpu.loops import Emitter, Mapping, Memory, for_loop, sequence
 from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.cpu.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.target import CpuModel
 
 CALL_COST = 12
@@ -147,6 +148,9 @@ class _Kernel:
         cuts = self._cuts(group, axis)
         if cuts:
             return self._cut_columns(group, outer, axis, cuts, memory, local, lanes)
+        turn = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
+        if turn is not None and len(group.stages) == 1:
+            return self._turned_columns(group, axis, turn, memory)
         emitter = Emitter(memory, group.rows, lanes)
         tile = lambda env, base, size: sequence(
             [emitter.tile(s, axis, base, size, env) for s in group.stages]
@@ -196,6 +200,41 @@ class _Kernel:
 
         return self._parallel_rows(group, outer, local, body)
 
+    def _turned_columns(self, group: Group, axis: Axis, turn: Transposition, memory: Memory) -> tirx.Stmt:
+        """Square tiles over ``axis`` and the axis along which the load is contiguous, then their edges."""
+        (stage,) = group.stages
+        lanes, across = turn.lanes, turn.across
+        emitter = Emitter(memory, group.rows, lanes)
+        outer = [row for row in group.rows if row is not axis and row is not across]
+        simplify = sym.Analyzer().simplify
+        blocks = Axis(Var("block", "int64"), simplify(tirx.floordiv(across.extent, lanes)))
+        whole = simplify(tirx.floordiv(axis.extent, lanes))
+        plain = lambda env, base, size: emitter.tile(stage, axis, base, size, env)
+
+        def squares(env: Mapping) -> tirx.Stmt:
+            first = env[blocks.var] * lanes
+            square = lambda i: turned_tile(emitter, stage, axis, turn, env, (first, i * lanes))
+            rest = simplify(axis.extent - whole * lanes)
+            edge = lambda j: _tiles(
+                rest,
+                lanes,
+                lanes,
+                lambda b, size: plain({**env, across.var: first + j}, whole * lanes + b, size),
+            )
+            statements = [for_loop(whole, square, name="tile")]
+            if not (isinstance(rest, tirx.IntImm) and int(rest) == 0):
+                statements.append(for_loop(lanes, edge, name="edge"))
+            return sequence(statements)
+
+        statements = [self._parallel_rows(group, [*outer, blocks], [], squares, is_long=True)]
+        left = simplify(across.extent - blocks.extent * lanes)
+        if not (isinstance(left, tirx.IntImm) and int(left) == 0):
+            last = Axis(Var("last", "int64"), left)
+            at = lambda env: {**env, across.var: blocks.extent * lanes + env[last.var]}
+            body = lambda env: _tiles(axis.extent, lanes, lanes, lambda b, size: plain(at(env), b, size))
+            statements.append(self._parallel_rows(group, [*outer, last], [], body))
+        return sequence(statements)
+
     # --- vectors inside a row ----------------------------------------------------------------------
 
     def _row_stage(self, emitter: Emitter, stage: Stage, env: Mapping) -> tirx.Stmt:
@@ -217,9 +256,17 @@ class _Kernel:
     # --- threads -----------------------------------------------------------------------------------
 
     def _parallel_rows(
-        self, group: Group, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Mapping], tirx.Stmt]
+        self,
+        group: Group,
+        rows: list[Axis],
+        local: list[tirx.Buffer],
+        body: Callable[[Mapping], tirx.Stmt],
+        is_long: bool = False,
     ) -> tirx.Stmt:
-        """``body`` for every point of ``rows``: on all cores where the work is worth waking them."""
+        """``body`` for every point of ``rows``: on all cores where the work is worth waking them.
+
+        Where that depends on a symbolic size there are two copies of the loops, unless ``body`` is long.
+        """
         if any(row.size == 0 for row in rows):
             return sequence([])
         work = _work(group)
@@ -229,7 +276,7 @@ class _Kernel:
         if self.cpu.cores == 1 or alone or (isinstance(work, tirx.IntImm) and int(work) < PARALLEL_THRESHOLD):
             return serial()
         threads = self._threads(rows, total, local, body)
-        if isinstance(work, tirx.IntImm):
+        if isinstance(work, tirx.IntImm) or is_long:
             return threads
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
 
