@@ -19,10 +19,12 @@ from torch_tvm.importers.torchscript.values import (
     Container,
     DictValue,
     ListValue,
+    Maybe,
     ObjectValue,
     Scalar,
     Stack,
     kind_of,
+    maybe_parts,
 )
 
 if TYPE_CHECKING:
@@ -114,6 +116,9 @@ class Joiner:
             return a
         if isinstance(a, Stack) or isinstance(b, Stack):
             return self._stacks(a, b, what)
+        if isinstance(a, Maybe) or isinstance(b, Maybe) or ((a is None) != (b is None) and _is_set(a, b)):
+            (flag_a, value_a), (flag_b, value_b) = maybe_parts(a), maybe_parts(b)
+            return Maybe(self.join(flag_a, flag_b, what), self.join(value_a, value_b, what))
         if isinstance(a, TensorRef) or isinstance(b, TensorRef):
             return self._tensors(a, b, what)
         if kind_of(a) is not None or kind_of(b) is not None:
@@ -212,6 +217,11 @@ class Joiner:
         )
 
 
+def _is_set(a: Any, b: Any) -> bool:
+    """Whether the one of two values that is not ``None`` is a value at all."""
+    return (b if a is None else a) is not UNINITIALIZED
+
+
 class Widener(Joiner):
     """Widens what a loop carries by what one turn made of it: leaves that change become slots."""
 
@@ -224,7 +234,10 @@ class Widener(Joiner):
             return self._again(a, b, what)
         if isinstance(a, Stack) and isinstance(a.tensor, Slot):
             return a
-        return super().join(a, b, what)
+        joined = super().join(a, b, what)
+        if isinstance(a, Maybe) and isinstance(joined, Maybe):
+            return a if joined.flag is a.flag and joined.value is a.value else joined
+        return joined
 
     def contents(self, a: Any, b: Any, what: str) -> Any:
         if isinstance(a, Stack) and (isinstance(a.tensor, Slot) or a is b):
@@ -324,6 +337,11 @@ def fill(structure: Any, replace: Callable[[Any], Any]) -> Any:
     if isinstance(structure, Stack):
         tensor = fill(structure.tensor, replace)
         return structure if tensor is structure.tensor else Stack(structure.kind, tensor)
+    if isinstance(structure, Maybe):
+        flag, value = fill(structure.flag, replace), fill(structure.value, replace)
+        if flag is structure.flag and value is structure.value:
+            return structure
+        return Maybe(flag, value) if isinstance(flag, Scalar) else (value if flag else None)
     if isinstance(structure, (tuple, list)):
         return _fill_items(structure, replace)
     if isinstance(structure, dict):
@@ -364,6 +382,10 @@ def match(pattern: Any, value: Any, frozen: dict[int, Any]) -> Iterator[tuple[Sl
                 pattern.tensor,
                 value if value is UNINITIALIZED else StackLeaf(pattern.kind, pattern.tensor.row, value),
             )
+    elif isinstance(pattern, Maybe):
+        flag, inner = maybe_parts(value)
+        yield from match(pattern.flag, flag, frozen)
+        yield from match(pattern.value, inner, frozen)
     elif isinstance(pattern, Container):
         contents = value
         if isinstance(value, Container):
@@ -395,7 +417,9 @@ def leaves(structure: Any, seen: set[int] | None = None) -> Iterator[TensorRef]:
         return
     seen.add(id(structure))
     inner: Any = ()
-    if isinstance(structure, Stack):
+    if isinstance(structure, Maybe):
+        inner = [structure.value]
+    elif isinstance(structure, Stack):
         inner = [structure.tensor]
     elif isinstance(structure, (tuple, list)):
         inner = structure

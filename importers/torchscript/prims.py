@@ -18,6 +18,7 @@ from torch_tvm.importers.torchscript.values import (
     FunctionValue,
     FutureValue,
     ListValue,
+    Maybe,
     ObjectValue,
     Scalar,
     kind_of,
@@ -199,7 +200,18 @@ def _exit(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
 @_handles("isinstance")
 def _isinstance(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
     own = instruction.type_of(0)
+    if isinstance(args[0], Maybe):
+        return _isinstance_of_maybe(ev, instruction, args[0])
     return any(_matches(args[0], own, wanted) for wanted in instruction.node.tys("types"))
+
+
+def _isinstance_of_maybe(ev: Evaluator, instruction: Instruction, maybe: Maybe) -> Any:
+    own, wanted = instruction.type_of(0), instruction.node.tys("types")
+    if_none = any(_matches(None, own, each) for each in wanted)
+    if_set = any(_matches(maybe.value, own, each) for each in wanted)
+    if if_none == if_set:
+        return if_set
+    return maybe.flag if if_set else ev.scalars.negate(maybe.flag)
 
 
 def _matches(value: Any, own: Any, wanted: Any) -> bool:
@@ -249,23 +261,33 @@ def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
 
 @_handles("unchecked_cast", "unchecked_unwrap_optional", "annotate", "profile", "profile_ivalue", "data")
 def _same(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    return args[0]
+    is_refined = isinstance(args[0], Maybe) and instruction.output_type.kind() != "OptionalType"
+    return args[0].value if is_refined else args[0]
 
 
 def _unwrap_optional(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     if args[0] is None:
         raise ev.certain("RuntimeError: Unwrapping null optional")
+    if isinstance(args[0], Maybe):
+        control_flow.assert_that(ev, args[0].flag, "RuntimeError: Unwrapping null optional")
+        return args[0].value
     return args[0]
 
 
 HANDLERS["aten::_unwrap_optional"] = _unwrap_optional
 
 
-def _is(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+def _is(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    for maybe, other in (args, args[::-1]):
+        if isinstance(maybe, Maybe) and other is None:
+            return ev.scalars.negate(maybe.flag)
     return args[0] is args[1] or (args[0] is None and args[1] is None)
 
 
-def _is_not(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+def _is_not(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    for maybe, other in (args, args[::-1]):
+        if isinstance(maybe, Maybe) and other is None:
+            return maybe.flag
     return not _is(ev, instruction, args)
 
 

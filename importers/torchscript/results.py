@@ -14,6 +14,7 @@ from torch_tvm.importers.torchscript.values import (
     DictValue,
     FutureValue,
     ListValue,
+    Maybe,
     ObjectValue,
     RuntimeText,
     Scalar,
@@ -73,6 +74,8 @@ class Results:
 
     def _refusal(self, value: Any) -> ImportFailed:
         what = "a value of this type"
+        if isinstance(value, Maybe):
+            what = "a value that is None on one run-time path"
         if isinstance(value, ObjectValue):
             what = f"an object of class {value.type.annotation_str.split('.')[-1]}"
         elif isinstance(value, RuntimeText):

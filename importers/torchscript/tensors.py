@@ -13,6 +13,7 @@ from torch_tvm.importers.recorder import Storage, TensorRef, functional_sibling
 from torch_tvm.importers.torchscript.values import (
     KnownTensor,
     ListValue,
+    Maybe,
     ObjectValue,
     RuntimeText,
     Scalar,
@@ -143,7 +144,7 @@ def _operand(ev: Evaluator, plan: _Plan, index: int, arg: Any) -> Any:
         return ev.scalars.value(arg, wanted)
     if isinstance(arg, ListValue):
         return [_operand(ev, plan, index, item) for item in ev.containers.items(arg)]
-    if isinstance(arg, (RuntimeText, ObjectValue, Uninitialized)):
+    if isinstance(arg, (RuntimeText, ObjectValue, Uninitialized, Maybe)):
         raise ev.failure(f"argument '{plan.names[index]}' has no value at import")
     return arg
 

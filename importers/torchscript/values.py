@@ -60,6 +60,25 @@ class RuntimeText(str):
     __slots__ = ()
 
 
+class Maybe:
+    """An optional of which only run time knows whether it is ``None``: ``value`` is meaningful where ``flag`` is."""
+
+    __slots__ = ("flag", "value")
+
+    def __init__(self, flag: Any, value: Any) -> None:
+        self.flag = flag
+        self.value = value
+
+
+def maybe_parts(value: Any) -> tuple[Any, Any]:
+    """Presence and value of an optional, however it is known."""
+    if isinstance(value, Maybe):
+        return value.flag, value.value
+    if value is None or value is UNINITIALIZED:
+        return (False if value is None else UNINITIALIZED), UNINITIALIZED
+    return True, value
+
+
 class Container:
     """A mutable object of the program; ``serial`` orders them by creation."""
 

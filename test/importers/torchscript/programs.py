@@ -237,6 +237,18 @@ def condition_expression(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, -x) * (2 if flag else 3)
 
 
+@case((POS,), (NEG,))
+def optional_set_at_run_time(x: Tensor) -> Tensor:
+    y: Optional[Tensor] = None
+    if x.sum() > 0:
+        y = x * 2
+    if y is None:
+        z = x - 1
+    else:
+        z = y + 1
+    return z
+
+
 # -- loops ---------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +365,28 @@ def loop_with_if(x: Tensor) -> Tensor:
         else:
             y = y - 1
     return y
+
+
+@case((POS, 3), (POS, 1), (POS, 0))
+def loop_sets_optional(x: Tensor, n: int) -> Tensor:
+    h: Optional[Tensor] = None
+    for i in range(n):
+        if h is None:
+            h = x
+        else:
+            h = h + x * i
+    if h is not None:
+        return h
+    return x - 1
+
+
+@case((A, 0.5), (A, 1e9))
+def loop_finds_row(x: Tensor, threshold: float) -> Tensor:
+    found: Optional[Tensor] = None
+    for row in x:
+        if found is None and float(row.sum()) > threshold:
+            found = row
+    return torch.zeros(4) if found is None else found * 2
 
 
 @case((POS, 4), (POS, 0))

@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.importers.torchscript import import_torchscript
+from torch_tvm.passes.pipeline import canonicalize
 
 PROGRAMS = sys.modules["torchscript_programs"].PROGRAMS
 
@@ -42,6 +43,15 @@ def test_program(case: Any) -> None:
         assert_same(module(*copied(call)), want)
 
 
+@pytest.mark.parametrize("case", PROGRAMS, ids=lambda case: case.name)
+def test_program_in_canonical_form(case: Any) -> None:
+    scripted = torch.jit.script(case.function)
+    module = canonicalize(import_torchscript(scripted, copied(case.calls[0])))
+    for call in case.calls:
+        if not _differs_in_nesting(call, case.calls[0]):
+            assert_same(module(*copied(call)), scripted(*copied(call)))
+
+
 def _differs_in_nesting(a: Any, b: Any) -> bool:
     return any((x is None) != (y is None) for x, y in zip(a, b, strict=True))
 
@@ -49,3 +59,11 @@ def _differs_in_nesting(a: Any, b: Any) -> bool:
 def test_table_is_large() -> None:
     assert len(PROGRAMS) >= 60
     assert len({case.name for case in PROGRAMS}) == len(PROGRAMS)
+
+
+def test_only_text_and_none_are_fixed_at_import() -> None:
+    fixed = {}
+    for case in PROGRAMS:
+        constants = import_torchscript(torch.jit.script(case.function), copied(case.calls[0])).signature.constants
+        fixed.update({case.name: constants} if constants else {})
+    assert fixed == {"if_on_optional": {1: None}, "string_choice": {1: "relu"}}
