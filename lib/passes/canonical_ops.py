@@ -78,7 +78,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
         "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
         "aten.channel_shuffle", "aten.repeat_interleave.self_int", "aten.tensor_split.sections",
-        "aten.meshgrid.indexing", "aten.pad", "aten.reflection_pad3d", "aten.replication_pad1d",
+        "aten.meshgrid.indexing", "aten.reflection_pad3d", "aten.replication_pad1d",
         "aten.replication_pad3d",
     ),
     "indexing": (

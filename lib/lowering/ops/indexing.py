@@ -119,7 +119,7 @@ def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> E
 
 
 class Positions:
-    """What ``x[indices]`` addresses: which dimensions are indexed and where the broadcast index dimensions go."""
+    """What ``x[indices]`` addresses: the indexed dimensions and the place of the broadcast index dimensions."""
 
     def __init__(self, b: Builder, x: Expr, indices: Sequence[Expr | None]) -> None:
         given = [index for index in indices if index is not None]
@@ -156,7 +156,7 @@ class Positions:
         return [place[axis] for axis in range(len(self.sizes))]
 
 
-@lowers("torch.aten.index.Tensor", "torch.aten.index.Tensor_hacked_twin")
+@lowers("torch.aten.index.Tensor")
 def index(b: Builder, x: Tensor, indices: list[Tensor | None]) -> Expr:
     """aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""
     positions = Positions(b, x, indices)
@@ -208,7 +208,8 @@ def _count_below(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype:
 
 @lowers("torch.aten.bucketize.Tensor")
 def bucketize(b: Builder, x: Tensor, boundaries: Tensor, out_int32: bool, right: bool) -> Expr:
-    """aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
+    """aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False,
+    bool right=False) -> Tensor"""
     return _count_below(b, x, boundaries, right, "int32" if out_int32 else "int64")
 
 

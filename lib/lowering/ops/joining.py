@@ -56,19 +56,6 @@ def stack(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     return wide[0] if len(wide) == 1 else b.emit(R.concat(wide, axis))
 
 
-@lowers("torch.aten.hstack")
-def hstack(b: Builder, tensors: list[Tensor]) -> Expr:
-    """aten::hstack(Tensor[] tensors) -> Tensor"""
-    wide = [x if b.rank(x) else b.reshape(x, [1]) for x in tensors]
-    return cat(b, wide, 0 if b.rank(wide[0]) == 1 else 1)
-
-
-@lowers("torch.aten.column_stack")
-def column_stack(b: Builder, tensors: list[Tensor]) -> Expr:
-    """aten::column_stack(Tensor[] tensors) -> Tensor"""
-    return cat(b, [x if b.rank(x) > 1 else b.reshape(x, [*(b.shape(x) or [1]), 1]) for x in tensors], 1)
-
-
 def vstack(b: Builder, tensors: list[Tensor]) -> Expr:
     """aten::vstack(Tensor[] tensors) -> Tensor"""
     return cat(b, [x if b.rank(x) > 1 else b.reshape(x, [1, *(b.shape(x) or [1])]) for x in tensors], 0)
@@ -177,35 +164,6 @@ def flip(b: Builder, x: Tensor, dims: list[int]) -> Expr:
     )
 
 
-@lowers("torch.aten.fliplr")
-def fliplr(b: Builder, x: Tensor) -> Expr:
-    """aten::fliplr(Tensor self) -> Tensor"""
-    return flip(b, x, [1])
-
-
-@lowers("torch.aten.flipud")
-def flipud(b: Builder, x: Tensor) -> Expr:
-    """aten::flipud(Tensor self) -> Tensor"""
-    return flip(b, x, [0])
-
-
-@lowers("torch.aten.rot90")
-def rot90(b: Builder, x: Tensor, k: int, dims: list[int]) -> Expr:
-    """aten::rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"""
-    rank = b.rank(x)
-    first, second = (b.axis(d, rank) for d in dims)
-    axes = list(range(rank))
-    axes[first], axes[second] = axes[second], axes[first]
-    turns = k % 4
-    if turns == 0:
-        return x
-    if turns == 1:
-        return permute(b, flip(b, x, [second]), axes)
-    if turns == 2:
-        return flip(b, x, [first, second])
-    return flip(b, permute(b, x, axes), [second])
-
-
 @lowers("torch.aten.meshgrid.indexing")
 def meshgrid_indexing(b: Builder, tensors: list[Tensor], indexing: str) -> list[Expr]:
     """aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
@@ -222,12 +180,6 @@ def meshgrid_indexing(b: Builder, tensors: list[Tensor], indexing: str) -> list[
         own[place] = sizes[index]
         results.append(expand_to(b, reshape(b, x, own), shape))
     return results
-
-
-@lowers("torch.aten.meshgrid")
-def meshgrid(b: Builder, tensors: list[Tensor]) -> list[Expr]:
-    """aten::meshgrid(Tensor[] tensors) -> Tensor[]"""
-    return meshgrid_indexing(b, tensors, "ij")
 
 
 @lowers("torch.aten.channel_shuffle")
@@ -251,7 +203,5 @@ for _name, _function in {
     "torch.aten.dstack": dstack,
     "torch.aten.concat": concatenated,
     "torch.aten.concatenate": concatenated,
-    "torch.aten.row_stack": vstack,
-    "torch.aten._unsafe_cat": concatenated,
 }.items():
     register(_name, _function, custom=True)

@@ -45,9 +45,8 @@ def matmul(b: Builder, x: Tensor, y: Tensor) -> Expr:
     return product_of(b, x, y)
 
 
-@lowers("torch.aten.dot")
-def dot(b: Builder, x: Tensor, y: Tensor) -> Expr:
-    """aten::dot(Tensor self, Tensor tensor) -> Tensor"""
+def vdot(b: Builder, x: Tensor, y: Tensor) -> Expr:
+    """aten::vdot(Tensor self, Tensor other) -> Tensor; of real numbers"""
     return matmul(b, x, y)
 
 
@@ -106,7 +105,7 @@ def addr(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: Nu
 
 register("torch.aten.addmv", addmm, custom=True)
 register("torch.aten.addr", addr, custom=True)
-register("torch.aten.vdot", dot, custom=True)
+register("torch.aten.vdot", vdot, custom=True)
 
 
 # -- einsum: permute both operands to batch, rows, inner and batch, inner, columns, one product ---------

@@ -138,31 +138,6 @@ def native_batch_norm_functional(
     ]
 
 
-@lowers("torch.aten.native_batch_norm")
-def native_batch_norm(
-    b: Builder,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> list[Expr]:
-    """aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean,
-    Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""
-    if training and running_mean is not None:
-        b.unsupported("batch norm that updates its statistics in place")
-    if not training and running_mean is not None and running_var is not None:
-        result = normalize_batch(b, x, weight, bias, running_mean, running_var, eps)
-        empty = _filled(b, 0.0, [0], _wide(b, x))
-        return [result, empty, empty]
-    mean, variance = batch_statistics(b, x)
-    result = normalize_batch(b, x, weight, bias, mean, variance, eps)
-    return [result, mean, _inverse_deviation(b, variance, eps)]
-
-
 def native_batch_norm_no_stats(
     b: Builder,
     x: Tensor,
@@ -174,22 +149,9 @@ def native_batch_norm_no_stats(
 ) -> list[Expr]:
     """aten::_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training,
     float momentum, float eps) -> (Tensor, Tensor, Tensor)"""
-    return native_batch_norm(b, x, weight, bias, None, None, True, momentum, eps)
-
-
-def native_batch_norm_no_training(
-    b: Builder,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-) -> list[Expr]:
-    """aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias,
-    Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""
-    return native_batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)
+    mean, variance = batch_statistics(b, x)
+    result = normalize_batch(b, x, weight, bias, mean, variance, eps)
+    return [result, mean, _inverse_deviation(b, variance, eps)]
 
 
 # -- layer and root-mean-square norm --------------------------------------------------------------------
@@ -252,7 +214,8 @@ def _as_result(b: Builder, x: Expr, index: int) -> Expr:
 def rms_norm(
     b: Builder, x: Tensor, normalized_shape: list[int], weight: Tensor | None, eps: float | None
 ) -> Expr:
-    """aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
+    """aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None,
+    float? eps=None) -> Tensor"""
     dtype, count = _wide(b, x), len(normalized_shape)
     if not 0 < count <= b.rank(x):
         b.unsupported("normalized_shape does not fit the input")
@@ -349,6 +312,5 @@ def instance_norm(
 for _name, _function in {
     "torch.aten._native_batch_norm_legit_functional": native_batch_norm_functional,
     "torch.aten._native_batch_norm_legit.no_stats": native_batch_norm_no_stats,
-    "torch.aten._native_batch_norm_legit_no_training": native_batch_norm_no_training,
 }.items():
     register(_name, _function, custom=True)

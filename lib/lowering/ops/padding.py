@@ -99,6 +99,8 @@ def _pad_from(b: Builder, x: Expr, pad: Sequence[SizeLike], source: Source) -> E
 def _check_pad(b: Builder, size: SizeLike, pair: tuple[SizeLike, SizeLike], source: Source) -> None:
     if not isinstance(size, int):
         return
+    if source is _wrapped and any(isinstance(p, int) and p < 0 for p in pair):
+        b.unsupported("circular padding that crops")
     limit = {_reflected: size - 1, _wrapped: size}.get(source)
     if size == 0 or any(isinstance(p, int) and limit is not None and p > limit for p in pair):
         b.unsupported(f"padding {pair} does not fit size {size}")

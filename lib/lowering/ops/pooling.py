@@ -424,8 +424,6 @@ def _adaptive(spatial: int) -> None:
     largest.__doc__ = f"aten::adaptive_max_pool{spatial}d(Tensor self, int[] output_size) -> (Tensor, Tensor)"
     register(f"torch.aten.adaptive_avg_pool{spatial}d", average)
     register(f"torch.aten.adaptive_max_pool{spatial}d", largest)
-    if spatial > 1:
-        register(f"torch.aten._adaptive_avg_pool{spatial}d", average)
 
 
 for _count in (1, 2, 3):

@@ -177,7 +177,7 @@ def scatter_reduce(
 # -- x[i, j] = v --------------------------------------------------------------------------------------
 
 
-@lowers("torch.aten.index_put", "torch.aten.index_put.hacked_twin")
+@lowers("torch.aten.index_put")
 def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool) -> Expr:
     """aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     if any(index is not None and b.dtype(index) == "bool" for index in indices):
@@ -239,7 +239,8 @@ def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -
 
 
 def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number, reduce: str) -> Expr:
-    """aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"""
+    """aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *,
+    str reduce) -> Tensor"""
     if reduce not in _REDUCTIONS:
         b.unsupported(f"reduction '{reduce}'")
     return _scatter(b, x, dim, index, value, _REDUCTIONS[reduce])

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike
-from torch_tvm.lowering.registry import DType, Number, Size, Tensor, lowers, register
+from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.registry import DType, Size, Tensor, lowers, register
 
 R = relax.op
 Expr = relax.Expr
-
-_IDENTITY = {
-    "torch.aten.contiguous": 1,
-    "torch.aten.clone": 1,
-    "torch.aten.detach": 0,
-    "torch.aten.detach_copy": 0,
-    "torch.aten.alias": 0,
-    "torch.aten.alias_copy": 0,
-    "torch.aten.lift_fresh_copy": 0,
-    "torch.aten.dropout": 2,
-    "torch.aten.cpu": 0,
-}
-_CUSTOM_IDENTITY = {
-    "torch.aten.lift": 0,
-    "torch.aten.lift_fresh": 0,
-    "torch.aten.positive": 0,
-    "torch.aten.resolve_conj": 0,
-    "torch.aten.resolve_neg": 0,
-    "torch.aten.conj": 0,
-    "torch.aten.conj_physical": 0,
-    "torch.aten._conj": 0,
-    "torch.aten.feature_dropout": 2,
-    "torch.aten.alpha_dropout": 2,
-    "torch.aten.feature_alpha_dropout": 2,
-}
 
 
 def is_one(size: SizeLike) -> bool:
@@ -96,7 +71,11 @@ def permute(b: Builder, x: Expr, axes: Sequence[int]) -> Expr:
 
 def reshape(b: Builder, x: Expr, shape: Sequence[SizeLike]) -> Expr:
     """``x`` with another shape; nothing when it has that shape."""
-    return x if same_shape(b.shape(x), shape) else b.reshape(x, shape)
+    if same_shape(b.shape(x), shape):
+        return x
+    if any(isinstance(s, int) and s == 0 for s in shape):  # a 0 in a Relax reshape copies the old size
+        return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in shape]), b.dtype(x)))
+    return b.reshape(x, shape)
 
 
 def unsqueeze_at(b: Builder, x: Expr, axis: int) -> Expr:
@@ -115,35 +94,10 @@ def expand_to(b: Builder, x: Expr, shape: Sequence[SizeLike]) -> Expr:
     return b.broadcast(x, shape)
 
 
-def _identity(name: str, ignored: int, *, custom: bool = False) -> None:
-    lowering: Callable[..., Expr]
-    if ignored == 0:
-
-        def lowering(b: Builder, x: Tensor) -> Expr:
-            return x
-    elif ignored == 1:
-
-        def lowering(b: Builder, x: Tensor, memory_format: int | None) -> Expr:
-            return x
-    else:
-
-        def lowering(b: Builder, x: Tensor, p: Number, train: bool) -> Expr:
-            return x if not train or p == 0 else b.unsupported("dropout in training mode is random")
-
-    lowering.__doc__ = f"{name}(Tensor self, …) -> Tensor, the same values"
-    register(name, lowering, custom=custom)
-
-
-for _name, _ignored in _IDENTITY.items():
-    _identity(_name, _ignored)
-for _name, _ignored in _CUSTOM_IDENTITY.items():
-    _identity(_name, _ignored, custom=True)
-
-
 # -- reshaping ---------------------------------------------------------------------------------------
 
 
-@lowers("torch.aten.view", "torch.aten.reshape", "torch.aten._unsafe_view", "torch.aten.view_copy")
+@lowers("torch.aten.view")
 def view(b: Builder, x: Tensor, size: list[Size]) -> Expr:
     """aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
     return reshape(b, x, _inferred(b, b.shape(x), size))
@@ -162,60 +116,20 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
     return [quotient(shape, known) if i in unknown else s for i, s in enumerate(size)]
 
 
-@lowers("torch.aten._reshape_alias", "torch.aten._reshape_alias_copy")
-def _reshape_alias(b: Builder, x: Tensor, size: list[Size], stride: list[Size]) -> Expr:
-    """aten::_reshape_alias(Tensor(a) self, SymInt[] size, SymInt[] stride) -> Tensor(a)"""
-    return view(b, x, size)
-
-
-@lowers("torch.aten.reshape_as")
-def reshape_as(b: Builder, x: Tensor, other: Tensor) -> Expr:
-    """aten::reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
-    return view(b, x, b.shape(other))
-
-
-@lowers("torch.aten.flatten.using_ints")
-def flatten(b: Builder, x: Tensor, start_dim: int, end_dim: int) -> Expr:
-    """aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"""
-    shape = b.shape(x) or [1]
-    start, end = b.axis(start_dim, len(shape)), b.axis(end_dim, len(shape))
-    if start > end:
-        b.unsupported("start_dim comes after end_dim")
-    return reshape(b, x, [*shape[:start], product(shape[start : end + 1]), *shape[end + 1 :]])
-
-
-def ravel(b: Builder, x: Tensor) -> Expr:
-    """aten::ravel(Tensor(a) self) -> Tensor(a)"""
-    return reshape(b, x, [product(b.shape(x))])
-
-
-@lowers("torch.aten.unflatten.int")
-def unflatten(b: Builder, x: Tensor, dim: int, sizes: list[Size]) -> Expr:
-    """aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"""
-    shape = b.shape(x)
-    axis = b.axis(dim, len(shape))
-    return reshape(b, x, [*shape[:axis], *_inferred(b, [shape[axis]], sizes), *shape[axis + 1 :]])
-
-
 # -- dimensions of size one ---------------------------------------------------------------------------
 
 
-@lowers("torch.aten.squeeze", "torch.aten.squeeze_copy")
-def squeeze(b: Builder, x: Tensor) -> Expr:
-    """aten::squeeze(Tensor(a) self) -> Tensor(a)"""
+@lowers("torch.aten.squeeze_copy")
+def squeeze_copy(b: Builder, x: Tensor) -> Expr:
+    """aten::squeeze_copy(Tensor self) -> Tensor"""
     shape = b.shape(x)
     return _squeezed(b, x, list(range(len(shape))))
 
 
-@lowers("torch.aten.squeeze.dim", "torch.aten.squeeze_copy.dim")
+@lowers("torch.aten.squeeze.dim")
 def squeeze_dim(b: Builder, x: Tensor, dim: int) -> Expr:
     """aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
     return _squeezed(b, x, [b.axis(dim, b.rank(x))])
-
-
-def squeeze_dims(b: Builder, x: Tensor, dim: list[int]) -> Expr:
-    """aten::squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)"""
-    return _squeezed(b, x, [b.axis(d, b.rank(x)) for d in dim])
 
 
 def _squeezed(b: Builder, x: Expr, candidates: Sequence[int]) -> Expr:
@@ -241,18 +155,7 @@ def unsqueeze(b: Builder, x: Tensor, dim: int) -> Expr:
 # -- permuting ----------------------------------------------------------------------------------------
 
 
-@lowers("torch.aten.transpose.int", "torch.aten.transpose_copy.int")
-def transpose(b: Builder, x: Tensor, dim0: int, dim1: int) -> Expr:
-    """aten::transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
-    rank = b.rank(x)
-    first, second = b.axis(dim0, rank), b.axis(dim1, rank)
-    axes = list(range(rank))
-    if rank:
-        axes[first], axes[second] = axes[second], axes[first]
-    return permute(b, x, axes)
-
-
-@lowers("torch.aten.permute", "torch.aten.permute_copy")
+@lowers("torch.aten.permute")
 def permute_dims(b: Builder, x: Tensor, dims: list[int]) -> Expr:
     """aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     axes = [b.axis(d, b.rank(x)) for d in dims]
@@ -261,25 +164,21 @@ def permute_dims(b: Builder, x: Tensor, dims: list[int]) -> Expr:
     return permute(b, x, axes)
 
 
-@lowers("torch.aten.t", "torch.aten.t_copy", "torch.aten.numpy_T")
-def t(b: Builder, x: Tensor) -> Expr:
-    """aten::t(Tensor(a) self) -> Tensor(a)"""
-    return permute(b, x, list(reversed(range(b.rank(x)))))
-
-
 def matrix_transpose(b: Builder, x: Tensor) -> Expr:
-    """aten::mT(Tensor(a) self) -> Tensor(a)"""
-    return transpose(b, x, -2, -1)
+    """aten::adjoint(Tensor(a) self) -> Tensor(a); of real numbers"""
+    rank = b.rank(x)
+    if rank < 2:
+        return x if rank == 0 else b.unsupported("the adjoint of a vector")
+    return permute(b, x, [*range(rank - 2), rank - 1, rank - 2])
 
 
-@lowers("torch.aten.movedim.int")
-def movedim(b: Builder, x: Tensor, source: int, destination: int) -> Expr:
-    """aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)"""
-    return movedim_intlist(b, x, [source], [destination])
+def moveaxis(b: Builder, x: Tensor, source: int, destination: int) -> Expr:
+    """aten::moveaxis.int(Tensor(a) self, int source, int destination) -> Tensor(a)"""
+    return moveaxis_intlist(b, x, [source], [destination])
 
 
-def movedim_intlist(b: Builder, x: Tensor, source: list[int], destination: list[int]) -> Expr:
-    """aten::movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
+def moveaxis_intlist(b: Builder, x: Tensor, source: list[int], destination: list[int]) -> Expr:
+    """aten::moveaxis.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
     rank = b.rank(x)
     target = {b.axis(d, rank): b.axis(s, rank) for s, d in zip(source, destination, strict=True)}
     rest = iter(axis for axis in range(rank) if axis not in target.values())
@@ -289,15 +188,9 @@ def movedim_intlist(b: Builder, x: Tensor, source: list[int], destination: list[
 # -- expanding ----------------------------------------------------------------------------------------
 
 
-@lowers("torch.aten.expand", "torch.aten.expand_copy")
+@lowers("torch.aten.expand")
 def expand(b: Builder, x: Tensor, size: list[Size], implicit: bool) -> Expr:
     """aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
-    return broadcast_to(b, x, size)
-
-
-@lowers("torch.aten.broadcast_to")
-def broadcast_to(b: Builder, x: Tensor, size: list[Size]) -> Expr:
-    """aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
     shape = b.shape(x)
     offset = len(size) - len(shape)
     if offset < 0:
@@ -309,12 +202,6 @@ def broadcast_to(b: Builder, x: Tensor, size: list[Size]) -> Expr:
         if isinstance(have, int) and isinstance(want, int) and have not in (1, want):
             b.unsupported(f"size {have} cannot expand to {want}")
     return expand_to(b, x, wanted)
-
-
-@lowers("torch.aten.expand_as")
-def expand_as(b: Builder, x: Tensor, other: Tensor) -> Expr:
-    """aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
-    return broadcast_to(b, x, b.shape(other))
 
 
 def broadcast_shape(b: Builder, shapes: Sequence[Sequence[SizeLike]]) -> list[SizeLike]:
@@ -334,26 +221,7 @@ def broadcast_shape(b: Builder, shapes: Sequence[Sequence[SizeLike]]) -> list[Si
     return result
 
 
-@lowers("torch.aten.broadcast_tensors")
-def broadcast_tensors(b: Builder, tensors: list[Tensor]) -> list[Expr]:
-    """aten::broadcast_tensors(Tensor[] tensors) -> Tensor[]"""
-    shape = broadcast_shape(b, [b.shape(x) for x in tensors])
-    return [expand_to(b, x, shape) for x in tensors]
-
-
-@lowers("torch.aten.atleast_1d")
-def atleast_1d(b: Builder, x: Tensor) -> Expr:
-    """aten::atleast_1d(Tensor self) -> Tensor"""
-    return x if b.rank(x) else b.reshape(x, [1])
-
-
-@lowers("torch.aten.atleast_2d")
-def atleast_2d(b: Builder, x: Tensor) -> Expr:
-    """aten::atleast_2d(Tensor self) -> Tensor"""
-    return x if b.rank(x) > 1 else b.reshape(x, [1, *(b.shape(x) or [1])])
-
-
-@lowers("torch.aten.view.dtype", "torch.aten.view_copy.dtype")
+@lowers("torch.aten.view.dtype")
 def view_dtype(b: Builder, x: Tensor, dtype: DType) -> Expr:
     """aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)"""
     source = b.dtype(x)
@@ -373,43 +241,17 @@ def size_int(b: Builder, x: Tensor, dim: int) -> SizeLike:
     return b.shape(x)[b.axis(dim, b.rank(x))]
 
 
-@lowers("torch.aten.size")
-def size(b: Builder, x: Tensor) -> list[SizeLike]:
-    """aten::size(Tensor self) -> int[]"""
-    return b.shape(x)
-
-
-@lowers("torch.aten.numel")
-def numel(b: Builder, x: Tensor) -> SizeLike:
-    """aten::numel(Tensor self) -> int"""
-    return product(b.shape(x))
-
-
-@lowers("torch.aten.dim")
-def dim(b: Builder, x: Tensor) -> int:
-    """aten::dim(Tensor self) -> int"""
-    return b.rank(x)
-
-
-@lowers("torch.aten.len.Tensor")
-def len_tensor(b: Builder, x: Tensor) -> SizeLike:
-    """aten::len.Tensor(Tensor t) -> int"""
-    return b.shape(x)[0] if b.rank(x) else b.unsupported("a 0-d tensor has no length")
+def conj_physical(b: Builder, x: Tensor) -> Expr:
+    """aten::conj_physical(Tensor self) -> Tensor; of real numbers"""
+    return x
 
 
 for _name, _function in {
-    "torch.aten.squeeze.dims": squeeze_dims,
-    "torch.aten.ravel": ravel,
-    "torch.aten.movedim.intlist": movedim_intlist,
-    "torch.aten.moveaxis.int": movedim,
-    "torch.aten.moveaxis.intlist": movedim_intlist,
-    "torch.aten.swapaxes": transpose,
-    "torch.aten.swapdims": transpose,
-    "torch.aten.mT": matrix_transpose,
+    "torch.aten.moveaxis.int": moveaxis,
+    "torch.aten.moveaxis.intlist": moveaxis_intlist,
     "torch.aten.mH": matrix_transpose,
+    "torch.aten.matrix_H": matrix_transpose,
     "torch.aten.adjoint": matrix_transpose,
-    "torch.aten.view_as": reshape_as,
-    "torch.aten.sym_size.int": size_int,
-    "torch.aten.sym_numel": numel,
+    "torch.aten.conj_physical": conj_physical,
 }.items():
     register(_name, _function, custom=True)

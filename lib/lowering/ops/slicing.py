@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -223,7 +224,7 @@ def split(b: Builder, x: Tensor, split_size: int, dim: int) -> list[Expr]:
     return _pieces(b, x, axis, [min(split_size, size - start) for start in starts])
 
 
-@lowers("torch.aten.split_with_sizes", "torch.aten.split_with_sizes_copy", "torch.aten.split.sizes")
+@lowers("torch.aten.split_with_sizes", "torch.aten.split_with_sizes_copy")
 def split_with_sizes(b: Builder, x: Tensor, split_sizes: list[Size], dim: int) -> list[Expr]:
     """aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
     return _pieces(b, x, b.axis(dim, b.rank(x)), split_sizes)
@@ -252,9 +253,7 @@ def tensor_split_indices(b: Builder, x: Tensor, indices: list[int], dim: int) ->
     axis = b.axis(dim, b.rank(x))
     size = _known_size(b, x, axis)
     bounds = (
-        [(None, indices[0]), *zip(indices, indices[1:], strict=False), (indices[-1], None)]
-        if indices
-        else [(None, None)]
+        [(None, indices[0]), *itertools.pairwise(indices), (indices[-1], None)] if indices else [(None, None)]
     )
     found = [slice_bounds(size, first, last, 1, None) for first, last in bounds]
     return [strided_slice(b, x, axis, first, count) for first, count in found]
@@ -351,6 +350,5 @@ for _name, _function in {
     "torch.aten.tensor_split.indices": tensor_split_indices,
     "torch.aten.unsafe_split.Tensor": split,
     "torch.aten.unsafe_split_with_sizes": split_with_sizes,
-    "torch.aten.unsafe_chunk": chunk,
 }.items():
     register(_name, _function, custom=True)

@@ -1,0 +1,105 @@
+"""Matrix products of every combination of ranks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from lowering.rows import Cases, Row, Sample, row
+
+
+def _pairs(*shapes: tuple[tuple[int, ...], tuple[int, ...]]):
+    def inputs(s: Sample) -> Cases:
+        return [(s.floats(*a), s.floats(*b)) for a, b in shapes]
+
+    return inputs
+
+
+def _matmul(s: Sample) -> Cases:
+    shapes = [
+        ((5,), (5,)),
+        ((5,), (5, 3)),
+        ((4, 5), (5,)),
+        ((2, 1, 3, 5), (4, 5, 2)),
+        ((2, 4, 5), (5,)),
+        ((5,), (3, 5, 2)),
+    ]
+    return [(s.floats(*a), s.floats(*b)) for a, b in shapes] + [
+        (s.floats(3, 4, dtype=torch.bfloat16), s.floats(2, 4, 5, dtype=torch.bfloat16)),
+        (s.ints(2, 3, 4), s.ints(4, 5)),
+        (s.floats(2, 3, 0), s.floats(0, 4)),
+        (s.floats(2, 5, 3).transpose(1, 2), s.floats(5, 4)),
+    ]
+
+
+def _mm(s: Sample) -> Cases:
+    return [*_pairs(((4, 7), (7, 3)), ((0, 4), (4, 2)))(s), (s.ints(3, 4), s.ints(4, 2))]
+
+
+def _linear(s: Sample) -> Cases:
+    return [
+        (s.floats(2, 3, 5), s.floats(7, 5), s.floats(7)),
+        (s.floats(4, 5), s.floats(7, 5), None),
+        (s.floats(5), s.floats(7, 5), s.floats(7)),
+        (s.floats(0, 5), s.floats(3, 5), s.floats(3)),
+        (
+            s.floats(3, 8, dtype=torch.float16),
+            s.floats(5, 8, dtype=torch.float16),
+            s.floats(5, dtype=torch.float16),
+        ),
+    ]
+
+
+def _addmm(s: Sample) -> Cases:
+    nan = torch.full((3, 5), float("nan"))
+    x, y = s.floats(3, 4), s.floats(4, 5)
+    return [(s.floats(3, 5), x, y, 1, 1), (s.floats(5), x, y, 0.5, -2.0), (nan, x, y, 0, 1)]
+
+
+def addmm(c: torch.Tensor, x: torch.Tensor, y: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:
+    return torch.addmm(c, x, y, beta=beta, alpha=alpha)
+
+
+def baddbmm(c: torch.Tensor, x: torch.Tensor, y: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:
+    return torch.baddbmm(c, x, y, beta=beta, alpha=alpha)
+
+
+def _einsum(s: Sample) -> Cases:
+    a, c = s.floats(2, 3, 4), s.floats(2, 4, 5)
+    return [
+        ("bij,bjk->bik", (a, c)),
+        ("bij,bjk->ki", (a, c)),
+        ("bij,bjk", (a, c)),
+        ("i,j->ij", (s.floats(3), s.floats(4))),
+        ("bhqd,bhkd->bhqk", (s.floats(2, 2, 3, 4), s.floats(2, 2, 5, 4))),
+        ("ij,jk,kl->il", (s.floats(3, 4), s.floats(4, 2), s.floats(2, 5))),
+        ("bij->bj", (a,)),
+    ]
+
+
+ROWS: list[Row] = [
+    row(
+        "aten.matmul",
+        torch.matmul,
+        _matmul,
+        dynamic=lambda s, n: (s.floats(n, 2, n, 4), s.floats(n, 2, 4, n)),
+    ),
+    row("aten.mm", torch.mm, _mm, dynamic=lambda s, n: (s.floats(n, 4), s.floats(4, 3))),
+    row("aten.bmm", torch.bmm, _pairs(((3, 4, 5), (3, 5, 2)))),
+    row("aten.mv", torch.mv, _pairs(((4, 5), (5,)))),
+    row("aten.outer", torch.outer, lambda s: [(s.floats(3), s.floats(4)), (s.ints(3), s.floats(2))]),
+    row(
+        "aten.linear",
+        F.linear,
+        _linear,
+        dynamic=lambda s, n: (s.floats(n, 3, 5), s.floats(7, 5), s.floats(7)),
+    ),
+    row("aten.addmm", addmm, _addmm),
+    row(
+        "aten.baddbmm", baddbmm, lambda s: [(s.floats(3, 4, 2), s.floats(3, 4, 5), s.floats(3, 5, 2), 0.5, 2)]
+    ),
+    row("aten.addbmm", torch.addbmm, lambda s: [(s.floats(4, 2), s.floats(3, 4, 5), s.floats(3, 5, 2))]),
+    row("aten.addmv", torch.addmv, lambda s: [(s.floats(4), s.floats(4, 5), s.floats(5))]),
+    row("aten.addr", torch.addr, lambda s: [(s.floats(4, 5), s.floats(4), s.floats(5))]),
+    row("aten.einsum", lambda equation, tensors: torch.einsum(equation, *tensors), _einsum),
+    row("aten.vdot", torch.vdot, lambda s: [(s.floats(9), s.floats(9)), (s.ints(5), s.ints(5))]),
+]
