@@ -301,11 +301,11 @@ class Scalars:
         if name == "__derive_index":
             index, start, step = args
             return self.add(start, self.mul(index, step))
-        low, high, step = args
+        low, high, step = args  # ceil((high - low) / step) = -floor((low - high) / step)
         if isinstance(step, int) and step == 1:
             return self.at_least_zero(self.sub(high, low))
-        value = self.op("torch.aten.__range_length", [self.value(n, "int") for n in args], "int")
-        return self.make("int", value, None, origins(args))
+        turns = self.binary("floordiv", self.sub(low, high), step)
+        return self.at_least_zero(self.unary("neg", turns) if isinstance(turns, Scalar) else -turns)
 
     def add(self, a: Any, b: Any) -> Any:
         if isinstance(a, int) and isinstance(b, int):
