@@ -48,6 +48,7 @@ def _passes() -> tvm.transform.Pass:
             t.AnnotateIrregularLoop(),
             t.LowerOpaqueBlock(),
             tirx.transform.FlattenBuffer(),
+            tirx.transform.StmtSimplify(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.ConvertSSA(),
         ]
