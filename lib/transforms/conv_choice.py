@@ -133,8 +133,8 @@ FMA_PER_CYCLE = 2
 CACHE_BYTES_PER_CYCLE = 6.0
 """What one core reads per cycle from beyond its second-level cache."""
 
-DATA_TRANSFORM_CYCLES = {2: 90, 4: 240}
-OUTPUT_TRANSFORM_CYCLES = {2: 70, 4: 200}
+DATA_TRANSFORM_CYCLES = {2: 130, 4: 350}
+OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 """Cycles for one tile of one block of channels, measured on Cascade Lake."""
 
 

@@ -13,8 +13,11 @@ from tvm import relax
 
 from torch_tvm.runtime.build import build
 from torch_tvm.schedules import schedule
-from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms import optimize
+from torch_tvm.schedules.cpu.conv_geometry import Phase, split_columns
+from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
+from torch_tvm.schedules.target import CpuModel, host_target
+from torch_tvm.schedules.winograd_matrices import winograd_matrices
+from torch_tvm.transforms import conv_choice, optimize
 
 TARGET = host_target()
 
@@ -160,6 +163,92 @@ CASES = [
     Case((2, 48, 9, 17), 48, (3, 3), padding=1, groups=48, dynamic=(0, 2, 3), rule="depthwise-convolution"),
     Case((2, 24, 33), 24, (7,), padding=3, groups=24, rule="depthwise-convolution"),
 ]
+
+
+WINOGRAD = {"rule": "winograd-convolution", "accuracy": "default"}
+
+WINOGRAD_CASES = [
+    # (case, tile): odd sizes and channels, no and wide padding, batch, few and many tiles (fused, split)
+    (Case((1, 64, 15, 17), 48, (3, 3), padding=1, **WINOGRAD), 2),
+    (Case((1, 64, 15, 17), 48, (3, 3), padding=1, **WINOGRAD), 4),
+    (Case((3, 33, 9, 10), 40, (3, 3), padding=0, **WINOGRAD), 4),
+    (Case((1, 16, 40, 38), 16, (3, 3), padding=2, **WINOGRAD), 4),
+    (Case((2, 40, 7, 7), 24, (3, 3), padding=1, dynamic=(0,), **WINOGRAD), 2),
+]
+
+
+@pytest.mark.parametrize(("case", "tile"), WINOGRAD_CASES, ids=str)
+def test_winograd(case: Case, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_choice, "winograd_tile", lambda conv, cpu: tile)
+    check(case)
+
+
+def test_winograd_is_chosen_by_shape_and_never_when_strict() -> None:
+    large = Case((1, 64, 56, 56), 64, (3, 3), padding=1)
+    assert _algorithms(large, "default") == {"winograd"}
+    assert _algorithms(large, "strict") == {"direct"}
+    strided = Case((1, 64, 56, 56), 64, (3, 3), stride=2, padding=1)
+    assert _algorithms(strided, "default") == {"direct"}
+
+
+def _algorithms(case: Case, accuracy: str) -> set[str]:
+    names = [gvar.name_hint for gvar in optimize(case.module(), TARGET, accuracy=accuracy).get_global_vars()]
+    return {name.split("_")[1] for name in names if "_conv" in name}
+
+
+def test_weights_of_winograd_matrices_filter() -> None:
+    for tile in (2, 4):
+        matrices = winograd_matrices(tile)
+        output, weight, data = (
+            torch.tensor(m, dtype=torch.float64) for m in (matrices.output, matrices.weight, matrices.data)
+        )
+        signal, taps = torch.randn(tile + 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+        exact = signal.unfold(0, 3, 1) @ taps
+        torch.testing.assert_close(output @ ((weight @ taps) * (data @ signal)), exact)
+
+
+@pytest.mark.parametrize("width", [1, 7, 28, 57, 224])
+@pytest.mark.parametrize("blocks", [1, 3, 4, 32])
+def test_tiles_fit_the_registers(width: int, blocks: int) -> None:
+    cpu = CpuModel.from_target(TARGET)
+    tiling = choose_tiling(cpu, [width], blocks, 576)
+    assert 1 <= tiling.vectors <= min(4, blocks)
+    assert tiling.width * tiling.vectors + tiling.vectors < cpu.vector_registers
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "kernel", "extent"), [(1, 1, 3, 15), (2, 3, 7, 20), (3, 0, 2, 11)]
+)
+def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, extent: int) -> None:
+    count = (extent + 2 * padding - kernel) // stride + 1
+    phase = Phase(0, 1, count, stride, tuple((k, k - padding) for k in range(kernel)))
+    covered = []
+    for run in split_columns(phase, extent, 6):
+        for tile in range(run.count):
+            first = run.first + tile * run.width
+            covered += range(first, first + run.width)
+            for (_, offset), columns in zip(phase.taps, run.valid, strict=True):
+                inside = [m for m in range(run.width) if 0 <= (first + m) * stride + offset < extent]
+                assert list(columns) == inside
+    assert covered == list(range(count))
+
+
+@pytest.mark.skipif(
+    not TARGET.attrs.get("mcpu", "").startswith(
+        ("cascadelake", "skylake-avx512", "icelake", "znver4", "sapphire")
+    ),
+    reason="the host has no AVX-512",
+)
+def test_tile_uses_whole_vectors_and_does_not_spill() -> None:
+    module, _ = schedule(
+        optimize(Case((1, 64, 56, 56), 64, (3, 3), padding=1).module(), TARGET, accuracy="strict"), TARGET
+    )
+    kernel = next(f for g, f in module.functions_items() if "direct_conv" in g.name_hint)
+    built = tvm.compile(tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")}), TARGET)
+    assembly = built.mod.inspect_source("asm")
+    fused = [line for line in assembly.splitlines() if "vfmadd" in line]
+    assert len(fused) > 100
+    assert all("zmm" in line for line in fused)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
