@@ -119,7 +119,7 @@ def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> E
 
 
 class Positions:
-    """What ``x[indices]`` addresses: the indexed dimensions and the place of the broadcast index dimensions."""
+    """What ``x[indices]`` addresses: the indexed dimensions and the place of the index dimensions."""
 
     def __init__(self, b: Builder, x: Expr, indices: Sequence[Expr | None]) -> None:
         given = [index for index in indices if index is not None]

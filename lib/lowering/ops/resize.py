@@ -141,7 +141,8 @@ def _linear_vec(name: str, *, custom: bool) -> None:
         sizes = _output_sizes(b, x, output_size, scale_factors)
         return linear(b, x, sizes, align_corners, scale_factors or [None] * len(sizes))
 
-    lowering.__doc__ = f"aten::{name}(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"
+    tail = "SymInt[]? output_size, bool align_corners, float[]? scale_factors"
+    lowering.__doc__ = f"aten::{name}(Tensor input, {tail}) -> Tensor"
     register(f"torch.aten.{name}", lowering, custom=custom)
 
 

@@ -79,6 +79,9 @@ def reshape(b: Builder, x: Expr, shape: Sequence[SizeLike]) -> Expr:
 
 
 def unsqueeze_at(b: Builder, x: Expr, axis: int) -> Expr:
+    shape = b.shape(x)
+    if any(isinstance(s, int) and s == 0 for s in shape):
+        return reshape(b, x, [*shape[:axis], 1, *shape[axis:]])
     return b.emit(R.expand_dims(x, axis))
 
 
