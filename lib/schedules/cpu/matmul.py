@@ -240,7 +240,9 @@ class Emitter:
 
         def task(which: Expr) -> tirx.Stmt:
             panel, outer = which % self.panels, which // self.panels
-            block, batch = outer % blocks, outer // blocks
+            # Where no row is left there is no task either, but TVM's simplifier divides by what it proves zero.
+            divisor = blocks if isinstance(blocks, (int, tirx.IntImm)) else tirx.max(blocks, const(1))
+            block, batch = outer % divisor, outer // divisor
             names = {"panel": panel, "block": block, "batch": batch}
             bound = {name: tirx.Var(name, "int64") for name in names}
             first = bound["block"] * count
