@@ -39,3 +39,10 @@ def differs(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     if not dtype.startswith("float"):
         return tirx.NE(x, y)
     return tirx.any(x < y, x > y, tirx.isnan(x), tirx.isnan(y))
+
+
+def loaded(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """An element as it is computed with: a boolean is tested anew, since its buffer may turn into one of bytes."""
+    if str(value.ty.dtype) != "bool":
+        return value
+    return tirx.NE(tirx.Cast("int32", value), tirx.const(0, "int32"))

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
-from torch_tvm.lowering.conversion import convert
+from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 
@@ -137,7 +137,7 @@ def pointwise(
             for operand in operands:
                 if is_tensor(operand):
                     source = next(left)
-                    scalars.append(convert(source(*_indices(source, indices, shape)), inner))
+                    scalars.append(convert(loaded(source(*_indices(source, indices, shape))), inner))
                 else:
                     scalars.append(number(next(extra) if is_symbolic(operand) else operand, inner))
             return convert(body(*scalars), out)
@@ -231,10 +231,14 @@ def _expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
         sizes = list(goal)
 
         def element(*indices: Any) -> tvm.ir.Expr:
-            return source(*[
-                index if equal_sizes(size, size_out) else tirx.Select(size == 1, tirx.const(0, "int64"), index)
-                for size, size_out, index in zip(source.shape, sizes, indices, strict=True)
-            ])
+            return source(
+                *[
+                    index
+                    if equal_sizes(size, size_out)
+                    else tirx.Select(size == 1, tirx.const(0, "int64"), index)
+                    for size, size_out, index in zip(source.shape, sizes, indices, strict=True)
+                ]
+            )
 
         return te.compute(sizes, element, name="expand")
 

@@ -36,7 +36,11 @@ class Compiled:
     """A row's program, compiled: ``ops`` are the names in its canonical form, a call gives torch tensors."""
 
     def __init__(
-        self, importer: str, program: torch.nn.Module, arguments: Sequence[torch.Tensor], dynamic_shapes: Any = None
+        self,
+        importer: str,
+        program: torch.nn.Module,
+        arguments: Sequence[torch.Tensor],
+        dynamic_shapes: Any = None,
     ) -> None:
         module = canonicalize(IMPORTERS[importer](program, arguments, dynamic_shapes))
         self.ops = {view.op_name(op).removeprefix("torch.") for op in view.walk(module.main)}
@@ -49,7 +53,9 @@ class Compiled:
         self._main = self._vm["main"]
         self._weights: tuple[Any, ...] = ()
         if any(gvar.name_hint == TRANSFORM_PARAMS for gvar in optimized.get_global_vars()):
-            tensors = [tvm.runtime.from_dlpack(weight.detach().contiguous()) for weight in lowered.weights.values()]
+            tensors = [
+                tvm.runtime.from_dlpack(weight.detach().contiguous()) for weight in lowered.weights.values()
+            ]
             self._weights = (self._vm[TRANSFORM_PARAMS](tensors),)
 
     def __call__(self, *tensors: torch.Tensor) -> Any:

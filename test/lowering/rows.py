@@ -17,7 +17,24 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-8, -1e-8, 1e30, -1e30, float("inf"), -float("inf"), float("nan"))
+SPECIAL = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -2.5,
+    1e-8,
+    -1e-8,
+    1e30,
+    -1e30,
+    float("inf"),
+    -float("inf"),
+    float("nan"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +43,15 @@ class Sample:
 
     generator: torch.Generator
 
-    def floats(self, *shape: int, dtype: torch.dtype = torch.float32, low: float = -3.0, high: float = 3.0) -> torch.Tensor:
+    def floats(
+        self, *shape: int, dtype: torch.dtype = torch.float32, low: float = -3.0, high: float = 3.0
+    ) -> torch.Tensor:
         values = torch.rand(shape, generator=self.generator, dtype=torch.float64)
         return (values * (high - low) + low).to(dtype)
 
-    def ints(self, *shape: int, dtype: torch.dtype = torch.int64, low: int = -9, high: int = 10) -> torch.Tensor:
+    def ints(
+        self, *shape: int, dtype: torch.dtype = torch.int64, low: int = -9, high: int = 10
+    ) -> torch.Tensor:
         return torch.randint(low, high, shape, generator=self.generator).to(dtype)
 
     def bools(self, *shape: int) -> torch.Tensor:

@@ -15,7 +15,12 @@ def values(*options: Any) -> Inputs:
     """A vector wide enough for the tails, non-contiguous, rank 0, half and special values."""
 
     def inputs(s: Sample) -> Cases:
-        shown: list[T] = [s.floats(5, 37, low=-12, high=12).t(), s.floats(), s.floats(19, dtype=torch.bfloat16), s.special()]
+        shown: list[T] = [
+            s.floats(5, 37, low=-12, high=12).t(),
+            s.floats(),
+            s.floats(19, dtype=torch.bfloat16),
+            s.special(),
+        ]
         return [(x, *options) for x in shown]
 
     return inputs
@@ -31,11 +36,23 @@ def vector(*options: Any) -> Any:
 
 
 def thirds(s: Sample) -> Cases:
-    return [(s.floats(3, 5), s.floats(5), s.floats(3, 1)), (s.floats(7, dtype=torch.float16), s.floats(7, dtype=torch.float16), s.floats(1, dtype=torch.float16)), (s.floats(), s.floats(4), s.floats())]
+    return [
+        (s.floats(3, 5), s.floats(5), s.floats(3, 1)),
+        (
+            s.floats(7, dtype=torch.float16),
+            s.floats(7, dtype=torch.float16),
+            s.floats(1, dtype=torch.float16),
+        ),
+        (s.floats(), s.floats(4), s.floats()),
+    ]
 
 
 def bounds(s: Sample) -> Cases:
-    return [(s.floats(3, 5), s.floats(5, low=-2, high=0), s.floats(3, 1, low=0, high=2)), (s.special(), s.floats(16), s.special()), (s.ints(9), s.ints(1, low=-3, high=0), s.ints(9, low=0, high=5))]
+    return [
+        (s.floats(3, 5), s.floats(5, low=-2, high=0), s.floats(3, 1, low=0, high=2)),
+        (s.special(), s.floats(16), s.special()),
+        (s.ints(9), s.ints(1, low=-3, high=0), s.ints(9, low=0, high=5)),
+    ]
 
 
 ROWS: list[Row] = [
@@ -58,8 +75,27 @@ ROWS: list[Row] = [
     row("aten.hardshrink", F.hardshrink, values(0.7)),
     row("aten.softshrink", F.softshrink, values(0.7)),
     row("aten.glu", F.glu, lambda s: [(s.floats(3, 8), 1), (s.floats(4, 5, dtype=torch.bfloat16), 0)]),
-    row("aten.prelu", F.prelu, lambda s: [(s.floats(3, 4, 5), s.floats(4)), (s.floats(3, 4), s.floats(1)), (s.special(), s.floats(1)), (s.floats(2, 4), s.floats(4))]),
-    row("aten.clamp", torch.clamp, lambda s: [*numbers(-0.5, 2.0)(s), (s.floats(9), None, 0.5), (s.floats(9), 1.0, None), (s.floats(9), 1.0, -1.0), (s.ints(9), -2, 3)]),
+    row(
+        "aten.prelu",
+        F.prelu,
+        lambda s: [
+            (s.floats(3, 4, 5), s.floats(4)),
+            (s.floats(3, 4), s.floats(1)),
+            (s.special(), s.floats(1)),
+            (s.floats(2, 4), s.floats(4)),
+        ],
+    ),
+    row(
+        "aten.clamp",
+        torch.clamp,
+        lambda s: [
+            *numbers(-0.5, 2.0)(s),
+            (s.floats(9), None, 0.5),
+            (s.floats(9), 1.0, None),
+            (s.floats(9), 1.0, -1.0),
+            (s.ints(9), -2, 3),
+        ],
+    ),
     row("aten.clamp.Tensor", torch.clamp, bounds),
     row("aten.clamp_min", torch.clamp_min, numbers(0.25)),
     row("aten.clamp_max", torch.clamp_max, numbers(0.25)),
@@ -67,6 +103,11 @@ ROWS: list[Row] = [
     row("aten.clamp_max.Tensor", torch.clamp_max, lambda s: [(x, high) for x, _, high in bounds(s)]),
     row("aten.lerp.Tensor", torch.lerp, thirds),
     row("aten.lerp.Scalar", torch.lerp, lambda s: [(s.floats(3, 5), s.floats(5), w) for w in (0.2, 0.9)]),
-    row("aten.addcmul", lambda x, y, z: torch.addcmul(x, y, z, value=0.5), thirds, dynamic=lambda s, n: (s.floats(n, 3), s.floats(3), s.floats(n, 1))),
+    row(
+        "aten.addcmul",
+        lambda x, y, z: torch.addcmul(x, y, z, value=0.5),
+        thirds,
+        dynamic=lambda s, n: (s.floats(n, 3), s.floats(3), s.floats(n, 1)),
+    ),
     row("aten.addcdiv", lambda x, y, z: torch.addcdiv(x, y, z.abs() + 0.5, value=2), thirds),
 ]

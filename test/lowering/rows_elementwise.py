@@ -57,7 +57,13 @@ def dynamic_pair(s: Sample, n: int) -> tuple[T, T]:
 def with_number(*numbers: float) -> object:
     def inputs(s: Sample) -> Cases:
         floats = [(s.floats(3, 5), number) for number in numbers]
-        return [*floats, (s.special(), numbers[0]), (s.floats(7, dtype=torch.float16), numbers[0]), (s.floats(), numbers[0]), (s.floats(0, 2), numbers[0])]
+        return [
+            *floats,
+            (s.special(), numbers[0]),
+            (s.floats(7, dtype=torch.float16), numbers[0]),
+            (s.floats(), numbers[0]),
+            (s.floats(0, 2), numbers[0]),
+        ]
 
     return inputs
 
@@ -80,7 +86,11 @@ def divisors(s: Sample) -> Cases:
 
 
 def positive_pairs(s: Sample) -> Cases:
-    return [(s.floats(3, 7, low=0.1, high=3), s.floats(3, 7)), (s.floats(4, low=0.1, high=2, dtype=torch.float16), s.floats(2, 4, dtype=torch.float16)), s.special_pairs()]
+    return [
+        (s.floats(3, 7, low=0.1, high=3), s.floats(3, 7)),
+        (s.floats(4, low=0.1, high=2, dtype=torch.float16), s.floats(2, 4, dtype=torch.float16)),
+        s.special_pairs(),
+    ]
 
 
 ROWS: list[Row] = [
@@ -95,16 +105,39 @@ ROWS: list[Row] = [
     row("aten.mul.Tensor", torch.mul, arithmetic, dynamic=dynamic_pair),
     row("aten.mul.Tensor", torch.mul, bool_pairs, id="mul.Tensor-bool"),
     row("aten.mul.Scalar", lambda x, y: x * y, with_number(2.5, -1, 70000.0)),
+    row(
+        "aten.mul.Scalar",
+        lambda x: x * 0,
+        lambda s: [(s.special(),), (s.floats(5, dtype=torch.bfloat16),)],
+        id="mul.Scalar-zero",
+    ),
     row("aten.div.Tensor", torch.div, arithmetic, dynamic=dynamic_pair),
     row("aten.div.Scalar", lambda x, y: x / y, with_number(2.5, 3, 0.0)),
     row("aten.div.Scalar", lambda x, y: x / y, with_int(2, -3, 0), id="div.Scalar-int"),
-    row("aten.div.Tensor_mode", lambda x, y: torch.div(x, y, rounding_mode="floor"), divisors, dynamic=dynamic_pair),
-    row("aten.div.Tensor_mode", lambda x, y: torch.div(x, y, rounding_mode="trunc"), few, id="div.Tensor_mode-trunc"),
+    row(
+        "aten.div.Tensor_mode",
+        lambda x, y: torch.div(x, y, rounding_mode="floor"),
+        divisors,
+        dynamic=dynamic_pair,
+    ),
+    row(
+        "aten.div.Tensor_mode",
+        lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+        few,
+        id="div.Tensor_mode-trunc",
+    ),
     row("aten.div.Scalar_mode", lambda x, y: torch.div(x, y, rounding_mode="floor"), with_int(3, -4, -1, 7)),
-    row("aten.div.Scalar_mode", lambda x, y: torch.div(x, y, rounding_mode="trunc"), with_int(3, -4, -1, 7), id="div.Scalar_mode-trunc"),
+    row(
+        "aten.div.Scalar_mode",
+        lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+        with_int(3, -4, -1, 7),
+        id="div.Scalar_mode-trunc",
+    ),
     row("aten.floor_divide", torch.floor_divide, few),
     row("aten.floor_divide.Scalar", torch.floor_divide, with_int(3, -4, -1)),
-    row("aten.floor_divide.Scalar", torch.floor_divide, with_number(0.7, -2.0), id="floor_divide.Scalar-float"),
+    row(
+        "aten.floor_divide.Scalar", torch.floor_divide, with_number(0.7, -2.0), id="floor_divide.Scalar-float"
+    ),
     row("aten.remainder.Tensor", torch.remainder, few),
     row("aten.remainder.Scalar", torch.remainder, with_int(3, -4, -1)),
     row("aten.remainder.Scalar", torch.remainder, with_number(0.7, -2.0), id="remainder.Scalar-float"),
@@ -124,5 +157,9 @@ ROWS: list[Row] = [
     row("aten.logaddexp", torch.logaddexp, few),
     row("aten.xlogy.Tensor", torch.xlogy, few),
     row("aten.heaviside", torch.heaviside, few),
-    row("aten.nan_to_num", lambda x: torch.nan_to_num(x, 1.5), lambda s: [(s.special(),), (s.ints(4),), (s.special(torch.float64),)]),
+    row(
+        "aten.nan_to_num",
+        lambda x: torch.nan_to_num(x, 1.5),
+        lambda s: [(s.special(),), (s.ints(4),), (s.special(torch.float64),)],
+    ),
 ]

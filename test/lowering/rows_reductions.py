@@ -44,7 +44,13 @@ def whole_with_ints(s: Sample) -> Cases:
 
 
 def tests(s: Sample) -> Cases:
-    return [(s.bools(3, 4), 1), (s.ints(3, 4, low=0, high=2), 0), (s.floats(2, 3, 5), -1), (s.bools(0, 3), 0), (s.special().reshape(2, 8), 1)]
+    return [
+        (s.bools(3, 4), 1),
+        (s.ints(3, 4, low=0, high=2), 0),
+        (s.floats(2, 3, 5), -1),
+        (s.bools(0, 3), 0),
+        (s.special().reshape(2, 8), 1),
+    ]
 
 
 def distinct(s: Sample) -> Cases:
@@ -75,24 +81,67 @@ _DIMS = over(([1],), ([0, 2],), ([-1],))
 
 ROWS: list[Row] = [
     row("aten.sum.dim_IntList", torch.sum, _DIMS, dynamic=lambda s, n: (s.floats(n, 4, 5), [0, 1])),
-    row("aten.sum.dim_IntList", lambda x: x.sum([0, 2], keepdim=True), over((),), id="sum.dim_IntList-keepdim"),
-    row("aten.sum.dim_IntList", lambda x: x.sum(1, dtype=torch.int64), over((), special=False), id="sum.dim_IntList-dtype"),
-    row("aten.sum.dim_IntList", lambda x: x.sum(1), lambda s: [(s.floats(3, 0),), (s.floats(0, 3),), (s.bools(3, 4),)], id="sum.dim_IntList-empty"),
+    row(
+        "aten.sum.dim_IntList",
+        lambda x: x.sum([0, 2], keepdim=True),
+        over(
+            (),
+        ),
+        id="sum.dim_IntList-keepdim",
+    ),
+    row(
+        "aten.sum.dim_IntList",
+        lambda x: x.sum(1, dtype=torch.int64),
+        over((), special=False),
+        id="sum.dim_IntList-dtype",
+    ),
+    row(
+        "aten.sum.dim_IntList",
+        lambda x: x.sum(1),
+        lambda s: [(s.floats(3, 0),), (s.floats(0, 3),), (s.bools(3, 4),)],
+        id="sum.dim_IntList-empty",
+    ),
     row("aten.sum", torch.sum, whole_with_ints, dynamic=by_size),
-    row("aten.mean.dim", torch.mean, over(([1],), ([0, 2],), ([-1], True), ints=False), dynamic=lambda s, n: (s.floats(n, 4, 5), [0, 1])),
+    row(
+        "aten.mean.dim",
+        torch.mean,
+        over(([1],), ([0, 2],), ([-1], True), ints=False),
+        dynamic=lambda s, n: (s.floats(n, 4, 5), [0, 1]),
+    ),
     row("aten.mean.dim", lambda x: x.mean(1), lambda s: [(s.floats(3, 0),)], id="mean.dim-empty"),
     row("aten.mean", torch.mean, whole, dynamic=by_size),
     row("aten.prod.dim_int", torch.prod, over((1,), (-1, True))),
-    row("aten.prod", torch.prod, lambda s: [(s.floats(3, 5),), (s.ints(4, low=1, high=4),), (s.floats(),), (s.floats(0),)]),
+    row(
+        "aten.prod",
+        torch.prod,
+        lambda s: [(s.floats(3, 5),), (s.ints(4, low=1, high=4),), (s.floats(),), (s.floats(0),)],
+    ),
     row("aten.any.dim", torch.any, tests),
     row("aten.all.dim", torch.all, tests),
     row("aten.any", torch.any, lambda s: [(s.bools(5, 3),), (s.floats(0),), (s.special(),)]),
     row("aten.all", torch.all, lambda s: [(s.bools(5, 3),), (s.floats(0),), (s.special(),)]),
     row("aten.any.dims", lambda x: torch.any(x, (0, 2)), lambda s: [(s.bools(3, 4, 2),)]),
-    row("aten.aminmax", lambda x: tuple(torch.aminmax(x, dim=1)), lambda s: [(s.floats(3, 7),), (s.special().reshape(4, 4),)]),
-    row("aten.count_nonzero", torch.count_nonzero, lambda s: [(s.ints(5, 6, low=-1, high=2), 1), (s.special(), 0), (s.ints(30, low=0, high=3),)]),
-    row("aten.count_nonzero.dim_IntList", torch.count_nonzero, lambda s: [(s.ints(5, 6, 2, low=-1, high=2), [0, 2])]),
-    row("aten.amax", torch.amax, over(([1],), ([0, 2], True), ([],)), dynamic=lambda s, n: (s.floats(n, 4, 5), [0])),
+    row(
+        "aten.aminmax",
+        lambda x: tuple(torch.aminmax(x, dim=1)),
+        lambda s: [(s.floats(3, 7),), (s.special().reshape(4, 4),)],
+    ),
+    row(
+        "aten.count_nonzero",
+        torch.count_nonzero,
+        lambda s: [(s.ints(5, 6, low=-1, high=2), 1), (s.special(), 0), (s.ints(30, low=0, high=3),)],
+    ),
+    row(
+        "aten.count_nonzero.dim_IntList",
+        torch.count_nonzero,
+        lambda s: [(s.ints(5, 6, 2, low=-1, high=2), [0, 2])],
+    ),
+    row(
+        "aten.amax",
+        torch.amax,
+        over(([1],), ([0, 2], True), ([],)),
+        dynamic=lambda s, n: (s.floats(n, 4, 5), [0]),
+    ),
     row("aten.amin", torch.amin, over(([1],), ([0, 2], True), ([],))),
     row("aten.max", torch.max, whole_with_ints),
     row("aten.min", torch.min, whole_with_ints),
@@ -102,14 +151,31 @@ ROWS: list[Row] = [
     row("aten.argmax", torch.argmax, numeric, dynamic=lambda s, n: (s.distinct(n, 5), 0)),
     row("aten.argmin", torch.argmin, numeric),
     row("aten.argmax", lambda x: torch.argmax(x), flattened, id="argmax-all"),
-    row("aten.var.correction", lambda x, d: torch.var(x, d, correction=0), over(([1],), ([0, 2],), ints=False), dynamic=lambda s, n: (s.floats(n, 4), [0])),
+    row(
+        "aten.var.correction",
+        lambda x, d: torch.var(x, d, correction=0),
+        over(([1],), ([0, 2],), ints=False),
+        dynamic=lambda s, n: (s.floats(n, 4), [0]),
+    ),
     row("aten.var.dim", lambda x, d: torch.var(x, d, True), over(([1],), ([0, 2],), ints=False)),
     row("aten.var", lambda x: torch.var(x, False), whole),
-    row("aten.std.correction", lambda x, d: torch.std(x, d, correction=2, keepdim=True), over(([1],), ([0, 2],), ints=False)),
+    row(
+        "aten.std.correction",
+        lambda x, d: torch.std(x, d, correction=2, keepdim=True),
+        over(([1],), ([0, 2],), ints=False),
+    ),
     row("aten.std.dim", lambda x, d: torch.std(x, d, False), over(([1],), ints=False)),
     row("aten.std", lambda x: torch.std(x, True), lambda s: [(s.floats(5, 4),), (s.floats(2000),)]),
-    row("aten.var_mean.correction", lambda x, d: torch.var_mean(x, d, correction=1), over(([1],), ([0, 2],), ints=False)),
-    row("aten.linalg_vector_norm", lambda x, d: torch.linalg.vector_norm(x, 2, d), over(([1],), ([0, 2],), ints=False)),
+    row(
+        "aten.var_mean.correction",
+        lambda x, d: torch.var_mean(x, d, correction=1),
+        over(([1],), ([0, 2],), ints=False),
+    ),
+    row(
+        "aten.linalg_vector_norm",
+        lambda x, d: torch.linalg.vector_norm(x, 2, d),
+        over(([1],), ([0, 2],), ints=False),
+    ),
     row(
         "aten.linalg_vector_norm",
         lambda x, p: torch.linalg.vector_norm(x, p, 1, True),

@@ -50,7 +50,10 @@ _FLOAT = {
 }  # fmt: skip
 
 ROWS: list[Row] = [
-    *(row(f"aten.{name}", function, floats_and_ints(), dynamic=vector if name == "exp" else None) for name, function in _FLOAT.items()),
+    *(
+        row(f"aten.{name}", function, floats_and_ints(), dynamic=vector if name == "exp" else None)
+        for name, function in _FLOAT.items()
+    ),
     row("aten.tan", torch.tan, floats(-1.4, 1.4)),
     row("aten.asin", torch.asin, floats(-1, 1)),
     row("aten.acos", torch.acos, floats(-1, 1)),
@@ -60,7 +63,12 @@ ROWS: list[Row] = [
     *(row(f"aten.{f.__name__}", f, numbers) for f in (torch.abs, torch.neg, torch.square)),
     row("aten.sgn", torch.sgn, numbers),
     row("aten.round.decimals", lambda x: torch.round(x, decimals=2), floats(special=False)),
-    row("aten.round.decimals", lambda x: torch.round(x, decimals=-1), floats(-99, 99, special=False), id="round.decimals-negative"),
+    row(
+        "aten.round.decimals",
+        lambda x: torch.round(x, decimals=-1),
+        floats(-99, 99, special=False),
+        id="round.decimals-negative",
+    ),
     row("aten.logit", torch.logit, floats(0.05, 0.95)),
     row("aten.logit", lambda x: torch.logit(x, 0.1), floats(0.05, 0.95), id="logit-eps"),
     *(row(f"aten.{f.__name__}", f, numbers) for f in (torch.isnan, torch.isinf, torch.isfinite)),

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 import tvm
 from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert
@@ -32,11 +33,26 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
     if is_symbolic(value):
         fill_size = lambda goal, v: te.compute(list(goal), lambda *i: convert(v, dtype), name="full")
         return b.te(fill_size, sizes, value, name="full")
-    if dtype == "bfloat16":  # a vector of bfloat16 constants does not reach machine code
-        bits = int(torch.tensor(float(value)).bfloat16().view(torch.int16)) & 0xFFFF
-        one = tirx.reinterpret("bfloat16", tirx.const(bits, "uint16"))
-        return b.te(lambda goal: te.compute(list(goal), lambda *i: one, name="full"), sizes, name="full")
+    if dtype == "bfloat16":
+        return b.te(lambda goal: _filled_bfloat16(list(goal), float(value)), sizes, name="full")
     return b.emit(relax.op.full(sizes, relax.const(number(value, dtype).value, dtype), dtype))
+
+
+def _filled_bfloat16(shape: list[Any], value: float) -> te.Tensor:
+    """A plain loop: a vector of bfloat16 constants does not reach machine code."""
+    count: Any = 1
+    for size in shape:
+        count = count * size
+
+    def body(_: Any, outs: Any) -> tvm.tirx.Stmt:
+        with IRBuilder() as builder:
+            out = T.buffer_proxy(outs[0])
+            with T.serial(0, count) as i:
+                out[i] = tirx.Cast("bfloat16", tirx.const(value, "float32"))
+            return builder.get()
+
+    buffer = tirx.decl_buffer(shape, "bfloat16", "filled")
+    return te.extern([shape], [], body, dtype="bfloat16", out_buffers=[buffer], name="full")
 
 
 @lowers("torch.aten.full")
@@ -74,13 +90,17 @@ def full_like(
 
 
 @lowers("torch.aten.zeros_like")
-def zeros_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
+def zeros_like(
+    b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
+) -> Expr:
     """aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
     return filled(b, b.shape(x), 0)
 
 
 @lowers("torch.aten.ones_like")
-def ones_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
+def ones_like(
+    b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
+) -> Expr:
     """aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
     return filled(b, b.shape(x), 1)
 
@@ -94,7 +114,9 @@ def new_full(
 
 
 @lowers("torch.aten.new_zeros")
-def new_zeros(b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
+def new_zeros(
+    b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any
+) -> Expr:
     """aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
     return filled(b, size, 0)
 
@@ -160,7 +182,9 @@ def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
         b.unsupported("a falling range with a symbolic bound")
     length = tvm.sym.Analyzer().simplify(_ceildiv(end - start, step))
     if is_symbolic(start):
-        return _along(b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start)
+        return _along(
+            b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start
+        )
     first = tirx.const(start, "int64")
     return _along(b, length, lambda i: first + tirx.Cast("int64", i) * tirx.const(step, "int64"))
 
@@ -203,7 +227,9 @@ def eye_m(b: Builder, n: Size, m: Size, dtype: Any, layout: Any, device: Any, pi
     """aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory) -> Tensor"""
     dtype = b.result_dtype
     one, zero = number(1, dtype), number(0, dtype)
-    kernel = lambda goal: te.compute(list(goal), lambda i, j: tirx.Select(tirx.EQ(i, j), one, zero), name="eye")
+    kernel = lambda goal: te.compute(
+        list(goal), lambda i, j: tirx.Select(tirx.EQ(i, j), one, zero), name="eye"
+    )
     return b.te(kernel, relax.ShapeExpr([as_size(n), as_size(m)]), name="eye")
 
 
@@ -237,5 +263,3 @@ def tril(b: Builder, x: Tensor, diagonal: int) -> Expr:
 def triu(b: Builder, x: Tensor, diagonal: int) -> Expr:
     """aten::triu(Tensor self, SymInt diagonal=0) -> Tensor"""
     return _triangle(b, x, diagonal, lambda distance, offset: distance >= offset)
-
-

@@ -86,7 +86,24 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
     """aten::mul.Tensor(Tensor self, Tensor other) -> Tensor"""
     if b.result_dtype == "bool":
         return pointwise(b, tirx.all, x, y)
+    if is_float(b.result_dtype):
+        for factor, other in ((x, y), (y, x)):
+            if _is_zero(factor) and is_tensor(other):
+                return pointwise(b, _times_zero, other)
     return relax_binary(b, R.multiply, lambda u, v: u * v, x, y)
+
+
+def _is_zero(value: Any) -> bool:
+    if isinstance(value, tvm.ir.GenericConst):
+        return value.value.shape == () and float(value.value.numpy()) == 0
+    return isinstance(value, (bool, int, float)) and value == 0
+
+
+def _times_zero(u: Scalar) -> Scalar:
+    """``u * 0``, which TVM would fold to 0 for NaN and the infinities too."""
+    dtype = str(u.ty.dtype)
+    rest = tirx.copysign(tirx.const(0, dtype), u)
+    return tirx.Select(tirx.any(tirx.isnan(u), tirx.isinf(u)), tirx.const(float("nan"), dtype), rest)
 
 
 # -- quotients -----------------------------------------------------------------------------------------

@@ -122,7 +122,17 @@ def total(
     add: Combine = lambda u, v: u + v
     zero = lambda dtype: tirx.const(0, dtype)
     return reduce(
-        b, x, axes, keepdim, add, zero, accumulate=accumulate, result=result, before=before, after=after, name=name
+        b,
+        x,
+        axes,
+        keepdim,
+        add,
+        zero,
+        accumulate=accumulate,
+        result=result,
+        before=before,
+        after=after,
+        name=name,
     )
 
 
@@ -170,7 +180,9 @@ def mean_over(b: Builder, x: Expr, axes: Sequence[int], keepdim: bool, result: s
     count = count_of(b, x, axes)
     if isinstance(count, int):
         scale = tirx.const(count, accumulate) if count else tirx.const(float("nan"), accumulate)
-        return total(b, x, axes, keepdim, accumulate=accumulate, result=result, after=lambda u: u / scale, name="mean")
+        return total(
+            b, x, axes, keepdim, accumulate=accumulate, result=result, after=lambda u: u / scale, name="mean"
+        )
     whole = total(b, x, axes, keepdim, accumulate=accumulate, result=accumulate)
     return pointwise(b, lambda u, n: u / n, whole, count, compute=accumulate, result=result, name="mean")
 
@@ -223,7 +235,14 @@ def _truth(b: Builder, x: Expr, dim: Any, keepdim: bool, is_all: bool) -> Expr:
     combine: Combine = (lambda u, v: tirx.all(u, v)) if is_all else (lambda u, v: tirx.any(u, v))
     identity = lambda dtype: tirx.const(is_all, "bool")
     return reduce(
-        b, x, axes_of(b, x, dim), keepdim, combine, identity, accumulate="bool", before=lambda u: convert(u, "bool")
+        b,
+        x,
+        axes_of(b, x, dim),
+        keepdim,
+        combine,
+        identity,
+        accumulate="bool",
+        before=lambda u: convert(u, "bool"),
     )
 
 
@@ -325,7 +344,9 @@ def arg_extremum(b: Builder, x: Expr, axis: int | None, keepdim: bool, is_max: b
         ahead = u > v if is_max else u < v
         if not is_float(dtype):
             return ahead
-        return tirx.any(tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v))))
+        return tirx.any(
+            tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v)))
+        )
 
     def tied(u: Scalar, v: Scalar) -> Scalar:
         return tirx.any(u == v, tirx.all(tirx.isnan(u), tirx.isnan(v))) if is_float(dtype) else u == v

@@ -33,7 +33,9 @@ def scan(b: Builder, x: Expr, dim: int, combine: Callable[[Scalar, Scalar], Scal
     return b.cast(running, out)
 
 
-def _running(source: te.Tensor, axis: int, dtype: str, combine: Callable[[Scalar, Scalar], Scalar]) -> te.Tensor:
+def _running(
+    source: te.Tensor, axis: int, dtype: str, combine: Callable[[Scalar, Scalar], Scalar]
+) -> te.Tensor:
     shape = source.shape
     before, after, length = _product(shape[:axis]), _product(shape[axis + 1 :]), shape[axis]
 

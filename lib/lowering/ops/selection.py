@@ -8,7 +8,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
-from torch_tvm.lowering.conversion import convert
+from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.pointwise import (
     agree,
     broadcast_shape,
@@ -41,7 +41,9 @@ def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = No
                 for o in operands
             )
             yes, no = (v if not isinstance(v, (bool, int, float)) else number(v, dtype) for v in choices)
-            return tirx.Select(convert(condition_value, "bool"), convert(yes, dtype), convert(no, dtype))
+            return tirx.Select(
+                convert(loaded(condition_value), "bool"), convert(yes, dtype), convert(no, dtype)
+            )
 
         return te.compute(shape, element, name="choose")
 
@@ -58,7 +60,12 @@ def _load(source: Any, indices: Any, shape: Any) -> Scalar:
     )
 
 
-@lowers("torch.aten.where.self", "torch.aten.where.Scalar", "torch.aten.where.ScalarOther", "torch.aten.where.ScalarSelf")
+@lowers(
+    "torch.aten.where.self",
+    "torch.aten.where.Scalar",
+    "torch.aten.where.ScalarOther",
+    "torch.aten.where.ScalarSelf",
+)
 def where(b: Builder, condition: Tensor, x: Any, y: Any) -> Expr:
     """aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     return choose(b, condition, x, y)
@@ -82,7 +89,7 @@ def nan_to_num(b: Builder, x: Tensor, nan: float | None, posinf: float | None, n
     if_low = low if neginf is None else neginf
 
     def body(u: Scalar) -> Scalar:
-        c = lambda value: tirx.const(value, str(u.ty.dtype))  # noqa: E731
+        c = lambda value: tirx.const(value, str(u.ty.dtype))
         infinity = tirx.infinity(str(u.ty.dtype))
         finite = tirx.Select(u == infinity, c(if_high), tirx.Select(u == -infinity, c(if_low), u))
         return tirx.Select(tirx.isnan(u), c(if_nan), finite)

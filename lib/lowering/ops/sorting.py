@@ -42,9 +42,18 @@ def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
         def body(ins: Any, outs: Any) -> Scalar:
             return tirx.call_packed("tvm.contrib.sort.argsort", ins[0], outs[0], axis, not descending)
 
-        buffers = [tirx.decl_buffer(source.shape, dtype, name, data_alignment=8) for dtype, name in ((source.dtype, "keys"), ("int64", "order"))]
+        buffers = [
+            tirx.decl_buffer(source.shape, dtype, name, data_alignment=8)
+            for dtype, name in ((source.dtype, "keys"), ("int64", "order"))
+        ]
         return te.extern(
-            [source.shape], [source], body, dtype="int64", in_buffers=buffers[:1], out_buffers=buffers[1:], name="argsort"
+            [source.shape],
+            [source],
+            body,
+            dtype="int64",
+            in_buffers=buffers[:1],
+            out_buffers=buffers[1:],
+            name="argsort",
         )
 
     return b.te(kernel, keys, name="argsort")
@@ -65,7 +74,9 @@ def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None)
     taken = b.te(values, x, order, name="sorted")
     if count is None:
         return taken, order
-    return taken, b.te(lambda o: te.compute(sizes(o), lambda *i: o(*i), name="indices"), order, name="indices")
+    return taken, b.te(
+        lambda o: te.compute(sizes(o), lambda *i: o(*i), name="indices"), order, name="indices"
+    )
 
 
 def _sorted(b: Builder, x: Expr, dim: int, descending: bool) -> list[Expr]:
@@ -125,5 +136,3 @@ def kthvalue(b: Builder, x: Tensor, k: int, dim: int, keepdim: bool) -> list[Exp
         return te.compute(chosen.shape, element, name="value")
 
     return [b.te(pick, x, index, name="value"), index]
-
-

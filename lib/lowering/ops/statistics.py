@@ -12,8 +12,8 @@ from tvm import relax, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, differs
 from torch_tvm.lowering.ops.reductions import (
-    count_of,
     axes_of,
+    count_of,
     highest,
     lowest,
     mean_over,
@@ -49,7 +49,9 @@ def _variance(
     if isinstance(count, int):
         rest = max(count - correction, 0)
         factor = 1 / rest if rest else math.inf
-        scaled = lambda u: tirx.sqrt(u * tirx.const(factor, accumulate)) if root else u * tirx.const(factor, accumulate)
+        scaled = lambda u: (
+            tirx.sqrt(u * tirx.const(factor, accumulate)) if root else u * tirx.const(factor, accumulate)
+        )
         variance = pointwise(b, scaled, summed, compute=accumulate, result=out, name="variance")
     else:
         variance = pointwise(b, finish, summed, count, compute=accumulate, result=out, name="variance")
@@ -64,7 +66,9 @@ def _correction(unbiased: bool) -> float:
 
 
 @lowers("torch.aten.var.correction")
-def var_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
+def var_correction(
+    b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
+) -> Expr:
     """aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=False)[0]
 
@@ -82,7 +86,9 @@ def var_all(b: Builder, x: Tensor, unbiased: bool) -> Expr:
 
 
 @lowers("torch.aten.std.correction")
-def std_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
+def std_correction(
+    b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
+) -> Expr:
     """aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=True)[0]
 
@@ -158,11 +164,11 @@ def logsumexp(b: Builder, x: Tensor, dim: list[int], keepdim: bool) -> Expr:
         infinity = tirx.infinity(inner)
         return tirx.Select(tirx.any(m == infinity, m == -infinity), tirx.const(0, inner), m)
 
-    shifted = pointwise(b, lambda u, m: tirx.exp(u - safe(m)), x, top, compute=inner, result=inner, name="exp")
+    shifted = pointwise(
+        b, lambda u, m: tirx.exp(u - safe(m)), x, top, compute=inner, result=inner, name="exp"
+    )
     summed = total(b, shifted, axes, True, accumulate=sum_dtype(b, x, axes, out), result=inner)
     value = pointwise(b, lambda s, m: tirx.log(s) + safe(m), summed, top, compute=inner, result=out)
     if keepdim:
         return value
     return b.reshape(value, [size for a, size in enumerate(b.shape(value)) if a not in axes])
-
-

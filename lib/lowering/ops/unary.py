@@ -100,7 +100,13 @@ scalar_unary("torch.aten.frac", lambda u: u - tirx.trunc(u))
 def abs_(b: Builder, x: Tensor) -> Expr:
     """aten::abs(Tensor self) -> Tensor"""
     dtype = b.result_dtype
-    return x if dtype in ("uint8", "bool") else b.emit(R.abs(x)) if dtype not in HALF else pointwise(b, tirx.abs, x)
+    return (
+        x
+        if dtype in ("uint8", "bool")
+        else b.emit(R.abs(x))
+        if dtype not in HALF
+        else pointwise(b, tirx.abs, x)
+    )
 
 
 @lowers("torch.aten.neg")
