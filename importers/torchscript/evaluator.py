@@ -62,7 +62,7 @@ class Evaluator:
         self.scalars = Scalars(self)
         self.containers = Containers(self)
         self.objects = Objects(self)
-        self.grad_enabled = True
+        self.grad_enabled: bool = True
         self.effects = 0
         self._journal: list[dict[int, tuple[Container, Any]]] = []
         self._since: list[int] = []

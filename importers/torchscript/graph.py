@@ -76,7 +76,7 @@ class Code:
         self.parameters = tuple(value.unique() for value in block.inputs())
         self.instructions = [_decode(node) for node in block.nodes()]
         self.returns = tuple(value.unique() for value in block.outputs())
-        self.size = sum(1 + sum(inner.size for inner in i.blocks) for i in self.instructions)
+        self.size: int = sum(1 + sum(inner.size for inner in i.blocks) for i in self.instructions)
         self.keep = keep if keep is not None else block
 
 

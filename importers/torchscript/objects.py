@@ -10,12 +10,23 @@ from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript import graph, tensors
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.tensors import LiteralStorage
-from torch_tvm.importers.torchscript.values import DictValue, ListValue, ObjectValue, tuple_class
+from torch_tvm.importers.torchscript.values import Container, DictValue, ListValue, ObjectValue, tuple_class
 
 if TYPE_CHECKING:
     from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 _SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
+
+
+def _is_unchanged(before: Any, after: Any) -> bool:
+    """Whether two snapshots of a container hold the same things."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        same_keys = before.keys() == after.keys()
+        return same_keys and all(_is_unchanged((before[key],), (after[key],)) for key in before)
+    if not isinstance(before, tuple) or not isinstance(after, tuple) or len(before) != len(after):
+        return before is after
+    pairs = zip(before, after, strict=True)
+    return all(a is b or (isinstance(a, (bool, int, float, str)) and a == b) for a, b in pairs)
 
 
 class Objects:
@@ -25,8 +36,10 @@ class Objects:
         self.evaluator = evaluator
         self.tensors: dict[int, tuple[torch.Tensor, TensorRef]] = {}
         self.names: dict[int, str] = {}
+        self.attributes: list[tuple[Container, Any, str]] = []
         self.unpacked: dict[str, torch.Tensor] = {}
         self.numbers: dict[str, Any] = {}
+        self.number_storages: dict[str, Any] = {}
         self.originals: dict[tuple[int, str], Any] = {}
         self._objects: dict[Any, ObjectValue] = {}
         self._methods: dict[tuple[str, str], Code] = {}
@@ -67,9 +80,12 @@ class Objects:
         if isinstance(raw, _SCRIPT_OBJECTS):
             return self.object(raw, path)
         if isinstance(raw, list):
-            return ListValue([self.value(item, f"{path}.{i}") for i, item in enumerate(raw)])
+            return self._kept(
+                ListValue([self.value(item, f"{path}.{i}") for i, item in enumerate(raw)]), path
+            )
         if isinstance(raw, dict):
-            return DictValue({key: self.value(item, f"{path}.{key}") for key, item in raw.items()})
+            entries = {key: self.value(item, f"{path}.{key}") for key, item in raw.items()}
+            return self._kept(DictValue(entries), path)
         if isinstance(raw, tuple):
             items = [self.value(item, f"{path}.{i}") for i, item in enumerate(raw)]
             return type(raw)(*items) if hasattr(raw, "_fields") else tuple(items)
@@ -77,9 +93,16 @@ class Objects:
             from torch_tvm.dialect.types import SCALAR_TYPE
 
             return SCALAR_TYPE[raw]
-        if isinstance(raw, torch.ScriptObject if hasattr(torch, "ScriptObject") else ()):
-            return self.object(raw, path)
         return raw
+
+    def _kept(self, container: Container, path: str) -> Container:
+        if path != "constant":
+            self.attributes.append((container, container.snapshot(), path))
+        return container
+
+    def changed_containers(self) -> list[str]:
+        """Lists and dicts of the program's objects that it changed in place, by name."""
+        return [path for each, before, path in self.attributes if not _is_unchanged(before, each.snapshot())]
 
     def tensor(self, raw: torch.Tensor, path: str) -> TensorRef:
         found = self.tensors.get(id(raw))

@@ -246,7 +246,7 @@ def _matches(value: Any, own: Any, wanted: Any) -> bool:
 
 
 def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
-    expected = {
+    expected: dict[str, Any] = {
         "ListType": ListValue,
         "DictType": DictValue,
         "ClassType": ObjectValue,

@@ -25,6 +25,7 @@ from torch_tvm.importers.torchscript.arguments import Arguments, profiled_exampl
 from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.results import Results
+from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 
@@ -299,12 +300,15 @@ class _Import:
             tensor = torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
             ref = tensors.literal(self.ev, tensor, path)
             self.ev.objects.tensors[id(tensor)] = (tensor, ref)
+            self.ev.objects.number_storages[path] = ref.storage
             self.ev.objects.numbers[path] = tensors.element(self.ev, ref, kind_of(number))
 
     def _state(self, arguments: Arguments) -> list[tuple[int, ir.Value]]:
         """What the caller has to write back: argument index and new value."""
         writes = arguments.writes()
         final: dict[str, tuple[Any, ir.Value]] = {}
+        for path in self.ev.objects.changed_containers():
+            raise self._unsupported_state(path)
         for owner, name, before, after in self.ev.objects.reassigned():
             self._reassigned(owner, name, before, after, final)
         for name, ref in self.ev.objects.written():
@@ -328,6 +332,7 @@ class _Import:
         path = f"{owner.path}.{name}" if owner.path else name
         if isinstance(before, TensorRef) and isinstance(after, TensorRef):
             storage = before.storage
+            assert isinstance(storage, LiteralStorage)
             if before.meta.dtype != after.meta.dtype or tuple(before.meta.shape) != tuple(after.meta.shape):
                 raise ImportFailed(
                     f"attribute '{path}' changes its shape or dtype",
@@ -339,17 +344,19 @@ class _Import:
         if kind_of(before) is None or kind_of(before) != kind_of(after):
             if before == after:
                 return
-            raise ImportFailed(
-                f"attribute '{path}' is changed by the program, and it is neither a tensor nor a number",
-                stage=STAGE,
-                advice="keep such state outside the module",
-            )
+            raise self._unsupported_state(path)
         if path not in self.assumptions.numbers:
             if not isinstance(after, Scalar) and before == after:
                 return
             raise Restart({path: before})
-        _, ref = next(pair for pair in self.ev.objects.tensors.values() if pair[1].storage.name == path)
-        final[path] = (ref.storage, self.ev.scalars.tensor(after))
+        final[path] = (self.ev.objects.number_storages[path], self.ev.scalars.tensor(after))
+
+    def _unsupported_state(self, path: str) -> ImportFailed:
+        return ImportFailed(
+            f"attribute '{path}' is changed by the program, and it is neither a tensor nor a number",
+            stage=STAGE,
+            advice="keep such state outside the module, or in a buffer",
+        )
 
     def _finish(self, function: Any, results: list[ir.Value], writes: list[tuple[int, ir.Value]]) -> None:
         context = self.emitter.context

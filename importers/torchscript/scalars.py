@@ -136,8 +136,7 @@ class Scalars:
         """``number`` as an MLIR value, converted to ``kind`` when one is given."""
         have = kind_of(number)
         if not isinstance(number, Scalar):
-            converted = {"int": int, "float": float, "bool": bool, None: lambda x: x}[kind](number)
-            return self.emitter.constant(converted)
+            return self.emitter.constant(number if kind is None else self.convert(number, kind))
         if kind is None or have == kind:
             return number.value
         if kind == "float":

@@ -61,7 +61,7 @@ class RuntimeText(str):
 
 
 class Maybe:
-    """An optional of which only run time knows whether it is ``None``: ``value`` is meaningful where ``flag`` is."""
+    """An optional that only run time decides: ``value`` is meaningful where ``flag`` is true."""
 
     __slots__ = ("flag", "value")
 

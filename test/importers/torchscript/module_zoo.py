@@ -62,6 +62,28 @@ class ConditionalState(nn.Module):
         return x + self.hits
 
 
+class GrowingState(nn.Module):
+    """State that has no form here: a list that grows from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: List[Tensor] = [torch.zeros(3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.history.append(x)
+        return x * len(self.history)
+
+
+class ShapeState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, x.unsqueeze(0)])
+        return self.seen.sum(0)
+
+
 class Cache(nn.Module):
     """A window over a buffer is written: the base changes."""
 

@@ -128,6 +128,22 @@ def test_quantised_weights_are_refused() -> None:
         import_torchscript(traced, (torch.ones(3),))
 
 
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            "GrowingState",
+            "attribute 'history' is changed by the program, and it is neither a tensor nor a number",
+        ),
+        ("ShapeState", "attribute 'seen' changes its shape or dtype"),
+    ],
+)
+def test_state_that_has_no_form(module: str, message: str) -> None:
+    program = getattr(sys.modules["torchscript_module_zoo"], module)()
+    with pytest.raises(ImportFailed, match=message):
+        import_torchscript(torch.jit.script(program), (torch.ones(3),))
+
+
 def test_graph_with_the_wrong_count_of_inputs() -> None:
     graph = torch._C.parse_ir("graph(%x : Tensor):\n  %y : Tensor = aten::relu(%x)\n  return (%y)")
     with pytest.raises(InvalidInput, match="the graph has 1 inputs, 2 were described"):

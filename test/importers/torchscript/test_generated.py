@@ -36,7 +36,13 @@ def conditions(draw: st.DrawFn) -> str:
     tensor = draw(st.sampled_from(TENSORS))
     return draw(
         st.sampled_from(
-            [f"{number} > 1", f"{number} % 2 == 0", f"bool({tensor}.sum() > 0)", f"float({tensor}[0]) < 0.5", "n < m"]
+            [
+                f"{number} > 1",
+                f"{number} % 2 == 0",
+                f"bool({tensor}.sum() > 0)",
+                f"float({tensor}[0]) < 0.5",
+                "n < m",
+            ]
         )
     )
 
@@ -53,7 +59,9 @@ def statements(draw: st.DrawFn, depth: int, in_loop: bool = False) -> list[str]:
             number, other = draw(st.permutations(NUMBERS))
             lines.append(f"{number} = min({number} + {draw(st.sampled_from(['1', '-1', other]))}, 5)")
         elif kind == 3:
-            lines.append(f"acc[{draw(st.sampled_from(['0', '1:', 'n % 3']))}] += {draw(st.sampled_from(['1.0', 'm']))}")
+            lines.append(
+                f"acc[{draw(st.sampled_from(['0', '1:', 'n % 3']))}] += {draw(st.sampled_from(['1.0', 'm']))}"
+            )
         elif kind == 4:
             lines.append(f"xs.append({name})")
         elif kind == 5:

@@ -64,6 +64,8 @@ def test_table_is_large() -> None:
 def test_only_text_and_none_are_fixed_at_import() -> None:
     fixed = {}
     for case in PROGRAMS:
-        constants = import_torchscript(torch.jit.script(case.function), copied(case.calls[0])).signature.constants
+        constants = import_torchscript(
+            torch.jit.script(case.function), copied(case.calls[0])
+        ).signature.constants
         fixed.update({case.name: constants} if constants else {})
     assert fixed == {"if_on_optional": {1: None}, "string_choice": {1: "relu"}}
