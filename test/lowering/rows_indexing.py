@@ -91,6 +91,12 @@ ROWS: list[Row] = [
             (s.floats(5, 6), _positions(s, 5, 3, size=6)),
             (s.ints(5, 6), _positions(s, 2, 6, size=5)),
         ],
+    ),
+    row(
+        "aten.gather",
+        lambda x, i: x.gather(1, i),
+        lambda s: [(s.floats(5, 6), _positions(s, 5, 3, size=6))],
+        id="gather-dynamic",
         dynamic=lambda s, n: (s.floats(n, 4), _positions(s, n, 3, size=4)),
     ),
     row(

@@ -17,6 +17,12 @@ ROWS: list[Row] = [
         "aten.slice.Tensor",
         _slices,
         lambda s: [(s.floats(3, 7, 4),), (s.bools(4, 5),)],
+    ),
+    row(
+        "aten.slice.Tensor",
+        lambda x: (x[1:], x[:, -2:], x[:, ::3], x[:-1, 1:-1], x[-100:, :100]),
+        lambda s: [(s.floats(3, 7, 4),)],
+        id="slice-ends",
         dynamic=lambda s, n: (s.floats(n, n, 2),),
     ),
     row(
@@ -44,7 +50,6 @@ ROWS: list[Row] = [
         "aten.split.Tensor",
         lambda x: (*x.split(3, 1), *x.split(9, 0)),
         lambda s: [(s.floats(3, 7),)],
-        dynamic=lambda s, n: (s.floats(n, 7)[:, :7],),
     ),
     row("aten.split_with_sizes", lambda x: x.split([1, 2, 0, 4], -1), lambda s: [(s.floats(3, 7),)]),
     row("aten.chunk", lambda x: (*x.chunk(3, 1), *x.chunk(5, 0)), lambda s: [(s.floats(3, 7),)]),
