@@ -31,20 +31,47 @@ class Stage:
 
 @dataclass(frozen=True)
 class FusedKernel:
-    """``anchors`` are the annotated blocks in order; ``anchor_buffer`` is what the last of them writes."""
+    """``anchors`` are the annotated blocks in order; ``anchor_buffer`` is what the last of them writes.
+
+    ``stages`` have the anchor's shape and run in its epilogue. ``later`` stages have another one (a gate of
+    ``[N, C, 1, 1]`` that scales an image) and run in loops of their own.
+    """
 
     func: tirx.PrimFunc
     anchors: tuple[SBlock, ...]
     anchor_buffer: tirx.Buffer
     stages: tuple[Stage, ...]
+    later: tuple[Stage, ...]
 
     @property
     def output(self) -> tirx.Buffer:
+        """What the epilogue writes: an output of the function, or what the later stages read."""
         return self.stages[-1].buffer if self.stages else self.anchor_buffer
 
     def rebuilt(self, body: tirx.Stmt) -> tirx.PrimFunc:
         """The function with a new body: explicit loops instead of blocks."""
+        if self.later:
+            body = emit.sequence(tirx.AllocBuffer(self.output), body, self._later_loops())
         return self.func.with_body(body).with_attr("tirx.noalias", True)
+
+    def _later_loops(self) -> tirx.Stmt:
+        last = self.later[-1]
+        shape = list(last.buffer.ty.shape)
+        known = {stage.buffer: stage for stage in self.later[:-1]}
+        kinds = (
+            ["parallel"]
+            + ["serial"] * (len(shape) - 2)
+            + ["vectorized" if emit.static(shape[-1]) else "serial"]
+        )
+
+        def nest(axis: int, point: list[Expr]) -> tirx.Stmt:
+            if axis == len(shape):
+                return tirx.BufferStore(last.buffer, _inlined(last, point, known), point)
+            return emit.loop(
+                f"ax{axis}", shape[axis], lambda var: nest(axis + 1, [*point, var]), kind=kinds[axis]
+            )
+
+        return nest(0, [])
 
 
 def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
@@ -57,13 +84,52 @@ def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
     if not anchors:
         raise Refusal(f"no block is annotated with {annotation}")
     stages = tuple(_stage(block) for block in blocks if annotation not in block.annotations)
-    kernel = FusedKernel(func, anchors, anchors[-1].writes[0].source, stages)
-    if not any(kernel.output.same_as(param) for param in func.params):
+    buffer = anchors[-1].writes[0].source
+    now, later = _split(stages, buffer)
+    kernel = FusedKernel(func, anchors, buffer, now, later)
+    final = later[-1].buffer if later else kernel.output
+    if not any(final.same_as(param) for param in func.params):
         raise Refusal("the last block does not write an output of the function")
-    inner = {stage.buffer for stage in stages[:-1]}
+    inner = {stage.buffer for stage in stages if not stage.buffer.same_as(final)}
     if any(param in inner for param in func.params):
         raise Refusal("the kernel has more than one output")
     return kernel
+
+
+def _split(stages: Sequence[Stage], anchor: tirx.Buffer) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """Stages for the epilogue, and those that come after because their shape, or what they read, is another."""
+    now: list[Stage] = []
+    later: list[Stage] = []
+    for stage in stages:
+        same_shape = tvm_ffi.structural_equal(stage.buffer.ty.shape, anchor.ty.shape)
+        reads = _sources(stage.value)
+        if same_shape and not any(other.buffer in reads for other in later):
+            now.append(stage)
+        else:
+            later.append(stage)
+    boundary = now[-1].buffer if now else anchor
+    hidden = {anchor, *(stage.buffer for stage in now)} - {boundary}
+    if any(hidden & _sources(stage.value) for stage in later):
+        raise Refusal("a stage of another shape reads more than the result of the epilogue")
+    return tuple(now), tuple(later)
+
+
+def _sources(value: Expr) -> set[tirx.Buffer]:
+    found: set[tirx.Buffer] = set()
+    tvm_ffi.structural_walk(value, (TensorLoad, lambda load: found.add(load.source)))
+    return found
+
+
+def _inlined(stage: Stage, point: Sequence[Expr], known: dict[tirx.Buffer, Stage]) -> Expr:
+    """The value of ``stage`` at ``point``, with the stages in ``known`` computed in place."""
+    mapping = dict(zip(stage.axes, point, strict=True))
+
+    def map_load(load: TensorLoad) -> Expr:
+        return _inlined(known[load.source], load.indices, known) if load.source in known else load
+
+    return tvm_ffi.structural_map(
+        stage.value, [(Var, lambda var: mapping.get(var, var)), (TensorLoad, map_load)]
+    )
 
 
 def _statements(body: tirx.Stmt) -> Sequence[tirx.Stmt]:

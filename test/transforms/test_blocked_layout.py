@@ -1,0 +1,164 @@
+"""The blocked layout is carried through a network, and leaves where an op needs plain channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm import relax
+
+from torch_tvm.runtime.build import build
+from torch_tvm.schedules import schedule
+from torch_tvm.schedules.target import CpuModel, host_target
+from torch_tvm.transforms import optimize
+from torch_tvm.transforms.blocked_layout import REFUSALS, blocked_layout
+
+TARGET = host_target()
+CPU = CpuModel.from_target(TARGET)
+R = relax.op
+Body = Callable[[relax.BlockBuilder, relax.Var, list[relax.Var]], relax.Expr]
+
+
+def module(
+    x: torch.Tensor,
+    weights: list[torch.Tensor],
+    body: Body,
+    dynamic: tuple[int, ...] = (),
+    dtype: str = "float32",
+) -> tvm.IRModule:
+    builder = relax.BlockBuilder()
+    sizes = [tvm.tirx.Var(f"s{i}", "int64") if i in dynamic else size for i, size in enumerate(x.shape)]
+    params = [relax.Var("x", relax.TensorType(sizes, dtype))]
+    params += [relax.Var(f"w{i}", relax.TensorType(list(w.shape), dtype)) for i, w in enumerate(weights)]
+    with builder.function("main", params, attrs={"num_input": 1}):
+        with builder.dataflow():
+            result = builder.emit_output(body(builder, params[0], params[1:]))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def run(mod: tvm.IRModule, x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+    scheduled, _ = schedule(optimize(mod, TARGET, accuracy="strict"), TARGET)
+    vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
+    return vm["main"](x, vm["main_transform_params"](weights))
+
+
+def layout_changes(mod: tvm.IRModule) -> tuple[int, int]:
+    """How often activations are packed and unpacked at run time."""
+    text = optimize(mod, TARGET, accuracy="strict")["main"].script()
+    calls = [line for line in text.splitlines() if "call_tir" in line]
+    return sum("unpack_channels" not in c and "pack_channels" in c for c in calls), sum(
+        "unpack_channels" in c for c in calls
+    )
+
+
+def check(
+    x: torch.Tensor, weights: list[torch.Tensor], body: Body, eager: Callable, dynamic: tuple[int, ...] = ()
+) -> tvm.IRModule:
+    mod = module(x, weights, body, dynamic)
+    exact = eager(x.double(), [w.double() for w in weights])
+    result = run(mod, x, weights)
+    assert result.shape == exact.shape
+    torch.testing.assert_close(result.double(), exact, rtol=1e-4, atol=1e-4)
+    return mod
+
+
+@pytest.mark.parametrize("channels", [48, 20])
+@pytest.mark.parametrize("dynamic", [(), (0,)])
+def test_residual_block_with_pooling_needs_no_layout_change(channels: int, dynamic: tuple[int, ...]) -> None:
+    x = torch.randn(3, 3, 17, 19)
+    weights = [
+        torch.randn(channels, 3, 3, 3) * 0.2,
+        torch.randn(1, channels, 1, 1),
+        torch.randn(channels, channels, 3, 3) * 0.05,
+    ]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        stem = b.emit(R.add(b.emit(R.nn.conv2d(x, w[0], strides=(2, 2), padding=(1, 1))), w[1]))
+        stem = b.emit(R.nn.max_pool2d(b.emit(R.nn.relu(stem)), (3, 3), (2, 2), (1, 1)))
+        branch = b.emit(R.nn.silu(b.emit(R.nn.conv2d(stem, w[2], padding=(1, 1)))))
+        return b.emit(R.nn.adaptive_avg_pool2d(b.emit(R.add(branch, stem)), (1, 1)))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        stem = F.max_pool2d(torch.relu(F.conv2d(x, w[0], stride=2, padding=1) + w[1]), 3, 2, 1)
+        return F.adaptive_avg_pool2d(F.silu(F.conv2d(stem, w[2], padding=1)) + stem, (1, 1))
+
+    mod = check(x, weights, body, eager, dynamic)
+    assert layout_changes(mod) == (0, 0 if channels % CPU.lanes("float32") == 0 else 1)
+
+
+def test_squeeze_and_excite_stays_blocked() -> None:
+    x = torch.randn(2, 32, 9, 9)
+    weights = [
+        torch.randn(64, 32, 1, 1) * 0.2,
+        torch.randn(16, 64, 1, 1) * 0.1,
+        torch.randn(64, 16, 1, 1) * 0.2,
+    ]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.nn.conv2d(x, w[0]))
+        gate = b.emit(R.mean(y, [2, 3], keepdims=True))
+        gate = b.emit(R.nn.relu(b.emit(R.nn.conv2d(gate, w[1]))))
+        gate = b.emit(R.sigmoid(b.emit(R.nn.conv2d(gate, w[2]))))
+        return b.emit(R.multiply(y, gate))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        y = F.conv2d(x, w[0])
+        return y * torch.sigmoid(F.conv2d(torch.relu(F.conv2d(y.mean((2, 3), keepdim=True), w[1])), w[2]))
+
+    assert layout_changes(check(x, weights, body, eager)) == (0, 1)
+
+
+@pytest.mark.parametrize(("first", "changes"), [(32, (0, 1)), (24, (1, 2))])
+def test_concat_of_whole_blocks_stays_blocked(first: int, changes: tuple[int, int]) -> None:
+    x = torch.randn(1, 8, 6, 7)
+    weights = [torch.randn(first, 8, 1, 1), torch.randn(20, 8, 3, 3), torch.randn(16, first + 20, 1, 1) * 0.1]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        parts = [b.emit(R.nn.conv2d(x, w[0])), b.emit(R.nn.conv2d(x, w[1], padding=(1, 1)))]
+        return b.emit(R.nn.conv2d(b.emit(R.concat(parts, axis=1)), w[2]))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        return F.conv2d(torch.cat([F.conv2d(x, w[0]), F.conv2d(x, w[1], padding=1)], 1), w[2])
+
+    mod = check(x, weights, body, eager)
+    if first % CPU.lanes("float32") == 0:
+        assert layout_changes(mod) == changes
+
+
+def test_an_op_that_mixes_channels_gets_plain_data() -> None:
+    x, weights = torch.randn(1, 16, 5, 5), [torch.randn(24, 16, 3, 3), torch.randn(5)]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.add(b.emit(R.nn.conv2d(x, w[0], padding=(1, 1))), w[1]))
+        return b.emit(R.reshape(b.emit(R.permute_dims(y, (0, 2, 3, 1))), (1, 25, 24)))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        return (F.conv2d(x, w[0], padding=1) + w[1]).permute(0, 2, 3, 1).reshape(1, 25, 24)
+
+    check(x, weights, body, eager)
+
+
+def test_sums_over_space_and_batch_norm_before_activation() -> None:
+    x, weights = torch.randn(2, 16, 5, 6), [torch.randn(33, 16, 3, 3), torch.randn(33, 1, 1)]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.clip(b.emit(R.multiply(b.emit(R.nn.conv2d(x, w[0])), w[1])), -1, 6))
+        total = b.emit(R.max(y, [2], keepdims=True))
+        return b.emit(R.subtract(b.emit(R.nn.avg_pool2d(y, (1, 4), (1, 4))), total))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        y = (F.conv2d(x, w[0]) * w[1]).clamp(-1, 6)
+        return F.avg_pool2d(y, (1, 4)) - y.amax(2, keepdim=True)
+
+    check(x, weights, body, eager)
+
+
+def test_refusals_carry_their_reason() -> None:
+    x, weights = torch.randn(1, 16, 5, 5), [torch.randn(8, 16, 3, 3)]
+    mod = module(x, weights, lambda b, x, w: b.emit(R.nn.conv2d(x, w[0])), dtype="float16")
+    refused = blocked_layout(CPU, "default")(mod)["main"].attrs[REFUSALS]
+    assert len(refused) == 1 and "conv2d" in refused[0] and "dtype float16" in refused[0]
