@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, describe_value
 from torch_tvm.support.errors import InvalidInput
 
-ALIGNMENT = 64
-"""Bytes: kernels load whole vectors of their arguments with aligned instructions."""
+ALIGNMENT = {"cpu": 1, "cuda": 16}
+"""Bytes: kernels for a CPU take any address, those for a GPU load up to four floats at once."""
 
 _RESHAPE = "call the compiled module as the example arguments were given"
 
@@ -43,6 +43,7 @@ def _flatten_nested(
     convention: Convention, in_spec: pytree.TreeSpec, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> list[Any]:
     wanted_args, wanted_kwargs = pytree.tree_unflatten([0] * in_spec.num_leaves, in_spec)
+    args, kwargs = _by_position(convention, args, kwargs, len(wanted_args))
     if len(args) != len(wanted_args):
         raise InvalidInput(
             f"expected {_count(len(wanted_args), 'positional ')}, got {len(args)}{_missing(convention, args)}",
@@ -67,6 +68,18 @@ def _flatten_nested(
                     f"{name}: expected {_nesting(wanted)}, got {_nesting(given)}", advice=_RESHAPE
                 ) from error
         raise InvalidInput(str(error), advice=_RESHAPE) from error
+
+
+def _by_position(
+    convention: Convention, args: Sequence[Any], kwargs: dict[str, Any], count: int
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Arguments that were positional in the example may be given by name."""
+    names = [argument.name for argument in convention.arguments][:count]
+    wanted = names[len(args) :]
+    if convention.constants or not wanted or any(name not in kwargs for name in wanted):
+        return args, kwargs
+    rest = {name: value for name, value in kwargs.items() if name not in wanted}
+    return [*args, *(kwargs[name] for name in wanted)], rest
 
 
 def _count(count: int, kind: str = "") -> str:
@@ -193,14 +206,14 @@ def _range(low: int, high: int) -> str:
     return f"a size of at least {low}" if high >= 2**62 else f"a size from {low} to {high}"
 
 
-def as_kernel_argument(argument: Argument, value: Any) -> torch.Tensor:
+def as_kernel_argument(argument: Argument, value: Any, alignment: int = 1) -> torch.Tensor:
     """A checked value as the tensor that ``main`` takes: dense, aligned, without lazy sign or conjugate."""
     if argument.kind != "tensor":
         return torch.tensor(value, dtype=SCALAR_DTYPE[argument.kind])
-    return dense(value)
+    return dense(value, alignment)
 
 
-def dense(value: torch.Tensor) -> torch.Tensor:
+def dense(value: torch.Tensor, alignment: int = 1) -> torch.Tensor:
     """``value`` contiguous and aligned, complex numbers as pairs of reals; itself when it is so already."""
     value = value.detach()
     if value.is_complex():
@@ -208,7 +221,7 @@ def dense(value: torch.Tensor) -> torch.Tensor:
     value = value.resolve_neg().contiguous()
     if not value.numel():  # torch counts a size of 0 as 1 in its strides, TVM does not
         value = value.as_strided(value.shape, _strides(value.shape))
-    return value.clone() if value.data_ptr() % ALIGNMENT else value
+    return value.clone() if value.data_ptr() % alignment else value
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
@@ -218,13 +231,13 @@ def _strides(shape: Sequence[int]) -> list[int]:
     return strides
 
 
-def is_kernel_ready(value: Any) -> bool:
+def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
     """Whether ``dense`` would return ``value`` as it is."""
     return not isinstance(value, torch.Tensor) or (
         value.is_contiguous()
         and not value.is_neg()
         and not value.is_complex()
-        and value.data_ptr() % ALIGNMENT == 0
+        and value.data_ptr() % alignment == 0
     )
 
 

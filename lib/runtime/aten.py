@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import tvm
 
-from torch_tvm.runtime.arguments import ALIGNMENT
 from torch_tvm.runtime.aten_ops import resolve
 from torch_tvm.runtime.tensors import as_torch, memory_ranges, shares_memory
 
@@ -46,14 +45,20 @@ def _planned(spec: str) -> Callable[[Arguments], list[torch.Tensor]]:
             with torch.no_grad():
                 value = function(*[operand(arguments) for operand in operands])
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            if type(error).__module__ != "builtins":
-                raise
-            raise type(error)(f"{place}: {name}: {error}") from error
+            raise _located(error, f"{place}: {name}: {error}") from error
         values = _as_list(value, len(dtypes))
         inputs = memory_ranges([a for a in arguments if not isinstance(a, (int, float))])
         return [_own(item, dtype, inputs) for item, dtype in zip(values, dtypes, strict=True)]
 
     return run
+
+
+def _located(error: Exception, text: str) -> Exception:
+    """An error of the same type with another text, where its type can be made from one."""
+    try:
+        return type(error)(text)
+    except TypeError:
+        return RuntimeError(text)
 
 
 def _as_list(value: Any, count: int) -> list[Any]:
@@ -91,7 +96,7 @@ def _result_dtype(text: str) -> torch.dtype:
 
 
 def _own(value: Any, dtype: torch.dtype, inputs: list[tuple[int, int]]) -> torch.Tensor:
-    """A result as a dense, aligned tensor with memory of its own: the caller reuses that of the arguments."""
+    """A result as a dense tensor with memory of its own: the caller reuses that of the arguments."""
     if not isinstance(value, torch.Tensor):
         return torch.tensor(value, dtype=dtype)
     if value.is_complex():
@@ -99,9 +104,7 @@ def _own(value: Any, dtype: torch.dtype, inputs: list[tuple[int, int]]) -> torch
     elif value.dtype != dtype:
         value = value.to(dtype)
     value = value.detach().resolve_neg().contiguous()
-    if value.data_ptr() % ALIGNMENT or shares_memory(value, inputs):
-        return value.clone()
-    return value
+    return value.clone() if shares_memory(value, inputs) else value
 
 
 def aten(spec: str, *arguments: Any) -> list[torch.Tensor]:

@@ -117,7 +117,9 @@ def _guard(convention: Convention, device: str) -> list[str]:
             return ["return slow(args, kwargs)"]
         lines.append(f"t{index} = {name}")
         is_local = f"{name}.is_cpu" if device == "cpu" else f"{name}.is_cuda"
-        unusual.append(f"type({name}) not in plain or not {is_local} or {name}.data_ptr() & {ALIGNMENT - 1}")
+        unusual.append(f"type({name}) not in plain or not {is_local}")
+        if ALIGNMENT[device] > 1:
+            unusual.append(f"{name}.data_ptr() & {ALIGNMENT[device] - 1}")
         if argument.dtype.is_floating_point:
             unusual.append(f"{name}.is_neg()")
             grads.append(f"{name}.requires_grad")

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from tvm import relax
 
 from torch_tvm.runtime import aten, loop
-from torch_tvm.runtime.arguments import ArgumentCheck, as_kernel_argument, dense, flatten, is_kernel_ready
+from torch_tvm.runtime.arguments import ALIGNMENT, ArgumentCheck, as_kernel_argument, dense, flatten, is_kernel_ready
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
@@ -32,10 +32,11 @@ class Code:
     ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that ``main``
     returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among them that may
     return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the work on weights is a
-    function of its own and ``main`` takes what that gave as one tuple.
+    function of its own and ``main`` takes what that gave as one tuple. ``obstacle`` says why this machine cannot run
+    the code; there is no ``library`` then.
     """
 
-    library: tvm.runtime.Module
+    library: tvm.runtime.Module | None
     convention: Convention
     copies: frozenset[int] = frozenset()
     single: bool = False
@@ -43,6 +44,7 @@ class Code:
     keeps_turn: frozenset[str] = frozenset()
     device: str = "cpu"
     lifted: bool = True
+    obstacle: str = ""
 
     def new_vm(self) -> relax.VirtualMachine:
         """A virtual machine over the shared code; one belongs to one thread."""
@@ -72,12 +74,12 @@ class Weights:
     def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor], *, pack: bool = True) -> None:
         self._code = code
         self.tensors = dict(tensors)
-        self.packed = self._pack() if self.tensors and pack else None
+        self.packed = self._pack() if self.tensors and pack and not code.obstacle else None
 
     def _pack(self) -> Any:
         vm = self._code.new_vm()
         configure_threads()
-        tensors = [dense(tensor).to(self._code.device) for tensor in self.tensors.values()]
+        tensors = [dense(tensor, 64).to(self._code.device) for tensor in self.tensors.values()]
         held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
         if self._code.lifted:
             packed = vm[TRANSFORM_PARAMS](tensors)
@@ -98,9 +100,9 @@ class Weights:
 class CompiledModule:
     """A compiled program: call it as the program, with CPU tensors (or CUDA tensors for a CUDA target).
 
-    Tensors go in and out without a copy; a tensor that is not contiguous, or whose memory is not aligned to 64
-    bytes, is copied first. Calls from several threads at once are safe unless the program changes state.
-    A result never shares memory with an argument, a weight or another result, also where eager's would.
+    Tensors go in and out without a copy; one that is not contiguous is copied first. Calls from several threads
+    at once are safe unless the program changes state. A result never shares memory with an argument, a weight
+    or another result, also where eager's would.
 
     Raises :class:`InvalidInput`, naming the argument, for a call that does not fit.
     """
@@ -196,6 +198,8 @@ class CompiledModule:
     def _bind(self) -> Callable[..., Any]:
         """The function behind ``__call__``."""
         code, convention = self._code, self._code.convention
+        if code.obstacle:
+            return self._refuse
         aten.register()
         loop.register()
         has_tensors = bool(convention.arguments or convention.state)
@@ -237,6 +241,13 @@ class CompiledModule:
         exec(compile(source, "<call of a compiled module>", "exec"), names)
         return names["call"]
 
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise InvalidInput(
+            f"this machine cannot run the module: {self._code.obstacle}",
+            subject="target",
+            advice='compile for this machine with target="auto"',
+        )
+
     def _slow(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A call with an unusual argument: checked in full, then brought into the form that kernels take."""
         flat = flatten(self._code.convention, args, kwargs)
@@ -247,13 +258,16 @@ class CompiledModule:
         """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own exception."""
         flat = flatten(self._code.convention, args, kwargs)
         self._check(flat)
-        if all(is_kernel_ready(value) for value in flat):
+        if all(is_kernel_ready(value, ALIGNMENT[self._code.device]) for value in flat):
             raise error
         return self._run(flat)
 
     def _run(self, flat: Sequence[Any]) -> Any:
         convention, local = self._code.convention, self._local
-        operands = [as_kernel_argument(a, v) for a, v in zip(convention.arguments, flat, strict=True)]
+        alignment = ALIGNMENT[self._code.device]
+        operands = [
+            as_kernel_argument(a, v, alignment) for a, v in zip(convention.arguments, flat, strict=True)
+        ]
         targets = [*flat, *self._state.values()]
         operands += [dense(tensor) for tensor in self._state.values()]
         if local.threads != torch.get_num_threads():

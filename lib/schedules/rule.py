@@ -34,6 +34,10 @@ def schedule(
     mod: tvm.IRModule, target: tvm.target.Target, rules: Sequence[Rule] | None = None
 ) -> tuple[tvm.IRModule, list[KernelDecision]]:
     """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are."""
+    if target.kind.name != "llvm":
+        from torch_tvm.schedules.gpu import schedule_gpu
+
+        return schedule_gpu(mod, target)
     if rules is None:
         from torch_tvm.schedules.cpu import RULES
 

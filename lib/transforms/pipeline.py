@@ -16,9 +16,9 @@ from torch_tvm.transforms.params import bundle_params, lift_params
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
     """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
-    cpu = CpuModel.from_target(target)
+    is_cpu = target.kind.name == "llvm"
     passes = [
-        *_graph_passes(cpu, accuracy),
+        *(_graph_passes(CpuModel.from_target(target), accuracy) if is_cpu else [fold_batch_norm()]),
         lift_params(),
         *_legalize_passes(),
         *_fusion_passes(),

@@ -24,7 +24,7 @@ from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.schedules import schedule
 from torch_tvm.support.errors import ImportFailed, InvalidInput
-from torch_tvm.targets import resolve_target
+from torch_tvm.targets import resolve_target, why_not_runnable
 from torch_tvm.transforms import optimize
 
 Hook = Callable[[tvm.IRModule], tvm.IRModule]
@@ -215,8 +215,10 @@ def compile_module(
         for g, f in mod.functions_items()
         if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
     ]
+    obstacle = why_not_runnable(target)
     code = Code(
-        library=executable.jit(),
+        library=None if obstacle else executable.jit(),
+        obstacle=obstacle,
         convention=convention,
         copies=frozenset(results_to_copy(main)),
         single=not isinstance(main.ret_ty, relax.TupleType),

@@ -114,13 +114,7 @@ def _outputs(graph: GraphModule) -> list[Any]:
 def _static_positions(gm: GraphModule) -> list[int]:
     """Placeholders that hold parameters and buffers of the user's modules."""
     nodes = [node for node in gm.graph.nodes if node.op == "placeholder"]
-    return [
-        index
-        for index, node in enumerate(nodes)
-        if isinstance(_placeholder_value(node), torch.nn.Parameter)
-        or node.meta.get("_dynamo_static_input_type") is not None
-        or getattr(_placeholder_value(node), "_dynamo_static_input_type", None) is not None
-    ]
+    return [i for i, node in enumerate(nodes) if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})]
 
 
 # -- through AOTAutograd ----------------------------------------------------------------------------------------
@@ -130,7 +124,8 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
     def forward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:
         context = TracingContext.try_get()
         metadata = context.fw_metadata if context is not None else None
-        static = list(getattr(metadata, "static_input_indices", None) or [])
+        written = set(getattr(metadata, "mutated_inp_runtime_indices", None) or [])
+        static = [i for i in getattr(metadata, "static_input_indices", None) or [] if i not in written]
         return _boxed(_compiled(gm, static, options))
 
     def backward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import tvm
+from tvm.target import codegen
 
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InvalidInput
@@ -50,6 +52,31 @@ def _cuda(options: dict[str, Any]) -> tvm.target.Target:
     return _parse({**defaults, **options, "host": dict_of(host_target())})
 
 
+def why_not_runnable(target: tvm.target.Target) -> str:
+    """Why code for the target cannot run on this machine, ``""`` when it can."""
+    if target.kind.name == "cuda":
+        return "" if tvm.cuda(0).exist else "it has no NVIDIA GPU"
+    if target.kind.name != "llvm":
+        return f"it has no {target.kind.name} device"
+    host = host_target()
+    wanted, own = (str(t.attrs.get("mtriple", "")).split("-")[0] for t in (target, host))
+    if wanted and wanted != own:
+        return f"the code is for {wanted}, the machine is {own}"
+    missing = _instructions(target) - _instructions(host)
+    return f"its CPU lacks {', '.join(sorted(missing)[:5])}" if missing else ""
+
+
+_INSTRUCTION_SETS = re.compile(
+    r"(avx|sse|ssse|fma|f16c|bmi|lzcnt|popcnt|movbe|amx|gfni|xop|tbm|vaes|vpclmul"
+    r"|neon|sve|fullfp16|dotprod|bf16|i8mm|fp-armv8|fp16fml|lse|rdm|crypto)"
+)
+
+
+def _instructions(target: tvm.target.Target) -> set[str]:
+    """The features that compiled code may use; LLVM lists its tuning hints among them."""
+    return {str(name) for name in codegen.llvm_get_cpu_features(target) if _INSTRUCTION_SETS.match(str(name))}
+
+
 def dict_of(target: tvm.target.Target) -> dict[str, Any]:
     """A target as the dict that makes it again."""
     return {"kind": str(target.kind.name), **{str(key): value for key, value in target.attrs.items()}}
@@ -62,4 +89,4 @@ def _parse(target: Any) -> tvm.target.Target:
         raise InvalidInput(f"TVM does not take it: {error}", subject="target") from error
 
 
-__all__ = ["resolve_target"]
+__all__ = ["resolve_target", "why_not_runnable"]

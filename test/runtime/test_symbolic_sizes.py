@@ -1,0 +1,64 @@
+"""Symbolic sizes: equal and derived sizes and ranges are checked at the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import torch_tvm
+from torch_tvm.support.errors import InvalidInput
+
+
+class Folded(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y.view(x.shape[0], 2, 4).sum(1) + x
+
+
+@pytest.fixture(scope="module")
+def folded() -> Any:
+    batch = Dim("batch", min=3, max=10)
+    return torch_tvm.compile(
+        Folded(), (torch.randn(4, 4), torch.randn(8, 4)), dynamic_shapes=({0: batch}, {0: 2 * batch})
+    )
+
+
+@pytest.mark.parametrize("batch", [3, 4, 10])
+def test_sizes_within_the_range(folded: Any, batch: int) -> None:
+    x, y = torch.randn(batch, 4), torch.randn(2 * batch, 4)
+    torch.testing.assert_close(folded(x, y), Folded()(x, y))
+
+
+@pytest.mark.parametrize("size", [2, 11])
+def test_a_size_outside_the_range_is_named(folded: Any, size: int) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        folded(torch.randn(size, 4), torch.randn(2 * size, 4))
+    assert str(caught.value) == f"argument 'x', dimension 0: expected a size from 3 to 10, got {size}"
+
+
+def test_a_derived_size_is_named(folded: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        folded(torch.randn(4, 4), torch.randn(9, 4))
+    assert str(caught.value) == (
+        "argument 'y', dimension 0: expected s0 * 2 = 8 with s0 = 4 (argument 'x', dimension 0), got 9"
+    )
+
+
+def test_equal_sizes() -> None:
+    class Add(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    shapes = ({0: Dim.DYNAMIC}, {0: Dim.DYNAMIC})
+    compiled = torch_tvm.compile(Add(), (torch.randn(3, 4), torch.randn(3, 4)), dynamic_shapes=shapes)
+    for batch in (0, 1, 2, 65):
+        x, y = torch.randn(batch, 4), torch.randn(batch, 4)
+        assert torch.equal(compiled(x, y), x + y)
+    with pytest.raises(InvalidInput) as caught:
+        compiled(torch.randn(3, 4), torch.randn(5, 4))
+    assert str(caught.value) == "argument 'y', dimension 0: expected 3 (argument 'x', dimension 0), got 5"
+    with pytest.raises(InvalidInput, match=r"argument 'x': expected float32\[s0, 4\], got float32\[3, 5\]"):
+        compiled(torch.randn(3, 5), torch.randn(3, 5))
