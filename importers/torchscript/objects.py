@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 _SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
+
+
+class _PythonObject:
+    """An instance of a script class, which PyTorch hands out as an instance of its Python class."""
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = instance
+
+    def getattr(self, name: str) -> Any:
+        return getattr(self._instance, name)
 
 
 def _is_unchanged(before: Any, after: Any) -> bool:
@@ -55,14 +66,18 @@ class Objects:
             found = self._objects[source] = ObjectValue(source._type(), source, path)
         return found
 
-    def get(self, target: ObjectValue, name: str) -> Any:
-        """An attribute; of an original object it is converted on its first read."""
+    def get(self, target: ObjectValue, name: str, kind: Any = None) -> Any:
+        """An attribute, of type ``kind``; of an original object it is converted on its first read."""
         if name in target.attributes:
             return target.attributes[name]
         if target.source is None:
             raise self.evaluator.failure(f"attribute '{name}' is read before it is set")
         path = f"{target.path}.{name}" if target.path else name
-        value = self.numbers[path] if path in self.numbers else self.value(target.source.getattr(name), path)
+        value = (
+            self.numbers[path]
+            if path in self.numbers
+            else self.value(target.source.getattr(name), path, kind)
+        )
         target.attributes[name] = value
         self.originals[id(target), name] = value
         return value
@@ -73,7 +88,7 @@ class Objects:
         self.evaluator.touch(target)
         target.attributes = {**target.attributes, name: value}
 
-    def value(self, raw: Any, path: str) -> Any:
+    def value(self, raw: Any, path: str, kind: Any = None) -> Any:
         """A Python object of the program as a TorchScript value."""
         if isinstance(raw, torch.Tensor):
             return self.tensor(raw, path)
@@ -93,7 +108,12 @@ class Objects:
             from torch_tvm.dialect.types import SCALAR_TYPE
 
             return SCALAR_TYPE[raw]
-        return raw
+        if isinstance(raw, (bool, int, float, complex, str, Enum, torch.device, torch.Generator, type(None))):
+            return raw
+        if kind is None or kind.kind() != "ClassType":
+            raise self.evaluator.failure(f"'{path}' is a Python object of type {type(raw).__name__}")
+        found = self._objects[path] = ObjectValue(kind, _PythonObject(raw), path)
+        return found
 
     def _kept(self, container: Container, path: str) -> Container:
         if path != "constant":

@@ -138,7 +138,7 @@ def _create(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ObjectV
 @_handles("GetAttr")
 def _get_attribute(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     if isinstance(args[0], ObjectValue):
-        return ev.objects.get(args[0], instruction.name)
+        return ev.objects.get(args[0], instruction.name, instruction.output_type)
     return getattr(args[0], instruction.name)
 
 

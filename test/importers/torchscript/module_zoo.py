@@ -62,6 +62,29 @@ class ConditionalState(nn.Module):
         return x + self.hits
 
 
+@torch.jit.script
+class Meter:
+    def __init__(self, count: int, total: Tensor):
+        self.count = count
+        self.total = total
+
+    def update(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.total += x
+        return self.total / self.count
+
+
+class WithObject(nn.Module):
+    """State inside an object of a script class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meter = Meter(0, torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.meter.update(x)
+
+
 class GrowingState(nn.Module):
     """State that has no form here: a list that grows from call to call."""
 

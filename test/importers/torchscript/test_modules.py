@@ -93,6 +93,16 @@ def test_buffers_attributes_and_numbers_are_state() -> None:
     assert model.total is module.state["total"], "a buffer is written back into the module itself"
 
 
+def test_state_inside_an_object() -> None:
+    eager = torch.jit.script(zoo.WithObject())
+    module = import_torchscript(torch.jit.script(zoo.WithObject()), (torch.randn(3),))
+    assert set(module.state) == {"meter.count", "meter.total"}
+    for _ in range(3):
+        x = torch.randn(3)
+        close(module(x), eager(x))
+    assert int(module.state["meter.count"]) == 3
+
+
 @pytest.mark.parametrize("spec", [torch.ones(4), TensorSpec((None,))], ids=["static", "dynamic"])
 def test_state_changed_in_a_branch_and_a_loop(spec: Any) -> None:
     eager = zoo.ConditionalState()
