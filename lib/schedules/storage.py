@@ -1,7 +1,9 @@
 """Where a kernel's buffers live: parameters at any address, small temporaries on the stack.
 
-TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and stores that
-fault at other addresses. A view such as ``x[1:]`` starts anywhere: so parameters promise no more than the size of
+TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and
+stores that
+fault at other addresses. A view such as ``x[1:]`` starts anywhere: so parameters promise no more than the
+size of
 one element. Unaligned vector instructions cost nothing extra where the address happens to be aligned.
 """
 
@@ -37,7 +39,8 @@ def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
 def keep_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """``func`` with its temporaries of scope ``local`` in scope ``global``.
 
-    On a CPU, TVM takes a small constant allocation of scope ``global`` from the stack, where LLVM turns it into
+    On a CPU, TVM takes a small constant allocation of scope ``global`` from the stack, where LLVM turns it
+    into
     registers, but one of scope ``local`` from a workspace on the heap, with a call before and after.
     """
     mapping: dict[Var, tirx.Buffer] = {}

@@ -1,4 +1,5 @@
-"""How the stages of a group touch memory: strides along an axis, axes that merge, guards that vectors must avoid."""
+"""How the stages of a group touch memory: strides along an axis, axes that merge, guards that vectors must
+avoid."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def stride(position: tirx.Expr, axis: Axis) -> int | None:
 
 
 def merge_axes(group: Group) -> Group:
-    """Fuse neighbouring axes that every access walks as one: ``a[i, j] + b[i, j]`` becomes ``a[k] + b[k]``."""
+    """Fuse neighbouring axes that every access walks as one: ``a[i, j] + b[i, j]`` becomes ``a[k] +
+    b[k]``."""
     position = 0
     while position + 1 < len(group.rows):
         outer, inner = group.rows[position : position + 2]
@@ -166,7 +168,8 @@ def select_where_safe(stage: Stage, rows: Sequence[Axis]) -> Stage:
 def breakpoints(stage: Stage, axis: Axis) -> list[int] | None:
     """Where along ``axis`` the conditions of the guards change; None if that is not known here.
 
-    The guards of ``concat`` and ``pad`` compare the axis with constants: between two breakpoints they are fixed.
+    The guards of ``concat`` and ``pad`` compare the axis with constants: between two breakpoints they are
+    fixed.
     """
     if axis.size is None:
         return None

@@ -10,7 +10,8 @@ from torch_tvm.support.errors import Refusal
 
 
 class Generic:
-    """Any kernel of blocks: inlined, cut into groups with common loops, each group parallel and vectorised."""
+    """Any kernel of blocks: inlined, cut into groups with common loops, each group parallel and
+    vectorised."""
 
     name = "generic"
 

@@ -20,7 +20,8 @@ Mapping = dict[Var, tirx.Expr]
 
 
 def sequence(statements: Sequence[tirx.Stmt]) -> tirx.Stmt:
-    """One statement for several (or for none); sequences in it are flattened, so their allocations stay visible."""
+    """One statement for several (or for none); sequences in it are flattened, so their allocations stay
+    visible."""
     flat: list[tirx.Stmt] = []
     for statement in statements:
         flat.extend(statement.seq if isinstance(statement, tirx.SeqStmt) else [statement])
@@ -61,9 +62,11 @@ def pieces(width: int, lanes: int) -> list[tuple[int, int]]:
 
 @dataclass
 class Memory:
-    """Where buffers live: one flat buffer for each, and the group-local ones with the dimensions that they keep.
+    """Where buffers live: one flat buffer for each, and the group-local ones with the dimensions that they
+    keep.
 
-    ``local`` maps a buffer to the positions of the dimensions that stay, and to the tile width (0: none) of the
+    ``local`` maps a buffer to the positions of the dimensions that stay, and to the tile width (0: none)
+    of the
     vector axis, whose place within the tile is ``lane``.
     """
 
@@ -269,9 +272,11 @@ def accumulate(
     step: Callable[[Mapping], tirx.Stmt],
     last: Callable[[Mapping], tirx.Stmt] | None = None,
 ) -> list[tirx.Stmt]:
-    """Start ``accumulators``, run ``step`` over ``axes`` (and ``last`` after the innermost loop), in cascades.
+    """Start ``accumulators``, run ``step`` over ``axes`` (and ``last`` after the innermost loop), in
+    cascades.
 
-    Float sums over many steps go through a second level of accumulators, which keeps the rounding error at that of
+    Float sums over many steps go through a second level of accumulators, which keeps the rounding error at
+    that of
     short sums.
     """
     *outer, inner = axes if axes else [None]
@@ -416,7 +421,8 @@ class Accumulator:
     def fold(self) -> tuple[Accumulator, tirx.Stmt]:
         """The lower half of the lanes combined with the upper half, as a new accumulator.
 
-        The halves are shuffled out of whole vectors: LLVM would break a vector that is also read in parts into
+        The halves are shuffled out of whole vectors: LLVM would break a vector that is also read in parts
+        into
         those parts, wherever it is used.
         """
         half = Accumulator(self.reducer, self.lanes // 2)

@@ -1,6 +1,7 @@
 """A PrimFunc as a list of stages: what the generic CPU rules read a kernel into before they emit loops.
 
-Every block becomes a :class:`Stage`: axes, the value that it stores at one point, and, for a reduction, how two
+Every block becomes a :class:`Stage`: axes, the value that it stores at one point, and, for a reduction,
+how two
 partial results combine. Blocks that only feed others are inlined; a value that is read twice at one place is
 bound once with ``Let``, so a long chain of elementwise ops stays linear in size.
 """
@@ -58,7 +59,8 @@ class Reducer:
 
 @dataclass(frozen=True)
 class Stage:
-    """One block: at every point of ``spatial`` it stores ``values``, reduced over ``reduced`` if there is a reducer."""
+    """One block: at every point of ``spatial`` it stores ``values``, reduced over ``reduced`` if there is
+    a reducer."""
 
     name: str
     spatial: tuple[Axis, ...]
@@ -75,7 +77,8 @@ class Stage:
 
 @dataclass
 class Program:
-    """The stages of a kernel in order; ``views`` maps a buffer that is a reshape to the parameter under it."""
+    """The stages of a kernel in order; ``views`` maps a buffer that is a reshape to the parameter under
+    it."""
 
     params: list[tirx.Buffer]
     stages: list[Stage]
@@ -137,7 +140,8 @@ def is_expensive(expr: tirx.Expr) -> bool:
 
 
 def read_program(func: tirx.PrimFunc) -> Program:
-    """The stages of ``func``, not inlined yet. Raises :class:`Refusal` with the reason when it has another form."""
+    """The stages of ``func``, not inlined yet. Raises :class:`Refusal` with the reason when it has another
+    form."""
     root = func.body
     if not isinstance(root, SBlockRealize):
         raise Refusal("the body is not a root block")

@@ -29,7 +29,8 @@ class Transposition:
 
 
 def find_transposition(stage: Stage, rows: Sequence[Axis], along: Axis, bits: int) -> Transposition | None:
-    """The load of an elementwise ``stage`` that steps over memory while ``along`` moves by one, if there is one."""
+    """The load of an elementwise ``stage`` that steps over memory while ``along`` moves by one, if there
+    is one."""
     if stage.reducer is not None or len(stage.values) != 1 or stage.spatial:
         return None
     value = stage.values[0]
@@ -71,7 +72,8 @@ def turned_tile(
     env: Mapping,
     begin: tuple[tirx.Expr, tirx.Expr],
 ) -> tirx.Stmt:
-    """``stage`` on a square: ``lanes`` places along ``turn.across`` from ``begin[0]`` and along ``along`` from
+    """``stage`` on a square: ``lanes`` places along ``turn.across`` from ``begin[0]`` and along ``along``
+    from
     ``begin[1]``. Rows of the square are loaded along ``across`` and transposed by a network of shuffles.
     """
     lanes, dtype = turn.lanes, str(turn.load.source.dtype)

@@ -56,7 +56,8 @@ Expr = tirx.Expr
 
 
 class Lets:
-    """Names the steps of a computation, so that each is computed once: ``close`` wraps them around the result."""
+    """Names the steps of a computation, so that each is computed once: ``close`` wraps them around the
+    result."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
