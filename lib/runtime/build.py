@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.bfloat16 import legalize_bfloat16
+from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
 
 
 def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
@@ -27,4 +28,5 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
             relax.transform.AttachGlobalSymbol(),
         ]
     )
-    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=lowering)
+    tir_pipeline = CPU_PIPELINE if target.kind.name == "llvm" else "default"
+    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=lowering, tir_pipeline=tir_pipeline)
