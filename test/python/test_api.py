@@ -1,0 +1,148 @@
+"""The public surface: lazy import, ``compile``'s arguments, report, targets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import tvm
+from torch import nn
+
+import torch_tvm
+from torch_tvm.support.errors import ImportFailed, InvalidInput
+
+_LAZY = """
+import sys, time, torch
+started = time.perf_counter()
+import torch_tvm
+seconds = time.perf_counter() - started
+assert not {"tvm", "torch_mlir", "mlir"} & set(sys.modules)
+assert {"compile", "import_fx", "parse"} <= set(dir(torch_tvm))
+print(seconds)
+"""
+
+
+def linear() -> Any:
+    return nn.Linear(6, 3).eval()
+
+
+def test_import_is_lazy_and_fast() -> None:
+    done = [subprocess.run([sys.executable, "-c", _LAZY], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert min(float(run.stdout) for run in done) < 0.05
+
+
+def test_every_public_name_exists_and_others_do_not() -> None:
+    for name in torch_tvm.__all__:
+        assert getattr(torch_tvm, name) is not None
+    with pytest.raises(AttributeError, match="module 'torch_tvm' has no attribute 'nonsense'"):
+        torch_tvm.nonsense  # noqa: B018
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", ["module", "exported", "scripted", "imported", "graph"])
+def test_programs_of_every_kind(make: str) -> None:
+    module, x = linear(), torch.randn(5, 6)
+    program = {
+        "module": lambda: module,
+        "exported": lambda: torch.export.export(module, (x,)),
+        "scripted": lambda: torch.jit.trace(module, (x,)),
+        "imported": lambda: torch_tvm.import_fx(module, (x,)),
+        "graph": lambda: torch.fx.symbolic_trace(module),
+    }[make]()
+    torch.testing.assert_close(torch_tvm.compile(program, (x,), fallback=False)(x), module(x))
+
+
+@torch.no_grad()
+def test_weights_are_snapshots() -> None:
+    module, x = linear(), torch.randn(5, 6)
+    compiled, expected = torch_tvm.compile(module, (x,)), module(x)
+    module.weight.zero_()
+    module.bias.zero_()
+    torch.testing.assert_close(compiled(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"frontend": "onnx"}, "frontend: unknown frontend 'onnx'"),
+        ({"target": "quantum"}, "target: unknown target 'quantum'"),
+        ({"target": {"kind": "quantum"}}, "target: TVM does not take it"),
+        ({"options": {"speed": 1}}, "options: unknown option 'speed'"),
+        ({"options": {"accuracy": "exact"}}, "options: unknown accuracy 'exact'"),
+        ({"options": {"passes": {"never": []}}}, r"options\['passes'\]: unknown stage 'never'"),
+        ({"example_args": torch.zeros(1)}, "example_args: expected a tuple of arguments, got a tensor"),
+        ({"frontend": "torchscript", "dynamic_shapes": {}}, "dynamic_shapes: only the fx frontend takes it"),
+    ],
+)
+def test_a_wrong_option_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        torch_tvm.compile(linear(), **{"example_args": (torch.randn(5, 6),), **arguments})
+
+
+def test_what_is_no_program_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="program: cannot compile a function"):
+        torch_tvm.compile(lambda x: x, (torch.zeros(1),))
+
+
+def test_a_program_that_can_neither_be_exported_nor_scripted() -> None:
+    class Hopeless(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 0:
+                return eval("x + 1")
+            return x
+
+    with pytest.raises(ImportFailed, match=r"(?s)neither be exported nor scripted.*torch\.export: .*torch\.jit\.script: "):
+        torch_tvm.compile(Hopeless(), (torch.randn(2),))
+
+
+def test_the_report_names_kernels_fallbacks_and_phases() -> None:
+    compiled = torch_tvm.compile(linear(), (torch.randn(5, 6),))
+    report = compiled.report.to_dict()
+    assert report["frontend"] == "fx" and report["fallbacks"] == []
+    assert report["kernels"] and all(kernel["rule"] for kernel in report["kernels"])
+    assert set(report["seconds"]) >= {"import", "canonicalise", "lower", "optimise", "schedule", "build"}
+    text = str(compiled.report)
+    assert "ops in PyTorch: 0" in text and report["kernels"][0]["name"] in text
+    assert isinstance(compiled.relax_module, tvm.IRModule) and isinstance(compiled.tir_module, tvm.IRModule)
+
+
+def test_passes_of_the_user_run_at_their_stage() -> None:
+    seen: list[str] = []
+
+    def note(stage: str) -> Any:
+        return lambda mod: seen.append(stage) or mod
+
+    stages = ["after-lowering", "after-optimizing", "after-scheduling"]
+    torch_tvm.compile(linear(), (torch.randn(5, 6),), options={"passes": {s: [note(s)] for s in stages}})
+    assert seen == stages
+    with pytest.raises(InvalidInput, match="a pass returned NoneType"):
+        torch_tvm.compile(
+            linear(), (torch.randn(5, 6),), options={"passes": {"after-lowering": [lambda mod: None]}}
+        )
+
+
+@pytest.mark.skipif(tvm.cuda(0).exist, reason="there is a GPU")
+def test_cuda_without_a_gpu_needs_an_architecture() -> None:
+    with pytest.raises(InvalidInput, match=r"(?s)no GPU to read the architecture from.*sm_90"):
+        torch_tvm.compile(linear(), (torch.randn(5, 6),), target="cuda")
+
+
+def test_cuda_code_is_generated_by_dlight_rules() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(-1)).eval()
+    target = {"kind": "cuda", "arch": "sm_90"}
+    compiled = torch_tvm.compile(module, (torch.randn(2, 3, 8, 8),), target=target, fallback=False)
+    rules = {kernel.rule for kernel in compiled.report.kernels}
+    assert rules and all(rule.startswith("dlight ") for rule in rules)
+    if not tvm.cuda(0).exist:
+        with pytest.raises(InvalidInput, match="this machine cannot run the module: it has no NVIDIA GPU"):
+            compiled(torch.randn(2, 3, 8, 8))
+
+
+def test_code_for_another_machine_is_generated_and_not_run() -> None:
+    target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}
+    compiled = torch_tvm.compile(linear(), (torch.randn(5, 6),), target=target)
+    with pytest.raises(InvalidInput, match="the code is for aarch64, the machine is"):
+        compiled(torch.randn(5, 6))
