@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
     from torch_tvm.dialect.parse import parse
     from torch_tvm.driver import compile
     from torch_tvm.importing import import_fx, import_torchscript
-    from torch_tvm.lowering.registry import lowers as register_lowering
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
     from torch_tvm.support.errors import (
@@ -31,6 +31,7 @@ _WHERE = {
     "InternalError": "torch_tvm.support.errors",
     "InvalidInput": "torch_tvm.support.errors",
     "TensorSpec": "torch_tvm.dialect.module",
+    "TensorSpec": "torch_tvm.dialect.module",
     "TorchModule": "torch_tvm.dialect.module",
     "TorchTvmError": "torch_tvm.support.errors",
     "UnsupportedOp": "torch_tvm.support.errors",
@@ -38,6 +39,7 @@ _WHERE = {
     "import_fx": "torch_tvm.importing",
     "import_torchscript": "torch_tvm.importing",
     "parse": "torch_tvm.dialect.parse",
+    "register_lowering": "torch_tvm.custom",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "import_fx",
     "import_torchscript",
     "parse",
+    "register_lowering",
 ]
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 import tvm
 from torch import nn
+from tvm import relax
 
 import torch_tvm
+from torch_tvm.lowering.registry import LOWERINGS, Tensor
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 _LAZY = """
@@ -146,3 +148,29 @@ def test_code_for_another_machine_is_generated_and_not_run() -> None:
     compiled = torch_tvm.compile(linear(), (torch.randn(5, 6),), target=target)
     with pytest.raises(InvalidInput, match="the code is for aarch64, the machine is"):
         compiled(torch.randn(5, 6))
+
+
+def test_an_op_of_the_user_is_lowered_by_his_function() -> None:
+    with torch.library._scoped_library("torch_tvm_test", "DEF") as library:
+        library.define("triple(Tensor x) -> Tensor")
+        library.impl("triple", lambda x: x * 3, "CompositeExplicitAutograd")
+        library.impl("triple", lambda x: torch.empty_like(x), "Meta")
+
+        class Triple(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.ops.torch_tvm_test.triple(x) + 1
+
+        def triple(b: Any, x: Tensor) -> Any:
+            return b.emit(relax.op.multiply(x, relax.const(3.0, b.dtype(x))))
+
+        torch_tvm.register_lowering("torch_tvm_test::triple")(triple)
+        try:
+            x = torch.randn(4)
+            compiled = torch_tvm.compile(Triple(), (x,), fallback=False)
+            torch.testing.assert_close(compiled(x), x * 3 + 1)
+            with pytest.raises(ValueError, match="lowered twice"):
+                torch_tvm.register_lowering("torch_tvm_test::triple")(triple)
+        finally:
+            del LOWERINGS["torch.torch_tvm_test.triple"]
+    with pytest.raises(InvalidInput, match="'triple' is no operator name"):
+        torch_tvm.register_lowering("triple")
