@@ -38,7 +38,7 @@ LAYERS = {
     "torch_tvm.dialect": layer("lib/dialect", "support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "dialect support", "torch mlir lark"),
     "torch_tvm.lowering": layer("lib/lowering", "dialect support", "torch mlir tvm numpy"),
-    "torch_tvm.transforms": layer("lib/transforms", "support", "tvm numpy"),
+    "torch_tvm.transforms": layer("lib/transforms", "schedules support", "tvm numpy"),
     "torch_tvm.schedules": layer("lib/schedules", "support", "tvm"),
     "torch_tvm.runtime": layer("lib/runtime", "support", "torch tvm numpy"),
 }

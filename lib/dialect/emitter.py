@@ -233,6 +233,8 @@ class Emitter:
             return self._list_operand(given, schema_type.getElementType())
         if kind == "TensorType" and isinstance(given, (bool, int, float)):
             return self.literal(torch.tensor(given), "scalar")
+        if kind == "NumberType" and isinstance(given, bool):
+            return self.constant(int(given))
         if kind == "FloatType" and isinstance(given, int):
             return self.constant(float(given))
         if kind == "BoolType" and isinstance(given, int):

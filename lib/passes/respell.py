@@ -268,6 +268,8 @@ _SCALAR_FORM = {
 @respells(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
 def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``add.Tensor`` with a 0-d literal is ``add.Scalar``, where the result's dtype stays the same."""
+    if view.op_name(op) == "torch.aten.eq.Tensor" and op.operands[0] == op.operands[1]:
+        return _is_number(r, op)
     literal = view.defining_op(op.operands[1])
     kind, other = view.tensor_type(op.operands[0]), view.tensor_type(op.operands[1])
     if literal is None or literal.name != "torch.vtensor.literal" or kind is None or other is None:
@@ -279,6 +281,14 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     value = view.literal(literal, {}).item()
     operands = [op.operands[0], r.number(value), *list(op.operands)[2:]]
     return r.op(_SCALAR_FORM[view.op_name(op)], operands, op.results[0].type)
+
+
+def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``x == x`` asks for NaN; torch-mlir would fold it to true."""
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.dtype is None or not kind.dtype.is_floating_point:
+        return None
+    return r.op("torch.aten.logical_not", [r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)], op.results[0].type)
 
 
 def _category(dtype: torch.dtype) -> int:
@@ -414,3 +424,12 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
     )
     return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
+
+
+@respells("aten.group_norm")
+def group_norm_flags(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """cudnn is not ours to enable."""
+    if view.constant(op.operands[5]) is True:
+        operands = [*list(op.operands)[:5], r.boolean(False)]
+        return r.op("torch.aten.group_norm", operands, op.results[0].type)
+    return None

@@ -41,9 +41,13 @@ def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = No
                 for o in operands
             )
             yes, no = (v if not isinstance(v, (bool, int, float)) else number(v, dtype) for v in choices)
-            return tirx.Select(
-                convert(loaded(condition_value), "bool"), convert(yes, dtype), convert(no, dtype)
+            chosen, yes, no = (
+                convert(loaded(value), kind)
+                for value, kind in ((condition_value, "bool"), (yes, dtype), (no, dtype))
             )
+            if dtype == "bool":
+                return tirx.any(tirx.all(chosen, yes), tirx.all(tirx.Not(chosen), no))
+            return tirx.Select(chosen, yes, no)
 
         return te.compute(shape, element, name="choose")
 
