@@ -79,6 +79,11 @@ def test_small_kernels_stay_on_one_thread(rows: int, threads: int) -> None:
     assert text.count("T.parallel") == threads
 
 
+def test_a_single_result_is_reduced_on_all_cores() -> None:
+    target = tvm.target.Target(TARGETS["avx512"][0])
+    assert kernel(lambda x: R.sum(x), (1000, 1001), target).script().count("T.parallel") == 1
+
+
 def test_symbolic_kernels_decide_when_they_run() -> None:
     target = tvm.target.Target(TARGETS["avx512"][0])
     text = kernel(lambda x: R.exp(x), (tirx.Var("n", "int64"), 100), target).script()

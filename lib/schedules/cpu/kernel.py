@@ -23,8 +23,10 @@ from torch_tvm.schedules.cpu.access import (
     stride,
 )
 from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
-from torch_tvm.schedules.cpu.loops import Emitter, Mapping, Memory, for_loop, sequence
-from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program
+from torch_tvm.schedules.cpu.loops import Emitter, Memory
+from torch_tvm.schedules.cpu.nests import Mapping, for_loop, sequence
+from torch_tvm.schedules.cpu.partial_sums import split_reduction
+from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program, substitute
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.target import CpuModel
@@ -111,8 +113,11 @@ class _Kernel:
         safe = tuple(select_where_safe(stage, original.rows) for stage in original.stages)
         original = Group(original.rows, safe)
         group = merge_axes(original)
-        memory = self._memory(group)
         axis = _column_axis(group)
+        parts = self._partial_groups(group, axis)
+        if parts is not None:
+            return sequence([self.group(part) for part in parts])
+        memory = self._memory(group)
         if axis is None:
             local = self._localize(group, original, memory, 0)
             emitter = Emitter(memory, group.rows, self._lanes(group))
@@ -121,6 +126,18 @@ class _Kernel:
         width = self._tile_width(group, axis)
         local = self._localize(group, original, memory, width)
         return self._columns(group, axis, width, memory, local)
+
+    def _partial_groups(self, group: Group, axis: Axis | None) -> list[Group] | None:
+        """``group`` in two steps, where its rows (or the tiles along ``axis``) are fewer than the cores."""
+        sizes = [row.size for row in group.rows if row is not axis]
+        if axis is not None:
+            sizes.append(-(-axis.size // self._tile_width(group, axis)) if axis.size else axis.size)
+        work = _work(group)
+        if any(size is None for size in sizes) or math.prod(sizes) >= self.cpu.cores:
+            return None
+        if not isinstance(work, tirx.IntImm) or int(work) < 2 * PARALLEL_THRESHOLD:
+            return None
+        return split_reduction(group, self.cpu.cores)
 
     def _lanes(self, group: Group) -> int:
         """Lanes of the widest vectors that keep every value of ``group`` in one register."""
@@ -383,8 +400,10 @@ def _unit_axis(stage: Stage, axes: Sequence[Axis]) -> Axis | None:
 def _work(group: Group) -> tirx.Expr:
     """Elementary operations of ``group``, constant or symbolic."""
     total: tirx.Expr = constant(0)
+    first = {row.var: constant(0) for row in group.rows}
     for stage in group.stages:
-        points = linear_size([axis.extent for axis in (*group.rows, *stage.spatial, *stage.reduced)])
+        axes = (*group.rows, *stage.spatial, *stage.reduced)
+        points = linear_size([substitute(axis.extent, first) for axis in axes])
         calls = sum(is_expensive(value) for value in stage.values)
         cost = 1 + sum(weight(value) for value in stage.values) + CALL_COST * calls
         total = total + points * cost

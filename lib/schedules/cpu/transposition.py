@@ -12,7 +12,8 @@ from tvm.ir import TensorLoad
 
 from torch_tvm.schedules.cpu.access import hide_loads, stride, strides
 from torch_tvm.schedules.cpu.fusion import weight
-from torch_tvm.schedules.cpu.loops import Emitter, Mapping, for_loop, sequence
+from torch_tvm.schedules.cpu.loops import Emitter
+from torch_tvm.schedules.cpu.nests import Mapping, for_loop, sequence
 from torch_tvm.schedules.cpu.program import Axis, Stage, analyzer_for, constant, linear, loads
 
 MAX_WEIGHT = 24
