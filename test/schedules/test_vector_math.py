@@ -7,11 +7,15 @@ import time
 import pytest
 import torch
 import tvm
-from tvm import tirx
+from tvm import relax, tirx
 
 from torch_tvm.schedules.cpu.vector_math import FUNCTIONS
 from torch_tvm.schedules.rule import finish
 from torch_tvm.schedules.target import host_target
+
+from .kernel_cases import Case, run
+
+R = relax.op
 
 EAGER = {
     "exp10": lambda x: torch.pow(10.0, x),
@@ -72,6 +76,16 @@ def test_machine_code_is_all_vectors(name: str) -> None:
     called = {line.split("@")[1].split("(")[0] for line in text.splitlines() if " call float " in line}
     assert called <= {"llvm.fabs.f32"}
     assert f"<{LANES} x float>" in text
+
+
+@pytest.mark.parametrize("power", [2.0, 3.0, -1.0, -2.0, 0.5, -0.5, 2.5])
+def test_powers(power: float) -> None:
+    """The common ones become products and roots, the others are libm's; all agree with eager."""
+    body = lambda x: R.power(x, relax.const(power, "float32"))
+    x = torch.cat([torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, -2.0]), torch.randn(60).abs()])
+    model = run(Case("power", body, lambda x: torch.pow(x, power), ((66,),)), [x])
+    (func,) = [f for f in model.scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
+    assert ("T.pow(" in func.script()) == (power == 2.5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -287,6 +287,8 @@ def vectorizable_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
     def visit(call: tvm.ir.Call) -> Expr:
         name = getattr(call.op, "name", "").rpartition(".")[2]
+        if name == "pow":
+            return _small_power(call)
         build = FUNCTIONS.get(name)
         if build is None or not getattr(call.op, "name", "").startswith(("tirx.", "prim.")):
             return call
@@ -317,6 +319,29 @@ def _is_plain(expr: Expr) -> bool:
     """Whether ``expr`` is a constant, and not NaN."""
     inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
     return isinstance(inner, tirx.FloatImm) and not math.isnan(inner.value)
+
+
+def _small_power(call: tvm.ir.Call) -> Expr:
+    """Powers that PyTorch takes by multiplication or a root: 2, 3, -1, -2, 0.5, -0.5; others stay with
+    libm."""
+    base, exponent = call.args
+    inner = exponent.value if isinstance(exponent, tirx.Broadcast) else exponent
+    power = float(inner.value) if isinstance(inner, (tirx.FloatImm, tirx.IntImm)) else None
+    if power not in POWERS or not str(call.ty.dtype).startswith(("float32", "float64")):
+        return call
+    dtype = tvm.DataType(str(call.ty.dtype))
+    m = Lets(dtype.lanes)
+    return m.close(POWERS[power](m(base), m.const(1.0, f"float{dtype.bits}")))
+
+
+POWERS: dict[float, Callable[[Expr, Expr], Expr]] = {
+    2.0: lambda x, _: x * x,
+    3.0: lambda x, _: x * x * x,
+    -1.0: lambda x, one: one / x,
+    -2.0: lambda x, one: one / (x * x),
+    0.5: lambda x, _: tirx.sqrt(x),
+    -0.5: lambda x, one: one / tirx.sqrt(x),
+}
 
 
 def _in_float32(build: Callable[[Lets, Expr], Expr], call: tvm.ir.Call) -> Expr:
