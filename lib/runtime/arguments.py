@@ -1,4 +1,4 @@
-"""Checking the arguments of a call, off the hot path, and bringing tensors into the form that kernels read."""
+"""Checking the arguments of a call, off the hot path; tensors in the form that kernels read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESHAPE = "call the compiled module as the example arguments were given"
 
 
 def flatten(convention: Convention, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
-    """The flat arguments of a call, without the fixed ones; :class:`InvalidInput` when the nesting differs."""
+    """The flat arguments of a call, without the fixed; :class:`InvalidInput` if the nesting differs."""
     if convention.in_spec is None:
         if kwargs:
             raise InvalidInput(f"unexpected keyword argument '{next(iter(kwargs))}'", advice=_RESHAPE)
@@ -46,7 +46,8 @@ def _flatten_nested(
     args, kwargs = _by_position(convention, args, kwargs, len(wanted_args))
     if len(args) != len(wanted_args):
         raise InvalidInput(
-            f"expected {_count(len(wanted_args), 'positional ')}, got {len(args)}{_missing(convention, args)}",
+            f"expected {_count(len(wanted_args), 'positional ')}, got {len(args)}"
+            + _missing(convention, args),
             advice=_RESHAPE,
         )
     for name in kwargs:
@@ -133,7 +134,8 @@ class ArgumentCheck:
                 if isinstance(value, torch.Tensor) and value.requires_grad:
                     raise InvalidInput(
                         f"argument '{argument.name}': requires grad, which a compiled module does not record",
-                        advice='train with torch.compile(model, backend="torch_tvm"), or call under torch.no_grad()',
+                        advice='train with torch.compile(model, backend="torch_tvm"), '
+                        "or call under torch.no_grad()",
                     )
 
     def _problem(self, argument: Argument, value: Any) -> str:

@@ -1,9 +1,9 @@
 """``torch_tvm.aten``: one op that runs in PyTorch, called from compiled code.
 
-The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``, each a
-constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2), ``{"scalar": i}`` (a
-0-d tensor read as a number), ``{"size": i}``, ``{"float": text}`` or a list of these; ``results``, the dtype or
-MLIR type of each; ``location``, the user's line. It is read once.
+The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``,
+each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2),
+``{"scalar": i}`` (a 0-d tensor read as a number), ``{"size": i}``, ``{"float": text}`` or a list of these;
+``results``, the dtype or MLIR type of each; ``location``, the user's line. It is read once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Python source of the function that a compiled module's call is, made for its calling convention.
 
 Everything that can be decided once is decided here, so that a call checks what only it can know (plain dense
-tensors, no gradient wanted, sizes in range), enters the VM and unpacks. Anything unusual goes to ``slow``, any
-error of the VM to ``recover``: both look at the arguments in detail.
+tensors, no gradient wanted, sizes in range), enters the VM and unpacks. Anything unusual goes to ``slow``,
+any error of the VM to ``recover``: both look at the arguments in detail.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def call_source(
 ) -> str:
     """The source of ``call(*args, **kwargs)``.
 
-    ``copies`` are results of ``main`` to clone, ``single`` says that ``main`` returns one tensor and no tuple,
-    ``weights`` is the source of the weights among the arguments of ``main``,
-    ``converts`` that its results arrive as TVM tensors. The names it uses are those that ``CompiledModule`` binds.
+    ``copies`` are results of ``main`` to clone, ``single`` says that ``main`` returns one tensor and no
+    tuple, ``weights`` is the source of the weights among the arguments of ``main``, ``converts`` that its
+    results arrive as TVM tensors. The names it uses are those that ``CompiledModule`` binds.
     """
     lines = ["def call(*args, **kwargs):"]
     body = [*_unpack(convention), *_guard(convention, device)]

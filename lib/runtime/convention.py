@@ -18,8 +18,8 @@ Size = int | str
 class Argument:
     """One argument of ``main``.
 
-    ``kind`` is ``"tensor"``, or ``"int"``, ``"float"``, ``"bool"`` for a Python number, which travels as a 0-d
-    tensor. ``sizes`` are those of the torch tensor (a complex one travels with one more dimension, of 2).
+    ``kind`` is ``"tensor"``, or ``"int"``, ``"float"``, ``"bool"`` for a Python number, which travels as a
+    0-d tensor. ``sizes`` are those of the torch tensor (a complex one travels with one more dimension, of 2).
     """
 
     name: str
@@ -39,10 +39,11 @@ class Convention:
     """How a Python call becomes arguments of ``main`` and its results a Python value.
 
     ``arguments`` are those of the user, in flat order; ``state`` the names of the tensors passed after them.
-    ``results`` gives the torch dtype or, for a number, the kind of every user result of ``main``; the values after
-    those are copied into the arguments that ``writes`` lists (indices count the state after the arguments).
-    ``constants`` are flat positions of the user's arguments that are fixed; ``outputs`` gives per flat result
-    ``None`` (the next result of ``main``) or ``(value,)``. ``ranges`` bounds a symbol, both ends included.
+    ``results`` gives the torch dtype or, for a number, the kind of every user result of ``main``; the values
+    after those are copied into the arguments that ``writes`` lists (indices count the state after the
+    arguments). ``constants`` are flat positions of the user's arguments that are fixed; ``outputs`` gives per
+    flat result ``None`` (the next result of ``main``) or ``(value,)``. ``ranges`` bounds a symbol, both ends
+    included.
     """
 
     arguments: list[Argument]

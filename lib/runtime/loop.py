@@ -41,7 +41,8 @@ running = _Running()
 def loop(name: str, limit: Any, condition: Any, carried: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
     """Run the body until its condition is false or ``limit`` turns are done; give the carried values.
 
-    Values that the body passed through unchanged are copied: the caller may reuse the memory of its arguments.
+    Values that the body passed through unchanged are copied: the caller may reuse the memory of its
+    arguments.
     """
     if running.vm is None:
         raise InternalError("a loop runs outside a compiled module", stage="runtime")

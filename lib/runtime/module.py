@@ -14,7 +14,14 @@ from torch.utils import _pytree as pytree
 from tvm import relax
 
 from torch_tvm.runtime import aten, loop
-from torch_tvm.runtime.arguments import ALIGNMENT, ArgumentCheck, as_kernel_argument, dense, flatten, is_kernel_ready
+from torch_tvm.runtime.arguments import (
+    ALIGNMENT,
+    ArgumentCheck,
+    as_kernel_argument,
+    dense,
+    flatten,
+    is_kernel_ready,
+)
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
@@ -29,11 +36,11 @@ TRANSFORM_PARAMS = "main_transform_params"
 class Code:
     """The compiled code, shared by every copy and every thread.
 
-    ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that ``main``
-    returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among them that may
-    return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the work on weights is a
-    function of its own and ``main`` takes what that gave as one tuple. ``obstacle`` says why this machine cannot run
-    the code; there is no ``library`` then.
+    ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that
+    ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among
+    them that may return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the
+    work on weights is a function of its own and ``main`` takes what that gave as one tuple. ``obstacle`` says
+    why this machine cannot run the code; there is no ``library`` then.
     """
 
     library: tvm.runtime.Module | None
@@ -100,9 +107,9 @@ class Weights:
 class CompiledModule:
     """A compiled program: call it as the program, with CPU tensors (or CUDA tensors for a CUDA target).
 
-    Tensors go in and out without a copy; one that is not contiguous is copied first. Calls from several threads
-    at once are safe unless the program changes state. A result never shares memory with an argument, a weight
-    or another result, also where eager's would.
+    Tensors go in and out without a copy; one that is not contiguous is copied first. Calls from several
+    threads at once are safe unless the program changes state. A result never shares memory with an argument,
+    a weight or another result, also where eager's would.
 
     Raises :class:`InvalidInput`, naming the argument, for a call that does not fit.
     """
@@ -255,7 +262,9 @@ class CompiledModule:
         return self._run(flat)
 
     def _recover(self, args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Any:
-        """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own exception."""
+        """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own
+        exception.
+        """
         flat = flatten(self._code.convention, args, kwargs)
         self._check(flat)
         if all(is_kernel_ready(value, ALIGNMENT[self._code.device]) for value in flat):

@@ -36,7 +36,8 @@ def unwrap_single_result(mod: tvm.IRModule) -> tvm.IRModule:
 def keep_weights_in_main(mod: tvm.IRModule) -> tvm.IRModule:
     """Drop ``num_input`` from a ``main`` none of whose results depends on an input.
 
-    ``LiftTransformParams`` would move all of it, the returned tuple included, and leave an undefined variable.
+    ``LiftTransformParams`` would move all of it, the returned tuple included, and leave an undefined
+    variable.
     """
     main = mod["main"]
     if not main.attrs or "num_input" not in main.attrs or _depends_on_inputs(main):

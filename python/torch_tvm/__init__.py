@@ -31,7 +31,6 @@ _WHERE = {
     "InternalError": "torch_tvm.support.errors",
     "InvalidInput": "torch_tvm.support.errors",
     "TensorSpec": "torch_tvm.dialect.module",
-    "TensorSpec": "torch_tvm.dialect.module",
     "TorchModule": "torch_tvm.dialect.module",
     "TorchTvmError": "torch_tvm.support.errors",
     "UnsupportedOp": "torch_tvm.support.errors",

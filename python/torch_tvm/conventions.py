@@ -96,7 +96,7 @@ def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[
             low = attributes["min_val"].value if "min_val" in attributes else 0
             high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
             high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
-            # torch.export writes 2 where it only means "not specialised on 0 or 1", and lets 0 and 1 pass itself.
+            # torch.export writes 2 where it means "not specialised on 0 or 1", and lets 0 and 1 pass.
             ranges[attributes["symbol_name"].value] = (low if low > 2 else 0, min(high, _UNBOUNDED))
         elif name == "torch.bind_symbolic_shape" and op.operands[0] in positions:
             symbols = [value.owner.attributes["symbol_name"].value for value in list(op.operands)[1:]]

@@ -12,13 +12,15 @@ from torch_tvm.support.errors import InvalidInput
 def register_lowering(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Lower ``name``, such as ``"my_ns::my_op"`` or ``"my_ns::my_op.overload"``, with the decorated function.
 
-    The function takes a :class:`~torch_tvm.lowering.builder.Builder` and the op's operands in order, annotated as
-    in :mod:`torch_tvm.lowering.registry`, and returns a Relax expression. Raises :class:`InvalidInput` for a name
-    without a namespace and ``ValueError`` for an op that has a lowering.
+    The function takes a :class:`~torch_tvm.lowering.builder.Builder` and the op's operands in order,
+    annotated as in :mod:`torch_tvm.lowering.registry`, and returns a Relax expression. Raises
+    :class:`InvalidInput` for a name without a namespace and ``ValueError`` for an op that has a lowering.
     """
     namespace, separator, op = name.partition("::")
     if not separator or not namespace or not op:
-        raise InvalidInput(f"'{name}' is no operator name", subject="register_lowering", advice='write "ns::op"')
+        raise InvalidInput(
+            f"'{name}' is no operator name", subject="register_lowering", advice='write "ns::op"'
+        )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         register(f"torch.{namespace}.{op}", function, custom=True)

@@ -35,7 +35,7 @@ _FRONTENDS = ("auto", "fx", "torchscript", "lazy")
 
 @dataclass(frozen=True)
 class Options:
-    """``accuracy``: ``"strict"``, ``"default"`` or ``"fast"``. ``passes``: functions or TVM passes by stage."""
+    """``accuracy`` is ``"strict"``, ``"default"`` or ``"fast"``; ``passes`` are functions by stage."""
 
     accuracy: str = "default"
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
@@ -79,11 +79,12 @@ def compile(
 ) -> CompiledModule:
     """Compile a PyTorch program.
 
-    ``program`` is an ``nn.Module``, ``GraphModule``, ``ExportedProgram``, scripted module or function, the path
-    of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``, ``"torchscript"`` or
-    ``"lazy"``. ``target`` is ``"auto"``, ``"llvm"``, ``"cuda"``, a dict or a TVM target. With ``fallback=False`` an op
-    that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in PyTorch and one warning says so.
-    Weights are snapshots. Raises :class:`ImportFailed` and :class:`InvalidInput` as well.
+    ``program`` is an ``nn.Module``, ``GraphModule``, ``ExportedProgram``, scripted module or function, the
+    path of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``,
+    ``"torchscript"`` or ``"lazy"``. ``target`` is ``"auto"``, ``"llvm"``, ``"cuda"``, a dict or a TVM target.
+    With ``fallback=False`` an op that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in
+    PyTorch and one warning says so. Weights are snapshots. Raises :class:`ImportFailed` and
+    :class:`InvalidInput` as well.
     """
     parsed = Options.parse(options)
     resolved = resolve_target(target)
@@ -96,7 +97,7 @@ def compile(
     return compiled
 
 
-# -- import ----------------------------------------------------------------------------------------------------
+# -- import --------------------------------------------------------------------------------------------
 
 
 def import_program(
@@ -125,7 +126,7 @@ def import_program(
         )
     if frontend == "torchscript":
         return _import_torchscript(program, example_args), "torchscript"
-    from torch_tvm.importers.lazy import import_lazy  # type: ignore[attr-defined]
+    from torch_tvm.importing import import_lazy
 
     return import_lazy(program, example_args), "lazy"
 
@@ -142,7 +143,7 @@ def _import_auto(
         raise InvalidInput(
             f"cannot compile a {type(program).__name__}",
             subject="program",
-            advice="pass an nn.Module, a GraphModule, an ExportedProgram, a scripted module or function, or a TorchModule",
+            advice="pass an nn.Module, GraphModule, ExportedProgram, scripted module or TorchModule",
         )
     try:
         return _import_fx(program, example_args, dynamic_shapes), "fx"
@@ -175,7 +176,7 @@ def _import_torchscript(program: Any, example_args: Sequence[Any] | None) -> Tor
     return import_torchscript(program, example_args)
 
 
-# -- compile ---------------------------------------------------------------------------------------------------
+# -- compile -------------------------------------------------------------------------------------------
 
 
 def compile_module(

@@ -1,11 +1,12 @@
 """The ``torch.compile`` backend: ``torch.compile(model, backend="torch_tvm", options={…})``.
 
-A graph of dynamo is retraced to ATen. Where nothing needs a gradient and no output shares memory with an input or
-another output, it is traced before PyTorch decomposes composite ops; otherwise AOTAutograd splits it into forward
-and backward graphs, makes them functional and replays views outside. Either graph is compiled as any program.
+A graph of dynamo is retraced to ATen. Where nothing needs a gradient and no output shares memory with an
+input or another output, it is traced before PyTorch decomposes composite ops; otherwise AOTAutograd splits it
+into forward and backward graphs, makes them functional and replays views outside. Either graph is compiled as
+any program.
 
-Parameters arrive as arguments. They are packed on the first call and again when one of them is another tensor or
-was changed in place.
+Parameters arrive as arguments. They are packed on the first call and again when one of them is another tensor
+or was changed in place.
 """
 
 from __future__ import annotations
@@ -41,15 +42,17 @@ def torch_tvm(
 ) -> Callable[..., Any]:
     """Compile one dynamo graph.
 
-    ``options``: ``fallback`` (``False`` makes anything that cannot be compiled an error), ``accuracy``, ``target``
-    and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs in PyTorch, with one
-    :class:`GraphNotCompiled` warning.
+    ``options``: ``fallback`` (``False`` makes anything that cannot be compiled an error), ``accuracy``,
+    ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs in PyTorch,
+    with one :class:`GraphNotCompiled` warning.
     """
     given = dict(options or {})
     for name, value in given.items():
         if name not in _OPTIONS or not isinstance(value, _OPTIONS[name]):
             raise InvalidInput(
-                f"cannot take {name!r}: {value!r}", subject="options", advice=f"known: {', '.join(sorted(_OPTIONS))}"
+                f"cannot take {name!r}: {value!r}",
+                subject="options",
+                advice=f"known: {', '.join(sorted(_OPTIONS))}",
             )
     if not _needs_gradient(example_inputs):
         traced = _trace_composite(gm, example_inputs)
@@ -62,11 +65,13 @@ def _needs_gradient(inputs: Inputs) -> bool:
     return torch.is_grad_enabled() and any(isinstance(i, torch.Tensor) and i.requires_grad for i in inputs)
 
 
-# -- without gradients ------------------------------------------------------------------------------------------
+# -- without gradients ---------------------------------------------------------------------------------
 
 
 def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
-    """The graph in ATen with its composite ops whole; ``None`` when memory is shared in a way that callers see."""
+    """The graph in ATen with its composite ops whole; ``None`` when memory is shared in a way that callers
+    see.
+    """
     fakes = [_placeholder_value(node) for node in gm.graph.nodes if node.op == "placeholder"]
     if len(fakes) != len(inputs) or any(value is None for value in fakes):
         return None
@@ -114,10 +119,12 @@ def _outputs(graph: GraphModule) -> list[Any]:
 def _static_positions(gm: GraphModule) -> list[int]:
     """Placeholders that hold parameters and buffers of the user's modules."""
     nodes = [node for node in gm.graph.nodes if node.op == "placeholder"]
-    return [i for i, node in enumerate(nodes) if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})]
+    return [
+        i for i, node in enumerate(nodes) if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+    ]
 
 
-# -- through AOTAutograd ----------------------------------------------------------------------------------------
+# -- through AOTAutograd -------------------------------------------------------------------------------
 
 
 def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
@@ -151,7 +158,7 @@ def _boxed(function: Callable[..., Any]) -> Callable[[list[Any]], Any]:
     return call
 
 
-# -- both -------------------------------------------------------------------------------------------------------
+# -- both ----------------------------------------------------------------------------------------------
 
 
 def _compiled(gm: GraphModule, static: Sequence[int], options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -28,8 +28,9 @@ aten = torch.ops.aten
 class _Output:
     """Where an output comes from: the n-th compiled result, the n-th argument, or a constant.
 
-    ``order`` are its dimensions from the largest stride to the smallest, where that is no plain layout. ``views``
-    lead from that tensor to the output: views are made outside the compiled code, so that they share its memory.
+    ``order`` are its dimensions from the largest stride to the smallest, where that is no plain layout.
+    ``views`` lead from that tensor to the output: views are made outside the compiled code, so that they
+    share its memory.
     """
 
     result: int = -1
@@ -47,7 +48,11 @@ class CompiledGraph:
     """
 
     def __init__(
-        self, compiled: CompiledModule, dynamic: Sequence[int], static: Sequence[tuple[int, str]], outputs: Sequence[_Output]
+        self,
+        compiled: CompiledModule,
+        dynamic: Sequence[int],
+        static: Sequence[tuple[int, str]],
+        outputs: Sequence[_Output],
     ) -> None:
         self.compiled = compiled
         self._dynamic = tuple(dynamic)
@@ -123,7 +128,9 @@ def compile_graph(
     options = Options.parse({"accuracy": accuracy, "passes": passes or {}})
     resolved = resolve_target(target)
     report = Report(target=str(resolved), frontend="dynamo")
-    compiled = compile_module(module, resolved, fallback=fallback, options=options, report=report, pack=not names)
+    compiled = compile_module(
+        module, resolved, fallback=fallback, options=options, report=report, pack=not names
+    )
     if report.fallbacks:
         warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=3)
     used = set(compiled.weight_names())
@@ -134,7 +141,11 @@ def compile_graph(
 def _flat(module: TorchModule, names: list[str]) -> TorchModule:
     """Arguments one by one, and always a tuple of results."""
     signature = module.signature
-    count = len(module.main.type.results) - len(module.writes) if signature.outputs is None else len(signature.outputs)
+    count = (
+        len(module.main.type.results) - len(module.writes)
+        if signature.outputs is None
+        else len(signature.outputs)
+    )
     module.signature = Signature(None, pytree.tree_structure((0,) * count), names, {}, signature.outputs)
     return module
 
@@ -142,11 +153,13 @@ def _flat(module: TorchModule, names: list[str]) -> TorchModule:
 def _is_packable(node: Node) -> bool:
     """Literals of one element are written into the code, so such a parameter stays an argument."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1
+    return (
+        isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1
+    )
 
 
 def _split_outputs(gm: GraphModule, position: dict[Node, int]) -> list[_Output]:
-    """Keep computed outputs in the graph, each once; arguments, constants and views of others go around it."""
+    """Keep computed outputs in the graph, once each; arguments, constants and views go around it."""
     (node,) = [node for node in gm.graph.nodes if node.op == "output"]
     items = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
     bases = [_base(item) for item in items if isinstance(item, Node)]

@@ -13,7 +13,7 @@ from torch_tvm.support.errors import InvalidInput
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
-    """``"auto"`` and ``"llvm"`` are this host; ``"cuda"`` the GPU of this machine; a dict, a TVM target or its JSON.
+    """``"auto"`` and ``"llvm"`` are this host, ``"cuda"`` its GPU; or a dict, a TVM target, its JSON.
 
     Raises :class:`InvalidInput` for anything else, and for CUDA without a GPU and without an ``arch``.
     """
@@ -34,7 +34,7 @@ def resolve_target(target: Any) -> tvm.target.Target:
     raise InvalidInput(
         f"unknown target {target!r}",
         subject="target",
-        advice='use "auto", "llvm", "cuda", a dict such as {"kind": "llvm", "mcpu": "znver4"}, or a tvm Target',
+        advice='use "auto", "llvm", "cuda", a dict like {"kind": "llvm", "mcpu": "znver4"} or a tvm Target',
     )
 
 

@@ -32,7 +32,10 @@ def linear() -> Any:
 
 
 def test_import_is_lazy_and_fast() -> None:
-    done = [subprocess.run([sys.executable, "-c", _LAZY], capture_output=True, text=True, check=True) for _ in range(2)]
+    done = [
+        subprocess.run([sys.executable, "-c", _LAZY], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
     assert min(float(run.stdout) for run in done) < 0.05
 
 
@@ -96,7 +99,9 @@ def test_a_program_that_can_neither_be_exported_nor_scripted() -> None:
                 return eval("x + 1")
             return x
 
-    with pytest.raises(ImportFailed, match=r"(?s)neither be exported nor scripted.*torch\.export: .*torch\.jit\.script: "):
+    with pytest.raises(
+        ImportFailed, match=r"(?s)neither be exported nor scripted.*torch\.export: .*torch\.jit\.script: "
+    ):
         torch_tvm.compile(Hopeless(), (torch.randn(2),))
 
 
@@ -133,7 +138,9 @@ def test_cuda_without_a_gpu_needs_an_architecture() -> None:
 
 
 def test_cuda_code_is_generated_by_dlight_rules() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(-1)).eval()
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(-1)
+    ).eval()
     target = {"kind": "cuda", "arch": "sm_90"}
     compiled = torch_tvm.compile(module, (torch.randn(2, 3, 8, 8),), target=target, fallback=False)
     rules = {kernel.rule for kernel in compiled.report.kernels}

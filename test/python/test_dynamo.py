@@ -111,5 +111,5 @@ def test_a_graph_that_cannot_be_compiled_runs_in_pytorch(monkeypatch: pytest.Mon
 
 
 def test_an_unknown_option_is_named() -> None:
-    with pytest.raises(Exception, match="cannot take .speed."):
+    with pytest.raises(Exception, match=r"cannot take .speed."):
         compiled(lambda x: x + 1, speed=3)(torch.randn(3))

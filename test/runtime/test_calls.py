@@ -88,8 +88,14 @@ def test_unusual_tensors_are_read_right(add_relu: Any, unusual: Callable[[], tor
         (lambda: (x(), None), "argument 'y': expected float32[6], got None"),
         (lambda: (x(), 3.0), "argument 'y': expected float32[6], got float 3.0"),
         (lambda: (x().numpy(), y()), "argument 'x': expected float32[4, 6], got ndarray"),
-        (lambda: (x().to("meta"), y()), "argument 'x': expected float32[4, 6] on cpu, got float32[4, 6] on meta"),
-        (lambda: (x().to_sparse(), y()), "argument 'x': expected float32[4, 6], got float32[4, 6] (sparse_coo)"),
+        (
+            lambda: (x().to("meta"), y()),
+            "argument 'x': expected float32[4, 6] on cpu, got float32[4, 6] on meta",
+        ),
+        (
+            lambda: (x().to_sparse(), y()),
+            "argument 'x': expected float32[4, 6], got float32[4, 6] (sparse_coo)",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(add_relu: Any, arguments: Callable[[], Any], message: str) -> None:
@@ -122,7 +128,9 @@ def test_nesting_of_arguments_and_results() -> None:
     assert torch.equal(result["sum"], a + b)
     assert result["rest"][0] == 4 and type(result["rest"][1]) is tuple
     assert torch.equal(result["rest"][1][0], a * 2)
-    with pytest.raises(InvalidInput, match=r"argument 'extra': expected \{a: \[\*\]\}, got \{a: \[\*, \*\]\}"):
+    with pytest.raises(
+        InvalidInput, match=r"argument 'extra': expected \{a: \[\*\]\}, got \{a: \[\*, \*\]\}"
+    ):
         compiled(a, extra={"a": [b, b]})
     with pytest.raises(InvalidInput, match="keyword argument 'extra' is missing"):
         compiled(a)
@@ -183,7 +191,9 @@ def test_load_state_dict_packs_again_and_names_what_does_not_fit() -> None:
         compiled.load_state_dict({"total": torch.zeros(3)})
 
 
-@pytest.mark.parametrize("make", [lambda: torch.randn(3), lambda: torch.randn(3, 2)[:, 0]], ids=["dense", "strided"])
+@pytest.mark.parametrize(
+    "make", [lambda: torch.randn(3), lambda: torch.randn(3, 2)[:, 0]], ids=["dense", "strided"]
+)
 def test_arguments_that_the_program_changes_are_written_back(make: Callable[[], torch.Tensor]) -> None:
     class InPlace(nn.Module):
         def forward(self, a: torch.Tensor) -> torch.Tensor:
@@ -216,7 +226,9 @@ def test_four_threads_at_once() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.bfloat16]
+)
 @pytest.mark.parametrize("shape", [(), (0, 3), (5, 7)])
 def test_dtypes_and_odd_shapes_pass_through(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     class Twice(nn.Module):
