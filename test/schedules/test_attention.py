@@ -251,3 +251,48 @@ def test_empty(shape: tuple[int, ...]) -> None:
     model = operator(shape)
     q, k, v = (torch.randn(shape) for _ in range(3))
     assert model(q, k, v).shape == shape
+
+
+def test_keys_that_are_transposed_in_memory() -> None:
+    def body(emit, q, kt, v):
+        return emit(op.matmul(emit(op.nn.softmax(emit(op.matmul(q, kt)), -1)), v))
+
+    model = Compiled([var("q", (2, 3, 21, 16)), var("kt", (2, 3, 16, 50)), var("v", (2, 3, 50, 16))], 3, body)
+    assert is_fused(model)
+    q, kt, v = torch.randn(2, 3, 21, 16), torch.randn(2, 3, 16, 50), torch.randn(2, 3, 50, 16)
+    reference = lambda q, kt, v: torch.softmax(q @ kt, -1) @ v
+    check(model(q, kt, v), reference(q, kt, v), reference(q.double(), kt.double(), v.double()))
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True])
+def test_parts_of_a_split_are_read_in_place(is_dynamic: bool) -> None:
+    """GPT-2's joint projection: one product, and attention on its three parts."""
+    heads, depth = 2, 16
+    width = heads * depth
+    tokens = tirx.Var("tokens", "int64") if is_dynamic else 23
+
+    def body(emit, x, w, b):
+        joint = emit(op.add(emit(op.matmul(x, w)), b))
+        parts = emit(op.split(joint, 3, axis=-1))
+        views = [
+            emit(op.reshape(emit(relax.TupleGetItem(parts, i)), (1, tokens, heads, depth))) for i in range(3)
+        ]
+        return emit(op.nn.attention(*views, causal_mask="TopLeft"))
+
+    model = Compiled(
+        [var("x", (1, tokens, width)), var("w", (width, 3 * width)), var("b", (3 * width,))], 1, body
+    )
+    assert sorted(
+        r for r, d in zip(model.rules(), model.decisions, strict=True) if "pack" not in d.kernel
+    ) == [
+        "attention",
+        "matmul",
+    ]
+
+    def reference(x, w, b):
+        q, k, v = (t.view(1, -1, heads, depth).transpose(1, 2) for t in (x @ w + b).split(width, -1))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+    for size in (1, 23, 40) if is_dynamic else (23,):
+        x, w, b = torch.randn(1, size, width), torch.randn(width, 3 * width), torch.randn(3 * width)
+        check(model(x, w, b), reference(x, w, b), reference(x.double(), w.double(), b.double()))

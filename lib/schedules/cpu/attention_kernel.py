@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import tvm
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, TensorLoad
 
+from torch_tvm.schedules.cpu.contraction import variables
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.square import transpose_square
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Emitter:
         self.panels = _ceil_div(spec.keys, self.width)
         fits = static(spec.keys) is not None and static(self.panels) * self.width <= tiling.key_block
         self.one_block = fits and spec.value_depth % self.lanes == 0
+        few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
+        self.copies_values = not few or spec.value_depth % self.lanes != 0
         buffer = lambda shape, name: tirx.decl_buffer([index(s) for s in shape], "float32", name)
         padded_keys = self.panels * self.width
         self.packed_keys = buffer((self.panels, spec.depth, self.width), "packed_keys")
@@ -81,7 +86,8 @@ class Emitter:
             b, h = tirx.Var("b", "int64"), tirx.Var("h", "int64")
             outer = which // chunks if chunks > 1 else which
             chunk = which % chunks if chunks > 1 else const(0)
-            buffers = [self.packed_keys, self.packed_values, self.score, self.maximum, self.sum, self.factor]
+            buffers = [self.packed_keys, self.score, self.maximum, self.sum, self.factor]
+            buffers += [self.packed_values] if self.copies_values else []
             return sequence(
                 tirx.Bind(b, outer // spec.heads),
                 tirx.Bind(h, outer % spec.heads),
@@ -109,26 +115,39 @@ class Emitter:
 
     def pack(self, b: Expr, h: Expr) -> tirx.Stmt:
         """Copy K^T into panels and V into rows of whole vectors, zeros where there is nothing."""
-        spec, width = self.spec, self.width
+        spec, width, lanes = self.spec, self.width, self.lanes
         zero = tirx.const(0.0, "float32")
         even = static(spec.keys) is not None and static(spec.keys) % width == 0
 
-        def panel(p: Expr) -> tirx.Stmt:
-            def element(d: Expr, column: Expr, guarded: bool) -> tirx.Stmt:
-                key = p * width + column
-                value = spec.key(b, h, key, d)
-                if guarded:
-                    value = tirx.if_then_else(key < spec.keys, value, zero)
-                return tirx.BufferStore(self.packed_keys, value, [p, d, column])
+        squares = spec.depth // lanes if self.is_contiguous_key() else 0
 
-            vector = lambda d: loop(
-                "vector",
-                self.tiling.score.vectors,
-                lambda v: lanes_loop(self.lanes, lambda lane: element(d, v * self.lanes + lane, False)),
+        def keys_of_vector(p: Expr, v: Expr) -> tirx.Stmt:
+            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous."""
+            first = p * width + v * lanes
+
+            def element(d: Expr, lane: Expr, guarded: bool) -> tirx.Stmt:
+                value = spec.key(b, h, first + lane, d)
+                if guarded:
+                    value = tirx.if_then_else(first + lane < spec.keys, value, zero)
+                return tirx.BufferStore(self.packed_keys, value, [p, d, v * lanes + lane])
+
+            square = lambda s: transpose_square(
+                lanes,
+                "float32",
+                lambda key, lane: spec.key(b, h, first + key, s * lanes + lane),
+                lambda d, lane, value: tirx.BufferStore(
+                    self.packed_keys, value, [p, s * lanes + d, v * lanes + lane]
+                ),
             )
-            whole = loop("d", spec.depth, vector)
-            part = loop("d", spec.depth, lambda d: loop("column", width, lambda c: element(d, c, True)))
-            return whole if even else when((p + 1) * width <= spec.keys, whole, part)
+            rest = spec.depth - squares * lanes
+            row = lambda d: lanes_loop(lanes, lambda lane: element(squares * lanes + d, lane, False))
+            whole = sequence(
+                loop("square", squares, square) if squares else None, loop("d", rest, row) if rest else None
+            )
+            part = loop("d", spec.depth, lambda d: loop("lane", lanes, lambda lane: element(d, lane, True)))
+            return whole if even else when(first + lanes <= spec.keys, whole, part)
+
+        panel = lambda p: loop("vector", self.tiling.score.vectors, lambda v: keys_of_vector(p, v))
 
         def value_row(j: Expr) -> tirx.Stmt:
             full = spec.value_depth // self.lanes
@@ -146,7 +165,26 @@ class Emitter:
                 else None,
             )
 
-        return sequence(loop("panel", self.panels, panel), loop("key", spec.keys, value_row))
+        return sequence(
+            loop("panel", self.panels, panel),
+            loop("key", spec.keys, value_row) if self.copies_values else None,
+        )
+
+    def value(self, b: Expr, h: Expr, key: Expr, column: Expr) -> Expr:
+        if self.copies_values:
+            return tirx.BufferLoad(self.packed_values, [key, column])
+        return self.spec.value(b, h, key, column)
+
+    def is_contiguous_key(self) -> bool:
+        """Whether the depth of one key lies side by side in memory."""
+        zero, d = const(0), tirx.Var("d", "int64")
+        load = self.spec.key(zero, zero, zero, d)
+        while isinstance(load, tirx.Cast):
+            load = load.value
+        if not isinstance(load, TensorLoad):
+            return False
+        last = tvm.sym.Analyzer().simplify(load.indices[-1] - d)
+        return d not in variables(last) and not any(d in variables(i) for i in load.indices[:-1])
 
     def row_block(self, b: Expr, h: Expr, block: Expr) -> tirx.Stmt:
         spec, tiling = self.spec, self.tiling
@@ -234,7 +272,7 @@ class Emitter:
                 tiling.sum,
                 extent,
                 lambda r, j: tirx.BufferLoad(self.score, [base + r, j]),
-                lambda j, column: tirx.BufferLoad(self.packed_values, [key0 + j, origin + column]),
+                lambda j, column: self.value(b, h, key0 + j, origin + column),
                 finish,
                 "float32",
             )
