@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 STAGE = "importer: torchscript"
 _HINTS = (17, 13, 11, 19, 23, 29)
 _UNIFORM_HINT = 12
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Stands for a graph input that is a weight: a literal of this name, no argument."""
+
+    tensor: torch.Tensor
+    name: str
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Stands for a graph input that is a constant: a small tensor, a number, a list of numbers."""
+
+    value: Any
 
 
 class Arguments:
@@ -76,6 +92,10 @@ class Arguments:
     # -- one argument ------------------------------------------------------------------------------------
 
     def _value(self, example: Any, name: str, kind: Any) -> Any:
+        if isinstance(example, Weight):
+            return self.ev.objects.tensor(example.tensor, example.name)
+        if isinstance(example, Fixed):
+            return prims.constant(self.ev, example.value)
         if isinstance(example, (list, tuple, dict)) and not isinstance(example, torch.Size):
             return self._structure(example, name, kind)
         if self.program.schema is not None and kind is not None:

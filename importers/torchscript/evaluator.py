@@ -55,7 +55,8 @@ class Specialise(Exception):
 class Evaluator:
     """The state of one import: recorder, journal of container changes, and where in the program we are."""
 
-    def __init__(self, recorder: Recorder, mode: FakeTensorMode) -> None:
+    def __init__(self, recorder: Recorder, mode: FakeTensorMode, importer: str = IMPORTER) -> None:
+        self.importer = importer
         self.recorder = recorder
         self.emitter = recorder.emitter
         self.mode = mode
@@ -181,7 +182,7 @@ class Evaluator:
 
     def location(self) -> SourceLocation:
         file, line = self.place()
-        return SourceLocation(file, line, self._scopes[-1], IMPORTER)
+        return SourceLocation(file, line, self._scopes[-1], self.importer)
 
     def _mlir_location(self, instruction: Instruction) -> ir.Location:
         place = instruction.place
@@ -191,7 +192,7 @@ class Evaluator:
         found = self._locations.get(key)
         if found is None:
             found = to_mlir(
-                SourceLocation(place[0], place[1], self._scopes[-1], IMPORTER), self.emitter.context
+                SourceLocation(place[0], place[1], self._scopes[-1], self.importer), self.emitter.context
             )
             self._locations[key] = found
         return found

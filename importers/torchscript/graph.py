@@ -56,7 +56,7 @@ class Instruction:
     def place(self) -> tuple[str, int]:
         """File and line, ``("", 0)`` when unknown; for a trace the innermost frame outside torch."""
         if self._place is None:
-            self._place = _place(self.node.sourceRange())
+            self._place = _place(self.node.sourceRange()) if not self.node.hasAttribute("source") else _noted(self.node)
         return self._place
 
     def type_of(self, index: int) -> Any:
@@ -113,6 +113,12 @@ def _schema_of(node: torch._C.Node) -> tuple[str, torch._ops.OpOverload | None]:
         return _resolve(node.schema())
     except (AttributeError, RuntimeError):
         return node.kind(), None
+
+
+def _noted(node: torch._C.Node) -> tuple[str, int]:
+    """The place in a node's own ``source`` attribute, ``file:line``."""
+    file, _, line = node.s("source").rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else ("", 0)
 
 
 @lru_cache(maxsize=16384)

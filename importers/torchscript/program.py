@@ -41,6 +41,7 @@ class Program:
     schema: Any
     owner: Any = None
     keep: Any = None
+    importer: str = IMPORTER
 
 
 @dataclass
@@ -76,18 +77,20 @@ def import_torchscript(program: Any, example_args: Any = None, *, method: str = 
     return _attempts(loaded, _example_tuple(loaded, example_args))
 
 
-def import_graph(graph: Any, input_metas: Sequence[Any], names: Sequence[str] = ()) -> TorchModule:
+def import_graph(
+    graph: Any, input_metas: Sequence[Any], names: Sequence[str] = (), *, importer: str = IMPORTER
+) -> TorchModule:
     """Import a bare ``torch._C.Graph`` (of ``torch._C.parse_ir``, or of a lazy tensor) for inputs like these.
 
-    ``input_metas`` holds a tensor, a ``TensorSpec`` or a Python value per graph input; a number for a tensor
-    input is folded as a constant.
+    ``input_metas`` holds a tensor, a ``TensorSpec``, a Python value, or a ``Weight`` or ``Fixed`` per graph
+    input; a number for a tensor input is folded as a constant. ``importer`` is what locations call the road.
     """
     values = list(graph.inputs())
     if len(values) != len(input_metas):
         raise InvalidInput(
             f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE
         )
-    return _attempts(Program(graph, None, None, list(names)), tuple(input_metas))
+    return _attempts(Program(graph, None, None, list(names), importer), tuple(input_metas))
 
 
 def _attempts(program: Program, examples: tuple[Any, ...]) -> TorchModule:
@@ -258,7 +261,7 @@ class _Import:
         self.emitter = Emitter(self.mlir, self.weights)
         shape_env = ShapeEnv(duck_shape=False, specialize_zero_one=False)
         mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
-        self.ev = Evaluator(Recorder(self.emitter), mode)
+        self.ev = Evaluator(Recorder(self.emitter), mode, program.importer)
         self.state: dict[str, torch.Tensor] = {}
 
     def module(self) -> TorchModule:

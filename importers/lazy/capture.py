@@ -1,0 +1,205 @@
+"""One run of a program on the lazy device: what it reads, what it returns and what it writes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from torch_tvm.importers.lazy import device
+from torch_tvm.importers.lazy.places import is_users, user_place
+from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
+
+
+@dataclass
+class Source:
+    """A tensor that the program found: an argument (``position`` among the flat ones) or one of its own.
+
+    ``lazy`` stands for ``tensor`` during the run; ``number`` is that of its device data.
+    """
+
+    tensor: torch.Tensor
+    name: str
+    position: int | None = None
+    lazy: torch.Tensor = field(init=False)
+    number: int = field(init=False)
+    before: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        lazy = device.from_cpu(self.tensor)
+        self.number = device.data_of([lazy])[0][0]
+        if isinstance(self.tensor, torch.nn.Parameter):
+            lazy = torch.nn.Parameter(lazy, requires_grad=self.tensor.requires_grad)
+        elif self.tensor.requires_grad:
+            lazy.requires_grad_()
+        self.lazy = lazy
+        self.before = device.fingerprint(lazy)
+
+    def is_written(self) -> bool:
+        """Whether the program wrote it since."""
+        device.sync(self.lazy)
+        return device.fingerprint(self.lazy) != self.before
+
+
+@dataclass
+class Capture:
+    """What a run left: ``outputs`` are the flat results (lazy tensors or plain values)."""
+
+    sources: list[Source]
+    leaves: list[Any]
+    in_spec: pytree.TreeSpec
+    names: list[str]
+    outputs: list[Any]
+    out_spec: pytree.TreeSpec
+    calls: list[WholeOp]
+
+
+def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
+    """Run ``program(*args)`` on the lazy device; modules run without gradients, on their own tensors' stand-ins."""
+    device.start()
+    leaves, in_spec = pytree.tree_flatten((tuple(args), {}))
+    names = _names(program, args)
+    run = _Run()
+    stand_ins = [
+        run.source(leaf, names[position], position).lazy if isinstance(leaf, torch.Tensor) else leaf
+        for position, leaf in enumerate(leaves)
+    ]
+    is_module = isinstance(program, torch.nn.Module)
+    body = run.stand_in(program) if is_module else program
+    given, _ = pytree.tree_unflatten(stand_ins, in_spec)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), WholeOps() as whole:
+        result = run.call(body, given, type(program).__name__ if is_module else "")
+        flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
+        outputs = [run.on_device(item) for item in flat]
+        for item in outputs:
+            _check_output(item)
+    return Capture(list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls)
+
+
+def _check_output(item: Any) -> None:
+    if item is None or isinstance(item, (bool, int, float, str, torch.dtype, torch.device)):
+        return
+    if isinstance(item, torch.Tensor) and item.device.type == "lazy":
+        device.sync(item)
+        return
+    raise ImportFailed(
+        f"the program returns a {type(item).__name__}",
+        stage=f"importer: {IMPORTER}",
+        advice="return tensors, numbers, and lists, tuples and dicts of them",
+    )
+
+
+def _names(program: Callable[..., Any], args: Sequence[Any]) -> list[str]:
+    """A name for each flat argument: the parameter's, with the path inside of it."""
+    function = program.forward if isinstance(program, torch.nn.Module) else program
+    try:
+        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        parameters = []
+    names = []
+    for index, argument in enumerate(args):
+        own = parameters[index] if index < len(parameters) else f"arg{index}"
+        paths, _ = pytree.tree_flatten_with_path(argument)
+        names += [own + pytree.keystr(path) for path, _ in paths]
+    return names
+
+
+class _Run:
+    """Stand-ins on the lazy device for every tensor that a program meets."""
+
+    def __init__(self) -> None:
+        self.sources: dict[int, Source] = {}
+
+    def source(self, tensor: torch.Tensor, name: str, position: int | None = None) -> Source:
+        """The source of a tensor; two arguments that are one tensor are refused where they are written."""
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+            raise InvalidInput(
+                f"'{name}' is no plain CPU tensor ({tensor.device.type}, {tensor.layout})",
+                stage=f"importer: {IMPORTER}",
+                advice="pass CPU tensors; they are moved to the lazy device here",
+            )
+        key = id(tensor) if position is None else -1 - position
+        found = self.sources.get(key)
+        if found is None:
+            found = self.sources[key] = Source(tensor, name, position)
+        return found
+
+    def stand_in(self, module: torch.nn.Module) -> torch.nn.Module:
+        """A copy of a module that shares no tensor with it: parameters and buffers are on the lazy device."""
+        memo: dict[int, Any] = {}
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            memo[id(tensor)] = self.source(tensor, name).lazy
+        return copy.deepcopy(module, memo)
+
+    def on_device(self, item: Any) -> Any:
+        """The stand-in of a CPU tensor that the program found elsewhere; anything else as it is."""
+        if isinstance(item, torch.Tensor) and item.device.type == "cpu":
+            return self.source(item, f"captured_{len(self.sources)}").lazy
+        return item
+
+    def call(self, program: Callable[..., Any], args: Sequence[Any], scope: str) -> Any:
+        try:
+            with torch.device("lazy"), _Watch(self):
+                return program(*args)
+        except TorchTvmError:
+            raise
+        except Exception as error:
+            problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ImportFailed(
+                f"the program fails on the lazy device: {type(error).__name__}: {problem}",
+                location=_place_of(error, scope),
+            ) from error
+
+
+def _place_of(error: Exception, scope: str) -> SourceLocation:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    if not frames:
+        return SourceLocation(scope=scope, importer=IMPORTER)
+    return SourceLocation(frames[-1].filename, frames[-1].lineno or 0, scope, IMPORTER)
+
+
+class _Watch(TorchFunctionMode):
+    """Moves CPU tensors that the program brings along, and reports what leaves the lazy device."""
+
+    def __init__(self, run: _Run) -> None:
+        super().__init__()
+        self.run = run
+        self.fallbacks = device.fallbacks()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = pytree.tree_map(self.run.on_device, (args, kwargs or {}))
+        result = function(*args, **kwargs)
+        after = device.fallbacks()
+        if after != self.fallbacks:
+            new = [name for name, count in after.items() if count != self.fallbacks.get(name)]
+            raise ImportFailed(
+                "this op runs eagerly in the middle of the capture: there is no lazy kernel for it",
+                subject=", ".join(f"torch.{name.replace('::', '.')}" for name in new),
+                location=user_place(sys._getframe(1), IMPORTER),
+                advice="import the program with import_fx or import_torchscript",
+            )
+        is_moved = any(_is_on(item, "lazy") for item in pytree.tree_leaves((args, kwargs)))
+        if is_moved and any(_is_on(item, "cpu") for item in pytree.tree_leaves(result)):
+            raise ImportFailed(
+                "the program copies a tensor from the lazy device to the CPU",
+                subject=getattr(function, "__name__", str(function)),
+                location=user_place(sys._getframe(1), IMPORTER),
+                advice="leave the tensor where it is, or use its own device: x.device",
+            )
+        return result
+
+
+def _is_on(item: Any, kind: str) -> bool:
+    return isinstance(item, torch.Tensor) and item.device.type == kind
+
+
+__all__ = ["Capture", "Source", "capture"]

@@ -1,0 +1,82 @@
+"""The lazy device itself: the only file that calls ``torch._C._lazy``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+_NUMBER = re.compile(r"\[source=\"[^\"]*\"\]")
+_is_started = False
+
+
+def start() -> None:
+    """Start the TorchScript lazy backend of this process, once."""
+    global _is_started
+    if not _is_started:
+        import torch._lazy.ts_backend
+
+        torch._lazy.ts_backend.init()
+        _is_started = True
+
+
+def from_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the lazy device whose data nobody else has.
+
+    A rank-0 tensor is a view of a one-element one: rank-0 data is shared between equal numbers.
+    """
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    if plain.dim() == 0:
+        return torch.ops.aten.view_copy.default(plain.clone().reshape(1).to("lazy"), [])
+    return plain.to("lazy")
+
+
+def like(meta: torch.Tensor) -> torch.Tensor:
+    """A tensor on the lazy device with the shape and dtype of ``meta`` and data of no meaning."""
+    return from_cpu(torch.zeros(tuple(meta.shape), dtype=meta.dtype))
+
+
+def sync(tensor: torch.Tensor) -> None:
+    """Bring updates through views into ``tensor``; nothing for what the functional wrapper does not hold."""
+    if torch._is_functional_tensor(tensor):
+        torch._sync(tensor)
+
+
+def data_of(tensors: Sequence[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
+    """Number and CPU tensor of each piece of device data that the pending graph of ``tensors`` reads."""
+    numbers, values = torch._C._lazy_ts_backend._get_tensors_ts_device_data_node(list(tensors)) or ((), ())
+    return list(zip(numbers, values, strict=True))
+
+
+def graph_text(tensors: Sequence[torch.Tensor]) -> str:
+    """The pending graph of ``tensors`` as TorchScript text, without the places that the backend notes."""
+    return _NUMBER.sub("", torch._C._lazy._get_tensors_backend(list(tensors)))
+
+
+def dump_text(tensors: Sequence[torch.Tensor]) -> str:
+    """The pending graph of ``tensors`` in the form of ``LTC_SAVE_TENSORS_FILE``."""
+    text: str = torch._C._lazy._get_tensors_text(list(tensors))
+    return text
+
+
+def fingerprint(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
+    """What is pending for one tensor: it changes when the tensor is written."""
+    return tuple(number for number, _ in data_of([tensor])), graph_text([tensor])
+
+
+def graph_hash(tensors: Sequence[torch.Tensor]) -> bytes:
+    """The hash of a pending graph: equal for equal graphs over other data of the same types."""
+    value: bytes = torch._C._lazy._get_graph_hash(list(tensors))
+    return value
+
+
+def fallbacks() -> dict[str, int]:
+    """How often each op has left the lazy device for eager execution in this process."""
+    import torch._lazy.metrics as metrics
+
+    return {
+        name: metrics.counter_value(name)
+        for name in metrics.counter_names()
+        if "::" in name and not name.startswith("lazy::")
+    }
