@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import tvm
 from tvm import relax
 
 from torch_tvm.support.errors import Refusal, SourceLocation
 
-SizeLike = int | tvm.ir.Expr
+SizeLike: TypeAlias = int | tvm.ir.Expr
 
 
 @dataclass(frozen=True)

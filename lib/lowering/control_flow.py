@@ -115,7 +115,10 @@ def _loop(m: ModuleLowering, op: ir.Operation) -> None:
     results = []
     for index, kind in enumerate(types):
         item = m.bb.emit(relax.TupleGetItem(value, index))
-        sizes = [s if not _free_symbols([s]) or _defined(m, s, symbols) else m.builder.symbol("d") for s in kind.shape.values]
+        sizes = [
+            s if not _free_symbols([s]) or _defined(m, s, symbols) else m.builder.symbol("d")
+            for s in kind.shape.values
+        ]
         results.append(m.bb.match_cast(item, relax.TensorType(sizes, kind.dtype)))
     _bind_results(m, op, results)
 
@@ -140,7 +143,7 @@ def _join(m: ModuleLowering, before: relax.TensorType, after: relax.TensorType) 
     else:
         after_sizes = list(after.shape.values)
     sizes = [
-        b if a is not None and equal(a, b) or _is_loop_symbol(b) else m.builder.symbol("c")
+        b if (a is not None and equal(a, b)) or _is_loop_symbol(b) else m.builder.symbol("c")
         for b, a in zip(before.shape.values, after_sizes, strict=True)
     ]
     return relax.TensorType(sizes, before.dtype)

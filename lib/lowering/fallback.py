@@ -47,14 +47,17 @@ def constant_tensor(value: torch.Tensor) -> relax.Expr:
         value = torch.view_as_real(value)
     if value.dtype == torch.bfloat16:
         return relax.const(value.float().numpy(), "bfloat16")
-    return relax.const(np.ascontiguousarray(value.numpy()).reshape(tuple(value.shape)), RELAX_DTYPE[str(value.dtype)])
+    return relax.const(
+        np.ascontiguousarray(value.numpy()).reshape(tuple(value.shape)), RELAX_DTYPE[str(value.dtype)]
+    )
 
 
 def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) -> Any:
     """One op as a call into ATen; returns its value, or a list of values."""
     arguments: list[Any] = []
     described = [
-        _describe(operand, value.type, arguments) for operand, value in zip(operands, op.operands, strict=True)
+        _describe(operand, value.type, arguments)
+        for operand, value in zip(operands, op.operands, strict=True)
     ]
     kinds = [_result_type(m, value) for value in op.results]
     spec = {
@@ -82,7 +85,12 @@ def _erase(kind: relax.TensorType) -> relax.TensorType:
     return relax.TensorType(dtype=kind.dtype, ndim=len(kind.shape.values))
 
 
-_SCALARS = {"!torch.int": "int64", "!torch.float": "float64", "!torch.bool": "bool", "!torch.number": "float64"}
+_SCALARS = {
+    "!torch.int": "int64",
+    "!torch.float": "float64",
+    "!torch.bool": "bool",
+    "!torch.number": "float64",
+}
 
 
 def _result_type(m: ModuleLowering, value: ir.Value) -> relax.TensorType:

@@ -52,6 +52,7 @@ def lower(module: TorchModule, *, fallback: bool = True) -> LoweredModule:
     return LoweredModule(mod, {name: module.weights[name] for name in lowering.weights}, lowering.fallbacks)
 
 
+_METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
 _STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
 _ADVICE = "compile with fallback=True to run these ops in PyTorch"
 
@@ -127,7 +128,11 @@ class ModuleLowering:
         """The Relax type of a Torch type: unknown sizes become fresh symbols unless ``shape`` names them."""
         if tensor.shape is None or tensor.dtype is None:
             raise InternalError("a tensor without rank or dtype reached the lowering", stage="lowering")
-        sizes = shape if shape is not None else [self.builder.symbol("s") if size is None else size for size in tensor.shape]
+        sizes = (
+            shape
+            if shape is not None
+            else [self.builder.symbol("s") if size is None else size for size in tensor.shape]
+        )
         return fallback.relax_tensor_type(tensor.dtype, sizes)
 
     def _weight_parameters(self, function: ir.OpView) -> list[relax.Var]:
@@ -150,8 +155,7 @@ class ModuleLowering:
         return parameters
 
     def _inline_literal(self, op: ir.Operation) -> relax.Expr:
-        value = view.literal_tensor(op)
-        return fallback.constant_tensor(value)
+        return fallback.constant_tensor(view.literal(op, self.module.weights))
 
     def _results(self, terminator: ir.Operation) -> relax.Expr:
         results = [self.as_tensor(self.env[v], v) for v in terminator.operands]
@@ -182,7 +186,7 @@ class ModuleLowering:
 
     def operation(self, op: ir.Operation) -> None:
         name = view.op_name(op)
-        if name == "torch.vtensor.literal" or name in view.METADATA_OPS:
+        if name == "torch.vtensor.literal" or name in _METADATA:
             return
         b = self.builder
         b.op_name = name.removeprefix("torch.").replace(".", "_")
@@ -192,8 +196,9 @@ class ModuleLowering:
         if handler is not None:
             handler(self, op)
             return
-        if view.is_constant(op):
-            self.env[op.results[0]] = view.constant_value(op.results[0])
+        if name.startswith("torch.constant."):
+            constant = view.constant_of_op(op)
+            self.env[op.results[0]] = str(constant) if isinstance(constant, torch.device) else constant
             return
         self._define(op, self._values(name, op))
 
@@ -238,7 +243,9 @@ class ModuleLowering:
             known = [int(s) if isinstance(s, tirx.IntImm) else None for s in sizes]
             merged = [
                 e if e is not None and k is None else s
-                for e, k, s in zip([*expected.shape, *[None] * (len(sizes) - len(expected.shape))], known, sizes, strict=True)
+                for e, k, s in zip(
+                    [*expected.shape, *[None] * (len(sizes) - len(expected.shape))], known, sizes, strict=True
+                )
             ]
             if all(a is b for a, b in zip(merged, sizes, strict=True)):
                 return value

@@ -24,28 +24,31 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
 from torch_tvm.support.errors import Refusal
 
+if TYPE_CHECKING:
+    Tensor: TypeAlias = Any
+    Number: TypeAlias = float
+    Size: TypeAlias = Any
+    DType: TypeAlias = str
+else:
 
-class Tensor:
-    """Annotation: a Relax expression whose type is ``relax.TensorType``."""
+    class Tensor:
+        """Annotation: a Relax expression whose type is ``relax.TensorType``."""
 
+    class Number:
+        """Annotation: a compile-time Python number."""
 
-class Number:
-    """Annotation: a compile-time Python number."""
+    class Size:
+        """Annotation: a compile-time integer or a symbolic one."""
 
-
-class Size:
-    """Annotation: a compile-time integer or a symbolic one."""
-
-
-class DType:
-    """Annotation: a dtype operand, given as the Relax dtype string."""
+    class DType:
+        """Annotation: a dtype operand, given as the Relax dtype string."""
 
 
 RELAX_DTYPE = {

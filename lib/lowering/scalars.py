@@ -98,7 +98,11 @@ _BOOLEAN = {"eq", "ne", "lt", "le", "gt", "ge", "__and__", "__or__", "__not__", 
 
 def is_scalar_op(name: str, result_types: list[str]) -> bool:
     """Whether ``torch.aten.add.int`` and its kind: one scalar result and a row in the table."""
-    return len(result_types) == 1 and result_types[0] in (*_SCALAR_DTYPE, "!torch.number") and _stem(name) in _ARITHMETIC
+    return (
+        len(result_types) == 1
+        and result_types[0] in (*_SCALAR_DTYPE, "!torch.number")
+        and _stem(name) in _ARITHMETIC
+    )
 
 
 def _stem(name: str) -> str:
@@ -120,7 +124,9 @@ def evaluate(b: Builder, name: str, operands: list[Any], result_type: str) -> An
     common = _common_dtype(b, operands)
     tensors = [b.tensor(operand, common) for operand in operands]
     if stem == "floordiv" and common == "int64":
-        result = b.te(lambda x, y: tvm.te.compute((), lambda: tirx.floordiv(x(), y())), *tensors, name="floordiv")
+        result = b.te(
+            lambda x, y: tvm.te.compute((), lambda: tirx.floordiv(x(), y())), *tensors, name="floordiv"
+        )
     else:
         result = b.emit(run(*tensors))
     result = b.reshape(result, []) if b.rank(result) else result
@@ -139,7 +145,9 @@ def _fold_symbolic(
             if isinstance(decided, tirx.IntImm):
                 return bool(decided)
         common = "float64" if stem not in _BOOLEAN else _common_dtype(b, operands)
-        return evaluate(b, f"torch.aten.{stem}", [b.tensor(operand, common) for operand in operands], result_type)
+        return evaluate(
+            b, f"torch.aten.{stem}", [b.tensor(operand, common) for operand in operands], result_type
+        )
     return fold(*operands)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -14,8 +14,8 @@ from torch_tvm.lowering.pointwise import HALF, is_float, libm, pointwise
 from torch_tvm.lowering.registry import Number, Tensor, lowers
 
 R = relax.op
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def _c(value: float, like: Scalar) -> Scalar:

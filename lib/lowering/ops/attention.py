@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
@@ -14,7 +14,7 @@ from torch_tvm.lowering.ops.softmax import softmax_over
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 
 def attend(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax
 
@@ -10,7 +10,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.pointwise import is_float, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers
 
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 
 def converted(b: Builder, x: Expr) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -13,8 +13,8 @@ from torch_tvm.lowering.conversion import differs, same
 from torch_tvm.lowering.pointwise import compute_dtype, pointwise, promoted_dtype
 from torch_tvm.lowering.registry import Tensor, register
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def comparison(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:

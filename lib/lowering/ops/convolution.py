@@ -6,7 +6,7 @@ A one-dimensional convolution is a two-dimensional one of height 1, so that one 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax
 
@@ -15,7 +15,7 @@ from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _REDUCED = ("float16", "bfloat16")
 

@@ -6,7 +6,7 @@ Random values have no lowering: they come from PyTorch's own generator, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -18,8 +18,8 @@ from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import is_float, number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -25,8 +25,8 @@ from torch_tvm.lowering.pointwise import (
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def relax_binary(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
-from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 
@@ -230,10 +230,12 @@ def searchsorted(
     return _count_below(b, x, sorted_sequence, right or side == "right", dtype)
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten.take": take,
     "torch.aten.take_along_dim": take_along_dim,
     "torch.aten.searchsorted.Tensor": searchsorted,
     "torch.aten._unsafe_index.Tensor": index,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike
 from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, unsqueeze_at
 from torch_tvm.lowering.ops.slicing import computed
-from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 
 def concatenate(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
@@ -198,10 +198,12 @@ def concatenated(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     return cat(b, tensors, dim)
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten.vstack": vstack,
     "torch.aten.dstack": dstack,
     "torch.aten.concat": concatenated,
     "torch.aten.concatenate": concatenated,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax
 
@@ -12,7 +12,7 @@ from torch_tvm.lowering.ops.shape import broadcast_shape, product, reshape
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _REDUCED = ("float16", "bfloat16")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from tvm import relax
 
 from torch_tvm.lowering.builder import Builder, SizeLike
 from torch_tvm.lowering.ops.shape import product, reshape, squeeze_at
-from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _REDUCED = ("float16", "bfloat16")
 
@@ -310,8 +310,10 @@ def instance_norm(
     return normalize_groups(b, x, channels, weight, bias, eps)
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten._native_batch_norm_legit_functional": native_batch_norm_functional,
     "torch.aten._native_batch_norm_legit.no_stats": native_batch_norm_no_stats,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

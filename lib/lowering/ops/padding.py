@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
@@ -12,7 +12,7 @@ from torch_tvm.lowering.ops.slicing import computed, simplified
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 Source = Callable[[Any, SizeLike], Any]
 

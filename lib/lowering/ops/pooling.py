@@ -7,7 +7,7 @@ padding. Relax gets that size as explicit padding after the input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -17,7 +17,7 @@ from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _MAX_POOL = {1: R.nn.max_pool1d, 2: R.nn.max_pool2d, 3: R.nn.max_pool3d}
 _AVG_POOL = {1: R.nn.avg_pool1d, 2: R.nn.avg_pool2d, 3: R.nn.avg_pool3d}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvm import relax
 
@@ -18,7 +19,7 @@ from torch_tvm.lowering.ops.slicing import strided_slice
 from torch_tvm.lowering.registry import Tensor, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 MAX_STEPS = 256
 

@@ -7,7 +7,7 @@ the size whatever the order of a schedule; maxima carry NaN, as ATen's do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -23,8 +23,8 @@ from torch_tvm.lowering.pointwise import (
 )
 from torch_tvm.lowering.registry import Tensor, lowers
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 Dims = int | list[int] | None
 
 FLOAT_SUM = 256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
@@ -11,7 +11,7 @@ from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import permute, reshape
 from torch_tvm.lowering.registry import Size, Tensor, lowers, register
 
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 Sample = Callable[[te.Tensor, Sequence[Any], list[Any]], Any]
 

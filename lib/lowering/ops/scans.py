@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -15,8 +15,8 @@ from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import is_float
 from torch_tvm.lowering.registry import Tensor, lowers
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def scan(b: Builder, x: Expr, dim: int, combine: Callable[[Scalar, Scalar], Scalar]) -> Expr:

@@ -7,7 +7,7 @@ in order, so that the last of equal destinations wins. An update outside of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
@@ -16,10 +16,10 @@ from tvm.script.ir_builder import tirx as T
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
-from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 
 def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
@@ -246,9 +246,11 @@ def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: 
     return _scatter(b, x, dim, index, value, _REDUCTIONS[reduce])
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten.index_add": index_add,
     "torch.aten.index_copy": index_copy,
     "torch.aten.scatter.value_reduce": scatter_value_reduce,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -19,8 +19,8 @@ from torch_tvm.lowering.pointwise import (
 from torch_tvm.lowering.registry import Tensor, lowers
 
 te = tvm.te
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = None) -> Expr:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.registry import DType, Size, Tensor, lowers, register
+from torch_tvm.lowering.registry import DType, Lowering, Size, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 
 def is_one(size: SizeLike) -> bool:
@@ -249,12 +250,14 @@ def conj_physical(b: Builder, x: Tensor) -> Expr:
     return x
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten.moveaxis.int": moveaxis,
     "torch.aten.moveaxis.intlist": moveaxis_intlist,
     "torch.aten.mH": matrix_transpose,
     "torch.aten.matrix_H": matrix_transpose,
     "torch.aten.adjoint": matrix_transpose,
     "torch.aten.conj_physical": conj_physical,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

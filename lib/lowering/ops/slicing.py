@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import is_one, squeeze_at
-from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _END = 2**62
 
@@ -346,9 +346,11 @@ def diagonal_scatter(b: Builder, x: Tensor, source: Tensor, offset: int, dim1: i
     )
 
 
-for _name, _function in {
+_LOWERINGS: dict[str, Lowering] = {
     "torch.aten.tensor_split.indices": tensor_split_indices,
     "torch.aten.unsafe_split.Tensor": split,
     "torch.aten.unsafe_split_with_sizes": split_with_sizes,
-}.items():
+}
+
+for _name, _function in _LOWERINGS.items():
     register(_name, _function, custom=True)

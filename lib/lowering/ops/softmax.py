@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.registry import DType, Tensor, lowers
 
 R = relax.op
-Expr = relax.Expr
+Expr: TypeAlias = relax.Expr
 
 _REDUCED = ("float16", "bfloat16")
 

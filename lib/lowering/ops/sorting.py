@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -11,8 +11,8 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.pointwise import compute_dtype, is_float, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def _keys(b: Builder, x: Expr) -> Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -24,8 +24,8 @@ from torch_tvm.lowering.ops.reductions import (
 from torch_tvm.lowering.pointwise import compute_dtype, larger, pointwise, smaller
 from torch_tvm.lowering.registry import Number, Tensor, lowers
 
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def _variance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tvm
 from tvm import relax, tirx
@@ -12,8 +13,8 @@ from torch_tvm.lowering.pointwise import HALF, compute_dtype, is_float, libm, po
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
-Expr = relax.Expr
-Scalar = tvm.ir.Expr
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 def unary(name: str, relax_op: Callable[[Expr], Expr], *aliases: str) -> None:
