@@ -101,7 +101,8 @@ def _check_pad(b: Builder, size: SizeLike, pair: tuple[SizeLike, SizeLike], sour
         return
     if source is _wrapped and any(isinstance(p, int) and p < 0 for p in pair):
         b.unsupported("circular padding that crops")
-    limit = {_reflected: size - 1, _wrapped: size}.get(source)
+    limits: dict[Source, int] = {_reflected: size - 1, _wrapped: size}
+    limit = limits.get(source)
     if size == 0 or any(isinstance(p, int) and limit is not None and p > limit for p in pair):
         b.unsupported(f"padding {pair} does not fit size {size}")
     if all(isinstance(p, int) for p in pair) and size + pair[0] + pair[1] < 1:
