@@ -59,7 +59,8 @@ def read_convolution(call: relax.Call) -> Convolution:
     else:
         in_channels, out_channels = int(shapes[1][1]) * groups, int(shapes[1][0])
     kernel = tuple(int(size) for size in shapes[1][2:])
-    if min(in_channels, out_channels, *kernel) < 1:
+    extents = [int(size) for size in [*shapes[0], *call.ty.shape] if isinstance(size, tirx.IntImm)]
+    if min(in_channels, out_channels, *kernel, *extents) < 1:
         raise Refusal("an axis of size 0")
     return Convolution(
         in_channels=in_channels,

@@ -70,7 +70,7 @@ class Case:
     def module(self) -> tvm.IRModule:
         """``relu(conv(x, w) + b)``."""
         rank = len(self.kernel)
-        data, weight, bias = self.tensors()
+        _, weight, bias = self.tensors()
         dtype = str(self.dtype).removeprefix("torch.")
         sizes = [
             tvm.tirx.Var(f"s{axis}", "int64") if axis in self.dynamic else size
@@ -196,7 +196,17 @@ def _algorithms(case: Case, accuracy: str) -> set[str]:
     return {name.split("_")[1] for name in names if "_conv" in name}
 
 
-def test_weights_of_winograd_matrices_filter() -> None:
+@pytest.mark.parametrize("dynamic", [(), (0,)])
+def test_empty_batch(dynamic: tuple[int, ...]) -> None:
+    case = Case((0, 16, 8, 8), 16, (3, 3), padding=1, dynamic=dynamic, accuracy="default")
+    _, weight, bias = case.tensors()
+    scheduled, _ = schedule(optimize(case.module(), TARGET), TARGET)
+    vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
+    result = vm["main"](torch.empty(0, 16, 8, 8), vm["main_transform_params"]([weight, bias]))
+    assert result.shape == (0, 16, 8, 8)
+
+
+def test_winograd_matrices_filter() -> None:
     for tile in (2, 4):
         matrices = winograd_matrices(tile)
         output, weight, data = (
