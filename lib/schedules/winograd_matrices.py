@@ -9,7 +9,7 @@ data (3.7 times with the customary points); that of F(2, 3) is 0.6 times as larg
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from math import prod, sqrt
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -28,7 +28,7 @@ class WinogradMatrices:
     output: Matrix
 
 
-@lru_cache(maxsize=None)
+@cache
 def winograd_matrices(tile: int) -> WinogradMatrices:
     """The matrices of F(tile, 3) for a tile in :data:`POINTS`."""
     points = POINTS[tile]

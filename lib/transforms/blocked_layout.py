@@ -20,8 +20,8 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
-from torch_tvm.transforms.pointwise import read_pointwise
 from torch_tvm.transforms.conv_choice import KERNEL_PATTERN, choose_convolution, read_convolution
+from torch_tvm.transforms.pointwise import read_pointwise
 
 OPAQUE_PATTERN = 8
 
@@ -260,7 +260,9 @@ class _Rewriter(PyExprMutator):
     def _pointwise(self, call: relax.Call) -> Blocked:
         gvar, operands = call.args[0], list(call.args[1].fields)
         kernel = read_pointwise(self.builder_.get()[gvar], gvar.name_hint)
-        blocked = [self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked]
+        blocked = [
+            self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked
+        ]
         if len({part.channels for part in blocked}) != 1:
             raise Refusal("the operands have different numbers of channels")
         args = [self._operand(arg, blocked[0]) for arg in operands]
