@@ -126,7 +126,7 @@ class WholeOpText:
         attributes = _source(call.place)
         if call.is_list:
             whole = self._name()
-            made.append(Node([(whole, "Tensor[]")], schema.name, attributes, operands))
+            made.append(Node([(whole, "Tensor[]")], _without_copy(schema.name), attributes, operands))
             made.append(Node([(name, "Tensor") for name in results], "prim::ListUnpack", "", [whole]))
         else:
             outputs = [(name, "Tensor") for name in results]

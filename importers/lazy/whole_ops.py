@@ -22,7 +22,12 @@ from torch_tvm.importers.lazy.places import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 IMPORTER = "lazy"
-ATTENTION = "aten::scaled_dot_product_attention"
+# Composite ops whose parts say less than they do, or have no lazy kernel.
+COMPOSITES = (
+    "aten::scaled_dot_product_attention", "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d",
+    "aten::adaptive_avg_pool3d", "aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input",
+    "aten::rnn_relu.input",
+)  # fmt: skip
 _READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::_copy_from")
 _FOREIGN = ("prim", "prims", "profiler", "inductor", "static_runtime", "debugprims", "rngprims", "_")
 
@@ -54,7 +59,8 @@ class WholeOps:
             if namespace != "aten":
                 library = self._others.setdefault(namespace, torch.library.Library(namespace, "IMPL"))
             library.impl(rest, self._kernel(name), "Lazy")
-        self._library.impl(ATTENTION.partition("::")[2], self._attention, "AutogradLazy")
+        for name in COMPOSITES:
+            self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
         return self
 
     def __exit__(
@@ -76,7 +82,7 @@ class WholeOps:
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
-        if torch.Tag.nondeterministic_seeded in overload.tags:
+        if torch.Tag.nondeterministic_seeded in overload.tags and _draws(overload, args, kwargs):
             raise random_op(subject, place)
         metas = self._metas(overload, args, kwargs, subject, place)
         flat, spec = pytree.tree_flatten(metas)
@@ -110,16 +116,19 @@ class WholeOps:
             raise ImportFailed("this op leaves the lazy device", subject=subject, location=place)
         return metas
 
-    def _attention(self, *args: Any, **kwargs: Any) -> Any:
-        """Attention whole; where gradients are needed, in ops that have them."""
-        tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
-        overload = torch.ops.aten.scaled_dot_product_attention.default
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return _differentiable_attention(*args, **kwargs)
-        for tensor in tensors:
-            device.sync(tensor)
-        plain = pytree.tree_map(_unwrapped, (args, kwargs))
-        return self._note(overload, *plain)
+    def _composite(self, name: str) -> Callable[..., Any]:
+        """A kernel that notes a composite op, or decomposes it where gradients are needed."""
+        overload = _overload(name)
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+                return overload.decompose(*args, **kwargs)
+            for tensor in tensors:
+                device.sync(tensor)
+            return self._note(overload, *pytree.tree_map(_unwrapped, (args, kwargs)))
+
+        return kernel
 
 
 def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:
@@ -132,28 +141,21 @@ def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:
     )
 
 
+def _draws(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the arguments let a random op be random: a dropout of probability 0 is not."""
+    names = [argument.name for argument in overload._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if "dropout_p" in names:
+        return bool(given.get("dropout_p", 0.0))
+    if "dropout" in names and "train" in names:
+        return bool(given["dropout"]) and bool(given["train"])
+    return True
+
+
 def _unwrapped(item: Any) -> Any:
     if isinstance(item, torch.Tensor) and torch._is_functional_tensor(item):
         return torch._from_functional_tensor(item)
     return item
-
-
-def _differentiable_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """Attention as its definition says: ``[…, L, E], […, S, E], […, S, V] -> […, L, V]``."""
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        is_flag = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(attn_mask == 0, float("-inf")) if is_flag else scores + attn_mask
-    weights = torch.softmax(scores, -1)
-    return torch.dropout(weights, dropout_p, True) @ value if dropout_p > 0 else weights @ value
 
 
 @lru_cache(maxsize=1)

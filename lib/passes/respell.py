@@ -433,3 +433,10 @@ def group_norm_flags(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         operands = [*list(op.operands)[:5], r.boolean(False)]
         return r.op("torch.aten.group_norm", operands, op.results[0].type)
     return None
+
+
+@respells("aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes", "aten.unsafe_chunk")
+def unsafe_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A split whose parts must not be written: with value semantics any split."""
+    name = view.op_name(op).replace("unsafe_", "")
+    return r.op(name, list(op.operands), op.results[0].type)
