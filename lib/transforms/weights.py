@@ -23,16 +23,21 @@ class Weights:
             for binding in block.bindings:
                 if isinstance(binding, relax.VarBinding):
                     self._add(binding.var, binding.value)
-        for var in relax.analysis.free_vars(func.body) if not blocks else _vars(func.body.body):
-            self.uses[var] = self.uses.get(var, 0) + 1
+                else:
+                    self._use(binding.value)
+        self._use(func.body.body if blocks else func.body)
 
     def _add(self, var: relax.Var, value: Expr) -> None:
         self.bound[var] = value
+        used = self._use(value)
+        if used and all(other in self._known for other in used):
+            self._known.add(var)
+
+    def _use(self, value: Expr) -> list[relax.Var]:
         used = _vars(value)
         for other in used:
             self.uses[other] = self.uses.get(other, 0) + 1
-        if used and all(other in self._known for other in used):
-            self._known.add(var)
+        return used
 
     def __contains__(self, value: Expr) -> bool:
         """Whether ``value`` (a variable) depends on weights and on nothing else."""

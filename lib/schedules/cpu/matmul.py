@@ -83,7 +83,12 @@ def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: s
     if columns <= lanes:
         return 1
     order = (3, 4, 2) if widest == 4 else (2, 1)
-    return min(order, key=lambda vectors: (_padded(columns, vectors * lanes) / columns > 1.07, 0))
+
+    def waste(vectors: int) -> int:
+        padded = _padded(columns, vectors * lanes)
+        return 0 if padded <= columns * 1.07 else padded
+
+    return min(order, key=waste)
 
 
 def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
