@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-_NUMBER = re.compile(r"\[source=\"[^\"]*\"\]")
+_PLACE = re.compile(r"\[source=\"[^\"]*\"\]|, source=\"[^\"]*\"")
 _is_started = False
 
 
@@ -51,7 +51,7 @@ def data_of(tensors: Sequence[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
 
 def graph_text(tensors: Sequence[torch.Tensor]) -> str:
     """The pending graph of ``tensors`` as TorchScript text, without the places that the backend notes."""
-    return _NUMBER.sub("", torch._C._lazy._get_tensors_backend(list(tensors)))
+    return _PLACE.sub("", torch._C._lazy._get_tensors_backend(list(tensors)))
 
 
 def dump_text(tensors: Sequence[torch.Tensor]) -> str:

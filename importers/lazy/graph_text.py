@@ -17,7 +17,7 @@ from torch_tvm.dialect.types import SCALAR_TYPE
 from torch_tvm.importers.lazy.whole_ops import WholeOp
 from torch_tvm.support.errors import SourceLocation
 
-_NODE = re.compile(r"\s+(%[\w.]+ : [^=]+?) = ([\w:]+)(\[.*\])?\((.*)\)$")
+_NODE = re.compile(r"\s+(%[\w.]+ : .+?) = (\w+::\w+)(\[.*\])?\((.*)\)$")
 _OUTPUT = re.compile(r"(%[\w.]+) : (.+?)(?=, %|$)")
 _RETURN = re.compile(r"\s+return \((.*)\)$")
 _VALUE = re.compile(r"%[\w.]+")

@@ -12,6 +12,7 @@ from torch_tvm.passes.merge_duplicates import MergeDuplicates
 from torch_tvm.passes.order_constants import OrderConstants
 from torch_tvm.passes.order_operations import OrderOperations
 from torch_tvm.passes.recognize_causal_mask import recognize_causal_mask
+from torch_tvm.passes.recompose_products import RecomposeProducts
 from torch_tvm.passes.respell import Respell
 from torch_tvm.passes.verify_contract import VerifyContract
 from torch_tvm.support.errors import ImportFailed
@@ -29,6 +30,7 @@ def canonicalize(module: TorchModule) -> TorchModule:
     Respell().run(mlir)
     _run(mlir, "func.func(torch-decompose-complex-ops{legal-ops=%s},canonicalize,cse)" % legal_ops_option())
     Respell().run(mlir)
+    RecomposeProducts().run(mlir)
     _run(mlir, "func.func(canonicalize,cse)")
     fold_constants(mlir, weights)
     recognize_causal_mask(mlir, weights)

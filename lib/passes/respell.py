@@ -234,7 +234,7 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
 
 
-@respells("aten.slice.Tensor", "aten.slice_copy.Tensor")
+@respells("aten.slice.Tensor")
 def whole_slice(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A slice of everything."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
@@ -433,6 +433,19 @@ def group_norm_flags(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         operands = [*list(op.operands)[:5], r.boolean(False)]
         return r.op("torch.aten.group_norm", operands, op.results[0].type)
     return None
+
+
+_VIEW_COPIES = (
+    "select_copy.int", "slice_copy.Tensor", "squeeze_copy", "squeeze_copy.dim", "squeeze_copy.dims",
+    "unsqueeze_copy", "unbind_copy.int", "split_copy.Tensor", "split_with_sizes_copy", "diagonal_copy",
+    "unfold_copy", "as_strided_copy", "view_as_complex_copy", "view_as_real_copy", "narrow_copy",
+)  # fmt: skip
+
+
+@respells(*(f"aten.{name}" for name in _VIEW_COPIES))
+def view_copy(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A view that was copied: with value semantics the view."""
+    return r.op(view.op_name(op).replace("_copy", ""), list(op.operands), op.results[0].type)
 
 
 @respells("aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes", "aten.unsafe_chunk")
