@@ -83,12 +83,7 @@ def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: s
     if columns <= lanes:
         return 1
     order = (3, 4, 2) if widest == 4 else (2, 1)
-
-    def waste(vectors: int) -> int:
-        padded = _padded(columns, vectors * lanes)
-        return 0 if padded <= columns * 1.07 else padded
-
-    return min(order, key=waste)
+    return min(order, key=lambda vectors: _padded(columns, vectors * lanes))
 
 
 def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
@@ -126,11 +121,13 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
     panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
+    pack = not packed_width and not (whole and _is_contiguous(c) and (tiles or 2) <= 2)
+    block_rows = 2 * ROW_BLOCK if pack else ROW_BLOCK  # each block packs the panel again
     return Tiling(
         shapes=shapes,
-        block_tiles=_block_tiles(tiles, most, panels, cpu.cores if parallel else 1),
+        block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
         reduce_block=reduce_block,
-        pack=not packed_width and not (whole and _is_contiguous(c) and (tiles or 2) <= 2),
+        pack=pack,
         scratch=not whole or bool(reduce_block) or not c.store.is_plain,
         parallel=parallel,
     )
@@ -162,9 +159,9 @@ def _reduce_block(depth: int | None, chains: int) -> int:
     return -(-depth // pieces // 8) * 8
 
 
-def _block_tiles(tiles: int | None, tile: int, panels: int | None, cores: int) -> int:
+def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, cores: int) -> int:
     """Row tiles in a task: a block fits the cache, and there are enough tasks to keep all cores busy."""
-    most = max(1, ROW_BLOCK // tile)
+    most = max(1, rows // tile)
     if tiles is None:
         return most
     most = min(most, tiles)
@@ -238,7 +235,7 @@ class Emitter:
     def nest(self, shape: TileShape) -> tirx.Stmt:
         """All tasks, for tiles of one shape (there are at least that many rows)."""
         tiles = self.ceil_div(self.rows, shape.rows)
-        count = min(self.tiling.block_tiles, max(1, ROW_BLOCK // shape.rows))
+        count = max(1, self.tiling.block_tiles * self.tiling.shapes[0].rows // shape.rows)
         blocks = self.ceil_div(tiles, count)
         tasks = self.analyzer.simplify(_product(self.c.batch) * blocks * self.panels)
         kind = "parallel" if self.tiling.parallel else "serial"
