@@ -24,7 +24,14 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
-from torch_tvm.schedules.cpu.contraction import Axis, Contraction, read_contraction, substitute, variables
+from torch_tvm.schedules.cpu.contraction import (
+    Axis,
+    Contraction,
+    loads,
+    read_contraction,
+    substitute,
+    variables,
+)
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
@@ -121,7 +128,9 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
     panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
-    pack = not packed_width and not (whole and _is_contiguous(c) and (tiles or 2) <= 2)
+    panel_bytes = None if depth is None else depth * width * tvm.DataType(c.acc_dtype).bits // 8
+    is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
+    pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
     block_rows = 2 * ROW_BLOCK if pack else ROW_BLOCK  # each block packs the panel again
     return Tiling(
         shapes=shapes,
@@ -187,17 +196,17 @@ def _padded(size: int, multiple: int) -> int:
 
 
 def _packed_width(c: Contraction) -> int:
-    """NR if the right operand is read as ``[n // NR, k, n % NR]``, otherwise 0."""
-    if not isinstance(c.rhs, TensorLoad) or len(c.rhs.indices) < 3:
+    """NR if the right operand reads one packed tensor at ``[n // NR, k, n % NR]``, otherwise 0."""
+    found = [c.rhs] if isinstance(c.rhs, TensorLoad) else loads(c.rhs)
+    if len(found) != 1 or len(found[0].indices) < 3:
         return 0
-    last = c.rhs.indices[-1]
+    source, indices = found[0].source, found[0].indices
+    last = indices[-1]
     if isinstance(last, tirx.FloorMod) and last.a.same_as(c.column.var):
         return static(last.b) or 0
-    width = static(c.rhs.source.shape[-1])
-    is_single = (
-        c.column.size is not None and last.same_as(c.column.var) and static(c.rhs.source.shape[0]) == 1
-    )
-    return width if is_single and width and width >= c.column.size and len(c.rhs.indices) == 3 else 0
+    width = static(source.shape[-1])
+    is_single = c.column.size is not None and last.same_as(c.column.var) and static(source.shape[0]) == 1
+    return width if is_single and width and width >= c.column.size and len(indices) == 3 else 0
 
 
 def _is_contiguous(c: Contraction) -> bool:
