@@ -68,7 +68,8 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     device.start()
     leaves, in_spec = pytree.tree_flatten((tuple(args), {}))
     names = _names(program, args)
-    run = _Run()
+    whole = WholeOps()
+    run = _Run(whole.opaque)
     stand_ins = [
         run.source(leaf, names[position], position).lazy if isinstance(leaf, torch.Tensor) else leaf
         for position, leaf in enumerate(leaves)
@@ -76,7 +77,7 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     is_module = isinstance(program, torch.nn.Module)
     body = run.stand_in(program) if is_module else program
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), WholeOps() as whole:
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), whole:
         result = run.call(body, given, type(program).__name__ if is_module else "")
         flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
         outputs = [run.on_device(item) for item in flat]
@@ -116,8 +117,9 @@ def _names(program: Callable[..., Any], args: Sequence[Any]) -> list[str]:
 class _Run:
     """Stand-ins on the lazy device for every tensor that a program meets."""
 
-    def __init__(self) -> None:
+    def __init__(self, opaque: set[int]) -> None:
         self.sources: dict[int, Source] = {}
+        self.opaque = opaque
 
     def source(self, tensor: torch.Tensor, name: str, position: int | None = None) -> Source:
         """The source of a tensor; two arguments that are one tensor are refused where they are written."""
@@ -131,6 +133,7 @@ class _Run:
         found = self.sources.get(key)
         if found is None:
             found = self.sources[key] = Source(tensor, name, position)
+            self.opaque.add(found.number)
         return found
 
     def stand_in(self, module: torch.nn.Module) -> torch.nn.Module:

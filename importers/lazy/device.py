@@ -44,7 +44,10 @@ def sync(tensor: torch.Tensor) -> None:
 
 
 def data_of(tensors: Sequence[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
-    """Number and CPU tensor of each piece of device data that the pending graph of ``tensors`` reads."""
+    """Number and CPU tensor of each piece of device data that the pending graph of ``tensors`` reads.
+
+    Numbers of tensors are unique; constants that the backend made itself are numbered -1.
+    """
     numbers, values = torch._C._lazy_ts_backend._get_tensors_ts_device_data_node(list(tensors)) or ((), ())
     return list(zip(numbers, values, strict=True))
 

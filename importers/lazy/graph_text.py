@@ -101,7 +101,7 @@ def place_numbers(graph: GraphText, numbers: Mapping[str, bool | int | float], f
 def _is_number_place(node: Node, index: int, numbers: Mapping[str, Any]) -> bool:
     if node.kind not in _TAKES_NUMBER:
         return False
-    return index == 1 and node.operands[0] not in numbers or index == 0 and node.kind == "aten::pow"
+    return (index == 1 and node.operands[0] not in numbers) or (index == 0 and node.kind == "aten::pow")
 
 
 # -- whole ops ---------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ import torch
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
-from torch_tvm.importers.lazy import device, graph_text
+from torch_tvm.importers.lazy.assembly import Node, assemble
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
-from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, random_op
+from torch_tvm.importers.lazy.whole_ops import COMPOSITES, IMPORTER, random_op
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
-STAGE = f"importer: {IMPORTER}"
+WHOLE = frozenset(name.partition(".")[0] for name in COMPOSITES)
 
 
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
@@ -45,83 +45,27 @@ def to_module(run: Capture) -> TorchModule:
 
 
 class _Assembly:
-    """From a capture to one graph text with its inputs described."""
+    """From a capture to a module."""
 
     def __init__(self, run: Capture) -> None:
         self.run = run
-        self.written = [source for source in run.sources if source.is_written()]
-        self.state = [source for source in self.written if source.position is None]
-        written_arguments = [source for source in self.written if source.position is not None]
         self.arguments = [source for source in run.sources if source.position is not None]
+        written = [source for source in run.sources if source.is_written()]
+        self.state = [source for source in written if source.position is None]
+        self.writes = [*(source for source in written if source.position is not None), *self.state]
         self.results = [item for item in run.outputs if isinstance(item, torch.Tensor)]
-        self.writes = [*written_arguments, *self.state]
-        self.roots: list[torch.Tensor] = []
 
     def module(self) -> TorchModule:
-        operands = [item for call in self.run.calls for item in _tensors(call)]
-        roots = [*self.results, *(source.lazy for source in self.writes), *operands]
-        with torch.no_grad():
-            copies = [torch.ops.aten.detach_copy.default(root) for root in roots]
-        for copy in copies:
-            device.sync(copy)
-        graph = self._graph(copies, operands)
+        held = [(source.number, source.tensor) for source in (*self.arguments, *self.state)]
+        weights = [(source.number, Weight(source.tensor, source.name)) for source in self.run.sources]
+        roots = [*self.results, *(source.lazy for source in self.writes)]
+        graph = assemble(roots, self.run.calls, held, weights, Fixed)
+        _refuse_random(graph.nodes)
         parsed = torch._C.parse_ir(str(graph), parse_tensor_constants=True)
         names = [name.removeprefix("%") for name, _, _ in graph.inputs]
         module = import_graph(parsed, [what for _, _, what in graph.inputs], names, importer=IMPORTER)
         self._describe(module)
         return module
-
-    # -- text --------------------------------------------------------------------------------------------
-
-    def _graph(self, roots: list[torch.Tensor], operands: list[torch.Tensor]) -> graph_text.GraphText:
-        nodes, returned, data = [], [], []
-        if roots:
-            nodes, returned = graph_text.read(device.graph_text(roots))
-            data = device.data_of(roots)
-        self._refuse_random(nodes)
-        names = {number: f"%p{index}" for index, (number, _) in enumerate(data)}
-        kept = len(self.results) + len(self.writes)
-        graph = graph_text.GraphText(nodes, returned[:kept])
-        value_of = {id(item): name for item, name in zip(operands, returned[kept:], strict=True)}
-        self._inputs(graph, names, data)
-        writer = graph_text.WholeOpText(graph, Fixed)
-        for call in self.run.calls:
-            results = [names.get(number, f"%unused{number}") for number in call.data]
-            if any(number in names for number in call.data):
-                graph.nodes += writer.nodes(call, value_of, results)
-        graph.nodes = graph_text.in_order(graph.nodes, [name for name, _, _ in graph.inputs])
-        return graph
-
-    def _inputs(self, graph: graph_text.GraphText, names: dict[int, str], data: list[tuple[int, torch.Tensor]]) -> None:
-        """Arguments in the caller's order, then state, then weights, then numbers."""
-        known = {number for call in self.run.calls for number in call.data}
-        for source in (*self.arguments, *self.state):
-            name = names.get(source.number, f"%unused{source.number}")
-            graph.inputs.append((name, "Tensor", source.tensor))
-            known.add(source.number)
-        for source in self.run.sources:
-            if source.number in names and source.number not in known:
-                graph.inputs.append((names[source.number], "Tensor", Weight(source.tensor, source.name)))
-                known.add(source.number)
-        numbers: dict[str, Any] = {}
-        for number, tensor in data:
-            if number in known:
-                continue
-            graph.inputs.append((names[number], "Tensor", Fixed(tensor.clone())))
-            if tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.float64, torch.bool):
-                numbers[names[number]] = tensor.item()
-        graph_text.place_numbers(graph, numbers, Fixed)
-
-    def _refuse_random(self, nodes: list[graph_text.Node]) -> None:
-        for node in nodes:
-            packet = getattr(torch.ops.aten, node.kind.removeprefix("aten::"), None)
-            if packet is None or not node.kind.startswith("aten::"):
-                continue
-            overloads = [getattr(packet, name) for name in packet.overloads()]
-            if any(torch.Tag.nondeterministic_seeded in overload.tags for overload in overloads):
-                if node.kind == "aten::native_dropout" and not _is_training(node, nodes):
-                    continue
-                raise random_op(f"torch.{node.kind.replace('::', '.')}", None)
 
     # -- calling convention ------------------------------------------------------------------------------
 
@@ -142,12 +86,19 @@ class _Assembly:
         module.signature = Signature(run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs)
 
 
-def _tensors(call: WholeOp) -> list[torch.Tensor]:
-    leaves = torch.utils._pytree.tree_leaves((call.args, call.kwargs))
-    return [item for item in leaves if isinstance(item, torch.Tensor)]
+def _refuse_random(nodes: list[Node]) -> None:
+    for node in nodes:
+        packet = getattr(torch.ops.aten, node.kind.removeprefix("aten::"), None)
+        if packet is None or not node.kind.startswith("aten::"):
+            continue
+        overloads = [getattr(packet, name) for name in packet.overloads()]
+        is_random = any(torch.Tag.nondeterministic_seeded in overload.tags for overload in overloads)
+        if node.kind in WHOLE or not is_random or (node.kind == "aten::native_dropout" and not _is_training(node, nodes)):
+            continue
+        raise random_op(f"torch.{node.kind.replace('::', '.')}", None)
 
 
-def _is_training(node: graph_text.Node, nodes: list[graph_text.Node]) -> bool:
+def _is_training(node: Node, nodes: list[Node]) -> bool:
     flag = next(other for other in nodes if other.outputs[0][0] == node.operands[2])
     return "value=0" not in flag.attributes
 

@@ -45,10 +45,15 @@ class WholeOp:
 
 
 class WholeOps:
-    """A context in which ops without a lazy kernel are noted in ``calls``, not run."""
+    """A context in which ops without a lazy kernel are noted in ``calls``, not run.
+
+    ``opaque`` holds the numbers of the device data that only run time knows; a value that depends on none of
+    them can be read during the run.
+    """
 
     def __init__(self) -> None:
         self.calls: list[WholeOp] = []
+        self.opaque: set[int] = set()
 
     def __enter__(self) -> WholeOps:
         self._library = torch.library.Library("aten", "IMPL")
@@ -77,6 +82,10 @@ class WholeOps:
         place = user_place(sys._getframe(2), IMPORTER)
         name = overload._schema.name
         subject = f"torch.{name.replace('::', '.')}"
+        if name == "aten::_local_scalar_dense":
+            value = self._constant(args[0])
+            if value is not None:
+                return value
         if name in _READS:
             raise ImportFailed(
                 "the program reads a value of a tensor, which only run time knows",
@@ -91,6 +100,13 @@ class WholeOps:
         is_list = isinstance(metas, list)
         self.calls.append(WholeOp(overload, args, kwargs, data, is_list, place))
         return pytree.tree_unflatten(results, spec)
+
+    def _constant(self, tensor: torch.Tensor) -> Any:
+        """The number in a tensor that depends on constants only, else ``None``."""
+        from torch_tvm.importers.lazy.assembly import constant_value
+
+        found = constant_value(tensor, self.calls, self.opaque)
+        return None if found is None else found.item()
 
     def _metas(
         self, overload: torch._ops.OpOverload, args: Any, kwargs: Any, subject: str, place: SourceLocation

@@ -142,6 +142,7 @@ _PYTHON_OPS: dict[str, Callable[..., Any]] = {
     "aten.format": _format,
     "aten.warn": lambda message, level: warnings.warn(message, stacklevel=2),
     "aten.tensor": _new_tensor,
+    "aten.view": torch.ops.aten.reshape.default,  # a value has no strides that could forbid it
     "prim.RaiseException": _raise,
     "prim.unchecked_cast": lambda value: value,
     "prim.Uninitialized": lambda: None,

@@ -1,0 +1,113 @@
+"""From pending tensors, noted ops and known data to one graph text with its inputs described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from torch_tvm.importers.lazy import device, graph_text
+from torch_tvm.importers.lazy.graph_text import GraphText, Node
+from torch_tvm.importers.lazy.whole_ops import WholeOp
+
+_NUMBERS = (torch.int64, torch.float64, torch.bool)
+Inputs = Sequence[tuple[int, Any]]
+
+
+def assemble(
+    roots: Sequence[torch.Tensor], calls: Sequence[WholeOp], inputs: Inputs, weights: Inputs, fixed: Callable[[Any], Any]
+) -> GraphText:
+    """The graph that computes ``roots``.
+
+    ``inputs`` become its first inputs, all of them and in order; ``weights`` follow where they are read: both are
+    pairs of a number of device data and what describes the input. Other data are constants of the program,
+    described by ``fixed(value)``.
+    """
+    operands = [item for call in calls for item in tensors_of(call)]
+    copies = _copies([*roots, *operands])
+    nodes, returned = graph_text.read(device.graph_text(copies)) if copies else ([], [])
+    data = device.data_of(copies) if copies else []
+    names = {number: f"%p{index}" for index, (number, _) in enumerate(data) if number >= 0}
+    graph = GraphText(nodes, returned[: len(roots)])
+    _describe(graph, names, data, calls, (inputs, weights), fixed)
+    value_of = {id(item): name for item, name in zip(operands, returned[len(roots) :], strict=True)}
+    writer = graph_text.WholeOpText(graph, fixed)
+    for call in calls:
+        if any(number in names for number in call.data):
+            results = [names.get(number, f"%unused{number}") for number in call.data]
+            graph.nodes += writer.nodes(call, value_of, results)
+    graph.nodes = graph_text.in_order(graph.nodes, [name for name, _, _ in graph.inputs])
+    return graph
+
+
+def tensors_of(call: WholeOp) -> list[torch.Tensor]:
+    """The tensors among the arguments of a noted op."""
+    leaves = pytree.tree_leaves((call.args, call.kwargs))
+    return [item for item in leaves if isinstance(item, torch.Tensor)]
+
+
+def constant_value(tensor: torch.Tensor, calls: Sequence[WholeOp], opaque: set[int]) -> torch.Tensor | None:
+    """The value of a pending tensor that depends on no data in ``opaque``; ``None`` if it does."""
+    makers = {number: call for call in calls for number in call.data}
+    pending = [number for number, _ in device.data_of(_copies([tensor]))]
+    needed: dict[int, WholeOp] = {}
+    seen: set[int] = set()
+    while pending:
+        number = pending.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        if number in opaque:
+            return None
+        call = makers.get(number)
+        if call is not None and id(call) not in needed:
+            needed[id(call)] = call
+            operands = _copies(tensors_of(call))
+            pending += [found for found, _ in device.data_of(operands)] if operands else []
+    used = [call for call in calls if id(call) in needed]
+    graph = assemble([tensor], used, (), (), lambda value: value)
+    parsed = torch._C.parse_ir(str(graph), parse_tensor_constants=True)
+    function = torch._C._create_function_from_graph("constant", parsed)
+    value: torch.Tensor = function(*(value for _, _, value in graph.inputs))
+    return value
+
+
+def _copies(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Nodes for tensors that may be mere device data, which the backend leaves out of its text."""
+    with torch.no_grad():
+        copies = [torch.ops.aten.detach_copy.default(tensor) for tensor in tensors]
+    for copy in copies:
+        device.sync(copy)
+    return copies
+
+
+def _describe(
+    graph: GraphText,
+    names: dict[int, str],
+    data: Sequence[tuple[int, torch.Tensor]],
+    calls: Sequence[WholeOp],
+    described: tuple[Inputs, Inputs],
+    fixed: Callable[[Any], Any],
+) -> None:
+    inputs, weights = described
+    known = {number for call in calls for number in call.data}
+    for number, what in inputs:
+        graph.inputs.append((names.get(number, f"%unused{number}"), "Tensor", what))
+        known.add(number)
+    for number, what in weights:
+        if number in names and number not in known:
+            graph.inputs.append((names[number], "Tensor", what))
+            known.add(number)
+    numbers: dict[str, Any] = {}
+    for index, (number, tensor) in enumerate(data):
+        if number in known:
+            continue
+        graph.inputs.append((f"%p{index}", "Tensor", fixed(tensor.clone())))
+        if tensor.dim() == 0 and tensor.dtype in _NUMBERS:
+            numbers[f"%p{index}"] = tensor.item()
+    graph_text.place_numbers(graph, numbers, fixed)
+
+
+__all__ = ["Node", "assemble", "constant_value", "tensors_of"]
