@@ -11,25 +11,31 @@ product is one PrimFunc whose op pattern lets FuseOps put bias, activation and r
 
 from __future__ import annotations
 
+from math import prod
+
 import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.bfloat16_weights import is_memory_bound, pack_rounded_panels, rounded_matmul
 from torch_tvm.transforms.weights import Weights
 
 OUT_ELEMWISE_FUSABLE = 4
 
 
-def pack_matmul_weights(cpu: CpuModel) -> tvm.transform.Pass:
-    """The pass; it looks at ``main`` only and leaves a function without ``num_input`` alone."""
+def pack_matmul_weights(cpu: CpuModel, accuracy: str = "default") -> tvm.transform.Pass:
+    """The pass; it looks at ``main`` only and leaves a function without ``num_input`` alone.
+
+    With ``accuracy="fast"``, weights that are read by few rows are kept as bfloat16.
+    """
 
     @tvm.transform.module_pass(opt_level=0, name="PackMatmulWeights")
     def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
-                rewriter = _Packer(mod, Weights(func), cpu)
+                rewriter = _Packer(mod, Weights(func), cpu, accuracy)
                 mod = rewriter.run(gvar, func)
         return mod
 
@@ -38,11 +44,12 @@ def pack_matmul_weights(cpu: CpuModel) -> tvm.transform.Pass:
 
 @relax.expr_functor.mutator
 class _Packer(relax.PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, weights: Weights, cpu: CpuModel) -> None:
+    def __init__(self, mod: tvm.IRModule, weights: Weights, cpu: CpuModel, accuracy: str) -> None:
         super().__init__(mod)
         self.weights = weights
         self.cpu = cpu
-        self.packed: dict[relax.Var, relax.Var] = {}
+        self.accuracy = accuracy
+        self.packed: dict[tuple[relax.Var, bool], relax.Var] = {}
 
     def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
         self.builder_.update_func(gvar, self.visit_expr(func))
@@ -75,8 +82,9 @@ class _Packer(relax.PyExprMutator):
 
     def _rewrite(self, call: relax.Call) -> Expr:
         x, w = call.args
-        columns = int(w.ty.shape[1])
-        packed = self.packed.get(w)
+        depth, columns = (int(size) for size in w.ty.shape)
+        rounds = self._rounds(x, depth, columns)
+        packed = self.packed.get((w, rounds))
         if packed is None:
             dtype = str(w.ty.dtype)
             dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
@@ -86,18 +94,30 @@ class _Packer(relax.PyExprMutator):
             source = self.visit_expr(transposed.args[0] if is_transposed else w)
             packed = self.builder_.emit(
                 self.builder_.call_te(
-                    pack_panels, source, width, is_transposed, primfunc_name_hint="pack_weight"
+                    pack_rounded_panels if rounds else pack_panels,
+                    source,
+                    width,
+                    is_transposed,
+                    primfunc_name_hint="pack_weight",
                 )
             )
-            self.packed[w] = packed
+            self.packed[w, rounds] = packed
         return self.builder_.call_te(
-            packed_matmul,
+            rounded_matmul if rounds else packed_matmul,
             self.visit_expr(x),
             packed,
             columns,
             primfunc_name_hint="matmul",
             primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
         )
+
+    def _rounds(self, x: relax.Var, depth: int, columns: int) -> bool:
+        """Whether the weights are kept as bfloat16."""
+        if self.accuracy != "fast" or str(x.ty.dtype) != "float32":
+            return False
+        sizes = list(x.ty.shape)[:-1]
+        rows = prod(map(int, sizes)) if all(isinstance(s, tirx.IntImm) for s in sizes) else None
+        return is_memory_bound(rows, depth, columns, self.cpu)
 
 
 def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:

@@ -35,7 +35,7 @@ def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
         blocked_layout(cpu, accuracy),
         fuse_sibling_matmuls(),
         fuse_attention(),
-        pack_matmul_weights(cpu),
+        pack_matmul_weights(cpu, accuracy),
     ]
 
 

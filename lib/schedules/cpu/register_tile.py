@@ -17,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad
+from tvm.ir import Expr
 from tvm.tirx.stmt import ForKind
 
+from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
 
 
@@ -117,11 +118,13 @@ def emit_tile(
 
     def prefetch(k: Expr) -> tirx.Stmt | None:
         """Ask for the right operand of a later turn (past its end, the processor ignores the request)."""
-        loads = [rhs(k + shape.prefetch, const(v * shape.lanes)) for v in range(shape.vectors)]
-        if not shape.prefetch or not all(isinstance(load, TensorLoad) for load in loads):
+        if not shape.prefetch:
+            return None
+        found = [loads(rhs(k + shape.prefetch, const(v * shape.lanes))) for v in range(shape.vectors)]
+        if not all(len(of_vector) == 1 for of_vector in found):
             return None
         requests = [
-            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for load in loads
+            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for load, in found
         ]
         return sequence(*(tirx.Evaluate(request) for request in requests))
 
