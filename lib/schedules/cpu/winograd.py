@@ -25,6 +25,12 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.schedules.winograd_matrices import winograd_matrices
 from torch_tvm.support.errors import Refusal
 
+SUM_BLOCKS = 4
+"""Blocks of input channels that are summed in registers at once; their sums are added in turn.
+
+Two levels keep the rounding error from growing with the number of channels.
+"""
+
 
 class WinogradConv:
     """``data transform; products; output transform; epilogue`` on groups of tiles."""
@@ -356,21 +362,29 @@ class _WinogradKernel:
 
             return emit.loop("m", width, column, kind="unrolled")
 
-        def keep(m: Expr) -> tirx.Stmt:
-            return emit.loop(
-                "v",
-                vectors,
-                lambda v: emit.store(products, acc.get(m * const(vectors) + v), [xi, v, start + m, 0], lanes),
-                kind="unrolled",
-            )
+        def keep(is_first: bool) -> tirx.Stmt:
+            def one(m: Expr, v: Expr) -> tirx.Stmt:
+                place = [xi, v, start + m, 0]
+                value = acc.get(m * const(vectors) + v)
+                if not is_first:
+                    value = value + emit.load(products, place, lanes)
+                return emit.store(products, value, place, lanes)
 
-        return emit.sequence(
-            bound,
-            acc.allocate(),
-            acc.clear(),
-            emit.loop("in_block", self.blocks, in_block),
-            emit.loop("m", width, keep, kind="unrolled"),
-        )
+            inner = lambda m: emit.loop("v", vectors, lambda v: one(m, v), kind="unrolled")
+            return emit.loop("m", width, inner, kind="unrolled")
+
+        def part(index: Expr) -> tirx.Stmt:
+            count: int | Expr = SUM_BLOCKS
+            if self.blocks % SUM_BLOCKS:
+                count = tirx.min(const(SUM_BLOCKS), const(self.blocks) - index * const(SUM_BLOCKS))
+            blocks = emit.loop("in_block", count, lambda b: in_block(index * const(SUM_BLOCKS) + b))
+            return emit.sequence(acc.clear(), blocks, emit.when(index < const(1), keep(True), keep(False)))
+
+        if self.blocks <= SUM_BLOCKS:
+            body = emit.sequence(acc.clear(), emit.loop("in_block", self.blocks, in_block), keep(True))
+        else:
+            body = emit.loop("part", -(-self.blocks // SUM_BLOCKS), part)
+        return emit.sequence(bound, acc.allocate(), body)
 
     def _output(
         self,
