@@ -26,6 +26,7 @@ from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
 from torch_tvm.runtime.threads import configure_threads
+from torch_tvm.runtime.weights_program import run_weights_program
 from torch_tvm.support.errors import InvalidInput
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
@@ -39,7 +40,8 @@ class Code:
     ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that
     ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among
     them that may return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the
-    work on weights is a function of its own and ``main`` takes what that gave as one tuple. ``obstacle`` says
+    work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
+    work where PyTorch does it. ``obstacle`` says
     why this machine cannot run the code; there is no ``library`` then.
     """
 
@@ -51,6 +53,7 @@ class Code:
     keeps_turn: frozenset[str] = frozenset()
     device: str = "cpu"
     lifted: bool = True
+    program: str = ""
     obstacle: str = ""
 
     def new_vm(self) -> relax.VirtualMachine:
@@ -84,15 +87,23 @@ class Weights:
         self.packed = self._pack() if self.tensors and pack and not code.obstacle else None
 
     def _pack(self) -> Any:
-        vm = self._code.new_vm()
+        code = self._code
+        if code.program:
+            return tvm.runtime.convert(self._owned(run_weights_program(code.program, list(self.tensors.values()))))
+        vm = code.new_vm()
         configure_threads()
         tensors = [dense(tensor, 64).to(self._code.device) for tensor in self.tensors.values()]
-        held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
-        if self._code.lifted:
+        if code.lifted:
             packed = vm[TRANSFORM_PARAMS](tensors)
             tensors = [as_torch(array_item(packed, index)) for index in range(len(packed))]
-        owned = [tensor.clone() if shares_memory(tensor, held) else tensor for tensor in tensors]
-        return tvm.runtime.convert(owned) if self._code.lifted else owned
+        owned = self._owned(tensors)
+        return tvm.runtime.convert(owned) if code.lifted else owned
+
+    def _owned(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors where kernels read them, none in memory of an original weight."""
+        held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
+        placed = [dense(tensor, 64).to(self._code.device) for tensor in tensors]
+        return [tensor.clone() if shares_memory(tensor, held) else tensor for tensor in placed]
 
     def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
         """These weights with some exchanged, packed anew."""

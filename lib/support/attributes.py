@@ -2,3 +2,9 @@
 
 POINTWISE = "torch_tvm.pointwise"
 """The kernel computes each element of its result from the elements at the same place of its operands."""
+
+HOST = "torch_tvm.host"
+"""The kernel only rearranges its operand; the value says how, as JSON."""
+
+PROGRAM = "torch_tvm.weights_program"
+"""On a module: the work on weights as a program in JSON that the runtime runs once."""

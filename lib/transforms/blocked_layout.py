@@ -21,6 +21,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
 from torch_tvm.transforms.conv_choice import KERNEL_PATTERN, choose_convolution, read_convolution
+from torch_tvm.transforms.host_work import channel_steps, conv_weight_steps, host_attribute
 from torch_tvm.transforms.pointwise import read_pointwise
 
 OPAQUE_PATTERN = 8
@@ -179,14 +180,7 @@ class _Rewriter(PyExprMutator):
         if channels is None:
             raise Refusal("the number of channels is not constant")
         if arg not in self.packed:
-            packed = self.builder_.call_te(
-                conv_compute.pack_channels,
-                self.visit_expr(arg),
-                lanes,
-                primfunc_name_hint="pack_channels",
-                primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
-            )
-            self.packed[arg] = self._emit(packed, channels)
+            self.packed[arg] = self._pack_value(self.visit_expr(arg), lanes, channels)
         return self.packed[arg]
 
     def _unpack(self, blocked: Blocked) -> Expr:
@@ -218,6 +212,7 @@ class _Rewriter(PyExprMutator):
                 lambda w: conv_compute.pack_weight(w, choice),
                 self.visit_expr(weight),
                 primfunc_name_hint="pack_weight",
+                primfunc_attrs=host_attribute(conv_weight_steps(choice)),
             )
         )
         result = self.builder_.call_te(
@@ -233,12 +228,15 @@ class _Rewriter(PyExprMutator):
         return self._pack_value(self.builder_.emit(result), choice.lanes, choice.out_channels)
 
     def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
+        shape = [_constant(size) for size in plain.ty.shape]
+        static = [size for size in shape if size is not None]
+        host = host_attribute(channel_steps(static, lanes)) if len(static) == len(shape) else {}
         packed = self.builder_.call_te(
             conv_compute.pack_channels,
             plain,
             lanes,
             primfunc_name_hint="pack_channels",
-            primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+            primfunc_attrs={"op_pattern": OPAQUE_PATTERN, **host},
         )
         return self._emit(packed, channels)
 

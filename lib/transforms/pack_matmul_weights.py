@@ -20,6 +20,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.bfloat16_weights import is_memory_bound, pack_rounded_panels, rounded_matmul
+from torch_tvm.transforms.host_work import host_attribute, panel_steps
 from torch_tvm.transforms.weights import Weights
 
 OUT_ELEMWISE_FUSABLE = 4
@@ -92,6 +93,7 @@ class _Packer(relax.PyExprMutator):
             transposed = self.weights.definition(w, "relax.permute_dims")
             is_transposed = transposed is not None and transposed.args[0] in self.weights
             source = self.visit_expr(transposed.args[0] if is_transposed else w)
+            shape = [int(size) for size in source.ty.shape]
             packed = self.builder_.emit(
                 self.builder_.call_te(
                     pack_rounded_panels if rounds else pack_panels,
@@ -99,6 +101,7 @@ class _Packer(relax.PyExprMutator):
                     width,
                     is_transposed,
                     primfunc_name_hint="pack_weight",
+                    primfunc_attrs=None if rounds else host_attribute(panel_steps(shape, width, is_transposed)),
                 )
             )
             self.packed[w, rounds] = packed

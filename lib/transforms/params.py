@@ -10,6 +10,8 @@ The calling convention of an optimised module:
 * The runtime calls ``main_transform_params`` once, with a list of the ``n`` original tensors, keeps the
   ``tvm_ffi.Array`` that comes back, and passes that same object as the last argument of every call of
   ``main``. Tensors in it may alias the original weights (a bias that is used as it is).
+* Where every operation of that function has a host form, the function is replaced by the module attribute
+  ``PROGRAM``, which the runtime runs in PyTorch (:mod:`torch_tvm.transforms.host_work`).
 * A module whose ``main`` has no ``num_input``, or no parameter after its inputs, keeps ``main`` as it is
   and gets no ``main_transform_params``.
 
@@ -26,6 +28,8 @@ from __future__ import annotations
 
 import tvm
 from tvm import relax
+
+from torch_tvm.support.attributes import PROGRAM
 
 TRANSFORM_PARAMS = "main_transform_params"
 
@@ -56,8 +60,9 @@ def bundle_params() -> tvm.transform.Pass:
 
     @tvm.transform.module_pass(opt_level=0, name="BundleParams")
     def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-        names = {gvar.name_hint for gvar in mod.get_global_vars()}
-        return relax.transform.BundleModelParams()(mod) if TRANSFORM_PARAMS in names else mod
+        is_lifted = any(gvar.name_hint == TRANSFORM_PARAMS for gvar in mod.get_global_vars())
+        is_lifted = is_lifted or bool(mod.attrs and PROGRAM in mod.attrs)
+        return relax.transform.BundleModelParams()(mod) if is_lifted else mod
 
     return run
 

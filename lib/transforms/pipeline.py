@@ -10,6 +10,7 @@ from torch_tvm.transforms.blocked_layout import blocked_layout
 from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
 from torch_tvm.transforms.fuse_attention import fuse_attention
 from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
+from torch_tvm.transforms.host_work import take_host_work
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 
@@ -20,6 +21,7 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
     passes = [
         *(_graph_passes(CpuModel.from_target(target), accuracy) if is_cpu else [fold_batch_norm()]),
         lift_params(),
+        take_host_work(),
         *_legalize_passes(),
         *_fusion_passes(),
         bundle_params(),

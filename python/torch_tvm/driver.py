@@ -23,6 +23,7 @@ from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Wei
 from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.schedules import schedule
+from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 from torch_tvm.targets import resolve_target, why_not_runnable
 from torch_tvm.transforms import optimize
@@ -204,6 +205,7 @@ def compile_module(
     with report.phase("optimise"):
         mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
     relax_module = mod
+    program = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
         mod, decisions = schedule(mod, target)
         mod = _hooked(mod, "after-scheduling", options)
@@ -225,7 +227,8 @@ def compile_module(
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),
         keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
-        lifted=any(gvar.name_hint == TRANSFORM_PARAMS for gvar in mod.get_global_vars()),
+        lifted=bool(program) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
+        program=program,
         device="cuda" if target.kind.name == "cuda" else "cpu",
     )
     with report.phase("pack weights"):

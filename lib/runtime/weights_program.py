@@ -1,0 +1,80 @@
+"""Runs the program that ``lib/transforms/host_work.py`` makes of the work on weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Operation = Callable[[list[Any], Any], torch.Tensor]
+
+
+def _pad(operands: list[Any], attributes: Any) -> torch.Tensor:
+    """Zeros at the end of an axis, up to a size."""
+    (x,), (axis, size) = operands, attributes
+    missing = size - x.shape[axis]
+    if not missing:
+        return x
+    shape = list(x.shape)
+    shape[axis] = missing
+    return torch.cat([x, x.new_zeros(shape)], axis)
+
+
+def _winograd(operands: list[Any], matrix: Any) -> torch.Tensor:
+    """``G g G^T`` of every filter ``[out, in, 3, 3]``: ``[points², out, in]``."""
+    g = torch.tensor(matrix, dtype=torch.float64)
+    transformed = torch.einsum("rh,oihw,sw->rsoi", g, operands[0].double(), g)
+    return transformed.reshape(-1, *transformed.shape[2:]).to(operands[0].dtype)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32)
+
+
+_OPERATIONS: dict[str, Operation] = {
+    "add": lambda x, _: x[0] + x[1],
+    "subtract": lambda x, _: x[0] - x[1],
+    "multiply": lambda x, _: x[0] * x[1],
+    "divide": lambda x, _: x[0] / x[1],
+    "negative": lambda x, _: -x[0],
+    "sqrt": lambda x, _: torch.sqrt(x[0]),
+    "rsqrt": lambda x, _: torch.rsqrt(x[0]),
+    "maximum": lambda x, _: torch.maximum(_tensor(x[0]), _tensor(x[1])),
+    "minimum": lambda x, _: torch.minimum(_tensor(x[0]), _tensor(x[1])),
+    "reshape": lambda x, shape: x[0].reshape(shape),
+    "permute": lambda x, order: x[0].permute(order),
+    "concat": lambda x, axis: torch.cat(x, axis),
+    "cast": lambda x, dtype: x[0].to(getattr(torch, dtype)),
+    "pad": _pad,
+    "winograd": _winograd,
+}
+
+
+def run_weights_program(text: str, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The results of the program on the original weights, each contiguous."""
+    program = json.loads(text)
+    values: list[Any] = [weight.detach() for weight in weights]
+    last_use = _last_uses(program, len(values))
+    with torch.no_grad():
+        for index, (name, operands, attributes) in enumerate(program["steps"]):
+            given = [values[item[0]] if isinstance(item, list) else item for item in operands]
+            values.append(_OPERATIONS[name](given, attributes))
+            for item in operands:
+                if isinstance(item, list) and last_use[item[0]] == index:
+                    values[item[0]] = None
+        return [_tensor(values[item[0]] if isinstance(item, list) else item).contiguous() for item in program["results"]]
+
+
+def _last_uses(program: dict[str, Any], count: int) -> dict[int, int]:
+    """The step after which a value is not read any more; results are read for ever."""
+    found = dict.fromkeys(range(count + len(program["steps"])), -1)
+    for index, (_, operands, _attributes) in enumerate(program["steps"]):
+        for item in operands:
+            if isinstance(item, list):
+                found[item[0]] = index
+    for item in program["results"]:
+        if isinstance(item, list):
+            found[item[0]] = len(program["steps"])
+    return found
