@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from torch_tvm.support.errors import Refusal, SourceLocation
 
 SizeLike: TypeAlias = int | tvm.ir.Expr
+
+ASSERT = "torch_tvm.assert"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,10 @@ class Result:
 
     shape: tuple[int | None, ...] | None
     dtype: str | None
+
+
+class NeedsEffects(Exception):  # noqa: N818 - not an error: the function is lowered again
+    """An op may raise at run time, and the function being lowered was taken for one without effects."""
 
 
 class Builder:
@@ -34,6 +40,11 @@ class Builder:
         self.location = SourceLocation()
         self.op_name = ""
         self.suffix = ""
+        self.pure = True
+        self.effects = 0
+        self.sizes: dict[int, tuple[relax.Expr, SizeLike]] = {}
+        self.computed: list[tirx.Var] = []
+        self.sums: dict[int, tuple[relax.Expr, Callable[..., Any], list[Any]]] = {}
         self._symbols = 0
 
     def unsupported(self, reason: str) -> NoReturn:
@@ -95,6 +106,52 @@ class Builder:
             raise Refusal("a result dtype that TVM does not have")
         return dtype
 
+    # -- numbers of the running program ------------------------------------------------------------------
+
+    def size(self, value: Any) -> SizeLike:
+        """An integer that the program computes (0-d int64) as a symbolic one, the same for the same value."""
+        if not is_tensor(value):
+            return value
+        key = value.__chandle__()
+        if key not in self.sizes:
+            self.sizes[key] = (value, self._as_symbol(value))
+        return self.sizes[key][1]
+
+    def _as_symbol(self, value: relax.Expr) -> SizeLike:
+        if isinstance(value, tvm.ir.Constant):
+            return int(value.value.numpy())
+        origin = self.sums.get(value.__chandle__())
+        if origin is not None:
+            _, combine, operands = origin
+            return combine(*[self.size(operand) for operand in operands])
+        symbol = self.symbol("n")
+        self.computed.append(symbol)
+        shape = self.emit(relax.op.tensor_to_shape(self.reshape(self.cast(value, "int64"), [1])))
+        self.bb.match_cast(shape, relax.ShapeType([symbol]))
+        return symbol
+
+    def is_computed(self, size: Any) -> bool:
+        """Whether a size depends on an integer that the program computes: nothing is known of its range."""
+        free = tirx.analysis.undefined_vars(size) if is_symbolic(size) else []
+        return any(symbol.same_as(known) for symbol in free for known in self.computed)
+
+    def check(self, condition: Any, message: str, kind: str = "RuntimeError") -> None:
+        """Raise ``kind`` with the message, after the user's line, unless ``condition`` holds.
+
+        ``condition`` is a Python bool, a TIR expression or a 0-d bool tensor.
+        """
+        if is_symbolic(condition):
+            condition = tvm.sym.Analyzer().simplify(condition)
+            condition = bool(condition) if isinstance(condition, tirx.IntImm) else condition
+        if condition is True:
+            return
+        if self.pure:
+            raise NeedsEffects
+        self.effects += 1
+        condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
+        texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
+        self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), [condition, *texts], ty_args=[relax.TupleType([])]))
+
     # -- small conversions ------------------------------------------------------------------------------
 
     def cast(self, x: relax.Expr, dtype: str) -> relax.Expr:
@@ -108,7 +165,7 @@ class Builder:
         if isinstance(value, (bool, int, float)):
             return relax.const(value, dtype)
         if isinstance(value, tvm.ir.Expr):
-            return self.te(lambda: tvm.te.compute((), lambda: tvm.tirx.Cast(dtype, value)), name="size")
+            return self.te(lambda: tvm.te.compute((), lambda: tirx.Cast(dtype, value)), name="size")
         raise Refusal(f"a {type(value).__name__} cannot become a tensor")
 
     def reshape(self, x: relax.Expr, shape: Sequence[SizeLike]) -> relax.Expr:
@@ -117,10 +174,10 @@ class Builder:
     def broadcast(self, x: relax.Expr, shape: Sequence[SizeLike]) -> relax.Expr:
         return self.emit(relax.op.broadcast_to(x, relax.ShapeExpr([as_size(s) for s in shape])))
 
-    def symbol(self, stem: str = "d") -> tvm.tirx.Var:
+    def symbol(self, stem: str = "d") -> tirx.Var:
         """A fresh symbolic size."""
         self._symbols += 1
-        return tvm.tirx.Var(f"{stem}{self._symbols}", "int64")
+        return tirx.Var(f"{stem}{self._symbols}", "int64")
 
     def match_shape(self, x: relax.Expr, shape: Sequence[SizeLike], dtype: str) -> relax.Expr:
         """Tell Relax the shape of ``x`` (checked at run time); fresh symbols in it become defined."""
@@ -138,8 +195,8 @@ def is_symbolic(value: Any) -> bool:
 
 def plain_size(size: Any) -> SizeLike:
     """A TIR immediate as a Python int, anything else as it is."""
-    return int(size) if isinstance(size, (int, tvm.tirx.IntImm)) else size
+    return int(size) if isinstance(size, (int, tirx.IntImm)) else size
 
 
 def as_size(size: SizeLike) -> tvm.ir.Expr:
-    return tvm.tirx.IntImm("int64", size) if isinstance(size, int) else size
+    return tirx.IntImm("int64", size) if isinstance(size, int) else size

@@ -1,7 +1,7 @@
-"""Structured ops: lists, tuples, ``prim.If``, ``prim.Loop`` and raising.
+"""Structured ops: lists, tuples, ``prim.If``, assertions and raising. Loops are in :mod:`loops`.
 
-An ``If`` becomes a Relax ``If``. A loop becomes a function for its body and one call of the runtime's loop
-driver, so that its trip count may be any number: nothing is unrolled and memory stays bounded.
+An ``If`` becomes a Relax ``If`` whose branches give a tuple of tensors; what is no tensor (``None``, a string, a
+number that both branches give) stays known while lowering.
 """
 
 from __future__ import annotations
@@ -9,38 +9,119 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import tvm
-from tvm import relax, tirx
+import numpy as np
+from tvm import relax, te, tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.lowering.conversion import convert, loaded
+from torch_tvm.support.errors import UnsupportedOp
 
 if TYPE_CHECKING:
     from torch_tvm.lowering.module import ModuleLowering
 
-LOOP_DRIVER = "torch_tvm.loop"
-RAISE = "torch_tvm.raise"
-
-_SCALAR_DTYPE = {"!torch.int": "int64", "!torch.float": "float64", "!torch.bool": "bool"}
+RAISES = frozenset({"torch.prim.RaiseException", "torch.runtime.assert"})
 
 
 def _list_construct(m: ModuleLowering, op: ir.Operation) -> None:
     m.env[op.results[0]] = [m.env[operand] for operand in op.operands]
 
 
-def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
-    for result, value in zip(op.results, m.env[op.operands[0]], strict=True):
-        m.env[result] = m.shaped(result, value)
-
-
 def _forward(m: ModuleLowering, op: ir.Operation) -> None:
     m.env[op.results[0]] = m.shaped(op.results[0], m.env[op.operands[0]])
 
 
+# -- lists ---------------------------------------------------------------------------------------------
+
+
+def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
+    items = m.env[op.operands[0]]
+    if not isinstance(items, list):
+        m.leave_to_aten(op, "a list whose length is known only at run time")
+        return
+    for result, value in zip(op.results, items, strict=True):
+        m.env[result] = m.shaped(result, value)
+
+
 def _get_item(m: ModuleLowering, op: ir.Operation) -> None:
     items, index = (m.env[operand] for operand in op.operands)
-    m.env[op.results[0]] = items[index]
+    if not isinstance(items, list):
+        m.leave_to_aten(op, "a list whose length is known only at run time")
+    elif type(index) is int and -len(items) <= index < len(items):
+        m.env[op.results[0]] = m.shaped(op.results[0], items[index])
+    else:
+        _get_item_at_run_time(m, op, items, index)
+
+
+def _get_item_at_run_time(m: ModuleLowering, op: ir.Operation, items: list[Any], index: Any) -> None:
+    """An item that the program's own number chooses: numbers from a table, tensors by comparisons."""
+    b = m.builder
+    symbol = b.size(index)
+    if not items:
+        b.check(False, "list index out of range", "IndexError")
+        m.leave_to_aten(op, "an item of an empty list")
+        return
+    inside = -len(items) <= symbol < len(items) if type(symbol) is int else (symbol >= -len(items), symbol < len(items))
+    for condition in inside if isinstance(inside, tuple) else (inside,):
+        b.check(condition, "list index out of range", "IndexError")
+    if not all(is_tensor(v) or is_symbolic(v) or isinstance(v, (bool, int, float)) for v in items):
+        m.leave_to_aten(op, "an item, chosen at run time, of a list of other things than tensors and numbers")
+        return
+    kind = m.scalar_dtype(op.results[0].type, items)
+    if all(isinstance(v, (bool, int, float)) for v in items):
+        chosen = _entry(m, items, index, kind or "int64")
+    else:
+        chosen = _choose(m, [m.as_tensor(item, dtype=kind) for item in items], index, len(items))
+    m.env[op.results[0]] = m.shaped(op.results[0], chosen)
+
+
+def _entry(m: ModuleLowering, table: list[Any], index: Any, dtype: str) -> relax.Expr:
+    """One number of a constant table."""
+
+    def kernel(data: te.Tensor, at: te.Tensor) -> te.Tensor:
+        position = tirx.Select(at() < 0, at() + len(table), at())
+        return te.compute((), lambda: convert(loaded(data(position)), dtype), name="entry")
+
+    return m.builder.te(kernel, relax.const(np.array(table, dtype), dtype), m.builder.tensor(index, "int64"), name="entry")
+
+
+def _choose(m: ModuleLowering, values: list[relax.Expr], index: Any, length: int) -> relax.Expr:
+    """One of the first items of a list, by a chain of comparisons of which each skips the rest."""
+    if len(values) == 1:
+        return values[0]
+    last = len(values) - 1
+
+    def kernel(at: te.Tensor) -> te.Tensor:
+        is_last = [tirx.EQ(at(), tirx.const(i, "int64")) for i in (last, last - length)]
+        return te.compute((), lambda: tirx.any(*is_last), name="chosen")
+
+    here = m.builder.te(kernel, m.builder.tensor(index, "int64"), name="chosen")
+    m.bb._begin_binding_block()
+    found = m.bb.emit(values[-1])
+    then = relax.SeqExpr([m.bb._end_block()], found)
+    m.bb._begin_binding_block()
+    found = m.bb.emit(_choose(m, values[:-1], index, length))
+    return m.bb.emit(relax.If(here, then, relax.SeqExpr([m.bb._end_block()], found)))
+
+
+def _length(m: ModuleLowering, op: ir.Operation) -> None:
+    items = m.env[op.operands[0]]
+    if isinstance(items, list):
+        m.env[op.results[0]] = len(items)
+    else:
+        m.leave_to_aten(op, "a list whose length is known only at run time")
+
+
+def _concatenate(m: ModuleLowering, op: ir.Operation) -> None:
+    left, right = (m.env[operand] for operand in op.operands)
+    if isinstance(left, list) and isinstance(right, list):
+        m.env[op.results[0]] = left + right
+    else:
+        m.leave_to_aten(op, "a list whose length is known only at run time")
+
+
+# -- conditions ----------------------------------------------------------------------------------------
 
 
 def _if(m: ModuleLowering, op: ir.Operation) -> None:
@@ -48,25 +129,95 @@ def _if(m: ModuleLowering, op: ir.Operation) -> None:
     if isinstance(condition, bool):
         region = op.regions[0 if condition else 1]
         m.block(region.blocks[0])
-        _bind_results(m, op, [m.env[v] for v in _terminator(region).operands])
+        _bind_results(m, op, [m.env[v] for v in terminator(region).operands])
         return
     condition = m.builder.tensor(condition, "bool")
-    branches = [_branch(m, region) for region in op.regions]
+    location = m.builder.location
+    open_blocks = [_branch(m, region) for region in op.regions]
+    yields = [[m.env[v] for v in terminator(region).operands] for region in op.regions]
+    joined = [
+        _join(m, then, other, result, location)
+        for then, other, result in zip(*yields, op.results, strict=True)
+    ]
+    branches = []
+    for side, finish in enumerate(open_blocks):
+        branches.append(finish([leaf[side] for _, leaves in joined for leaf in leaves]))
     value = m.bb.emit(relax.If(condition, *branches))
-    _bind_results(m, op, [m.bb.emit(relax.TupleGetItem(value, i)) for i in range(len(op.results))])
+    items = iter(range(sum(len(leaves) for _, leaves in joined)))
+    _bind_results(
+        m, op, [form([m.bb.emit(relax.TupleGetItem(value, next(items))) for _ in leaves]) for form, leaves in joined]
+    )
 
 
-def _terminator(region: ir.Region) -> ir.Operation:
+def terminator(region: ir.Region) -> ir.Operation:
+    """The operation that ends the region's only block."""
     operations = region.blocks[0].operations
     return operations[len(operations) - 1].operation
 
 
-def _branch(m: ModuleLowering, region: ir.Region) -> relax.SeqExpr:
+Finish = Callable[[list[Callable[[], relax.Expr]]], relax.SeqExpr]
+
+
+def _branch(m: ModuleLowering, region: ir.Region) -> Finish:
+    """Lower one branch; the function it gives ends it with a tuple of values."""
+    sizes = dict(m.builder.sizes)
     m.bb._begin_binding_block()
     m.block(region.blocks[0])
-    values = [m.as_tensor(m.env[v]) for v in _terminator(region).operands]
-    result = m.bb.emit(relax.Tuple(values))
-    return relax.SeqExpr([m.bb._end_block()], result)
+    block = m.bb._end_block()
+    m.builder.sizes = sizes
+
+    def finish(values: list[Callable[[], relax.Expr]]) -> relax.SeqExpr:
+        m.bb._begin_binding_block()
+        result = m.bb.emit(relax.Tuple([value() for value in values]))
+        return relax.SeqExpr([block, m.bb._end_block()], result)
+
+    return finish
+
+
+Leaf = tuple[Callable[[], relax.Expr], Callable[[], relax.Expr]]
+Form = Callable[[list[relax.Expr]], Any]
+
+
+def _join(m: ModuleLowering, then: Any, other: Any, result: ir.Value, location: Any) -> tuple[Form, list[Leaf]]:
+    """How a result follows from what the branches give: a function of the tensors to pass out of them."""
+    if isinstance(then, list) and isinstance(other, list) and len(then) == len(other):
+        parts = [_join(m, x, y, result, location) for x, y in zip(then, other, strict=True)]
+        return _rebuilt([(form, len(leaves)) for form, leaves in parts]), [leaf for _, ls in parts for leaf in ls]
+    if _is_same(then, other):
+        return (lambda _: then), []
+    numbers = (bool, int, float)
+    if not all(is_tensor(v) or is_symbolic(v) or isinstance(v, numbers) for v in (then, other)):
+        raise UnsupportedOp(
+            f"branches that give {_describe(then)} and {_describe(other)}",
+            subject="torch.prim.If",
+            location=location,
+            stage="lowering",
+            advice="give a value of the same kind in both branches",
+        )
+    kind = m.scalar_dtype(result.type, [then, other])
+    leaf = (lambda: m.as_tensor(then, dtype=kind), lambda: m.as_tensor(other, dtype=kind))
+    return (lambda values: values[0]), [leaf]
+
+
+def _rebuilt(parts: list[tuple[Form, int]]) -> Form:
+    def form(values: list[relax.Expr]) -> list[Any]:
+        found, start = [], 0
+        for part, count in parts:
+            found.append(part(values[start : start + count]))
+            start += count
+        return found
+
+    return form
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    if is_tensor(a) or is_symbolic(a) or is_tensor(b) or is_symbolic(b):
+        return False
+    return type(a) is type(b) and bool(a == b)
+
+
+def _describe(value: Any) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
 
 
 def _bind_results(m: ModuleLowering, op: ir.Operation, values: list[Any]) -> None:
@@ -74,168 +225,20 @@ def _bind_results(m: ModuleLowering, op: ir.Operation, values: list[Any]) -> Non
         m.env[result] = m.shaped(result, value)
 
 
+# -- exceptions ----------------------------------------------------------------------------------------
+
+
 def _raise(m: ModuleLowering, op: ir.Operation) -> None:
     parts = [m.env[operand] for operand in op.operands]
     message = next((part for part in parts if isinstance(part, str)), "an exception of the program")
-    text = tvm.ir.StringImm(f"{m.builder.location}: {message}")
-    m.bb.emit(relax.Call(relax.ExternFunc(RAISE), [text], ty_args=[relax.TupleType([])]))
+    m.builder.check(False, message)
 
 
-# -- loops ---------------------------------------------------------------------------------------------
-
-
-def _loop(m: ModuleLowering, op: ir.Operation) -> None:
-    """``prim.Loop(max_trip, condition, carried…)`` as ``torch_tvm.loop(name, max_trip, condition, carried, captured)``."""
-    limit, condition, *initial = (m.env[operand] for operand in op.operands)
-    block = op.regions[0].blocks[0]
-    carried = [m.as_tensor(value) for value in initial]
-    captured = _captured(m, op.regions[0])
-    types = [_carried_type(m, value, result) for value, result in zip(carried, op.results, strict=True)]
-    before_functions = dict(m.loop_functions)
-    while True:
-        m.loop_functions = dict(before_functions)
-        name, finals = _loop_body(m, block, types, captured)
-        general = [_join(m, before, after) for before, after in zip(types, finals, strict=True)]
-        if all(_same_type(a, b) for a, b in zip(types, general, strict=True)):
-            break
-        types = general
-    parameters = [value for value in captured if not _is_static(m.env[value])]
-    arguments = [m.as_tensor(m.env[v]) if not is_symbolic(m.env[v]) else m.env[v] for v in parameters]
-    symbols = _free_symbols([*(m.env[v] for v in parameters), *types])
-    call = relax.op.call_pure_packed(
-        LOOP_DRIVER,
-        tvm.ir.StringImm(name),
-        m.builder.tensor(limit, "int64"),
-        m.builder.tensor(condition, "bool"),
-        relax.Tuple(carried),
-        relax.Tuple([*arguments, *symbols]),
-        ty_args=[relax.TupleType([_erased(t) for t in types])],
-    )
-    value = m.bb.emit(call)
-    results = []
-    for index, kind in enumerate(types):
-        item = m.bb.emit(relax.TupleGetItem(value, index))
-        sizes = [
-            s if not _free_symbols([s]) or _defined(m, s, symbols) else m.builder.symbol("d")
-            for s in kind.shape.values
-        ]
-        results.append(m.bb.match_cast(item, relax.TensorType(sizes, kind.dtype)))
-    _bind_results(m, op, results)
-
-
-def _defined(m: ModuleLowering, size: Any, symbols: list[tirx.Var]) -> bool:
-    return all(any(s.same_as(v) for s in symbols) for v in _free_symbols([size]))
-
-
-def _carried_type(m: ModuleLowering, value: relax.Expr, result: ir.Value) -> relax.TensorType:
-    """The type of a carried value: that of its initial value, for a first try."""
-    shape = value.ty.shape
-    if isinstance(shape, relax.ShapeExpr):
-        return relax.TensorType(list(shape.values), value.ty.dtype)
-    return relax.TensorType([m.builder.symbol("c") for _ in range(value.ty.ndim)], value.ty.dtype)
-
-
-def _join(m: ModuleLowering, before: relax.TensorType, after: relax.TensorType) -> relax.TensorType:
-    """Sizes that a turn of the loop changes become unknown."""
-    equal = tvm.sym.Analyzer().can_prove_equal
-    if not isinstance(after.shape, relax.ShapeExpr):
-        after_sizes: list[Any] = [None] * len(before.shape.values)
-    else:
-        after_sizes = list(after.shape.values)
-    sizes = [
-        b if (a is not None and equal(a, b)) or _is_loop_symbol(b) else m.builder.symbol("c")
-        for b, a in zip(before.shape.values, after_sizes, strict=True)
-    ]
-    return relax.TensorType(sizes, before.dtype)
-
-
-def _is_loop_symbol(size: Any) -> bool:
-    return isinstance(size, tirx.Var) and size.name.startswith("c")
-
-
-def _same_type(a: relax.TensorType, b: relax.TensorType) -> bool:
-    return all(x.same_as(y) for x, y in zip(a.shape.values, b.shape.values, strict=True))
-
-
-def _erased(kind: relax.TensorType) -> relax.TensorType:
-    return relax.TensorType(dtype=kind.dtype, ndim=len(kind.shape.values))
-
-
-def _captured(m: ModuleLowering, region: ir.Region) -> list[ir.Value]:
-    """Values of the enclosing code that the loop's body uses, each once, in order of first use."""
-    inner: set[ir.Value] = set()
-    found: dict[ir.Value, None] = {}
-    operations = [op for block in region.blocks for op in view.walk(block)]
-    for block in [*region.blocks, *(b for op in operations for r in op.regions for b in r.blocks)]:
-        inner.update(block.arguments)
-    for op in operations:
-        inner.update(op.results)
-    for op in operations:
-        for operand in op.operands:
-            if operand not in inner and operand in m.env:
-                found[operand] = None
-    return list(found)
-
-
-def _is_static(value: Any) -> bool:
-    """Values that need no parameter: Python constants, and lists, whose tensors are captured on their own."""
-    return not is_tensor(value) and not is_symbolic(value)
-
-
-def _free_symbols(items: list[Any]) -> list[tirx.Var]:
-    found: list[tirx.Var] = []
-
-    for item in items:
-        if is_symbolic(item):
-            sizes = [item]
-        else:
-            shape = item.shape if isinstance(item, relax.TensorType) else getattr(item.ty, "shape", None)
-            sizes = list(shape.values) if isinstance(shape, relax.ShapeExpr) else []
-        for size in sizes:
-            free = tirx.analysis.undefined_vars(size) if isinstance(size, tvm.ir.Expr) else []
-            found += [symbol for symbol in free if not any(symbol.same_as(known) for known in found)]
-    return found
-
-
-def _loop_body(
-    m: ModuleLowering, block: ir.Block, types: list[relax.TensorType], captured: list[ir.Value]
-) -> tuple[str, list[relax.TensorType]]:
-    """Emit ``body(turn, carried…, captured…, symbols…) -> (condition, carried…)`` as a function of its own."""
-    name = f"loop_{m.functions}"
-    m.functions += 1
-    outer_env, outer_bb, outer_suffix = dict(m.env), m.bb, m.builder.suffix
-    body = relax.BlockBuilder()
-    turn, *arguments = list(block.arguments)
-    parameters = [relax.Var("turn", relax.TensorType([], "int64"))]
-    m.env[turn] = parameters[0]
-    for index, (argument, kind) in enumerate(zip(arguments, types, strict=True)):
-        parameters.append(relax.Var(f"carried{index}", kind))
-        m.env[argument] = parameters[-1]
-    dynamic = [value for value in captured if not _is_static(m.env[value])]
-    for index, value in enumerate(dynamic):
-        if is_symbolic(outer_env[value]):
-            parameters.append(tirx.Var(f"size{index}", str(outer_env[value].ty.dtype)))
-        else:
-            tensor = m.as_tensor(outer_env[value])
-            parameters.append(relax.Var(f"captured{index}", tensor.ty))
-        m.env[value] = parameters[-1]
-    symbols = _free_symbols([*(outer_env[v] for v in dynamic), *types])
-    symbols = [s for s in symbols if not _is_loop_symbol(s)]
-    m.use_builder(body)
-    m.builder.suffix = f"_{name}"
-    try:
-        with body.function(name, [*parameters, *symbols], attrs={"global_symbol": name}):
-            m.block(block)
-            terminator = block.operations[len(block.operations) - 1].operation
-            condition, *finals = terminator.operands
-            values = [m.as_tensor(m.env[v]) for v in finals]
-            body.emit_func_output(relax.Tuple([m.as_tensor(m.env[condition]), *values]))
-    finally:
-        m.use_builder(outer_bb)
-        m.env = outer_env
-        m.builder.suffix = outer_suffix
-    m.take_functions(body)
-    return name, [value.ty for value in values]
+def _assert(m: ModuleLowering, op: ir.Operation) -> None:
+    condition = m.env[op.operands[0]]
+    if not isinstance(condition, bool):
+        condition = m.builder.tensor(condition, "bool")
+    m.builder.check(condition, op.attributes["message"].value)
 
 
 HANDLERS: dict[str, Callable[[Any, ir.Operation], None]] = {
@@ -245,14 +248,16 @@ HANDLERS: dict[str, Callable[[Any, ir.Operation], None]] = {
     "torch.prim.TupleUnpack": _unpack,
     "torch.prim.TupleIndex": _get_item,
     "torch.aten.__getitem__.t": _get_item,
+    "torch.aten.len.t": _length,
+    "torch.aten.add.t": _concatenate,
     "torch.derefine": _forward,
     "torch.tensor_static_info_cast": _forward,
     "torch.copy.to_vtensor": _forward,
     "torch.copy.to_tensor": _forward,
     "torch.prim.unchecked_cast": _forward,
     "torch.prim.If": _if,
-    "torch.prim.Loop": _loop,
     "torch.prim.RaiseException": _raise,
+    "torch.runtime.assert": _assert,
 }
 
-__all__ = ["HANDLERS", "LOOP_DRIVER", "RAISE"]
+__all__ = ["HANDLERS", "RAISES", "terminator"]

@@ -13,8 +13,8 @@ from torch_tvm.dialect import locations, view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
-from torch_tvm.lowering import control_flow, fallback, ops, scalars
-from torch_tvm.lowering.builder import Builder, Result, is_symbolic, is_tensor
+from torch_tvm.lowering import control_flow, fallback, loops, ops, scalars
+from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.lowering.symbols import argument_shapes
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp
@@ -45,15 +45,21 @@ def lower(module: TorchModule, *, fallback: bool = True) -> LoweredModule:
 
     Raises :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false.
     """
-    lowering = ModuleLowering(module)
-    mod = lowering.run()
+    lowering = ModuleLowering(module, pure=not _has_structure(module))
+    try:
+        mod = lowering.run()
+    except NeedsEffects:
+        lowering.bb._end_block()
+        lowering = ModuleLowering(module, pure=False)
+        mod = lowering.run()
     if lowering.fallbacks and not fallback:
         raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
     return LoweredModule(mod, {name: module.weights[name] for name in lowering.weights}, lowering.fallbacks)
 
 
 _METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
-_STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
+_STRUCTURED = {"torch.prim.If", "torch.prim.Loop"} | control_flow.RAISES
+_HANDLERS = {**control_flow.HANDLERS, **loops.HANDLERS}
 _ADVICE = "compile with fallback=True to run these ops in PyTorch"
 
 
@@ -65,13 +71,21 @@ def _list_fallbacks(fallbacks: list[Fallback]) -> str:
     return "\n".join(lines)
 
 
-class ModuleLowering:
-    """State of one lowering: the value environment, the weights met so far and the fallbacks."""
+def _has_structure(module: TorchModule) -> bool:
+    return any(view.op_name(op) in _STRUCTURED for op in view.walk(module.main))
 
-    def __init__(self, module: TorchModule) -> None:
+
+class ModuleLowering:
+    """State of one lowering: the value environment, the weights met so far and the fallbacks.
+
+    A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect.
+    """
+
+    def __init__(self, module: TorchModule, *, pure: bool = True) -> None:
         self.module = module
         self.bb = relax.BlockBuilder()
         self.builder = Builder(self.bb)
+        self.builder.pure = pure
         self.env: dict[ir.Value, Any] = {}
         self.weights: dict[str, relax.Expr] = {}
         self.fallbacks: list[Fallback] = []
@@ -91,12 +105,12 @@ class ModuleLowering:
             arguments.append(parameter)
         weights = self._weight_parameters(function)
         terminator = block.operations[len(block.operations) - 1]
-        has_regions = any(view.op_name(op) in _STRUCTURED for op in view.walk(function))
+        pure = self.builder.pure
         attrs = {"num_input": len(arguments), "global_symbol": "main"}
         with self.bb.function("main", [*arguments, *weights], attrs=attrs):
-            if has_regions:
+            if not pure:
                 self.block(block)
-                self.bb.emit_func_output(self._results(terminator))
+                self.finish(self._results(terminator))
             else:
                 with self.bb.dataflow():
                     self.block(block)
@@ -105,7 +119,12 @@ class ModuleLowering:
         mod = self.bb.finalize()
         for name, function in self.loop_functions.items():
             mod.update_func(name, function)
-        return relax.transform.ConvertToDataflow()(mod) if has_regions else mod
+        return mod if pure else relax.transform.ConvertToDataflow()(mod)
+
+    def finish(self, result: relax.Expr, effects: int = 0) -> None:
+        """End the current function; it has effects if more were emitted than there were at its start."""
+        self.bb._func._is_pure = self.builder.effects == effects
+        self.bb.emit_func_output(result)
 
     def use_builder(self, block_builder: relax.BlockBuilder) -> None:
         """Emit into another function, until the next call."""
@@ -118,7 +137,7 @@ class ModuleLowering:
     def _parameter(self, name: str, argument: ir.Value, shape: list[Any] | None) -> relax.Var:
         tensor = parse_tensor_type(argument.type)
         if tensor is None:
-            dtype = scalars._SCALAR_DTYPE.get(str(argument.type))
+            dtype = scalars.SCALAR_DTYPE.get(str(argument.type))
             if dtype is None:
                 raise InternalError(f"argument type {argument.type} has no Relax form", stage="lowering")
             return relax.Var(name, relax.TensorType([], dtype))
@@ -158,22 +177,24 @@ class ModuleLowering:
         return fallback.constant_tensor(view.literal(op, self.module.weights))
 
     def _results(self, terminator: ir.Operation) -> relax.Expr:
-        results = [self.as_tensor(self.env[v], v) for v in terminator.operands]
+        results = [
+            self.as_tensor(self.env[v], dtype=self.scalar_dtype(v.type, [self.env[v]])) for v in terminator.operands
+        ]
         return relax.Tuple(results)
 
-    def as_tensor(self, value: Any, origin: ir.Value | None = None) -> relax.Expr:
-        """A value as a Relax tensor: a scalar becomes a 0-d int64, float64 or bool tensor."""
+    def scalar_dtype(self, kind: ir.Type, values: list[Any]) -> str | None:
+        """The dtype of a scalar of this type that takes one of these values; ``None`` for a tensor."""
+        text = str(kind).removeprefix("!torch.optional<").removesuffix(">")
+        if parse_tensor_type(kind) is not None or "tensor" in text:
+            return None
+        return scalars.SCALAR_DTYPE.get(text) or scalars.common_dtype(self.builder, values)
+
+    def as_tensor(self, value: Any, *, dtype: str | None = None) -> relax.Expr:
+        """A value as a Relax tensor: a scalar becomes a 0-d one, of int64, float64 or bool unless ``dtype`` is given."""
         if is_tensor(value):
-            return value
-        if isinstance(value, bool):
-            return relax.const(value, "bool")
-        if isinstance(value, int):
-            return relax.const(value, "int64")
-        if isinstance(value, float):
-            return relax.const(value, "float64")
-        if is_symbolic(value):
-            dtype = "float64" if "float" in str(value.ty.dtype) else "int64"
-            return self.builder.tensor(value, dtype)
+            return self.builder.cast(value, dtype) if dtype is not None else value
+        if isinstance(value, (bool, int, float)) or is_symbolic(value):
+            return self.builder.tensor(value, dtype or scalars.common_dtype(self.builder, [value]))
         raise InternalError(f"a result of type {type(value).__name__} has no Relax form", stage="lowering")
 
     # -- blocks ----------------------------------------------------------------------------------------
@@ -192,7 +213,7 @@ class ModuleLowering:
         b.op_name = name.removeprefix("torch.").replace(".", "_")
         b.location = locations.from_mlir(op.location)
         b.results = [_result(value.type) for value in op.results]
-        handler = control_flow.HANDLERS.get(name)
+        handler = _HANDLERS.get(name)
         if handler is not None:
             handler(self, op)
             return
@@ -201,6 +222,12 @@ class ModuleLowering:
             self.env[op.results[0]] = str(constant) if isinstance(constant, torch.device) else constant
             return
         self._define(op, self._values(name, op))
+
+    def leave_to_aten(self, op: ir.Operation, reason: str) -> None:
+        """Run an op in PyTorch, and say why."""
+        name = view.op_name(op)
+        self.fallbacks.append(Fallback(name, self.builder.location, reason))
+        self._define(op, fallback.emit(self, op, name, [self.env[operand] for operand in op.operands]))
 
     def _values(self, name: str, op: ir.Operation) -> Any:
         operands = [self.env[operand] for operand in op.operands]
@@ -213,13 +240,15 @@ class ModuleLowering:
                 raise Refusal("no lowering for this op")
             if any(_is_complex(value.type) for value in (*op.operands, *op.results)):
                 raise Refusal("TVM has no complex numbers")
-            return entry.function(self.builder, *bind(entry, operands))
+            return entry.function(self.builder, *bind(entry, operands, self.builder))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
             return fallback.emit(self, op, name, operands)
 
     def _define(self, op: ir.Operation, values: Any) -> None:
         results = list(op.results)
+        if not results:
+            return
         if len(results) == 1:
             self.env[results[0]] = self.shaped(results[0], values)
             return

@@ -7,7 +7,7 @@ The annotation of a parameter says what it may be bound to:
 ``Tensor``                a Relax expression of tensor type
 ``float int bool str``    a compile-time constant
 ``Number``                a compile-time ``int``, ``float`` or ``bool``
-``Size``                  a constant or symbolic integer (``int | tirx.PrimExpr``)
+``Size``                  a constant or symbolic integer; one computed at run time becomes a symbol
 ``DType``                 a Relax dtype such as ``"float32"``, from the integer in the schema
 ``Any``                   whatever the operand is (also a run-time scalar: a 0-d Relax expression)
 ``list[X]``               a list of these
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
-from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
 from torch_tvm.support.errors import Refusal
 
 if TYPE_CHECKING:
@@ -116,11 +116,38 @@ def _is_dialect_op(name: str) -> bool:
     return bool(_dialect[0].is_registered_operation(name))
 
 
-def bind(entry: Entry, operands: list[Any]) -> list[Any]:
-    """Check the operands against the annotations; a mismatch raises :class:`Refusal` naming the operand."""
+def bind(entry: Entry, operands: list[Any], builder: Builder | None = None) -> list[Any]:
+    """Check the operands against the annotations; a mismatch raises :class:`Refusal` naming the operand.
+
+    Integers that the program computes become symbols where ``Size`` asks for one and a builder is given.
+    """
     if len(operands) != len(entry.parameters):
         raise Refusal(f"takes {len(entry.parameters)} operands, got {len(operands)}")
-    return [_bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)]
+    bound = [_bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)]
+    if builder is None:
+        return bound
+    return [_sized(builder, p, value) for p, value in zip(entry.parameters, bound, strict=True)]
+
+
+_EXTENTS = {"size", "shape", "repeats", "dims", "split_sizes", "output_size", "n", "m", "length"}
+
+
+def _sized(b: Builder, parameter: tuple[str, Any], value: Any) -> Any:
+    """A run-time integer for ``Size`` as a symbol; one that is an extent is checked to be no negative number."""
+    name, hint = parameter
+    if isinstance(value, list):
+        members = typing.get_args(hint)
+        return [_sized(b, (name, member), item) for member in members[:1] for item in value]
+    if not is_tensor(value) or hint is Tensor or not _admits_size(hint):
+        return value
+    size = b.size(value)
+    if name in _EXTENTS:
+        b.check(as_size(size) >= 0, f"'{name}' must not be negative")
+    return size
+
+
+def _admits_size(hint: Any) -> bool:
+    return hint is Size or Size in typing.get_args(hint)
 
 
 def _bound(name: str, hint: Any, value: Any) -> Any:
@@ -153,9 +180,9 @@ def _bound_scalar(name: str, hint: Any, value: Any) -> Any:
             return value
         raise Refusal(f"operand '{name}' must be a tensor")
     if hint is Size:
-        if type(value) is int or is_symbolic(value):
+        if type(value) is int or is_symbolic(value) or _is_run_time_integer(value):
             return value
-        raise Refusal(f"operand '{name}' must be a constant or symbolic size")
+        raise Refusal(f"operand '{name}' must be an integer")
     if hint is Number:
         if isinstance(value, (bool, int, float)):
             return value
@@ -167,6 +194,10 @@ def _bound_scalar(name: str, hint: Any, value: Any) -> Any:
     if type(value) is hint:
         return value
     raise Refusal(f"operand '{name}' must be a compile-time constant {getattr(hint, '__name__', hint)}")
+
+
+def _is_run_time_integer(value: Any) -> bool:
+    return is_tensor(value) and int(value.ty.ndim) == 0 and str(value.ty.dtype).startswith("int")
 
 
 def _relax_dtype(name: str, value: Any) -> str:

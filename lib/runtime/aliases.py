@@ -108,6 +108,8 @@ class _Sources:
     def _call(self, call: relax.Call) -> Any:
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
         arguments = list(call.args)
+        if isinstance(call.op, relax.ExternFunc):
+            name, arguments = "relax.call_pure_packed", [call.op, *arguments]
         if name in ("relax.call_pure_packed", "relax.call_inplace_packed"):
             callee, arguments = arguments[0], arguments[1:]
             symbol = callee.global_symbol if isinstance(callee, relax.ExternFunc) else ""

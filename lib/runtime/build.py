@@ -9,6 +9,31 @@ from torch_tvm.runtime.bfloat16 import legalize_bfloat16
 from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
 
 
+@tvm.transform.module_pass(opt_level=0, name="PlanMemory")
+def plan_memory(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Reuse storage inside each function without branches.
+
+    ``StaticPlanBlockMemory`` lets one branch of an ``If`` use storage that only another branch allocates, so
+    functions with branches take their memory from the allocator's pool, tensor by tensor.
+    """
+    branching = {
+        gvar: function
+        for gvar, function in mod.functions_items()
+        if isinstance(function, relax.Function) and _has_branches(function)
+    }
+    rest = tvm.IRModule({g: f for g, f in mod.functions_items() if g not in branching}, attrs=mod.attrs)
+    planned = relax.transform.StaticPlanBlockMemory()(rest)
+    for gvar, function in branching.items():
+        planned.update_func(gvar, function)
+    return planned
+
+
+def _has_branches(function: relax.Function) -> bool:
+    found = []
+    relax.analysis.post_order_visit(function, lambda e: found.append(e) if isinstance(e, relax.If) else None)
+    return bool(found)
+
+
 def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Lower Relax to VM code and TIR to machine code.
 
@@ -19,7 +44,7 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
             relax.transform.CallTIRRewrite(),
-            relax.transform.StaticPlanBlockMemory(),
+            plan_memory,
             relax.transform.LowerAllocTensor(),
             relax.transform.KillAfterLastUse(),
             relax.transform.LowerRuntimeBuiltin(),

@@ -1,4 +1,4 @@
-"""``torch_tvm.loop`` drives a compiled loop body; ``torch_tvm.raise`` raises a program's own exception.
+"""``torch_tvm.loop`` drives a compiled loop body; ``torch_tvm.assert`` raises a program's own exception.
 
 The body is a function of the module that runs: ``body(turn, carried…, captured…) -> (condition, carried…)``.
 Nothing is unrolled and only the values of one turn are alive, so the trip count may be any number.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import tvm
@@ -25,7 +25,7 @@ from torch_tvm.runtime.tensors import (
 from torch_tvm.support.errors import InternalError
 
 LOOP = "torch_tvm.loop"
-RAISE = "torch_tvm.raise"
+ASSERT = "torch_tvm.assert"
 
 
 class _Running(threading.local):
@@ -38,8 +38,12 @@ class _Running(threading.local):
 running = _Running()
 
 
-def loop(name: str, limit: Any, condition: Any, carried: Sequence[Any], captured: Sequence[Any]) -> list[Any]:
+def loop(
+    name: str, kind: str, limit: Any, condition: Any, carried: Sequence[Any], captured: Sequence[Any]
+) -> list[Any]:
     """Run the body until its condition is false or ``limit`` turns are done; give the carried values.
+
+    ``kind`` is ``"endless"`` where the condition that the body gives is always true.
 
     Values that the body passed through unchanged are copied: the caller may reuse the memory of its
     arguments.
@@ -54,6 +58,7 @@ def loop(name: str, limit: Any, condition: Any, carried: Sequence[Any], captured
     turn, cell = from_dlpack(counter), counter.numpy()
     total, goes_on, done = read_int(limit), read_bool(condition), 0
     positions = range(1, len(values) + 1)
+    checks = str(kind) != "endless"
     while goes_on and done < total:
         if keeps_turn:
             turn = from_dlpack(torch.tensor(done))
@@ -61,7 +66,7 @@ def loop(name: str, limit: Any, condition: Any, carried: Sequence[Any], captured
             cell[()] = done
         result = body(turn, *values, *fixed)
         values = [array_item(result, i) for i in positions]
-        goes_on = read_bool(array_item(result, 0))
+        goes_on = not checks or read_bool(array_item(result, 0))
         done += 1
     return [_own(value, borrowed) for value in values]
 
@@ -71,15 +76,19 @@ def _own(value: Any, borrowed: list[tuple[int, int]]) -> Any:
     return tensor.clone() if shares_memory(tensor, borrowed) else value
 
 
-def raise_exception(message: str) -> NoReturn:
-    """Raise what the program raises there, as ``RuntimeError``."""
-    raise RuntimeError(str(message))
+_EXCEPTIONS: dict[str, type[Exception]] = {"RuntimeError": RuntimeError, "IndexError": IndexError}
+
+
+def check(condition: Any, kind: str, message: str) -> None:
+    """Raise the exception that the program raises unless a condition, a number or a 0-d tensor, is true."""
+    if not (condition if isinstance(condition, (bool, int)) else read_bool(condition)):
+        raise _EXCEPTIONS[str(kind)](str(message))
 
 
 def register() -> None:
     """Make both functions known to TVM; once a process."""
     tvm.register_global_func(LOOP, loop, override=True)
-    tvm.register_global_func(RAISE, raise_exception, override=True)
+    tvm.register_global_func(ASSERT, check, override=True)
 
 
-__all__ = ["LOOP", "RAISE", "loop", "raise_exception", "register", "running"]
+__all__ = ["ASSERT", "LOOP", "check", "loop", "register", "running"]

@@ -157,8 +157,9 @@ def arange_start_step(
     b: Builder, start: Any, end: Any, step: Number, dtype: Any, layout: Any, device: Any, pin: Any
 ) -> Expr:
     """aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, …) -> Tensor"""
-    if any(is_tensor(bound) for bound in (start, end)):
-        b.unsupported("a range whose bounds are known only at run time")
+    if any(is_tensor(bound) and not b.dtype(bound).startswith("int") for bound in (start, end)):
+        b.unsupported("a range of floats whose bounds are known only at run time")
+    start, end = b.size(start), b.size(end)
     if step == 0:
         b.unsupported("a range with step 0")
     symbolic = is_symbolic(start) or is_symbolic(end)
@@ -181,6 +182,8 @@ def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
     if step < 0:
         b.unsupported("a falling range with a symbolic bound")
     length = tvm.sym.Analyzer().simplify(_ceildiv(end - start, step))
+    if b.is_computed(length):
+        b.check(length >= 0, "upper bound and lower bound inconsistent with step sign")
     if is_symbolic(start):
         return _along(
             b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start

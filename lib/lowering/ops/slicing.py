@@ -17,6 +17,7 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 _END = 2**62
+_OUT_OF_RANGE = "select(): index out of range"
 
 
 def simplified(expression: Any) -> SizeLike:
@@ -118,7 +119,10 @@ def _position(b: Builder, index: SizeLike, size: SizeLike) -> SizeLike:
     if isinstance(index, int) and isinstance(size, int) and not -size <= index < size:
         b.unsupported(f"index {index} is out of range for size {size}")
     if isinstance(index, int):
+        if b.is_computed(size):
+            b.check(as_size(size) > (index if index >= 0 else -1 - index), _OUT_OF_RANGE, "IndexError")
         return simplified(size + index) if index < 0 else index
+    b.check(tirx.all(index >= -as_size(size), index < as_size(size)), _OUT_OF_RANGE, "IndexError")
     return simplified(tirx.Select(index < 0, index + size, index))
 
 
@@ -144,10 +148,16 @@ def narrow(b: Builder, x: Tensor, dim: int, start: Size, length: Size) -> Expr:
     """aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     axis = b.axis(dim, b.rank(x))
     size = b.shape(x)[axis]
-    first = simplified(size + start) if isinstance(start, int) and start < 0 else start
+    if not isinstance(start, int):
+        first = simplified(tirx.Select(start < 0, start + size, start))
+    else:
+        first = simplified(size + start) if start < 0 else start
     end = simplified(first + length)
     if isinstance(end, int) and isinstance(size, int) and end > size:
         b.unsupported(f"start {start} and length {length} exceed size {size}")
+    if b.is_computed(end) or b.is_computed(size):
+        inside = tirx.all(as_size(first) >= 0, as_size(end) <= as_size(size))
+        b.check(inside, "narrow(): start and length exceed the dimension's size")
     return strided_slice(b, x, axis, first, length)
 
 
@@ -227,7 +237,13 @@ def split(b: Builder, x: Tensor, split_size: int, dim: int) -> list[Expr]:
 @lowers("torch.aten.split_with_sizes", "torch.aten.split_with_sizes_copy")
 def split_with_sizes(b: Builder, x: Tensor, split_sizes: list[Size], dim: int) -> list[Expr]:
     """aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
-    return _pieces(b, x, b.axis(dim, b.rank(x)), split_sizes)
+    axis = b.axis(dim, b.rank(x))
+    total: SizeLike = 0
+    for size in split_sizes:
+        total = simplified(total + size)
+    if b.is_computed(total):
+        b.check(total == as_size(b.shape(x)[axis]), "the sizes of a split do not add up to the dimension's")
+    return _pieces(b, x, axis, split_sizes)
 
 
 @lowers("torch.aten.chunk")
