@@ -5,6 +5,7 @@ from torch_tvm.schedules.cpu.conv import DirectConv
 from torch_tvm.schedules.cpu.depthwise import DepthwiseConv
 from torch_tvm.schedules.cpu.elementwise import Elementwise
 from torch_tvm.schedules.cpu.generic import Generic
+from torch_tvm.schedules.cpu.int8_matmul import Int8Matmul
 from torch_tvm.schedules.cpu.matmul import Matmul
 from torch_tvm.schedules.cpu.reduction import Reduction
 from torch_tvm.schedules.cpu.row_chain import RowChain
@@ -16,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     DirectConv(),
     DepthwiseConv(),
     WinogradConv(),
+    Int8Matmul(),
     Matmul(),
     Elementwise(),
     Reduction(),

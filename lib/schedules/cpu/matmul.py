@@ -271,7 +271,7 @@ class Emitter:
     ) -> tirx.Stmt:
         """The row tiles ``first … first + tiles`` of one panel."""
         c = self.c
-        base = _unflatten(batch, c.batch)
+        base = unflatten(batch, c.batch)
         origin = panel * self.width
         prepare, rhs = self.right_operand(shape, base, panel)
         depth, block = index(c.reduce.extent), self.tiling.reduce_block
@@ -293,7 +293,7 @@ class Emitter:
             kept = tile * shape.rows if block else const(0)
 
             def lhs(row: int, k: Expr) -> Expr:
-                point = {**base, **_unflatten(row0 + row, c.rows), c.reduce.var: k0 + k}
+                point = {**base, **unflatten(row0 + row, c.rows), c.reduce.var: k0 + k}
                 return self.cast(substitute(c.lhs, point))
 
             def finish(row: int, column: Expr, total: Expr) -> tirx.Stmt:
@@ -415,15 +415,15 @@ class Emitter:
         if columns is not None and columns % self.width == 0:
             return whole
         here = self.columns - origin
-        pieces = _pieces(columns % self.width, shape.lanes) if columns is not None else None
+        ends = pieces(columns % self.width, shape.lanes) if columns is not None else None
 
         def part(row: Expr) -> tirx.Stmt:
-            if pieces is None:
+            if ends is None:
                 return loop("column", here, lambda column: element(row, column))
             return sequence(
                 *(
                     lanes_loop(size, lambda lane, start=start: element(row, const(start) + lane))
-                    for start, size in pieces
+                    for start, size in ends
                 )
             )
 
@@ -431,7 +431,7 @@ class Emitter:
 
     def store(self, base: dict[tirx.Var, Expr], row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
         c = self.c
-        point = {**base, **_unflatten(row, c.rows), c.column.var: column}
+        point = {**base, **unflatten(row, c.rows), c.column.var: column}
         return c.store.at(point, total.astype(str(c.store.total.ty.dtype)))
 
     def each_vector(self, shape: TileShape, element: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
@@ -453,7 +453,7 @@ class Emitter:
         return expr.astype(self.c.acc_dtype)
 
 
-def _pieces(size: int, lanes: int) -> list[tuple[int, int]]:
+def pieces(size: int, lanes: int) -> list[tuple[int, int]]:
     """``size`` columns as vectors of decreasing powers of two: (start, width)."""
     pieces, start, width = [], 0, lanes
     while start < size:
@@ -472,7 +472,7 @@ def _product(axes: tuple[Axis, ...]) -> Expr:
     return result
 
 
-def _unflatten(position: Expr, axes: tuple[Axis, ...]) -> dict[tirx.Var, Expr]:
+def unflatten(position: Expr, axes: tuple[Axis, ...]) -> dict[tirx.Var, Expr]:
     """The value of each axis at a position in their row-major product."""
     values: dict[tirx.Var, Expr] = {}
     kept = [axis for axis in axes if axis.size != 1]
