@@ -22,8 +22,10 @@ from torch_tvm.runtime.arguments import (
     flatten,
     is_kernel_ready,
 )
+from torch_tvm.runtime.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype
+from torch_tvm.runtime.machine import measure_limits
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
 from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.weights_program import run_weights_program
@@ -58,6 +60,8 @@ class Code:
 
     def new_vm(self) -> relax.VirtualMachine:
         """A virtual machine over the shared code; one belongs to one thread."""
+        aten.register()
+        loop.register()
         return relax.VirtualMachine(self.library, tvm.runtime.device(self.device, 0))
 
 
@@ -218,8 +222,6 @@ class CompiledModule:
         code, convention = self._code, self._code.convention
         if code.obstacle:
             return self._refuse
-        aten.register()
-        loop.register()
         has_tensors = bool(convention.arguments or convention.state)
         source = call_source(
             convention,
@@ -282,8 +284,9 @@ class CompiledModule:
             raise error
         return self._run(flat)
 
-    def _run(self, flat: Sequence[Any]) -> Any:
+    def _run(self, flat: Sequence[Any], vm: relax.VirtualMachine | None = None) -> Any:
         convention, local = self._code.convention, self._local
+        main = vm["main"] if vm else local.main
         alignment = ALIGNMENT[self._code.device]
         operands = [
             as_kernel_argument(a, v, alignment) for a, v in zip(convention.arguments, flat, strict=True)
@@ -293,11 +296,11 @@ class CompiledModule:
         if local.threads != torch.get_num_threads():
             local.configure()
         before = loop.running.vm, loop.running.keeps_turn
-        loop.running.vm, loop.running.keeps_turn = local.vm, self._code.keeps_turn
+        loop.running.vm, loop.running.keeps_turn = vm or local.vm, self._code.keeps_turn
         try:
             packed = [self._weights.packed] if self._code.lifted else self._weights.packed
             packed = packed if self._weights.tensors else []
-            result = local.main(*operands, *packed)
+            result = main(*operands, *packed)
         finally:
             loop.running.vm, loop.running.keeps_turn = before
         values = self._values(result)
@@ -332,6 +335,27 @@ class CompiledModule:
         if convention.out_spec is None:
             return values[0] if len(values) == 1 else tuple(values)
         return pytree.tree_unflatten(list(values), convention.out_spec)
+
+    # -- measuring ---------------------------------------------------------------------------------------
+
+    def benchmark(self, *args: Any, runs: int = 10) -> Benchmark:
+        """Time of each kernel in a call with these arguments, beside what the machine could do.
+
+        Medians of ``runs`` calls; the machine's limits are measured in the same run. Raises :class:`InvalidInput`
+        for arguments that do not fit, for a program with state and for a GPU target.
+        """
+        if self._code.device != "cpu" or self._code.convention.writes:
+            raise InvalidInput("only CPU programs without state are benchmarked", subject="benchmark")
+        self(*args)
+        flat = flatten(self._code.convention, args, {})
+
+        def instrumented(recorder: Recorder) -> Callable[[], Any]:
+            vm = self._code.new_vm()
+            vm.set_instrument(recorder)
+            return lambda: self._run(flat, vm)
+
+        rules = {kernel.name: kernel.rule for kernel in self.report.kernels} if self.report else {}
+        return benchmark(lambda: self(*args), instrumented, self.tir_module, rules, measure_limits(), runs)
 
     # -- copying -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_tvm.tools.zoo import convnets, recurrent, transformers
+from torch_tvm.tools.zoo import (
+    branching,
+    chains,
+    convnets,
+    decoders,
+    hierarchical,
+    mobile,
+    recurrent,
+    transformers,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,20 @@ def _sequence(length: int, features: int) -> Callable[[int], tuple[Any, ...]]:
     return lambda batch: (torch.randn(batch, length, features),)
 
 
+def _decoding(layers: int, heads: int, past: int, size: int) -> Callable[[int], tuple[Any, ...]]:
+    """A token and caches of ``past`` keys and values."""
+
+    def inputs(batch: int) -> tuple[Any, ...]:
+        cache = (batch, layers, heads, past, size)
+        return torch.randint(0, 1000, (batch, 1)), torch.randn(cache), torch.randn(cache)
+
+    return inputs
+
+
+def _tensors(count: int, rows: int, columns: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: tuple(torch.randn(batch, rows, columns) for _ in range(count))
+
+
 _TABLE = [
     Model("mlp", lambda: convnets.mlp(64, 128, 10), lambda b: (torch.randn(b, 64),), small=True),
     Model("lenet", convnets.LeNet, _image(1, 28), small=True),
@@ -61,6 +84,29 @@ _TABLE = [
     Model("resnet50_small", lambda: convnets.resnet(50), _image(3, 64), small=True),
     Model("mobilenet_v2_small", convnets.MobileNetV2, _image(3, 64), small=True),
     Model("vgg11_small", lambda: convnets.VGG11(image=64), _image(3, 64), small=True),
+    Model("unet_large", lambda: convnets.UNet(3, 2, 32), _image(3, 256)),
+    Model("mobilenet_v3", mobile.mobilenet_v3, _image(3, 224)),
+    Model("mobilenet_v3_small", lambda: mobile.mobilenet_v3(6), _image(3, 64)),
+    Model("efficientnet", mobile.efficientnet, _image(3, 224)),
+    Model("efficientnet_small", lambda: mobile.efficientnet(3), _image(3, 64)),
+    Model("shufflenet", mobile.shufflenet, _image(3, 224)),
+    Model("shufflenet_small", lambda: mobile.shufflenet((2, 1)), _image(3, 64)),
+    Model("densenet", branching.DenseNet, _image(3, 224)),
+    Model("densenet_small", lambda: branching.DenseNet((2, 2), 16), _image(3, 64)),
+    Model("inception", branching.Inception, _image(3, 224)),
+    Model("inception_small", lambda: branching.Inception(1), _image(3, 64)),
+    Model("convnext", hierarchical.ConvNext, _image(3, 224)),
+    Model("convnext_small", lambda: hierarchical.ConvNext((1, 1), (32, 64)), _image(3, 32)),
+    Model("swin", hierarchical.Swin, _image(3, 224)),
+    Model("swin_small", lambda: hierarchical.Swin(32, 32, (2, 2), 2, 4), _image(3, 32)),
+    Model("gpt2_decode", lambda: decoders.DecodeStep(12, 768, 12), _decoding(12, 12, 128, 64)),
+    Model("gpt2_decode_small", lambda: decoders.DecodeStep(2, 64, 4), _decoding(2, 4, 16, 16)),
+    Model("llama_block", lambda: decoders.LlamaBlock(1024, 16, 4, 2816), _sequence(128, 1024)),
+    Model("llama_block_small", lambda: decoders.LlamaBlock(64, 4, 2, 96), _sequence(16, 64)),
+    Model("elementwise_chain", chains.ElementwiseChain, _tensors(2, 4096, 2048)),
+    Model("elementwise_chain_small", chains.ElementwiseChain, _tensors(2, 33, 65)),
+    Model("reduction_chain", chains.ReductionChain, _tensors(1, 4096, 2048)),
+    Model("reduction_chain_small", chains.ReductionChain, _tensors(1, 33, 65)),
 ]
 
 MODELS: dict[str, Model] = {model.name: model for model in _TABLE}

@@ -1,0 +1,118 @@
+"""``torch-tvm bench``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch_tvm.runtime.threads import usable_cores
+from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.tools.bench.measure import Comparison, Plan, compare
+from torch_tvm.tools.bench.plot import check_plot, plot
+from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
+from torch_tvm.tools.bench.suites import SUITES, models_of
+from torch_tvm.tools.bench.table import markdown
+
+_PEERS = tuple(name for name in RUNTIMES if name != "ours")
+_QUICK = Plan(rounds=3, turn_seconds=0.05)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark of ``argv`` and print its table; 0 when ours ran every model, 1 otherwise, 2 for a wrong
+    argument."""
+    options = _parser().parse_args(argv)
+    try:
+        models, peers = models_of(options.suite, options.models), _peers(options.peers)
+        if options.plot:
+            check_plot(options.plot)
+        return _kernels(models, options) if options.kernels else _compare_all(models, peers, options)
+    except InvalidInput as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="torch-tvm bench", description=__doc__)
+    parser.add_argument("--suite", choices=sorted(SUITES), default="cpu")
+    parser.add_argument("--models", metavar="REGEX", help="only models whose whole name matches")
+    parser.add_argument("--peers", default="eager,inductor,onnxruntime,openvino", help=f"of {','.join(_PEERS)}")
+    parser.add_argument("--threads", type=_positive, default=len(usable_cores()))
+    parser.add_argument("--batch", type=_positive, default=1)
+    parser.add_argument("--rounds", type=_positive, help=f"turns of each runtime, {Plan.rounds} by default")
+    parser.add_argument("--accuracy", choices=("strict", "default", "fast"), default="default")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK.rounds} short rounds")
+    parser.add_argument("--kernels", action="store_true", help="time our kernels one by one instead")
+    parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table there as well")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw speeds to a PNG, SVG or PDF")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+def _peers(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in _PEERS:
+            raise InvalidInput(f"unknown runtime '{name}'", subject="--peers", advice=f"known: {', '.join(_PEERS)}")
+    return list(dict.fromkeys(names))
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _compare_all(models: Sequence[str], peers: Sequence[str], options: argparse.Namespace) -> int:
+    settings = Options(options.threads, options.accuracy)
+    plan = _QUICK if options.quick else Plan()
+    plan = Plan(options.rounds or plan.rounds, plan.turn_seconds)
+    comparisons: list[Comparison] = []
+    with tempfile.TemporaryDirectory(prefix="torch-tvm-bench-") as folder:
+        for model in models:
+            comparisons.append(
+                compare(model, peers, settings, plan, Path(folder), batch=options.batch, progress=_progress)
+            )
+            text = markdown(comparisons, settings, options.batch)
+            if options.output:
+                options.output.write_text(text)
+            if options.plot:
+                plot(comparisons, options.plot)
+    _progress("")
+    print(text, end="")
+    return int(any(comparison.ours.failure for comparison in comparisons))
+
+
+def _kernels(models: Sequence[str], options: argparse.Namespace) -> int:
+    import torch
+
+    import torch_tvm
+    from torch_tvm.tools.zoo import build
+
+    torch.set_num_threads(options.threads)
+    parts, failed = [], False
+    for model in models:
+        module, args = build(model, options.batch)
+        _progress(f"{model}: compiles")
+        try:
+            compiled = torch_tvm.compile(module, args, options={"accuracy": options.accuracy})
+            parts.append(f"{model}\n\n{compiled.benchmark(*args)}")
+        except TorchTvmError as error:
+            parts.append(f"{model}: {error}")
+            failed = True
+    _progress("")
+    text = "\n\n".join(parts) + "\n"
+    print(text, end="")
+    if options.output:
+        options.output.write_text(text)
+    return int(failed)
+
+
+__all__ = ["main"]
