@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.bfloat16 import legalize_bfloat16
-from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
+from torch_tvm.runtime.codegen import compile_cpu
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlanMemory")
@@ -53,5 +53,7 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
             relax.transform.AttachGlobalSymbol(),
         ]
     )
-    tir_pipeline = CPU_PIPELINE if target.kind.name == "llvm" else "default"
-    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=lowering, tir_pipeline=tir_pipeline)
+    mod = legalize_bfloat16(mod)
+    if target.kind.name == "llvm":
+        return compile_cpu(mod, target, lowering)
+    return tvm.compile(mod, target, relax_pipeline=lowering)
