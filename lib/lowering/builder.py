@@ -165,7 +165,7 @@ class Builder:
         if isinstance(value, (bool, int, float)):
             return relax.const(value, dtype)
         if isinstance(value, tvm.ir.Expr):
-            return self.te(lambda: tvm.te.compute((), lambda: tirx.Cast(dtype, value)), name="size")
+            return self.te(lambda v: tvm.te.compute((), lambda: tirx.Cast(dtype, v)), value, name="size")
         raise Refusal(f"a {type(value).__name__} cannot become a tensor")
 
     def reshape(self, x: relax.Expr, shape: Sequence[SizeLike]) -> relax.Expr:

@@ -28,6 +28,10 @@ def _list_construct(m: ModuleLowering, op: ir.Operation) -> None:
     m.env[op.results[0]] = [m.env[operand] for operand in op.operands]
 
 
+def _number_to_tensor(m: ModuleLowering, op: ir.Operation) -> None:
+    m.env[op.results[0]] = m.as_tensor(m.env[op.operands[0]], dtype=m.builder.result_dtype)
+
+
 def _forward(m: ModuleLowering, op: ir.Operation) -> None:
     m.env[op.results[0]] = m.shaped(op.results[0], m.env[op.operands[0]])
 
@@ -250,6 +254,7 @@ HANDLERS: dict[str, Callable[[Any, ir.Operation], None]] = {
     "torch.aten.__getitem__.t": _get_item,
     "torch.aten.len.t": _length,
     "torch.aten.add.t": _concatenate,
+    "torch.prim.NumToTensor.Scalar": _number_to_tensor,
     "torch.derefine": _forward,
     "torch.tensor_static_info_cast": _forward,
     "torch.copy.to_vtensor": _forward,

@@ -269,6 +269,9 @@ class ModuleLowering:
             )
         if isinstance(value.ty.shape, relax.ShapeExpr):
             sizes = list(value.ty.shape.values)
+            if len(sizes) < len(expected.shape):
+                value = self.builder.reshape(value, [1 if size is None else size for size in expected.shape])
+                sizes = list(value.ty.shape.values)
             known = [int(s) if isinstance(s, tirx.IntImm) else None for s in sizes]
             merged = [
                 e if e is not None and k is None else s

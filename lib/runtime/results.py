@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
 from tvm import relax
 
@@ -34,26 +36,40 @@ def unwrap_single_result(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def keep_weights_in_main(mod: tvm.IRModule) -> tvm.IRModule:
-    """Drop ``num_input`` from a ``main`` none of whose results depends on an input.
+    """Drop ``num_input`` from a ``main`` none of whose results depends on an input, or with sizes from weights.
 
-    ``LiftTransformParams`` would move all of it, the returned tuple included, and leave an undefined
-    variable.
+    ``LiftTransformParams`` would move all of the former, the returned tuple included, and leave an undefined
+    variable. Of the latter it would move tensors whose shape nobody knows, which ``VMShapeLower`` cannot take.
     """
     main = mod["main"]
-    if not main.attrs or "num_input" not in main.attrs or _depends_on_inputs(main):
+    if not main.attrs or "num_input" not in main.attrs:
+        return mod
+    dependent = _dependent(main)
+    results = any(variable in dependent for variable in relax.analysis.free_vars(main.body.body))
+    if results and not _has_sizes_of_weights(main, dependent):
         return mod
     mod = relax.BlockBuilder(mod).get()
     mod.update_func(mod.get_global_var("main"), main.without_attr("num_input"))
     return mod
 
 
-def _depends_on_inputs(main: relax.Function) -> bool:
+def _dependent(main: relax.Function) -> set[Any]:
+    """The variables whose value follows from an input."""
     dependent = set(main.params[: int(main.attrs["num_input"])])
     for block in main.body.blocks:
         for binding in block.bindings:
             if any(variable in dependent for variable in relax.analysis.free_vars(binding.value)):
                 dependent.add(binding.var)
-    return any(variable in dependent for variable in relax.analysis.free_vars(main.body.body))
+    return dependent
+
+
+def _has_sizes_of_weights(main: relax.Function, dependent: set[Any]) -> bool:
+    """Whether the shape of a value that follows from weights alone is known only when it is computed."""
+    return any(
+        isinstance(binding, relax.MatchCast) and binding.var not in dependent
+        for block in main.body.blocks
+        for binding in block.bindings
+    )
 
 
 __all__ = ["keep_weights_in_main", "unwrap_single_result"]

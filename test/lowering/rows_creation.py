@@ -156,6 +156,7 @@ ROWS: list[Row] = [
         folds=True,
     ),
     row("aten.full_like", lambda x: (torch.full_like(x, 2), x), likes),
+    row("aten.fill.Scalar", lambda x: (torch.fill(x, 2.5), x), likes),
     row("aten.zeros_like", lambda x: (torch.zeros_like(x), x), likes, dynamic=by_size),
     row("aten.ones_like", lambda x: (torch.ones_like(x), x), likes),
     row("aten.new_full", lambda x: (x.new_full((2, 3), 5), x), likes),

@@ -182,5 +182,10 @@ ROWS: list[Row] = [
         lambda s: [(s.floats(3, 5, 2), p) for p in (0, 1, 3.5, float("inf"), -float("inf"))],
         id="linalg_vector_norm-orders",
     ),
+    row(
+        "aten.norm.Scalar",
+        lambda x, p: torch.ops.aten.norm.Scalar(x, p),
+        lambda s: [(s.floats(3, 5, 2), 2), (s.floats(0), 1), (s.floats(), 3.5), (s.floats(7), float("inf"))],
+    ),
     row("aten.logsumexp", torch.logsumexp, over(([1],), ([0, 2], True), ints=False)),
 ]

@@ -89,6 +89,12 @@ def full_like(
     return filled(b, b.shape(x), value)
 
 
+@lowers("torch.aten.fill.Scalar")
+def fill_scalar(b: Builder, x: Tensor, value: Any) -> Expr:
+    """aten::fill.Scalar(Tensor self, Scalar value) -> Tensor"""
+    return filled(b, b.shape(x), value)
+
+
 @lowers("torch.aten.zeros_like")
 def zeros_like(
     b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any

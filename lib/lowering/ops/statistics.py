@@ -153,6 +153,12 @@ def linalg_vector_norm(
     return _norm(b, x, float(order), axes_of(b, x, dim), keepdim)
 
 
+@lowers("torch.aten.norm.Scalar")
+def norm_scalar(b: Builder, x: Tensor, p: Number) -> Expr:
+    """aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor"""
+    return _norm(b, x, float(p), range(b.rank(x)), False)
+
+
 @lowers("torch.aten.logsumexp")
 def logsumexp(b: Builder, x: Tensor, dim: list[int], keepdim: bool) -> Expr:
     """aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
