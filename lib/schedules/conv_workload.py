@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 ANNOTATION = "torch_tvm.conv"
 
@@ -66,7 +67,7 @@ class ConvWorkload:
 
     @classmethod
     def from_json(cls, text: str) -> ConvWorkload:
-        fields = json.loads(text)
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        )
+        fields: dict[str, Any] = json.loads(text)
+        for key, value in fields.items():
+            fields[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**fields)

@@ -233,7 +233,8 @@ def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
         return None
     if int(softmax.attrs.axis) % axes != axes - 1 or not _has_sizes(softmax):
         return None
-    current, steps = softmax.args[0], []
+    current = softmax.args[0]
+    steps: list[Any] = []
     full = _four([*softmax.ty.shape])
     while values.definition(current, "relax.matmul") is None:
         definition = values.bound.get(current) if isinstance(current, relax.Var) else None

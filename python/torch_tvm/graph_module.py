@@ -212,7 +212,7 @@ def _stride_order(value: Any) -> tuple[int, ...] | None:
     sizes = [_hint(size) for size in value.shape]
     if any(stride is None for stride in strides) or 0 in strides:
         return None
-    order = tuple(sorted(range(value.dim()), key=lambda d: (-strides[d], -(sizes[d] or 0))))
+    order = tuple(sorted(range(value.dim()), key=lambda d: (-(strides[d] or 0), -(sizes[d] or 0))))
     return None if order == tuple(range(value.dim())) else order
 
 

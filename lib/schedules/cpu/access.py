@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -90,7 +91,8 @@ def _merge_own(stage: Stage, kind: str) -> Stage:
         if _mergeable(stage, outer, inner):
             merged, mapping = _merge(outer, inner)
             stage = _apply(stage, mapping)
-            stage = replace(stage, **{kind: (*axes[:position], merged, *axes[position + 2 :])})
+            changed: dict[str, Any] = {kind: (*axes[:position], merged, *axes[position + 2 :])}
+            stage = replace(stage, **changed)
         else:
             position += 1
     return stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -173,7 +174,7 @@ class _Expander:
             body = tirx.Let(var, value, body)
         return body
 
-    def _load(self, load: TensorLoad, mutator: object) -> tirx.Expr:
+    def _load(self, load: TensorLoad, mutator: Any) -> tirx.Expr:
         indices = [self.analyzer.simplify(mutator.mutate(index)) for index in load.indices]
         producer = self.inlined.get(load.source)
         if producer is None:
@@ -196,20 +197,20 @@ class _Expander:
         self.scopes[-1].append((load.source, indices, var, value))
         return var
 
-    def _call(self, call: tvm.ir.Call, mutator: object) -> tirx.Expr:
+    def _call(self, call: tvm.ir.Call, mutator: Any) -> tirx.Expr:
         if getattr(call.op, "name", "") != "prim.if_then_else":
             return mutator.default_mutate(call)
         condition, *branches = call.args
         return tirx.if_then_else(mutator.mutate(condition), *(self.run(branch) for branch in branches))
 
-    def _let(self, let: tirx.Let, mutator: object) -> tirx.Expr:
+    def _let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
         return tirx.Let(let.var, mutator.mutate(let.value), self.run(let.body))
 
 
 def fresh_lets(expr: tirx.Expr) -> tirx.Expr:
     """Give every ``Let`` of ``expr`` a new variable, so that two copies of it can stand in one function."""
 
-    def visit(let: tirx.Let, mutator: object) -> tirx.Expr:
+    def visit(let: tirx.Let, mutator: Any) -> tirx.Expr:
         var = Var(let.var.name, let.var.ty)
         return tirx.Let(var, mutator.mutate(let.value), mutator.mutate(substitute(let.body, {let.var: var})))
 
@@ -259,7 +260,7 @@ def _rename_axes(stage: Stage, mapping: dict[Var, Var]) -> Stage:
     )
 
 
-def substitute_reducer(stage: Stage, mapping: dict[Var, tirx.Expr]):
+def substitute_reducer(stage: Stage, mapping: dict[Var, tirx.Expr]) -> Any:
     """The reducer of ``stage`` after a change of variables (one that was taken apart has no axes in it)."""
     if stage.reducer is None or stage.reducer.rhs:
         return stage.reducer

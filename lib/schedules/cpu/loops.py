@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import tvm_ffi
 from tvm import sym, tirx
@@ -46,7 +47,7 @@ class Memory:
     def rewrite(self, expr: tirx.Expr, mapping: Mapping, analyzer: sym.Analyzer) -> tirx.Expr:
         """``expr`` at the point that ``mapping`` names, its loads from flat buffers, its lets renamed."""
 
-        def visit(load: TensorLoad, mutator: object) -> tirx.Expr:
+        def visit(load: TensorLoad, mutator: Any) -> tirx.Expr:
             indices = [mutator.mutate(index) for index in load.indices]
             position = analyzer.simplify(self.place(load.source, indices))
             return tirx.BufferLoad(self.flat[load.source], [substitute(position, mapping)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -228,7 +229,8 @@ def _read_axes(
 
 
 def _read_body(block: SBlock) -> tuple[list[tirx.BufferStore], dict[Var, tirx.Expr]]:
-    stores, binds = [], {}
+    stores: list[tirx.BufferStore] = []
+    binds: dict[Var, tirx.Expr] = {}
     for statement in _statements(block.body):
         if isinstance(statement, tirx.Bind):
             binds[statement.var] = substitute(statement.value, binds)
@@ -300,7 +302,7 @@ def _element(update: tirx.Expr, own: Var, accumulators: Sequence[Var]) -> tirx.E
 
 
 def _replace_elements(expr: tirx.Expr, elements: Sequence[tirx.Expr], rhs: Sequence[Var]) -> tirx.Expr:
-    def visit(value: tirx.Expr, mutator: object) -> object:
+    def visit(value: tirx.Expr, mutator: Any) -> object:
         for element, var in zip(elements, rhs, strict=True):
             if tvm_ffi.structural_equal(value, element):
                 return var

@@ -7,6 +7,8 @@ chain of activations; a load it leaves alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
 import tvm_ffi
 from tvm import tirx
@@ -34,7 +36,7 @@ class _Materializer:
         callbacks = [(tirx.For, self._loop), (tirx.BufferStore, self._store)]
         return tvm_ffi.structural_mutate(body, callbacks)
 
-    def _loop(self, loop: tirx.For, mutator: object) -> tirx.Stmt:
+    def _loop(self, loop: tirx.For, mutator: Any) -> tirx.Stmt:
         if loop.kind != tirx.ForKind.VECTORIZED or self.vector is not None:
             return mutator.default_mutate(loop)
         self.vector, self.made = (loop.loop_var, loop.extent), []
@@ -58,13 +60,13 @@ class _Materializer:
     def _lift(self, expr: tirx.Expr) -> tirx.Expr:
         return tvm_ffi.structural_mutate(expr, [(tirx.Let, self._let), (tvm.ir.Call, self._call)])
 
-    def _call(self, call: tvm.ir.Call, mutator: object) -> tirx.Expr:
+    def _call(self, call: tvm.ir.Call, mutator: Any) -> tirx.Expr:
         """What a guard protects stays behind it."""
         if getattr(call.op, "name", "") != "prim.if_then_else":
             return mutator.default_mutate(call)
         return tirx.if_then_else(mutator.mutate(call.args[0]), *call.args[1:])
 
-    def _let(self, let: tirx.Let, mutator: object) -> tirx.Expr:
+    def _let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
         value = mutator.mutate(let.value)
         lanes = tvm.DataType(str(let.var.ty.dtype)).lanes
         dtype = str(let.var.ty.dtype).partition("x")[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tvm
 import tvm_ffi
@@ -52,7 +53,7 @@ ERF_DENOMINATOR = (
     0.001164921559393406,
     3.80017445422709e-05,
 )
-Expr = tirx.Expr
+Expr: TypeAlias = tirx.Expr
 
 
 class Lets:
