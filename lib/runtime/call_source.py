@@ -54,7 +54,7 @@ def _unpack(convention: Convention) -> list[str]:
         tree: Any = (tuple(range(count)), {})
     else:
         tree = pytree.tree_unflatten(list(range(count)), convention.in_spec)
-    names: dict[str, Any] = {}
+    names: dict[int, str] = {}
     for position in range(count):
         if position not in convention.constants:
             names[position] = f"a{len(names)}"
