@@ -33,7 +33,7 @@ LAYERS = {
     "torch_tvm": Layer("python/torch_tvm", ANY, ANY),
     "torch_tvm.tools": Layer("tools", ANY, ANY),
     # sympy is how torch spells symbolic sizes.
-    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir sympy"),
+    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir sympy lark"),
     "torch_tvm.support": layer("lib/support", "", ""),
     "torch_tvm.dialect": layer("lib/dialect", "support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "dialect support", "torch mlir lark"),

@@ -17,7 +17,11 @@ Inputs = Sequence[tuple[int, Any]]
 
 
 def assemble(
-    roots: Sequence[torch.Tensor], calls: Sequence[WholeOp], inputs: Inputs, weights: Inputs, fixed: Callable[[Any], Any]
+    roots: Sequence[torch.Tensor],
+    calls: Sequence[WholeOp],
+    inputs: Inputs,
+    weights: Inputs,
+    fixed: Callable[[Any], Any],
 ) -> GraphText:
     """The graph that computes ``roots``.
 
@@ -31,7 +35,11 @@ def assemble(
     data = device.data_of(copies) if copies else []
     names = {number: f"%p{index}" for index, (number, _) in enumerate(data) if number >= 0}
     graph = GraphText(nodes, returned[: len(roots)])
-    _describe(graph, names, data, calls, (inputs, weights), fixed)
+    graph.nodes, numbers = graph_text.take_constants(graph.nodes)
+    lifted = _describe(graph, names, data, calls, (inputs, weights), fixed)
+    graph.inputs += [(name, "Tensor", fixed(torch.tensor(value))) for name, value in numbers.items()]
+    numbers.update(lifted)
+    graph_text.place_numbers(graph, numbers, fixed)
     value_of = {id(item): name for item, name in zip(operands, returned[len(roots) :], strict=True)}
     writer = graph_text.WholeOpText(graph, fixed)
     for call in calls:
@@ -90,7 +98,8 @@ def _describe(
     calls: Sequence[WholeOp],
     described: tuple[Inputs, Inputs],
     fixed: Callable[[Any], Any],
-) -> None:
+) -> dict[str, Any]:
+    """Add the inputs to the graph; the rank-0 constants among them by name."""
     inputs, weights = described
     known = {number for call in calls for number in call.data}
     for number, what in inputs:
@@ -107,7 +116,7 @@ def _describe(
         graph.inputs.append((f"%p{index}", "Tensor", fixed(tensor.clone())))
         if tensor.dim() == 0 and tensor.dtype in _NUMBERS:
             numbers[f"%p{index}"] = tensor.item()
-    graph_text.place_numbers(graph, numbers, fixed)
+    return numbers
 
 
 __all__ = ["Node", "assemble", "constant_value", "tensors_of"]

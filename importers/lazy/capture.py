@@ -20,7 +20,7 @@ from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
     """A tensor that the program found: an argument (``position`` among the flat ones) or one of its own.
 
@@ -68,16 +68,17 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     device.start()
     leaves, in_spec = pytree.tree_flatten((tuple(args), {}))
     names = _names(program, args)
-    whole = WholeOps()
+    is_module = isinstance(program, torch.nn.Module)
+    has_gradients = torch.is_grad_enabled() and not is_module
+    whole = WholeOps(has_gradients)
     run = _Run(whole.opaque)
     stand_ins = [
         run.source(leaf, names[position], position).lazy if isinstance(leaf, torch.Tensor) else leaf
         for position, leaf in enumerate(leaves)
     ]
-    is_module = isinstance(program, torch.nn.Module)
     body = run.stand_in(program) if is_module else program
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), whole:
+    with torch.set_grad_enabled(has_gradients), whole:
         result = run.call(body, given, type(program).__name__ if is_module else "")
         flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
         outputs = [run.on_device(item) for item in flat]
@@ -103,7 +104,9 @@ def _names(program: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     """A name for each flat argument: the parameter's, with the path inside of it."""
     function = program.forward if isinstance(program, torch.nn.Module) else program
     try:
-        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_POSITIONAL]
+        parameters = [
+            p.name for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_POSITIONAL
+        ]
     except (TypeError, ValueError):
         parameters = []
     names = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from torch_tvm.support.errors import SourceLocation
 _NODE = re.compile(r"\s+(%[\w.]+ : .+?) = (\w+::\w+)(\[.*\])?\((.*)\)$")
 _OUTPUT = re.compile(r"(%[\w.]+) : (.+?)(?=, %|$)")
 _RETURN = re.compile(r"\s+return \((.*)\)$")
+_IMPLICIT = ("aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
+_RANK_0 = re.compile(r"\[value=\{([^}]*)\}")
+_NUMBER_OF = {"Double": float, "Float": float, "Half": float, "BFloat16": float, "Bool": bool}
 _VALUE = re.compile(r"%[\w.]+")
 
 # Ops whose second operand may be a number; torch's Python binding made a rank-0 tensor of it.
@@ -30,6 +34,9 @@ _TAKES_NUMBER = frozenset(
         "bitwise_and", "bitwise_or", "bitwise_xor",
     )
 )  # fmt: skip
+
+
+_TAKES_BOUNDS = ("aten::clamp", "aten::clamp_min", "aten::clamp_max", "aten::hardtanh", "aten::threshold")
 
 
 @dataclass
@@ -66,39 +73,84 @@ def read(text: str) -> tuple[list[Node], list[str]]:
     for line in text.splitlines():
         node = _NODE.match(line)
         if node is not None:
+            if node.group(2) == "prim::TupleConstruct":
+                continue  # beside the results themselves, and of a type that the parser does not know
             outputs = [(name, kind) for name, kind in _OUTPUT.findall(node.group(1))]
-            nodes.append(Node(outputs, node.group(2), node.group(3) or "", _VALUE.findall(node.group(4))))
+            operands = _VALUE.findall(node.group(4))
+            nodes.append(Node(outputs, by_value(node.group(2)), node.group(3) or "", operands))
             continue
         end = _RETURN.match(line)
         if end is not None:
             returns = _VALUE.findall(end.group(1))
+    types = dict(output for node in nodes for output in node.outputs)
+    for node in nodes:
+        if node.kind == "aten::reshape" and types.get(node.operands[1]) == "int":
+            node.kind = "aten::view_copy"  # as another dtype
     return nodes, returns
+
+
+def take_constants(nodes: list[Node]) -> tuple[list[Node], dict[str, bool | int | float]]:
+    """The rank-0 tensors among the constants as numbers, and the other nodes.
+
+    TorchScript's parser drops the sign of a negative one.
+    """
+    kept, numbers = [], {}
+    for node in nodes:
+        found = _RANK_0.match(node.attributes) if node.kind == "prim::Constant" else None
+        if found is None:
+            kept.append(node)
+            continue
+        name, kind = node.outputs[0]
+        numbers[name] = _NUMBER_OF.get(kind.partition("(")[0], int)(float(found.group(1)))
+        if kind.startswith("Long"):
+            numbers[name] = int(found.group(1))
+    return kept, numbers
+
+
+@lru_cache(maxsize=4096)
+def by_value(kind: str) -> str:
+    """The op without storage: ``aten::unfold`` for ``aten::unfold_copy``, ``aten::split`` for its unsafe form."""
+    if kind in ("aten::view_copy", "aten::_unsafe_view", "aten::_reshape_copy"):
+        return "aten::reshape"
+    name = kind.replace("::unsafe_", "::")
+    base = name.removesuffix("_copy")
+    if base == name or name == "aten::_to_copy":
+        return name
+    packet = getattr(torch.ops.aten, base.removeprefix("aten::"), None)
+    if packet is None:
+        return name
+    returns = [getattr(packet, overload)._schema.returns for overload in packet.overloads()]
+    return base if any(result.alias_info is not None for results in returns for result in results) else name
 
 
 # -- numbers -----------------------------------------------------------------------------------------------
 
 
-def place_numbers(graph: GraphText, numbers: Mapping[str, bool | int | float], fixed: Callable[[Any], Any]) -> None:
+def place_numbers(
+    graph: GraphText, numbers: Mapping[str, bool | int | float], fixed: Callable[[Any], Any]
+) -> None:
     """Use rank-0 constants as numbers where their op takes one; ``ScalarImplicit`` of them is the number."""
     scalars: dict[str, str] = {}
     used: set[str] = set()
     kept = []
     for node in graph.nodes:
-        if node.kind == "aten::ScalarImplicit" and node.operands[0] in numbers:
+        if node.kind in _IMPLICIT and node.operands[0] in numbers:
             scalars[node.outputs[0][0]] = node.operands[0]
             continue
         kept.append(node)
         for index, operand in enumerate(node.operands):
             name = scalars.get(operand, operand)
             if name in numbers and (operand in scalars or _is_number_place(node, index, numbers)):
-                node.operands[index] = f"{name}s"
+                node.operands[index] = f"%n{name[1:]}"
                 used.add(name)
     graph.nodes = kept
     for name in sorted(used):
-        graph.inputs.append((f"{name}s", type(numbers[name]).__name__, fixed(numbers[name])))
+        graph.inputs.append((f"%n{name[1:]}", type(numbers[name]).__name__, fixed(numbers[name])))
 
 
 def _is_number_place(node: Node, index: int, numbers: Mapping[str, Any]) -> bool:
+    if node.kind in _TAKES_BOUNDS:
+        return index >= 1
     if node.kind not in _TAKES_NUMBER:
         return False
     return (index == 1 and node.operands[0] not in numbers) or (index == 0 and node.kind == "aten::pow")
@@ -121,16 +173,22 @@ class WholeOpText:
         schema = call.overload._schema
         operands = []
         for index, argument in enumerate(schema.arguments):
-            given = call.args[index] if index < len(call.args) else call.kwargs.get(argument.name, argument.default_value)
+            given = (
+                call.args[index]
+                if index < len(call.args)
+                else call.kwargs.get(argument.name, argument.default_value)
+            )
             operands.append(self._operand(given, argument, value_of, made))
         attributes = _source(call.place)
         if call.is_list:
             whole = self._name()
-            made.append(Node([(whole, "Tensor[]")], _without_copy(schema.name), attributes, operands))
+            made.append(Node([(whole, "Tensor[]")], by_value(schema.name), attributes, operands))
             made.append(Node([(name, "Tensor") for name in results], "prim::ListUnpack", "", [whole]))
         else:
             outputs = [(name, "Tensor") for name in results]
-            made.append(Node(outputs, _without_copy(schema.name), attributes, operands))
+            is_bit_view = schema.name == "aten::view_copy" and schema.overload_name == "dtype"
+            kind = schema.name if is_bit_view else by_value(schema.name)
+            made.append(Node(outputs, kind, attributes, operands))
         return made
 
     def _operand(self, given: Any, argument: Any, value_of: Mapping[int, str], made: list[Node]) -> str:
@@ -138,7 +196,9 @@ class WholeOpText:
             return value_of[id(given)]
         if given is None or argument.name in ("device", "layout", "pin_memory", "memory_format"):
             return self._none(made)
-        if isinstance(given, (list, tuple)) and any(item is None or isinstance(item, torch.Tensor) for item in given):
+        if isinstance(given, (list, tuple)) and any(
+            item is None or isinstance(item, torch.Tensor) for item in given
+        ):
             items = [self._operand(item, argument, value_of, made) for item in given]
             kind = "Tensor?[]" if any(item is None for item in given) else "Tensor[]"
             name = self._name()
@@ -173,11 +233,6 @@ def _plain(value: Any, wanted: str) -> tuple[Any, str]:
     if isinstance(value, torch.SymInt):
         return int(value), "int"
     return value, type(value).__name__
-
-
-def _without_copy(name: str) -> str:
-    """``aten::unfold`` for ``aten::unfold_copy``: values have no storage here."""
-    return name.removesuffix("_copy") if name.endswith("_copy") and name != "aten::_to_copy" else name
 
 
 def _source(place: SourceLocation) -> str:

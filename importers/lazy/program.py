@@ -11,12 +11,10 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
 from torch_tvm.importers.lazy.assembly import Node, assemble
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
-from torch_tvm.importers.lazy.whole_ops import COMPOSITES, IMPORTER, random_op
+from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
-
-WHOLE = frozenset(name.partition(".")[0] for name in COMPOSITES)
 
 
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
@@ -29,7 +27,9 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     read out of tensors, and for ops that the lazy device can neither hold nor describe.
     """
     if isinstance(example_args, torch.Tensor):
-        raise InvalidInput("expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)")
+        raise InvalidInput(
+            "expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)"
+        )
     if not callable(program) or isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InvalidInput(
             f"expected an nn.Module or a Python function, got {type(program).__name__}",
@@ -60,7 +60,8 @@ class _Assembly:
         weights = [(source.number, Weight(source.tensor, source.name)) for source in self.run.sources]
         roots = [*self.results, *(source.lazy for source in self.writes)]
         graph = assemble(roots, self.run.calls, held, weights, Fixed)
-        _refuse_random(graph.nodes)
+        whole = {call.overload._schema.name for call in self.run.calls}
+        _refuse_random([node for node in graph.nodes if node.kind not in whole])
         parsed = torch._C.parse_ir(str(graph), parse_tensor_constants=True)
         names = [name.removeprefix("%") for name, _, _ in graph.inputs]
         module = import_graph(parsed, [what for _, _, what in graph.inputs], names, importer=IMPORTER)
@@ -81,9 +82,13 @@ class _Assembly:
             main.attributes[WRITES] = ir.DenseI64ArrayAttr.get(indices, context)
         module.state = {source.name: source.tensor for source in self.state}
         constants = {i: leaf for i, leaf in enumerate(run.leaves) if not isinstance(leaf, torch.Tensor)}
-        outputs: list[tuple[Any] | None] = [None if isinstance(item, torch.Tensor) else (item,) for item in run.outputs]
+        outputs: list[tuple[Any] | None] = [
+            None if isinstance(item, torch.Tensor) else (item,) for item in run.outputs
+        ]
         is_plain = all(output is None for output in outputs)
-        module.signature = Signature(run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs)
+        module.signature = Signature(
+            run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs
+        )
 
 
 def _refuse_random(nodes: list[Node]) -> None:
@@ -93,14 +98,14 @@ def _refuse_random(nodes: list[Node]) -> None:
             continue
         overloads = [getattr(packet, name) for name in packet.overloads()]
         is_random = any(torch.Tag.nondeterministic_seeded in overload.tags for overload in overloads)
-        if node.kind in WHOLE or not is_random or (node.kind == "aten::native_dropout" and not _is_training(node, nodes)):
+        if not is_random or (node.kind == "aten::native_dropout" and not _is_training(node, nodes)):
             continue
         raise random_op(f"torch.{node.kind.replace('::', '.')}", None)
 
 
 def _is_training(node: Node, nodes: list[Node]) -> bool:
-    flag = next(other for other in nodes if other.outputs[0][0] == node.operands[2])
-    return "value=0" not in flag.attributes
+    flag = next((other for other in nodes if other.outputs[0][0] == node.operands[2]), None)
+    return flag is None or "value=0" not in flag.attributes
 
 
 __all__ = ["Capture", "ImportFailed", "Source", "import_lazy", "to_module"]

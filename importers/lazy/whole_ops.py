@@ -7,7 +7,8 @@ stands for its result and is noted with its arguments and the user's line; the p
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -22,12 +23,21 @@ from torch_tvm.importers.lazy.places import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 IMPORTER = "lazy"
-# Composite ops whose parts say less than they do, or have no lazy kernel.
-COMPOSITES = (
-    "aten::scaled_dot_product_attention", "aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d",
-    "aten::adaptive_avg_pool3d", "aten::lstm.input", "aten::gru.input", "aten::rnn_tanh.input",
-    "aten::rnn_relu.input",
-)  # fmt: skip
+# Composite ops that the lazy device takes apart: canonical form puts their parts together again.
+TAKEN_APART = frozenset(
+    "aten::linear aten::matmul aten::conv1d aten::conv2d aten::conv3d aten::conv_transpose1d "
+    "aten::conv_transpose2d.input aten::conv_transpose3d.input aten::layer_norm aten::batch_norm aten::softmax.int "
+    "aten::log_softmax.int aten::dropout aten::feature_dropout aten::alpha_dropout aten::feature_alpha_dropout "
+    "aten::max_pool2d aten::item aten::is_nonzero aten::_batch_norm_impl_index aten::_convolution_mode "
+    "aten::to.other aten::type_as aten::_autocast_to_reduced_precision aten::_autocast_to_full_precision".split()
+)
+# Ops whose lazy kernels run them eagerly, or say them in terms of strides; they are not composite.
+_LEAVING = (
+    "aten::max_pool3d_with_indices",
+    "aten::pixel_shuffle",
+    "aten::pixel_unshuffle",
+    "aten::native_group_norm",
+)
 _READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::_copy_from")
 _FOREIGN = ("prim", "prims", "profiler", "inductor", "static_runtime", "debugprims", "rngprims", "_")
 
@@ -51,7 +61,8 @@ class WholeOps:
     them can be read during the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_gradients: bool = False) -> None:
+        self.has_gradients = has_gradients
         self.calls: list[WholeOp] = []
         self.opaque: set[int] = set()
 
@@ -64,9 +75,16 @@ class WholeOps:
             if namespace != "aten":
                 library = self._others.setdefault(namespace, torch.library.Library(namespace, "IMPL"))
             library.impl(rest, self._kernel(name), "Lazy")
-        for name in COMPOSITES:
-            self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
+        composites = _composites() if self.has_gradients else (*_composites(), *_LEAVING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s)Warning only once for all operators.*Overriding")
+            self._over_autograd(composites)
         return self
+
+    def _over_autograd(self, names: Iterable[str]) -> None:
+        self._library.impl("batch_norm", _batch_norm, "AutogradLazy")
+        for name in names:
+            self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -91,6 +109,13 @@ class WholeOps:
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
+        if name == "aten::instance_norm" and args[3] is not None and args[5]:
+            raise ImportFailed(
+                "instance_norm that updates its running statistics has no Torch dialect form",
+                subject=subject,
+                location=place,
+                advice="call .eval() on the module, or set track_running_stats=False",
+            )
         if torch.Tag.nondeterministic_seeded in overload.tags and _draws(overload, args, kwargs):
             raise random_op(subject, place)
         metas = self._metas(overload, args, kwargs, subject, place)
@@ -147,6 +172,37 @@ class WholeOps:
         return kernel
 
 
+def _batch_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *rest: Any,
+) -> torch.Tensor:
+    """Batch normalisation whose update of the running statistics, which no schema tells, is a write."""
+    decompose = torch.ops.aten.batch_norm.default.decompose
+    if not training or mean is None or var is None:
+        return decompose(x, weight, bias, mean, var, training, momentum, eps, *rest)
+    needs_gradients = any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if not (torch.is_grad_enabled() and needs_gradients):
+        functional = torch.ops.aten._native_batch_norm_legit_functional.default
+        result, _, _, new_mean, new_var = functional(x, weight, bias, mean, var, True, momentum, eps)
+    else:
+        result = decompose(x, weight, bias, None, None, True, momentum, eps, *rest)
+        dims = [axis for axis in range(x.dim()) if axis != 1]
+        with torch.no_grad():
+            new_mean = torch.lerp(mean, x.mean(dims).to(mean.dtype), momentum)
+            new_var = torch.lerp(var, x.var(dims, unbiased=True).to(var.dtype), momentum)
+    with torch.no_grad():
+        mean.copy_(new_mean)
+        var.copy_(new_var)
+    return result
+
+
 def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:
     """The refusal of an op that draws random numbers."""
     return ImportFailed(
@@ -178,20 +234,41 @@ def _unwrapped(item: Any) -> Any:
 def _names() -> tuple[str, ...]:
     """Ops that return new tensors and have neither a lazy kernel nor a decomposition above it."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return tuple(
+        name for name in _functional() if not has(name, "Lazy") and not has(name, "CompositeImplicitAutograd")
+    )
+
+
+@lru_cache(maxsize=1)
+def _composites() -> tuple[str, ...]:
+    """ATen ops that are decomposed above the lazy device, and are told whole to what follows."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return tuple(
+        name
+        for name in _functional()
+        if name.startswith("aten::")
+        and has(name, "CompositeImplicitAutograd")
+        and name not in TAKEN_APART
+        and all(str(result.type) == "Tensor" for result in _overload(name)._schema.returns)
+        and "backward" not in name
+    )
+
+
+@lru_cache(maxsize=1)
+def _functional() -> tuple[str, ...]:
+    """Names of the ops that neither write nor alias their arguments."""
     found = []
     for name in torch._C._dispatch_get_all_op_names():
         qualified, _, overload = name.partition(".")
-        if qualified.partition("::")[0] in _FOREIGN or has(name, "Lazy"):
-            continue
-        if has(name, "CompositeImplicitAutograd"):
+        if qualified.partition("::")[0] in _FOREIGN:
             continue
         try:
             schema = torch._C._get_schema(qualified, overload)
         except RuntimeError:
             continue
-        if schema.is_mutable or any(result.alias_info is not None for result in schema.returns):
-            continue
-        found.append(name)
+        is_alias = any(result.alias_info is not None for result in schema.returns)
+        if schema.returns and not schema.is_mutable and not is_alias:
+            found.append(name)
     return tuple(found)
 
 

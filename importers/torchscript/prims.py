@@ -86,13 +86,13 @@ def _list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ListValue
 
 
 @_handles("ListUnpack")
-def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> list[Any]:
+def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     items = ev.containers.items(args[0])
     if len(items) != len(instruction.outputs):
         raise ev.certain(
             f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}"
         )
-    return items
+    return items[0] if len(items) == 1 else items
 
 
 @_handles("TupleConstruct", "NamedTupleConstruct")

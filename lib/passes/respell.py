@@ -20,8 +20,8 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.passes.base import Pass
 from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
+from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter, argument_index, is_static, schema_of
 
 Rule = Callable[[Rewriter, ir.Operation], ir.Value | None]
@@ -234,7 +234,7 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
 
 
-@respells("aten.slice.Tensor")
+@respells("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def whole_slice(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A slice of everything."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
@@ -276,7 +276,7 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     if other.shape != () or kind.dtype is None or other.dtype is None or view.resource_name(literal) is not None:
         return None
-    if kind.shape == () and kind.dtype != other.dtype or _category(kind.dtype) < _category(other.dtype):
+    if (kind.shape == () and kind.dtype != other.dtype) or _category(kind.dtype) < _category(other.dtype):
         return None
     value = view.literal(literal, {}).item()
     operands = [op.operands[0], r.number(value), *list(op.operands)[2:]]
@@ -385,6 +385,9 @@ def mm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     inner = _transposed(op.operands[1])
     if inner is None or (owner := view.defining_op(inner)) is None or owner.name != "torch.vtensor.literal":
         return None
+    kind, given = view.tensor_type(op.results[0]), view.tensor_type(inner)
+    if kind is None or given is None or kind.dtype != given.dtype:  # a product of int8 that gives int32
+        return None
     return r.op("torch.aten.linear", [op.operands[0], inner, r.none()], op.results[0].type)
 
 
@@ -435,21 +438,7 @@ def group_norm_flags(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return None
 
 
-_VIEW_COPIES = (
-    "select_copy.int", "slice_copy.Tensor", "squeeze_copy", "squeeze_copy.dim", "squeeze_copy.dims",
-    "unsqueeze_copy", "unbind_copy.int", "split_copy.Tensor", "split_with_sizes_copy", "diagonal_copy",
-    "unfold_copy", "as_strided_copy", "view_as_complex_copy", "view_as_real_copy", "narrow_copy",
-)  # fmt: skip
-
-
-@respells(*(f"aten.{name}" for name in _VIEW_COPIES))
-def view_copy(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """A view that was copied: with value semantics the view."""
-    return r.op(view.op_name(op).replace("_copy", ""), list(op.operands), op.results[0].type)
-
-
-@respells("aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes", "aten.unsafe_chunk")
-def unsafe_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """A split whose parts must not be written: with value semantics any split."""
-    name = view.op_name(op).replace("unsafe_", "")
-    return r.op(name, list(op.operands), op.results[0].type)
+@respells("aten.view_copy.dtype")
+def bit_view(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """The bits of a tensor as another dtype."""
+    return r.op("torch.aten.view.dtype", list(op.operands), op.results[0].type)

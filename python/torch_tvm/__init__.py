@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
-    from torch_tvm.dialect.parse import parse
     from torch_tvm.driver import compile
-    from torch_tvm.importing import import_fx, import_torchscript
+    from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
     from torch_tvm.support.errors import (
@@ -36,8 +35,9 @@ _WHERE = {
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.driver",
     "import_fx": "torch_tvm.importing",
+    "import_lazy": "torch_tvm.importing",
     "import_torchscript": "torch_tvm.importing",
-    "parse": "torch_tvm.dialect.parse",
+    "parse": "torch_tvm.importing",
     "register_lowering": "torch_tvm.custom",
 }
 
@@ -53,6 +53,7 @@ __all__ = [
     "UnsupportedOp",
     "compile",
     "import_fx",
+    "import_lazy",
     "import_torchscript",
     "parse",
     "register_lowering",

@@ -65,3 +65,29 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     from torch_tvm.importers.lazy import import_lazy as importer
 
     return canonicalize(importer(program, example_args))
+
+
+def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
+    """Read a module from text or from the path of a file.
+
+    Torch dialect text and bytecode (``.mlir``, ``.mlirbc``) read back as they were printed. A ``.ts`` file with the
+    text of a TorchScript graph whose inputs have complete types (``Float(2, 3)``), and a ``.ltc`` file with a
+    dump of pending lazy tensors, are imported. Raises :class:`ImportFailed` at the line and column of malformed text.
+
+    >>> import torch, torch_tvm
+    >>> tm = torch_tvm.import_fx(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
+    >>> torch_tvm.parse(str(tm))(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    from torch_tvm.dialect.parse import parse as parse_dialect
+
+    extension = "" if isinstance(text_or_path, bytes) else os.path.splitext(os.fspath(text_or_path))[1]
+    if extension == ".ltc":
+        from torch_tvm.importers.lazy.dump import read_dump_file
+
+        return canonicalize(read_dump_file(text_or_path))
+    if extension == ".ts":
+        from torch_tvm.importers.torchscript.text import read_graph_file
+
+        return canonicalize(read_graph_file(text_or_path))
+    return parse_dialect(text_or_path)

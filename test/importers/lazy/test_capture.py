@@ -1,0 +1,203 @@
+"""What a capture tells apart, what it keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from torch_tvm import ImportFailed, InvalidInput, TorchModule, import_lazy
+
+
+def line_of(function: Callable[..., Any], offset: int) -> str:
+    return f"{__file__}:{function.__code__.co_firstlineno + offset}"
+
+
+def agrees(function: Callable[..., Any], *args: Any) -> TorchModule:
+    """Import, run on copies, and compare results and written arguments with eager."""
+    ours, theirs = copy.deepcopy(args), copy.deepcopy(args)
+    module = import_lazy(function, copy.deepcopy(args))
+    torch.testing.assert_close(module(*ours), function(*theirs))
+    torch.testing.assert_close(ours, theirs)
+    module.verify()
+    return module
+
+
+def test_updates_through_views_are_kept() -> None:
+    def program(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x * 2
+        y[:, 0] = 3
+        y[1].add_(1)
+        y.view(-1)[2:4].mul_(x[0, :2])
+        return y, y.t()
+
+    agrees(program, torch.randn(3, 4))
+
+
+def test_written_arguments_are_written_back() -> None:
+    def program(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x[0].add_(y)
+        return x.sum()
+
+    module = agrees(program, torch.randn(3, 4), torch.randn(4))
+    assert module.writes == [0]
+
+
+def test_buffers_are_state() -> None:
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.tensor(0))
+            self.register_buffer("total", torch.zeros(3))
+            self.register_buffer("scale", torch.full((3,), 2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count += 1
+            self.total.add_(x * self.scale)
+            return self.total / self.count
+
+    ours, theirs, x = Counter(), Counter(), torch.randn(3)
+    module = import_lazy(ours, (x,))
+    assert set(module.state) == {"count", "total"}
+    for _ in range(3):
+        torch.testing.assert_close(module(x), theirs(x))
+    assert ours.count == 3 and torch.equal(ours.total, theirs.total)
+
+
+def test_batch_norm_in_training_updates_its_statistics() -> None:
+    ours = torch.nn.BatchNorm1d(4)
+    theirs = copy.deepcopy(ours)
+    x = torch.randn(5, 4)
+    module = import_lazy(ours, (x,))
+    torch.testing.assert_close(module(x), theirs(x).detach())
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert ours.num_batches_tracked == 1
+
+
+def test_parameters_are_weights_by_name() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(40, 50), torch.nn.ReLU(), torch.nn.Linear(50, 3))
+    module = import_lazy(model, (torch.randn(2, 40),))
+    assert {"0.weight", "2.weight"} <= set(module.weights)
+    assert module.weights["0.weight"].data_ptr() == model[0].weight.data_ptr()
+    assert model[0].weight.device.type == "cpu"
+
+
+def test_nested_arguments_and_results() -> None:
+    def program(pair: tuple[torch.Tensor, torch.Tensor], scale: float, named: dict[str, torch.Tensor]) -> Any:
+        return {"sum": pair[0] + pair[1] * scale, "rest": [named["a"], None, 3, pair[0]]}
+
+    module = agrees(program, (torch.randn(2), torch.randn(2)), 2.5, {"a": torch.ones(2, dtype=torch.int64)})
+    with pytest.raises(InvalidInput, match=r"argument 'scale' was fixed to 2.5"):
+        module((torch.randn(2), torch.randn(2)), 3.0, {"a": torch.ones(2, dtype=torch.int64)})
+
+
+def test_arguments_of_rank_0_are_not_numbers() -> None:
+    agrees(lambda x, n: x * 2 + n, torch.randn(3), torch.tensor(2.0))
+    module = import_lazy(lambda x, n: x * 2 + n, (torch.randn(3), torch.tensor(2)))
+    torch.testing.assert_close(module(torch.ones(3), torch.tensor(5)), torch.full((3,), 7.0))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.where(x > 0, x, -x),
+        lambda x: torch.nn.functional.hardtanh(x, -1.0, float("inf")),
+        lambda x: x[:, -2:],
+        lambda x: x.unfold(1, 2, 1) + x.mean(),
+        lambda x: torch.sort(x, 1)[0] + torch.arange(4) * 0.5,
+        lambda x: (x.long() * 2.5, x.long() // 2),
+        lambda x: torch.stack(torch.split(x, 2, 1)),
+        lambda x: torch.index_select(x, 1, torch.tensor([2, 0])),
+        lambda x: x.view(torch.int32) + 1,
+        lambda x: torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True),
+    ],
+)
+def test_ops_of_all_kinds(function: Callable[..., Any]) -> None:
+    agrees(function, torch.randn(3, 4))
+
+
+def test_tensors_that_the_program_brings_along_are_constants() -> None:
+    table = torch.randn(4)
+    agrees(lambda x: x + table + torch.ones(4), torch.randn(3, 4))
+
+
+def test_constants_can_be_read() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if bool((torch.arange(3) < 5).all()) else x
+
+    agrees(program, torch.randn(3))
+
+
+def test_reading_a_value_is_refused_at_its_line() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        return y if y.sum() > 0 else x
+
+    with pytest.raises(ImportFailed, match=re.escape(line_of(program, 2))) as failure:
+        import_lazy(program, (torch.randn(3),))
+    assert "reads a value" in str(failure.value)
+
+
+def test_random_ops_are_refused() -> None:
+    with pytest.raises(ImportFailed, match=r"native_dropout.*random"):
+        import_lazy(lambda x: torch.nn.functional.dropout(x, 0.5, True), (torch.randn(3),))
+    with pytest.raises(ImportFailed, match="random"):
+        import_lazy(lambda x: x + torch.rand(3), (torch.randn(3),))
+
+
+def test_unknown_result_sizes_are_refused_with_the_op() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return torch.masked_select(x, x > 0)
+
+    with pytest.raises(ImportFailed, match="masked_select"):
+        import_lazy(program, (torch.randn(3),))
+
+
+def test_leaving_the_device_is_refused_at_its_line() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x.cpu() + 1
+
+    with pytest.raises(ImportFailed, match=re.escape(line_of(program, 1))):
+        import_lazy(program, (torch.randn(3),))
+
+
+def test_an_error_of_the_program_has_its_line() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x @ x
+
+    with pytest.raises(ImportFailed, match=re.escape(line_of(program, 1))):
+        import_lazy(program, (torch.randn(3, 4),))
+
+
+def test_wrong_programs_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="tuple"):
+        import_lazy(torch.nn.ReLU(), torch.randn(3))
+    with pytest.raises(InvalidInput, match="import_torchscript"):
+        import_lazy(torch.jit.trace(torch.nn.ReLU(), (torch.randn(3),)), (torch.randn(3),))
+
+
+def test_nothing_global_stays_changed() -> None:
+    before = torch.get_default_device(), torch.get_default_dtype(), torch.is_grad_enabled()
+    x = torch.randn(3)
+    import_lazy(torch.nn.Hardtanh(), (x,))
+    assert before == (torch.get_default_device(), torch.get_default_dtype(), torch.is_grad_enabled())
+    assert not torch._C._lazy._get_force_fallback()
+    eager = torch.where(x.to("lazy") > 0, 1.0, 2.0)
+    torch.testing.assert_close(eager.cpu(), torch.where(x > 0, 1.0, 2.0))
+
+
+def test_a_step_with_gradients() -> None:
+    weight = torch.randn(4, 3, requires_grad=True)
+
+    def step(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        w = x.new_zeros(4, 3) + weight.detach()
+        w.requires_grad_()
+        loss = torch.nn.functional.scaled_dot_product_attention(x @ w, x @ w, x @ w).square().sum()
+        (gradient,) = torch.autograd.grad(loss, w)
+        return loss.detach(), w.detach() - 0.1 * gradient
+
+    agrees(step, torch.randn(2, 5, 4))

@@ -1,0 +1,142 @@
+"""``torch-tvm`` as a command: what it prints, exit codes, and messages without tracebacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_tvm.tools import cli
+from torch_tvm.tools.sources import parse_spec
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+class Small(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * 2
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    path = str(tmp_path / "small.pt")
+    torch.jit.save(torch.jit.script(Small()), path)
+    return path
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> str:
+    path = str(tmp_path / "small.pt2")
+    torch.export.save(torch.export.export(Small(), (torch.randn(2, 3),)), path)
+    return path
+
+
+def test_importers_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "import", "--via", "fx,torchscript,lazy", "--diff", "mlp")
+    assert code == 0
+    assert out.splitlines() == ["fx and torchscript give the same program", "fx and lazy give the same program"]
+
+
+def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_tvm.tools import sources
+
+    first = sources._imported
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    monkeypatch.setattr(
+        sources, "_imported", lambda program, args, road: first(other if road == "lazy" else program, args, road)
+    )
+    code, out, _ = run(capsys, "import", "--via", "fx,lazy", "--diff", "mlp")
+    assert code == 1
+    assert out.startswith("--- fx\n+++ lazy\n")
+    assert "-  %2 = torch.aten.relu" in out
+
+
+def test_text_goes_to_a_file_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str) -> None:
+    path = str(tmp_path / "small.mlir")
+    assert run(capsys, "import", "--via", "lazy", "-o", path, exported)[0] == 0
+    code, out, _ = run(capsys, "import", path)
+    assert code == 0 and "torch.aten.relu" in out
+
+
+@pytest.mark.parametrize("road", ["fx", "torchscript", "lazy"])
+def test_an_exported_program_runs_by_every_road(capsys: pytest.CaptureFixture[str], exported: str, road: str) -> None:
+    code, out, err = run(capsys, "run", "--via", road, exported)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == ["result 0: [2, 3] float32", "agrees with eager PyTorch"]
+
+
+def test_a_script_needs_inputs(capsys: pytest.CaptureFixture[str], script: str) -> None:
+    code, out, err = run(capsys, "run", script)
+    assert (code, out) == (1, "")
+    assert "no known shape" in err and "Traceback" not in err
+    code, out, _ = run(capsys, "run", "--input", "4x5", script)
+    assert (code, out.splitlines()[0]) == (0, "result 0: [4, 5] float32")
+
+
+def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
+    code, out, _ = run(capsys, "explain", "--input", "4x5:f32", script)
+    assert code == 0 and "frontend: torchscript" in out and "compile time" in out
+    code, out, _ = run(capsys, "compile", "--input", "4x5:f32", script)
+    assert code == 0 and "0 ops in PyTorch" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "nosuch"], "no model 'nosuch'"),
+        (["import", "nosuch.pt"], "no such file: nosuch.pt"),
+        (["import", "--via", "onnx", "mlp"], "no such importer 'onnx'"),
+        (["import", "--via", "fx", "--diff", "mlp"], "needs two importers"),
+        (["import", "--input", "2x3", "mlp"], "inputs of their own"),
+        (["run", "--batch", "0", "mlp"], "expected a positive number"),
+        (["run", "--via", "fx,lazy", "mlp"], "by one road"),
+        (["run", "--target", "nosuch", "mlp"], "nosuch"),
+        (["compile", "-o", "model.zip", "mlp"], "cannot tell the format"),
+    ],
+)
+def test_wrong_use_is_an_error_in_words(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("torch-tvm: error: ") and message in err and "Traceback" not in err
+
+
+def test_a_damaged_file_is_an_error_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("damaged.pt", "damaged.pt2", "damaged.mlir", "damaged.ltc", "damaged.ts"):
+        path = tmp_path / name
+        path.write_text("nonsense\n")
+        code, _, err = run(capsys, "import", str(path))
+        assert code == 1 and name in err and "Traceback" not in err, name
+
+
+def test_a_script_has_one_road(capsys: pytest.CaptureFixture[str], script: str) -> None:
+    code, _, err = run(capsys, "import", "--via", "lazy", "--input", "4x5", script)
+    assert code == 1 and "possible: torchscript" in err
+
+
+def test_a_wrong_command_line_ends_with_2() -> None:
+    done = subprocess.run([sys.executable, "-m", "torch_tvm.tools.cli", "frobnicate"], capture_output=True, text=True)
+    assert done.returncode == 2 and "invalid choice" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "dtype"),
+    [("2x3", (2, 3), torch.float32), ("7:i64", (7,), torch.int64), ("f64", (), torch.float64), ("1x2:bool", (1, 2), torch.bool)],
+)
+def test_specs_of_inputs(text: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    spec = parse_spec(text)
+    assert (spec.shape, spec.dtype) == (shape, dtype)
+
+
+@pytest.mark.parametrize("text", ["2x", "2x3:f33", "", "ax2"])
+def test_bad_specs(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot read"):
+        parse_spec(text)

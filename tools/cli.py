@@ -1,0 +1,263 @@
+"""``torch-tvm``: import, compile, run, explain and measure a model from the command line.
+
+    torch-tvm import --via fx,torchscript,lazy [--diff] MODEL
+    torch-tvm compile|run|explain|bench MODEL
+
+MODEL is the name of a model of the zoo, a ``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of
+``torch.export.save``, or a file with text: ``.mlir`` or ``.mlirbc``, ``.ts`` (a TorchScript graph), ``.ltc`` (a lazy dump).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_tvm.support.errors import InvalidInput, TorchTvmError
+
+if TYPE_CHECKING:
+    from torch_tvm.dialect.module import TorchModule
+    from torch_tvm.tools.sources import Source
+
+ROADS = ("fx", "torchscript", "lazy")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 for a failure or a difference, 2 for a wrong command line."""
+    command = _parser().parse_args(arguments)
+    try:
+        return int(command.action(command))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (TorchTvmError, OSError) as error:
+        print(f"torch-tvm: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="torch-tvm",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument(
+        "model", metavar="MODEL", help="a model of the zoo, or a .pt, .pt2, .mlir, .ts or .ltc file"
+    )
+    model.add_argument("--batch", type=int, default=1, metavar="N", help="batch size of a model of the zoo")
+    model.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="an argument of a file's model: 1x3x64x64:f32",
+    )
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument("--via", default="", metavar="ROAD", help=f"the importer: {', '.join(ROADS)}")
+    target.add_argument(
+        "--target", default="auto", help="auto, llvm, cuda, or an LLVM processor name as mcpu=NAME"
+    )
+    target.add_argument(
+        "--no-fallback", action="store_true", help="an op that is left to PyTorch is an error"
+    )
+
+    def add(
+        name: str, action: Callable[[argparse.Namespace], int], text: str, *parents: Any
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, parents=list(parents))
+        made.set_defaults(action=action)
+        return made
+
+    imported = add("import", _import, "print the canonical Torch dialect module of a model", model)
+    imported.add_argument(
+        "--via", default="", metavar="ROADS", help=f"importers, separated by commas: {', '.join(ROADS)}"
+    )
+    imported.add_argument(
+        "--diff",
+        action="store_true",
+        help="compare the first road with the others; exit code 1 if they differ",
+    )
+    imported.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE",
+        help="write the whole module, weights included, to a .mlir or .mlirbc file",
+    )
+    compiled = add("compile", _compile, "compile a model and say what became of it", model, target)
+    compiled.add_argument(
+        "-o", dest="output", metavar="FILE", help="save the result: .ttvm, or .so for a plain TVM library"
+    )
+    ran = add("run", _run, "compile a model, run it and compare it with eager PyTorch", model, target)
+    ran.add_argument("--seed", type=int, default=0, help="seed of the model's weights and inputs")
+    add(
+        "explain",
+        _explain,
+        "compile a model and print the report: kernels, refusals, ops in PyTorch",
+        model,
+        target,
+    )
+    bench = commands.add_parser(
+        "bench", help="measure models; its options are its own: torch-tvm bench --help", add_help=False
+    )
+    bench.add_argument("rest", nargs=argparse.REMAINDER)
+    bench.set_defaults(action=_bench)
+    return parser
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def _source(command: argparse.Namespace) -> Source:
+    from torch_tvm.tools.sources import find
+
+    return find(command.model, command.batch, command.input, seed=getattr(command, "seed", 0))
+
+
+def _roads(text: str, source: Source) -> list[str]:
+    roads = [road.strip() for road in text.split(",") if road.strip()] or [source.roads[0]]
+    for road in roads:
+        if road not in (*ROADS, *source.roads):
+            raise InvalidInput(
+                f"no such importer '{road}'", subject="--via", advice=f"known: {', '.join(ROADS)}"
+            )
+        if road not in source.roads:
+            raise InvalidInput(
+                f"'{source.name}' cannot be imported by {road}",
+                subject="--via",
+                advice=f"possible: {', '.join(source.roads)}",
+            )
+    return list(dict.fromkeys(roads))
+
+
+def _import(command: argparse.Namespace) -> int:
+    source = _source(command)
+    roads = _roads(command.via, source)
+    if command.diff and len(roads) < 2:
+        raise InvalidInput(
+            "a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy"
+        )
+    if command.output and len(roads) > 1:
+        raise InvalidInput("one file holds one module", subject="-o", advice="name one importer: --via fx")
+    modules = {road: source.module(road) for road in roads}
+    if command.diff:
+        return _differences(modules)
+    if command.output:
+        modules[roads[0]].save(command.output)
+        return 0
+    for road, module in modules.items():
+        if len(roads) > 1:
+            print(f"// via {road}")
+        print(module.asm(elide=True))
+    return 0
+
+
+def _differences(modules: dict[str, TorchModule]) -> int:
+    from torch_tvm.dialect.structure import difference
+
+    first, *others = modules
+    is_different = False
+    for other in others:
+        lines = difference(modules[first], modules[other])
+        if lines:
+            is_different = True
+            print("\n".join([f"--- {first}", f"+++ {other}", *lines[2:]]))
+        else:
+            print(f"{first} and {other} give the same program")
+    return int(is_different)
+
+
+def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
+    import torch_tvm
+
+    source = _source(command)
+    (road, *more) = _roads(command.via, source)
+    if more:
+        raise InvalidInput("a model is compiled by one road", subject="--via", advice="name one importer")
+    target: Any = command.target
+    if target.startswith("mcpu="):
+        target = {"kind": "llvm", "mcpu": target.removeprefix("mcpu=")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
+        compiled = torch_tvm.compile(source.module(road), target=target, fallback=not command.no_fallback)
+    compiled.report.frontend = road
+    return source, compiled
+
+
+def _compile(command: argparse.Namespace) -> int:
+    if command.output and not command.output.endswith((".ttvm", ".so")):
+        raise InvalidInput(
+            f"cannot tell the format from '{command.output}'", subject="-o", advice="name it .ttvm or .so"
+        )
+    _, compiled = _compiled(command)
+    report = compiled.report
+    seconds = sum(report.seconds.values())
+    print(
+        f"{len(report.kernels)} kernels, {len(report.fallbacks)} ops in PyTorch, "
+        f"compiled in {seconds:.2f} s for {report.target}"
+    )
+    if command.output:
+        method = "export_library" if command.output.endswith(".so") else "save"
+        write = getattr(compiled, method, None)
+        if write is None:
+            raise InvalidInput(f"this version of torch_tvm has no CompiledModule.{method}", subject="-o")
+        write(command.output)
+    return 0
+
+
+def _run(command: argparse.Namespace) -> int:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from torch_tvm.tools.numerics import assert_matches
+
+    source, compiled = _compiled(command)
+    args = source.arguments()
+    results = compiled(*args)
+    for index, leaf in enumerate(pytree.tree_leaves(results)):
+        text = (
+            f"{list(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+            if isinstance(leaf, torch.Tensor)
+            else repr(leaf)
+        )
+        print(f"result {index}: {text}")
+    if source.program is None:
+        print("a text has no eager program to compare with")
+        return 0
+    try:
+        with torch.no_grad():
+            assert_matches(results, source.program, args)
+    except AssertionError as error:
+        print(f"differs from eager PyTorch: {error}")
+        return 1
+    print("agrees with eager PyTorch")
+    return 0
+
+
+def _explain(command: argparse.Namespace) -> int:
+    _, compiled = _compiled(command)
+    print(compiled.report)
+    return 0
+
+
+def _bench(command: argparse.Namespace) -> int:
+    if importlib.util.find_spec("torch_tvm.tools.bench") is None:
+        raise InvalidInput("torch_tvm.tools.bench is not installed", subject="bench")
+    bench = importlib.import_module("torch_tvm.tools.bench")
+    return int(bench.main(command.rest) or 0)
+
+
+__all__ = ["Path", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())
