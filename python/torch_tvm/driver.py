@@ -86,6 +86,11 @@ def compile(
     With ``fallback=False`` an op that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in
     PyTorch and one warning says so. Weights are snapshots. Raises :class:`ImportFailed` and
     :class:`InvalidInput` as well.
+
+    >>> import torch, torch_tvm
+    >>> compiled = torch_tvm.compile(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
+    >>> compiled(torch.tensor([3.0, -4.0]))
+    tensor([3., 0.])
     """
     parsed = Options.parse(options)
     resolved = resolve_target(target)
