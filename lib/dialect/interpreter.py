@@ -97,7 +97,7 @@ class _Plan:
         name = view.op_name(operation)
         if name.startswith("torch.constant."):
             return _store(outputs, view.constant_of_op(operation))
-        function = callable_for(name)
+        function = callable_for("torch.aten._int_mm" if _is_int_mm(operation, name) else name)
         if len(outputs) == 1:
             target = outputs[0]
 
@@ -172,6 +172,15 @@ class _Plan:
         outputs = self._slots(operation.results)
         body, _ = self._nested(operation.regions[0].blocks[0])
         return lambda slots: slots.update(zip(outputs, body.run(slots), strict=True))
+
+
+def _is_int_mm(operation: ir.Operation, name: str) -> bool:
+    """Whether a product of int8 gives int32: torch-mlir's canonicalisation spells ``_int_mm`` so."""
+    if name != "torch.aten.mm":
+        return False
+    result, operand = view.tensor_type(operation.results[0]), view.tensor_type(operation.operands[0])
+    dtypes = (result and result.dtype, operand and operand.dtype)
+    return dtypes == (torch.int32, torch.int8)
 
 
 def _store(outputs: list[int], value: Any) -> Step:

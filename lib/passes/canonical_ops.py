@@ -51,6 +51,10 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.dot",
         "aten.mv", "aten.outer", "aten.addbmm", "aten.addmv", "aten.addr", "aten.einsum",
     ),
+    "quantization": (
+        "quantized_decomposed.quantize_per_tensor", "quantized_decomposed.quantize_per_channel",
+        "quantized_decomposed.dequantize_per_tensor", "quantized_decomposed.dequantize_per_channel",
+    ),
     "convolution": (
         "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv1d.padding", "aten.conv2d.padding",
         "aten.conv3d.padding", "aten.convolution", "aten.conv_transpose1d", "aten.conv_transpose2d.input",

@@ -13,6 +13,7 @@ from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
 from torch_tvm.transforms.host_work import take_host_work
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
+from torch_tvm.transforms.quantized import quantized
 
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
@@ -33,6 +34,7 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
 def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
     """Rewrites of Relax ops: batch-norm folding, recomposition, layout, weight packing."""
     return [
+        quantized(cpu),
         fold_batch_norm(),
         blocked_layout(cpu, accuracy),
         fuse_sibling_matmuls(),

@@ -41,8 +41,19 @@ def _check(b: Builder, x: Expr, y: Expr) -> None:
 @lowers("torch.aten.mm", "torch.aten.bmm", "torch.aten.matmul", "torch.aten.mv")
 def matmul(b: Builder, x: Tensor, y: Tensor) -> Expr:
     """aten::matmul(Tensor self, Tensor other) -> Tensor"""
+    if b.result.dtype == "int32" and b.dtype(x) == "int8":  # torch-mlir's canonical spelling of _int_mm
+        return int_mm(b, x, y)
     _check(b, x, y)
     return product_of(b, x, y)
+
+
+@lowers("torch.aten._int_mm")
+def int_mm(b: Builder, x: Tensor, y: Tensor) -> Expr:
+    """aten::_int_mm(Tensor self, Tensor mat2) -> Tensor; int8 operands, summed in int32"""
+    _check(b, x, y)
+    if b.dtype(x) != "int8":
+        b.unsupported(f"operands of {b.dtype(x)}, int8 expected")
+    return b.emit(R.matmul(x, y, out_dtype="int32"))
 
 
 def vdot(b: Builder, x: Tensor, y: Tensor) -> Expr:

@@ -177,7 +177,9 @@ class Int8Emitter(Emitter):
 
         allocate = tirx.AllocBuffer(keep) if self.tiling.scratch else None
         body = loop("tile", tiles, tile_at)
-        return sequence(allocate, tirx.AllocBuffer(self.left) if self.left is not None else None, prepare, body)
+        return sequence(
+            allocate, tirx.AllocBuffer(self.left) if self.left is not None else None, prepare, body
+        )
 
     def tile(
         self,

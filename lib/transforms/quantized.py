@@ -1,0 +1,284 @@
+"""Products of dequantised operands as products of their integers.
+
+    y = matmul((float32(q) - zq) * sq, permute_dims((float32(w) - zw) * sw))      # q: [..., K], w: [N, K]
+becomes
+    t = int8_matmul(q, pack(w))                                                   # int32 [..., N]
+    t = t - zq * sum_k(w) - zw * sum_k(q) + K * zq * zw                           # what is zero is left out
+    y = (float32(t) * sq) * sw
+
+``q`` is int8 or uint8, ``w`` a weight of either, scales and zero points are constants or tensors with one
+value for all, for each row of ``q``, or for each column of the product. Integers are summed exactly, and int32
+wraps around, so only the final value must fit: that of ``K`` products of 9-bit numbers, which limits ``K``.
+The product without its terms comes from :mod:`torch_tvm.transforms.int8_weights`, as does that of
+``torch._int_mm`` with a weight. Targets without ``vpdpbusd`` keep float32, which is as fast there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.cpu.matmul import panel_vectors
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.int8_weights import int8_matmul, pack_int8_panels
+from torch_tvm.transforms.weights import Weights
+
+LONGEST_SUM = (1 << 31) // (255 * 255)
+"""Products of two differences of bytes that an int32 can hold the sum of."""
+
+OUT_ELEMWISE_FUSABLE = 4
+
+_BYTES = ("int8", "uint8")
+
+
+@dataclass(frozen=True)
+class Dequantized:
+    """``(float32(values) - zero) * scale``; ``zero`` is None, an int, or a tensor of integers."""
+
+    values: relax.Var
+    scale: Expr
+    zero: int | Expr | None
+
+
+@dataclass(frozen=True)
+class WeightOperand:
+    """The right operand of a product: ``values`` is [N, K] if ``is_transposed``, else [K, N]."""
+
+    values: relax.Var
+    is_transposed: bool
+    scale: Expr | None = None
+    zero: int | Expr | None = None
+
+
+def quantized(cpu: CpuModel) -> tvm.transform.Pass:
+    """The pass; it leaves functions without ``num_input`` and targets without ``vpdpbusd`` alone."""
+
+    @tvm.transform.module_pass(opt_level=0, name="Quantized")
+    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        if not cpu.has_vnni:
+            return mod
+        for gvar, func in mod.functions_items():
+            if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
+                values = Weights(func)
+                if any(str(var.ty.dtype) in _BYTES for var in _tensors(func, values)):
+                    mod = _Rewriter(mod, values, cpu).run(gvar, func)
+        return mod
+
+    return run
+
+
+def _tensors(func: relax.Function, values: Weights) -> list[relax.Var]:
+    return [var for var in (*func.params, *values.bound) if isinstance(var.ty, relax.TensorType)]
+
+
+@relax.expr_functor.mutator
+class _Rewriter(relax.PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, values: Weights, cpu: CpuModel) -> None:
+        super().__init__(mod)
+        self.values = values
+        self.cpu = cpu
+        self.packed: dict[WeightOperand, relax.Var] = {}
+
+    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
+        self.builder_.update_func(gvar, self.visit_expr(func))
+        return relax.transform.DeadCodeElimination()(self.builder_.get())
+
+    def visit_call_(self, call: relax.Call) -> Expr:
+        if call.op == tvm.ir.Op.get("relax.matmul") and _is_static_product(call):
+            rewritten = self._integer(call) if str(call.ty.dtype) == "int32" else self._dequantized(call)
+            if rewritten is not None:
+                return rewritten
+        return super().visit_call_(call)
+
+    # -- matching ----------------------------------------------------------------------------------------
+
+    def _integer(self, call: relax.Call) -> Expr | None:
+        """``_int_mm`` with a weight."""
+        x, w = call.args
+        if w not in self.values or x in self.values or str(w.ty.dtype) != "int8":
+            return None
+        if str(x.ty.dtype) not in _BYTES:
+            return None
+        source, is_transposed = self._untransposed(w)
+        return self._product(self.visit_expr(x), WeightOperand(source, is_transposed))
+
+    def _dequantized(self, call: relax.Call) -> Expr | None:
+        x, w = call.args
+        if w not in self.values or x in self.values or str(call.ty.dtype) != "float32":
+            return None
+        left, right = self._read(x), self._weight(w)
+        if left is None or right is None or int(w.ty.shape[0]) > LONGEST_SUM:
+            return None
+        if not all(_is_along_rows(value) for value in (left.scale, left.zero)):
+            return None
+        return self._scaled(left, right, int(w.ty.shape[0]), int(w.ty.shape[1]))
+
+    def _untransposed(self, w: relax.Var) -> tuple[relax.Var, bool]:
+        call = self.values.definition(w, "relax.permute_dims")
+        if call is None or call.args[0] not in self.values:
+            return w, False
+        return call.args[0], True
+
+    def _weight(self, w: relax.Var) -> WeightOperand | None:
+        source, is_transposed = self._untransposed(w)
+        found = self._read(source)
+        if found is None or not _is_static(found.values):
+            return None
+        axis = 0 if is_transposed else 1
+        if not all(_is_along(value, axis) for value in (found.scale, found.zero)):
+            return None
+        return WeightOperand(found.values, is_transposed, found.scale, found.zero)
+
+    def _read(self, value: relax.Var) -> Dequantized | None:
+        """``value`` as the dequantised form of bytes, or None."""
+        product = self.values.definition(value, "relax.multiply")
+        if product is None:
+            return None
+        for inner, scale in (product.args, reversed(product.args)):
+            difference = self.values.definition(inner, "relax.subtract")
+            zero = None
+            if difference is not None:
+                inner, zero = difference.args[0], self._zero(difference.args[1])
+                if zero is None:
+                    continue
+            cast = self.values.definition(inner, "relax.astype")
+            if cast is not None and str(cast.args[0].ty.dtype) in _BYTES and str(inner.ty.dtype) == "float32":
+                source = cast.args[0]
+                if list(source.ty.shape or []) == list(value.ty.shape or []):
+                    return Dequantized(source, scale, None if isinstance(zero, int) and zero == 0 else zero)
+        return None
+
+    def _zero(self, value: Expr) -> int | Expr | None:
+        """A zero point: a constant that a byte can hold, or the integers behind a cast."""
+        if isinstance(value, tvm.ir.Constant):
+            number = value.value.numpy()
+            is_byte = number.ndim == 0 and number == int(number) and -128 <= number <= 255
+            return int(number) if is_byte else None
+        cast = self.values.definition(value, "relax.astype")
+        return value if cast is not None and str(cast.args[0].ty.dtype).startswith(("int", "uint")) else None
+
+    # -- rewriting ---------------------------------------------------------------------------------------
+
+    def _scaled(self, left: Dequantized, right: WeightOperand, depth: int, columns: int) -> Expr:
+        op, emit = relax.op, self.builder_.emit
+        integer = lambda value: emit(op.astype(value, "int32"))
+        constant = lambda value: relax.const(value, "int32")
+        x = self.visit_expr(left.values)
+        if str(right.values.ty.dtype) == "uint8":
+            right = self._signed(right)
+        total = emit(self._product(x, right))
+        as_int = lambda zero: constant(zero) if isinstance(zero, int) else integer(self.visit_expr(zero))
+        zq = None if left.zero is None else as_int(left.zero)
+        zw = None if right.zero is None else as_int(right.zero)
+        if zw is not None and not isinstance(right.zero, int):
+            zw = self._per_column(zw, columns)
+        if zq is not None:
+            sums = emit(op.sum(integer(self._visited(right.values)), axis=1 if right.is_transposed else 0))
+            total = emit(op.subtract(total, emit(op.multiply(zq, sums))))
+        if zw is not None:
+            sums = emit(op.sum(integer(x), axis=-1, keepdims=True))
+            if zq is not None:
+                sums = emit(op.subtract(sums, emit(op.multiply(zq, constant(depth)))))
+            total = emit(op.subtract(total, emit(op.multiply(sums, zw))))
+        value = emit(op.multiply(emit(op.astype(total, "float32")), self.visit_expr(left.scale)))
+        return op.multiply(value, self._per_column(self.visit_expr(right.scale), columns))
+
+    def _per_column(self, value: Expr, columns: int) -> Expr:
+        """A scale or zero point of the weight, as it lies beside the weight, for the product's last axis."""
+        if isinstance(value, tvm.ir.Constant) or _count(value) == 1:
+            return value if _rank(value) == 0 else self.builder_.emit(relax.op.reshape(value, []))
+        return self.builder_.emit(relax.op.reshape(value, [columns]))
+
+    def _signed(self, right: WeightOperand) -> WeightOperand:
+        """A weight of uint8 as int8, 128 less, and its zero point with it."""
+        op, emit = relax.op, self.builder_.emit
+        wide = emit(op.astype(self._visited(right.values), "int32"))
+        values = emit(op.astype(emit(op.subtract(wide, relax.const(128, "int32"))), "int8"))
+        zero = right.zero
+        if zero is None or isinstance(zero, int):
+            zero = (zero or 0) - 128 or None
+        else:
+            zero = emit(op.subtract(self.visit_expr(zero), relax.const(128.0, "float32")))
+        return WeightOperand(values, right.is_transposed, right.scale, zero)
+
+    def _visited(self, value: relax.Var) -> Expr:
+        return self.visit_expr(value) if value in self.values else value
+
+    def _product(self, x: Expr, weight: WeightOperand) -> Expr:
+        """``x`` times the integers of a weight: int32."""
+        shape = [int(size) for size in weight.values.ty.shape]
+        columns = shape[0 if weight.is_transposed else 1]
+        key = WeightOperand(weight.values, weight.is_transposed)
+        if key not in self.packed:
+            width = panel_vectors(columns, None, self.cpu, "int32") * self.cpu.lanes("int32")
+            self.packed[key] = self.builder_.emit(
+                self.builder_.call_te(
+                    pack_int8_panels,
+                    self._visited(weight.values),
+                    width,
+                    weight.is_transposed,
+                    primfunc_name_hint="pack_int8_weight",
+                )
+            )
+        return self.builder_.call_te(
+            int8_matmul,
+            x,
+            self.packed[key],
+            columns,
+            primfunc_name_hint="int8_matmul",
+            primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
+        )
+
+
+def _is_static_product(call: relax.Call) -> bool:
+    """A left operand with rows and a matrix on the right, no size of either zero."""
+    x, w = call.args
+    if not all(isinstance(arg, relax.Var) for arg in (x, w)) or not _is_static(w):
+        return False
+    if not isinstance(x.ty.shape, relax.ShapeExpr) or len(x.ty.shape) < 2:
+        return False
+    return all(not isinstance(size, tirx.IntImm) or size > 0 for size in x.ty.shape)
+
+
+def _is_static(value: relax.Var) -> bool:
+    shape = value.ty.shape
+    if not isinstance(shape, relax.ShapeExpr) or len(shape) != 2:
+        return False
+    return all(isinstance(size, tirx.IntImm) and size > 0 for size in shape)
+
+
+def _rank(value: Expr) -> int:
+    return int(value.ty.ndim)
+
+
+def _count(value: Expr) -> int | None:
+    """Elements of a tensor, if that is a constant."""
+    count = 1
+    for size in value.ty.shape or [None]:
+        if not isinstance(size, tirx.IntImm):
+            return None
+        count *= int(size)
+    return count
+
+
+def _is_along_rows(value: int | Expr | None) -> bool:
+    """Whether a parameter of the left operand is the same along its last axis."""
+    if value is None or isinstance(value, int):
+        return True
+    if not isinstance(value.ty.shape, relax.ShapeExpr):
+        return False
+    sizes = list(value.ty.shape)
+    return not sizes or (isinstance(sizes[-1], tirx.IntImm) and int(sizes[-1]) == 1)
+
+
+def _is_along(value: int | Expr | None, axis: int) -> bool:
+    """Whether a parameter of a weight matrix changes along ``axis`` at most."""
+    if value is None or isinstance(value, int):
+        return True
+    if not isinstance(value.ty.shape, relax.ShapeExpr) or _count(value) is None:
+        return False
+    sizes = [1, 1, *(int(size) for size in value.ty.shape)][-2:]
+    return len(value.ty.shape) <= 2 and sizes[1 - axis] == 1
