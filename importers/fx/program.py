@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ def export(
 ) -> ExportedProgram:
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_logs():
             warnings.simplefilter("ignore")
             return torch.export.export(
                 program, tuple(example_args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
@@ -62,6 +64,17 @@ def export(
         from torch_tvm.importers.fx.failure import export_failure
 
         raise export_failure(program, error) from error
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Without torch's log of a failed export: the error that we raise says the same, at the user's line."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _is_aten_level(module: GraphModule) -> bool:
