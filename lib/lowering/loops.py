@@ -15,6 +15,7 @@ from tvm import relax, tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.lowering import scalar_loops
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
 from torch_tvm.lowering.control_flow import terminator
 
@@ -65,13 +66,17 @@ class _Body:
 
 def _loop(m: ModuleLowering, op: ir.Operation) -> None:
     """``prim.Loop(limit, condition, carried…)`` as ``torch_tvm.loop(name, endless, limit, condition, carried, captured)``."""
+    outside = _captured_values(m, op.regions[0])
+    if scalar_loops.is_scalar_loop(m, op, outside):
+        m.env.update(zip(op.results, scalar_loops.emit(m, op, outside), strict=True))
+        return
     limit, condition, *initial = (m.env[operand] for operand in op.operands)
     carried = [
         m.as_tensor(value, dtype=m.scalar_dtype(result.type, [value]))
         for value, result in zip(initial, op.results, strict=True)
     ]
     captured = _Captured()
-    for value in _captured_values(m, op.regions[0]):
+    for value in outside:
         captured.inside[value] = captured.add(m.env[value])
     own: list[tirx.Var] = []
     types = [_first_type(m, value, own) for value in carried]

@@ -131,8 +131,13 @@ class ModuleLowering:
         self.bb = self.builder.bb = block_builder
 
     def take_functions(self, block_builder: relax.BlockBuilder) -> None:
-        """Keep the functions of a finished builder; their names are unique by :attr:`Builder.suffix`."""
-        self.loop_functions.update(block_builder.finalize().functions_items())
+        """Keep the functions of a finished builder; their names are unique by :attr:`Builder.suffix`.
+
+        Symbols belong to one function, so a function that shares sizes with the enclosing one gets its own.
+        """
+        for name, function in block_builder.finalize().functions_items():
+            is_relax = isinstance(function, relax.Function)
+            self.loop_functions[name] = relax.utils.copy_with_new_vars(function) if is_relax else function
 
     def _parameter(self, name: str, argument: ir.Value, shape: list[Any] | None) -> relax.Var:
         tensor = parse_tensor_type(argument.type)

@@ -137,6 +137,7 @@ _ARITHMETIC: dict[str, _Row] = {
 SCALAR_DTYPE = {"!torch.int": "int64", "!torch.float": "float64", "!torch.bool": "bool"}
 """The Relax dtype of a scalar type; a ``!torch.number`` has that of its value."""
 
+BY_ZERO = "integer division or modulo by zero"
 _BOOLEAN = {"eq", "ne", "lt", "le", "gt", "ge", "__and__", "__or__", "__not__", "__xor__", "Bool"}
 
 
@@ -147,6 +148,11 @@ def is_scalar_op(name: str, result_types: list[str]) -> bool:
         and result_types[0] in (*SCALAR_DTYPE, "!torch.number")
         and _stem(name) in _ARITHMETIC
     )
+
+
+def form_of(name: str) -> Form:
+    """The TIR form of a scalar op, a function of operands that were brought to their common dtype."""
+    return _ARITHMETIC[_stem(name)][1]
 
 
 def _stem(name: str) -> str:
@@ -209,9 +215,9 @@ def _check_divisor(b: Builder, divisor: Any) -> None:
     if is_tensor(divisor):
         zero = _zero_dim(b, b.tensor(divisor, "int64"))
         form = lambda x: tvm.te.compute((), lambda: tirx.NE(x(), tirx.const(0, "int64")), name="compute")
-        b.check(b.te(form, zero, name="divisor"), "integer division or modulo by zero")
+        b.check(b.te(form, zero, name="divisor"), BY_ZERO)
     else:
-        b.check(as_size(divisor) != 0 if is_symbolic(divisor) else divisor != 0, "integer division or modulo by zero")
+        b.check(as_size(divisor) != 0 if is_symbolic(divisor) else divisor != 0, BY_ZERO)
 
 
 def _check_one_element(b: Builder, x: relax.Expr) -> None:

@@ -60,7 +60,9 @@ def quotient(numerator: Sequence[SizeLike], denominator: Sequence[SizeLike]) -> 
         return left
     if isinstance(left, int) and isinstance(right, int):
         return left // right if right else 0
-    return tvm.sym.Analyzer().simplify(tirx.floordiv(left, right))
+    divisor_is_safe = isinstance(right, int) and right
+    right = right if divisor_is_safe else tirx.max(as_size(right), as_size(1))
+    return tvm.sym.Analyzer().simplify(tirx.floordiv(as_size(left), right))
 
 
 def permute(b: Builder, x: Expr, axes: Sequence[int]) -> Expr:
