@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,38 @@ def assemble(
             graph.nodes += writer.nodes(call, value_of, results)
     graph.nodes = graph_text.in_order(graph.nodes, [name for name, _, _ in graph.inputs])
     return graph
+
+
+def assemble_step(
+    roots: Sequence[torch.Tensor], varying: Collection[int], fixed: Callable[[Any], Any]
+) -> tuple[GraphText, list[int]]:
+    """The graph that computes ``roots`` from all device data, and the positions of its inputs in :func:`data_of_step`.
+
+    Data of rank 0 are numbers of the program, unless their position is in ``varying``.
+    """
+    copies = _copies(roots)
+    nodes, returned = graph_text.read(device.graph_text(copies))
+    nodes, numbers = graph_text.take_constants(nodes)
+    graph = GraphText(nodes, returned)
+    constants = [(name, "Tensor", fixed(torch.tensor(value))) for name, value in numbers.items()]
+    positions = []
+    for index, (_, tensor) in enumerate(device.data_of(copies)):
+        name = f"%p{index}"
+        if tensor.dim() > 0 or index in varying:
+            graph.inputs.append((name, "Tensor", tensor))
+            positions.append(index)
+            continue
+        constants.append((name, "Tensor", fixed(tensor.clone())))
+        if tensor.dtype in _NUMBERS:
+            numbers[name] = tensor.item()
+    graph.inputs += constants
+    graph_text.place_numbers(graph, numbers, fixed)
+    return graph, positions
+
+
+def data_of_step(roots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The CPU tensors that the pending graph of ``roots`` reads, in the order of its inputs."""
+    return [tensor for _, tensor in device.data_of(_copies(roots))]
 
 
 def tensors_of(call: WholeOp) -> list[torch.Tensor]:
@@ -119,4 +151,4 @@ def _describe(
     return numbers
 
 
-__all__ = ["Node", "assemble", "constant_value", "tensors_of"]
+__all__ = ["Node", "assemble", "assemble_step", "constant_value", "data_of_step", "tensors_of"]

@@ -8,17 +8,24 @@ from collections.abc import Sequence
 import torch
 
 _PLACE = re.compile(r"\[source=\"[^\"]*\"\]|, source=\"[^\"]*\"")
-_is_started = False
 
 
 def start() -> None:
-    """Start the TorchScript lazy backend of this process, once."""
-    global _is_started
-    if not _is_started:
-        import torch._lazy.ts_backend
+    """Start the TorchScript lazy backend of this process, if nobody has.
 
-        torch._lazy.ts_backend.init()
-        _is_started = True
+    PyTorch cannot start it twice: after this, ``torch._lazy.ts_backend.init()`` of a program that does so itself
+    does nothing.
+    """
+    if torch._C._dispatch_has_kernel_for_dispatch_key("aten::add.Tensor", "Lazy"):
+        return
+    import torch._lazy.ts_backend as backend
+
+    backend.init()
+    backend.init = _started
+
+
+def _started() -> None:
+    """The backend runs already."""
 
 
 def from_cpu(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
-from torch_tvm.importers.lazy.assembly import Node, assemble
+from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
@@ -37,6 +37,20 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
             advice="for a scripted program use import_torchscript",
         )
     return to_module(capture(program, example_args))
+
+
+def import_step(roots: Sequence[torch.Tensor], varying: Collection[int] = ()) -> tuple[TorchModule, list[int]]:
+    """The pending graph of lazy tensors as a module of its device data, and their positions in ``data_of_step``.
+
+    Data of rank 0 become constants, unless their position is in ``varying``.
+    """
+    graph, positions = assemble_step(roots, varying, Fixed)
+    _refuse_random(graph.nodes)
+    parsed = torch._C.parse_ir(str(graph), parse_tensor_constants=True)
+    names = [name.removeprefix("%") for name, _, _ in graph.inputs]
+    module = import_graph(parsed, [what for _, _, what in graph.inputs], names, importer=IMPORTER)
+    module.signature = Signature(names=names[: len(positions)])
+    return module, positions
 
 
 def to_module(run: Capture) -> TorchModule:
@@ -108,4 +122,4 @@ def _is_training(node: Node, nodes: list[Node]) -> bool:
     return flag is None or "value=0" not in flag.attributes
 
 
-__all__ = ["Capture", "ImportFailed", "Source", "import_lazy", "to_module"]
+__all__ = ["Capture", "ImportFailed", "Source", "import_lazy", "import_step", "to_module"]

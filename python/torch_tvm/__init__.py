@@ -61,6 +61,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "lazy":
+        return importlib.import_module("torch_tvm.lazy")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")

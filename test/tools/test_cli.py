@@ -129,7 +129,12 @@ def test_a_wrong_command_line_ends_with_2() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shape", "dtype"),
-    [("2x3", (2, 3), torch.float32), ("7:i64", (7,), torch.int64), ("f64", (), torch.float64), ("1x2:bool", (1, 2), torch.bool)],
+    [
+        ("2x3", (2, 3), torch.float32),
+        ("7:i64", (7,), torch.int64),
+        ("f64", (), torch.float64),
+        ("1x2:bool", (1, 2), torch.bool),
+    ],
 )
 def test_specs_of_inputs(text: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     spec = parse_spec(text)

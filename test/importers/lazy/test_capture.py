@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from torch_tvm import ImportFailed, InvalidInput, TorchModule, import_lazy
+from torch_tvm.importers.lazy import device
 
 
 def line_of(function: Callable[..., Any], offset: int) -> str:
@@ -186,8 +187,17 @@ def test_nothing_global_stays_changed() -> None:
     import_lazy(torch.nn.Hardtanh(), (x,))
     assert before == (torch.get_default_device(), torch.get_default_dtype(), torch.is_grad_enabled())
     assert not torch._C._lazy._get_force_fallback()
+    import torch._lazy.ts_backend as backend
+
+    backend.init()
     eager = torch.where(x.to("lazy") > 0, 1.0, 2.0)
     torch.testing.assert_close(eager.cpu(), torch.where(x > 0, 1.0, 2.0))
+
+
+def test_a_second_start_of_the_device_is_harmless() -> None:
+    device.start()
+    device.start()
+    assert (torch.ones(2).to("lazy") + 1).cpu().tolist() == [2.0, 2.0]
 
 
 def test_a_step_with_gradients() -> None:
