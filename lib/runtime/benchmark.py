@@ -105,7 +105,7 @@ def _bytes(tensor: Any) -> int:
     count = 1
     for size in tensor.shape:
         count *= int(size)
-    return count * (tvm.DataType(str(tensor.dtype)).bits + 7) // 8
+    return (count * tvm.DataType(str(tensor.dtype)).bits + 7) // 8
 
 
 def benchmark(

@@ -68,7 +68,10 @@ class Worker:
 
     def time(self, runs: int) -> list[float]:
         """Seconds of each of ``runs`` calls, after some that are not counted."""
-        self._pipe.send(runs)
+        try:
+            self._pipe.send(runs)
+        except OSError:
+            raise RuntimeFailed(self._why_ended()) from None
         return self._receive()
 
     def stop(self) -> None:
@@ -96,7 +99,6 @@ class Worker:
                 raise EOFError
             answer = self._pipe.recv()
         except (EOFError, ConnectionError):
-            self._process.join()
             raise RuntimeFailed(self._why_ended()) from None
         if isinstance(answer, str):
             self.stop()
@@ -104,6 +106,7 @@ class Worker:
         return answer
 
     def _why_ended(self) -> str:
+        self._process.join()
         code = self._process.exitcode or 0
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         lines = self._log.read_text(errors="replace").strip().splitlines()
