@@ -24,7 +24,7 @@ class Result:
     dtype: str | None
 
 
-class NeedsEffects(Exception):  # noqa: N818 - not an error: the function is lowered again
+class NeedsEffects(Exception):
     """An op may raise at run time, and the function being lowered was taken for one without effects."""
 
 
@@ -135,6 +135,12 @@ class Builder:
         free = tirx.analysis.undefined_vars(size) if is_symbolic(size) else []
         return any(symbol.same_as(known) for symbol in free for known in self.computed)
 
+    def has_effect(self) -> None:
+        """The op being lowered must run in its place; raises :class:`NeedsEffects` where nothing can."""
+        if self.pure:
+            raise NeedsEffects
+        self.effects += 1
+
     def check(self, condition: Any, message: str, kind: str = "RuntimeError") -> None:
         """Raise ``kind`` with the message, after the user's line, unless ``condition`` holds.
 
@@ -145,9 +151,7 @@ class Builder:
             condition = bool(condition) if isinstance(condition, tirx.IntImm) else condition
         if condition is True:
             return
-        if self.pure:
-            raise NeedsEffects
-        self.effects += 1
+        self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
         texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
         self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), [condition, *texts], ty_args=[relax.TupleType([])]))

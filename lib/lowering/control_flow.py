@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, loaded
@@ -42,7 +41,7 @@ def _forward(m: ModuleLowering, op: ir.Operation) -> None:
 def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
     items = m.env[op.operands[0]]
     if not isinstance(items, list):
-        m.leave_to_aten(op, "a list whose length is known only at run time")
+        m.run_in_aten(op)
         return
     for result, value in zip(op.results, items, strict=True):
         m.env[result] = m.shaped(result, value)
@@ -51,7 +50,7 @@ def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
 def _get_item(m: ModuleLowering, op: ir.Operation) -> None:
     items, index = (m.env[operand] for operand in op.operands)
     if not isinstance(items, list):
-        m.leave_to_aten(op, "a list whose length is known only at run time")
+        m.run_in_aten(op)
     elif type(index) is int and -len(items) <= index < len(items):
         m.env[op.results[0]] = m.shaped(op.results[0], items[index])
     else:
@@ -66,7 +65,11 @@ def _get_item_at_run_time(m: ModuleLowering, op: ir.Operation, items: list[Any],
         b.check(False, "list index out of range", "IndexError")
         m.leave_to_aten(op, "an item of an empty list")
         return
-    inside = -len(items) <= symbol < len(items) if type(symbol) is int else (symbol >= -len(items), symbol < len(items))
+    inside = (
+        -len(items) <= symbol < len(items)
+        if type(symbol) is int
+        else (symbol >= -len(items), symbol < len(items))
+    )
     for condition in inside if isinstance(inside, tuple) else (inside,):
         b.check(condition, "list index out of range", "IndexError")
     if not all(is_tensor(v) or is_symbolic(v) or isinstance(v, (bool, int, float)) for v in items):
@@ -87,7 +90,9 @@ def _entry(m: ModuleLowering, table: list[Any], index: Any, dtype: str) -> relax
         position = tirx.Select(at() < 0, at() + len(table), at())
         return te.compute((), lambda: convert(loaded(data(position)), dtype), name="entry")
 
-    return m.builder.te(kernel, relax.const(np.array(table, dtype), dtype), m.builder.tensor(index, "int64"), name="entry")
+    return m.builder.te(
+        kernel, relax.const(np.array(table, dtype), dtype), m.builder.tensor(index, "int64"), name="entry"
+    )
 
 
 def _choose(m: ModuleLowering, values: list[relax.Expr], index: Any, length: int) -> relax.Expr:
@@ -114,7 +119,7 @@ def _length(m: ModuleLowering, op: ir.Operation) -> None:
     if isinstance(items, list):
         m.env[op.results[0]] = len(items)
     else:
-        m.leave_to_aten(op, "a list whose length is known only at run time")
+        m.run_in_aten(op)
 
 
 def _concatenate(m: ModuleLowering, op: ir.Operation) -> None:
@@ -122,7 +127,7 @@ def _concatenate(m: ModuleLowering, op: ir.Operation) -> None:
     if isinstance(left, list) and isinstance(right, list):
         m.env[op.results[0]] = left + right
     else:
-        m.leave_to_aten(op, "a list whose length is known only at run time")
+        m.run_in_aten(op)
 
 
 # -- conditions ----------------------------------------------------------------------------------------
@@ -149,7 +154,12 @@ def _if(m: ModuleLowering, op: ir.Operation) -> None:
     value = m.bb.emit(relax.If(condition, *branches))
     items = iter(range(sum(len(leaves) for _, leaves in joined)))
     _bind_results(
-        m, op, [form([m.bb.emit(relax.TupleGetItem(value, next(items))) for _ in leaves]) for form, leaves in joined]
+        m,
+        op,
+        [
+            form([m.bb.emit(relax.TupleGetItem(value, next(items))) for _ in leaves])
+            for form, leaves in joined
+        ],
     )
 
 
@@ -182,11 +192,15 @@ Leaf = tuple[Callable[[], relax.Expr], Callable[[], relax.Expr]]
 Form = Callable[[list[relax.Expr]], Any]
 
 
-def _join(m: ModuleLowering, then: Any, other: Any, result: ir.Value, location: Any) -> tuple[Form, list[Leaf]]:
+def _join(
+    m: ModuleLowering, then: Any, other: Any, result: ir.Value, location: Any
+) -> tuple[Form, list[Leaf]]:
     """How a result follows from what the branches give: a function of the tensors to pass out of them."""
     if isinstance(then, list) and isinstance(other, list) and len(then) == len(other):
         parts = [_join(m, x, y, result, location) for x, y in zip(then, other, strict=True)]
-        return _rebuilt([(form, len(leaves)) for form, leaves in parts]), [leaf for _, ls in parts for leaf in ls]
+        return _rebuilt([(form, len(leaves)) for form, leaves in parts]), [
+            leaf for _, ls in parts for leaf in ls
+        ]
     if _is_same(then, other):
         return (lambda _: then), []
     numbers = (bool, int, float)

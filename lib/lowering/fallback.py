@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,11 +53,22 @@ def constant_tensor(value: torch.Tensor) -> relax.Expr:
     )
 
 
+@dataclass(frozen=True)
+class Opaque:
+    """A value that only ATen made and only ATen can read: a list of unknown length, an optional, a dict."""
+
+    value: relax.Expr
+
+
 def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) -> Any:
-    """One op as a call into ATen; returns its value, or a list of values."""
+    """One op as a call into ATen; returns its value, or a list of values.
+
+    An op without results and one that draws random numbers are called in the program's own order, even where
+    nobody uses what they give.
+    """
     arguments: list[Any] = []
     described = [
-        _describe(operand, value.type, arguments)
+        _describe(operand, str(value.type), arguments)
         for operand, value in zip(operands, op.operands, strict=True)
     ]
     kinds = [_result_type(m, value) for value in op.results]
@@ -66,22 +78,47 @@ def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) ->
         "results": [_result_text(value) for value in op.results],
         "location": str(m.builder.location),
     }
-    call = relax.op.call_pure_packed(
-        ATEN,
-        tvm.ir.StringImm(json.dumps(spec)),
-        *arguments,
-        ty_args=[relax.TupleType([_erase(kind) for kind in kinds])],
-    )
+    text = tvm.ir.StringImm(json.dumps(spec))
+    fields = [relax.TupleType([_erase(kind) for kind in kinds])]
+    if has_effects(name) or not kinds:
+        m.builder.has_effect()
+        call = relax.Call(relax.ExternFunc(ATEN), [text, *arguments], ty_args=fields)
+    else:
+        call = relax.op.call_pure_packed(ATEN, text, *arguments, ty_args=fields)
     value = m.bb.emit(call)
     results = []
-    for index, (kind, result) in enumerate(zip(kinds, op.results, strict=True)):
+    for index, kind in enumerate(kinds):
         item = m.bb.emit(relax.TupleGetItem(value, index))
-        item = m.bb.match_cast(item, kind)
-        results.append(item if parse_tensor_type(result.type) is not None else item)
+        is_tensor_type = isinstance(kind, relax.TensorType)
+        results.append(m.bb.match_cast(item, kind) if is_tensor_type else Opaque(item))
     return results[0] if len(results) == 1 else results
 
 
-def _erase(kind: relax.TensorType) -> relax.TensorType:
+def has_effects(name: str) -> bool:
+    """Whether an op draws from a generator, so that neither its order nor its number of calls may change."""
+    namespace, _, rest = name.removeprefix("torch.").removeprefix("valsem.").partition(".")
+    base, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace, None), base, None)
+    found = getattr(packet, overload or "default", None)
+    tags = found.tags if isinstance(found, torch._ops.OpOverload) else ()
+    return torch.Tag.nondeterministic_seeded in tags or base in _RANDOM
+
+
+_RANDOM = {
+    "bernoulli",
+    "uniform",
+    "normal_functional",
+    "exponential",
+    "geometric",
+    "cauchy",
+    "log_normal",
+    "random",
+}
+
+
+def _erase(kind: Any) -> Any:
+    if not isinstance(kind, relax.TensorType):
+        return kind
     return relax.TensorType(dtype=kind.dtype, ndim=len(kind.shape.values))
 
 
@@ -93,13 +130,11 @@ _SCALARS = {
 }
 
 
-def _result_type(m: ModuleLowering, value: ir.Value) -> relax.TensorType:
+def _result_type(m: ModuleLowering, value: ir.Value) -> Any:
     tensor = parse_tensor_type(value.type)
     if tensor is None:
         dtype = _SCALARS.get(str(value.type))
-        if dtype is None:
-            raise InternalError(f"a result of type {value.type} cannot come from ATen", stage="lowering")
-        return relax.TensorType([], dtype)
+        return relax.AnyType() if dtype is None else relax.TensorType([], dtype)
     if tensor.shape is None or tensor.dtype is None:
         raise InternalError("a result of unknown rank or dtype reached the lowering", stage="lowering")
     sizes = [m.builder.symbol("d") if size is None else size for size in tensor.shape]
@@ -111,16 +146,21 @@ def _result_text(value: ir.Value) -> str:
     return str(tensor.dtype) if tensor is not None else str(value.type)
 
 
-def _describe(operand: Any, mlir_type: ir.Type, arguments: list[Any]) -> Any:
+def _describe(operand: Any, kind: str, arguments: list[Any]) -> Any:
+    """An operand as JSON; tensors and sizes are appended to the arguments of the call."""
     if isinstance(operand, list):
-        return [_describe(item, mlir_type, arguments) for item in operand]
+        element = kind.removeprefix("!torch.list<").removesuffix(">")
+        element = element if element.startswith("!") else f"!torch.{element}"
+        return [_describe(item, element, arguments) for item in operand]
+    if isinstance(operand, Opaque):
+        arguments.append(operand.value)
+        return {"object": len(arguments) - 1}
     if is_tensor(operand):
         arguments.append(operand)
-        tensor = parse_tensor_type(mlir_type)
-        kind = "scalar" if str(mlir_type) in _SCALARS else "tensor"
-        if tensor is not None and tensor.dtype in _COMPLEX:
-            kind = "complex"
-        return {kind: len(arguments) - 1}
+        scalar = kind.removeprefix("!torch.optional<").removesuffix(">")
+        if kind in _SCALARS or f"!torch.{scalar}" in _SCALARS:
+            return {"scalar": len(arguments) - 1}
+        return {"complex" if "complex<" in kind else "tensor": len(arguments) - 1}
     if is_symbolic(operand):
         arguments.append(operand)
         return {"size": len(arguments) - 1}

@@ -130,7 +130,9 @@ def _body(
     m.use_builder(body)
     b.suffix, b.sizes = f"_{name}", {}
     try:
-        with body.function(name, [first, *values, *captured.parameters, *symbols], attrs={"global_symbol": name}):
+        with body.function(
+            name, [first, *values, *captured.parameters, *symbols], attrs={"global_symbol": name}
+        ):
             m.block(op.regions[0].blocks[0])
             condition, *finals = (m.env[v] for v in terminator(op.regions[0]).operands)
             results = [m.as_tensor(v, dtype=str(t.dtype)) for v, t in zip(finals, types, strict=True)]

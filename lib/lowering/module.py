@@ -183,7 +183,8 @@ class ModuleLowering:
 
     def _results(self, terminator: ir.Operation) -> relax.Expr:
         results = [
-            self.as_tensor(self.env[v], dtype=self.scalar_dtype(v.type, [self.env[v]])) for v in terminator.operands
+            self.as_tensor(self.env[v], dtype=self.scalar_dtype(v.type, [self.env[v]]))
+            for v in terminator.operands
         ]
         return relax.Tuple(results)
 
@@ -230,9 +231,14 @@ class ModuleLowering:
 
     def leave_to_aten(self, op: ir.Operation, reason: str) -> None:
         """Run an op in PyTorch, and say why."""
-        name = view.op_name(op)
-        self.fallbacks.append(Fallback(name, self.builder.location, reason))
-        self._define(op, fallback.emit(self, op, name, [self.env[operand] for operand in op.operands]))
+        self.fallbacks.append(Fallback(view.op_name(op), self.builder.location, reason))
+        self.run_in_aten(op)
+
+    def run_in_aten(self, op: ir.Operation) -> None:
+        """Run an op in PyTorch as part of one that already does: it reads what only PyTorch has."""
+        operands = [self.env[operand] for operand in op.operands]
+        values = fallback.emit(self, op, view.op_name(op), operands)
+        self._define(op, values)
 
     def _values(self, name: str, op: ir.Operation) -> Any:
         operands = [self.env[operand] for operand in op.operands]

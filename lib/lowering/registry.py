@@ -123,7 +123,9 @@ def bind(entry: Entry, operands: list[Any], builder: Builder | None = None) -> l
     """
     if len(operands) != len(entry.parameters):
         raise Refusal(f"takes {len(entry.parameters)} operands, got {len(operands)}")
-    bound = [_bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)]
+    bound = [
+        _bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)
+    ]
     if builder is None:
         return bound
     return [_sized(builder, p, value) for p, value in zip(entry.parameters, bound, strict=True)]

@@ -78,7 +78,10 @@ def emit(m: ModuleLowering, op: ir.Operation, captured: Sequence[ir.Value]) -> l
     }
     if cells.divides:
         b.check(_read(m, vectors["int64"], 0, "bool"), scalars.BY_ZERO)
-    return [_read(m, vectors[cells.kind(r)], cells.slots[r], scalars.SCALAR_DTYPE[str(r.type)]) for r in op.results]
+    return [
+        _read(m, vectors[cells.kind(r)], cells.slots[r], scalars.SCALAR_DTYPE[str(r.type)])
+        for r in op.results
+    ]
 
 
 def _read(m: ModuleLowering, vector: relax.Expr, slot: int, dtype: str) -> relax.Expr:

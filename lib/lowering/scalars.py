@@ -185,7 +185,10 @@ def _at_run_time(
     if len(operands) == 1 and is_tensor(operands[0]):
         _check_one_element(b, operands[0])
     dtype = SCALAR_DTYPE.get(result_type) or _number_dtype(stem, common)
-    tensors = [_zero_dim(b, b.tensor(operand, b.dtype(operand) if is_tensor(operand) else common)) for operand in operands]
+    tensors = [
+        _zero_dim(b, b.tensor(operand, b.dtype(operand) if is_tensor(operand) else common))
+        for operand in operands
+    ]
     if stem in _SAME and b.dtype(tensors[0]) == dtype:
         return tensors[0]
 
@@ -195,13 +198,23 @@ def _at_run_time(
 
     result = b.te(kernel, *tensors, name=stem.strip("_"), attributes={POINTWISE: True})
     positive = len(operands) == 2 and type(operands[1]) is int and operands[1] > 0
-    if dtype == common == "int64" and (stem in _LINEAR or stem in ("floordiv", "remainder") and positive):
+    if dtype == common == "int64" and (stem in _LINEAR or (stem in ("floordiv", "remainder") and positive)):
         b.sums[result.__chandle__()] = (result, fold, list(operands))
     return result
 
 
 _LINEAR = {"add", "sub", "mul", "neg", "max", "min"}
-_SAME = {"Int", "Float", "Bool", "ScalarImplicit", "IntImplicit", "FloatImplicit", "item", "Scalar", "NumToTensor"}
+_SAME = {
+    "Int",
+    "Float",
+    "Bool",
+    "ScalarImplicit",
+    "IntImplicit",
+    "FloatImplicit",
+    "item",
+    "Scalar",
+    "NumToTensor",
+}
 _FLOATING = {"div", "truediv", "sqrt", "log", "exp", "pow"}
 
 

@@ -2,7 +2,8 @@
 
 The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``,
 each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2),
-``{"scalar": i}`` (a 0-d tensor read as a number), ``{"size": i}``, ``{"float": text}`` or a list of these;
+``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave), ``{"size": i}``,
+``{"float": text}`` or a list of these;
 ``results``, the dtype or MLIR type of each; ``location``, the user's line. It is read once.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import tvm
+import tvm_ffi
 
 from torch_tvm.runtime.aten_ops import resolve
 from torch_tvm.runtime.tensors import as_torch, memory_ranges, shares_memory
@@ -32,7 +34,7 @@ Operand = Callable[[Arguments], Any]
 
 
 @lru_cache(maxsize=4096)
-def _planned(spec: str) -> Callable[[Arguments], list[torch.Tensor]]:
+def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     """A function of the call's tensors and sizes that gives the results."""
     call = json.loads(spec)
     name, place = call["op"], call["location"]
@@ -40,15 +42,15 @@ def _planned(spec: str) -> Callable[[Arguments], list[torch.Tensor]]:
     operands = [_operand(item) for item in call["operands"]]
     dtypes = [_result_dtype(text) for text in call["results"]]
 
-    def run(arguments: Arguments) -> list[torch.Tensor]:
+    def run(arguments: Arguments) -> list[Any]:
         try:
             with torch.no_grad():
                 value = function(*[operand(arguments) for operand in operands])
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise _located(error, f"{place}: {name}: {error}") from error
-        values = _as_list(value, len(dtypes))
-        inputs = memory_ranges([a for a in arguments if not isinstance(a, (int, float))])
-        return [_own(item, dtype, inputs) for item, dtype in zip(values, dtypes, strict=True)]
+        values = [value] if dtypes == [None] else _as_list(value, len(dtypes))
+        inputs = memory_ranges(_tensors_in(arguments))
+        return [_own(item, dtype, inputs) for item, dtype in zip(values[: len(dtypes)], dtypes, strict=True)]
 
     return run
 
@@ -82,21 +84,46 @@ def _operand(item: Any) -> Operand:
         return lambda arguments: torch.view_as_complex(as_torch(arguments[value]))
     if kind == "scalar":
         return lambda arguments: as_torch(arguments[value]).item()
+    if kind == "object":
+        return lambda arguments: _unwrapped(arguments[value])
     if kind == "size":
         return lambda arguments: int(arguments[value])
     number = float(value)
     return lambda _: number
 
 
-def _result_dtype(text: str) -> torch.dtype:
+def _result_dtype(text: str) -> torch.dtype | None:
+    """The dtype of a tensor or number; ``None`` for what is passed on as it is."""
+    if text.startswith("!") and text not in _SCALAR_RESULT:
+        return None
     found = _SCALAR_RESULT.get(text) or getattr(torch, text.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
         raise ValueError(f"'{text}' is no result type of {NAME}")
     return found
 
 
-def _own(value: Any, dtype: torch.dtype, inputs: list[tuple[int, int]]) -> torch.Tensor:
+def _tensors_in(values: Arguments) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, (list, tuple, tvm_ffi.Array)):
+            found += _tensors_in(value)
+        elif isinstance(value, (torch.Tensor, tvm_ffi.Tensor)):
+            found.append(value)
+    return found
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, tvm_ffi.Array):
+        return [_unwrapped(item) for item in value]
+    return as_torch(value) if isinstance(value, tvm_ffi.Tensor) else value
+
+
+def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -> Any:
     """A result as a dense tensor with memory of its own: the caller reuses that of the arguments."""
+    if dtype is None:
+        if isinstance(value, (list, tuple)):
+            return [_own(item, None, inputs) for item in value]
+        return _own(value, value.dtype, inputs) if isinstance(value, torch.Tensor) else value
     if not isinstance(value, torch.Tensor):
         return torch.tensor(value, dtype=dtype)
     if value.is_complex():
@@ -107,7 +134,7 @@ def _own(value: Any, dtype: torch.dtype, inputs: list[tuple[int, int]]) -> torch
     return value.clone() if shares_memory(value, inputs) else value
 
 
-def aten(spec: str, *arguments: Any) -> list[torch.Tensor]:
+def aten(spec: str, *arguments: Any) -> list[Any]:
     """Run one described op; errors keep PyTorch's type and name the user's line and the op."""
     return _planned(str(spec))(arguments)
 
