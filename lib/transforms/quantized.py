@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr
 
@@ -147,7 +148,7 @@ class _Rewriter(relax.PyExprMutator):
             cast = self.values.definition(inner, "relax.astype")
             if cast is not None and str(cast.args[0].ty.dtype) in _BYTES and str(inner.ty.dtype) == "float32":
                 source = cast.args[0]
-                if list(source.ty.shape or []) == list(value.ty.shape or []):
+                if tvm_ffi.structural_equal(source.ty.shape, value.ty.shape):
                     return Dequantized(source, scale, None if isinstance(zero, int) and zero == 0 else zero)
         return None
 
@@ -257,7 +258,7 @@ def _rank(value: Expr) -> int:
 def _count(value: Expr) -> int | None:
     """Elements of a tensor, if that is a constant."""
     count = 1
-    for size in value.ty.shape or [None]:
+    for size in value.ty.shape:
         if not isinstance(size, tirx.IntImm):
             return None
         count *= int(size)
