@@ -388,9 +388,6 @@ def mm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kind, given = view.tensor_type(op.results[0]), view.tensor_type(inner)
     if kind is None or given is None or kind.dtype != given.dtype:  # a product of int8 that gives int32
         return None
-    kind, given = view.tensor_type(op.results[0]), view.tensor_type(inner)
-    if kind is None or given is None or kind.dtype != given.dtype:  # a product of int8 that gives int32
-        return None
     return r.op("torch.aten.linear", [op.operands[0], inner, r.none()], op.results[0].type)
 
 
