@@ -18,7 +18,8 @@ from torch_tvm.tools.zoo import MODELS, build
 
 SCRIPTABLE = [
     "mlp", "lenet", "resnet18_small", "resnet50_small", "mobilenet_v2_small", "vgg11_small", "unet", "lstm",
-    "gru", "encoder_layer", "vit",
+    "gru", "encoder_layer", "vit", "mobilenet_v3_small", "efficientnet_small", "shufflenet_small", "densenet_small",
+    "inception_small", "convnext_small", "gpt2_decode_small", "elementwise_chain_small", "reduction_chain_small",
 ]  # fmt: skip
 
 # Models that can only be traced: their traces agree with eager in results, not in text, because tracing
