@@ -119,11 +119,9 @@ def by_value(kind: str) -> str:
     packet = getattr(torch.ops.aten, base.removeprefix("aten::"), None)
     if packet is None:
         return name
-    returns = [getattr(packet, overload)._schema.returns for overload in packet.overloads()]
-    return base if any(result.alias_info is not None for results in returns for result in results) else name
-
-
-# -- numbers -----------------------------------------------------------------------------------------------
+    schemas = [getattr(packet, overload)._schema for overload in packet.overloads()]
+    views = [schema.returns for schema in schemas if not schema.is_mutable]
+    return base if any(result.alias_info is not None for results in views for result in results) else name
 
 
 def place_numbers(
@@ -200,7 +198,8 @@ class WholeOpText:
             item is None or isinstance(item, torch.Tensor) for item in given
         ):
             items = [self._operand(item, argument, value_of, made) for item in given]
-            kind = "Tensor?[]" if any(item is None for item in given) else "Tensor[]"
+            is_optional = "Optional" in str(argument.real_type) or any(item is None for item in given)
+            kind = "Tensor?[]" if is_optional else "Tensor[]"
             name = self._name()
             made.append(Node([(name, kind)], "prim::ListConstruct", "", items))
             return name
