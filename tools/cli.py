@@ -236,12 +236,28 @@ def _run(command: argparse.Namespace) -> int:
         return 0
     try:
         with torch.no_grad():
-            assert_matches(results, source.program, args)
+            assert_matches(results, _in_either_precision(source.program), args)
     except AssertionError as error:
         print(f"differs from eager PyTorch: {error}")
         return 1
     print("agrees with eager PyTorch")
     return 0
+
+
+def _in_either_precision(program: Any) -> Callable[..., Any]:
+    """``program``, with parameters in double precision where its arguments are and it has parameters."""
+    import copy
+
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def call(*args: Any) -> Any:
+        floats = [a for a in pytree.tree_leaves(args) if isinstance(a, torch.Tensor) and a.is_floating_point()]
+        is_double = bool(floats) and all(tensor.dtype == torch.float64 for tensor in floats)
+        has_parameters = isinstance(program, torch.nn.Module) and next(program.parameters(), None) is not None
+        return copy.deepcopy(program).double()(*args) if is_double and has_parameters else program(*args)
+
+    return call
 
 
 def _explain(command: argparse.Namespace) -> int:

@@ -72,6 +72,11 @@ def test_an_exported_program_runs_by_every_road(capsys: pytest.CaptureFixture[st
     assert out.splitlines() == ["result 0: [2, 3] float32", "agrees with eager PyTorch"]
 
 
+def test_a_model_with_parameters_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "run", "--via", "lazy", "mlp")
+    assert code == 0 and out.endswith("agrees with eager PyTorch\n")
+
+
 def test_a_script_needs_inputs(capsys: pytest.CaptureFixture[str], script: str) -> None:
     code, out, err = run(capsys, "run", script)
     assert (code, out) == (1, "")
