@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,9 +12,15 @@ from torch_tvm.schedules.storage import allow_any_address, in_root_block, keep_o
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
+Choose = Callable[[str, tvm.tirx.PrimFunc, Mapping[str, tvm.tirx.PrimFunc]], str]
+"""Given a kernel's name, the kernel and its schedules by label, the rule's own first: the label of one."""
+
 
 class Rule(Protocol):
-    """One workload: ``apply`` returns the scheduled function or raises :class:`Refusal` with its reason."""
+    """One workload: ``apply`` returns the scheduled function or raises :class:`Refusal` with its reason.
+
+    A rule may have ``candidates(func, cpu)`` as well: a few schedules by label, that of ``apply`` first.
+    """
 
     name: str
 
@@ -31,9 +37,16 @@ class KernelDecision:
 
 
 def schedule(
-    mod: tvm.IRModule, target: tvm.target.Target, rules: Sequence[Rule] | None = None
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    rules: Sequence[Rule] | None = None,
+    *,
+    choose: Choose | None = None,
 ) -> tuple[tvm.IRModule, list[KernelDecision]]:
-    """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are."""
+    """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
+
+    ``choose`` picks among the candidates of rules that have some; without it rules decide alone.
+    """
     if target.kind.name != "llvm":
         from torch_tvm.schedules.gpu import schedule_gpu
 
@@ -54,11 +67,11 @@ def schedule(
         refusals: dict[str, str] = {}
         for rule in rules:
             try:
-                scheduled = rule.apply(func, cpu)
+                scheduled = _apply(rule, gvar.name_hint, func, cpu, choose)
             except Refusal as refusal:
                 refusals[rule.name] = refusal.reason
                 continue
-            updates[gvar] = finish(scheduled)
+            updates[gvar] = scheduled
             decisions.append(KernelDecision(gvar.name_hint, rule.name, refusals))
             break
         else:
@@ -68,6 +81,15 @@ def schedule(
     for gvar, func in updates.items():
         result.update_func(gvar, func)
     return result, decisions
+
+
+def _apply(
+    rule: Rule, name: str, func: tvm.tirx.PrimFunc, cpu: CpuModel, choose: Choose | None
+) -> tvm.tirx.PrimFunc:
+    if choose is None or not hasattr(rule, "candidates"):
+        return finish(rule.apply(func, cpu))
+    candidates = {label: finish(scheduled) for label, scheduled in rule.candidates(func, cpu).items()}
+    return candidates[choose(name, func, candidates)]
 
 
 def finish(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:

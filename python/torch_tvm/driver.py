@@ -19,6 +19,7 @@ from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
 from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.measure import Measurer
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
 from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.runtime.warnings import FallbackWarning
@@ -36,16 +37,20 @@ _FRONTENDS = ("auto", "fx", "torchscript", "lazy")
 
 @dataclass(frozen=True)
 class Options:
-    """``accuracy`` is ``"strict"``, ``"default"`` or ``"fast"``; ``passes`` are functions by stage."""
+    """``accuracy`` is ``"strict"``, ``"default"`` or ``"fast"``; ``passes`` are functions by stage.
+
+    ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk.
+    """
 
     accuracy: str = "default"
+    measure: bool = False
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
         """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
         given = dict(options or {})
-        known = {"accuracy", "passes"}
+        known = {"accuracy", "measure", "passes"}
         for name in given:
             if name not in known:
                 raise InvalidInput(
@@ -57,6 +62,12 @@ class Options:
                 f"unknown accuracy {parsed.accuracy!r}",
                 subject="options",
                 advice=f"known: {', '.join(_ACCURACIES)}",
+            )
+        if not isinstance(parsed.measure, bool):
+            raise InvalidInput(
+                f"expected a bool, got {parsed.measure!r}",
+                subject="options['measure']",
+                advice="pass True or False",
             )
         for stage in parsed.passes:
             if stage not in _STAGES:
@@ -212,8 +223,10 @@ def compile_module(
     relax_module = mod
     program = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
-        mod, decisions = schedule(mod, target)
+        measurer = _measurer(target) if options.measure else None
+        mod, decisions = schedule(mod, target, choose=measurer.choose if measurer else None)
         mod = _hooked(mod, "after-scheduling", options)
+    report.measured = measurer.records if measurer else []
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):
         executable = build(mod, target)
@@ -246,6 +259,17 @@ def compile_module(
         relax_module=relax_module,
         tir_module=mod,
     )
+
+
+def _measurer(target: tvm.target.Target) -> Measurer:
+    obstacle = "it is no CPU" if target.kind.name != "llvm" else why_not_runnable(target)
+    if obstacle:
+        raise InvalidInput(
+            f"kernels for {target.kind.name} cannot be measured on this machine: {obstacle}",
+            subject="options['measure']",
+            advice="compile without it, or on the machine that will run the kernels",
+        )
+    return Measurer(target)
 
 
 def _fallbacks(lowered: LoweredModule) -> list[FallbackOp]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_tvm.runtime.measure import Measured
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Report:
     frontend: str = ""
     kernels: list[Kernel] = field(default_factory=list)
     fallbacks: list[FallbackOp] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -54,6 +58,7 @@ class Report:
             "frontend": self.frontend,
             "kernels": [vars(kernel) for kernel in self.kernels],
             "fallbacks": [vars(item) for item in self.fallbacks],
+            "measured": [asdict(item) for item in self.measured],
             "seconds": dict(self.seconds),
         }
 
@@ -62,12 +67,19 @@ class Report:
         for kernel in self.kernels:
             lines.append(f"  {kernel.name}: {kernel.rule}")
             lines += [f"    not {rule}: {reason}" for rule, reason in kernel.refusals.items()]
+        lines += [_measured_line(item) for item in self.measured]
         lines.append(f"ops in PyTorch: {len(self.fallbacks)}")
         lines += [f"  {_fallback_line(item)}" for item in self.fallbacks]
         total = sum(self.seconds.values())
         lines.append(f"compile time: {total:.2f} s")
         lines += [f"  {name}: {seconds:.2f} s" for name, seconds in self.seconds.items()]
         return "\n".join(lines)
+
+
+def _measured_line(item: Measured) -> str:
+    times = ", ".join(f"{label}: {seconds * 1e6:.0f} us" for label, seconds in item.seconds.items())
+    source = "stored" if item.is_stored else "measured"
+    return f"  {item.kernel}: {source}, chose {item.choice} ({times})"
 
 
 def _fallback_line(item: FallbackOp) -> str:

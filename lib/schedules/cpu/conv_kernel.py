@@ -41,7 +41,9 @@ class DirectKernel:
 
     tap_loop = "serial"
 
-    def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
+    def __init__(
+        self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: Tiling | None = None
+    ) -> None:
         self.kernel, self.conv, self.cpu = kernel, conv, cpu
         self.data, self.weight = (region.source for region in kernel.anchors[0].reads[:2])
         self.output = kernel.anchor_buffer
@@ -56,7 +58,8 @@ class DirectKernel:
         self.groups, self.out_blocks, self.in_blocks = conv.groups, conv.out_blocks, conv.in_blocks
         self.steps = conv.group_inputs * _product(conv.kernel)
         self.itemsize = tvm.DataType(self.dtype).itemsize
-        self.tiling = self._choose_tiling([static(phase.count) or DYNAMIC_COLUMNS for phase in self.phases])
+        columns = [static(phase.count) or DYNAMIC_COLUMNS for phase in self.phases]
+        self.tiling = tiling or self._choose_tiling(columns)
 
     def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
         return choose_tiling(self.cpu, columns, self.out_blocks, self.steps)

@@ -24,6 +24,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
+from torch_tvm.schedules.cpu.candidates import matmul_tilings
 from torch_tvm.schedules.cpu.contraction import (
     Axis,
     Contraction,
@@ -74,11 +75,24 @@ class Matmul:
     name = "matmul"
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        contraction = read_contraction(func)
-        if not contraction.rows:
-            raise Refusal("the left operand has no rows")
-        tiling = choose_tiling(contraction, cpu)
-        return vectorizable_math(func.with_body(Emitter(contraction, tiling).emit()))
+        contraction = _read(func)
+        return _emitted(func, contraction, choose_tiling(contraction, cpu))
+
+    def candidates(self, func: tirx.PrimFunc, cpu: CpuModel) -> dict[str, tirx.PrimFunc]:
+        """The schedule of :meth:`apply` and its neighbours, by a label that says what they are."""
+        c = _read(func)
+        return {k: _emitted(func, c, t) for k, t in matmul_tilings(choose_tiling(c, cpu)).items()}
+
+
+def _read(func: tirx.PrimFunc) -> Contraction:
+    contraction = read_contraction(func)
+    if not contraction.rows:
+        raise Refusal("the left operand has no rows")
+    return contraction
+
+
+def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: Tiling) -> tirx.PrimFunc:
+    return vectorizable_math(func.with_body(Emitter(contraction, tiling).emit()))
 
 
 def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
@@ -343,13 +357,7 @@ class Emitter:
                 self.second_pass(shape, base, row0, origin, keep, tile * shape.rows),
             )
 
-        return sequence(
-            allocate,
-            prepare,
-            clear,
-            *steps(),
-            loop("tile", tiles, final),
-        )
+        return sequence(allocate, prepare, clear, *steps(), loop("tile", tiles, final))
 
     def right_operand(
         self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr
