@@ -55,10 +55,14 @@ class ViewStep:
 class TensorRef:
     """A tensor of the program being imported; ``meta`` is a fake tensor with its shape, dtype and strides."""
 
-    __slots__ = ("meta", "parent", "step", "storage", "_value", "_version")
+    __slots__ = ("_value", "_version", "meta", "parent", "step", "storage")
 
     def __init__(
-        self, storage: Storage, meta: torch.Tensor, parent: TensorRef | None = None, step: ViewStep | None = None
+        self,
+        storage: Storage,
+        meta: torch.Tensor,
+        parent: TensorRef | None = None,
+        step: ViewStep | None = None,
     ) -> None:
         self.storage = storage
         self.meta = meta
@@ -288,7 +292,11 @@ def _viewed_argument(
     overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> TensorRef | None:
     schema = overload._schema
-    if not args or not schema.returns or schema.returns[0].alias_info is None and not _returns_alias_list(schema):
+    if (
+        not args
+        or not schema.returns
+        or (schema.returns[0].alias_info is None and not _returns_alias_list(schema))
+    ):
         return None
     return args[0] if isinstance(args[0], TensorRef) else None
 
@@ -390,7 +398,9 @@ def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) ->
     """The inverse of one element of ``unbind``, ``split``, ``chunk`` and their kin."""
     assert step.index is not None
     name = step.overload._schema.name.split("::")[1]
-    given = dict(zip([a.name for a in step.overload._schema.arguments[1:]], step.args, strict=False), **step.kwargs)
+    given = dict(
+        zip([a.name for a in step.overload._schema.arguments[1:]], step.args, strict=False), **step.kwargs
+    )
     axis = given.get("dim", 0)
     if name == "unbind":
         return r.emitter.call(
@@ -405,7 +415,17 @@ def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) ->
 
 _INVERSES: dict[str, _Inverse] = {
     **dict.fromkeys(
-        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_as", "reshape_as"),
+        (
+            "view",
+            "reshape",
+            "flatten",
+            "unflatten",
+            "squeeze",
+            "unsqueeze",
+            "_unsafe_view",
+            "view_as",
+            "reshape_as",
+        ),
         _reshape_back,
     ),
     **dict.fromkeys(("detach", "alias", "contiguous", "to", "lift_fresh", "positive", "_to_copy"), _identity),

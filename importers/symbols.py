@@ -25,7 +25,10 @@ def bind_argument_shapes(
     described: list[tuple[ir.Value, list[Any]]] = []
     for value, meta in arguments:
         if isinstance(meta, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in meta.shape):
-            sizes = [size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in meta.shape]
+            sizes = [
+                size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+                for size in meta.shape
+            ]
             described.append((value, sizes))
             for size in sizes:
                 for symbol in sorted(size.free_symbols, key=str):

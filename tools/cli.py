@@ -252,7 +252,9 @@ def _in_either_precision(program: Any) -> Callable[..., Any]:
     from torch.utils import _pytree as pytree
 
     def call(*args: Any) -> Any:
-        floats = [a for a in pytree.tree_leaves(args) if isinstance(a, torch.Tensor) and a.is_floating_point()]
+        floats = [
+            a for a in pytree.tree_leaves(args) if isinstance(a, torch.Tensor) and a.is_floating_point()
+        ]
         is_double = bool(floats) and all(tensor.dtype == torch.float64 for tensor in floats)
         has_parameters = isinstance(program, torch.nn.Module) and next(program.parameters(), None) is not None
         return copy.deepcopy(program).double()(*args) if is_double and has_parameters else program(*args)

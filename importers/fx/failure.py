@@ -37,4 +37,6 @@ def _advice(error: Exception, text: str) -> str:
         return "pass example_args that fit the module's forward"
     if "Constraints violated" in text or kind == "UserError":
         return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
-    return "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
+    return (
+        "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
+    )

@@ -91,7 +91,11 @@ class GraphWalk:
         except TorchTvmError as error:
             if error.location is None:
                 raise type(error)(
-                    error.problem, subject=error.subject, location=location, stage=error.stage, advice=error.advice
+                    error.problem,
+                    subject=error.subject,
+                    location=location,
+                    stage=error.stage,
+                    advice=error.advice,
                 ) from error
             raise
 
@@ -178,7 +182,9 @@ class GraphWalk:
     def _condition(self, item: Any) -> ir.Value:
         if isinstance(item, TensorRef):
             return self.emitter.op(
-                "torch.aten.Bool.Tensor", [self.recorder.read(item)], [self.emitter.types.parse("!torch.bool")]
+                "torch.aten.Bool.Tensor",
+                [self.recorder.read(item)],
+                [self.emitter.types.parse("!torch.bool")],
             ).result
         return item if isinstance(item, ir.Value) else self.emitter.constant(bool(item))
 
@@ -224,7 +230,9 @@ class GraphWalk:
             self.emitter.types.parse("!torch.int"), *types, arg_locs=[here] * (len(types) + 1)
         )
         with self.emitter.block(block), self.recorder.region():
-            arguments = [self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)]
+            arguments = [
+                self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)
+            ]
             results = self._inlined(body, [*arguments, *captured])
             finals = [self._as_result(item, kind) for item, kind in zip(results, types, strict=True)]
             again = [self._from_value(v, m) for v, m in zip(finals, metas, strict=True)]

@@ -44,14 +44,16 @@ def import_fx(
             advice="for a scripted function use import_torchscript",
         )
     if example_args is None:
-        raise InvalidInput(
-            "importing a module needs example_args", advice="pass a tuple of example tensors"
-        )
+        raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
     return import_exported(export(program, example_args, dynamic_shapes=dynamic_shapes))
 
 
 def export(
-    program: torch.nn.Module, example_args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, dynamic_shapes: Any = None
+    program: torch.nn.Module,
+    example_args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
 ) -> ExportedProgram:
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
     try:
@@ -84,7 +86,9 @@ def _is_aten_level(module: GraphModule) -> bool:
             return False
         if node.op in ("call_module", "call_method"):
             return False
-        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith(("torch.nn", "torch._C")):
+        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith(
+            ("torch.nn", "torch._C")
+        ):
             return False
         if node.op == "call_function" and "val" not in node.meta and node.target.__name__ != "getitem":
             return False
@@ -119,7 +123,9 @@ class _FunctionBuilder:
             for index, (position, meta) in enumerate(arguments):
                 value = block.arguments[index]
                 inputs[position] = (
-                    self.recorder.tensor(value, meta, argument=index) if isinstance(meta, torch.Tensor) else value
+                    self.recorder.tensor(value, meta, argument=index)
+                    if isinstance(meta, torch.Tensor)
+                    else value
                 )
             for position, (tensor, name) in literals.items():
                 inputs[position] = self.recorder.tensor(self.emitter.literal(tensor, name), tensor)
@@ -224,7 +230,12 @@ def _mutated_buffers(program: ExportedProgram) -> set[str]:
         elif node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
             source = aliases.get(node.args[0])
             schema = getattr(node.target, "_schema", None)
-            if source is not None and schema is not None and schema.returns and schema.returns[0].alias_info is not None:
+            if (
+                source is not None
+                and schema is not None
+                and schema.returns
+                and schema.returns[0].alias_info is not None
+            ):
                 aliases[node] = source
             if schema is not None and schema.is_mutable:
                 for argument, value in zip(schema.arguments, node.args, strict=False):
@@ -263,7 +274,12 @@ def _output(builder: _FunctionBuilder, item: Any) -> tuple[ir.Value | None, tupl
 
 
 def _write_back(
-    builder: _FunctionBuilder, program: ExportedProgram, spec: Any, item: Any, state: Mapping[str, Any], users: int
+    builder: _FunctionBuilder,
+    program: ExportedProgram,
+    spec: Any,
+    item: Any,
+    state: Mapping[str, Any],
+    users: int,
 ) -> None:
     """An output that the signature calls a mutation becomes a write to its argument."""
     if spec.kind == OutputKind.BUFFER_MUTATION:
@@ -293,7 +309,9 @@ def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = 
     arguments = [
         (position, node.meta["val"])
         for position, node in enumerate(nodes)
-        if isinstance(node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float))
+        if isinstance(
+            node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
+        )
     ]
     outputs: list[tuple[Any] | None] = []
     writes: list[int] = []

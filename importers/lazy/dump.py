@@ -76,7 +76,7 @@ class _Build(Transformer):  # type: ignore[type-arg]
 
     def node(self, items: list[Any]) -> Line:
         name, types, kind, operands, *attributes = items
-        pairs = dict(pair for pair in attributes if isinstance(pair, tuple))
+        pairs: dict[str, str] = dict(pair for pair in attributes if isinstance(pair, tuple))
         return Line(str(name), tuple(types or ()), str(kind), tuple(operands or ()), pairs, name.line)
 
     def types(self, items: list[Any]) -> list[TensorSpec]:
@@ -151,8 +151,11 @@ def parse_lines(text: str, source: str = "-", first: int = 0) -> list[Line]:
 
 
 def _expected(error: UnexpectedInput) -> str:
-    names = sorted(
-        getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", ())
+    names: list[str] = sorted(
+        getattr(error, "accepts", None)
+        or getattr(error, "expected", None)
+        or getattr(error, "allowed", None)
+        or ()
     )
     known = {
         "VALUE": "a value such as %0",
@@ -397,9 +400,8 @@ def _attribute(text: str, schema_type: Any) -> Any:
         return None
     try:
         if kind.kind() == "ListType":
-            element = {"FloatType": float, "BoolType": lambda item: bool(int(item))}.get(
-                kind.getElementType().kind(), int
-            )
+            readers: dict[str, Any] = {"FloatType": float, "BoolType": lambda item: bool(int(item))}
+            element = readers.get(kind.getElementType().kind(), int)
             return [element(item) for item in text.split()]
         if kind.kind() == "BoolType":
             return bool(int(text))
@@ -416,7 +418,8 @@ def _attribute(text: str, schema_type: Any) -> Any:
 
 def _number(text: str, kind: str) -> Any:
     try:
-        return {"Long": int, "Double": float, "Bool": lambda item: bool(int(item))}.get(kind, int)(text)
+        readers: dict[str, Any] = {"Long": int, "Double": float, "Bool": lambda item: bool(int(item))}
+        return readers.get(kind, int)(text)
     except ValueError:
         return None
 

@@ -83,9 +83,9 @@ def read(text: str) -> tuple[list[Node], list[str]]:
         if end is not None:
             returns = _VALUE.findall(end.group(1))
     types = dict(output for node in nodes for output in node.outputs)
-    for node in nodes:
-        if node.kind == "aten::reshape" and types.get(node.operands[1]) == "int":
-            node.kind = "aten::view_copy"  # as another dtype
+    for item in nodes:
+        if item.kind == "aten::reshape" and types.get(item.operands[1]) == "int":
+            item.kind = "aten::view_copy"  # as another dtype
     return nodes, returns
 
 

@@ -39,7 +39,9 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     return to_module(capture(program, example_args))
 
 
-def import_step(roots: Sequence[torch.Tensor], varying: Collection[int] = ()) -> tuple[TorchModule, list[int]]:
+def import_step(
+    roots: Sequence[torch.Tensor], varying: Collection[int] = ()
+) -> tuple[TorchModule, list[int]]:
     """The pending graph of lazy tensors as a module of its device data, and their positions in ``data_of_step``.
 
     Data of rank 0 become constants, unless their position is in ``varying``.

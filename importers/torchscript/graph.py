@@ -56,7 +56,9 @@ class Instruction:
     def place(self) -> tuple[str, int]:
         """File and line, ``("", 0)`` when unknown; for a trace the innermost frame outside torch."""
         if self._place is None:
-            self._place = _place(self.node.sourceRange()) if not self.node.hasAttribute("source") else _noted(self.node)
+            self._place = (
+                _place(self.node.sourceRange()) if not self.node.hasAttribute("source") else _noted(self.node)
+            )
         return self._place
 
     def type_of(self, index: int) -> Any:

@@ -213,9 +213,7 @@ class Emitter:
             elif argument.has_default_value():
                 given = argument.default_value
             else:
-                raise ImportFailed(
-                    f"argument '{argument.name}' is missing", subject=dialect_name(overload)
-                )
+                raise ImportFailed(f"argument '{argument.name}' is missing", subject=dialect_name(overload))
             if argument.N and isinstance(given, (int, float, list, tuple)):
                 items = list(given) if isinstance(given, (list, tuple)) else [given]
                 given = items * argument.N if len(items) == 1 else items
@@ -250,9 +248,13 @@ class Emitter:
         if isinstance(given, torch.Tensor):
             return self.literal(given, "tensor_constant")
         if isinstance(given, complex):
-            raise ImportFailed("a complex number has no Torch dialect constant", advice="use a complex tensor")
+            raise ImportFailed(
+                "a complex number has no Torch dialect constant", advice="use a complex tensor"
+            )
         if isinstance(given, torch.Generator):
-            raise ImportFailed("a random generator cannot be captured", advice="pass the random tensor as an input")
+            raise ImportFailed(
+                "a random generator cannot be captured", advice="pass the random tensor as an input"
+            )
         return self.constant(given)
 
     def _list_operand(self, given: Any, element_type: Any) -> ir.Value:
@@ -275,7 +277,13 @@ class Emitter:
 
 
 def _list_element_text(element_type: Any) -> str:
-    kinds = {"IntType": "int", "SymIntType": "int", "FloatType": "float", "BoolType": "bool", "NumberType": "int"}
+    kinds = {
+        "IntType": "int",
+        "SymIntType": "int",
+        "FloatType": "float",
+        "BoolType": "bool",
+        "NumberType": "int",
+    }
     return kinds.get(element_type.kind(), "int")
 
 

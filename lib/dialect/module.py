@@ -296,4 +296,13 @@ def _mismatch(value: Any, text: str, kind: TensorType | None) -> str | None:
     return None
 
 
-__all__ = ["SIGNATURE", "STATE", "STATE_VALUES", "WRITES", "Signature", "TensorSpec", "TensorType", "TorchModule"]
+__all__ = [
+    "SIGNATURE",
+    "STATE",
+    "STATE_VALUES",
+    "WRITES",
+    "Signature",
+    "TensorSpec",
+    "TensorType",
+    "TorchModule",
+]

@@ -16,7 +16,9 @@ _EFFECTFUL = {"torch.symbolic_int", "torch.bind_symbolic_shape", "torch.prim.Rai
 def is_random(name: str) -> bool:
     """Whether an ATen op draws from torch's generator."""
     parts = name.split(".")
-    packet = getattr(torch.ops.aten, parts[2], None) if name.startswith("torch.aten.") and len(parts) > 2 else None
+    packet = (
+        getattr(torch.ops.aten, parts[2], None) if name.startswith("torch.aten.") and len(parts) > 2 else None
+    )
     if packet is None:
         return False
     overload = ".".join(parts[3:]) or "default"
@@ -33,5 +35,7 @@ def has_effects(operation: ir.Operation) -> bool:
         return True
     if operation.name == "torch.operator" and not name.startswith("torch.aten."):
         return True
-    inner = [op for region in operation.regions for block in region.blocks for op in list(block.operations)[:-1]]
+    inner = [
+        op for region in operation.regions for block in region.blocks for op in list(block.operations)[:-1]
+    ]
     return any(has_effects(op.operation) for op in inner)

@@ -14,10 +14,13 @@ from torch_tvm.passes.effects import has_effects
 class EliminateDead(Pass):
     """Remove value-semantic operations without uses."""
 
-
     def run(self, root: ir.Module) -> None:
         for operation in reversed(list(view.walk(root))):
-            if operation.results and not has_effects(operation) and not any(_used(r) for r in operation.results):
+            if (
+                operation.results
+                and not has_effects(operation)
+                and not any(_used(r) for r in operation.results)
+            ):
                 operation.erase()
 
 

@@ -22,7 +22,7 @@ import torch
 from torch_tvm.dialect import interpreter, view
 from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import is_value_tensor
+from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects, is_random
 from torch_tvm.passes.rewriting import Rewriter
@@ -40,7 +40,9 @@ class FoldConstants(Pass):
         fold_constants(root, {}, self.max_elements)
 
 
-def fold_constants(module: ir.Module, weights: dict[str, torch.Tensor], max_elements: int = MAX_ELEMENTS) -> None:
+def fold_constants(
+    module: ir.Module, weights: dict[str, torch.Tensor], max_elements: int = MAX_ELEMENTS
+) -> None:
     """Fold in place; new literals that do not fit inline are added to ``weights``."""
     for function in view.functions(module).values():
         for region in function.regions:
@@ -109,8 +111,7 @@ class _Folder:
         if len(values) != len(operation.results):
             return False
         for result, value in zip(operation.results, values, strict=True):
-            kind = view.tensor_type(result)
-            if kind is not None and (not isinstance(value, torch.Tensor) or tuple(value.shape) != kind.shape or value.dtype != kind.dtype):
+            if not _fits(value, view.tensor_type(result)):
                 return False
         self.known.update(zip(operation.results, values, strict=True))
         return True
@@ -137,3 +138,8 @@ class _Folder:
         return rewriter.op("torch.vtensor.literal", [], kind, value=attribute)
 
 
+def _fits(value: Any, kind: TensorType | None) -> bool:
+    """Whether what an op gave is what the dialect says of its result."""
+    if kind is None:
+        return True
+    return isinstance(value, torch.Tensor) and tuple(value.shape) == kind.shape and value.dtype == kind.dtype

@@ -21,7 +21,6 @@ from torch_tvm.passes.effects import has_effects
 class MergeDuplicates(Pass):
     """Common subexpressions, within a block and the blocks inside it."""
 
-
     def run(self, root: ir.Module) -> None:
         for function in view.functions(root).values():
             for region in function.regions:
@@ -54,9 +53,13 @@ class MergeDuplicates(Pass):
 
 def _attributes(operation: ir.Operation) -> str:
     """Attributes as text; only constants, literals and named operators have any."""
-    if operation.name.startswith("torch.constant.") or operation.name == "torch.operator":
-        return str(operation.attributes["name" if operation.name == "torch.operator" else "value"]) if len(operation.attributes) else ""
+    if not len(operation.attributes):
+        return ""
+    if operation.name == "torch.operator":
+        return str(operation.attributes["name"])
+    if operation.name.startswith("torch.constant."):
+        return str(operation.attributes["value"])
     if operation.name == "torch.vtensor.literal":
         name = view.resource_name(operation)
         return name if name is not None else operation.get_asm(use_local_scope=True).split("=", 1)[1]
-    return str(operation.attributes) if len(operation.attributes) else ""
+    return ", ".join(f"{key} = {operation.attributes[key]}" for key in sorted(operation.attributes))

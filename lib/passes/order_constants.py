@@ -13,7 +13,6 @@ from torch_tvm.passes.base import Pass
 class OrderConstants(Pass):
     """Move constants in front of everything else."""
 
-
     def run(self, root: ir.Module) -> None:
         for function in view.functions(root).values():
             if not function.regions[0].blocks:

@@ -26,9 +26,11 @@ def canonicalize(module: TorchModule) -> TorchModule:
     """
     mlir, weights = module.mlir, module.weights
     if not _is_typed(mlir):
-        _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=%s}" % legal_ops_option())
+        _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=" + legal_ops_option() + "}")
     Respell().run(mlir)
-    _run(mlir, "func.func(torch-decompose-complex-ops{legal-ops=%s},canonicalize,cse)" % legal_ops_option())
+    _run(
+        mlir, "func.func(torch-decompose-complex-ops{legal-ops=" + legal_ops_option() + "},canonicalize,cse)"
+    )
     Respell().run(mlir)
     RecomposeProducts().run(mlir)
     _run(mlir, "func.func(canonicalize,cse)")

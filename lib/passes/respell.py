@@ -44,7 +44,6 @@ def respells(*names: str) -> Callable[[Rule], Rule]:
 class Respell(Pass):
     """Spell each concept as the canonical op set does."""
 
-
     def run(self, root: ir.Module) -> None:
         rewriter = Rewriter(root.context)
         for operation in view.walk(root):
@@ -262,7 +261,10 @@ def squeeze(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 _SCALAR_FORM = {
     f"torch.aten.{stem}.Tensor": f"torch.aten.{stem}.Scalar"
     for stem in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
-} | {"torch.aten.pow.Tensor_Tensor": "torch.aten.pow.Tensor_Scalar", "torch.aten.floor_divide": "torch.aten.floor_divide.Scalar"}
+} | {
+    "torch.aten.pow.Tensor_Tensor": "torch.aten.pow.Tensor_Scalar",
+    "torch.aten.floor_divide": "torch.aten.floor_divide.Scalar",
+}
 
 
 @respells(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
@@ -274,7 +276,12 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kind, other = view.tensor_type(op.operands[0]), view.tensor_type(op.operands[1])
     if literal is None or literal.name != "torch.vtensor.literal" or kind is None or other is None:
         return None
-    if other.shape != () or kind.dtype is None or other.dtype is None or view.resource_name(literal) is not None:
+    if (
+        other.shape != ()
+        or kind.dtype is None
+        or other.dtype is None
+        or view.resource_name(literal) is not None
+    ):
         return None
     if (kind.shape == () and kind.dtype != other.dtype) or _category(kind.dtype) < _category(other.dtype):
         return None
@@ -288,7 +295,8 @@ def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kind = view.tensor_type(op.operands[0])
     if kind is None or kind.dtype is None or not kind.dtype.is_floating_point:
         return None
-    return r.op("torch.aten.logical_not", [r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)], op.results[0].type)
+    is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
+    return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
 
 
 def _category(dtype: torch.dtype) -> int:
@@ -360,7 +368,9 @@ def convolution(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     n = len(kind.shape) - 2
     if not flag:
-        return r.op(f"torch.aten.conv{n}d", [x, weight, bias, stride, padding, dilation, groups], op.results[0].type)
+        return r.op(
+            f"torch.aten.conv{n}d", [x, weight, bias, stride, padding, dilation, groups], op.results[0].type
+        )
     suffix = "" if n == 1 else ".input"
     operands = [x, weight, bias, stride, padding, output_padding, groups, dilation]
     return r.op(f"torch.aten.conv_transpose{n}d{suffix}", operands, op.results[0].type)
@@ -422,7 +432,9 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         joined_type = r.types.tensor(TensorType(joined_shape, result.dtype))
         joined = r.op("torch.aten.cat", [items, r.integer(axis)], joined_type)
     kind = op.results[0].type
-    last = r.op("torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind)
+    last = r.op(
+        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind
+    )
     first = r.op(
         "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
     )

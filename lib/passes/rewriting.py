@@ -20,7 +20,9 @@ class Rewriter:
         self.context = context
         self.anchor: ir.Operation | None = None
 
-    def op(self, name: str, operands: Sequence[ir.Value], result: ir.Type, **attributes: ir.Attribute) -> ir.Value:
+    def op(
+        self, name: str, operands: Sequence[ir.Value], result: ir.Type, **attributes: ir.Attribute
+    ) -> ir.Value:
         assert self.anchor is not None
         return ir.Operation.create(
             name,

@@ -11,7 +11,6 @@ from torch_tvm.support.errors import ImportFailed
 class VerifyContract(Pass):
     """Refuse a module with a tensor whose rank or dtype is unknown, or that is not a value."""
 
-
     def run(self, root: ir.Module) -> None:
         for operation in view.walk(root):
             for value in operation.results:

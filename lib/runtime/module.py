@@ -93,7 +93,9 @@ class Weights:
     def _pack(self) -> Any:
         code = self._code
         if code.program:
-            return tvm.runtime.convert(self._owned(run_weights_program(code.program, list(self.tensors.values()))))
+            return tvm.runtime.convert(
+                self._owned(run_weights_program(code.program, list(self.tensors.values())))
+            )
         vm = code.new_vm()
         configure_threads()
         tensors = [dense(tensor, 64).to(self._code.device) for tensor in self.tensors.values()]

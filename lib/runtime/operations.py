@@ -71,7 +71,9 @@ class _Counter:
         if isinstance(expr, int):
             return expr
         for _ in range(8):
-            expr = self._analyzer.simplify(tvm_ffi.structural_map(expr, (Var, lambda var: self._values.get(var, var))))
+            expr = self._analyzer.simplify(
+                tvm_ffi.structural_map(expr, (Var, lambda var: self._values.get(var, var)))
+            )
             if isinstance(expr, tirx.IntImm):
                 return int(expr)
         return None

@@ -64,7 +64,10 @@ def run_weights_program(text: str, weights: Sequence[torch.Tensor]) -> list[torc
             for item in operands:
                 if isinstance(item, list) and last_use[item[0]] == index:
                     values[item[0]] = None
-        return [_tensor(values[item[0]] if isinstance(item, list) else item).contiguous() for item in program["results"]]
+        return [
+            _tensor(values[item[0]] if isinstance(item, list) else item).contiguous()
+            for item in program["results"]
+        ]
 
 
 def _last_uses(program: dict[str, Any], count: int) -> dict[int, int]:

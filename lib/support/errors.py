@@ -27,7 +27,12 @@ class SourceLocation:
 
 
 def format_message(
-    problem: str, *, subject: str = "", location: SourceLocation | None = None, stage: str = "", advice: str = ""
+    problem: str,
+    *,
+    subject: str = "",
+    location: SourceLocation | None = None,
+    stage: str = "",
+    advice: str = "",
 ) -> str:
     """Put a message into the one form: ``file:line: subject: problem``, then ``in scope (stage)``, then advice."""
     head = [str(location)] if location is not None and location.file else []
@@ -82,7 +87,7 @@ class InternalError(TorchTvmError):
     """A bug of ours: names the stage, the dump and the command that reproduces it."""
 
 
-class Refusal(Exception):  # noqa: N818 - not an error: a rule declines and says why
+class Refusal(Exception):
     """Raised by a lowering or a schedule rule that does not take an op; it carries the reason."""
 
     def __init__(self, reason: str) -> None:

@@ -6,6 +6,11 @@ products are summed in float32: the only error is the rounding of each weight, 2
 
     p = pack(round(w))                        # [ceil(N / NR), K, NR], the upper halves as uint16
     y[m, n] = sum_k x[m, k] * widen(p[n // NR, k, n % NR])
+
+Where the processor multiplies bfloat16 (``vdpbf16ps``), products of any number of rows round both operands:
+
+    p = pack(round(w))                        # [ceil(N / NR), ceil(K / 2), NR * 2]
+    y[m, n] = sum_k widen(round(x[m, k])) * widen(p[n // NR, k // 2, n % NR * 2 + k % 2])
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from torch_tvm.schedules.cpu.bfloat16_matmul import PAIR, rounded_bits, widened
 from torch_tvm.schedules.target import CpuModel
 
 MOST_ROWS = 4
@@ -39,21 +45,6 @@ def pack_rounded_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Ten
     return te.compute((-(-columns // width), depth, width), element, name="pack")
 
 
-def rounded_bits(value: Expr) -> Expr:
-    """A float32 as the bits of the nearest bfloat16, ties to even; NaN stays NaN."""
-    bits = tirx.reinterpret("uint32", value)
-    one = tirx.const(1, "uint32")
-    half = tirx.const(0x7FFF, "uint32") + ((bits >> tirx.const(16, "uint32")) & one)
-    nan = (bits & tirx.const(0x7FFFFFFF, "uint32")) > tirx.const(0x7F800000, "uint32")
-    rounded = tirx.Select(nan, bits | tirx.const(0x400000, "uint32"), bits + half)
-    return (rounded >> tirx.const(16, "uint32")).astype("uint16")
-
-
-def widened(bits: Expr) -> Expr:
-    """The bits of a bfloat16 as a float32, exactly."""
-    return tirx.reinterpret("float32", bits.astype("uint32") << tirx.const(16, "uint32"))
-
-
 def rounded_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
     """``x`` [..., K] times a weight that :func:`pack_rounded_panels` packed: float32 [..., columns]."""
     width = int(packed.shape[2])
@@ -62,5 +53,35 @@ def rounded_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
     def element(*point: tirx.Var) -> Expr:
         *rows, n = point
         return te.sum(x[(*rows, k)] * widened(packed[n // width, k, n % width]), axis=k)
+
+    return te.compute((*x.shape[:-1], columns), element, name="matmul")
+
+
+def pack_pairs(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
+    """``w`` (float32, [N, K] if ``is_transposed``, else [K, N]) as uint16 [ceil(N / width), K / 2, width * 2].
+
+    Columns after the last repeat it, an element after the last is zero.
+    """
+    columns, depth = (int(s) for s in (w.shape if is_transposed else reversed(w.shape)))
+
+    def element(panel: tirx.Var, pair: tirx.Var, position: tirx.Var) -> Expr:
+        n = tirx.min(panel * width + position // PAIR, tirx.const(columns - 1, "int64"))
+        k = pair * PAIR + position % PAIR
+        inside = tirx.min(k, tirx.const(depth - 1, "int64"))
+        value = rounded_bits(w[n, inside] if is_transposed else w[inside, n])
+        return value if depth % PAIR == 0 else tirx.Select(k < depth, value, tirx.const(0, "uint16"))
+
+    return te.compute((-(-columns // width), -(-depth // PAIR), width * PAIR), element, name="pack")
+
+
+def paired_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
+    """``x`` [..., K] times a weight that :func:`pack_pairs` packed: float32 [..., columns]."""
+    width = int(packed.shape[2]) // PAIR
+    k = te.reduce_axis((0, x.shape[-1]), "k")
+
+    def element(*point: tirx.Var) -> Expr:
+        *rows, n = point
+        right = packed[n // width, k // PAIR, n % width * PAIR + k % PAIR]
+        return te.sum(widened(rounded_bits(x[(*rows, k)])) * widened(right), axis=k)
 
     return te.compute((*x.shape[:-1], columns), element, name="matmul")

@@ -11,6 +11,7 @@ product is one PrimFunc whose op pattern lets FuseOps put bias, activation and r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import tvm
@@ -19,17 +20,26 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.bfloat16_weights import is_memory_bound, pack_rounded_panels, rounded_matmul
+from torch_tvm.transforms.bfloat16_weights import (
+    is_memory_bound,
+    pack_pairs,
+    pack_rounded_panels,
+    paired_matmul,
+    rounded_matmul,
+)
 from torch_tvm.transforms.host_work import host_attribute, panel_steps
 from torch_tvm.transforms.weights import Weights
 
 OUT_ELEMWISE_FUSABLE = 4
 
+Te = Callable[..., te.Tensor]
+
 
 def pack_matmul_weights(cpu: CpuModel, accuracy: str = "default") -> tvm.transform.Pass:
     """The pass; it looks at ``main`` only and leaves a function without ``num_input`` alone.
 
-    With ``accuracy="fast"``, weights that are read by few rows are kept as bfloat16.
+    With ``accuracy="fast"``, weights that are read by few rows are kept as bfloat16, as are all where the
+    processor multiplies bfloat16.
     """
 
     @tvm.transform.module_pass(opt_level=0, name="PackMatmulWeights")
@@ -50,7 +60,7 @@ class _Packer(relax.PyExprMutator):
         self.weights = weights
         self.cpu = cpu
         self.accuracy = accuracy
-        self.packed: dict[tuple[relax.Var, bool], relax.Var] = {}
+        self.packed: dict[tuple[relax.Var, Te], relax.Var] = {}
 
     def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
         self.builder_.update_func(gvar, self.visit_expr(func))
@@ -84,8 +94,8 @@ class _Packer(relax.PyExprMutator):
     def _rewrite(self, call: relax.Call) -> Expr:
         x, w = call.args
         depth, columns = (int(size) for size in w.ty.shape)
-        rounds = self._rounds(x, depth, columns)
-        packed = self.packed.get((w, rounds))
+        pack, product = self._forms(x, depth, columns)
+        packed = self.packed.get((w, pack))
         if packed is None:
             dtype = str(w.ty.dtype)
             dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
@@ -96,17 +106,19 @@ class _Packer(relax.PyExprMutator):
             shape = [int(size) for size in source.ty.shape]
             packed = self.builder_.emit(
                 self.builder_.call_te(
-                    pack_rounded_panels if rounds else pack_panels,
+                    pack,
                     source,
                     width,
                     is_transposed,
                     primfunc_name_hint="pack_weight",
-                    primfunc_attrs=None if rounds else host_attribute(panel_steps(shape, width, is_transposed)),
+                    primfunc_attrs=None
+                    if pack is not pack_panels
+                    else host_attribute(panel_steps(shape, width, is_transposed)),
                 )
             )
-            self.packed[w, rounds] = packed
+            self.packed[w, pack] = packed
         return self.builder_.call_te(
-            rounded_matmul if rounds else packed_matmul,
+            product,
             self.visit_expr(x),
             packed,
             columns,
@@ -114,13 +126,17 @@ class _Packer(relax.PyExprMutator):
             primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
         )
 
-    def _rounds(self, x: relax.Var, depth: int, columns: int) -> bool:
-        """Whether the weights are kept as bfloat16."""
+    def _forms(self, x: relax.Var, depth: int, columns: int) -> tuple[Te, Te]:
+        """How the weights are packed and multiplied with: as bfloat16 under ``accuracy="fast"`` where it pays."""
         if self.accuracy != "fast" or str(x.ty.dtype) != "float32":
-            return False
+            return pack_panels, packed_matmul
         sizes = list(x.ty.shape)[:-1]
         rows = prod(map(int, sizes)) if all(isinstance(s, tirx.IntImm) for s in sizes) else None
-        return is_memory_bound(rows, depth, columns, self.cpu)
+        if self.cpu.has_bf16 and (rows is None or rows > 1):
+            return pack_pairs, paired_matmul
+        if is_memory_bound(rows, depth, columns, self.cpu):
+            return pack_rounded_panels, rounded_matmul
+        return pack_panels, packed_matmul
 
 
 def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:

@@ -145,6 +145,10 @@ def import_program(
         return _import_torchscript(program, example_args), "torchscript"
     from torch_tvm.importing import import_lazy
 
+    if example_args is None:
+        raise InvalidInput(
+            "the lazy frontend runs the program", subject="example_args", advice="pass a tuple of arguments"
+        )
     return import_lazy(program, example_args), "lazy"
 
 

@@ -81,7 +81,9 @@ def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
     """
     from torch_tvm.dialect.parse import parse as parse_dialect
 
-    extension = "" if isinstance(text_or_path, bytes) else os.path.splitext(os.fspath(text_or_path))[1]
+    if isinstance(text_or_path, bytes):
+        return parse_dialect(text_or_path)
+    extension = os.path.splitext(os.fspath(text_or_path))[1]
     if extension == ".ltc":
         from torch_tvm.importers.lazy.dump import read_dump_file
 

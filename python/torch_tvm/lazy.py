@@ -75,7 +75,9 @@ def compile(
     tensor([2., 2.])
     """
     if not callable(step):
-        raise InvalidInput(f"expected a function, got {type(step).__name__}", subject="torch_tvm.lazy.compile")
+        raise InvalidInput(
+            f"expected a function, got {type(step).__name__}", subject="torch_tvm.lazy.compile"
+        )
     device.start()
     owners = list(state) if state is not None else list(_found_state(step))
     for owner in owners:
@@ -148,7 +150,11 @@ class LazyFunction:
         found = self._graphs.get(key)
         changed: set[int] = set()
         if found is not None:
-            changed = {i for i, value in numbers.items() if i not in found.varying and not _same(value, found.numbers[i])}
+            changed = {
+                i
+                for i, value in numbers.items()
+                if i not in found.varying and not _same(value, found.numbers[i])
+            }
             if not changed:
                 self.report.hits += 1
                 return found
@@ -179,7 +185,9 @@ def _tensors_of(owner: Any) -> Iterator[torch.Tensor]:
         tensors = [*owner.parameters(), *owner.buffers()]
     else:
         tensors = [item for group in owner.param_groups for item in group["params"]]
-        tensors += [leaf for leaf in pytree.tree_leaves(list(owner.state.values())) if isinstance(leaf, torch.Tensor)]
+        tensors += [
+            leaf for leaf in pytree.tree_leaves(list(owner.state.values())) if isinstance(leaf, torch.Tensor)
+        ]
     yield from tensors
     yield from (tensor.grad for tensor in tensors if tensor.grad is not None)
 

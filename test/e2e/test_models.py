@@ -8,7 +8,17 @@ from torch_tvm.tools.e2e import Case, cases, run
 
 QUICK = {
     Case(model, road, batch)
-    for model in ("mlp", "lenet", "unet", "lstm", "gru", "encoder_layer", "vit", "resnet18_small", "mobilenet_v2_small")
+    for model in (
+        "mlp",
+        "lenet",
+        "unet",
+        "lstm",
+        "gru",
+        "encoder_layer",
+        "vit",
+        "resnet18_small",
+        "mobilenet_v2_small",
+    )
     for road, batch in (("fx", "dynamic"), ("torchscript", "4"))
 } | {Case(model, road, "1") for model in ("bert", "gpt2") for road in ("fx", "torchscript")}
 

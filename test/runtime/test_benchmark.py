@@ -25,10 +25,16 @@ X = 'x: T.Buffer((6, 16), "float32")'
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("for i in T.parallel(6):\n    for j in T.vectorized(16):\n        x[i, j] = x[i, j] * 2.0 + 1.0", 6 * 16 * 2),
+        (
+            "for i in T.parallel(6):\n    for j in T.vectorized(16):\n        x[i, j] = x[i, j] * 2.0 + 1.0",
+            6 * 16 * 2,
+        ),
         (f"for i in range(6):\n    x[i, {LANES}] = x[i, {LANES}] + x[i, {LANES}]", 6 * 16),
         ("for i in range(6):\n    if i > 0:\n        x[i, 0] = x[i, 0] + 1.0", 6),
-        ("for i in range(2):\n    for j in range(T.min(4 - i * 2, 3)):\n        x[i, j] = x[i, j] - 1.0", 2 * 2),
+        (
+            "for i in range(2):\n    for j in range(T.min(4 - i * 2, 3)):\n        x[i, j] = x[i, j] - 1.0",
+            2 * 2,
+        ),
         ("for i in range(6):\n    x[i, 0] = T.exp(x[i, 0])", 6),
         ("for i in range(6):\n    x[i, i + 3 * 2] = x[0, i * 2 + 1]", 0),
     ],
@@ -39,7 +45,8 @@ def test_operations_of_a_kernel(body: str, expected: int) -> None:
 
 def test_operations_follow_the_sizes_of_a_call() -> None:
     program = kernel(
-        "a: T.handle", 'n = T.int64()\nx = T.match_buffer(a, (n,), "float32")\nfor i in range(n):\n    x[i] = x[i] + 1.0'
+        "a: T.handle",
+        'n = T.int64()\nx = T.match_buffer(a, (n,), "float32")\nfor i in range(n):\n    x[i] = x[i] + 1.0',
     )
     assert count_operations(program, [(7,)]) == 7
     assert count_operations(program, [(100,)]) == 100

@@ -41,7 +41,10 @@ def exported(tmp_path: Path) -> str:
 def test_importers_agree(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "import", "--via", "fx,torchscript,lazy", "--diff", "mlp")
     assert code == 0
-    assert out.splitlines() == ["fx and torchscript give the same program", "fx and lazy give the same program"]
+    assert out.splitlines() == [
+        "fx and torchscript give the same program",
+        "fx and lazy give the same program",
+    ]
 
 
 def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +53,9 @@ def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: 
     first = sources._imported
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     monkeypatch.setattr(
-        sources, "_imported", lambda program, args, road: first(other if road == "lazy" else program, args, road)
+        sources,
+        "_imported",
+        lambda program, args, road: first(other if road == "lazy" else program, args, road),
     )
     code, out, _ = run(capsys, "import", "--via", "fx,lazy", "--diff", "mlp")
     assert code == 1
@@ -58,7 +63,9 @@ def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "-  %2 = torch.aten.relu" in out
 
 
-def test_text_goes_to_a_file_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str) -> None:
+def test_text_goes_to_a_file_and_back(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str
+) -> None:
     path = str(tmp_path / "small.mlir")
     assert run(capsys, "import", "--via", "lazy", "-o", path, exported)[0] == 0
     code, out, _ = run(capsys, "import", path)
@@ -66,7 +73,9 @@ def test_text_goes_to_a_file_and_back(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 @pytest.mark.parametrize("road", ["fx", "torchscript", "lazy"])
-def test_an_exported_program_runs_by_every_road(capsys: pytest.CaptureFixture[str], exported: str, road: str) -> None:
+def test_an_exported_program_runs_by_every_road(
+    capsys: pytest.CaptureFixture[str], exported: str, road: str
+) -> None:
     code, out, err = run(capsys, "run", "--via", road, exported)
     assert (code, err) == (0, "")
     assert out.splitlines() == ["result 0: [2, 3] float32", "agrees with eager PyTorch"]
@@ -128,7 +137,9 @@ def test_a_script_has_one_road(capsys: pytest.CaptureFixture[str], script: str) 
 
 
 def test_a_wrong_command_line_ends_with_2() -> None:
-    done = subprocess.run([sys.executable, "-m", "torch_tvm.tools.cli", "frobnicate"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch_tvm.tools.cli", "frobnicate"], capture_output=True, text=True
+    )
     assert done.returncode == 2 and "invalid choice" in done.stderr
 
 

@@ -133,7 +133,8 @@ def _start(request: Request, folder: str, plan: Plan, workers: dict[str, Worker]
 def _take_turns(
     workers: dict[str, Worker], outcomes: dict[str, Outcome], plan: Plan, progress: Callable[[str], None]
 ) -> None:
-    estimate = {name: outcomes[name].ready.first_seconds for name in workers if outcomes[name].ready}
+    ready = {name: outcomes[name].ready for name in workers}
+    estimate = {name: item.first_seconds for name, item in ready.items() if item is not None}
     for turn in range(plan.rounds):
         progress(f"round {turn + 1} of {plan.rounds}")
         for name, worker in workers.items():

@@ -35,7 +35,11 @@ class DenseNet(nn.Module):
         ]  # fmt: skip
         for stage, count in enumerate(counts):
             if stage:
-                layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False)]
+                layers += [
+                    nn.BatchNorm2d(channels),
+                    nn.ReLU(),
+                    nn.Conv2d(channels, channels // 2, 1, bias=False),
+                ]
                 layers.append(nn.AvgPool2d(2, 2))
                 channels //= 2
             for _ in range(count):
@@ -89,7 +93,10 @@ def _factored(inputs: int, width: int) -> _Branches:
         _conv(inputs, 192, 1),
         nn.Sequential(_conv(inputs, width, 1), _conv(width, width, row), _conv(width, 192, column)),
         nn.Sequential(
-            _conv(inputs, width, 1), _conv(width, width, column), _conv(width, width, row), _conv(width, 192, column)
+            _conv(inputs, width, 1),
+            _conv(width, width, column),
+            _conv(width, width, row),
+            _conv(width, 192, column),
         ),
         nn.Sequential(nn.AvgPool2d(3, 1, 1), _conv(inputs, 192, 1)),
     )

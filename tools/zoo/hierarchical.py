@@ -130,7 +130,12 @@ class Swin(nn.Module):
     """Swin transformer (Liu et al., 2021), tiny by default: ``[N, 3, image, image] -> [N, 1000]``."""
 
     def __init__(
-        self, image: int = 224, width: int = 96, depths: Sequence[int] = (2, 2, 6, 2), heads: int = 3, window: int = 7
+        self,
+        image: int = 224,
+        width: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        heads: int = 3,
+        window: int = 7,
     ) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, 4, 4)

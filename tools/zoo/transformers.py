@@ -45,8 +45,15 @@ def gpt2(layers: int, *, full: bool = False) -> nn.Module:
 
     width, heads = (768, 12) if full else (64, 4)
     config = GPT2Config(
-        vocab_size=1000, n_embd=width, n_layer=layers, n_head=heads, n_positions=512, use_cache=False,
-        bos_token_id=0, eos_token_id=0, loss_type="ForCausalLM",
+        vocab_size=1000,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_positions=512,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+        loss_type="ForCausalLM",
     )
     return _Logits(GPT2LMHeadModel(config))
 

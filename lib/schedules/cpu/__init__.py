@@ -1,6 +1,7 @@
 """Schedule rules for CPUs, most specific first."""
 
 from torch_tvm.schedules.cpu.attention import Attention
+from torch_tvm.schedules.cpu.bfloat16_matmul import Bfloat16Matmul
 from torch_tvm.schedules.cpu.conv import DirectConv
 from torch_tvm.schedules.cpu.depthwise import DepthwiseConv
 from torch_tvm.schedules.cpu.elementwise import Elementwise
@@ -18,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     DepthwiseConv(),
     WinogradConv(),
     Int8Matmul(),
+    Bfloat16Matmul(),
     Matmul(),
     Elementwise(),
     Reduction(),

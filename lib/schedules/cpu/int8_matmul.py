@@ -81,7 +81,7 @@ def read_operands(c: Contraction) -> Operands:
     *outer, last = lhs.indices
     if not last.same_as(c.reduce.var) or any(c.reduce.var in variables(i) for i in outer):
         raise Refusal("the left operand is not contiguous along the reduction")
-    return Operands(lhs, rhs, str(lhs.source.dtype) == "int8", _packed_width(rhs, c))
+    return Operands(lhs, rhs, str(lhs.source.dtype) == "int8", packed_width(rhs, c, GROUP, extra=1))
 
 
 def _widened_load(value: Expr) -> TensorLoad:
@@ -90,24 +90,25 @@ def _widened_load(value: Expr) -> TensorLoad:
     raise Refusal("an operand is more than a load of a tensor")
 
 
-def _packed_width(rhs: TensorLoad, c: Contraction) -> int:
-    """NR if ``rhs`` reads ``[n // NR, k // 4, n % NR * 4 + k % 4]``, otherwise 0.
+def packed_width(rhs: TensorLoad, c: Contraction, group: int, extra: int) -> int:
+    """NR if ``rhs`` reads ``[n // NR, k // group, n % NR * group + k % group]``, otherwise 0.
 
+    Panels have ``extra`` rows after those of the weights.
     The simplifier leaves these indices in more than one form, so they are compared at sample points.
     """
     depth, columns = c.reduce.size, c.column.size
     shape = [static(size) for size in rhs.source.shape]
-    if len(shape) != 3 or None in shape or columns is None or shape[2] % GROUP:
+    if len(shape) != 3 or None in shape or columns is None or shape[2] % group:
         return 0
-    width = shape[2] // GROUP
-    if shape[:2] != [-(-columns // width), -(-depth // GROUP) + 1]:
+    width = shape[2] // group
+    if shape[:2] != [-(-columns // width), -(-depth // group) + extra]:
         return 0
     analyzer = Analyzer()
     for n in {0, min(1, columns - 1), columns // 2, columns - 1}:
         for k in {0, min(1, depth - 1), depth // 2, depth - 1}:
             point = {c.column.var: const(n), c.reduce.var: const(k)}
             at = [static(analyzer.simplify(substitute(i, point))) for i in rhs.indices]
-            if at != [n // width, k // GROUP, n % width * GROUP + k % GROUP]:
+            if at != [n // width, k // group, n % width * group + k % group]:
                 return 0
     return width
 
@@ -135,14 +136,33 @@ def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> Til
 
 
 class Int8Emitter(Emitter):
-    """The loop nest of a product with four elements of the reduction in a turn."""
+    """The loop nest of a product with a group of elements of the reduction, one word, in a turn."""
+
+    group = GROUP
+    sum_dtype = "int32"
 
     def __init__(self, contraction: Contraction, operands: Operands, tiling: Tiling) -> None:
         super().__init__(contraction, tiling)
         self.operands = operands
         self.depth = contraction.reduce.size
-        self.groups = -(-self.depth // GROUP)
+        self.groups = -(-self.depth // self.group)
         self.left: tirx.Buffer | None = None
+
+    def must_copy(self) -> bool:
+        """Whether the left operand cannot be read in place."""
+        return self.operands.is_signed or self.depth % self.group != 0
+
+    def left_dtype(self) -> str:
+        """The dtype of the copy of the left operand."""
+        return str(self.operands.lhs.source.dtype)
+
+    def converted(self, value: Expr, count: int) -> Expr:
+        """``count`` elements of the left operand as its copy holds them."""
+        return value ^ broadcast(tirx.const(-128, "int8"), count) if self.operands.is_signed else value
+
+    def dot(self, total: Expr, left: Expr, right: Expr) -> Expr:
+        """``total`` and the products of the elements in the words of ``left`` and ``right``."""
+        return dot(total, left, right)
 
     def task(
         self, shape: TileShape, batch: Expr, first: Expr, tiles: Expr, most_tiles: int, panel: Expr
@@ -151,10 +171,10 @@ class Int8Emitter(Emitter):
         base = unflatten(batch, self.c.batch)
         origin = panel * self.width
         prepare, words, start = self.panel(shape, base, panel)
-        keep = tirx.decl_buffer((const(shape.rows), const(self.width)), "int32", "scratch")
-        if self.operands.is_signed or self.depth % GROUP:
-            size = (const(shape.rows), const(self.groups * GROUP))
-            self.left = tirx.decl_buffer(size, str(self.operands.lhs.source.dtype), "left")
+        keep = tirx.decl_buffer((const(shape.rows), const(self.width)), self.sum_dtype, "scratch")
+        if self.must_copy():
+            size = (const(shape.rows), const(self.groups * self.group))
+            self.left = tirx.decl_buffer(size, self.left_dtype(), "left")
 
         def tile_at(tile: Expr) -> tirx.Stmt:
             row0 = tirx.Var("row", "int64")
@@ -194,12 +214,12 @@ class Int8Emitter(Emitter):
         lanes = shape.lanes
         sums = [
             [
-                tirx.decl_buffer((const(shape.rows * lanes),), "int32", f"sum_{chain}_{vector}")
+                tirx.decl_buffer((const(shape.rows * lanes),), self.sum_dtype, f"sum_{chain}_{vector}")
                 for vector in range(shape.vectors)
             ]
             for chain in range(shape.chains)
         ]
-        zero = broadcast(tirx.const(0, "int32"), lanes)
+        zero = broadcast(tirx.const(0, self.sum_dtype), lanes)
 
         def cells(body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
             return unrolled(
@@ -214,7 +234,7 @@ class Int8Emitter(Emitter):
             def add(row: Expr, v: int) -> tirx.Stmt:
                 total = load(sums[chain][v], [row * lanes], lanes)
                 left = self.left_words(base, row0, row, k4, lanes)
-                return store(sums[chain][v], dot(total, left, words(k4, v)), [row * lanes], lanes)
+                return store(sums[chain][v], self.dot(total, left, words(k4, v)), [row * lanes], lanes)
 
             return cells(add)
 
@@ -227,7 +247,7 @@ class Int8Emitter(Emitter):
 
             return lanes_loop(lanes, element)
 
-        whole = self.depth // GROUP
+        whole = self.depth // self.group
         main = whole // shape.chains
         reduce_k = lambda i: sequence(*(turn(i * shape.chains + n, n) for n in range(shape.chains)))
         return sequence(
@@ -241,9 +261,9 @@ class Int8Emitter(Emitter):
     def left_words(self, base: dict[tirx.Var, Expr], row0: Expr, row: Expr, k4: Expr, lanes: int) -> Expr:
         """Four bytes of one row of the left operand, unsigned, in every lane: int32x``lanes``."""
         if self.left is not None:
-            four = load(self.left, [row, k4 * GROUP], GROUP)
+            four = load(self.left, [row, k4 * self.group], self.group)
         else:
-            four = self.left_bytes(base, row0 + row, k4 * GROUP, GROUP)
+            four = self.left_bytes(base, row0 + row, k4 * self.group, self.group)
         return broadcast(tirx.reinterpret("int32", four), lanes)
 
     def left_bytes(self, base: dict[tirx.Var, Expr], row: Expr, k: Expr, count: int) -> Expr:
@@ -261,9 +281,7 @@ class Int8Emitter(Emitter):
             return None
 
         def put(row: Expr, k: Expr, count: int) -> tirx.Stmt:
-            value = self.left_bytes(base, row0 + row, k, count)
-            if self.operands.is_signed:
-                value = value ^ broadcast(tirx.const(-128, "int8"), count)
+            value = self.converted(self.left_bytes(base, row0 + row, k, count), count)
             return store(self.left, value, [row, k], count)
 
         def fill(row: Expr) -> tirx.Stmt:
@@ -271,7 +289,7 @@ class Int8Emitter(Emitter):
             parts = [loop("copy_k", whole, lambda i: put(row, i * COPY, COPY))] if whole else []
             parts += [put(row, const(whole * COPY + k), size) for k, size in pieces(rest, COPY)]
             zero = tirx.const(0, str(self.left.dtype))
-            pads = range(self.depth, self.groups * GROUP)
+            pads = range(self.depth, self.groups * self.group)
             return sequence(*parts, *(tirx.BufferStore(self.left, zero, [row, const(k)]) for k in pads))
 
         return loop("copy_row", shape.rows, fill)
@@ -281,12 +299,12 @@ class Int8Emitter(Emitter):
     ) -> tuple[tirx.Stmt | None, Words, Callable[[int], Expr]]:
         """What prepares the panel, its words at ``(k4, vector)``, and where the sums of a vector start."""
         lanes = shape.lanes
-        zero = broadcast(tirx.const(0, "int32"), lanes)
+        zero = broadcast(tirx.const(0, self.sum_dtype), lanes)
         if not self.tiling.pack:
             source = self.operands.rhs.source
 
             def stored(k4: Expr, vector: int) -> Expr:
-                four = load(source, [panel, k4, vector * lanes * GROUP], lanes * GROUP)
+                four = load(source, [panel, k4, vector * lanes * self.group], lanes * self.group)
                 return tirx.reinterpret(f"int32x{lanes}", four)
 
             starts = lambda vector: stored(const(self.groups), vector)

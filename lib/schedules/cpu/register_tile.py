@@ -124,7 +124,7 @@ def emit_tile(
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
         requests = [
-            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for load, in found
+            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for (load,) in found
         ]
         return sequence(*(tirx.Evaluate(request) for request in requests))
 

@@ -74,7 +74,11 @@ def test_dumps_of_the_device_agree_with_eager(function: Callable[..., Any], tmp_
         ("[Long[]]", "[Lung[]]", r"graph.ltc:2:9: no such dtype: Lung"),
         ("(%1, %0)", "(%1, %7)", r"graph.ltc:4: %7 is not defined"),
         ("dim=1", "dim=x", r"graph.ltc:5: no form of aten::max"),
-        ("[Float[2], Long[2]]", "[Float[3], Long[2]]", r"graph.ltc:5: the text declares .*\[3\].*gives .*\[2\]"),
+        (
+            "[Float[2], Long[2]]",
+            "[Float[3], Long[2]]",
+            r"graph.ltc:5: the text declares .*\[3\].*gives .*\[2\]",
+        ),
         ("}\n", "", r"expected '}'"),
     ],
 )
@@ -112,4 +116,8 @@ def test_a_bad_graph_gives_line_and_column(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match=r"graph.ts:4:\d+: "):
         parsed(GRAPH.replace("relu(%2)", "relu(%9)"), tmp_path, "graph.ts")
     with pytest.raises(InvalidInput, match=r"%x.*no known shape"):
-        parsed(GRAPH.replace("Float(2, 3, strides=[3, 1], requires_grad=0, device=cpu)", "Tensor"), tmp_path, "graph.ts")
+        parsed(
+            GRAPH.replace("Float(2, 3, strides=[3, 1], requires_grad=0, device=cpu)", "Tensor"),
+            tmp_path,
+            "graph.ts",
+        )
