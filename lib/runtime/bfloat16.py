@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tvm
 from tvm import s_tir, tirx
+from tvm_ffi.structural import structural_map, structural_walk
 
 
 def legalize_bfloat16(mod: tvm.IRModule) -> tvm.IRModule:
@@ -51,5 +52,34 @@ def _passes() -> tvm.transform.Pass:
             tirx.transform.StmtSimplify(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.ConvertSSA(),
+            tirx.transform.StmtSimplify(),
+            _serial_uniform_stores,
         ]
     )
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="SerialUniformStores")
+def _serial_uniform_stores(func: tirx.PrimFunc, _mod: object, _ctx: object) -> tirx.PrimFunc:
+    """Plain loops where a vector of bfloat16 would hold one value: TVM cannot store such a vector."""
+    return func.with_body(structural_map(func.body, (tirx.For, _serial_if_uniform)))
+
+
+def _serial_if_uniform(loop: tirx.For) -> tirx.For:
+    if loop.kind != tirx.ForKind.VECTORIZED:
+        return loop
+    found: list[bool] = []
+
+    def visit(store: tirx.BufferStore) -> None:
+        if str(store.value.ty.dtype) == "bfloat16" and not _reads(store.value, loop.loop_var):
+            found.append(True)
+
+    structural_walk(loop.body, (tirx.BufferStore, visit))
+    if not found:
+        return loop
+    return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+
+
+def _reads(value: tvm.ir.Expr, variable: tvm.ir.Var) -> bool:
+    found: list[bool] = []
+    structural_walk(value, (tvm.ir.Var, lambda var: found.append(True) if var.same_as(variable) else None))
+    return bool(found)

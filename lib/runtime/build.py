@@ -34,7 +34,7 @@ def _has_branches(function: relax.Function) -> bool:
     return bool(found)
 
 
-def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+def build(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> relax.VMExecutable:
     """Lower Relax to VM code and TIR to machine code.
 
     ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs.
@@ -55,5 +55,5 @@ def build(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     )
     mod = legalize_bfloat16(mod)
     if target.kind.name == "llvm":
-        return compile_cpu(mod, target, lowering)
+        return compile_cpu(mod, target, lowering, is_native=is_native)
     return tvm.compile(mod, target, relax_pipeline=lowering)

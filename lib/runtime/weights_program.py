@@ -7,6 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from torch_tvm.support.attributes import PROGRAM
 
 Operation = Callable[[list[Any], Any], torch.Tensor]
 
@@ -38,15 +43,15 @@ _OPERATIONS: dict[str, Operation] = {
     "subtract": lambda x, _: x[0] - x[1],
     "multiply": lambda x, _: x[0] * x[1],
     "divide": lambda x, _: x[0] / x[1],
-    "negative": lambda x, _: -x[0],
-    "sqrt": lambda x, _: torch.sqrt(x[0]),
-    "rsqrt": lambda x, _: torch.rsqrt(x[0]),
+    "negative": lambda x, _: -_tensor(x[0]),
+    "sqrt": lambda x, _: torch.sqrt(_tensor(x[0])),
+    "rsqrt": lambda x, _: torch.rsqrt(_tensor(x[0])),
     "maximum": lambda x, _: torch.maximum(_tensor(x[0]), _tensor(x[1])),
     "minimum": lambda x, _: torch.minimum(_tensor(x[0]), _tensor(x[1])),
-    "reshape": lambda x, shape: x[0].reshape(shape),
-    "permute": lambda x, order: x[0].permute(order),
-    "concat": lambda x, axis: torch.cat(x, axis),
-    "cast": lambda x, dtype: x[0].to(getattr(torch, dtype)),
+    "reshape": lambda x, shape: _tensor(x[0]).reshape(shape),
+    "permute": lambda x, order: _tensor(x[0]).permute(order),
+    "concat": lambda x, axis: torch.cat([_tensor(item) for item in x], axis),
+    "cast": lambda x, dtype: _tensor(x[0]).to(getattr(torch, dtype)),
     "pad": _pad,
     "winograd": _winograd,
 }
@@ -81,3 +86,15 @@ def _last_uses(program: dict[str, Any], count: int) -> dict[int, int]:
         if isinstance(item, list):
             found[item[0]] = len(program["steps"])
     return found
+
+
+def pack_weights(
+    mod: tvm.IRModule, vm: relax.VirtualMachine, weights: Sequence[torch.Tensor]
+) -> tvm_ffi.Array:
+    """What ``main`` of an optimised module takes as its last argument, made of the original weights.
+
+    By the module's program where it has one, else by its function ``main_transform_params``.
+    """
+    if mod.attrs and PROGRAM in mod.attrs:
+        return tvm.runtime.convert(run_weights_program(str(mod.attrs[PROGRAM]), weights))
+    return vm["main_transform_params"](list(weights))

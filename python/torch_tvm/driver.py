@@ -233,14 +233,14 @@ def compile_module(
     report.measured = measurer.records if measurer else []
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):
-        executable = build(mod, target)
+        obstacle = why_not_runnable(target)
+        executable = build(mod, target, is_native=not obstacle)
     main = mod["main"]
     loops = [
         g.name_hint
         for g, f in mod.functions_items()
         if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
     ]
-    obstacle = why_not_runnable(target)
     code = Code(
         library=None if obstacle else executable.jit(),
         obstacle=obstacle,

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import KernelDecision, schedule
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms import optimize
@@ -45,9 +46,7 @@ class Compiled:
         args = tuple(a if a.numel() else tvm.runtime.empty(a.shape, str(a.dtype)[6:]) for a in args)
         inputs, weights = args[: self.num_input], args[self.num_input :]
         if weights:
-            return torch.from_dlpack(
-                self.vm["main"](*inputs, self.vm["main_transform_params"](list(weights)))
-            )
+            return torch.from_dlpack(self.vm["main"](*inputs, pack_weights(self.scheduled, self.vm, weights)))
         return torch.from_dlpack(self.vm["main"](*inputs))
 
     def rules(self) -> list[str]:

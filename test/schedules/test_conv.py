@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.cpu.conv_geometry import Phase, split_columns
 from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
@@ -107,7 +108,7 @@ def check(case: Case) -> None:
     scheduled, decisions = schedule(optimised, TARGET)
     assert case.rule in {decision.rule for decision in decisions}
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
-    params = vm["main_transform_params"]([weight, bias])
+    params = pack_weights(scheduled, vm, [weight, bias])
     result = vm["main"](data, params)
     eager = case.eager(data, weight, bias)
     exact = case.eager(data.double(), weight.double(), bias.double())
@@ -202,7 +203,7 @@ def test_empty_batch(dynamic: tuple[int, ...]) -> None:
     _, weight, bias = case.tensors()
     scheduled, _ = schedule(optimize(case.module(), TARGET), TARGET)
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
-    result = vm["main"](torch.empty(0, 16, 8, 8), vm["main_transform_params"]([weight, bias]))
+    result = vm["main"](torch.empty(0, 16, 8, 8), pack_weights(scheduled, vm, [weight, bias]))
     assert result.shape == (0, 16, 8, 8)
 
 

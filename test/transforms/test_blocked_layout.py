@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms import optimize
@@ -43,7 +44,7 @@ def module(
 def run(mod: tvm.IRModule, x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
     scheduled, _ = schedule(optimize(mod, TARGET, accuracy="strict"), TARGET)
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
-    return vm["main"](x, vm["main_transform_params"](weights))
+    return vm["main"](x, pack_weights(scheduled, vm, weights))
 
 
 def layout_changes(mod: tvm.IRModule) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import tvm_ffi
 from tvm import relax
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms import optimize
@@ -45,7 +46,7 @@ def ops(mod: tvm.IRModule) -> list[str]:
 def run(mod: tvm.IRModule, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> torch.Tensor:
     scheduled, _ = schedule(optimize(mod, TARGET, accuracy="strict"), TARGET)
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
-    return vm["main"](*inputs, vm["main_transform_params"](weights))
+    return vm["main"](*inputs, pack_weights(scheduled, vm, weights))
 
 
 def norm_weights(channels: int) -> list[torch.Tensor]:

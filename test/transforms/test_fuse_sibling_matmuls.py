@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms import optimize
@@ -57,7 +58,7 @@ def run(mod: tvm.IRModule, x: torch.Tensor, weights: list[torch.Tensor]) -> torc
     target = host_target()
     scheduled, _ = schedule(optimize(mod, target), target)
     vm = relax.VirtualMachine(build(scheduled, target), tvm.cpu())
-    return torch.from_dlpack(vm["main"](x, vm["main_transform_params"](weights)))
+    return torch.from_dlpack(vm["main"](x, pack_weights(scheduled, vm, weights)))
 
 
 def reference(x: torch.Tensor, weights: list[torch.Tensor], biases: tuple[bool, ...]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Weights-only work runs once, in ``main_transform_params``; ``main`` takes its results as one tuple."""
+"""Weights-only work runs once, outside ``main``, which takes its results as one tuple."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
+from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.transforms import optimize
 
 TARGET = tvm.target.Target("llvm")
@@ -49,11 +51,10 @@ def test_weights_are_transformed_once() -> None:
     mod = optimize(linear_module(1), TARGET)
     assert len(mod["main"].params) == 2
     assert isinstance(mod["main"].params[1].ty, relax.TupleType)
-    assert len(mod["main_transform_params"].params) == 1
     scheduled, _ = schedule(mod, TARGET)
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
     x, w, b = torch.randn(3, 5), torch.randn(7, 5), torch.randn(7)
-    params = vm["main_transform_params"]([w, b, torch.zeros(2)])
+    params = pack_weights(scheduled, vm, [w, b, torch.zeros(2)])
     for _ in range(2):
         out = torch.from_dlpack(vm["main"](x, params))
         torch.testing.assert_close(out, torch.relu(torch.nn.functional.linear(x, 2 * w, b)))
@@ -62,19 +63,21 @@ def test_weights_are_transformed_once() -> None:
 def test_main_keeps_no_weight_only_kernel() -> None:
     mod = optimize(linear_module(1), TARGET)
     assert called_kernels(mod["main"]) == 1
-    assert called_kernels(mod["main_transform_params"]) >= 1
+    assert mod.attrs[PROGRAM]
 
 
 def test_without_num_input_main_is_left_alone() -> None:
     mod = optimize(linear_module(None), TARGET)
     assert len(mod["main"].params) == 4
     assert "main_transform_params" not in [gvar.name_hint for gvar in mod.get_global_vars()]
+    assert not mod.attrs or PROGRAM not in mod.attrs
 
 
 def test_without_weights_main_is_left_alone() -> None:
     mod = optimize(linear_module(1, weights=False), TARGET)
     assert len(mod["main"].params) == 1
     assert "main_transform_params" not in [gvar.name_hint for gvar in mod.get_global_vars()]
+    assert not mod.attrs or PROGRAM not in mod.attrs
 
 
 def test_module_without_main_is_left_alone() -> None:

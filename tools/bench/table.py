@@ -41,7 +41,12 @@ def _times(comparisons: Sequence[Comparison]) -> str:
         peer, ratio = comparison.best_peer, comparison.ratio
         cells = [_milliseconds(outcome) for outcome in comparison.outcomes]
         rows.append(
-            [comparison.model, *cells, RUNTIMES[peer.runtime].label if peer else "–", f"{ratio:.2f}" if ratio else "–"]
+            [
+                comparison.model,
+                *cells,
+                RUNTIMES[peer.runtime].label if peer else "–",
+                f"{ratio:.2f}" if ratio else "–",
+            ]
         )
     ratios = [comparison.ratio for comparison in comparisons if comparison.ratio]
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
@@ -60,7 +65,9 @@ def _compilation(comparisons: Sequence[Comparison]) -> str:
         cells = [_compiled(outcome) for outcome in comparison.outcomes]
         cells[0] += "" if comparison.is_accurate else " **too large**"
         rows.append([comparison.model, *cells])
-    return "Seconds from the model in memory to its first result, and RMSE against float64:\n\n" + _table(rows)
+    return "Seconds from the model in memory to its first result, and RMSE against float64:\n\n" + _table(
+        rows
+    )
 
 
 def _compiled(outcome: Outcome) -> str:
