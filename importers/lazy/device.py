@@ -16,11 +16,10 @@ def start() -> None:
     PyTorch cannot start it twice: after this, ``torch._lazy.ts_backend.init()`` of a program that does so itself
     does nothing.
     """
-    if torch._C._dispatch_has_kernel_for_dispatch_key("aten::add.Tensor", "Lazy"):
-        return
     import torch._lazy.ts_backend as backend
 
-    backend.init()
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::add.Tensor", "Lazy"):
+        backend.init()
     backend.init = _started
 
 

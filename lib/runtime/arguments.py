@@ -240,6 +240,7 @@ def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
         and not value.is_neg()
         and not value.is_complex()
         and value.data_ptr() % alignment == 0
+        and (value.numel() > 0 or list(value.stride()) == _strides(value.shape))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike
+from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, unsqueeze_at
 from torch_tvm.lowering.ops.slicing import computed
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
@@ -29,6 +29,11 @@ def _is_zero(size: SizeLike) -> bool:
 @lowers("torch.aten.cat")
 def cat(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     """aten::cat(Tensor[] tensors, int dim=0) -> Tensor; an empty 1-d tensor joins anything"""
+    if not tensors:  # folding left out every operand without elements
+        sizes = b.result.shape
+        if sizes is None or None in sizes:
+            b.unsupported("nothing to join, and the result's shape is not constant")
+        return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in sizes]), b.result_dtype))
     shapes = [b.shape(x) for x in tensors]
     kept = [x for x, s in zip(tensors, shapes, strict=True) if not (len(s) == 1 and _is_zero(s[0]))]
     kept = kept or tensors[:1]
