@@ -10,6 +10,8 @@ import tvm_ffi
 from tvm import s_tir, sym, tirx
 from tvm.ir import Var
 
+from torch_tvm.support.attributes import HIDDEN
+
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
 
@@ -70,13 +72,18 @@ class _Counter:
             return int(expr)
         if isinstance(expr, int):
             return expr
+        known = [(Var, lambda var: self._values.get(var, var)), (tvm.ir.Call, _shown)]
         for _ in range(8):
-            expr = self._analyzer.simplify(
-                tvm_ffi.structural_map(expr, (Var, lambda var: self._values.get(var, var)))
-            )
+            expr = self._analyzer.simplify(tvm_ffi.structural_map(expr, known))
             if isinstance(expr, tirx.IntImm):
                 return int(expr)
         return None
+
+
+def _shown(call: tvm.ir.Call) -> Any:
+    """The count behind a call that hides it from LLVM."""
+    is_hidden = isinstance(call.args[0], tvm.ir.StringImm) and call.args[0].value == HIDDEN
+    return call.args[1] if is_hidden else call
 
 
 def _is_integer(expr: Any) -> bool:

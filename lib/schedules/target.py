@@ -27,6 +27,11 @@ class CpuModel:
     has_vnni: bool
     has_bf16: bool
 
+    @property
+    def folds_broadcast(self) -> bool:
+        """Whether a multiply-add takes one element for all lanes: from memory in AVX-512, from a register in NEON."""
+        return self.vector_registers == 32
+
     def lanes(self, dtype: str) -> int:
         """How many elements of ``dtype`` one vector register holds."""
         bits = tvm.DataType(dtype).bits

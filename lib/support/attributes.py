@@ -8,3 +8,6 @@ HOST = "torch_tvm.host"
 
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""
+
+HIDDEN = "torch_tvm_hidden"
+"""The function in kernels that returns its argument, a count, and tells LLVM nothing of it."""

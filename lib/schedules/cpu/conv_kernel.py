@@ -39,8 +39,6 @@ DYNAMIC_COLUMNS = 56
 class DirectKernel:
     """The loop nest of a direct convolution; other convolutions override the reduction of a tile."""
 
-    tap_loop = "serial"
-
     def __init__(
         self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: Tiling | None = None
     ) -> None:
@@ -90,7 +88,7 @@ class DirectKernel:
         extent = self._times(self._times(tasks, rows), inner)
         body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner), kind=kind)
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
-        return emit.sequence(*views, body)
+        return emit.with_hidden(emit.sequence(*views, body))
 
     def _is_worth_threads(self) -> bool:
         sizes = [static(s) for s in (self.batch, *(axis.out_extent for axis in self.axes))]
@@ -254,13 +252,17 @@ class DirectKernel:
                         step = emit.when(emit.inside(column, self.axes[2].extent), step)
                     return emit.sequence(bound, step)
 
-                taps.append(emit.loop("kw", group.count, tap, kind=self.tap_loop))
+                taps.append(self._taps(group.count, tap))
             return emit.when(has_data, emit.sequence(*taps))
 
         reduction = emit.loop("in_block", self.in_blocks, blocks)
         return emit.sequence(
             bound, acc.allocate(), acc.clear(), reduction, self._store(acc, place, phase, first, width)
         )
+
+    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
+        """The taps stay a loop: LLVM would share their broadcasts, and spill what it shares."""
+        return emit.loop("kw", emit.hidden(count) if count > 1 else count, tap)
 
     def _reduction(
         self,

@@ -35,7 +35,7 @@ def choose_tiling(cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps:
     best, best_cost = Tiling(1, 1), float("inf")
     for vectors in range(1, min(4, out_blocks) + 1):
         for width in range(1, cpu.vector_registers):
-            if not _fits(width, vectors, cpu.vector_registers):
+            if not _fits(width, vectors, cpu):
                 break
             cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps)
             if cost < best_cost:
@@ -54,9 +54,10 @@ def choose_width(columns: Sequence[int], limit: int) -> int:
     return best
 
 
-def _fits(width: int, vectors: int, registers: int) -> bool:
-    """Accumulators, the weights of one step and one broadcast value (folded into the FMA for one vector)."""
-    return width * vectors + vectors + (1 if vectors > 1 else 0) <= registers - 1
+def _fits(width: int, vectors: int, cpu: CpuModel) -> bool:
+    """Accumulators, the weights of one step and one broadcast value, with one register to spare."""
+    broadcast = 0 if vectors == 1 and cpu.folds_broadcast else 1
+    return width * vectors + vectors + broadcast <= cpu.vector_registers - 1
 
 
 def _cost(cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int) -> float:

@@ -34,8 +34,6 @@ class DepthwiseConv:
 class _DepthwiseKernel(DirectKernel):
     """A tile holds one accumulator a column; neighbouring taps share their loads of data."""
 
-    tap_loop = "unrolled"
-
     def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
         super().__init__(kernel, conv, cpu)
         self.groups, self.out_blocks, self.in_blocks = 1, -(-conv.out_channels // conv.lanes), 1
@@ -43,6 +41,9 @@ class _DepthwiseKernel(DirectKernel):
     def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
         spare = self.conv.kernel[-1] + 2
         return Tiling(choose_width(columns, self.cpu.vector_registers // 2 - min(spare, 4)), 1)
+
+    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
+        return emit.loop("kw", count, tap, kind="unrolled")
 
     def _reduction(
         self,

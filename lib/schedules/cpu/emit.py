@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Expr, StringImm
 from tvm.tirx.stmt import ForKind
+
+from torch_tvm.support.attributes import HIDDEN
 
 INDEX = "int64"
 
@@ -76,6 +78,27 @@ def when(condition: Expr | bool | None, then: tirx.Stmt, otherwise: tirx.Stmt | 
     if condition is None or condition is True:
         return then
     return tirx.IfThenElse(condition, then, otherwise)
+
+
+_HIDDEN_IR = f"""
+define linkonce_odr i32 @{HIDDEN}(i32 %value) alwaysinline {{
+  %same = call i32 asm "", "=r,0"(i32 %value)
+  ret i32 %same
+}}
+"""
+
+
+def hidden(count: int) -> Expr:
+    """``count`` as a loop bound that LLVM cannot see through, so that it leaves the loop rolled.
+
+    A body with this in it goes through :func:`with_hidden`.
+    """
+    return tirx.call_pure_extern("int32", HIDDEN, tirx.IntImm("int32", count)).astype(INDEX)
+
+
+def with_hidden(body: tirx.Stmt) -> tirx.Stmt:
+    """``body`` with the definition that :func:`hidden` calls."""
+    return tirx.AttrStmt(const(0), "pragma_import_llvm", StringImm(_HIDDEN_IR), body)
 
 
 def inside(position: Expr, extent: int | Expr) -> Expr:
