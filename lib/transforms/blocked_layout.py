@@ -202,9 +202,13 @@ class _Rewriter(PyExprMutator):
         conv = read_convolution(call)
         data, weight = call.args
         is_blocked = isinstance(data, relax.Var) and data in self.blocked
-        choice = choose_convolution(conv, self.cpu, is_blocked, self.accuracy)
+        choice = choose_convolution(conv.without_gaps(), self.cpu, is_blocked, self.accuracy)
+        if choice.data_lanes == 1:
+            choice = choose_convolution(conv, self.cpu, is_blocked, self.accuracy)
         if choice.data_lanes > 1:
             source = self._pack(data, choice.lanes).value
+            if choice.strides != conv.strides:
+                source = self.builder_.emit(_every(source, conv.strides))
         else:
             source = self.visit_expr(data)
         packed = self.builder_.emit(
@@ -353,6 +357,13 @@ class _Rewriter(PyExprMutator):
             parts.append(self._pack(field, model.lanes))
         total = sum(part.channels for part in parts) if axis == 1 else model.channels
         return self._emit(relax.op.concat([part.value for part in parts], axis), total)
+
+
+def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:
+    """Every ``strides``-th element along the spatial axes of a blocked value."""
+    axes = list(range(2, 2 + len(strides)))
+    ends = [value.ty.shape[axis] for axis in axes]
+    return relax.op.strided_slice(value, axes, [0] * len(axes), ends, list(strides))
 
 
 def _constant(value: Expr | int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import relax, tirx
 from tvm.ir import Expr
@@ -31,6 +31,14 @@ class Convolution:
     transposed: bool
     dtype: str
     out_spatial: tuple[Expr, ...]
+
+    def without_gaps(self) -> Convolution:
+        """A pointwise convolution that skips data, on the data that it does not skip; others as they are.
+
+        The data is read once for each few output channels, so it is worth bringing together first.
+        """
+        is_pointwise = set(self.kernel) == {1} and not any(self.padding) and not self.transposed
+        return replace(self, strides=(1,) * len(self.strides)) if is_pointwise else self
 
 
 def read_convolution(call: relax.Call) -> Convolution:
@@ -132,7 +140,7 @@ def static_size(size: Expr) -> int | None:
 
 FMA_PER_CYCLE = 2
 CACHE_BYTES_PER_CYCLE = 6.0
-"""What one core reads per cycle from beyond its second-level cache."""
+"""What all cores together read per cycle from beyond their second-level caches."""
 
 DATA_TRANSFORM_CYCLES = {2: 130, 4: 350}
 OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
@@ -143,7 +151,7 @@ def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
     blocks = -(-conv.out_channels // cpu.lanes(conv.dtype))
     taps = conv.kernel[0] * conv.kernel[1] * conv.in_channels
     compute = sizes[0] * sizes[1] * taps * blocks / FMA_PER_CYCLE
-    return max(compute, _weight_cycles(taps * blocks, cpu)) / cpu.cores
+    return compute / cpu.cores + _weight_cycles(taps * blocks, cpu)
 
 
 def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: int) -> float:
@@ -155,7 +163,7 @@ def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: i
         blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile]
     )
     weights = _weight_cycles(points * conv.in_channels * blocks_out, cpu)
-    return (max(products, weights) + transforms) / cpu.cores
+    return (products + transforms) / cpu.cores + weights
 
 
 def _weight_cycles(vectors: int, cpu: CpuModel) -> float:

@@ -1,8 +1,8 @@
 """Winograd convolution, 3x3 with stride 1: data transform, one matrix product a point, output transform.
 
 With weights that stay in the second-level cache all three run for one group of tiles after the other (``fused``),
-so the transformed data never leaves the cache. Otherwise the data is transformed first, and the products run one
-chunk of output channels after the other, which reads the weights once.
+so the transformed data never leaves the cache. Otherwise each of the three runs on all cores for many tiles: a
+product then has the data and the weights of one point alone, and reads both once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.conv_geometry import Phase, split_columns
+from torch_tvm.schedules.cpu.conv_geometry import Phase, Run, split_columns
 from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
 from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.fused import Epilogue, FusedKernel, read_fused
@@ -25,11 +25,14 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.schedules.winograd_matrices import winograd_matrices
 from torch_tvm.support.errors import Refusal
 
-SUM_BLOCKS = 4
-"""Blocks of input channels that are summed in registers at once; their sums are added in turn.
+LONGEST_SUM = 64
+"""Input channels that are summed in registers at once; their sums are added in turn.
 
 Two levels keep the rounding error from growing with the number of channels.
 """
+
+LINE = 64
+"""Bytes in a line of the cache."""
 
 
 class WinogradConv:
@@ -57,20 +60,22 @@ class Grouping:
 
 
 def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
-    """How ``tiles`` tiles are worked off: what a group needs stays in the second-level cache."""
+    """How ``tiles`` tiles are worked off: what is transformed of a group stays in a cache."""
     points, blocks = (conv.tile + 2) ** 2, -(-conv.in_channels // conv.lanes)
-    tiling = choose_tiling(cpu, [min(tiles, 28)], conv.out_blocks, conv.in_channels)
+    tiling = choose_tiling(cpu, [tiles], conv.out_blocks, conv.in_channels)
     vector_bytes = conv.lanes * itemsize
     weight_bytes = points * conv.in_channels * conv.out_blocks * vector_bytes
     is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
-    vectors_per_tile = points * (tiling.vectors + (blocks if is_fused else 0))
-    limit = max(4, cpu.l2 * 3 // 8 // (vectors_per_tile * vector_bytes))
-    groups = -(-tiles // limit)
     if is_fused:
-        groups = -(-groups // cpu.cores) * cpu.cores
-    even = [count for count in range(groups, groups * 3 // 2 + 1) if tiles % count == 0]
-    groups = even[0] if even else groups
+        limit = max(4, cpu.l2 * 3 // 8 // (points * (tiling.vectors + blocks) * vector_bytes))
+        groups = -(-(-(-tiles // limit)) // cpu.cores) * cpu.cores
+    else:
+        # Every group reads the weights again, so they weigh against what its tiles take.
+        limit = max(cpu.l3 // 4, weight_bytes) // (points * (conv.out_blocks + blocks) * vector_bytes)
+        groups = -(-tiles // max(limit, tiling.width))
     size = -(-tiles // groups)
+    if groups > 1:
+        size = -(-size // tiling.width) * tiling.width
     return Grouping(size, -(-tiles // size), tiling.width, tiling.vectors, is_fused)
 
 
@@ -99,8 +104,12 @@ class _WinogradKernel:
     def _kind(self) -> str:
         return "parallel" if self.cpu.cores > 1 else "serial"
 
-    def _workspace(self, name: str, *shape: int) -> tirx.Buffer:
-        return tirx.decl_buffer([const(s) for s in (*shape, self.conv.lanes)], self.dtype, name)
+    def _workspace(self, name: str, slots: int) -> tirx.Buffer:
+        """A vector for each point and slot; the points lie an odd number of lines apart, in sets of their own."""
+        in_line = max(1, LINE // (self.conv.lanes * tvm.DataType(self.dtype).itemsize))
+        lines = -(-slots // in_line) | 1
+        shape = (self.points, lines * in_line, self.conv.lanes)
+        return tirx.decl_buffer([const(s) for s in shape], self.dtype, name)
 
     # --- the two orders ------------------------------------------------------------------------------
 
@@ -110,78 +119,80 @@ class _WinogradKernel:
         def task(index: Expr) -> tirx.Stmt:
             image, bound_image = emit.bind_index("image", index // const(grouping.groups))
             group, bound_group = emit.bind_index("group", index % const(grouping.groups))
-            return emit.sequence(
-                bound_image,
-                bound_group,
-                self._per_group(group, lambda first, count: work(image, first, count)),
-            )
-
-        def work(image: Expr, first: Expr, count: int) -> tirx.Stmt:
-            spectrum = self._workspace("spectrum", self.points, self.blocks, count)
-            transform = emit.loop(
-                "tile",
-                count,
-                lambda t: self._tile_transform(
-                    spectrum, image, first + t, t, lambda body: emit.loop("block", self.blocks, body)
-                ),
-            )
-            return emit.sequence(
-                tirx.AllocBuffer(spectrum),
-                transform,
-                self._chunks(
-                    lambda block, vectors: self._products(
-                        spectrum, image, first, const(0), count, block, vectors
-                    )
-                ),
-            )
+            work = lambda first, count: self._group_in_turn(image, first, count)
+            return emit.sequence(bound_image, bound_group, self._per_group(group, work))
 
         return emit.loop("task", self.images * const(grouping.groups), task, kind=self._kind())
 
+    def _group_in_turn(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
+        """All three steps for one group of tiles."""
+        spectrum = self._workspace("spectrum", self.blocks * count)
+
+        def transform(t: Expr) -> tirx.Stmt:
+            over_blocks = lambda body: emit.loop("block", self.blocks, body)
+            slot = lambda block: block * const(count) + t
+            return self._tile_transform(spectrum, image, first + t, slot, over_blocks)
+
+        def chunk(block: Expr, vectors: int) -> tirx.Stmt:
+            products = self._workspace("products", vectors * count)
+            gemm = emit.loop(
+                "point",
+                self.points,
+                lambda xi: self._point(spectrum, products, xi, count, block, const(0), vectors),
+            )
+
+            def output(t: Expr) -> tirx.Stmt:
+                vector = lambda v: self._output(products, image, first + t, v * const(count) + t, block + v)
+                return emit.loop("v", vectors, vector)
+
+            return emit.sequence(tirx.AllocBuffer(products), gemm, emit.loop("tile", count, output))
+
+        transforms = emit.loop("tile", count, transform)
+        return emit.sequence(tirx.AllocBuffer(spectrum), transforms, self._chunks(chunk))
+
     def _split(self) -> tirx.Stmt:
         grouping = self.grouping
-        chunks = -(-self.conv.out_blocks // grouping.vectors)
 
-        def image_body(image: Expr) -> tirx.Stmt:
-            spectrum = self._workspace("spectrum", self.points, self.blocks, self.tiles)
-            if self.blocks >= 2 * self.cpu.cores:
-                transform = emit.loop(
-                    "block",
-                    self.blocks,
-                    lambda block: emit.loop(
-                        "tile",
-                        self.tiles,
-                        lambda t: self._tile_transform(spectrum, image, t, t, lambda body: body(block)),
-                    ),
-                    kind=self._kind(),
-                )
-            else:
-                transform = emit.loop(
-                    "tile",
-                    self.tiles,
-                    lambda t: self._tile_transform(
-                        spectrum, image, t, t, lambda body: emit.loop("block", self.blocks, body)
-                    ),
-                    kind=self._kind(),
-                )
+        def task(index: Expr) -> tirx.Stmt:
+            image, bound_image = emit.bind_index("image", index // const(grouping.groups))
+            group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+            work = lambda first, count: self._group_in_steps(image, first, count)
+            return emit.sequence(bound_image, bound_group, self._per_group(group, work))
 
-            def task(index: Expr) -> tirx.Stmt:
-                chunk, bound_chunk = emit.bind_index("chunk", index // const(grouping.groups))
-                group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+        return emit.loop("group", self.images * const(grouping.groups), task)
 
-                def work(first: Expr, count: int) -> tirx.Stmt:
-                    return self._one_chunk(
-                        chunk,
-                        lambda block, vectors: self._products(
-                            spectrum, image, first, first, count, block, vectors
-                        ),
-                    )
+    def _group_in_steps(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
+        """Each of the three steps on all cores, for one group of tiles."""
+        spectrum = self._workspace("spectrum", self.blocks * count)
+        products = self._workspace("products", self.conv.out_blocks * count)
+        chunks = -(-self.conv.out_blocks // self.grouping.vectors)
 
-                return emit.sequence(bound_chunk, bound_group, self._per_group(group, work))
+        def transform(slot: Expr) -> tirx.Stmt:
+            block, bound = emit.bind_index("block", slot // const(count))
+            step = self._tile_transform(
+                spectrum, image, first + slot % const(count), lambda _: slot, lambda body: body(block)
+            )
+            return emit.sequence(bound, step)
 
-            products = emit.loop("task", chunks * grouping.groups, task, kind=self._kind())
-            return emit.sequence(tirx.AllocBuffer(spectrum), transform, products)
+        def product(task: Expr) -> tirx.Stmt:
+            xi, bound_point = emit.bind_index("point", task // const(chunks))
+            chunk, bound_chunk = emit.bind_index("chunk", task % const(chunks))
+            work = lambda block, vectors: self._point(spectrum, products, xi, count, block, block, vectors)
+            return emit.sequence(bound_point, bound_chunk, self._one_chunk(chunk, work))
 
-        return emit.loop("image", self.images, image_body)
+        def output(slot: Expr) -> tirx.Stmt:
+            block, bound = emit.bind_index("block", slot // const(count))
+            step = self._output(products, image, first + slot % const(count), slot, block)
+            return emit.sequence(bound, step)
+
+        on_all = lambda extent, body: emit.loop("task", extent, body, kind=self._kind())
+        return emit.sequence(
+            tirx.AllocBuffer(spectrum),
+            tirx.AllocBuffer(products),
+            on_all(self.blocks * count, transform),
+            on_all(self.points * chunks, product),
+            on_all(self.conv.out_blocks * count, output),
+        )
 
     def _per_group(self, group: Expr, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
         """``work(first tile, count)``; a last group of another size gets code of its own."""
@@ -231,10 +242,10 @@ class _WinogradKernel:
         spectrum: tirx.Buffer,
         image: Expr,
         tile: Expr,
-        slot: Expr,
+        slot: Callable[[Expr], Expr],
         over_blocks: Callable[[Callable[[Expr], tirx.Stmt]], tirx.Stmt],
     ) -> tirx.Stmt:
-        """``B^T d B`` of ``tile`` into ``spectrum[:, block, slot]``."""
+        """``B^T d B`` of ``tile`` into ``spectrum[:, slot(block)]``."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
         batch, row, column, bound = self._place(image, tile)
         top, bound_top = emit.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
@@ -269,7 +280,7 @@ class _WinogradKernel:
                 ]
                 results = code.transform(self.matrices.data, values)
                 stores = [
-                    emit.store(spectrum, value, [r * const(size) + const(s), block, slot, 0], lanes)
+                    emit.store(spectrum, value, [r * const(size) + const(s), slot(block), 0], lanes)
                     for s, value in enumerate(results)
                 ]
                 return emit.sequence(*code.stmts, *stores)
@@ -285,57 +296,35 @@ class _WinogradKernel:
         border = over_blocks(lambda block: block_transform(block, False))
         return emit.sequence(bound, bound_top, bound_left, emit.when(is_inside, inner, border))
 
-    def _products(
+    def _point(
         self,
         spectrum: tirx.Buffer,
-        image: Expr,
-        first: Expr,
-        slot: Expr,
+        products: tirx.Buffer,
+        xi: Expr,
         count: int,
         block: Expr,
+        slot: Expr,
         vectors: int,
     ) -> tirx.Stmt:
-        """Tiles ``first … first + count`` (``slot`` on in ``spectrum``) for ``vectors`` blocks of channels."""
-        products = self._workspace("products", self.points, vectors, count)
+        """The product of ``count`` tiles with ``vectors`` blocks of channels at one point, to ``slot`` on."""
         runs = split_columns(Phase(0, 1, count, 1, ((0, 0),)), count, self.grouping.width)
 
-        def point(xi: Expr) -> tirx.Stmt:
-            return emit.sequence(
-                *(
-                    emit.loop(
-                        "run",
-                        run.count,
-                        lambda t, run=run: self._product_tile(
-                            spectrum,
-                            products,
-                            xi,
-                            slot,
-                            t * const(run.width) + const(run.first),
-                            run.width,
-                            block,
-                            vectors,
-                        ),
-                    )
-                    for run in runs
-                )
-            )
+        def tiles(run: Run, t: Expr) -> tirx.Stmt:
+            start = t * const(run.width) + const(run.first)
+            return self._product_tile(spectrum, products, xi, start, count, run.width, block, slot, vectors)
 
-        gemm = emit.loop("point", self.points, point)
-        epilogue = Epilogue(self.kernel, self.conv.lanes)
-        output = emit.loop(
-            "tile", count, lambda t: self._output(epilogue, products, image, first + t, t, block, vectors)
-        )
-        return emit.sequence(tirx.AllocBuffer(products), gemm, output)
+        return emit.sequence(*(emit.loop("run", run.count, lambda t, run=run: tiles(run, t)) for run in runs))
 
     def _product_tile(
         self,
         spectrum: tirx.Buffer,
         products: tirx.Buffer,
         xi: Expr,
-        slot: Expr,
         start: Expr,
+        count: int,
         width: int,
         block: Expr,
+        slot: Expr,
         vectors: int,
     ) -> tirx.Stmt:
         """``width`` tiles by ``vectors`` blocks of output channels at one point, in registers."""
@@ -351,7 +340,7 @@ class _WinogradKernel:
 
         def channel(b: Expr, ic: Expr) -> tirx.Stmt:
             def column(m: Expr) -> tirx.Stmt:
-                value = emit.broadcast(emit.load(spectrum, [xi, b, slot + start + m, ic]), lanes)
+                value = emit.broadcast(emit.load(spectrum, [xi, b * const(count) + start + m, ic]), lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
                     weight = emit.load(self.weight, [xi, block + v, b * const(lanes) + ic, 0], lanes)
@@ -364,7 +353,7 @@ class _WinogradKernel:
 
         def keep(is_first: bool) -> tirx.Stmt:
             def one(m: Expr, v: Expr) -> tirx.Stmt:
-                place = [xi, v, start + m, 0]
+                place = [xi, (slot + v) * const(count) + start + m, 0]
                 value = acc.get(m * const(vectors) + v)
                 if not is_first:
                     value = value + emit.load(products, place, lanes)
@@ -373,72 +362,63 @@ class _WinogradKernel:
             inner = lambda m: emit.loop("v", vectors, lambda v: one(m, v), kind="unrolled")
             return emit.loop("m", width, inner, kind="unrolled")
 
+        sum_blocks = max(1, LONGEST_SUM // lanes)
+
         def part(index: Expr) -> tirx.Stmt:
-            count: int | Expr = SUM_BLOCKS
-            if self.blocks % SUM_BLOCKS:
-                count = tirx.min(const(SUM_BLOCKS), const(self.blocks) - index * const(SUM_BLOCKS))
-            blocks = emit.loop("in_block", count, lambda b: in_block(index * const(SUM_BLOCKS) + b))
+            extent: int | Expr = sum_blocks
+            if self.blocks % sum_blocks:
+                extent = tirx.min(const(sum_blocks), const(self.blocks) - index * const(sum_blocks))
+            blocks = emit.loop("in_block", extent, lambda b: in_block(index * const(sum_blocks) + b))
             return emit.sequence(acc.clear(), blocks, emit.when(index < const(1), keep(True), keep(False)))
 
-        if self.blocks <= SUM_BLOCKS:
+        if self.blocks <= sum_blocks:
             body = emit.sequence(acc.clear(), emit.loop("in_block", self.blocks, in_block), keep(True))
         else:
-            body = emit.loop("part", -(-self.blocks // SUM_BLOCKS), part)
+            body = emit.loop("part", -(-self.blocks // sum_blocks), part)
         return emit.sequence(bound, acc.allocate(), body)
 
-    def _output(
-        self,
-        epilogue: Epilogue,
-        products: tirx.Buffer,
-        image: Expr,
-        tile: Expr,
-        slot: Expr,
-        block: Expr,
-        vectors: int,
-    ) -> tirx.Stmt:
-        """``A^T m A`` of one tile, then the epilogue."""
+    def _output(self, products: tirx.Buffer, image: Expr, tile: Expr, slot: Expr, block: Expr) -> tirx.Stmt:
+        """``A^T m A`` of one tile and one block of channels, then the epilogue."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
+        epilogue = Epilogue(self.kernel, lanes)
         batch, row, column, bound = self._place(image, tile)
+        half = tirx.decl_buffer([const(conv.tile * size * lanes)], self.dtype, "half", scope="local")
 
-        def vector(v: Expr) -> tirx.Stmt:
-            half = tirx.decl_buffer([const(conv.tile * size * lanes)], self.dtype, "half", scope="local")
+        def down(s: Expr) -> tirx.Stmt:
+            code = VectorCode(lanes, self.dtype)
+            values = [
+                code.bind(f"m{r}", emit.load(products, [const(r * size) + s, slot, 0], lanes))
+                for r in range(size)
+            ]
+            results = code.transform(self.matrices.output, values)
+            stores = [
+                emit.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
+                for i, value in enumerate(results)
+            ]
+            return emit.sequence(*code.stmts, *stores)
 
-            def down(s: Expr) -> tirx.Stmt:
-                code = VectorCode(lanes, self.dtype)
-                values = [
-                    code.bind(f"m{r}", emit.load(products, [const(r * size) + s, v, slot, 0], lanes))
-                    for r in range(size)
-                ]
-                results = code.transform(self.matrices.output, values)
-                stores = [
-                    emit.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
-                    for i, value in enumerate(results)
-                ]
-                return emit.sequence(*code.stmts, *stores)
-
-            def across(i: Expr) -> tirx.Stmt:
-                code = VectorCode(lanes, self.dtype)
-                values = [
-                    code.bind(f"h{s}", emit.load(half, [(i * const(size) + const(s)) * const(lanes)], lanes))
-                    for s in range(size)
-                ]
-                results = [code.bind("y", y) for y in code.transform(self.matrices.output, values)]
-                h, bound_h = emit.bind_index("h", row * const(conv.tile) + i)
-                stores = []
-                for k, value in enumerate(results):
-                    w = column * const(conv.tile) + const(k)
-                    write = epilogue.write(value, lambda lane, w=w: [batch, block + v, h, w, lane])
-                    stores.append(emit.when(w < const(self.width) if self.width % conv.tile else None, write))
-                whole = emit.sequence(*code.stmts, *stores)
-                return emit.sequence(
-                    bound_h, emit.when(h < const(self.height) if self.height % conv.tile else None, whole)
-                )
-
+        def across(i: Expr) -> tirx.Stmt:
+            code = VectorCode(lanes, self.dtype)
+            values = [
+                code.bind(f"h{s}", emit.load(half, [(i * const(size) + const(s)) * const(lanes)], lanes))
+                for s in range(size)
+            ]
+            results = [code.bind("y", y) for y in code.transform(self.matrices.output, values)]
+            h, bound_h = emit.bind_index("h", row * const(conv.tile) + i)
+            stores = []
+            for k, value in enumerate(results):
+                w = column * const(conv.tile) + const(k)
+                write = epilogue.write(value, lambda lane, w=w: [batch, block, h, w, lane])
+                stores.append(emit.when(w < const(self.width) if self.width % conv.tile else None, write))
+            whole = emit.sequence(*code.stmts, *stores)
             return emit.sequence(
-                tirx.AllocBuffer(half),
-                emit.loop("s", size, down),
-                epilogue.allocate(),
-                emit.loop("i", conv.tile, across),
+                bound_h, emit.when(h < const(self.height) if self.height % conv.tile else None, whole)
             )
 
-        return emit.sequence(bound, emit.loop("v", vectors, vector))
+        return emit.sequence(
+            bound,
+            tirx.AllocBuffer(half),
+            emit.loop("s", size, down),
+            epilogue.allocate(),
+            emit.loop("i", conv.tile, across),
+        )
