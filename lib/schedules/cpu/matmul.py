@@ -17,7 +17,7 @@ symbolic. A last panel that is not full is padded when it is packed, and stored 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import tvm
@@ -39,14 +39,20 @@ from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
-ROW_BLOCK = 128
-"""Rows that one task computes at most: A's block and the panel of B fit the level 2 cache together."""
-
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""
 
-PREFETCH_TURNS = 16
-"""How far ahead the weights are asked for when so few rows use them that memory is the limit."""
+SHORTEST_SUM = 256
+"""Products in a piece of a longer sum, at least: what it costs to put a sum aside is little beside them."""
+
+PADDING = 0.02
+"""Part of the columns that padding may add before a narrower panel is worth its smaller tiles."""
+
+PREFETCH_TURNS = 32
+"""How far ahead the weights are asked for when one tile has all rows, and memory is the limit."""
+
+MOST_STREAMS = 6
+"""Panels that one row reads side by side, at most."""
 
 SERIAL_WORK = 1 << 18
 """Multiply-adds (about 5 µs of one core) below which a kernel stays on one thread."""
@@ -96,7 +102,7 @@ def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: Tiling) -> t
 
 
 def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
-    """Vectors in a panel: what leaves the fewest padded columns, wide rather than narrow on a tie."""
+    """Vectors in a panel: wide, unless a narrower one leaves clearly fewer padded columns."""
     widest = 4 if cpu.vector_registers >= 32 else 2
     lanes = cpu.lanes(dtype)
     if columns is None:
@@ -104,7 +110,8 @@ def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: s
     if columns <= lanes:
         return 1
     order = (3, 4, 2) if widest == 4 else (2, 1)
-    return min(order, key=lambda vectors: _padded(columns, vectors * lanes))
+    fewest = min(_padded(columns, vectors * lanes) for vectors in order)
+    return next(v for v in order if _padded(columns, v * lanes) <= fewest * (1 + PADDING))
 
 
 def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
@@ -126,32 +133,40 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     if packed_width:
         if packed_width % lanes:
             raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
-        vectors = packed_width // lanes
+        streams = _streams(c, packed_width, cpu)
+        vectors = packed_width // lanes * streams
     else:
+        streams = 1
         vectors = panel_vectors(columns, rows, cpu, c.acc_dtype)
         while vectors * lanes > 2 * lanes and columns is not None and columns < vectors * lanes:
             vectors -= 1
     width = vectors * lanes
     whole = columns is not None and columns % width == 0
-    most = tile_rows(rows, vectors, cpu)
+    most = rows if streams > 1 else tile_rows(rows, vectors, cpu)
     sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
     shapes = tuple(_shape(size, vectors, lanes, cpu) for size in sizes)
     depth = c.reduce.size
     tiles = None if rows is None else -(-rows // most)
-    reduce_block = _reduce_block(depth, shapes[0].chains)
+    row_bytes = width * tvm.DataType(c.acc_dtype).bits // 8
+    reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
+    piece = reduce_block or depth
+    if packed_width and streams == 1:
+        ahead = PREFETCH_TURNS if tiles == 1 else piece if piece * row_bytes <= cpu.l2 // 8 else 0
+        shapes = tuple(replace(shape, prefetch=ahead) if shape.rows > 1 else shape for shape in shapes)
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
     panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
-    panel_bytes = None if depth is None else depth * width * tvm.DataType(c.acc_dtype).bits // 8
+    panel_bytes = None if depth is None else depth * row_bytes
     is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
     pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
-    block_rows = 2 * ROW_BLOCK if pack else ROW_BLOCK  # each block packs the panel again
+    # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
+    block_rows = cpu.l2 * 7 // 8 // (max(1, piece) * tvm.DataType(c.acc_dtype).bits // 8)
     return Tiling(
         shapes=shapes,
         block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
         reduce_block=reduce_block,
         pack=pack,
-        scratch=not whole or bool(reduce_block) or not c.store.is_plain,
+        scratch=not whole or not c.store.is_plain,
         parallel=parallel,
     )
 
@@ -161,23 +176,37 @@ def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
     chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
     while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
         chains //= 2
-    ahead = PREFETCH_TURNS if rows <= 2 and chains > 1 else 0
-    return TileShape(
-        rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains, prefetch=ahead
-    )
+    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
-def _reduce_block(depth: int | None, chains: int) -> int:
+def _streams(c: Contraction, packed_width: int, cpu: CpuModel) -> int:
+    """How many panels a tile reads side by side.
+
+    With few rows the weights come from memory once and nothing else matters: a core waits less for several
+    streams than for one. The panels have to come out even, with tasks for all cores.
+    """
+    rows, columns = _size(c.rows), c.column.size
+    if rows is None or columns is None or _size(c.batch) is None:
+        return 1
+    panels, vectors = -(-columns // packed_width), packed_width // cpu.lanes(c.acc_dtype)
+    fits = lambda n: n * vectors * rows + rows + 2 <= cpu.vector_registers
+    even = [n for n in range(1, MOST_STREAMS + 1) if panels % n == 0 and fits(n)]
+    busy = [n for n in even if panels // n * _size(c.batch) >= 4 * cpu.cores]
+    return max(busy, default=1)
+
+
+def _reduce_block(depth: int | None, chains: int, cached: int) -> int:
     """Length of the pieces that the reduction is split into, 0 if it stays whole.
 
-    A sum of n products in order has an error that grows with n; pieces keep it at that of BLAS, and a piece
-    of the panel stays in the level 2 cache while all row tiles pass over it.
+    A sum of n products in order has an error that grows with n; pieces keep it at that of BLAS. With ``cached``
+    products a piece of the panel stays in the level 1 cache while all row tiles pass over it.
     """
     longest = LONGEST_SUM * chains
+    if depth is not None and depth <= longest * 5 // 4:
+        return 0
+    longest = min(longest, max(SHORTEST_SUM * chains, cached))
     if depth is None:
         return longest
-    if depth <= longest * 5 // 4:
-        return 0
     pieces = -(-depth // longest)
     return -(-depth // pieces // 8) * 8
 
@@ -289,9 +318,8 @@ class Emitter:
         origin = panel * self.width
         prepare, rhs = self.right_operand(shape, base, panel)
         depth, block = index(c.reduce.extent), self.tiling.reduce_block
-        keep = tirx.decl_buffer(
-            (const((most_tiles if block else 1) * shape.rows), const(self.width)), c.acc_dtype, "scratch"
-        )
+        count = (most_tiles if block else 1) * shape.rows
+        keep = tirx.decl_buffer((const(count), const(self.width)), c.acc_dtype, "scratch")
 
         def row_of(tile: Expr) -> Expr:
             start = (first + tile) * shape.rows
@@ -302,7 +330,8 @@ class Emitter:
                 else tirx.min(start, self.rows - shape.rows)
             )
 
-        def tile_at(tile: Expr, k0: Expr, extent: int | Expr) -> tirx.Stmt:
+        def tile_at(tile: Expr, k0: Expr, extent: int | Expr, is_first: bool, is_last: bool) -> tirx.Stmt:
+            """A step of the reduction; sums wait in ``keep`` for the next, or for the pass that finishes them."""
             row0 = tirx.Var("row", "int64")
             kept = tile * shape.rows if block else const(0)
 
@@ -312,52 +341,51 @@ class Emitter:
 
             def finish(row: int, column: Expr, total: Expr) -> tirx.Stmt:
                 place = [kept + row, column]
-                if self.tiling.scratch:
-                    before = tirx.BufferLoad(keep, place) + total if block else total
-                    return tirx.BufferStore(keep, before, place)
-                return self.store(base, row0 + row, origin + column, total)
+                if not is_first:
+                    total = tirx.BufferLoad(keep, place) + total
+                if is_last and not self.tiling.scratch:
+                    return self.store(base, row0 + row, origin + column, total)
+                return tirx.BufferStore(keep, total, place)
 
             tile_stmt = emit_tile(
                 shape, extent, lhs, lambda k, column: rhs(k0 + k, column), finish, c.acc_dtype
             )
-            last = (
-                self.second_pass(shape, base, row0, origin, keep)
-                if self.tiling.scratch and not block
-                else None
-            )
+            is_split = is_last and self.tiling.scratch
+            last = self.second_pass(shape, base, row0, origin, keep, kept) if is_split else None
             return sequence(tirx.Bind(row0, row_of(tile)), tile_stmt, last)
 
-        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch else None
-        if not block:
-            body = loop("tile", tiles, lambda tile: tile_at(tile, const(0), c.reduce.extent))
-            return sequence(allocate, prepare, body)
-        clear = loop(
-            "row",
-            tiles * shape.rows,
-            lambda row: self.each_vector(
-                shape, lambda column: tirx.BufferStore(keep, tirx.const(0, c.acc_dtype), [row, column])
-            ),
-        )
-
-        def steps() -> list[tirx.Stmt]:
-            turn = lambda k0, extent: loop("tile", tiles, lambda tile: tile_at(tile, k0, extent))
-            size = static(depth)
-            if size is None:
-                count = self.ceil_div(depth, block)
-                return [
-                    loop("step", count, lambda i: turn(i * block, tirx.min(const(block), depth - i * block)))
-                ]
-            main = [loop("step", size // block, lambda i: turn(i * block, block))]
-            return main + ([turn(const(size - size % block), size % block)] if size % block else [])
+        def turn(k0: Expr, extent: int | Expr, is_first: bool, is_last: bool) -> tirx.Stmt:
+            return loop("tile", tiles, lambda tile: tile_at(tile, k0, extent, is_first, is_last))
 
         def final(tile: Expr) -> tirx.Stmt:
             row0 = tirx.Var("row", "int64")
-            return sequence(
-                tirx.Bind(row0, row_of(tile)),
-                self.second_pass(shape, base, row0, origin, keep, tile * shape.rows),
-            )
+            finished = self.second_pass(shape, base, row0, origin, keep, tile * shape.rows)
+            return sequence(tirx.Bind(row0, row_of(tile)), finished)
 
-        return sequence(allocate, prepare, clear, *steps(), loop("tile", tiles, final))
+        def steps() -> list[tirx.Stmt]:
+            size = static(depth)
+            if not block:
+                return [turn(const(0), c.reduce.extent, True, True)]
+            if size is None:
+                more = tirx.max(depth - 1, const(0)) // block
+                short = depth - more * block
+                inner = lambda step: turn(short + step * block, block, False, False)
+                return [
+                    turn(const(0), short, True, False),
+                    loop("step", more, inner),
+                    loop("tile", tiles, final),
+                ]
+            tail = size % block or block
+            middle = (size - tail) // block - 1
+            inner = lambda step: turn((step + 1) * block, block, False, False)
+            return [
+                turn(const(0), block, True, False),
+                *([loop("step", middle, inner)] if middle else []),
+                turn(const(size - tail), tail, False, True),
+            ]
+
+        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch or block else None
+        return sequence(allocate, prepare, *steps())
 
     def right_operand(
         self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr

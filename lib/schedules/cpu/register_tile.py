@@ -16,12 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import tvm
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
+
+
+LINE = 64
+"""Bytes in a line of the cache."""
+
+NEAR = 32
+"""Turns ahead up to which what is asked for is soon read."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +128,14 @@ def emit_tile(
         """Ask for the right operand of a later turn (past its end, the processor ignores the request)."""
         if not shape.prefetch:
             return None
-        found = [loads(rhs(k + shape.prefetch, const(v * shape.lanes))) for v in range(shape.vectors)]
+        vectors_in_line = max(1, LINE * 8 // (shape.lanes * tvm.DataType(dtype).bits))
+        starts = range(0, shape.vectors, vectors_in_line)
+        found = [loads(rhs(k + shape.prefetch, const(v * shape.lanes))) for v in starts]
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
+        level = 3 if shape.prefetch <= NEAR else 2  # into the first or the second level of the cache
         requests = [
-            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, 3, 1) for (load,) in found
+            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, level, 1) for (load,) in found
         ]
         return sequence(*(tirx.Evaluate(request) for request in requests))
 
@@ -133,7 +144,7 @@ def emit_tile(
     def turn(k: Expr, count: int) -> tirx.Stmt:
         """``count`` steps of the reduction from ``k`` on."""
         if shape.chains == 1:
-            return unrolled("k", count, lambda i: accumulate(0, k + i))
+            return unrolled("k", count, lambda i: sequence(prefetch(k + i), accumulate(0, k + i)))
         return sequence(
             *(s for i in range(count) for s in (prefetch(k + i), accumulate(i % shape.chains, k + i)))
         )
