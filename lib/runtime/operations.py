@@ -8,7 +8,7 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import s_tir, sym, tirx
-from tvm.ir import Var
+from tvm.ir import TensorLoad, Var
 
 from torch_tvm.support.attributes import HIDDEN
 
@@ -36,6 +36,8 @@ class _Counter:
 
     def __init__(self, values: Mapping[Any, int]) -> None:
         self._values = {var: tirx.const(value, str(var.ty.dtype)) for var, value in values.items()}
+        self._chunks: dict[Any, tirx.IntImm] = {}
+        self._threads = 1
         self._analyzer = sym.Analyzer()
 
     def statement(self, node: Any) -> float:
@@ -45,7 +47,11 @@ class _Counter:
             extent, first = self._value(node.extent), self._value(node.min) or 0
             middle = first + (extent or 0) // 2
             self._values[node.loop_var] = tirx.const(middle, str(node.loop_var.ty.dtype))
+            if node.kind == tirx.ForKind.PARALLEL:
+                self._threads = extent or 1
             return (1 if extent is None else max(0, extent)) * self.statement(node.body)
+        if isinstance(node, tirx.While):
+            return self._chunk(node)
         if isinstance(node, tirx.IfThenElse):
             return self._branches(node)
         if isinstance(node, tirx.Bind):
@@ -61,6 +67,12 @@ class _Counter:
             return _of_expression(node.value)
         return self.statement(node.body) if hasattr(node, "body") else 0.0
 
+    def _chunk(self, node: tirx.While) -> float:
+        """``while chunk < chunks``: all threads together take every chunk once, and each is like the one amid them."""
+        chunks = self._value(node.condition.b) or 1
+        self._chunks[node.condition.a.source] = tirx.const(chunks // 2, "int32")
+        return chunks / self._threads * self.statement(node.body)
+
     def _branches(self, node: tirx.IfThenElse) -> float:
         condition = self._value(node.condition)
         taken = self.statement(node.then_case) if condition != 0 else 0.0
@@ -72,7 +84,11 @@ class _Counter:
             return int(expr)
         if isinstance(expr, int):
             return expr
-        known = [(Var, lambda var: self._values.get(var, var)), (tvm.ir.Call, _shown)]
+        known = [
+            (Var, lambda var: self._values.get(var, var)),
+            (tvm.ir.Call, _shown),
+            (TensorLoad, lambda load: self._chunks.get(load.source, load)),
+        ]
         for _ in range(8):
             expr = self._analyzer.simplify(tvm_ffi.structural_map(expr, known))
             if isinstance(expr, tirx.IntImm):

@@ -62,7 +62,7 @@ def schedule(
         if not isinstance(func, tvm.tirx.PrimFunc):
             continue
         if func.attrs and "tirx.is_scheduled" in func.attrs:
-            updates[gvar] = finish(func)
+            updates[gvar] = finish(func, cpu)
             continue
         refusals: dict[str, str] = {}
         for rule in rules:
@@ -75,7 +75,7 @@ def schedule(
             decisions.append(KernelDecision(gvar.name_hint, rule.name, refusals))
             break
         else:
-            updates[gvar] = finish(func)
+            updates[gvar] = finish(func, cpu)
             decisions.append(KernelDecision(gvar.name_hint, "none", refusals))
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
     for gvar, func in updates.items():
@@ -87,16 +87,17 @@ def _apply(
     rule: Rule, name: str, func: tvm.tirx.PrimFunc, cpu: CpuModel, choose: Choose | None
 ) -> tvm.tirx.PrimFunc:
     if choose is None or not hasattr(rule, "candidates"):
-        return finish(rule.apply(func, cpu))
-    candidates = {label: finish(scheduled) for label, scheduled in rule.candidates(func, cpu).items()}
+        return finish(rule.apply(func, cpu), cpu)
+    candidates = {label: finish(scheduled, cpu) for label, scheduled in rule.candidates(func, cpu).items()}
     return candidates[choose(name, func, candidates)]
 
 
-def finish(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
-    """What every kernel needs, whoever scheduled it: vector math, temporaries in registers, any address."""
+def finish(func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
+    """What every kernel needs, whoever scheduled it: vector math, temporaries in registers, any address, threads."""
+    from torch_tvm.schedules.cpu.sharing import share_out
     from torch_tvm.schedules.cpu.temporaries import materialize_lets
     from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 
-    func = materialize_lets(vectorizable_math(func))
+    func = share_out(materialize_lets(vectorizable_math(func)), cpu)
     func = in_root_block(allow_any_address(keep_on_stack(func)))
     return func.with_attr("tirx.is_scheduled", True)

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 
 from torch_tvm.schedules.cpu.vector_math import FUNCTIONS
 from torch_tvm.schedules.rule import finish
-from torch_tvm.schedules.target import host_target
+from torch_tvm.schedules.target import CpuModel, host_target
 
 from .kernel_cases import Case, run
 
@@ -40,7 +40,7 @@ def unary(name: str, size: int, dtype: str = "float32", repeat: int = 1) -> tirx
     func = tirx.PrimFunc([a, b], body).with_attrs(
         {"global_symbol": "main", "tirx.noalias": True, "s_tir": True}
     )
-    return finish(func)
+    return finish(func, CpuModel.from_target(host_target()))
 
 
 def build(func: tirx.PrimFunc) -> tvm.runtime.Executable:

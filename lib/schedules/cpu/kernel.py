@@ -27,6 +27,7 @@ from torch_tvm.schedules.cpu.loops import Emitter, Memory
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, sequence
 from torch_tvm.schedules.cpu.partial_sums import split_reduction
 from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program, substitute
+from torch_tvm.schedules.cpu.sharing import CHUNKS
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.target import CpuModel
@@ -315,18 +316,20 @@ class _Kernel:
         local: list[tirx.Buffer],
         body: Callable[[Mapping], tirx.Stmt],
     ) -> tirx.Stmt:
-        cores = self.cpu.cores
-        chunk = sym.Analyzer().simplify(tirx.floordiv(total + (cores - 1), cores))
+        parts = self.cpu.cores * CHUNKS
+        if isinstance(total, tirx.IntImm):
+            parts = min(parts, int(total))
+        chunk = sym.Analyzer().simplify(tirx.floordiv(total + (parts - 1), parts))
 
         def task(number: tirx.Expr) -> tirx.Stmt:
             begin = number * chunk
             turns = chunk
-            if not (isinstance(total, tirx.IntImm) and int(total) % cores == 0):
+            if not (isinstance(total, tirx.IntImm) and int(total) % parts == 0):
                 turns = tirx.max(tirx.min(chunk, total - begin), constant(0))
             turn = lambda i: body(_unravel(begin + i, rows))
             return _with_fresh(local, for_loop(turns, turn, name="row"))
 
-        return for_loop(cores, task, tirx.ForKind.PARALLEL, name="task")
+        return for_loop(parts, task, tirx.ForKind.PARALLEL, name="task")
 
 
 def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:

@@ -24,7 +24,6 @@ from tvm.tirx.stmt import ForKind
 from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
 
-
 LINE = 64
 """Bytes in a line of the cache."""
 

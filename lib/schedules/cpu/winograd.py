@@ -68,7 +68,7 @@ def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int
     is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
     if is_fused:
         limit = max(4, cpu.l2 * 3 // 8 // (points * (tiling.vectors + blocks) * vector_bytes))
-        groups = -(-(-(-tiles // limit)) // cpu.cores) * cpu.cores
+        groups = emit.ceil_div(emit.ceil_div(tiles, limit), cpu.cores) * cpu.cores
     else:
         # Every group reads the weights again, so they weigh against what its tiles take.
         limit = max(cpu.l3 // 4, weight_bytes) // (points * (conv.out_blocks + blocks) * vector_bytes)
