@@ -88,6 +88,20 @@ class Lets:
         """``value`` rounded here: nothing is simplified across it."""
         return self(self.floats(self(self.bits(value))))
 
+    def is_nan(self, x: Expr) -> Expr:
+        """``x`` is NaN, as a comparison of integers: ``tirx.isnan`` has no vector form."""
+        return self._magnitude_bits(x) > self.integer(self._infinity)
+
+    def is_finite(self, x: Expr) -> Expr:
+        return self._magnitude_bits(x) < self.integer(self._infinity)
+
+    @property
+    def _infinity(self) -> int:
+        return (2 * self.format.bias + 1) << self.format.mantissa
+
+    def _magnitude_bits(self, x: Expr) -> Expr:
+        return tirx.bitwise_and(self.bits(x), self.integer((1 << (self.format.bits - 1)) - 1))
+
     # --- arithmetic --------------------------------------------------------------------------------
 
     def horner(self, x: Expr, coefficients: Sequence[float]) -> Var:

@@ -46,7 +46,7 @@ def pow(m: Lets, x: Expr, y: Expr) -> Expr:
     value = m(
         tirx.Cast(m.dtype("float32"), _power(m.wide(), m.cast(magnitude, "float64"), m.cast(y, "float64")))
     )
-    value = m(tirx.Select(magnitude == one, tirx.Select(tirx.isnan(y), y, one), value))
+    value = m(tirx.Select(magnitude == one, tirx.Select(m.is_nan(y), y, one), value))
     half = m(y * m.const(0.5))
     whole = tirx.floor(y) == y
     odd = tirx.all(whole, tirx.floor(half) != half)

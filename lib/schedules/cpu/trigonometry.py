@@ -170,4 +170,4 @@ def atan2(m: Lets, y: Expr, x: Expr) -> Expr:
     p = _arctangent(m, quotient)
     p = m(tirx.Select(steep, m.const(math.pi / 2) - p, p))
     p = m(tirx.Select(x_sign < m.integer(0), m.const(math.pi) - p, p))
-    return tirx.Select(tirx.any(tirx.isnan(x), tirx.isnan(y)), x + y, m.with_sign(p, y_sign))
+    return tirx.Select(tirx.any(m.is_nan(x), m.is_nan(y)), x + y, m.with_sign(p, y_sign))

@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import tirx
 
 from torch_tvm.schedules.cpu import exponentials, powers, trigonometry
-from torch_tvm.schedules.cpu.lets import Expr, Lets
+from torch_tvm.schedules.cpu.lets import FORMATS, Expr, Lets
 
 Function = Callable[..., Expr]
 
@@ -25,7 +25,12 @@ def _copysign(m: Lets, magnitude: Expr, sign: Expr) -> Expr:
     return m.with_sign(m.split_sign(magnitude)[0], m.split_sign(sign)[1])
 
 
+def _rsqrt(m: Lets, x: Expr) -> Expr:
+    return m.const(1.0) / tirx.sqrt(x)
+
+
 FLOAT64: dict[str, Function] = {
+    "rsqrt": _rsqrt,
     "exp": exponentials.exp,
     "exp2": exponentials.exp2,
     "expm1": exponentials.expm1,
@@ -74,12 +79,22 @@ def vectorizable_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
 def _vector_call(call: tvm.ir.Call) -> Expr:
     dtype = str(getattr(call.ty, "dtype", "")).partition("x")[0]
     name, operands = called(call, dtype)
+    if name in ("isnan", "isfinite"):
+        return _classified(call, name, operands[0])
     if name == "pow" and (small := _small_power(call)) is not None:
         return small
     build = (FLOAT64 if dtype == "float64" else FUNCTIONS).get(name)
     if build is None or dtype not in ("float64", "float32", "float16", "bfloat16"):
         return call
     return _computed(build, operands, str(call.ty.dtype))
+
+
+def _classified(call: tvm.ir.Call, name: str, operand: Expr) -> Expr:
+    dtype = tvm.DataType(str(operand.ty.dtype))
+    m = Lets(dtype.lanes, str(operand.ty.dtype).partition("x")[0])
+    if m.real not in FORMATS:
+        return call
+    return m.is_nan(operand) if name == "isnan" else m.is_finite(operand)
 
 
 def called(call: tvm.ir.Call, dtype: str) -> tuple[str, list[Expr]]:
