@@ -12,13 +12,11 @@ import torch.nn.functional as F
 import tvm
 from tvm import tirx
 
-from torch_tvm.importers.fx import import_fx
-from torch_tvm.lowering.module import lower
-from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.schedules import schedule
 from torch_tvm.transforms import optimize
 
 from .machine_code import scalar_calls
+from .programs import lowered
 
 T = torch.Tensor
 
@@ -95,20 +93,9 @@ LIBM = {
 """The ops that call libm for each element, and why."""
 
 
-class _Program(torch.nn.Module):
-    def __init__(self, function: Callable[..., T]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *tensors: T) -> T:
-        return self.function(*tensors)
-
-
 @functools.cache
-def lowered(name: str) -> tvm.IRModule:
-    arguments = tuple(torch.randn(64, 100) for _ in range(2 if name in BINARY else 1))
-    module = canonicalize(import_fx(_Program(PROGRAMS[name]), arguments))
-    return lower(module, fallback=False).mod
+def relax_module(name: str) -> tvm.IRModule:
+    return lowered(PROGRAMS[name], [torch.randn(64, 100) for _ in range(2 if name in BINARY else 1)])
 
 
 @functools.cache
@@ -117,7 +104,7 @@ def code(machine: str) -> dict[str, str]:
     target = tvm.target.Target(TARGETS[machine][0])
     functions = {}
     for name in PROGRAMS:
-        mod, _ = schedule(optimize(lowered(name), target), target)
+        mod, _ = schedule(optimize(relax_module(name), target), target)
         kernels = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
         for number, kernel in enumerate(kernels):
             symbol = f"kernel_{name}_{number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeAlias
 
 import tvm
@@ -31,9 +32,10 @@ def scan(b: Builder, x: Expr, dim: int, combine: str) -> Expr:
     if 0 in b.shape(x):
         return b.emit(relax.op.zeros(relax.ShapeExpr(x.ty.shape.values), out))
     accumulate = "float64" if is_float(out) else out
-    fields = {"axis": axis, "accumulate": accumulate, "combine": combine}
+    fields = json.dumps({"axis": axis, "combine": combine, "accumulate": accumulate})
     kernel = lambda source: _running(source, axis, accumulate, out, combine)
-    return b.te(kernel, b.cast(x, out), attributes={SCAN: fields})
+    is_exact = not is_float(out) and not is_float(b.dtype(x))
+    return b.te(kernel, x if is_exact else b.cast(x, out), attributes={SCAN: fields})
 
 
 def _running(source: te.Tensor, axis: int, accumulate: str, dtype: str, combine: str) -> te.Tensor:
@@ -46,7 +48,7 @@ def _running(source: te.Tensor, axis: int, accumulate: str, dtype: str, combine:
             data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
             with T.parallel(0, before * after) as line:
                 base = (line // after) * length * after + line % after
-                total = T.buffer_proxy(T.alloc_buffer((1,), accumulate))
+                total = T.buffer_proxy(T.alloc_buffer((1,), accumulate, scope="local"))
                 total[0] = tirx.const(0 if combine == "sum" else 1, accumulate)
                 with T.serial(0, length) as k:
                     at = base + k * after

@@ -7,6 +7,7 @@ that are summed first and then scanned side by side, from the total of those bef
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Scan:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         if not func.attrs or SCAN not in func.attrs:
             raise Refusal("not a scan")
-        fields = func.attrs[SCAN]
+        fields = json.loads(func.attrs[SCAN])
         source, target = [p for p in func.params if isinstance(p.ty, tirx.BufferType)][:2]
         axis = int(fields["axis"])
         kernel = _Kernel(
