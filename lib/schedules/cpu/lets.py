@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,6 +30,9 @@ class Format:
         """The smallest normal number."""
         return 2.0 ** (1 - self.bias)
 
+
+RARELY = "torch_tvm.rarely"
+"""The name of the call that :meth:`Lets.rarely` makes, until statements take its place."""
 
 FORMATS = {"float32": Format(32, 23, 127), "float64": Format(64, 52, 1023)}
 
@@ -59,6 +62,13 @@ class Lets:
         other = Lets(self.lanes, "float64")
         other.steps = self.steps
         return other
+
+    def rarely(self, key: Expr, bound: int, usual: Expr, rare: Callable[[Lets], Expr]) -> Var:
+        """``usual``, and ``rare`` in the lanes whose ``key`` (int32) is above ``bound``; a vector without such a
+        lane does not compute it."""
+        inner = Lets(self.lanes, self.real)
+        value = inner.close(rare(inner))
+        return self(tirx.call_pure_extern(usual.ty.dtype, RARELY, key, self.integer(bound), usual, value))
 
     # --- constants and types -----------------------------------------------------------------------
 

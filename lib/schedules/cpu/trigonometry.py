@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
 
 from tvm import tirx
 from tvm.ir import Var
@@ -17,6 +18,11 @@ from torch_tvm.schedules.cpu.lets import Expr, Lets
 
 TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 """A zero and the first 224 bits of 2/π."""
+
+NEAR = 128.0
+"""Up to here the three parts of π/2, of 17, 17 and 24 bits, are enough: each product with n is exact."""
+
+HALF_PI = (1.5707855224609375, 1.0804273188114166e-05, 6.07710062827671e-11)
 
 SIN = (-0.16666653752326965, 0.008332131430506706, -0.00019510839774738997)
 COS = (0.04166664555668831, -0.0013887305976822972, 2.4431205019936897e-05)
@@ -43,6 +49,19 @@ ATAN = (
 
 def _reduced(m: Lets, magnitude: Expr) -> tuple[Var, Var]:
     """``quadrant`` (int32) and ``r`` in ``[-π/4, π/4]`` with ``magnitude = quadrant * π/2 + r`` modulo 2π."""
+    shifted, n = m.nearest(m.clamp(magnitude, 0.0, NEAR) * m.const(2 / math.pi))
+    near = magnitude
+    for part in HALF_PI:
+        near = m(near - n * m.const(part))
+    key = m(m.bits(magnitude))
+    bound = struct.unpack("<i", struct.pack("<f", NEAR))[0]
+    r = m.rarely(key, bound, near, lambda m: _reduced_exactly(m, magnitude)[1])
+    low = m(tirx.bitwise_and(m.bits(shifted), m.integer(3)))
+    return m.rarely(key, bound, low, lambda m: _reduced_exactly(m, magnitude)[0]), r
+
+
+def _reduced_exactly(m: Lets, magnitude: Expr) -> tuple[Expr, Expr]:
+    """Payne and Hanek's reduction of magnitudes of 1 and more."""
     bits = m(m.bits(magnitude, "uint"))
     u32 = lambda value: m.integer(value, "uint32")
     mantissa = m(tirx.bitwise_or(tirx.bitwise_and(bits, u32(0x7FFFFF)), u32(0x800000)))
@@ -61,11 +80,9 @@ def _reduced(m: Lets, magnitude: Expr) -> tuple[Var, Var]:
     )
     double = m.wide()
     r = double((high + tail * double.const(2.0**-31)) * double.const(math.pi / 2 * 2.0**-30))
-    near = magnitude <= m.const(math.pi / 4)
-    reduced = m(tirx.Select(near, magnitude, tirx.Cast(m.dtype("float32"), r)))
-    whole = tirx.Cast(m.dtype("int32"), quadrant)
-    reduced = m(tirx.Select(magnitude < m.const(math.inf), reduced, m.const(math.nan)))
-    return m(tirx.Select(near, m.integer(0), whole)), reduced
+    reduced = tirx.Cast(m.dtype("float32"), r)
+    finite = magnitude < m.const(math.inf)
+    return tirx.Cast(m.dtype("int32"), quadrant), tirx.Select(finite, reduced, m.const(math.nan))
 
 
 def _window(m: Lets, first: Expr) -> list[Var]:
