@@ -5,6 +5,7 @@ Lines run in parallel where there is enough to do. All kernels are stable: of eq
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -30,13 +31,13 @@ def order(keys: te.Tensor, axis: int, descending: bool) -> te.Tensor:
     """The positions along ``axis`` (int64) in the order of the keys (int32 or int64)."""
     length = _static(keys.shape[axis])
     ranked = length is not None and length <= RANKED_LENGTH
-    line = _ranked_line if ranked else _radix_line
-    return _by_lines(keys, axis, keys.shape[axis], lambda *a: line(*a, descending), "argsort")
+    line = functools.partial(_ranked_line if ranked else _radix_line, descending=descending)
+    return _by_lines(keys, axis, keys.shape[axis], line, "argsort")
 
 
 def largest(keys: te.Tensor, axis: int, count: int, smallest: bool) -> te.Tensor:
     """The positions along ``axis`` (int64) of the ``count`` largest (or smallest) keys, in order."""
-    line = lambda *a: _selected_line(*a, count, smallest)
+    line = functools.partial(_selected_line, count=count, smallest=smallest)
     return _by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
 
 

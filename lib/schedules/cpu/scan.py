@@ -8,7 +8,7 @@ that are summed first and then scanned side by side, from the total of those bef
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tvm import sym, tirx
@@ -66,7 +66,7 @@ def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
     return tirx.decl_buffer((_product(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
 
 
-def _product(sizes: object) -> tirx.Expr:
+def _product(sizes: Sequence[tirx.Expr]) -> tirx.Expr:
     return sym.Analyzer().simplify(linear_size(sizes))
 
 

@@ -37,7 +37,7 @@ def _always(call: tvm.ir.Call) -> tirx.Expr:
     return tirx.Select(key > bound, rare, usual)
 
 
-def _is_rare(expr: object) -> bool:
+def _is_rare(expr: Any) -> bool:
     name = getattr(getattr(expr, "op", None), "name", "")
     return name == "tirx.call_pure_extern" and getattr(expr.args[0], "value", "") == RARELY
 
