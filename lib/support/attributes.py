@@ -6,6 +6,9 @@ POINTWISE = "torch_tvm.pointwise"
 HOST = "torch_tvm.host"
 """The kernel only rearranges its operand; the value says how, as JSON."""
 
+SCAN = "torch_tvm.scan"
+"""The kernel scans its operand: ``axis``, ``combine`` (sum or product) and the dtype that it accumulates in, as JSON."""
+
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""
 

@@ -1,12 +1,13 @@
 """Writing at positions that tensors give: scatter, index_put and their kin.
 
-Each op computes the flat destination of every update in one parallel kernel; a second one walks the updates
-in order, so that the last of equal destinations wins. An update outside of the tensor is not written.
+Each op computes the destination of every update in one parallel kernel; a second one walks the updates
+in order, so that the last of equal destinations wins: whole rows where the indices select rows, and in parallel
+where parts of the updates go to parts of the tensor. An update outside of the tensor is not written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
@@ -44,29 +45,67 @@ def _identity(reduction: str, dtype: str) -> Any:
     return tirx.const(1 if reduction == "prod" else 0, dtype)
 
 
+COLUMNS = 256
+"""Columns of a row that one thread takes: threads share the columns, so each sees all updates in order."""
+
+
 def write_at(
-    b: Builder, x: Expr, places: Expr, updates: Expr, reduction: str = "set", *, include_self: bool = True
+    b: Builder,
+    x: Expr,
+    places: Expr,
+    updates: Expr,
+    reduction: str = "set",
+    *,
+    include_self: bool = True,
+    row: SizeLike = 1,
+    groups: SizeLike = 1,
 ) -> Expr:
-    """``x`` with ``updates`` combined into it at the flat positions ``places`` (negative: skipped)."""
+    """``x`` with ``updates`` combined into it at the positions ``places`` (negative: skipped).
+
+    ``x`` is flat, or rows of ``row`` elements, of which each place gets one. The places fall into ``groups`` of
+    equal size that follow each other and write to different parts of ``x``.
+    """
     shape, dtype = b.shape(x), b.dtype(x)
     count = product(b.shape(places))
     total = product(shape)
     if (isinstance(count, int) and count == 0) or (isinstance(total, int) and total == 0):
         return x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
+    width = as_size(row)
+
+    def combine(out: Any, place: Any, value: Callable[[Any], Any], chunk: Any) -> None:
+        """One place, if it is one: the part ``chunk`` of a row, or its only element."""
+        with T.If(place >= 0), T.Then():
+            if isinstance(row, int) and row == 1:
+                out[place] = value(0)
+                return
+            first = chunk * COLUMNS
+            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
+                out[place * width + first + j] = value(first + j)
 
     def kernel(ins: Sequence[Any], outs: Sequence[Any]) -> tirx.Stmt:
         data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
         out = T.buffer_proxy(outs[0])
+        each = tirx.floordiv(ins[1].shape[0], as_size(groups))
+        chunks = tirx.floordiv(width + (COLUMNS - 1), COLUMNS)
         with IRBuilder() as builder:
             with T.seq_scope():
                 with T.parallel(0, ins[0].shape[0]) as i:
                     out[i] = data[i]
-                if not include_self:
-                    with T.serial(0, ins[1].shape[0]) as i, T.If(where[i] >= 0), T.Then():
-                        out[where[i]] = _identity(reduction, dtype)
-                with T.serial(0, ins[1].shape[0]) as i, T.If(where[i] >= 0), T.Then():
-                    out[where[i]] = _combined(reduction, out[where[i]], values[i], dtype)
+                with T.parallel(0, as_size(groups) * chunks) as task:
+                    group, chunk = task // chunks, task % chunks
+                    if not include_self:
+                        with T.serial(0, each) as i:
+                            start = lambda _: _identity(reduction, dtype)
+                            combine(out, where[group * each + i], start, chunk)
+                    with T.serial(0, each) as i:
+                        number = group * each + i
+
+                        def update(j: Any) -> Any:
+                            old = out[where[number] * width + j]
+                            return _combined(reduction, old, values[number * width + j], dtype)
+
+                        combine(out, where[number], update, chunk)
             return builder.get()
 
     def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor) -> te.Tensor:
@@ -124,7 +163,8 @@ def _scatter(
     tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
     updates = b.te(values, *tensors, name="scatter_values")
     where = b.te(places, index, b.shape(x), name="scatter_places")
-    return write_at(b, x, where, updates, reduction, include_self=include_self)
+    groups = product(b.shape(index)[:axis])
+    return write_at(b, x, where, updates, reduction, include_self=include_self, groups=groups)
 
 
 @lowers("torch.aten.scatter.src")
@@ -184,17 +224,25 @@ def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tenso
         return _masked_put(b, x, indices, values, accumulate)
     positions = Positions(b, x, indices)
     updates = expand_to(b, values, positions.shape)
+    leading = len(positions.axes)
+    whole_rows = positions.axes == list(range(leading)) and leading < b.rank(x)
 
     def places(sizes: list[Any], shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
         sizes = [as_size(s) for s in sizes]
 
         def place(*i: Any) -> Any:
-            return _flat_place(positions.at(i, sizes, tensors, clamp=False), sizes, positions.axes)
+            if whole_rows:
+                i = (*i, *[0] * (len(sizes) - leading))
+            position = positions.at(i, sizes, tensors, clamp=False)
+            kept = leading if whole_rows else len(sizes)
+            return _flat_place(position[:kept], sizes[:kept], positions.axes)
 
         return te.compute([as_size(s) for s in shape], place, name="place")
 
-    where = b.te(places, b.shape(x), positions.shape, *positions.tensors, name="index_places")
-    return write_at(b, x, where, updates, "sum" if accumulate else "set")
+    shape = positions.common if whole_rows else positions.shape
+    where = b.te(places, b.shape(x), shape, *positions.tensors, name="index_places")
+    row = product(b.shape(x)[leading:]) if whole_rows else 1
+    return write_at(b, x, where, updates, "sum" if accumulate else "set", row=row)
 
 
 def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool) -> Expr:
@@ -220,6 +268,17 @@ def _along(b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: 
         flat = [reshape(b, v, [1]) for v in (x, index, source)]
         return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction), [])
     axis = b.axis(dim, b.rank(x))
+    if b.dtype(index) not in INTEGERS:
+        b.unsupported("an index that is no integer tensor")
+    if axis == 0 and b.rank(x) > 1:
+        index = reshape(b, index, [product(b.shape(index))])
+
+        def rows(where: te.Tensor, size: Any) -> te.Tensor:
+            place = lambda i: _flat_place([tirx.Cast("int64", where(i))], [size], [0])
+            return te.compute(where.shape, place, name="place")
+
+        where = b.te(lambda i, s: rows(i, as_size(s[0])), index, b.shape(x), name="index_places")
+        return write_at(b, x, where, source, reduction, row=product(b.shape(x)[1:]))
     shape: list[SizeLike] = [1] * b.rank(x)
     shape[axis] = product(b.shape(index))
     wide = expand_to(b, reshape(b, index, shape), b.shape(source))

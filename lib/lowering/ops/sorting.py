@@ -8,6 +8,8 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.sort_kernels import is_selection, order
+from torch_tvm.lowering.ops.sort_kernels import largest as selected
 from torch_tvm.lowering.pointwise import compute_dtype, is_float, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers
 
@@ -36,27 +38,7 @@ def _keys(b: Builder, x: Expr) -> Expr:
 
 def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
     """The stable order of ``x`` along ``axis`` as int64."""
-    keys = _keys(b, x)
-
-    def kernel(source: te.Tensor) -> te.Tensor:
-        def body(ins: Any, outs: Any) -> Scalar:
-            return tirx.call_packed("tvm.contrib.sort.argsort", ins[0], outs[0], axis, not descending)
-
-        buffers = [
-            tirx.decl_buffer(source.shape, dtype, name, data_alignment=8)
-            for dtype, name in ((source.dtype, "keys"), ("int64", "order"))
-        ]
-        return te.extern(
-            [source.shape],
-            [source],
-            body,
-            dtype="int64",
-            in_buffers=buffers[:1],
-            out_buffers=buffers[1:],
-            name="argsort",
-        )
-
-    return b.te(kernel, keys, name="argsort")
+    return b.te(lambda keys: order(keys, axis, descending), _keys(b, x), name="argsort")
 
 
 def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None) -> tuple[Expr, Expr]:
@@ -107,7 +89,10 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
     if b.rank(x) == 0 or 0 in b.shape(x):
         b.unsupported("topk of a scalar or of nothing")
     axis = b.axis(dim, b.rank(x))
-    return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
+    if not is_selection(k, b.shape(x)[axis]):
+        return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
+    places = b.te(lambda keys: selected(keys, axis, k, not largest), _keys(b, x), name="topk")
+    return list(along(b, x, places, axis))
 
 
 @lowers("torch.aten.kthvalue")

@@ -10,6 +10,7 @@ from torch_tvm.schedules.cpu.int8_matmul import Int8Matmul
 from torch_tvm.schedules.cpu.matmul import Matmul
 from torch_tvm.schedules.cpu.reduction import Reduction
 from torch_tvm.schedules.cpu.row_chain import RowChain
+from torch_tvm.schedules.cpu.scan import Scan
 from torch_tvm.schedules.cpu.winograd import WinogradConv
 from torch_tvm.schedules.rule import Rule
 
@@ -21,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     Int8Matmul(),
     Bfloat16Matmul(),
     Matmul(),
+    Scan(),
     Elementwise(),
     Reduction(),
     RowChain(),

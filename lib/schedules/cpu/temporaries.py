@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
 
+from torch_tvm.schedules.cpu.lets import RARELY
 from torch_tvm.schedules.cpu.program import constant, substitute
 
 
@@ -21,9 +22,24 @@ def materialize_lets(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Move the lets of every store (those outside guards) into temporaries of the enclosing vector loop.
 
     ``vectorized i: B[i] = let v = f(A[i]) in v * v`` becomes
-    ``t = alloc(lanes); vectorized i: { t[i] = f(A[i]); B[i] = t[i] * t[i] }``.
+    ``t = alloc(lanes); vectorized i: { t[i] = f(A[i]); B[i] = t[i] * t[i] }``. A step that is rarely needed
+    (:func:`Lets.rarely`) is skipped for a vector none of whose lanes needs it.
     """
-    return func.with_body(_Materializer().run(func.body))
+    body = _Materializer().run(func.body)
+    return func.with_body(tvm_ffi.structural_map(body, (tvm.ir.Call, _always)))
+
+
+def _always(call: tvm.ir.Call) -> tirx.Expr:
+    """A rare step where statements cannot branch around it: computed for every lane."""
+    if not _is_rare(call):
+        return call
+    key, bound, usual, rare = call.args[1:]
+    return tirx.Select(key > bound, rare, usual)
+
+
+def _is_rare(expr: Any) -> bool:
+    name = getattr(getattr(expr, "op", None), "name", "")
+    return name == "tirx.call_pure_extern" and getattr(expr.args[0], "value", "") == RARELY
 
 
 class _Materializer:
@@ -31,6 +47,7 @@ class _Materializer:
         self.vector: tuple[Var, tirx.Expr] | None = None
         self.made: list[tirx.Buffer] = []
         self.stores: list[tirx.Stmt] = []
+        self.is_flat = False
 
     def run(self, body: tirx.Stmt) -> tirx.Stmt:
         callbacks = [(tirx.For, self._loop), (tirx.BufferStore, self._store)]
@@ -40,10 +57,10 @@ class _Materializer:
         if loop.kind != tirx.ForKind.VECTORIZED or self.vector is not None:
             return mutator.default_mutate(loop)
         self.vector, self.made = (loop.loop_var, loop.extent), []
+        self.is_flat = all(isinstance(part, tirx.BufferStore) for part in _flattened(loop.body))
         body = mutator.mutate(loop.body)
         made, self.vector, self.made = self.made, None, []
-        result = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations)
-        return _with_allocations(made, [result])
+        return _with_allocations(made, _vector_loops(loop, body))
 
     def _store(self, store: tirx.BufferStore, _: object) -> tirx.Stmt:
         outer, self.stores = self.stores, []
@@ -67,19 +84,76 @@ class _Materializer:
         return tirx.if_then_else(mutator.mutate(call.args[0]), *call.args[1:])
 
     def _let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
+        if _is_rare(let.value) and self._can_branch(let.var):
+            return self._rare_let(let, mutator)
         value = mutator.mutate(let.value)
-        lanes = tvm.DataType(str(let.var.ty.dtype)).lanes
-        dtype = str(let.var.ty.dtype).partition("x")[0]
+        place = self._temporary(let.var, value)
+        return mutator.mutate(substitute(let.body, {let.var: place}))
+
+    def _can_branch(self, var: Var) -> bool:
+        """Whether whole vectors can be tested: there is one, and nothing but stores in its loop."""
+        return self.is_flat if self.vector is not None else tvm.DataType(str(var.ty.dtype)).lanes > 1
+
+    def _rare_let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
+        key, bound, usual, rare = let.value.args[1:]
+        key = self._temporary(Var("key", key.ty), mutator.mutate(key))
+        place = self._temporary(let.var, mutator.mutate(usual))
+        bound = bound.value if isinstance(bound, tirx.Broadcast) else bound
+        before, self.stores = self.stores, []
+        value = mutator.mutate(
+            tirx.Select(key > bound if self.vector else key > let.value.args[2], rare, place)
+        )
+        steps = [*self.stores, tirx.BufferStore(place.source, value, place.indices)]
+        lanes = int(key.source.shape[0])
+        ramp = tirx.Ramp(constant(0), constant(1), lanes)
+        largest = tirx.call_llvm_pure_intrin(
+            "int32", "llvm.vector.reduce.smax", tirx.BufferLoad(key.source, [ramp])
+        )
+        self.stores = [*before, tirx.IfThenElse(largest > bound, tirx.SeqStmt(steps), None)]
+        return mutator.mutate(substitute(let.body, {let.var: place}))
+
+    def _temporary(self, var: Var, value: tirx.Expr) -> tirx.Expr:
+        """``value`` stored in a buffer of its own, as it is read from there."""
+        lanes = tvm.DataType(str(var.ty.dtype)).lanes
+        dtype = str(var.ty.dtype).partition("x")[0]
         if lanes > 1:
             size, place = constant(lanes), tirx.Ramp(constant(0), constant(1), lanes)
         elif self.vector is not None:
             place, size = self.vector
         else:
             size, place = constant(1), constant(0)
-        buffer = tirx.decl_buffer((size,), dtype, let.var.name, scope="global")
+        buffer = tirx.decl_buffer((size,), dtype, var.name, scope="global")
         self.made.append(buffer)
         self.stores.append(tirx.BufferStore(buffer, value, [place]))
-        return mutator.mutate(substitute(let.body, {let.var: tirx.BufferLoad(buffer, [place])}))
+        return tirx.BufferLoad(buffer, [place])
+
+
+def _vector_loops(loop: tirx.For, body: tirx.Stmt) -> list[tirx.Stmt]:
+    """``loop`` with ``body``, cut where a rare step branches: the branch is taken by whole vectors."""
+
+    def vector(statements: list[tirx.Stmt]) -> tirx.Stmt:
+        var = Var(loop.loop_var.name, loop.loop_var.ty)
+        inner = statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+        inner = tvm_ffi.structural_map(inner, (Var, lambda v: var if v.same_as(loop.loop_var) else v))
+        return tirx.For(var, loop.min, loop.extent, loop.kind, inner, annotations=loop.annotations)
+
+    result: list[tirx.Stmt] = []
+    run: list[tirx.Stmt] = []
+    for statement in _flattened(body):
+        if isinstance(statement, tirx.IfThenElse):
+            result += [vector(run)] if run else []
+            branch = vector(_flattened(statement.then_case))
+            result.append(tirx.IfThenElse(statement.condition, branch, None))
+            run = []
+        else:
+            run.append(statement)
+    return [*result, vector(run)] if run else result
+
+
+def _flattened(body: tirx.Stmt) -> list[tirx.Stmt]:
+    if not isinstance(body, tirx.SeqStmt):
+        return [body]
+    return [part for statement in body.seq for part in _flattened(statement)]
 
 
 def _with_allocations(buffers: list[tirx.Buffer], statements: list[tirx.Stmt]) -> tirx.Stmt:

@@ -1,0 +1,205 @@
+"""Kernels that order integer keys along an axis, one line at a time: ranks, a radix sort, the k largest.
+
+Lines run in parallel where there is enough to do. All kernels are stable: of equal keys the first comes first.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+Scalar: TypeAlias = tvm.ir.Expr
+
+RANKED_LENGTH = 128
+"""Up to this length, comparing every pair in vectors beats counting digits."""
+
+LANES = 16
+BLOCK = 64
+DIGIT = 8
+PARALLEL_ELEMENTS = 1 << 12
+"""Keys from which on the lines are worth more than one thread (each costs tens of operations)."""
+
+
+def order(keys: te.Tensor, axis: int, descending: bool) -> te.Tensor:
+    """The positions along ``axis`` (int64) in the order of the keys (int32 or int64)."""
+    length = _static(keys.shape[axis])
+    ranked = length is not None and length <= RANKED_LENGTH
+    line = functools.partial(_ranked_line if ranked else _radix_line, descending=descending)
+    return _by_lines(keys, axis, keys.shape[axis], line, "argsort")
+
+
+def largest(keys: te.Tensor, axis: int, count: int, smallest: bool) -> te.Tensor:
+    """The positions along ``axis`` (int64) of the ``count`` largest (or smallest) keys, in order."""
+    line = functools.partial(_selected_line, count=count, smallest=smallest)
+    return _by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
+
+
+def is_selection(count: int, length: Any) -> bool:
+    """Whether insertion into a list of ``count`` beats sorting the line: of random keys,
+    ``count * (1 + ln(length / count))`` are inserted, each in ``count`` steps (1.5 ns), against 9 ns a key."""
+    size = _static(length)
+    return size is not None and 0 < count <= size and count**2 * (1 + math.log(size / count)) < 6 * size
+
+
+def _static(size: Any) -> int | None:
+    return int(size) if isinstance(size, (int, tirx.IntImm)) else None
+
+
+def _product(sizes: Sequence[Any]) -> Any:
+    result: Any = tirx.const(1, "int64")
+    for size in sizes:
+        result = result * size
+    return tvm.sym.Analyzer().simplify(result)
+
+
+def _by_lines(keys: te.Tensor, axis: int, count: Any, line: Callable[..., None], name: str) -> te.Tensor:
+    """``line(read, write, length, dtype)`` for every line along ``axis``; it writes ``count`` positions."""
+    shape, dtype = list(keys.shape), str(keys.dtype)
+    after, length = _product(shape[axis + 1 :]), shape[axis]
+    lines = _product([_product(shape[:axis]), after])
+    total = _static(_product([lines, length]))
+    loop = T.serial if total is not None and total < PARALLEL_ELEMENTS else T.parallel
+
+    def body(ins: Any, outs: Any) -> tirx.Stmt:
+        data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+        with IRBuilder() as builder:
+            with loop(0, lines) as number:
+                outer, inner = number // after, number % after
+
+                def write(place: Scalar, position: Scalar) -> None:
+                    out[(outer * count + place) * after + inner] = tirx.Cast("int64", position)
+
+                line(lambda i: data[(outer * length + i) * after + inner], write, length, dtype)
+            return builder.get()
+
+    result = [*shape[:axis], count, *shape[axis + 1 :]]
+    buffers = [tirx.decl_buffer(keys.shape, dtype, "keys"), tirx.decl_buffer(result, "int64", "order")]
+    return te.extern(
+        [result], [keys], body, dtype="int64", in_buffers=buffers[:1], out_buffers=buffers[1:], name=name
+    )
+
+
+def _allocate(size: Any, dtype: str) -> Any:
+    return T.buffer_proxy(T.alloc_buffer((size,), dtype))
+
+
+def _ranked_line(read: Any, write: Any, length: Any, dtype: str, descending: bool) -> None:
+    """``rank[i]`` counts the keys that come before key ``i``."""
+    padded = -(-int(length) // LANES) * LANES
+    keys, ranks = _allocate(padded, dtype), _allocate(padded, "int32")
+    with T.serial(0, padded) as i:
+        ranks[i] = 0
+    with T.serial(0, length) as i:
+        keys[i] = read(i)
+    with T.serial(0, padded - int(length)) as i:
+        keys[length + i] = tirx.const(0, dtype)
+    with T.serial(0, length) as j, T.serial(0, padded // LANES) as block, T.vectorized(0, LANES) as lane:
+        i = block * LANES + lane
+        before = keys[i] < keys[j] if descending else keys[j] < keys[i]
+        tie = tirx.all(tirx.EQ(keys[j], keys[i]), j < i)
+        ranks[i] = ranks[i] + tirx.Select(
+            tirx.any(before, tie), tirx.const(1, "int32"), tirx.const(0, "int32")
+        )
+    with T.serial(0, length) as i:
+        write(tirx.Cast("int64", ranks[i]), i)
+
+
+def _radix_line(read: Any, write: Any, length: Any, dtype: str, descending: bool) -> None:
+    """Digits of 8 bits, the lowest first; the positions of the last pass are the result."""
+    bits = tvm.DataType(dtype).bits
+    passes, kind, radix = bits // DIGIT, f"uint{bits}", 1 << DIGIT
+    keys = [_allocate(length, kind) for _ in range(2)]
+    places = [_allocate(length, "int32") for _ in range(2)]
+    counts = _allocate(passes * radix, "int32")
+    flip = (1 << (bits - 1)) - 1 if descending else 1 << (bits - 1)
+
+    def slot(key: Scalar, digit: int) -> Scalar:
+        low = tirx.shift_right(key, tirx.const(digit * DIGIT, kind))
+        return tirx.Cast("int32", tirx.bitwise_and(low, tirx.const(radix - 1, kind))) + digit * radix
+
+    with T.serial(0, passes * radix) as i:
+        counts[i] = 0
+    with T.serial(0, length) as i:
+        keys[0][i] = tirx.bitwise_xor(tirx.reinterpret(kind, read(i)), tirx.const(flip, kind))
+        for digit in range(passes):
+            counts[slot(keys[0][i], digit)] = counts[slot(keys[0][i], digit)] + 1
+    running, here = _allocate(1, "int32"), _allocate(1, "int32")
+    for digit in range(passes):
+        running[0] = 0
+        with T.serial(0, radix) as i:
+            here[0] = counts[i + digit * radix]
+            counts[i + digit * radix] = running[0]
+            running[0] = running[0] + here[0]
+    for digit in range(passes):
+        source, target = digit % 2, 1 - digit % 2
+        with T.serial(0, length) as i:
+            place = slot(keys[source][i], digit)
+            here[0] = counts[place]
+            counts[place] = here[0] + 1
+            position = places[source][i] if digit else tirx.Cast("int32", i)
+            if digit == passes - 1:
+                write(tirx.Cast("int64", here[0]), position)
+            else:
+                places[target][here[0]] = position
+                keys[target][here[0]] = keys[source][i]
+
+
+def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, smallest: bool) -> None:
+    """A list of the best so far; a block of keys that has none better than the last of them is passed over."""
+    flip = tirx.const(-1 if smallest else 0, dtype)
+    keys = _allocate(length, dtype)
+    best, places = _allocate(count, dtype), _allocate(count, "int32")
+    key = _allocate(1, dtype)
+    with T.serial(0, length) as i:
+        keys[i] = tirx.bitwise_xor(read(i), flip)
+
+    def insert(i: Scalar, filled: Scalar) -> None:
+        """Key ``i`` into the list, whose last entry ``filled`` is dropped (or empty)."""
+        key[0] = keys[i]
+        with T.serial(0, filled) as step:
+            j = filled - step
+            moves, ends = (
+                best[j - 1] < key[0],
+                tirx.any(best[j] < key[0], tirx.EQ(step, tirx.const(0, "int64"))),
+            )
+            places[j] = tirx.Select(moves, places[j - 1], tirx.Select(ends, tirx.Cast("int32", i), places[j]))
+            best[j] = tirx.Select(moves, best[j - 1], tirx.Select(ends, key[0], best[j]))
+        with T.If(tirx.any(best[0] < key[0], tirx.EQ(filled, tirx.const(0, "int64")))), T.Then():
+            best[0] = key[0]
+            places[0] = tirx.Cast("int32", i)
+
+    last = tirx.const(count - 1, "int64")
+
+    def offer(i: Scalar) -> None:
+        with T.If(keys[i] > best[count - 1]), T.Then():
+            insert(i, last)
+
+    best[0] = tirx.min_value(dtype)
+    with T.serial(0, count) as i:
+        insert(tirx.Cast("int64", i), tirx.Cast("int64", i))
+    left = length - count
+    top = _allocate(LANES, dtype)
+    with T.serial(0, left // BLOCK) as block:
+        first = block * BLOCK + count
+        with T.vectorized(0, LANES) as lane:
+            top[lane] = keys[first + lane]
+        with T.serial(0, BLOCK // LANES - 1) as part, T.vectorized(0, LANES) as lane:
+            top[lane] = tirx.max(top[lane], keys[first + (part + 1) * LANES + lane])
+        width = LANES // 2
+        while width:
+            with T.vectorized(0, width) as lane:
+                top[lane] = tirx.max(top[lane], top[lane + width])
+            width //= 2
+        with T.If(top[0] > best[count - 1]), T.Then(), T.serial(0, BLOCK) as i:
+            offer(first + i)
+    with T.serial(0, left % BLOCK) as i:
+        offer(left // BLOCK * BLOCK + count + i)
+    with T.serial(0, count) as i:
+        write(i, places[i])
