@@ -8,3 +8,6 @@ HOST = "torch_tvm.host"
 
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""
+
+RECURRENT = "torch_tvm.recurrent"
+"""The kernel is the time loop of a recurrent layer; the value describes it, as JSON."""
