@@ -109,20 +109,26 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
     vectors = layer.gates * panel.vectors
     most = max(1, min(8, (cpu.vector_registers - vectors - 1) // vectors))
     rows, steps = static(layer.batch), static(layer.steps)
-    sizes = [most, 1] if rows is None and most > 1 else [min(most, rows or 1)]
     one_row = layer.gates * layer.hidden * layer.hidden * layer.directions
-    tiles = 1 if rows is None else -(-rows // sizes[0])
+    tiles = 1 if rows is None else -(-rows // most)
     chunks = max(1, min(tiles, cpu.cores // layer.directions))
     step_work = one_row * (rows or 1)
     is_step_parallel = chunks * layer.directions < cpu.cores and step_work >= STEP_WORK
+    chunks = 1 if is_step_parallel else chunks
     work = step_work * (steps or TYPICAL_STEPS)
+    sizes = [most, 1] if rows is None and most > 1 else [_even(-(-(rows or 1) // chunks), most)]
     return Tiling(
         shapes=tuple(_shape(size, vectors, panel.lanes, cpu) for size in sizes),
         vectors=panel.vectors,
-        chunks=1 if is_step_parallel else chunks,
+        chunks=chunks,
         is_parallel=not is_step_parallel and chunks * layer.directions > 1 and work >= SERIAL_WORK,
         is_step_parallel=is_step_parallel,
     )
+
+
+def _even(rows: int, most: int) -> int:
+    """Rows of a tile, at most ``most``, so that as many tiles as needed are about full."""
+    return -(-rows // -(-rows // most)) if rows else 1
 
 
 def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
