@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 
 import pytest
 import torch
 import tvm
 from torch import nn
 from torch.export import Dim
+from tvm import relax, tirx
 
 import torch_tvm
+from torch_tvm.lowering.recurrence import Recurrence, recurrence
 from torch_tvm.schedules.cpu.recurrent import STEP_WORK, choose_panel
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.attributes import RECURRENT
+
+from .relax_models import Compiled, var
+from .relax_models import check as check_tensor
 
 LAYERS = {
     "lstm": nn.LSTM,
@@ -57,12 +63,7 @@ def check(model: Layer, ours: torch_tvm.CompiledModule, inputs: list[torch.Tenso
         exact = model.double()(*[x.double() for x in inputs])
     model.to(inputs[0].dtype)
     for actual, wanted, true in zip(ours(*inputs), eager, exact, strict=True):
-        assert actual.shape == wanted.shape and actual.dtype == wanted.dtype
-        for special in (torch.isnan, torch.isposinf, torch.isneginf):
-            assert torch.equal(special(actual), special(wanted))
-        finite = torch.isfinite(wanted)
-        error = lambda value, t=true, f=finite: (value.double() - t)[f].square().mean().sqrt().item()
-        assert not finite.any() or error(actual) <= 3 * error(wanted) + 1e-5
+        check_tensor(actual, wanted, true)
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
@@ -96,13 +97,39 @@ def test_nan_and_infinities(kind: str) -> None:
     check(model, compiled(model, inputs), inputs)
 
 
-def test_any_number_of_steps_and_rows() -> None:
+def test_any_number_of_rows() -> None:
     model = Layer("gru", 6, 12, batch_first=True)
     inputs = model.inputs(5, 4)
-    shapes = {"x": {0: Dim.AUTO, 1: Dim.AUTO}, "states": ({1: Dim.AUTO},)}
+    shapes = {"x": {0: Dim.AUTO}, "states": ({1: Dim.AUTO},)}
     ours = compiled(model, inputs, dynamic_shapes=shapes)
-    for steps, batch in itertools.product((2, 700), (2, 9)):
-        check(model, ours, model.inputs(steps, batch))
+    for batch in (2, 9):
+        check(model, ours, model.inputs(5, batch))
+
+
+def test_any_number_of_steps() -> None:
+    """``torch.export`` fixes the number of steps, so this one starts from the kernel's own expression."""
+    hidden, steps = 12, tirx.Var("t", "int64")
+    what = Recurrence("rnn_tanh", 1, 1, directions=1, layer=0, batch_first=False, has_bias=False)
+
+    def body(emit, *tensors: relax.Expr) -> relax.Expr:
+        results = relax.BlockBuilder.current().emit_te(
+            lambda *t: recurrence(what, t),
+            *tensors,
+            primfunc_attrs={"op_pattern": 8, RECURRENT: json.dumps(what.to_dict())},
+        )
+        return emit(relax.TupleGetItem(results, 0))
+
+    params = [var("x", (steps, 2, hidden)), var("h", (1, 2, hidden)), var("w", (1, hidden, hidden))]
+    ours = Compiled(params, 3, body)
+    assert "recurrent" in ours.rules()
+    layer = nn.RNN(hidden, hidden, bias=False)
+    layer.weight_ih_l0.data = torch.eye(hidden)
+    for count in (1, 2, 700):
+        x, h = torch.randn(count, 2, hidden), torch.randn(1, 2, hidden)
+        w = layer.weight_hh_l0.detach()
+        wanted = layer.float()(x, h)[0].detach()
+        exact = layer.double()(x.double(), h.double())[0].detach()
+        check_tensor(ours(x, h, w.float()[None]), wanted, exact)
 
 
 def test_projections_are_refused_with_a_reason() -> None:

@@ -10,7 +10,8 @@
 Hidden and cell states alternate between two buffers, so a step reads only what the step before wrote. A last panel
 or row tile that is not full moves back until it fits: what it computes twice comes out the same.
 
-One step of few rows over large weights is worth all cores: then panels are the parallel loop, inside that over time
+One step over large weights is worth all cores where rows and directions are too few for them, or where every core
+would read all weights from beyond its cache: then panels are the parallel loop, inside that over time
 (:data:`STEP_WORK`). The PrimFunc is described by its attribute
 (:class:`torch_tvm.lowering.recurrence.Recurrence`); weights come as :mod:`torch_tvm.transforms.recurrent` packed them.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import tvm
 from tvm import tirx
 
 from torch_tvm.schedules.cpu.emit import static
@@ -38,8 +40,6 @@ STEP_WORK = 1 << 18
 
 TYPICAL_STEPS = 32
 """What an unknown number of steps is taken for."""
-
-PREFETCH_TURNS = 16
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
     tiles = 1 if rows is None else -(-rows // most)
     chunks = max(1, min(tiles, cpu.cores // layer.directions))
     step_work = one_row * (rows or 1)
-    is_step_parallel = chunks * layer.directions < cpu.cores and step_work >= STEP_WORK
+    is_step_parallel = step_work >= STEP_WORK and (
+        chunks * layer.directions < cpu.cores or (chunks > 1 and _weight_bytes(layer) > cpu.l2)
+    )
     chunks = 1 if is_step_parallel else chunks
     work = step_work * (steps or TYPICAL_STEPS)
     sizes = [most, 1] if rows is None and most > 1 else [_even(-(-(rows or 1) // chunks), most)]
@@ -124,6 +126,11 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
         is_parallel=not is_step_parallel and chunks * layer.directions > 1 and work >= SERIAL_WORK,
         is_step_parallel=is_step_parallel,
     )
+
+
+def _weight_bytes(layer: Layer) -> int:
+    """Of one direction."""
+    return layer.gates * layer.hidden * layer.hidden * tvm.DataType(layer.dtype).bits // 8
 
 
 def _even(rows: int, most: int) -> int:
