@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import te, tirx
 from tvm.tirx.stmt import ForKind
 
-Scalar = tvm.ir.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
 @dataclass(frozen=True)
