@@ -27,6 +27,14 @@ def _pad(operands: list[Any], attributes: Any) -> torch.Tensor:
     return torch.cat([x, x.new_zeros(shape)], axis)
 
 
+def _windows(operands: list[Any], attributes: Any) -> torch.Tensor:
+    """An axis in windows of ``size``, two axes in its place; a last window that is not full moves back."""
+    (x,), (axis, size) = operands, attributes
+    length = x.shape[axis]
+    starts = [min(first, length - size) for first in range(0, length, size)]
+    return torch.stack([x.narrow(axis, start, size) for start in starts], axis)
+
+
 def _winograd(operands: list[Any], matrix: Any) -> torch.Tensor:
     """``G g G^T`` of every filter ``[out, in, 3, 3]``: ``[points², out, in]``."""
     g = torch.tensor(matrix, dtype=torch.float64)
@@ -53,6 +61,7 @@ _OPERATIONS: dict[str, Operation] = {
     "concat": lambda x, axis: torch.cat([_tensor(item) for item in x], axis),
     "cast": lambda x, dtype: _tensor(x[0]).to(getattr(torch, dtype)),
     "pad": _pad,
+    "windows": _windows,
     "winograd": _winograd,
 }
 

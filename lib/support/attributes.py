@@ -14,3 +14,6 @@ PROGRAM = "torch_tvm.weights_program"
 
 HIDDEN = "torch_tvm_hidden"
 """The function in kernels that returns its argument, a count, and tells LLVM nothing of it."""
+
+RECURRENT = "torch_tvm.recurrent"
+"""The kernel is the time loop of a recurrent layer; the value describes it, as JSON."""

@@ -8,7 +8,7 @@ becomes a program in JSON (module attribute ``PROGRAM``) where every operation o
 
 A value is ``[i]``: an original weight or, after these, the result of a step; a number stands for itself.
 Kernels that rearrange elements describe themselves by the attribute ``HOST``: a list of ``pad``, ``reshape``,
-``permute`` and ``winograd`` steps. A function with any other operation stays compiled.
+``permute``, ``windows`` and ``winograd`` steps. A function with any other operation stays compiled.
 """
 
 from __future__ import annotations

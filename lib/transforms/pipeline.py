@@ -14,6 +14,7 @@ from torch_tvm.transforms.host_work import take_host_work
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 from torch_tvm.transforms.quantized import quantized
+from torch_tvm.transforms.recurrent import pack_recurrent_weights
 
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
@@ -40,6 +41,7 @@ def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
         fuse_sibling_matmuls(),
         fuse_attention(),
         pack_matmul_weights(cpu, accuracy),
+        pack_recurrent_weights(cpu),
     ]
 
 

@@ -8,18 +8,28 @@ from lowering.rows import Cases, Inputs, Row, Sample, row
 
 def _layers(gates: int, states: int) -> Inputs:
     def case(
-        s: Sample, steps: int, layers: int, both: bool, biases: bool, batch_first: bool
+        s: Sample,
+        steps: int,
+        layers: int,
+        both: bool,
+        biases: bool,
+        batch_first: bool,
+        batch: int = 2,
+        hidden: int = 3,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[object, ...]:
-        batch, size, hidden = 2, 5, 3
+        size = 5
         directions = 2 if both else 1
         weights: list[torch.Tensor] = []
         for layer in range(layers):
             inputs = size if layer == 0 else hidden * directions
             for _ in range(directions):
-                weights += [s.floats(gates * hidden, inputs), s.floats(gates * hidden, hidden)]
-                weights += [s.floats(gates * hidden), s.floats(gates * hidden)] if biases else []
-        start = [s.floats(layers * directions, batch, hidden) for _ in range(states)]
-        x = s.floats(batch, steps, size) if batch_first else s.floats(steps, batch, size)
+                shapes = [(gates * hidden, inputs), (gates * hidden, hidden)]
+                shapes += [(gates * hidden,)] * 2 if biases else []
+                weights += [s.floats(*shape, dtype=dtype, low=-1, high=1) for shape in shapes]
+        start = [s.floats(layers * directions, batch, hidden, dtype=dtype) for _ in range(states)]
+        outer = (batch, steps) if batch_first else (steps, batch)
+        x = s.floats(*outer, size, dtype=dtype)
         return x, start if states > 1 else start[0], weights, biases, layers, 0.0, False, both, batch_first
 
     def inputs(s: Sample) -> Cases:
@@ -27,6 +37,10 @@ def _layers(gates: int, states: int) -> Inputs:
             case(s, 4, 1, False, True, False),
             case(s, 3, 2, True, False, True),
             case(s, 1, 1, True, True, False),
+            case(s, 5, 1, False, True, True, 8, 7),
+            case(s, 300, 1, False, True, False, 1, 1),
+            case(s, 6, 1, True, True, False, 3, 130),
+            case(s, 4, 2, False, False, True, 3, 9, torch.float64),
         ]
 
     return inputs

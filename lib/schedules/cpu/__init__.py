@@ -8,6 +8,7 @@ from torch_tvm.schedules.cpu.elementwise import Elementwise
 from torch_tvm.schedules.cpu.generic import Generic
 from torch_tvm.schedules.cpu.int8_matmul import Int8Matmul
 from torch_tvm.schedules.cpu.matmul import Matmul
+from torch_tvm.schedules.cpu.recurrent import Recurrent
 from torch_tvm.schedules.cpu.reduction import Reduction
 from torch_tvm.schedules.cpu.row_chain import RowChain
 from torch_tvm.schedules.cpu.scan import Scan
@@ -16,6 +17,7 @@ from torch_tvm.schedules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     Attention(),
+    Recurrent(),
     DirectConv(),
     DepthwiseConv(),
     WinogradConv(),

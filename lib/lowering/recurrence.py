@@ -1,0 +1,149 @@
+"""The time loop of one recurrent layer as a tensor expression: plain loops, right on any target.
+
+    for row in parallel(directions × batch):
+        for t: for j in hidden: out[t, row, j], c[row, j] = cell(x[t, row, :, j], W[:, j, :] · h[t - 1, row, :])
+
+Rules recognise it by the attribute :data:`~torch_tvm.support.attributes.RECURRENT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import te, tirx
+from tvm.tirx.stmt import ForKind
+
+Scalar: TypeAlias = tvm.ir.Expr
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """One layer. Tensors in order: x gates ``[T, B, D · G · H]``, a state ``[layers · D, B, H]`` or two, weights
+    ``[D, G · H, H]``, and where ``has_bias`` ``[D, G · H]``; results: output ``[T, B, D · H]``, last states
+    ``[D, B, H]``.
+
+    ``batch_first`` swaps T and B. The second of two directions runs backwards. ``layer`` says which states
+    are its own. The bias is added to the products with the hidden state.
+    """
+
+    cell: str
+    gates: int
+    states: int
+    directions: int
+    layer: int
+    batch_first: bool
+    has_bias: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _sigmoid(x: Scalar) -> Scalar:
+    return tirx.sigmoid(x)
+
+
+def _lstm(x: list[Scalar], h: list[Scalar], state: list[Scalar]) -> list[Scalar]:
+    enter, forget, cell, leave = (a + c for a, c in zip(x, h, strict=True))
+    memory = _sigmoid(forget) * state[1] + _sigmoid(enter) * tirx.tanh(cell)
+    return [_sigmoid(leave) * tirx.tanh(memory), memory]
+
+
+def _gru(x: list[Scalar], h: list[Scalar], state: list[Scalar]) -> list[Scalar]:
+    reset, update = _sigmoid(x[0] + h[0]), _sigmoid(x[1] + h[1])
+    candidate = tirx.tanh(x[2] + reset * h[2])
+    return [candidate + update * (state[0] - candidate)]
+
+
+CELLS: dict[str, Callable[[list[Scalar], list[Scalar], list[Scalar]], list[Scalar]]] = {
+    "lstm": _lstm,
+    "gru": _gru,
+    "rnn_tanh": lambda x, h, state: [tirx.tanh(x[0] + h[0])],
+    "rnn_relu": lambda x, h, state: [tirx.max(x[0] + h[0], tirx.const(0, str(x[0].ty.dtype)))],
+}
+"""``cell(x gates, h gates, state) -> new state`` on single elements."""
+
+
+def recurrence(r: Recurrence, tensors: Sequence[te.Tensor]) -> list[te.Tensor]:
+    """The output and the last states of a layer, each computed by the loops above."""
+    wide, state = tensors[0], tensors[1]
+    outer, width, dtype = list(wide.shape[:2]), state.shape[2], str(wide.dtype)
+    batch = outer[0 if r.batch_first else 1]
+    shapes = [[*outer, r.directions * width], *[[r.directions, batch, width]] * r.states]
+    inputs = [tirx.decl_buffer(t.shape, dtype, f"in{n}") for n, t in enumerate(tensors)]
+    outputs = [tirx.decl_buffer(s, dtype, f"out{n}") for n, s in enumerate(shapes)]
+    return te.extern(
+        shapes,
+        list(tensors),
+        lambda ins, outs: _body(r, list(ins), list(outs)),
+        dtype=[dtype] * len(shapes),
+        in_buffers=inputs,
+        out_buffers=outputs,
+        name=r.cell,
+    )
+
+
+def _loop(name: str, extent: Any, body: Callable[[Any], tirx.Stmt], kind: Any = ForKind.SERIAL) -> tirx.Stmt:
+    var = tirx.Var(name, "int64")
+    extent = tirx.const(extent, "int64") if isinstance(extent, int) else extent
+    return tirx.For(var, tirx.const(0, "int64"), extent, kind, body(var))
+
+
+def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
+    wide, initial, weight = ins[0], ins[1 : 1 + r.states], ins[1 + r.states]
+    bias = ins[2 + r.states] if r.has_bias else None
+    output, final = outs[0], outs[1:]
+    hidden, dtype = initial[0].shape[2], str(wide.dtype)
+    steps, batch = wide.shape[int(r.batch_first)], wide.shape[1 - int(r.batch_first)]
+    load, store = tirx.BufferLoad, tirx.BufferStore
+
+    def one_row(row: Any) -> tirx.Stmt:
+        d, n = row // batch, row % batch
+        slot = d + r.layer * r.directions
+
+        def place(t: Any, column: Any) -> list[Any]:
+            time = t if r.directions == 1 else tirx.Select(d > 0, steps - 1 - t, t)
+            return [n, time, column] if r.batch_first else [time, n, column]
+
+        def before(t: Any, k: Any) -> Scalar:
+            old = load(output, place(t - 1, d * hidden + k))
+            return tirx.if_then_else(t > 0, old, load(initial[0], [slot, n, k]))
+
+        def unit(t: Any, j: Any) -> tirx.Stmt:
+            sums = tirx.decl_buffer([tirx.const(r.gates, "int64")], dtype, "sums")
+            rows = [j + g * hidden for g in range(r.gates)]
+            start = [load(bias, [d, at]) if bias is not None else tirx.const(0, dtype) for at in rows]
+            add = lambda k: [
+                store(sums, load(sums, [g]) + before(t, k) * load(weight, [d, at, k]), [g])
+                for g, at in enumerate(rows)
+            ]
+            x = [load(wide, place(t, d * r.gates * hidden + at)) for at in rows]
+            old = [before(t, j), *(load(f, [d, n, j]) for f in final[1:])]
+            new = CELLS[r.cell](x, [load(sums, [g]) for g in range(r.gates)], old)
+            values = tirx.decl_buffer([tirx.const(r.states, "int64")], dtype, "values")
+            return tirx.SeqStmt(
+                [
+                    tirx.AllocBuffer(sums),
+                    tirx.AllocBuffer(values),
+                    *(store(sums, value, [g]) for g, value in enumerate(start)),
+                    _loop("k", hidden, lambda k: tirx.SeqStmt(add(k)) if r.gates > 1 else add(k)[0]),
+                    *(store(values, value, [s]) for s, value in enumerate(new)),
+                    store(output, load(values, [0]), place(t, d * hidden + j)),
+                    *(store(f, load(values, [s]), [d, n, j]) for s, f in enumerate(final) if s),
+                ]
+            )
+
+        copy = lambda j: [
+            store(f, load(s, [slot, n, j]), [d, n, j]) for f, s in zip(final, initial, strict=True)
+        ]
+        return tirx.SeqStmt(
+            [
+                _loop("j", hidden, lambda j: tirx.SeqStmt(copy(j)) if r.states > 1 else copy(j)[0]),
+                _loop("t", steps, lambda t: _loop("j", hidden, lambda j: unit(t, j))),
+                _loop("j", hidden, lambda j: store(final[0], before(steps, j), [d, n, j])),
+            ]
+        )
+
+    return _loop("row", batch * r.directions, one_row, ForKind.PARALLEL)
