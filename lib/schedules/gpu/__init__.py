@@ -5,7 +5,11 @@ from __future__ import annotations
 import tvm
 from tvm.s_tir import Schedule, dlight
 
+from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
 from torch_tvm.schedules.rule import KernelDecision
+from torch_tvm.support.errors import Refusal
+
+PLAIN_LOOPS = "plain loops"
 
 RULES = (
     dlight.gpu.Matmul,
@@ -48,6 +52,10 @@ def _schedule_kernel(
             continue
         chosen = found if isinstance(found, Schedule) else found[0]
         return chosen.mod["main"], KernelDecision(name, _name(rule), refusals)
+    try:
+        return bind_plain_loops(func), KernelDecision(name, PLAIN_LOOPS, refusals)
+    except Refusal as refusal:
+        refusals[PLAIN_LOOPS] = refusal.reason
     return func, KernelDecision(name, "none", refusals)
 
 
