@@ -36,10 +36,14 @@ def import_fx(
 def import_torchscript(
     program: torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.nn.Module | str | os.PathLike[str],
     example_args: Sequence[Any] | None = None,
+    *,
+    method: str = "forward",
 ) -> TorchModule:
     """Import a scripted or traced module or function, an ``nn.Module`` (scripted for you), or a saved ``.pt`` file.
 
-    ``example_args`` are tensors, or ``torch_tvm.TensorSpec(shape, dtype)`` where ``None`` is an unknown size.
+    ``example_args`` are tensors, or ``torch_tvm.TensorSpec(shape, dtype)`` where ``None`` is an unknown size. Without
+    them the shapes of a trace are used, or those of a call of the scripted program just before, which PyTorch
+    profiled. ``method`` is the method of a module to import.
     Raises :class:`ImportFailed` at the user's line.
 
     >>> import torch, torch_tvm
@@ -49,7 +53,7 @@ def import_torchscript(
     """
     from torch_tvm.importers.torchscript import import_torchscript as importer
 
-    return canonicalize(importer(program, example_args))
+    return canonicalize(importer(program, example_args, method=method))
 
 
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
