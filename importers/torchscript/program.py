@@ -21,10 +21,11 @@ from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TensorSpec, TorchModule
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.torchscript import tensors
-from torch_tvm.importers.torchscript.arguments import Arguments, profiled_examples
+from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
+from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
 from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
@@ -157,6 +158,11 @@ def load(program: Any, method: str = "forward", example_args: Any = None) -> Pro
     return Program(bound.graph, bound.schema, owner, (script, bound), name=method)
 
 
+def example_arguments(program: Any, method: str = "forward") -> tuple[Any, ...]:
+    """What PyTorch knows of a program's arguments: see :func:`known_examples`."""
+    return known_examples(load(program, method))
+
+
 def as_script(program: Any) -> torch.jit.ScriptModule | torch.jit.ScriptFunction | torch._C.ScriptMethod:
     """What the user gave as TorchScript: a file is loaded, a module or function scripted."""
     if isinstance(program, (str, os.PathLike)):
@@ -258,7 +264,7 @@ def _quiet() -> Iterator[None]:
 
 def _example_tuple(program: Program, example_args: Any) -> tuple[Any, ...]:
     if example_args is None:
-        return profiled_examples(program.graph, program.schema, program.owner is not None)
+        return known_examples(program)
     if isinstance(example_args, (torch.Tensor, TensorSpec)):
         return (example_args,)
     if not isinstance(example_args, (tuple, list)):

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.module import TensorSpec, TorchModule
+from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.program import STAGE, import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 _HERE = "<--- HERE"
-_NUMBERS = {"IntType": 1, "FloatType": 1.0, "BoolType": True}
+_NUMBERS = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}
 
 
 def read_graph_file(path: str | os.PathLike[str]) -> TorchModule:
@@ -42,7 +43,7 @@ def read_graph(text: str, source: str = "-") -> TorchModule:
 
 def _example(kind: Any, name: str) -> Any:
     if kind.kind() in _NUMBERS:
-        return _NUMBERS[kind.kind()]
+        return AnyNumber(_NUMBERS[kind.kind()])
     if kind.kind() == "TensorType" and kind.sizes() is not None and kind.dtype() is not None:
         return TensorSpec(tuple(kind.sizes()), kind.dtype())
     raise InvalidInput(

@@ -118,7 +118,7 @@ def compile(
         from torch_tvm.methods import Settings, compile_methods
 
         settings = Settings(resolved, fallback, parsed)
-        return compile_methods(imported.script, module, example_args, settings, report)
+        return compile_methods(imported.script, module, imported.arguments, settings, report)
     assert module is not None
     compiled = compile_module(module, resolved, fallback=fallback, options=parsed, report=report)
     if report.fallbacks:
@@ -133,12 +133,14 @@ def compile(
 class Imported:
     """A program as a module and the importer that read it; ``script`` is the scripted module that it is a method of.
 
-    ``module`` is ``None`` for a scripted module without ``forward``.
+    ``module`` is ``None`` for a scripted module without ``forward``. ``arguments`` are the example arguments of
+    its methods by name.
     """
 
     module: TorchModule | None
     frontend: str
     script: torch.jit.ScriptModule | None = None
+    arguments: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def import_program(
@@ -193,7 +195,7 @@ def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], f
             subject="example_args",
             advice="pass a tuple of arguments",
         )
-    return _import_torchscript(program, example_args.get("forward"), has_forward="forward" in example_args)
+    return _import_torchscript(program, example_args)
 
 
 def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any) -> Imported:
@@ -234,17 +236,24 @@ def _import_fx(program: Any, example_args: Sequence[Any] | None, dynamic_shapes:
 
 
 def _import_torchscript(
-    program: Any, example_args: Sequence[Any] | None, has_forward: bool = True
+    program: Any, example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None
 ) -> Imported:
-    from torch_tvm.importers.torchscript import as_script, import_torchscript
+    from torch_tvm.importers.torchscript import as_script, example_arguments, import_torchscript
     from torch_tvm.methods import is_forward
 
     script = as_script(program)
     if not isinstance(script, torch.jit.ScriptModule):
+        assert not isinstance(example_args, Mapping)
         return Imported(import_torchscript(script, example_args), "torchscript")
-    has_forward = has_forward and any(is_forward(name) for name in script._c._method_names())
-    module = import_torchscript(script, example_args) if has_forward else None
-    return Imported(module, "torchscript", script)
+    has_forward = any(is_forward(name) for name in script._c._method_names())
+    if isinstance(example_args, Mapping):
+        arguments = dict(example_args)
+    elif has_forward:
+        arguments = {"forward": example_arguments(script) if example_args is None else example_args}
+    else:
+        arguments = {}
+    module = import_torchscript(script, arguments["forward"]) if "forward" in arguments else None
+    return Imported(module, "torchscript", script, arguments)
 
 
 # -- compile -------------------------------------------------------------------------------------------

@@ -36,17 +36,16 @@ class Settings:
 def compile_methods(
     script: torch.jit.ScriptModule,
     forward: TorchModule | None,
-    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None,
+    arguments: Mapping[str, Sequence[Any]],
     settings: Settings,
     report: Report,
 ) -> CompiledModule:
     """``forward``, imported already, as a compiled module whose ``methods`` are those of ``script``.
 
-    ``example_args`` by method name compile these methods at once. Without ``forward`` the module itself refuses calls.
+    Methods that ``arguments`` names are compiled at once. Without ``forward`` the module itself refuses calls.
     """
     methods = Methods(script, settings)
-    given = example_args if isinstance(example_args, Mapping) else {"forward": example_args}
-    for name in given:
+    for name in arguments:
         if name not in methods and name != "forward":
             raise InvalidInput(
                 f"the module has no method '{name}'; it has: {', '.join(methods)}", subject="example_args"
@@ -54,8 +53,8 @@ def compile_methods(
     if forward is None:
         compiled = _without_forward(methods)
     else:
-        compiled = methods.compile("forward", given["forward"], report, forward)
-    for name, args in given.items():
+        compiled = methods.compile("forward", arguments["forward"], report, forward)
+    for name, args in arguments.items():
         if name != "forward":
             methods[name].fixed = methods.compile(name, args)
     compiled.methods = methods
@@ -67,7 +66,7 @@ class Variant:
     """One compiled method: what it was imported for, the code, its state, and flat arguments that are fixed."""
 
     method: str
-    args: Sequence[Any] | None
+    args: Sequence[Any]
     code: CompiledModule
     state: frozenset[str] = frozenset()
     constants: dict[int, Any] = field(default_factory=dict)
@@ -116,14 +115,14 @@ class Methods:
     def compile(
         self,
         name: str,
-        args: Sequence[Any] | None,
+        args: Sequence[Any],
         report: Report | None = None,
         module: TorchModule | None = None,
     ) -> CompiledModule:
         """Compile one method for arguments like these; the code shares the state of the others."""
         if module is None:
             self._check_unmoved()
-        described = None if args is None else pytree.tree_map(_described, tuple(args))
+        described = pytree.tree_map(_described, tuple(args))
         known = set(self._state)
         variant = self._compiled(name, described, report or self._report(), module)
         self._load_into(variant.code, known)
@@ -134,7 +133,7 @@ class Methods:
         return variant.code
 
     def _compiled(
-        self, name: str, args: Sequence[Any] | None, report: Report, module: TorchModule | None = None
+        self, name: str, args: Sequence[Any], report: Report, module: TorchModule | None = None
     ) -> Variant:
         settings = self._settings
         if module is None:
