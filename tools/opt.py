@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.files import read_bytes
 
 if TYPE_CHECKING:
     import tvm
@@ -139,11 +140,7 @@ def run(arguments: Sequence[str]) -> int:
 def _read(source: str) -> str | bytes:
     from torch_tvm.dialect.parse import decode
 
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot read '{source}': {getattr(error, 'strerror', None) or error}") from error
-    return decode(data, source)
+    return decode(sys.stdin.buffer.read() if source == "-" else read_bytes(source), source)
 
 
 def _parts(data: str | bytes, splits: bool) -> list[tuple[str | bytes, bool]]:

@@ -133,6 +133,11 @@ class Objects:
                     f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
                     advice="import the module before torch.jit.optimize_for_inference or quantisation",
                 )
+            if raw.is_meta:
+                raise self.evaluator.failure(
+                    f"tensor '{path}' is on the meta device: it has no values",
+                    advice="load the weights first: module.to_empty(device='cpu'), then load_state_dict",
+                )
             name = self.names.get(id(raw)) or path or "constant"
             found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, name))
             found[1].storage.depth = 0

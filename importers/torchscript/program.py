@@ -213,14 +213,21 @@ def _own_calls() -> Iterator[None]:
 
 
 def _load_file(path: str) -> Any:
-    if not os.path.exists(path):
-        raise InvalidInput(f"no such file: {path}", stage=STAGE)
+    if not os.path.isfile(path):
+        raise InvalidInput(
+            f"'{path}' is a directory" if os.path.isdir(path) else f"no such file: {path}", stage=STAGE
+        )
     try:
         with _own_calls():
             return torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
+        problem = _first_line(error).split(". This is an internal miniz error")[0]
+        is_exported = path.endswith(".pt2")
         raise ImportFailed(
-            f"not a TorchScript file: {_first_line(error)}", subject=path, stage=STAGE
+            f"not a TorchScript file: {problem}",
+            subject=path,
+            stage=STAGE,
+            advice="pass torch.export.load(path)" if is_exported else "save the module with torch.jit.save",
         ) from None
 
 

@@ -195,6 +195,13 @@ def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], f
             subject="example_args",
             advice="pass a tuple of arguments",
         )
+    for name, args in example_args.items():
+        if not isinstance(args, (tuple, list)):
+            raise InvalidInput(
+                f"expected a tuple of arguments, got {type(args).__name__}",
+                subject=f"example_args['{name}']",
+                advice="pass (argument,)",
+            )
     return _import_torchscript(program, example_args)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.support.files import read_text
 
 
 def import_fx(
@@ -89,11 +90,14 @@ def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
         return parse_dialect(text_or_path)
     extension = os.path.splitext(os.fspath(text_or_path))[1]
     if extension == ".ltc":
-        from torch_tvm.importers.lazy.dump import read_dump_file
+        from torch_tvm.importers.lazy.dump import read_dump
 
-        return canonicalize(read_dump_file(text_or_path))
+        return canonicalize(
+            read_dump(read_text(text_or_path, stage="importer: lazy"), os.fspath(text_or_path))
+        )
     if extension == ".ts":
-        from torch_tvm.importers.torchscript.text import read_graph_file
+        from torch_tvm.importers.torchscript.text import read_graph
 
-        return canonicalize(read_graph_file(text_or_path))
+        text = read_text(text_or_path, stage="importer: torchscript")
+        return canonicalize(read_graph(text, os.fspath(text_or_path)))
     return parse_dialect(text_or_path)

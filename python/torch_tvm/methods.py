@@ -48,7 +48,8 @@ def compile_methods(
     for name in arguments:
         if name not in methods and name != "forward":
             raise InvalidInput(
-                f"the module has no method '{name}'; it has: {', '.join(methods)}", subject="example_args"
+                f"the module has no method '{name}'; it has: {', '.join(['forward', *methods])}",
+                subject="example_args",
             )
     if forward is None:
         compiled = _without_forward(methods)

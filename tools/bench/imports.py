@@ -102,7 +102,8 @@ def imports_markdown(models: Sequence[ImportTimes], batch: int, rounds: int) -> 
 def _cell(times: ImportTimes, step: str) -> str:
     if step in times.seconds:
         return f"{times.seconds[step] * 1e3:.1f}"
-    return reason(times.failures.get(step, "–"))
+    road = {"torch.export": "fx", "torch.jit": "torchscript"}.get(step, step.removeprefix("canonical: "))
+    return reason(times.failures.get(road, "–"))
 
 
 __all__ = ["ImportTimes", "imports_markdown", "time_imports"]
