@@ -23,7 +23,7 @@ class Coder(nn.Module):
         self.count = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x)) + self.offset
+        return self.decode(self.encode(x, 1.0)) + self.offset
 
     @torch.jit.export
     def encode(self, x: Tensor, scale: float = 1.0) -> Tensor:
@@ -188,7 +188,7 @@ def test_other_names_are_no_attributes() -> None:
 @pytest.mark.parametrize(
     ("program", "args", "message"),
     [
-        (Coder(), {"forward": (X,), "nope": ()}, "no method 'nope'; it has: forward, encode"),
+        (Coder(), {"forward": (X,), "nope": ()}, "no method 'nope'; it has: forward, decode, encode"),
         (Coder(), {"forward": X}, r"example_args\['forward'\]: expected a tuple of arguments, got Tensor"),
         (lambda x: x, {"forward": (X,)}, "are for scripted modules"),
     ],
