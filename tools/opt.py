@@ -152,6 +152,11 @@ def _read(source: str) -> str | bytes:
     return decode(sys.stdin.buffer.read() if source == "-" else read_bytes(source), source)
 
 
+def _is_made(source: str) -> bool:
+    """Whether the module's text is in no file: it came by standard input, or an importer made it."""
+    return source == "-" or source.endswith((".ts", ".ltc"))
+
+
 def _parts(data: str | bytes, splits: bool) -> list[tuple[str | bytes, bool]]:
     """The modules of the input, each with empty lines in front so that line numbers stay true."""
     if not splits or isinstance(data, bytes):
@@ -185,7 +190,9 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
     from torch_tvm.dialect.parse import read_module
 
     lowers = "torch-to-relax" in command.switches
-    module = read_module(data, command.source, on_disk=is_whole and command.source != "-", needs_state=lowers)
+    module = read_module(
+        data, command.source, on_disk=is_whole and not _is_made(command.source), needs_state=lowers
+    )
     module = _run_passes(command, module)
     if lowers:
         return _lower(command, module)
