@@ -1,7 +1,8 @@
 """``torch-tvm``: import, compile, run, explain and measure a model from the command line.
 
     torch-tvm import --via fx,torchscript,lazy [--diff] MODEL
-    torch-tvm compile|run|explain|bench MODEL
+    torch-tvm compile|run|explain MODEL
+    torch-tvm bench --suite cpu | --kernels | --imports
 
 MODEL is the name of a model of the zoo, a ``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of
 ``torch.export.save``, or a file with text: ``.mlir`` or ``.mlirbc``, ``.ts`` (a TorchScript graph), ``.ltc`` (a lazy dump).
@@ -10,7 +11,6 @@ MODEL is the name of a model of the zoo, a ``.pt`` file of ``torch.jit.save``, a
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import warnings
@@ -29,8 +29,11 @@ ROADS = ("fx", "torchscript", "lazy")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a failure or a difference, 2 for a wrong command line."""
-    command = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if given[:1] == ["bench"]:
+            return _bench(given[1:])
+        command = _parser().parse_args(given)
         return int(command.action(command))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -107,11 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         model,
         target,
     )
-    bench = commands.add_parser(
-        "bench", help="measure models; its options are its own: torch-tvm bench --help", add_help=False
-    )
-    bench.add_argument("rest", nargs=argparse.REMAINDER)
-    bench.set_defaults(action=_bench)
+    commands.add_parser("bench", help="measure models; its options are its own: torch-tvm bench --help")
     return parser
 
 
@@ -268,11 +267,10 @@ def _explain(command: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(command: argparse.Namespace) -> int:
-    if importlib.util.find_spec("torch_tvm.tools.bench") is None:
-        raise InvalidInput("torch_tvm.tools.bench is not installed", subject="bench")
-    bench = importlib.import_module("torch_tvm.tools.bench")
-    return int(bench.main(command.rest) or 0)
+def _bench(arguments: Sequence[str]) -> int:
+    from torch_tvm.tools.bench import main as bench
+
+    return bench(arguments)
 
 
 __all__ = ["Path", "main"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.files import read_bytes, read_text
 
 if TYPE_CHECKING:
     import tvm
@@ -139,11 +140,21 @@ def run(arguments: Sequence[str]) -> int:
 def _read(source: str) -> str | bytes:
     from torch_tvm.dialect.parse import decode
 
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot read '{source}': {getattr(error, 'strerror', None) or error}") from error
-    return decode(data, source)
+    extension = os.path.splitext(source)[1]
+    if extension == ".ts":
+        from torch_tvm.importers.torchscript.text import read_graph
+
+        return read_graph(read_text(source), source).asm(elide=False, locations=True)
+    if extension == ".ltc":
+        from torch_tvm.importers.lazy.dump import read_dump
+
+        return read_dump(read_text(source), source).asm(elide=False, locations=True)
+    return decode(sys.stdin.buffer.read() if source == "-" else read_bytes(source), source)
+
+
+def _is_made(source: str) -> bool:
+    """Whether the module's text is in no file: it came by standard input, or an importer made it."""
+    return source == "-" or source.endswith((".ts", ".ltc"))
 
 
 def _parts(data: str | bytes, splits: bool) -> list[tuple[str | bytes, bool]]:
@@ -179,7 +190,9 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
     from torch_tvm.dialect.parse import read_module
 
     lowers = "torch-to-relax" in command.switches
-    module = read_module(data, command.source, on_disk=is_whole and command.source != "-", needs_state=lowers)
+    module = read_module(
+        data, command.source, on_disk=is_whole and not _is_made(command.source), needs_state=lowers
+    )
     module = _run_passes(command, module)
     if lowers:
         return _lower(command, module)

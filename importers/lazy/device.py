@@ -63,12 +63,6 @@ def graph_text(tensors: Sequence[torch.Tensor]) -> str:
     return _PLACE.sub("", torch._C._lazy._get_tensors_backend(list(tensors)))
 
 
-def dump_text(tensors: Sequence[torch.Tensor]) -> str:
-    """The pending graph of ``tensors`` in the form of ``LTC_SAVE_TENSORS_FILE``."""
-    text: str = torch._C._lazy._get_tensors_text(list(tensors))
-    return text
-
-
 def fingerprint(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
     """What is pending for one tensor: it changes when the tensor is written."""
     return tuple(number for number, _ in data_of([tensor])), graph_text([tensor])

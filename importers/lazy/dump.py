@@ -5,10 +5,8 @@ Device data become arguments, in order: the text has their shapes and dtypes, an
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +18,7 @@ from torch_tvm.importers.lazy.graph_text import GraphText, Node, by_value
 from torch_tvm.importers.lazy.whole_ops import IMPORTER
 from torch_tvm.importers.torchscript.arguments import Fixed
 from torch_tvm.importers.torchscript.program import import_graph
-from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 GRAMMAR = r"""
 start: NEWLINE? "IR" "{" NEWLINE node* "}" NEWLINE?
@@ -66,6 +64,7 @@ class Line:
     operands: tuple[tuple[str, int], ...]
     attributes: dict[str, str]
     number: int
+    column: int
 
 
 class _Build(Transformer):  # type: ignore[type-arg]
@@ -77,7 +76,9 @@ class _Build(Transformer):  # type: ignore[type-arg]
     def node(self, items: list[Any]) -> Line:
         name, types, kind, operands, *attributes = items
         pairs: dict[str, str] = dict(pair for pair in attributes if isinstance(pair, tuple))
-        return Line(str(name), tuple(types or ()), str(kind), tuple(operands or ()), pairs, name.line)
+        return Line(
+            str(name), tuple(types or ()), str(kind), tuple(operands or ()), pairs, name.line, kind.column
+        )
 
     def types(self, items: list[Any]) -> list[TensorSpec]:
         return items
@@ -112,15 +113,6 @@ def _parser() -> Lark:
     return Lark(GRAMMAR, parser="lalr", lexer="contextual", maybe_placeholders=True)
 
 
-def read_dump_file(path: str | os.PathLike[str]) -> TorchModule:
-    """:func:`read_dump` for the text in a file."""
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read '{os.fspath(path)}': {error}", stage=_STAGE) from error
-    return read_dump(text, os.fspath(path))
-
-
 def read_dump(text: str, source: str = "-") -> TorchModule:
     """Import one dumped graph; a file with several raises :class:`InvalidInput`, as does one with none.
 
@@ -147,7 +139,7 @@ def parse_lines(text: str, source: str = "-", first: int = 0) -> list[Line]:
             raise
         token = error.orig_exc.token
         raise _failure(text, source, first, token.line, token.column, f"no such dtype: {token}") from None
-    return [Line(x.name, x.types, x.kind, x.operands, x.attributes, x.number + first) for x in lines]
+    return [replace(line, number=line.number + first) for line in lines]
 
 
 def _expected(error: UnexpectedInput) -> str:
@@ -366,7 +358,7 @@ class _Reader:
         return f'[source="{self.source}:{line.number}"]' if is_plain else ""
 
     def _error(self, line: Line, problem: str) -> ImportFailed:
-        return ImportFailed(problem, location=SourceLocation(self.source, line.number, "", IMPORTER))
+        return ImportFailed(f"{self.source}:{line.number}:{line.column}: {problem}", stage=_STAGE)
 
 
 _UNREADABLE = object()
@@ -424,4 +416,4 @@ def _number(text: str, kind: str) -> Any:
         return None
 
 
-__all__ = ["GRAMMAR", "Line", "parse_lines", "read_dump", "read_dump_file"]
+__all__ = ["GRAMMAR", "Line", "parse_lines", "read_dump"]

@@ -14,6 +14,7 @@ from torch_tvm.dialect.module import TensorSpec
 from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.importers.torchscript import prims, tensors
+from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, kind_of, tuple_class
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
@@ -98,13 +99,21 @@ class Arguments:
             return prims.constant(self.ev, example.value)
         if isinstance(example, (list, tuple, dict)) and not isinstance(example, torch.Size):
             return self._structure(example, name, kind)
-        if self.program.schema is not None and kind is not None:
+        if self.program.schema is not None and kind is not None and not isinstance(example, AnyNumber):
             _check_kind(example, kind, name)
         position = len(self.names)
         self.names.append(name)
         if isinstance(example, (torch.Tensor, TensorSpec)):
             return self._tensor(example, name)
         wanted = _plain_kind(kind)
+        if isinstance(example, AnyNumber):
+            if position in self.assumptions.constants:
+                raise InvalidInput(
+                    f"the import needs the value of argument '{name}'",
+                    stage=STAGE,
+                    advice="pass example_args with the value that it will have",
+                )
+            return self._number(None, f"{example.kind.capitalize()}Type", position)
         if kind_of(example) is not None and wanted == "TensorType":
             self.constants[position] = example
             return tensors.scalar_tensor(self.ev, example)
@@ -254,27 +263,3 @@ def _element_types(kind: Any, example: Any) -> list[Any]:
     if own.kind() == "TupleType":
         return list(own.elements())
     return [None] * max(1, len(example))
-
-
-def profiled_examples(graph: Any, schema: Any, is_method: bool) -> tuple[Any, ...]:
-    """Specs from the complete tensor types that a trace left on its graph's inputs."""
-    inputs = list(graph.inputs())[1 if is_method else 0 :]
-    examples = []
-    for value, argument in zip(inputs, schema.arguments[1 if is_method else 0 :], strict=True):
-        if argument.has_default_value():
-            break
-        examples.append(_profiled(value.type(), argument.name))
-    return tuple(examples)
-
-
-def _profiled(kind: Any, name: str) -> Any:
-    if kind.kind() == "TensorType" and kind.sizes() is not None and kind.dtype() is not None:
-        return TensorSpec(tuple(kind.sizes()), kind.dtype())
-    if kind.kind() == "TupleType":
-        return tuple(_profiled(inner, f"{name}[{i}]") for i, inner in enumerate(kind.elements()))
-    raise InvalidInput(
-        f"argument '{name}' of type {kind.annotation_str} has no known shape",
-        subject="import_torchscript",
-        stage=STAGE,
-        advice="pass example_args: a tensor or a TensorSpec for each argument",
-    )

@@ -111,6 +111,8 @@ def _resolve(schema: str) -> tuple[str, torch._ops.OpOverload | None]:
 
 
 def _schema_of(node: torch._C.Node) -> tuple[str, torch._ops.OpOverload | None]:
+    if not _has_overload(node):
+        return node.kind(), None
     try:
         return _resolve(node.schema())
     except (AttributeError, RuntimeError):

@@ -16,7 +16,7 @@ from torch_tvm.importers.torchscript.values import Container, DictValue, ListVal
 if TYPE_CHECKING:
     from torch_tvm.importers.torchscript.evaluator import Evaluator
 
-_SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
+SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
 
 
 class _PythonObject:
@@ -51,6 +51,7 @@ class Objects:
         self.unpacked: dict[str, torch.Tensor] = {}
         self.numbers: dict[str, Any] = {}
         self.number_storages: dict[str, Any] = {}
+        self.numbers_read: set[str] = set()
         self.originals: dict[tuple[int, str], Any] = {}
         self._objects: dict[Any, ObjectValue] = {}
         self._methods: dict[tuple[str, str], Code] = {}
@@ -73,11 +74,11 @@ class Objects:
         if target.source is None:
             raise self.evaluator.failure(f"attribute '{name}' is read before it is set")
         path = f"{target.path}.{name}" if target.path else name
-        value = (
-            self.numbers[path]
-            if path in self.numbers
-            else self.value(target.source.getattr(name), path, kind)
-        )
+        if path in self.numbers:
+            value = self.numbers[path]
+            self.numbers_read.add(path)
+        else:
+            value = self.value(target.source.getattr(name), path, kind)
         target.attributes[name] = value
         self.originals[id(target), name] = value
         return value
@@ -92,7 +93,7 @@ class Objects:
         """A Python object of the program as a TorchScript value."""
         if isinstance(raw, torch.Tensor):
             return self.tensor(raw, path)
-        if isinstance(raw, _SCRIPT_OBJECTS):
+        if isinstance(raw, SCRIPT_OBJECTS):
             return self.object(raw, path)
         if isinstance(raw, list):
             return self._kept(
@@ -132,6 +133,11 @@ class Objects:
                     f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
                     advice="import the module before torch.jit.optimize_for_inference or quantisation",
                 )
+            if raw.is_meta:
+                raise self.evaluator.failure(
+                    f"tensor '{path}' is on the meta device: it has no values",
+                    advice="load the weights first: module.to_empty(device='cpu'), then load_state_dict",
+                )
             name = self.names.get(id(raw)) or path or "constant"
             found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, name))
             found[1].storage.depth = 0
@@ -158,12 +164,38 @@ class Objects:
             found = self._methods[key] = graph.of_call("prim::CallFunction", name, types, result)
         return found
 
+    def call_with_hooks(self, target: ObjectValue, name: str, code: Code, args: list[Any]) -> Any:
+        """Call the program's own method, and its module's forward hooks around ``forward``, as eager does."""
+        call, source = self.evaluator.call, target.source
+        if name != "forward":
+            return call(code, [target, *args], "")
+        for hook in source._get_forward_pre_hooks():
+            changed = call(Code(hook.graph, hook), [target, tuple(args)], "")
+            if changed is not None:
+                args = list(changed) if isinstance(changed, tuple) else [changed]
+        result = call(code, [target, *args], "")
+        for hook in source._get_forward_hooks():
+            changed = call(Code(hook.graph, hook), [target, tuple(args), result], "")
+            result = result if changed is None else changed
+        return result
+
     def written(self) -> list[tuple[str, TensorRef]]:
         """The tensors of the program that it changed in place: name and value, in the order of first use."""
         return [
             (storage.name, ref)
             for _, ref in self.tensors.values()
             if isinstance(storage := ref.storage, LiteralStorage) and storage.is_written
+        ]
+
+    def read(self) -> list[tuple[str, LiteralStorage]]:
+        """The tensors, and the numbers kept as tensors, that the program looked at: name and storage."""
+        unread = self.numbers.keys() - self.numbers_read
+        return [
+            (storage.name, storage)
+            for _, ref in self.tensors.values()
+            if isinstance(storage := ref.storage, LiteralStorage)
+            and storage.initial is not None
+            and storage.name not in unread
         ]
 
     def reassigned(self) -> list[tuple[ObjectValue, str, Any, Any]]:

@@ -104,7 +104,7 @@ def _tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> tuple[An
 
 @_handles("TupleUnpack")
 def _unpack_tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    return args[0]
+    return args[0][0] if len(args[0]) == 1 else args[0]
 
 
 @_handles("TupleIndex")

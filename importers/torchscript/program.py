@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +21,11 @@ from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TensorSpec, TorchModule
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.torchscript import tensors
-from torch_tvm.importers.torchscript.arguments import Arguments, profiled_examples
+from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
 from torch_tvm.importers.torchscript.graph import Code
+from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
+from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
 from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
@@ -42,12 +44,17 @@ class Program:
     owner: Any = None
     keep: Any = None
     importer: str = IMPORTER
+    name: str = "forward"
 
 
 @dataclass
 class Assumptions:
-    """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie."""
+    """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie.
 
+    ``state`` are attributes that others change.
+    """
+
+    state: frozenset[str] = frozenset()
     constants: set[int] = field(default_factory=set)
     numbers: dict[str, Any] = field(default_factory=dict)
     has_uniform_hints: bool = False
@@ -61,20 +68,23 @@ class Restart(Exception):
         self.numbers = numbers
 
 
-def import_torchscript(program: Any, example_args: Any = None, *, method: str = "forward") -> TorchModule:
+def import_torchscript(
+    program: Any, example_args: Any = None, *, method: str = "forward", state: Collection[str] = ()
+) -> TorchModule:
     """Import a TorchScript program.
 
     ``program`` is a ``ScriptModule`` (its ``method``), a ``ScriptFunction``, an ``nn.Module`` or a function
     (scripted here), or the path of a file that ``torch.jit.save`` wrote. ``example_args`` is a tuple of
     positional arguments: tensors or ``TensorSpec``s (``None`` is an unknown size), numbers, and lists, tuples
-    and dicts of them. Without it, the shapes that a trace recorded are used.
+    and dicts of them. Without it, the shapes that a trace, or a profiled run just before, recorded are used.
+    ``state`` names attributes that change between calls although this method only reads them.
 
     Numbers become run-time arguments of type ``!torch.int``, ``!torch.float`` or ``!torch.bool``, unless the
     program can only be imported for their example values; then ``signature.constants`` has them. Strings and
     ``None`` are constants. Raises :class:`ImportFailed` with the user's line for what cannot be imported.
     """
     loaded = load(program, method, example_args)
-    return _attempts(loaded, _example_tuple(loaded, example_args))
+    return _attempts(loaded, _example_tuple(loaded, example_args), state)
 
 
 def import_graph(
@@ -93,8 +103,8 @@ def import_graph(
     return _attempts(Program(graph, None, None, list(names), importer), tuple(input_metas))
 
 
-def _attempts(program: Program, examples: tuple[Any, ...]) -> TorchModule:
-    assumptions = Assumptions()
+def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str] = ()) -> TorchModule:
+    assumptions = Assumptions(state=frozenset(state), numbers=_numbers(program.owner, state))
     for _ in range(_ATTEMPTS):
         try:
             with _quiet():
@@ -116,6 +126,18 @@ def _attempts(program: Program, examples: tuple[Any, ...]) -> TorchModule:
     raise ImportFailed("the import did not settle on the types of this program", stage=STAGE)
 
 
+def _numbers(owner: Any, names: Collection[str]) -> dict[str, Any]:
+    """Those of the attributes that are numbers, with their values."""
+    found = {}
+    for name in names:
+        value = owner
+        for part in name.split("."):
+            value = value.getattr(part) if isinstance(value, SCRIPT_OBJECTS) else getattr(value, part)
+        if kind_of(value) is not None:
+            found[name] = value
+    return found
+
+
 def _has_unknown_sizes(examples: Any) -> bool:
     leaves = pytree.tree_leaves(examples)
     return any(isinstance(leaf, TensorSpec) and None in leaf.shape for leaf in leaves)
@@ -126,26 +148,34 @@ def _has_unknown_sizes(examples: Any) -> bool:
 
 def load(program: Any, method: str = "forward", example_args: Any = None) -> Program:
     """The graph behind whatever the user gave; ``example_args`` choose among overloads of a method."""
-    if isinstance(program, (str, os.PathLike)):
-        program = _load_file(os.fspath(program))
-    if isinstance(program, torch.jit.ScriptFunction):
-        return Program(program.graph, program.schema, None, program)
-    if isinstance(program, torch._C.ScriptMethod):
-        return Program(program.graph, program.schema, program.owner, program)
-    if isinstance(program, torch.nn.Module) and not isinstance(program, torch.jit.ScriptModule):
-        program = _script(program)
-    elif callable(program) and not isinstance(program, torch.nn.Module):
-        return load(_script(program))
-    if not isinstance(program, torch.jit.ScriptModule):
-        raise InvalidInput(
-            "expected a ScriptModule, a ScriptFunction, an nn.Module or a path, "
-            f"got {type(program).__name__}",
-            subject="import_torchscript",
-            stage=STAGE,
-        )
-    owner = program._c
+    script = as_script(program)
+    if isinstance(script, torch.jit.ScriptFunction):
+        return Program(script.graph, script.schema, None, script)
+    if isinstance(script, torch._C.ScriptMethod):
+        return Program(script.graph, script.schema, script.owner, script, name=script.name)
+    owner = script._c
     bound = owner._get_method(_method_name(owner, method, example_args))
-    return Program(bound.graph, bound.schema, owner, (program, bound))
+    return Program(bound.graph, bound.schema, owner, (script, bound), name=method)
+
+
+def example_arguments(program: Any, method: str = "forward") -> tuple[Any, ...]:
+    """What PyTorch knows of a program's arguments: see :func:`known_examples`."""
+    return known_examples(load(program, method))
+
+
+def as_script(program: Any) -> torch.jit.ScriptModule | torch.jit.ScriptFunction | torch._C.ScriptMethod:
+    """What the user gave as TorchScript: a file is loaded, a module or function scripted."""
+    if isinstance(program, (str, os.PathLike)):
+        return _load_file(os.fspath(program))
+    if isinstance(program, (torch.jit.ScriptFunction, torch._C.ScriptMethod, torch.jit.ScriptModule)):
+        return program
+    if isinstance(program, torch.nn.Module) or callable(program):
+        return _script(program)
+    raise InvalidInput(
+        f"expected a ScriptModule, a ScriptFunction, an nn.Module or a path, got {type(program).__name__}",
+        subject="import_torchscript",
+        stage=STAGE,
+    )
 
 
 def _method_name(owner: Any, method: str, example_args: Any) -> str:
@@ -183,14 +213,21 @@ def _own_calls() -> Iterator[None]:
 
 
 def _load_file(path: str) -> Any:
-    if not os.path.exists(path):
-        raise InvalidInput(f"no such file: {path}", stage=STAGE)
+    if not os.path.isfile(path):
+        raise InvalidInput(
+            f"'{path}' is a directory" if os.path.isdir(path) else f"no such file: {path}", stage=STAGE
+        )
     try:
         with _own_calls():
             return torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
+        problem = _first_line(error).split(". This is an internal miniz error")[0]
+        is_exported = path.endswith(".pt2")
         raise ImportFailed(
-            f"not a TorchScript file: {_first_line(error)}", subject=path, stage=STAGE
+            f"not a TorchScript file: {problem}",
+            subject=path,
+            stage=STAGE,
+            advice="pass torch.export.load(path)" if is_exported else "save the module with torch.jit.save",
         ) from None
 
 
@@ -234,7 +271,7 @@ def _quiet() -> Iterator[None]:
 
 def _example_tuple(program: Program, example_args: Any) -> tuple[Any, ...]:
     if example_args is None:
-        return profiled_examples(program.graph, program.schema, program.owner is not None)
+        return known_examples(program)
     if isinstance(example_args, (torch.Tensor, TensorSpec)):
         return (example_args,)
     if not isinstance(example_args, (tuple, list)):
@@ -292,7 +329,8 @@ class _Import:
     def _run(self, code: Code, values: list[Any]) -> Any:
         if self.program.owner is not None:
             self.ev.objects.name_weights(torch.jit._recursive.wrap_cpp_module(self.program.owner))
-            values = [self.ev.objects.object(self.program.owner, ""), *values]
+            this = self.ev.objects.object(self.program.owner, "")
+            return self.ev.objects.call_with_hooks(this, self.program.name, code, values)
         return self.ev.call(code, values, "")
 
     # -- state -----------------------------------------------------------------------------------------
@@ -317,13 +355,20 @@ class _Import:
         for name, ref in self.ev.objects.written():
             final.setdefault(name, (ref.storage, ref.storage.value))
         for name, (storage, value) in final.items():
-            index = len(self.block.arguments)
-            argument = self.block.add_argument(self.emitter.types.tensor(storage.meta), self.emitter.location)
-            if storage.initial is not None:
-                self._replace_literal(storage.initial, argument)
-            self.state[name] = storage.tensor
-            writes.append((index, argument if value is storage.initial else value))
+            index, initial = len(self.block.arguments), storage.initial
+            argument = self._state_argument(name, storage)
+            writes.append((index, argument if value is initial else value))
+        for name, storage in self.ev.objects.read():
+            if name in self.assumptions.state and name not in final:
+                self._state_argument(name, storage)
         return writes
+
+    def _state_argument(self, name: str, storage: Any) -> ir.Value:
+        argument = self.block.add_argument(self.emitter.types.tensor(storage.meta), self.emitter.location)
+        if storage.initial is not None:
+            self._replace_literal(storage.initial, argument)
+        self.state[name] = storage.tensor
+        return argument
 
     def _replace_literal(self, literal: ir.Value, argument: ir.Value) -> None:
         literal.replace_all_uses_with(argument)

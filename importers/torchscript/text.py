@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from torch_tvm.dialect.module import TensorSpec, TorchModule
+from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.program import STAGE, import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
+_MODULES = "a graph of a module has no weights: print that of a function, or save the module as a .pt file"
 _HERE = "<--- HERE"
-_NUMBERS = {"IntType": 1, "FloatType": 1.0, "BoolType": True}
-
-
-def read_graph_file(path: str | os.PathLike[str]) -> TorchModule:
-    """:func:`read_graph` for the text in a file."""
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read '{os.fspath(path)}': {error}", stage=STAGE) from error
-    return read_graph(text, os.fspath(path))
+_NUMBERS = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}
 
 
 def read_graph(text: str, source: str = "-") -> TorchModule:
@@ -34,7 +26,12 @@ def read_graph(text: str, source: str = "-") -> TorchModule:
     try:
         graph = torch._C.parse_ir(text, parse_tensor_constants=True)
     except RuntimeError as error:
-        raise ImportFailed(_located(str(error), text, source), stage=STAGE) from None
+        advice = _MODULES if "__torch__" in text else ""
+        raise ImportFailed(_located(str(error), text, source), stage=STAGE, advice=advice) from None
+    for node in _nodes(graph):
+        problem = _problem(node)
+        if problem:
+            raise ImportFailed(_located(f"{problem}\n{node.sourceRange()}", text, source), stage=STAGE)
     inputs = list(graph.inputs())
     examples = [_example(value.type(), value.debugName()) for value in inputs]
     return import_graph(graph, examples, [value.debugName() for value in inputs])
@@ -42,7 +39,7 @@ def read_graph(text: str, source: str = "-") -> TorchModule:
 
 def _example(kind: Any, name: str) -> Any:
     if kind.kind() in _NUMBERS:
-        return _NUMBERS[kind.kind()]
+        return AnyNumber(_NUMBERS[kind.kind()])
     if kind.kind() == "TensorType" and kind.sizes() is not None and kind.dtype() is not None:
         return TensorSpec(tuple(kind.sizes()), kind.dtype())
     raise InvalidInput(
@@ -50,6 +47,30 @@ def _example(kind: Any, name: str) -> Any:
         stage=STAGE,
         advice=f"write its type in full: %{name} : Float(2, 3)",
     )
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _problem(node: Any) -> str:
+    """What is wrong with a node that parsed: an op that does not exist, a constant that cannot be read."""
+    if node.kind() == "prim::Constant":
+        try:
+            node.output().toIValue()
+        except RuntimeError as error:
+            return str(error).strip().split("\n")[0]
+    is_op = node.kind().split("::")[0] not in ("prim", "onnx")
+    if not is_op or node.schema() != "(no schema)":
+        return ""
+    overloads = torch._C._jit_get_schemas_for_operator(node.kind())
+    if not overloads:
+        return f"no such op: {node.kind()}"
+    given = ", ".join(value.type().annotation_str for value in node.inputs())
+    return f"{node.kind()} does not take ({given})"
 
 
 def _located(message: str, text: str, source: str) -> str:

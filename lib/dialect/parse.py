@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -15,6 +14,7 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, TorchModule
 from torch_tvm.dialect.types import TEXT_DTYPE
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.files import read_bytes
 from torch_tvm.support.sandbox import crash_of
 
 _RESOURCES = "{-#"
@@ -85,14 +85,8 @@ def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:
         return given, "-"
     if not isinstance(given, (str, os.PathLike)):
         raise InvalidInput(f"expected the text or the path of a module, got {type(given).__name__}")
-    path = Path(given)
-    try:
-        return decode(path.read_bytes(), str(path)), str(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"cannot read '{path}': {getattr(error, 'strerror', None) or error}",
-            advice="pass the text of a module, or the path of a .mlir or .mlirbc file",
-        ) from error
+    advice = "pass the text of a module, or the path of a .mlir or .mlirbc file"
+    return decode(read_bytes(given, advice=advice), os.fspath(given)), os.fspath(given)
 
 
 def decode(data: bytes, source: str) -> str | bytes:

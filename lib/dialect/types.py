@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,9 +133,6 @@ class TypeTable:
 
     def list_of(self, element: ir.Type) -> ir.Type:
         return self.parse(f"!torch.list<{strip_prefix(element)}>")
-
-    def tuple_of(self, elements: Sequence[ir.Type]) -> ir.Type:
-        return self.parse(f"!torch.tuple<{', '.join(strip_prefix(e) for e in elements)}>")
 
 
 def strip_prefix(mlir_type: ir.Type) -> str:

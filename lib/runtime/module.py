@@ -128,6 +128,8 @@ class CompiledModule:
     threads at once are safe unless the program changes state. A result never shares memory with an argument,
     a weight or another result, also where eager's would.
 
+    ``methods`` are the other methods of a scripted module by name; they are attributes too.
+
     Raises :class:`InvalidInput`, naming the argument, for a call that does not fit.
     """
 
@@ -145,6 +147,7 @@ class CompiledModule:
         self.report = report
         self.relax_module = relax_module
         self.tir_module = tir_module
+        self.methods: Any = {}
         self._code = code
         self._weights = weights
         self._scalars = dict(scalars or {})
@@ -159,11 +162,35 @@ class CompiledModule:
         arguments = ", ".join(f"{a.name}: {a}" for a in self._code.convention.arguments)
         return f"<CompiledModule({arguments})>"
 
+    def __getattr__(self, name: str) -> Any:
+        methods = self.__dict__.get("methods", ())
+        if name in methods:
+            return methods[name]
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
     # -- weights -------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights and the current state by name; the state tensors are the live ones."""
+        """The weights and the current state by name, of its methods too; the state tensors are the live ones."""
+        others = self.methods.state_dict() if self.methods else {}
+        return {**others, **self.own_state_dict()}
+
+    def own_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights and the current state that this code itself reads."""
         return {**self._weights.tensors, **self._state}
+
+    def share_state(self, shared: dict[str, torch.Tensor]) -> None:
+        """Use the tensors of ``shared`` as state, where it has them; what it lacks is added to it."""
+        for name, tensor in self._state.items():
+            self._state[name] = shared.setdefault(name, tensor)
+        self._call = self._bind()
+
+    def take_over(self, other: CompiledModule) -> None:
+        """Run the code of ``other``, which replaces this one, on its weights and state."""
+        for name in ("_code", "_weights", "_scalars", "_state", "report", "relax_module", "tir_module"):
+            setattr(self, name, getattr(other, name))
+        self._check = ArgumentCheck(self._code.convention, self._code.device)
+        self._call = self._bind()
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], strict: bool = True) -> None:
         """Exchange weights and state and pack them again.
@@ -172,7 +199,7 @@ class CompiledModule:
         Raises :class:`InvalidInput` for a missing entry, a wrong shape or dtype, or a one-element
         weight whose value was folded into the code and differs.
         """
-        known = self.state_dict()
+        known = self.own_state_dict()
         missing = [name for name in known if name not in state_dict and name in self._loadable()]
         if strict and missing:
             raise InvalidInput(f"the state dict lacks {', '.join(missing[:5])}", advice="pass strict=False")
@@ -202,6 +229,8 @@ class CompiledModule:
         for name, value in used.items():
             if name in self._state:
                 self._state[name].copy_(value.detach())
+        if self.methods:
+            self.methods.load_state_dict(state_dict, self)
         self._call = self._bind()
 
     def weight_names(self) -> list[str]:
@@ -214,7 +243,9 @@ class CompiledModule:
 
     def _loadable(self) -> set[str]:
         return {
-            name for name in self.state_dict() if not name.startswith(("tensor_constant", "scalar", "lifted"))
+            name
+            for name in self.own_state_dict()
+            if not name.startswith(("tensor_constant", "scalar", "lifted"))
         }
 
     # -- calling ---------------------------------------------------------------------------------------
@@ -363,7 +394,7 @@ class CompiledModule:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
         """Code and packed weights are shared (they never change); the state is copied."""
-        return CompiledModule(
+        fresh = memo[id(self)] = type(self)(
             self._code,
             self._weights,
             self._state,
@@ -372,6 +403,8 @@ class CompiledModule:
             relax_module=self.relax_module,
             tir_module=self.tir_module,
         )
+        fresh.methods = copy.deepcopy(self.methods, memo)
+        return fresh
 
 
 def _write(target: torch.Tensor, value: torch.Tensor) -> None:

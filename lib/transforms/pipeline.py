@@ -7,6 +7,7 @@ from tvm import relax
 
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.blocked_layout import blocked_layout
+from torch_tvm.transforms.branch_sizes import keep_branch_sizes
 from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
 from torch_tvm.transforms.fuse_attention import fuse_attention
 from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
@@ -56,6 +57,8 @@ def _legalize_passes() -> list[tvm.transform.Pass]:
 
 def _fusion_passes() -> list[tvm.transform.Pass]:
     return [
+        relax.transform.DeadCodeElimination(),  # FuseOps fails on a dead value inside a branch
+        keep_branch_sizes(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         # It recognises a reshape by its blocks, so it comes before the schedules.

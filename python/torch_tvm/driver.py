@@ -33,6 +33,7 @@ Hook = Callable[[tvm.IRModule], tvm.IRModule]
 _ACCURACIES = ("strict", "default", "fast")
 _STAGES = ("after-lowering", "after-optimizing", "after-scheduling")
 _FRONTENDS = ("auto", "fx", "torchscript", "lazy")
+_TEXTS = (".mlir", ".mlirbc", ".ts", ".ltc")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Options:
 
 def compile(
     program: Any,
-    example_args: Sequence[Any] | None = None,
+    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
     *,
     frontend: str = "auto",
     target: Any = "auto",
@@ -98,6 +99,10 @@ def compile(
     PyTorch and one warning says so. Weights are snapshots. Raises :class:`ImportFailed` and
     :class:`InvalidInput` as well.
 
+    The other methods of a scripted module are attributes of the result, ``compiled.encode(x)``, and share its weights
+    and state. Each is compiled on its first call, for arguments of those types, or at once for the arguments that
+    ``example_args={"forward": (x,), "encode": (x,)}`` gives it.
+
     >>> import torch, torch_tvm
     >>> compiled = torch_tvm.compile(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
     >>> compiled(torch.tensor([3.0, -4.0]))
@@ -107,7 +112,14 @@ def compile(
     resolved = resolve_target(target)
     report = Report(target=str(resolved))
     with report.phase("import"):
-        module, report.frontend = import_program(program, example_args, frontend, dynamic_shapes)
+        imported = import_program(program, example_args, frontend, dynamic_shapes)
+    report.frontend, module = imported.frontend, imported.module
+    if imported.script is not None:
+        from torch_tvm.methods import Settings, compile_methods
+
+        settings = Settings(resolved, fallback, parsed)
+        return compile_methods(imported.script, module, imported.arguments, settings, report)
+    assert module is not None
     compiled = compile_module(module, resolved, fallback=fallback, options=parsed, report=report)
     if report.fallbacks:
         warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=2)
@@ -117,10 +129,27 @@ def compile(
 # -- import --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Imported:
+    """A program as a module and the importer that read it; ``script`` is the scripted module that it is a method of.
+
+    ``module`` is ``None`` for a scripted module without ``forward``. ``arguments`` are the example arguments of
+    its methods by name.
+    """
+
+    module: TorchModule | None
+    frontend: str
+    script: torch.jit.ScriptModule | None = None
+    arguments: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
 def import_program(
-    program: Any, example_args: Sequence[Any] | None, frontend: str, dynamic_shapes: Any
-) -> tuple[TorchModule, str]:
-    """The program as a Torch dialect module, and the name of the importer that read it."""
+    program: Any,
+    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None,
+    frontend: str,
+    dynamic_shapes: Any,
+) -> Imported:
+    """The program as a Torch dialect module, by the importer that ``frontend`` names or that fits."""
     if frontend not in _FRONTENDS:
         raise InvalidInput(
             f"unknown frontend {frontend!r}", subject="frontend", advice=f"known: {', '.join(_FRONTENDS)}"
@@ -130,11 +159,17 @@ def import_program(
             "expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)"
         )
     if isinstance(program, TorchModule):
-        return program, "module"
+        return Imported(program, "module")
+    if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] in _TEXTS:
+        from torch_tvm.importing import parse
+
+        return Imported(parse(program), "module")
+    if isinstance(example_args, Mapping):
+        return _import_by_method(program, example_args, frontend)
     if frontend == "auto":
         return _import_auto(program, example_args, dynamic_shapes)
     if frontend == "fx":
-        return _import_fx(program, example_args, dynamic_shapes), "fx"
+        return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
     if dynamic_shapes is not None:
         raise InvalidInput(
             "only the fx frontend takes it",
@@ -142,24 +177,40 @@ def import_program(
             advice="give example_args as TensorSpec with None sizes",
         )
     if frontend == "torchscript":
-        return _import_torchscript(program, example_args), "torchscript"
+        return _import_torchscript(program, example_args)
     from torch_tvm.importing import import_lazy
 
     if example_args is None:
         raise InvalidInput(
             "the lazy frontend runs the program", subject="example_args", advice="pass a tuple of arguments"
         )
-    return import_lazy(program, example_args), "lazy"
+    return Imported(import_lazy(program, example_args), "lazy")
 
 
-def _import_auto(
-    program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any
-) -> tuple[TorchModule, str]:
-    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, str, os.PathLike)
+def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], frontend: str) -> Imported:
+    is_module = isinstance(program, (torch.nn.Module, str, os.PathLike))
+    if not is_module or frontend not in ("auto", "torchscript"):
+        raise InvalidInput(
+            "arguments by method name are for scripted modules",
+            subject="example_args",
+            advice="pass a tuple of arguments",
+        )
+    for name, args in example_args.items():
+        if not isinstance(args, (tuple, list)):
+            raise InvalidInput(
+                f"expected a tuple of arguments, got {type(args).__name__}",
+                subject=f"example_args['{name}']",
+                advice="pass (argument,)",
+            )
+    return _import_torchscript(program, example_args)
+
+
+def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any) -> Imported:
+    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod, str, os.PathLike)
     if isinstance(program, scripted):
-        return _import_torchscript(program, example_args), "torchscript"
+        return _import_torchscript(program, example_args)
     if isinstance(program, torch.export.ExportedProgram):
-        return _import_fx(program, example_args, dynamic_shapes), "fx"
+        return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
     if not isinstance(program, torch.nn.Module):
         raise InvalidInput(
             f"cannot compile a {type(program).__name__}",
@@ -167,12 +218,12 @@ def _import_auto(
             advice="pass an nn.Module, GraphModule, ExportedProgram, scripted module or TorchModule",
         )
     try:
-        return _import_fx(program, example_args, dynamic_shapes), "fx"
+        return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
     except ImportFailed as exported:
         if isinstance(program, torch.fx.GraphModule) or dynamic_shapes is not None:
             raise
         try:
-            return _import_torchscript(program, example_args), "torchscript"
+            return _import_torchscript(program, example_args)
         except ImportFailed as scripted_error:
             raise ImportFailed(
                 f"the program can neither be exported nor scripted\n  torch.export: {_indent(exported)}\n"
@@ -191,10 +242,25 @@ def _import_fx(program: Any, example_args: Sequence[Any] | None, dynamic_shapes:
     return import_fx(program, example_args, dynamic_shapes=dynamic_shapes)
 
 
-def _import_torchscript(program: Any, example_args: Sequence[Any] | None) -> TorchModule:
-    from torch_tvm.importers.torchscript import import_torchscript
+def _import_torchscript(
+    program: Any, example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None
+) -> Imported:
+    from torch_tvm.importers.torchscript import as_script, example_arguments, import_torchscript
+    from torch_tvm.methods import is_forward
 
-    return import_torchscript(program, example_args)
+    script = as_script(program)
+    if not isinstance(script, torch.jit.ScriptModule):
+        assert not isinstance(example_args, Mapping)
+        return Imported(import_torchscript(script, example_args), "torchscript")
+    has_forward = any(is_forward(name) for name in script._c._method_names())
+    if isinstance(example_args, Mapping):
+        arguments = dict(example_args)
+    elif has_forward:
+        arguments = {"forward": example_arguments(script) if example_args is None else example_args}
+    else:
+        arguments = {}
+    module = import_torchscript(script, arguments["forward"]) if "forward" in arguments else None
+    return Imported(module, "torchscript", script, arguments)
 
 
 # -- compile -------------------------------------------------------------------------------------------
@@ -292,4 +358,4 @@ def _hooked(mod: tvm.IRModule, stage: str, options: Options) -> tvm.IRModule:
     return mod
 
 
-__all__ = ["Options", "compile", "compile_module", "import_program"]
+__all__ = ["Imported", "Options", "compile", "compile_module", "import_program"]

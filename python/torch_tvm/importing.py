@@ -10,6 +10,7 @@ import torch
 
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.support.files import read_text
 
 
 def import_fx(
@@ -36,10 +37,14 @@ def import_fx(
 def import_torchscript(
     program: torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.nn.Module | str | os.PathLike[str],
     example_args: Sequence[Any] | None = None,
+    *,
+    method: str = "forward",
 ) -> TorchModule:
     """Import a scripted or traced module or function, an ``nn.Module`` (scripted for you), or a saved ``.pt`` file.
 
-    ``example_args`` are tensors, or ``torch_tvm.TensorSpec(shape, dtype)`` where ``None`` is an unknown size.
+    ``example_args`` are tensors, or ``torch_tvm.TensorSpec(shape, dtype)`` where ``None`` is an unknown size. Without
+    them the shapes of a trace are used, or those of a call of the scripted program just before, which PyTorch
+    profiled. ``method`` is the method of a module to import.
     Raises :class:`ImportFailed` at the user's line.
 
     >>> import torch, torch_tvm
@@ -49,7 +54,7 @@ def import_torchscript(
     """
     from torch_tvm.importers.torchscript import import_torchscript as importer
 
-    return canonicalize(importer(program, example_args))
+    return canonicalize(importer(program, example_args, method=method))
 
 
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
@@ -85,11 +90,14 @@ def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
         return parse_dialect(text_or_path)
     extension = os.path.splitext(os.fspath(text_or_path))[1]
     if extension == ".ltc":
-        from torch_tvm.importers.lazy.dump import read_dump_file
+        from torch_tvm.importers.lazy.dump import read_dump
 
-        return canonicalize(read_dump_file(text_or_path))
+        return canonicalize(
+            read_dump(read_text(text_or_path, stage="importer: lazy"), os.fspath(text_or_path))
+        )
     if extension == ".ts":
-        from torch_tvm.importers.torchscript.text import read_graph_file
+        from torch_tvm.importers.torchscript.text import read_graph
 
-        return canonicalize(read_graph_file(text_or_path))
+        text = read_text(text_or_path, stage="importer: torchscript")
+        return canonicalize(read_graph(text, os.fspath(text_or_path)))
     return parse_dialect(text_or_path)

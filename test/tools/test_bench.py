@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_tvm.support.errors import ImportFailed
 from torch_tvm.tools.bench import main
+from torch_tvm.tools.bench.imports import STEPS, imports_markdown, time_imports
 from torch_tvm.tools.bench.measure import Comparison, Outcome, float64_results
 from torch_tvm.tools.bench.plot import plot
 from torch_tvm.tools.bench.process import Ready, Request, RuntimeFailed, Worker, error_of
 from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
 from torch_tvm.tools.bench.table import geometric_mean, markdown
+from torch_tvm.tools.cli import main as cli
 
 OPTIONS = Options(threads=1)
 TIMEOUT = 300.0
@@ -153,3 +156,42 @@ def test_kernels_are_timed_one_by_one(capsys: pytest.CaptureFixture[str]) -> Non
     (rows,) = tables(capsys.readouterr().out)
     assert [row["rule"] for row in rows] == ["matmul"] * 3
     assert all(float(row["µs"]) > 0 and float(row["GFLOP/s"]) > 0 for row in rows)
+
+
+def test_imports_are_timed_by_road(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "imports.md"
+    arguments = [
+        "bench",
+        "--imports",
+        "--suite",
+        "small",
+        "--models",
+        "mlp|elementwise_chain_small",
+        "--rounds",
+        "1",
+    ]
+    assert cli([*arguments, "--threads", "1", "--output", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert path.read_text() == text
+    (rows,) = tables(text)
+    assert {row["model"] for row in rows} == {"mlp", "elementwise_chain_small"}
+    assert all(float(row[step]) > 0 for row in rows for step in STEPS)
+
+
+def test_a_road_that_fails_has_its_reason_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise ImportFailed("no lazy kernel")
+
+    monkeypatch.setattr("torch_tvm.tools.bench.imports.import_lazy", refuse)
+    (row,) = tables(imports_markdown([time_imports("mlp", 1, 1)], 1, 1))[0]
+    assert row["lazy"] == row["canonical: lazy"] == "no lazy kernel" and float(row["fx"]) > 0
+
+
+def test_the_benchmark_is_a_command_with_options_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli(["bench", "--help"])
+    assert ended.value.code == 0 and "--suite" in capsys.readouterr().out
+    quick = ["bench", "--suite", "small", "--models", "mlp", "--quick", "--threads", "1", "--peers", "eager"]
+    assert cli(quick) == 0
+    assert tables(capsys.readouterr().out)[0][0]["model"] == "mlp"
+    assert cli(["bench", "--models", "no_such_model"]) == 2

@@ -189,3 +189,19 @@ def test_help_lists_options_and_passes(capfd: pytest.CaptureFixture[str]) -> Non
         assert name in out
     for name, found in registry().items():
         assert f"--{name}" in out and found.summary() in out
+
+
+def test_text_of_torchscript_and_lazy_graphs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    graph = tmp_path / "relu.ts"
+    graph.write_text("graph(%x : Float(2, 3)):\n  %y : Tensor = aten::relu(%x)\n  return (%y)\n")
+    dump = tmp_path / "relu.ltc"
+    dump.write_text(
+        "IR {\n  %0 = [Float[2,3]] lazy_tensors::device_data(), device=CPU0\n"
+        "  %1 = [Float[2,3]] aten::relu(%0), ROOT=0\n}\n"
+    )
+    for path in (graph, dump):
+        assert opt.run([str(path)]) == 0
+        assert "torch.aten.relu %arg0 : !torch.vtensor<[2,3],f32>" in capfd.readouterr().out
+    graph.write_text("graph(%x : Float(2, 3)):\n  %y : Tensor = aten::rilu(%x)\n  return (%y)\n")
+    assert opt.run([str(graph)]) == 1
+    assert "relu.ts:2:17: no such op: aten::rilu" in capfd.readouterr().err

@@ -21,13 +21,15 @@ _QUICK = Plan(rounds=3, turn_seconds=0.05)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark of ``argv`` and print its table; 0 when ours ran every model, 1 otherwise, 2 for a wrong
-    argument."""
+    """Run the benchmark of ``argv`` and print its table; 0 when ours ran (or imported) every model, 1 otherwise, 2
+    for a wrong argument."""
     options = _parser().parse_args(argv)
     try:
         models, peers = models_of(options.suite, options.models), _peers(options.peers)
         if options.plot:
             check_plot(options.plot)
+        if options.imports:
+            return _imports(models, options)
         return _kernels(models, options) if options.kernels else _compare_all(models, peers, options)
     except InvalidInput as error:
         print(error, file=sys.stderr)
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--accuracy", choices=("strict", "default", "fast"), default="default")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK.rounds} short rounds")
     parser.add_argument("--kernels", action="store_true", help="time our kernels one by one instead")
+    parser.add_argument("--imports", action="store_true", help="time the import by each road instead")
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table there as well")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw speeds to a PNG, SVG or PDF")
     return parser
@@ -117,6 +120,26 @@ def _kernels(models: Sequence[str], options: argparse.Namespace) -> int:
     if options.output:
         options.output.write_text(text)
     return int(failed)
+
+
+def _imports(models: Sequence[str], options: argparse.Namespace) -> int:
+    import torch
+
+    from torch_tvm.tools.bench.imports import imports_markdown, time_imports
+
+    torch.set_num_threads(options.threads)
+    rounds = options.rounds or (_QUICK if options.quick else Plan()).rounds
+    time_imports("mlp", 1, 1)  # PyTorch and MLIR load parts of themselves on first use
+    timed = []
+    for model in models:
+        _progress(f"{model}: imports")
+        timed.append(time_imports(model, options.batch, rounds))
+    _progress("")
+    text = imports_markdown(timed, options.batch, rounds)
+    print(text, end="")
+    if options.output:
+        options.output.write_text(text)
+    return int(any(times.failures for times in timed))
 
 
 __all__ = ["main"]

@@ -51,11 +51,11 @@ def _times(comparisons: Sequence[Comparison]) -> str:
     ratios = [comparison.ratio for comparison in comparisons if comparison.ratio]
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
     rows.append(["geometric mean", *[""] * len(labels), "", mean])
-    return _table(rows)
+    return table(rows)
 
 
 def _milliseconds(outcome: Outcome) -> str:
-    return _reason(outcome) or f"{outcome.median * 1e3:.4g}"
+    return reason(outcome.failure) or f"{outcome.median * 1e3:.4g}"
 
 
 def _compilation(comparisons: Sequence[Comparison]) -> str:
@@ -65,21 +65,21 @@ def _compilation(comparisons: Sequence[Comparison]) -> str:
         cells = [_compiled(outcome) for outcome in comparison.outcomes]
         cells[0] += "" if comparison.is_accurate else " **too large**"
         rows.append([comparison.model, *cells])
-    return "Seconds from the model in memory to its first result, and RMSE against float64:\n\n" + _table(
-        rows
-    )
+    return "Seconds from the model in memory to its first result, and RMSE against float64:\n\n" + table(rows)
 
 
 def _compiled(outcome: Outcome) -> str:
     return f"{outcome.ready.compile_seconds:.2f} s, {outcome.ready.rmse:.1e}" if outcome.ready else "–"
 
 
-def _reason(outcome: Outcome) -> str:
-    text = outcome.failure.replace("|", "\\|").replace("\n", " ")
+def reason(failure: str) -> str:
+    """Why something has no figure, short enough for a cell."""
+    text = failure.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table; the first is its head."""
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
@@ -100,4 +100,4 @@ def _version(package: str) -> str:
         return ""
 
 
-__all__ = ["geometric_mean", "markdown"]
+__all__ = ["geometric_mean", "markdown", "reason", "table"]

@@ -237,3 +237,25 @@ class Cells(nn.Module):
             h, c = self.cell(x[t], (h, c))
             outputs.append(h)
         return torch.stack(outputs)
+
+
+def doubled_input(self, input: Tuple[Tensor]) -> Tuple[Tensor]:  # type: ignore[no-untyped-def]
+    return (input[0] * 2,)
+
+
+def shifted_output(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    return output + input[0].sum()
+
+
+class Hooked(nn.Module):
+    """Hooks before and after ``forward``, on the module and on a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(3, 3)
+        for module in (self, self.lin):
+            module.register_forward_pre_hook(doubled_input)
+            module.register_forward_hook(shifted_output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin(x)

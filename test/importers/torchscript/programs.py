@@ -4,10 +4,11 @@
 them. Annotations are old-style (``List``, ``Optional``) because ``torch.jit.script`` reads them.
 """
 
-# ruff: noqa: UP006, UP035, UP045, B007, B905, RUF005
+# ruff: noqa: UP006, UP007, UP035, UP045, B007, B905, RUF005
+import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ POS, NEG = t(1.0, 2.0, 0.5), t(-1.0, 0.25, -3.0)
 class Mode(Enum):
     DOUBLE = 2
     TRIPLE = 3
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
 
 
 class Pair(NamedTuple):
@@ -721,3 +727,313 @@ def views_stay_views(x: Tensor) -> Tuple[Tensor, Tensor]:
     flat[2] = -1.0
     top.mul_(3.0)
     return y, flat
+
+
+# -- more of the language -------------------------------------------------------------------------------------
+
+
+@torch.jit.script
+class Vec:
+    def __init__(self, x: Tensor, y: Tensor):
+        self.x = x
+        self.y = y
+
+    def __add__(self, o: "Vec") -> "Vec":
+        return Vec(self.x + o.x, self.y + o.y)
+
+    def dot(self) -> Tensor:
+        return self.x * self.y
+
+    @staticmethod
+    def make(x: Tensor) -> "Vec":
+        return Vec(x, x + 1)
+
+
+class Point(NamedTuple):
+    a: Tensor
+    b: Optional[Tensor]
+    c: List[int]
+
+
+@torch.jit.script
+def scaled(x: Tensor, scale: float = 2.0, shift: float = 0.5) -> Tensor:
+    return x * scale + shift
+
+
+@torch.jit.script
+def minus_or_times(x: Tensor, n: int) -> Tensor:
+    if n > 1:
+        return x - n
+    return x * n
+
+
+@case((torch.ones(3), torch.tensor(0)), (torch.ones(3), torch.tensor(1)), (torch.ones(3), torch.tensor(5000)))
+def while_continues_and_returns(x: Tensor, n: Tensor) -> Tensor:
+    i = 0
+    while i < int(n):
+        i += 1
+        if i % 2 == 0:
+            continue
+        if i > 4000:
+            return x * i
+        x = x * 0.99 + 1
+    return x
+
+
+@case((A, 3), (A, 0), (A, 1))
+def nested_loops_break_and_return(x: Tensor, n: int) -> Tensor:
+    out = torch.zeros(4)
+    for i in range(n):
+        for j in range(i + 2):
+            if j == 1:
+                continue
+            if float(x[i % 3, j % 4]) > 2.5:
+                break
+            k = 0
+            while k < 3:
+                out = out + x[i % 3] * k
+                if float(out.sum()) > 100:
+                    return out
+                k += 1
+    return out
+
+
+@case((A,))
+def list_negative_indices(x: Tensor) -> Tuple[Tensor, int, int]:
+    xs = [x[0], x[1], x[2]]
+    xs[-1] = xs[-2] + 1
+    ys = xs[-2:]
+    ys.extend([x[0]])
+    del ys[0]
+    z = ys.pop(-2)
+    ys.insert(-1, z * 3)
+    ints = [5, 6, 7, 8]
+    a, b = ints[-1], ints.pop(1)
+    return torch.stack(ys + xs[::-1] if False else ys), a, b
+
+
+@case((A,))
+def list_copies_and_sorts(x: Tensor) -> Tuple[List[int], bool, int, List[int], List[float]]:
+    ints = [3, 1, 2]
+    c = ints.copy()
+    c.sort(reverse=True)
+    s = sorted(ints)
+    m = max(ints) + min(ints) + sum(ints)
+    fs = [0.5 * i for i in ints]
+    ints.remove(1)
+    ints.clear()
+    return c, 3 in s, m + len(ints), s * 2, fs
+
+
+@case((A, 4), (A, 0), (A, 1))
+def comprehension_of_run_time_length(x: Tensor, n: int) -> Tensor:
+    xs = [x[0] * i for i in range(n)]
+    t = x[0]
+    for y in xs:
+        t = t + y
+    return t
+
+
+@case((A, 4), (A, 1))
+def pop_from_run_time_length(x: Tensor, n: int) -> Tensor:
+    xs = [x[0]]
+    for i in range(n):
+        xs.append(x[i % 3])
+    last = xs.pop()
+    return last + xs[-1] + len(xs)
+
+
+@case((A, 4), (A, 2))
+def int_list_of_run_time_length(x: Tensor, n: int) -> int:
+    xs: List[int] = []
+    for i in range(n):
+        xs.append(i)
+    xs[0] = 7
+    return xs[0] + xs[-1] + len(xs) + sum(xs)
+
+
+@case((A,))
+def named_tuple_with_optional(x: Tensor) -> Tensor:
+    p = Point(x, None, [1, 2])
+    b = p.b
+    if b is None:
+        b = p.a * p.c[1]
+    q = Point(b, x, [3])
+    qb = q.b
+    assert qb is not None
+    return qb + q.a * q.c[0] + q[0]
+
+
+@case((Point(A, None, [1, 2]),))
+def named_tuple_argument(p: Point) -> Point:
+    return Point(p.a * 2, p.a, p.c + [3])
+
+
+@case(
+    (A, "mean"),
+)
+def strings_enums_and_formats(x: Tensor, mode: str = "sum") -> Tensor:
+    table = {"mean": 1, "sum": 2}
+    k = table[mode]
+    name = "m" + mode[1:]
+    parts = "a,b,c".split(",")
+    if name == "mean" and len(parts) == 3 and "ea" in mode and mode.upper() == "MEAN":
+        x = x * k
+    f = f"{mode}-{k}"
+    if f == "mean-1":
+        x = x + 1
+    c = Color.RED
+    if c == Color.BLUE or c.value == "blue" or c.name == "BLUE":
+        return -x
+    return x
+
+
+@case((2.0, 3), (0.5, -3))
+def math_functions(f: float, n: int) -> Tuple[float, float, float, int, int, int]:
+    waves = math.sin(f) * math.cos(f) + math.tanh(f)
+    growth = math.sqrt(f) + math.exp(f) + math.log(f)
+    return growth, waves, math.pow(f, n), math.floor(f), math.ceil(f), n // 2 + n % 2
+
+
+@case(
+    (A,),
+)
+def fork_in_a_loop(x: Tensor) -> Tensor:
+    futs: List[torch.jit.Future[Tensor]] = []
+    for i in range(3):
+        futs.append(torch.jit.fork(minus_or_times, x, i))
+    out = x
+    for f in futs:
+        out = out + torch.jit.wait(f)
+    return out
+
+
+@case((A, None, 2), (A, A, 3))
+def optional_number(x: Tensor, y: Optional[Tensor] = None, n: Optional[int] = None) -> Tensor:
+    if n is not None:
+        x = x * n
+    if y is not None:
+        x = x + y
+    return x
+
+
+@case((A,))
+def dict_updates_and_views(x: Tensor) -> Tuple[Tensor, List[str], int]:
+    d: Dict[str, Tensor] = {}
+    d["a"] = x
+    d["b"] = x * 2
+    d.update({"c": x * 3})
+    y = d.get("zz")
+    if y is None:
+        y = d.get("a", x)
+    ks = list(d.keys())
+    t = d["c"]
+    for k, v in d.items():
+        t = t + v
+    e = {k: v.sum() for k, v in d.items()}
+    for v in e.values():
+        t = t + v
+    d.setdefault("q", x)
+    del d["a"]
+    return t + d.pop("b") + y, ks, len(d)
+
+
+@case((A, 5), (A, 1))
+def dict_in_a_loop(x: Tensor, n: int) -> Tensor:
+    d = {"s": x, "t": x * 0}
+    for i in range(n):
+        d["t"] = d["t"] + d["s"] * i
+    return d["t"]
+
+
+@case((A, 5), (A, 1))
+def dict_of_run_time_ints(x: Tensor, n: int) -> int:
+    d = {"s": 1, "t": 0}
+    for i in range(n):
+        d["t"] += d["s"] * i
+    return d["t"]
+
+
+@case((A,))
+def keyword_arguments(x: Tensor) -> Tensor:
+    return scaled(x, shift=2.0) + scaled(scale=3.0, x=x)
+
+
+@case(
+    (torch.tensor([3, 1, 2]),),
+)
+def tensor_to_list(x: Tensor) -> int:
+    xs: List[int] = x.tolist()
+    return xs[0] + xs[1]
+
+
+@case((torch.ones(3),), (torch.ones(3) * -5,))
+def list_from_a_while(x: Tensor) -> Tensor:
+    vals: List[Tensor] = []
+    y = x
+    while float(y.abs().sum()) < 50.0:
+        vals.append(y)
+        y = y * 2
+    if len(vals) == 0:
+        return y
+    return torch.stack(vals).sum(0)
+
+
+@case((A, torch.tensor(2)), (A, torch.tensor(0)))
+def run_time_slice(x: Tensor, n: Tensor) -> Tensor:
+    return x[: int(n) + 1].sum(0)
+
+
+@case((A,))
+def script_class_with_operators(x: Tensor) -> Tensor:
+    v = Vec(x, x * 2) + Vec.make(x)
+    return v.dot()
+
+
+@case((A, 3), (A, 0))
+def objects_in_a_list(x: Tensor, n: int) -> Tensor:
+    vs = [Vec(x, x), Vec(x * 2, x)]
+    for i in range(n):
+        vs[1].x = vs[1].x + i
+    return vs[0].dot() + vs[1].dot()
+
+
+@case((A,))
+def union_refined(x: Tensor) -> Tensor:
+    y: Union[int, Tensor] = 3
+    if isinstance(y, int):
+        return x * y
+    return x
+
+
+@case((A, 1), (-A, 2))
+def run_time_index_in_a_branch(x: Tensor, i: int) -> Tensor:
+    if float(x.sum()) > 0:
+        y = x[i] * 2
+    else:
+        y = x[0]
+    return y
+
+
+@case((A, 1), (-A, 2))
+def run_time_remainder_in_a_branch(x: Tensor, i: int) -> Tensor:
+    if float(x.sum()) > 0:
+        y = x[i % 3] * 2
+    else:
+        y = x[0]
+    return y
+
+
+@case((A, 1), (-A, 2))
+def run_time_index_in_nested_branches(x: Tensor, i: int) -> Tensor:
+    for k in range(i):
+        if float(x.sum()) > 0:
+            y = x[k % 3] * 2
+            if float(y.sum()) < 4:
+                z = y[k % 2] * 2
+            else:
+                z = y[k]
+        else:
+            z = x[0, 0]
+        x = x * z
+    return x

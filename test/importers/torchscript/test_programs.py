@@ -68,4 +68,10 @@ def test_only_text_and_none_are_fixed_at_import() -> None:
             torch.jit.script(case.function), copied(case.calls[0])
         ).signature.constants
         fixed.update({case.name: constants} if constants else {})
-    assert fixed == {"if_on_optional": {1: None}, "string_choice": {1: "relu"}}
+    assert fixed == {
+        "if_on_optional": {1: None},
+        "string_choice": {1: "relu"},
+        "named_tuple_argument": {1: None},
+        "optional_number": {1: None},
+        "strings_enums_and_formats": {1: "mean"},
+    }
