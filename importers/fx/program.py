@@ -214,7 +214,7 @@ def import_exported(program: ExportedProgram) -> TorchModule:
     builder.attributes(list(state_tensors), writes)
     call_spec = program.call_spec
     result = Signature(call_spec.in_spec, call_spec.out_spec, names, constants, outputs)
-    return TorchModule(builder.mlir, builder.weights, state_tensors, result)
+    return TorchModule(builder.mlir, builder.weights, state_tensors, result, builder.emitter.inlined)
 
 
 def _mutated_buffers(program: ExportedProgram) -> set[str]:
@@ -337,7 +337,11 @@ def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = 
     constants = {i: None for i in range(len(nodes)) if i not in present}
     names = [nodes[position].name for position, _ in arguments]
     return TorchModule(
-        builder.mlir, builder.weights, {}, Signature(in_spec, specs[0], names, constants, outputs)
+        builder.mlir,
+        builder.weights,
+        {},
+        Signature(in_spec, specs[0], names, constants, outputs),
+        builder.emitter.inlined,
     )
 
 

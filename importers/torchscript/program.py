@@ -324,7 +324,7 @@ class _Import:
             outputs=results.outputs if any(output is not None for output in results.outputs) else None,
         )
         self.mlir.operation.verify()
-        return TorchModule(self.mlir, self.weights, self.state, signature)
+        return TorchModule(self.mlir, self.weights, self.state, signature, self.emitter.inlined)
 
     def _run(self, code: Code, values: list[Any]) -> Any:
         if self.program.owner is not None:

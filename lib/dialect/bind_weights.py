@@ -43,7 +43,7 @@ def bind_weights(module: TorchModule, names: Mapping[int, str]) -> TorchModule:
     function.attributes["function_type"] = ir.TypeAttr.get(
         ir.FunctionType.get(inputs, list(kind.results), context=context), context=context
     )
-    return TorchModule(module.mlir, module.weights, module.state, module.signature)
+    return TorchModule(module.mlir, module.weights, module.state, module.signature, module.inlined)
 
 
 __all__ = ["bind_weights"]

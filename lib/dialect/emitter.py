@@ -38,6 +38,7 @@ class Emitter:
         self.context = module.context
         self.types = TypeTable(self.context)
         self.resources = resources
+        self.inlined: dict[str, torch.Tensor] = {}
         self.location = ir.Location.unknown(self.context)
         self._blocks: list[ir.Block] = []
         self._constants: list[dict[Any, ir.Value]] = []
@@ -133,6 +134,8 @@ class Emitter:
         if key in scope:
             return scope[key]
         attribute = literal_attribute(tensor, self._unique(name, tensor), self.context, self.resources)
+        if tensor.numel() == 1 and tensor.is_floating_point():
+            self.inlined[name] = tensor
         result = ir.Operation.create(
             "torch.vtensor.literal",
             results=[self.types.tensor(tensor)],

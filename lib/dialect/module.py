@@ -27,6 +27,7 @@ class TorchModule:
     ``mlir`` is the module, ``weights`` the tensors behind its ``dense_resource`` literals by name, ``state``
     the live tensors of mutable buffers by name (order of the function attribute ``torch_tvm.state``).
     ``weights`` alias the memory of the program that was imported; :meth:`check_weights` tells when it moved.
+    ``inlined`` are floating tensors of one element, whose literals hold the value itself.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class TorchModule:
         weights: dict[str, torch.Tensor],
         state: dict[str, torch.Tensor] | None = None,
         signature: Signature | None = None,
+        inlined: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self.mlir = mlir
         self.weights = weights
         self.state = state or {}
         self.signature = signature or Signature()
+        self.inlined = inlined or {}
         self._versions = {name: _version(tensor) for name, tensor in weights.items()}
 
     @property
@@ -220,7 +223,9 @@ class TorchModule:
     # -- copying -----------------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchModule:
-        return _restore(self.bytecode(), self.signature)
+        copied = _restore(self.bytecode(), self.signature)
+        copied.inlined = dict(self.inlined)
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         survives = Signature.from_json(self.signature.to_json()) == self.signature

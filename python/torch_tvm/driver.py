@@ -280,6 +280,7 @@ def compile_module(
     With ``pack=False`` the weights are not packed yet: ``exchange_weights`` does it, with the real ones.
     """
     options, report = options or Options(), report or Report(target=str(target))
+    inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
     with report.phase("canonicalise"):
         module = canonicalize(module)
         convention = convention_of(module)
@@ -325,6 +326,7 @@ def compile_module(
         code,
         weights,
         module.state,
+        scalars=inlined,
         report=report,
         relax_module=relax_module,
         tir_module=mod,

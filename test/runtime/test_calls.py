@@ -179,6 +179,19 @@ def test_state_belongs_to_the_compiled_module() -> None:
 
 
 @torch.no_grad()
+def test_a_weight_of_one_element_is_in_the_code() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.PReLU()).eval()
+    x = torch.randn(2, 3)
+    compiled = torch_tvm.compile(module, (x,))
+    same = {**nn.Linear(3, 4).state_dict(prefix="0."), "1.weight": module[1].weight.detach()}
+    compiled.load_state_dict(same)
+    module.load_state_dict(same)
+    torch.testing.assert_close(compiled(x), module(x).detach())
+    with pytest.raises(InvalidInput, match=r"'1\.weight': its value was folded into the code\n.*compile"):
+        compiled.load_state_dict({**same, "1.weight": torch.tensor([2.0])})
+
+
+@torch.no_grad()
 def test_load_state_dict_packs_again_and_names_what_does_not_fit() -> None:
     compiled = torch_tvm.compile(Counter(), (torch.ones(3),))
     other = Counter()
