@@ -59,13 +59,27 @@ def export(
     try:
         with warnings.catch_warnings(), _quiet_logs():
             warnings.simplefilter("ignore")
-            return torch.export.export(
-                program, tuple(example_args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
-            )
+            args, named = _distinct((tuple(example_args), dict(kwargs or {})))
+            return torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         from torch_tvm.importers.fx.failure import export_failure
 
         raise export_failure(program, error) from error
+
+
+def _distinct(arguments: Any) -> Any:
+    """The arguments with a tensor object of its own for each: export takes one object for one argument."""
+    seen: set[int] = set()
+
+    def own(item: Any) -> Any:
+        if not isinstance(item, torch.Tensor):
+            return item
+        if id(item) in seen:
+            return item.detach().requires_grad_(item.requires_grad)
+        seen.add(id(item))
+        return item
+
+    return pytree.tree_map(own, arguments)
 
 
 @contextmanager

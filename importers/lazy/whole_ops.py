@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -79,6 +79,7 @@ class WholeOps:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s)Warning only once for all operators.*Overriding")
             self._over_autograd(composites)
+            self._library.impl("empty.memory_format", _zeros, "Lazy")
         return self
 
     def _over_autograd(self, names: Iterable[str]) -> None:
@@ -201,6 +202,11 @@ def _batch_norm(
         mean.copy_(new_mean)
         var.copy_(new_var)
     return result
+
+
+def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
+    """Memory that nobody filled is zeros in canonical form; the device's own would be a constant of chance."""
+    return device.like(torch.empty(size, dtype=dtype, device="meta"))
 
 
 def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:

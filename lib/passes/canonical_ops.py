@@ -75,14 +75,14 @@ CANONICAL: dict[str, tuple[str, ...]] = {
     "movement": (
         "aten.view", "aten.permute", "aten.expand", "aten.squeeze.dim", "aten.unsqueeze", "aten.cat",
         "aten.stack", "aten.slice.Tensor", "aten.select.int", "aten.narrow", "aten.split.Tensor",
-        "aten.split_with_sizes", "aten.chunk", "aten.unbind.int", "aten.repeat", "aten.tile", "aten.roll",
+        "aten.split_with_sizes", "aten.unbind.int", "aten.repeat", "aten.tile", "aten.roll",
         "aten.flip", "aten.pixel_shuffle", "aten.constant_pad_nd", "aten.reflection_pad1d",
         "aten.reflection_pad2d", "aten.replication_pad2d", "aten.slice_scatter", "aten.select_scatter",
         "aten.diagonal_scatter", "aten.diagonal", "aten.unfold", "aten.tril", "aten.triu",
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
         "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
-        "aten.channel_shuffle", "aten.repeat_interleave.self_int", "aten.tensor_split.sections",
-        "aten.meshgrid.indexing", "aten.reflection_pad3d", "aten.replication_pad1d",
+        "aten.channel_shuffle", "aten.repeat_interleave.self_int", 
+        "aten.reflection_pad3d", "aten.replication_pad1d",
         "aten.replication_pad3d",
     ),
     "indexing": (
@@ -94,7 +94,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.to.dtype", "aten.arange", "aten.arange.start", "aten.arange.start_step", "aten.full",
         "aten.zeros", "aten.ones", "aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.eye",
         "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace", "aten.eye.m", "aten.scalar_tensor",
-        "aten.empty.memory_format",
+        
     ),
     "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue"),
 }  # fmt: skip

@@ -10,8 +10,9 @@ After::
 
     %3 = torch.aten.linear %x, %w, %b : [2,17,192]
 
-So for ``mm`` of a folded batch and for ``bmm`` of folded and expanded batches, which are ``matmul``. A ``matmul`` of two
-matrices is ``mm``, of two batches of matrices ``bmm``.
+So for ``mm`` and ``mv`` of a folded batch, for ``bmm`` of folded and expanded batches and for ``mm`` of a vector as a row,
+which are ``matmul``. A ``matmul`` of two matrices is ``mm``, of two batches of matrices ``bmm``, of a matrix and a vector
+``mv``, of two vectors ``dot``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+import torch
+
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter
 
-VIEW, EXPAND = "torch.aten.view", "torch.aten.expand"
+VIEW, EXPAND, SQUEEZE = "torch.aten.view", "torch.aten.expand", "torch.aten.squeeze.dim"
 Shape = tuple[int, ...]
 
 
@@ -34,22 +37,26 @@ class RecomposeProducts(Pass):
     def run(self, root: ir.Module) -> None:
         rewriter = Rewriter(root.context)
         for operation in view.walk(root):
-            name = view.op_name(operation)
-            if name == VIEW:
-                product = view.defining_op(operation.operands[0])
-                rule = _RULES.get(view.op_name(product)) if product is not None else None
-                if product is None or rule is None or not _has_one_use(product.results[0]):
-                    continue
-                rewriter.anchor = operation
-                replacement = rule(rewriter, operation, product)
-            elif name == "torch.aten.matmul":
-                rewriter.anchor = operation
-                replacement = _plain_product(rewriter, operation)
-            else:
+            rule = _rule_of(operation)
+            if rule is None:
                 continue
+            rewriter.anchor = operation
+            replacement = rule(rewriter, operation)
             if replacement is not None:
                 operation.results[0].replace_all_uses_with(replacement)
                 operation.erase()
+
+
+def _rule_of(op: ir.Operation) -> Callable[[Rewriter, ir.Operation], ir.Value | None] | None:
+    name = view.op_name(op)
+    if name not in (VIEW, SQUEEZE):
+        return {"torch.aten.matmul": _plain_product, "torch.aten.bmm": _broadcast_product}.get(name)
+    product = view.defining_op(op.operands[0])
+    if product is None or not _has_one_use(product.results[0]):
+        return None
+    if name == VIEW and (rule := _RULES.get(view.op_name(product))) is not None:
+        return lambda r, op: rule(r, op, product)
+    return (lambda r, op: _row(r, op, product)) if product.name == "torch.aten.mm" else None
 
 
 def _linear(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | None:
@@ -64,15 +71,60 @@ def _mm(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | None
     return None if x is None else r.op("torch.aten.matmul", [x, product.operands[1]], op.results[0].type)
 
 
+def _mv(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | None:
+    matrices, vector = product.operands
+    owner = view.defining_op(matrices)
+    if owner is None or owner.name != VIEW:
+        return None
+    source, flat, result = _shape(owner.operands[0]), _shape(matrices), _shape(op.results[0])
+    if source is None or flat is None or len(source) < 3 or source[-1] != flat[-1] or source[:-1] != result:
+        return None
+    return _times_vector(r, owner.operands[0], vector, op.results[0].type)
+
+
+def _times_vector(r: Rewriter, matrices: ir.Value, vector: ir.Value, kind: ir.Type) -> ir.Value:
+    """``matrices @ vector``; of transposed matrices it is ``vector @ matrices``."""
+    inner = _transposed(matrices)
+    operands = [matrices, vector] if inner is None else [vector, inner]
+    return r.op("torch.aten.matmul", operands, kind)
+
+
+def _transposed(value: ir.Value) -> ir.Value | None:
+    """What ``value`` is the transpose of, in its last two dimensions of three or more."""
+    owner = view.defining_op(value)
+    if owner is None or owner.name != "torch.aten.permute":
+        return None
+    order = view.constant(owner.operands[1])
+    if order is None or len(order) < 3:
+        return None
+    rank = len(order)
+    return owner.operands[0] if order == [*range(rank - 2), rank - 1, rank - 2] else None
+
+
+def _row(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | None:
+    """``vector @ matrix`` where ``op`` drops the first dimension of a product of one row."""
+    owner, dim = view.defining_op(product.operands[0]), view.constant(op.operands[1])
+    if (
+        owner is None
+        or owner.name != "torch.aten.unsqueeze"
+        or view.constant(owner.operands[1]) not in (0, -2)
+    ):
+        return None
+    vector, result = _shape(owner.operands[0]), _shape(op.results[0])
+    if vector is None or len(vector) != 1 or result is None or len(result) != 1 or dim not in (0, -2):
+        return None
+    return r.op("torch.aten.matmul", [owner.operands[0], product.operands[1]], op.results[0].type)
+
+
 def _unfolded(folded: ir.Value, op: ir.Operation) -> ir.Value | None:
     """``x`` where ``folded`` is ``x`` with its leading dimensions folded and ``op`` unfolds them again."""
     owner = view.defining_op(folded)
     if owner is None or owner.name != VIEW:
         return None
     source, flat, result = _shape(owner.operands[0]), _shape(folded), _shape(op.results[0])
-    if source is None or flat is None or result is None or len(flat) != 2 or len(source) < 3:
+    if source is None or flat is None or result is None or len(flat) != 2 or len(source) == 2:
         return None
-    fits = source[-1] == flat[-1] and source[:-1] == result[:-1]
+    fits = source[-1:] == flat[-1:] and source[:-1] == result[:-1]
     return owner.operands[0] if fits else None
 
 
@@ -83,47 +135,86 @@ def _bmm(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | Non
     batch = result[:-2]
     if prod(batch) != folded[0]:
         return None
-    operands = [_batched(value, batch) for value in product.operands]
-    if any(value is None for value in operands):
-        return None
-    left, right = (value for value in operands if value is not None)
-    shapes = _shape(left), _shape(right)
-    ranks = [len(shape) for shape in shapes if shape is not None]
-    if len(ranks) != 2 or max(ranks) != len(result):
-        return None
-    return r.op("torch.aten.matmul", [left, right], op.results[0].type)
+    operands = [_unfolded_batches(value, batch) for value in product.operands]
+    found = [value for value in operands if value is not None]
+    return r.op("torch.aten.matmul", _stripped(found, batch), op.results[0].type) if len(found) == 2 else None
 
 
-def _batched(value: ir.Value, batch: Shape) -> ir.Value | None:
-    """The operand of a matrix product over ``batch`` behind a folded one; broadcasts are left out."""
+def _unfolded_batches(value: ir.Value, batch: Shape) -> ir.Value | None:
+    """The operand of a matrix product over ``batch`` behind a folded one."""
     owner = view.defining_op(value)
     if owner is None or owner.name != VIEW:
         return None
     source, folded = _shape(owner.operands[0]), _shape(value)
     if source is None or folded is None or source[-2:] != folded[-2:] or source[:-2] != batch:
         return None
-    inner = owner.operands[0]
-    expand = view.defining_op(inner)
+    return owner.operands[0]
+
+
+def _stripped(operands: list[ir.Value], batch: Shape) -> list[ir.Value]:
+    """Operands of a ``matmul`` over ``batch`` without broadcasts and squeezes that it does by itself."""
+    for index in (0, 1):
+        candidate = list(operands)
+        candidate[index] = _before_squeeze(_before_expand(operands[index]))
+        shapes = [_shape(value) for value in candidate]
+        if all(shape is not None and len(shape) >= 2 for shape in shapes):
+            batches = [shape[:-2] for shape in shapes if shape is not None]
+            if tuple(torch.broadcast_shapes(*batches)) == batch:
+                operands = candidate
+    return operands
+
+
+def _before_expand(batches: ir.Value) -> ir.Value:
+    expand = view.defining_op(batches)
     if expand is None or expand.name != EXPAND:
-        return inner
-    before = _shape(expand.operands[0])
-    is_broadcast = before is not None and len(before) >= 2 and before[-2:] == source[-2:]
-    return expand.operands[0] if is_broadcast else inner
+        return batches
+    before, after = _shape(expand.operands[0]), _shape(batches)
+    is_broadcast = before is not None and after is not None and len(before) >= 2 and before[-2:] == after[-2:]
+    return expand.operands[0] if is_broadcast else batches
+
+
+def _before_squeeze(batches: ir.Value) -> ir.Value:
+    squeeze = view.defining_op(batches)
+    if squeeze is None or squeeze.name != SQUEEZE:
+        return batches
+    before, after = _shape(squeeze.operands[0]), _shape(batches)
+    is_first = before is not None and after is not None and len(after) >= 2 and before == (1, *after)
+    return squeeze.operands[0] if is_first else batches
+
+
+def _broadcast_product(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A product of operands that were broadcast by hand is ``matmul`` of what was broadcast."""
+    result, given = _shape(op.results[0]), list(op.operands)
+    if result is None or len(result) < 3:
+        return None
+    operands = _stripped(given, result[:-2])
+    return None if operands == given else r.op("torch.aten.matmul", operands, op.results[0].type)
 
 
 def _plain_product(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     left, right = _shape(op.operands[0]), _shape(op.operands[1])
-    if left is None or right is None or len(left) != len(right):
+    if left is None or right is None:
         return None
-    name = {2: "torch.aten.mm", 3: "torch.aten.bmm"}.get(len(left))
+    if len(left) > 1 and len(right) > 1 and (product := _broadcast_product(r, op)) is not None:
+        return product
+    if len(left) > 2 and len(right) == 1 and _transposed(op.operands[0]) is not None:
+        return _times_vector(r, op.operands[0], op.operands[1], op.results[0].type)
+    name = _PLAIN.get((len(left), len(right)))
     if name is None or (len(left) == 3 and left[0] != right[0]):
         return None
     return r.op(name, list(op.operands), op.results[0].type)
 
 
+_PLAIN = {
+    (1, 1): "torch.aten.dot",
+    (2, 1): "torch.aten.mv",
+    (2, 2): "torch.aten.mm",
+    (3, 3): "torch.aten.bmm",
+}
 _RULES: dict[str, Callable[[Rewriter, ir.Operation, ir.Operation], ir.Value | None]] = {
     "torch.aten.linear": _linear,
     "torch.aten.mm": _mm,
+    "torch.aten.mv": _mv,
     "torch.aten.bmm": _bmm,
 }
 

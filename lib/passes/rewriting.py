@@ -23,7 +23,11 @@ class Rewriter:
     def op(
         self, name: str, operands: Sequence[ir.Value], result: ir.Type, **attributes: ir.Attribute
     ) -> ir.Value:
+        """The first result of a new operation; a name outside the dialect becomes a ``torch.operator``."""
         assert self.anchor is not None
+        if not self.context.is_registered_operation(name):
+            attributes["name"] = ir.StringAttr.get(name, self.context)
+            name = "torch.operator"
         return ir.Operation.create(
             name,
             results=[result],

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class Row:
     ``dynamic(sample, n)`` gives one case whose sizes depend on ``n``: it is compiled once with unknown
     sizes and run for several ``n``. ``xfail`` is the reason why the row does not pass yet; one that passes
     all the same fails. ``slack`` is the absolute part of the correctness rule. ``folds`` says that the op
-    becomes a constant when its sizes are known, so that only the dynamic program contains it.
+    becomes a constant or another op when its sizes are known, so that only the dynamic program contains it.
+    ``refused`` names the importers that cannot take the program, each with the reason: they have to refuse it. All
+    others have to bring it to one canonical form.
     """
 
     ops: tuple[str, ...]
@@ -97,6 +99,7 @@ class Row:
     xfail: str | None = None
     slack: float = 1e-5
     folds: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def row(
@@ -109,10 +112,12 @@ def row(
     xfail: str | None = None,
     slack: float = 1e-5,
     folds: bool = False,
+    refused: Mapping[str, str] | None = None,
 ) -> Row:
     """A :class:`Row` whose ``id`` is the first op's name where none is given."""
     names = (ops,) if isinstance(ops, str) else tuple(ops)
-    return Row(names, function, inputs, id or names[0].removeprefix("aten."), dynamic, xfail, slack, folds)
+    id = id or names[0].removeprefix("aten.")
+    return Row(names, function, inputs, id, dynamic, xfail, slack, folds, refused or {})
 
 
 class CasesModule(torch.nn.Module):

@@ -57,9 +57,11 @@ ROWS: list[Row] = [
         dynamic=lambda s, n: (s.floats(n, n),),
     ),
     row(
-        "aten.meshgrid.indexing",
+        "aten.expand",
         lambda x, y: (*torch.meshgrid(x, y, indexing="ij"), *torch.meshgrid(x, y, indexing="xy")),
-        lambda s: [(s.floats(3), s.floats(4))],
+        lambda s: [(s.floats(3), s.floats(4)), (s.ints(2), s.ints()), (s.floats(0), s.floats(2))],
+        id="meshgrid.indexing",
+        dynamic=lambda s, n: (s.floats(n), s.floats(4)),
     ),
     row("aten.channel_shuffle", F.channel_shuffle, lambda s: [(s.floats(2, 6, 3, 2), 3)]),
     row(

@@ -61,7 +61,11 @@ ROWS: list[Row] = [
     row("aten.upsample_trilinear3d.vec", resize, _linear(1, 2, 3, 4, 2, size=(4, 3, 5), mode="trilinear")),
     row("aten.pixel_shuffle", F.pixel_shuffle, lambda s: [(s.floats(2, 8, 3, 5), 2), (s.floats(9, 2, 2), 3)]),
     row("aten.pixel_unshuffle", F.pixel_unshuffle, lambda s: [(s.floats(2, 2, 6, 9), 3)]),
-    row("aten.upsample_nearest1d", torch.ops.aten.upsample_nearest1d, lambda s: [(s.floats(2, 3, 5), [8])]),
+    row(
+        "aten.upsample_nearest1d",
+        torch.ops.aten.upsample_nearest1d,
+        lambda s: [(s.floats(2, 3, 5), [8], 1.7)],
+    ),
     row(
         "aten.upsample_nearest2d",
         torch.ops.aten.upsample_nearest2d,

@@ -38,7 +38,13 @@ ROWS: list[Row] = [
         lambda s: [(s.floats(3, 7, 4),), (s.ints(2, 3, 3),)],
         dynamic=lambda s, n: (s.floats(n, n, 4),),
     ),
-    row("aten.narrow", lambda x: (x.narrow(1, 2, 3), x.narrow(0, -2, 2)), lambda s: [(s.floats(3, 7),)]),
+    row(
+        "aten.narrow",
+        lambda x: (x.narrow(1, 2, 3), x.narrow(0, -2, 2)),
+        lambda s: [(s.floats(3, 7),)],
+        folds=True,
+        dynamic=lambda s, n: (s.floats(n, n),),
+    ),
     row(
         "aten.diagonal",
         lambda x: (x.diagonal(), x.diagonal(1, -1, 0), x.diagonal(-2, 1, 2), x.diagonal(9, 0, 1)),
@@ -52,9 +58,27 @@ ROWS: list[Row] = [
         lambda s: [(s.floats(3, 7),)],
     ),
     row("aten.split_with_sizes", lambda x: x.split([1, 2, 0, 4], -1), lambda s: [(s.floats(3, 7),)]),
-    row("aten.chunk", lambda x: (*x.chunk(3, 1), *x.chunk(5, 0)), lambda s: [(s.floats(3, 7),)]),
-    row("aten.tensor_split.sections", lambda x: x.tensor_split(3, 1), lambda s: [(s.floats(3, 7),)]),
-    row("aten.tensor_split.indices", lambda x: x.tensor_split((2, 5, -1), 1), lambda s: [(s.floats(3, 7),)]),
+    row(
+        "aten.split.Tensor",
+        lambda x: (*x.chunk(3, 1), *x.chunk(5, -1)),
+        lambda s: [(s.floats(3, 7),)],
+        id="chunk",
+        dynamic=lambda s, n: (s.floats(n, 7),),
+    ),
+    row(
+        "aten.slice.Tensor",
+        lambda x: x.tensor_split(3, 1),
+        lambda s: [(s.floats(3, 7),), (s.floats(3, 2),)],
+        id="tensor_split.sections",
+        dynamic=lambda s, n: (s.floats(n, 7),),
+    ),
+    row(
+        "aten.slice.Tensor",
+        lambda x: x.tensor_split((2, 5, -1), 1),
+        lambda s: [(s.floats(3, 7),), (s.floats(3, 4),)],
+        id="tensor_split.indices",
+        dynamic=lambda s, n: (s.floats(n, 7),),
+    ),
     row("aten.unbind.int", lambda x: (*x.unbind(), *x.unbind(-1)), lambda s: [(s.floats(3, 2, 4),)]),
     row(
         "aten.slice_scatter",
@@ -79,7 +103,7 @@ ROWS: list[Row] = [
         lambda s: [(s.floats(3, 7, 4), s.floats(7, 2))],
     ),
     row(
-        ("aten.slice_copy.Tensor", "aten.select_copy.int", "aten.diagonal_copy", "aten.unfold_copy"),
+        ("aten.slice.Tensor", "aten.select.int", "aten.diagonal", "aten.unfold"),
         lambda x: (
             torch.slice_copy(x, 1, 1),
             torch.select_copy(x, 0, 1),
@@ -87,15 +111,18 @@ ROWS: list[Row] = [
             torch.unfold_copy(x, 1, 2, 2),
         ),
         lambda s: [(s.floats(3, 5),)],
+        id="slice_copy.Tensor",
     ),
     row(
-        ("aten.split_copy.Tensor", "aten.unbind_copy.int", "aten.split_with_sizes_copy"),
+        ("aten.split.Tensor", "aten.unbind.int", "aten.split_with_sizes"),
         lambda x: (*torch.split_copy(x, 2), *torch.unbind_copy(x), *torch.split_with_sizes_copy(x, [1, 2])),
         lambda s: [(s.floats(3, 5),)],
+        id="split_copy.Tensor",
     ),
     row(
-        ("aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes"),
+        ("aten.split.Tensor", "aten.split_with_sizes"),
         lambda x: (*torch.unsafe_split(x, 2), *torch.unsafe_split_with_sizes(x, [1, 2])),
         lambda s: [(s.floats(3, 5),)],
+        id="unsafe_split.Tensor",
     ),
 ]

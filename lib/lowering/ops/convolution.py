@@ -31,7 +31,7 @@ def convolve(
     groups: int,
     output_padding: Sequence[int] | None = None,
 ) -> Expr:
-    """Convolution of ``(N, C, …)`` or ``(C, …)``; transposed where ``output_padding`` is given.
+    """Convolution of ``(N, C, …)``; transposed where ``output_padding`` is given.
 
     ``padding`` holds (before, after) per spatial dimension.
     """
@@ -43,8 +43,7 @@ def convolve(
     if any(low < 0 or high < 0 for low, high in padding):
         b.unsupported("negative padding")
     _check_channels(b, x, weight, spatial, groups, output_padding is not None)
-    batched = b.rank(x) == spatial + 2
-    value = x if batched else unsqueeze_at(b, x, 0)
+    value = x
     stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
     extra = None if output_padding is None else _per_axis(output_padding, spatial)
     if spatial == 1:
@@ -54,8 +53,7 @@ def convolve(
     value = _call(b, value, weight, stride, padding, dilation, groups, extra)
     if spatial == 1:
         value = squeeze_at(b, value, 2)
-    value = value if bias is None else _add_bias(b, value, bias)
-    return value if batched else squeeze_at(b, value, 0)
+    return value if bias is None else _add_bias(b, value, bias)
 
 
 def _per_axis(values: Sequence[int], count: int) -> list[int]:
@@ -63,7 +61,7 @@ def _per_axis(values: Sequence[int], count: int) -> list[int]:
 
 
 def _check_channels(b: Builder, x: Expr, weight: Expr, spatial: int, groups: int, transposed: bool) -> None:
-    if b.rank(x) not in (spatial + 1, spatial + 2):
+    if b.rank(x) != spatial + 2:
         b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
     channels, expected = b.shape(x)[-spatial - 1], b.shape(weight)[0 if transposed else 1]
     if not transposed and isinstance(expected, int):

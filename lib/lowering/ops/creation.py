@@ -67,14 +67,6 @@ def zeros(b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pi
     return filled(b, size, 0)
 
 
-@lowers("torch.aten.empty.memory_format")
-def empty(
-    b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
-) -> Expr:
-    """aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout?, …) -> Tensor; zeros here"""
-    return filled(b, size, 0)
-
-
 @lowers("torch.aten.ones")
 def ones(b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
     """aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory=None) -> Tensor"""

@@ -169,24 +169,6 @@ def flip(b: Builder, x: Tensor, dims: list[int]) -> Expr:
     )
 
 
-@lowers("torch.aten.meshgrid.indexing")
-def meshgrid_indexing(b: Builder, tensors: list[Tensor], indexing: str) -> list[Expr]:
-    """aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"""
-    count = len(tensors)
-    order = list(range(count))
-    if indexing == "xy" and count > 1:
-        order[:2] = [1, 0]
-    sizes = [b.shape(x)[0] if b.rank(x) else 1 for x in tensors]
-    shape = [sizes[axis] for axis in order]
-    results = []
-    for index, x in enumerate(tensors):
-        place = order.index(index)
-        own: list[SizeLike] = [1] * count
-        own[place] = sizes[index]
-        results.append(expand_to(b, reshape(b, x, own), shape))
-    return results
-
-
 @lowers("torch.aten.channel_shuffle")
 def channel_shuffle(b: Builder, x: Tensor, groups: int) -> Expr:
     """aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor"""

@@ -129,13 +129,6 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
 # -- dimensions of size one ---------------------------------------------------------------------------
 
 
-@lowers("torch.aten.squeeze_copy")
-def squeeze_copy(b: Builder, x: Tensor) -> Expr:
-    """aten::squeeze_copy(Tensor self) -> Tensor"""
-    shape = b.shape(x)
-    return _squeezed(b, x, list(range(len(shape))))
-
-
 @lowers("torch.aten.squeeze.dim")
 def squeeze_dim(b: Builder, x: Tensor, dim: int) -> Expr:
     """aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"""
@@ -156,7 +149,7 @@ def _squeezed(b: Builder, x: Expr, candidates: Sequence[int]) -> Expr:
     return reshape(b, x, [s for axis, s in enumerate(shape) if axis not in drop])
 
 
-@lowers("torch.aten.unsqueeze", "torch.aten.unsqueeze_copy")
+@lowers("torch.aten.unsqueeze")
 def unsqueeze(b: Builder, x: Tensor, dim: int) -> Expr:
     """aten::unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
     return unsqueeze_at(b, x, b.axis(dim, b.rank(x) + 1))
@@ -172,27 +165,6 @@ def permute_dims(b: Builder, x: Tensor, dims: list[int]) -> Expr:
     if sorted(axes) != list(range(b.rank(x))):
         b.unsupported("dims is no permutation")
     return permute(b, x, axes)
-
-
-def matrix_transpose(b: Builder, x: Tensor) -> Expr:
-    """aten::adjoint(Tensor(a) self) -> Tensor(a); of real numbers"""
-    rank = b.rank(x)
-    if rank < 2:
-        return x if rank == 0 else b.unsupported("the adjoint of a vector")
-    return permute(b, x, [*range(rank - 2), rank - 1, rank - 2])
-
-
-def moveaxis(b: Builder, x: Tensor, source: int, destination: int) -> Expr:
-    """aten::moveaxis.int(Tensor(a) self, int source, int destination) -> Tensor(a)"""
-    return moveaxis_intlist(b, x, [source], [destination])
-
-
-def moveaxis_intlist(b: Builder, x: Tensor, source: list[int], destination: list[int]) -> Expr:
-    """aten::moveaxis.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"""
-    rank = b.rank(x)
-    target = {b.axis(d, rank): b.axis(s, rank) for s, d in zip(source, destination, strict=True)}
-    rest = iter(axis for axis in range(rank) if axis not in target.values())
-    return permute(b, x, [target[axis] if axis in target else next(rest) for axis in range(rank)])
 
 
 # -- expanding ----------------------------------------------------------------------------------------
@@ -259,11 +231,6 @@ def conj_physical(b: Builder, x: Tensor) -> Expr:
 
 
 _LOWERINGS: dict[str, Lowering] = {
-    "torch.aten.moveaxis.int": moveaxis,
-    "torch.aten.moveaxis.intlist": moveaxis_intlist,
-    "torch.aten.mH": matrix_transpose,
-    "torch.aten.matrix_H": matrix_transpose,
-    "torch.aten.adjoint": matrix_transpose,
     "torch.aten.conj_physical": conj_physical,
 }
 

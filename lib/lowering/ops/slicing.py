@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import is_one, squeeze_at
-from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
+from torch_tvm.lowering.registry import Size, Tensor, lowers
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -101,7 +100,7 @@ def computed(
     return b.te(gather, x, list(shape), list(sizes))
 
 
-@lowers("torch.aten.slice.Tensor", "torch.aten.slice_copy.Tensor")
+@lowers("torch.aten.slice.Tensor")
 def slice_tensor(b: Builder, x: Tensor, dim: int, start: Size | None, end: Size | None, step: int) -> Expr:
     """aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1)"""
     if step < 1:
@@ -126,7 +125,7 @@ def _position(b: Builder, index: SizeLike, size: SizeLike) -> SizeLike:
     return simplified(tirx.Select(index < 0, index + size, index))
 
 
-@lowers("torch.aten.select.int", "torch.aten.select_copy.int")
+@lowers("torch.aten.select.int")
 def select(b: Builder, x: Tensor, dim: int, index: Size) -> Expr:
     """aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     if b.rank(x) == 0:
@@ -161,7 +160,7 @@ def narrow(b: Builder, x: Tensor, dim: int, start: Size, length: Size) -> Expr:
     return strided_slice(b, x, axis, first, length)
 
 
-@lowers("torch.aten.diagonal", "torch.aten.diagonal_copy")
+@lowers("torch.aten.diagonal")
 def diagonal(b: Builder, x: Tensor, offset: int, dim1: int, dim2: int) -> Expr:
     """aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"""
     row, column, rest, count = _diagonal(b, x, offset, dim1, dim2)
@@ -187,7 +186,7 @@ def _diagonal(b: Builder, x: Expr, offset: int, dim1: int, dim2: int) -> tuple[i
     return row, column, rest, maximum(minimum(rows, columns), 0)
 
 
-@lowers("torch.aten.unfold", "torch.aten.unfold_copy")
+@lowers("torch.aten.unfold")
 def unfold(b: Builder, x: Tensor, dimension: int, size: int, step: int) -> Expr:
     """aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     if b.rank(x) == 0:
@@ -223,7 +222,7 @@ def _known_size(b: Builder, x: Expr, axis: int) -> int:
     return size if isinstance(size, int) else b.unsupported("the number of pieces is known only at run time")
 
 
-@lowers("torch.aten.split.Tensor", "torch.aten.split_copy.Tensor")
+@lowers("torch.aten.split.Tensor")
 def split(b: Builder, x: Tensor, split_size: int, dim: int) -> list[Expr]:
     """aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
     axis = b.axis(dim, b.rank(x))
@@ -234,7 +233,7 @@ def split(b: Builder, x: Tensor, split_size: int, dim: int) -> list[Expr]:
     return _pieces(b, x, axis, [min(split_size, size - start) for start in starts])
 
 
-@lowers("torch.aten.split_with_sizes", "torch.aten.split_with_sizes_copy")
+@lowers("torch.aten.split_with_sizes")
 def split_with_sizes(b: Builder, x: Tensor, split_sizes: list[Size], dim: int) -> list[Expr]:
     """aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
     axis = b.axis(dim, b.rank(x))
@@ -246,36 +245,7 @@ def split_with_sizes(b: Builder, x: Tensor, split_sizes: list[Size], dim: int) -
     return _pieces(b, x, axis, split_sizes)
 
 
-@lowers("torch.aten.chunk")
-def chunk(b: Builder, x: Tensor, chunks: int, dim: int) -> list[Expr]:
-    """aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"""
-    axis = b.axis(dim, b.rank(x))
-    size = _known_size(b, x, axis)
-    if size == 0:
-        return [x] * chunks
-    return split(b, x, -(-size // chunks), dim)
-
-
-@lowers("torch.aten.tensor_split.sections")
-def tensor_split(b: Builder, x: Tensor, sections: int, dim: int) -> list[Expr]:
-    """aten::tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]"""
-    axis = b.axis(dim, b.rank(x))
-    each, longer = divmod(_known_size(b, x, axis), sections)
-    return _pieces(b, x, axis, [each + (i < longer) for i in range(sections)])
-
-
-def tensor_split_indices(b: Builder, x: Tensor, indices: list[int], dim: int) -> list[Expr]:
-    """aten::tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"""
-    axis = b.axis(dim, b.rank(x))
-    size = _known_size(b, x, axis)
-    bounds = (
-        [(None, indices[0]), *itertools.pairwise(indices), (indices[-1], None)] if indices else [(None, None)]
-    )
-    found = [slice_bounds(size, first, last, 1, None) for first, last in bounds]
-    return [strided_slice(b, x, axis, first, count) for first, count in found]
-
-
-@lowers("torch.aten.unbind.int", "torch.aten.unbind_copy.int")
+@lowers("torch.aten.unbind.int")
 def unbind(b: Builder, x: Tensor, dim: int) -> list[Expr]:
     """aten::unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = b.axis(dim, b.rank(x))
@@ -360,13 +330,3 @@ def diagonal_scatter(b: Builder, x: Tensor, source: Tensor, offset: int, dim1: i
         lambda i, _: [*(i[axis] for axis in rest), i[row] - down],
         [count],
     )
-
-
-_LOWERINGS: dict[str, Lowering] = {
-    "torch.aten.tensor_split.indices": tensor_split_indices,
-    "torch.aten.unsafe_split.Tensor": split,
-    "torch.aten.unsafe_split_with_sizes": split_with_sizes,
-}
-
-for _name, _function in _LOWERINGS.items():
-    register(_name, _function, custom=True)

@@ -1,0 +1,245 @@
+"""Spelling rules for tensors that are numbers, and for whole ops from their parts."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
+from torch_tvm.passes.rewriting import Rewriter
+from torch_tvm.passes.spelling import is_used, respells
+
+# -- a tensor that is a number -----------------------------------------------------------------------------
+
+_SCALAR_FORM = {
+    f"torch.aten.{stem}.Tensor": f"torch.aten.{stem}.Scalar"
+    for stem in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
+} | {
+    "torch.aten.pow.Tensor_Tensor": "torch.aten.pow.Tensor_Scalar",
+    "torch.aten.floor_divide": "torch.aten.floor_divide.Scalar",
+}
+
+
+@respells(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
+def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``add.Tensor`` with a 0-d literal is ``add.Scalar``, where the result's dtype stays the same."""
+    if view.op_name(op) == "torch.aten.eq.Tensor" and op.operands[0] == op.operands[1]:
+        return _is_number(r, op)
+    literal = view.defining_op(op.operands[1])
+    kind, other = view.tensor_type(op.operands[0]), view.tensor_type(op.operands[1])
+    if literal is None or literal.name != "torch.vtensor.literal" or kind is None or other is None:
+        return None
+    if (
+        other.shape != ()
+        or kind.dtype is None
+        or other.dtype is None
+        or view.resource_name(literal) is not None
+    ):
+        return None
+    if (kind.shape == () and kind.dtype != other.dtype) or _category(kind.dtype) < _category(other.dtype):
+        return None
+    value = view.literal(literal, {}).item()
+    operands = [op.operands[0], r.number(value), *list(op.operands)[2:]]
+    return r.op(_SCALAR_FORM[view.op_name(op)], operands, op.results[0].type)
+
+
+def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``x == x`` asks for NaN; torch-mlir would fold it to true."""
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.dtype is None or not kind.dtype.is_floating_point:
+        return None
+    is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
+    return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
+
+
+def _category(dtype: torch.dtype) -> int:
+    return 0 if dtype == torch.bool else 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1
+
+
+# -- whole ops from their parts ----------------------------------------------------------------------------
+
+
+@respells("aten._softmax", "aten._log_softmax", "aten.softmax.int", "aten.log_softmax.int")
+def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``softmax.int`` without a dtype, of a tensor that has the result's."""
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or result.dtype is None:
+        return None
+    stem = view.op_name(op).split(".")[2].removeprefix("_")
+    x = op.operands[0]
+    if source.dtype != result.dtype:
+        operands = [x, r.integer(SCALAR_TYPE[result.dtype]), r.boolean(False), r.boolean(False), r.none()]
+        x = r.op("torch.aten.to.dtype", operands, r.types.tensor(TensorType(source.shape, result.dtype)))
+    elif view.op_name(op) == f"torch.aten.{stem}.int" and view.constant(op.operands[2], "") is None:
+        return None
+    return r.op(f"torch.aten.{stem}.int", [x, op.operands[1], r.none()], op.results[0].type)
+
+
+@respells("aten.native_layer_norm")
+def layer_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``layer_norm`` where nobody reads the mean and the deviation."""
+    if any(is_used(result) for result in list(op.results)[1:]):
+        return None
+    x, shape, weight, bias, eps = op.operands
+    return r.op("torch.aten.layer_norm", [x, shape, weight, bias, eps, r.boolean(False)], op.results[0].type)
+
+
+@respells("aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")
+def batch_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``batch_norm`` where nothing is written to running statistics, and nobody reads those of the batch."""
+    operands = list(op.operands)
+    training = False
+    if view.op_name(op) == "torch.aten.native_batch_norm":
+        training = view.constant(operands[5])
+        if training is None or (training and not _is_none(operands[3])):
+            return None
+    if any(is_used(result) for result in list(op.results)[1:]):
+        return None
+    x, weight, bias, mean, var = operands[:5]
+    momentum, eps = operands[-2:]
+    rest = [r.boolean(training), momentum, eps, r.boolean(False)]
+    return r.op("torch.aten.batch_norm", [x, weight, bias, mean, var, *rest], op.results[0].type)
+
+
+def _is_none(value: ir.Value) -> bool:
+    return view.is_constant(value) and view.constant(value) is None
+
+
+_CUDNN = {"batch_norm": 8, "instance_norm": 8, "layer_norm": 5, "group_norm": 5}
+
+
+@respells(*(f"aten.{name}" for name in _CUDNN))
+def without_cudnn(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """cudnn is not ours to enable."""
+    name = view.op_name(op)
+    index = _CUDNN[name.removeprefix("torch.aten.")]
+    if view.constant(op.operands[index]) is not True:
+        return None
+    operands = list(op.operands)
+    operands[index] = r.boolean(False)
+    return r.op(name, operands, op.results[0].type)
+
+
+@respells("aten.convolution", "aten._convolution", "aten._convolution.deprecated")
+def convolution(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``convNd`` or ``conv_transposeNd`` by rank."""
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = list(op.operands)[:9]
+    kind = view.tensor_type(x)
+    flag = view.constant(transposed)
+    if kind is None or kind.shape is None or flag is None or not 3 <= len(kind.shape) <= 5:
+        return None
+    n = len(kind.shape) - 2
+    if not flag:
+        return r.op(
+            f"torch.aten.conv{n}d", [x, weight, bias, stride, padding, dilation, groups], op.results[0].type
+        )
+    suffix = "" if n == 1 else ".input"
+    operands = [x, weight, bias, stride, padding, output_padding, groups, dilation]
+    return r.op(f"torch.aten.conv_transpose{n}d{suffix}", operands, op.results[0].type)
+
+
+@respells("aten._convolution_mode")
+def convolution_mode(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A convolution whose padding is a word is ``convNd.padding``."""
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.shape is None or not 3 <= len(kind.shape) <= 5:
+        return None
+    return r.op(f"torch.aten.conv{len(kind.shape) - 2}d.padding", list(op.operands), op.results[0].type)
+
+
+_CONVOLUTIONS = {
+    f"torch.aten.{name}": count
+    for count in (1, 2, 3)
+    for name in (
+        f"conv{count}d", f"conv{count}d.padding", f"conv_transpose{count}d" + ("" if count == 1 else ".input")
+    )
+}  # fmt: skip
+
+
+@respells(*(name.removeprefix("torch.") for name in _CONVOLUTIONS))
+def one_image(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A convolution without a batch dimension is one of a batch of one."""
+    name = view.op_name(op)
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or source.shape is None or result.shape is None:
+        return None
+    if len(source.shape) != _CONVOLUTIONS[name] + 1:
+        return None
+    batch, images = (r.types.tensor(TensorType((1, *kind.shape), kind.dtype)) for kind in (source, result))
+    x = r.op("torch.aten.unsqueeze", [op.operands[0], r.integer(0)], batch)
+    convolved = r.op(name, [x, *list(op.operands)[1:]], images)
+    return r.op("torch.aten.squeeze.dim", [convolved, r.integer(0)], op.results[0].type)
+
+
+@respells("aten.upsample_nearest1d", "aten._upsample_nearest_exact1d", "aten.upsample_linear1d")
+def resize_to_size(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A resampling to a size without scales is the overload ``.vec``."""
+    if not _is_none(op.operands[len(op.operands) - 1]):
+        return None
+    return r.op(f"{view.op_name(op)}.vec", list(op.operands), op.results[0].type)
+
+
+@respells("aten.addmm")
+def addmm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``addmm(bias, x, permute(w))`` is ``linear``."""
+    bias, x, weight, beta, alpha = op.operands
+    inner = _transposed(weight)
+    kind = view.tensor_type(bias)
+    if inner is None or view.constant(beta) != 1 or view.constant(alpha) != 1 or kind is None:
+        return None
+    if kind.shape is None or len(kind.shape) != 1:
+        return None
+    return r.op("torch.aten.linear", [x, inner, bias], op.results[0].type)
+
+
+@respells("aten.mm")
+def mm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``mm(x, permute(w))`` is ``linear``."""
+    inner = _transposed(op.operands[1])
+    if inner is None:
+        return None
+    kind, given = view.tensor_type(op.results[0]), view.tensor_type(inner)
+    if kind is None or given is None or kind.dtype != given.dtype:  # a product of int8 that gives int32
+        return None
+    return r.op("torch.aten.linear", [op.operands[0], inner, r.none()], op.results[0].type)
+
+
+def _transposed(value: ir.Value) -> ir.Value | None:
+    owner = view.defining_op(value)
+    if owner is None or owner.name not in ("torch.aten.permute", "torch.aten.t"):
+        return None
+    if owner.name == "torch.aten.permute" and view.constant(owner.operands[1]) != [1, 0]:
+        return None
+    return owner.operands[0]
+
+
+@respells("aten.diff")
+def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``diff`` of order one is a difference of two slices."""
+    x, order, dim, prepend, append = op.operands
+    source, result = view.tensor_type(x), view.tensor_type(op.results[0])
+    axis = view.constant(dim)
+    parts = [part for part in (prepend, x, append) if view.tensor_type(part) is not None]
+    if view.constant(order) != 1 or axis is None or source is None or result is None or source.shape is None:
+        return None
+    kinds = [view.tensor_type(part) for part in parts]
+    if source.dtype == torch.bool or result.shape is None or any(k is None or k.shape is None for k in kinds):
+        return None
+    axis %= len(source.shape)
+    sizes = [k.shape[axis] for k in kinds if k is not None and k.shape is not None]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    joined_shape = (*result.shape[:axis], total, *result.shape[axis + 1 :])
+    joined = x
+    if len(parts) > 1:
+        items = r.op("torch.prim.ListConstruct", parts, r.types.parse("!torch.list<vtensor>"))
+        joined_type = r.types.tensor(TensorType(joined_shape, result.dtype))
+        joined = r.op("torch.aten.cat", [items, r.integer(axis)], joined_type)
+    kind = op.results[0].type
+    last = r.op(
+        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind
+    )
+    first = r.op(
+        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
+    )
+    return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
