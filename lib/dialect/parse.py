@@ -15,7 +15,7 @@ from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, 
 from torch_tvm.dialect.types import TEXT_DTYPE
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 from torch_tvm.support.files import read_bytes
-from torch_tvm.support.sandbox import crash_of
+from torch_tvm.support.sandbox import crash_of, failure_of
 
 _RESOURCES = "{-#"
 _BLOB = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[^\s:"]+): "0x([0-9A-Fa-f]*)"', re.MULTILINE)
@@ -44,9 +44,12 @@ def read_module(
 
     Without ``needs_state`` a module may name state tensors that the text has no values for.
     """
-    crash = crash_of(lambda: _parse_mlir(_without_blobs(data), source, on_disk and isinstance(data, bytes)))
-    if crash is not None:
-        raise ImportFailed(f"{source}: the module is damaged: MLIR cannot read it ({crash})")
+    # MLIR's reader of bytecode leaves a damaged heap behind when it refuses, so it must not refuse here.
+    is_code = isinstance(data, bytes)
+    attempt = failure_of if is_code else crash_of
+    failure = attempt(lambda: _parse_mlir(_without_blobs(data), source, on_disk and is_code))
+    if failure is not None:
+        raise ImportFailed(f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})")
     try:
         return assemble(data, source, on_disk, needs_state)
     except (RuntimeError, UnicodeDecodeError) as error:  # damaged bytecode with names that are no text
@@ -68,6 +71,11 @@ def assemble(data: str | bytes, source: str, on_disk: bool = False, needs_state:
 def _parse_mlir(data: str | bytes, source: str, on_disk: bool) -> ir.Module:
     context = new_context()
     return ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
+
+
+def _last_line(text: str) -> str:
+    """What an exception of MLIR says in the end: the diagnostic, without the file's name."""
+    return text.strip().splitlines()[-1].rpartition('": ')[2].strip()
 
 
 def _without_blobs(data: str | bytes) -> str | bytes:

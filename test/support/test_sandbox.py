@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from torch_tvm.support.sandbox import crash_of
+from torch_tvm.support.sandbox import crash_of, failure_of
 
 
 def test_work_that_ends_is_no_crash() -> None:
@@ -17,6 +17,12 @@ def test_work_that_ends_is_no_crash() -> None:
 
 def test_an_exception_is_no_crash() -> None:
     assert crash_of(lambda: 1 // 0) is None
+
+
+def test_an_exception_is_a_failure_with_its_text() -> None:
+    assert failure_of(lambda: 3) is None
+    assert failure_of(lambda: 1 // 0) == "integer division or modulo by zero"
+    assert failure_of(os.abort) == "SIGABRT"
 
 
 def test_a_signal_is_named() -> None:
