@@ -50,13 +50,17 @@ class WinogradConv:
 
 @dataclass(frozen=True)
 class Grouping:
-    """``groups`` groups of ``tiles`` tiles (the last may be smaller), ``width`` tiles by ``vectors`` in registers."""
+    """``groups`` groups of ``tiles`` tiles (the last may be smaller), ``width`` tiles by ``vectors`` in registers.
+
+    ``is_fused`` does all three steps for a group before the next, ``asks_ahead`` prefetches weights.
+    """
 
     tiles: int
     groups: int
     width: int
     vectors: int
     is_fused: bool
+    asks_ahead: bool
 
 
 def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
@@ -76,7 +80,7 @@ def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int
     size = -(-tiles // groups)
     if groups > 1:
         size = -(-size // tiling.width) * tiling.width
-    return Grouping(size, -(-tiles // size), tiling.width, tiling.vectors, is_fused)
+    return Grouping(size, -(-tiles // size), tiling.width, tiling.vectors, is_fused, weight_bytes > cpu.l2)
 
 
 class _WinogradKernel:
@@ -315,6 +319,20 @@ class _WinogradKernel:
 
         return emit.sequence(*(emit.loop("run", run.count, lambda t, run=run: tiles(run, t)) for run in runs))
 
+    def _ask(self, xi: Expr, block: Expr, ic: Expr, vectors: int) -> tirx.Stmt | None:
+        """Ask for the weights of the next chunk while this one is worked on, a line at a time."""
+        if not self.grouping.asks_ahead:
+            return None
+        in_line = max(1, LINE // (self.conv.lanes * tvm.DataType(self.dtype).itemsize))
+        requests = []
+        for first in range(0, vectors, in_line):
+            which = first + (ic % const(in_line) if in_line > 1 else const(0))
+            place = emit.load(self.weight, [xi, block + which, ic, 0])
+            requests.append(
+                tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, 2, 1))
+            )
+        return emit.sequence(*requests)
+
     def _product_tile(
         self,
         spectrum: tirx.Buffer,
@@ -349,7 +367,8 @@ class _WinogradKernel:
 
                 return emit.loop("v", vectors, vector, kind="unrolled")
 
-            return emit.loop("m", width, column, kind="unrolled")
+            ask = self._ask(xi, block + const(vectors), b * const(lanes) + ic, vectors)
+            return emit.sequence(ask, emit.loop("m", width, column, kind="unrolled"))
 
         def keep(is_first: bool) -> tirx.Stmt:
             def one(m: Expr, v: Expr) -> tirx.Stmt:
