@@ -34,7 +34,7 @@ from torch_tvm.schedules.cpu.contraction import (
     variables,
 )
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
-from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop, tile_shape
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -144,7 +144,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     whole = columns is not None and columns % width == 0
     most = rows if streams > 1 else tile_rows(rows, vectors, cpu)
     sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
-    shapes = tuple(_shape(size, vectors, lanes, cpu) for size in sizes)
+    shapes = tuple(tile_shape(size, vectors, lanes, cpu) for size in sizes)
     depth = c.reduce.size
     tiles = None if rows is None else -(-rows // most)
     row_bytes = width * tvm.DataType(c.acc_dtype).bits // 8
@@ -169,14 +169,6 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
         scratch=not whole or not c.store.is_plain,
         parallel=parallel,
     )
-
-
-def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
-    sums = rows * vectors
-    chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
-    while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
-        chains //= 2
-    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
 def _streams(c: Contraction, packed_width: int, cpu: CpuModel) -> int:

@@ -26,7 +26,7 @@ from tvm import tirx
 
 from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.recurrent_kernel import Emitter, Layer, Tiling
-from torch_tvm.schedules.cpu.register_tile import TileShape
+from torch_tvm.schedules.cpu.register_tile import tile_shape
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
@@ -120,7 +120,7 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
     work = step_work * (steps or TYPICAL_STEPS)
     sizes = [most, 1] if rows is None and most > 1 else [_even(-(-(rows or 1) // chunks), most)]
     return Tiling(
-        shapes=tuple(_shape(size, vectors, panel.lanes, cpu) for size in sizes),
+        shapes=tuple(tile_shape(size, vectors, panel.lanes, cpu) for size in sizes),
         vectors=panel.vectors,
         chunks=chunks,
         is_parallel=not is_step_parallel and chunks * layer.directions > 1 and work >= SERIAL_WORK,
@@ -136,11 +136,3 @@ def _weight_bytes(layer: Layer) -> int:
 def _even(rows: int, most: int) -> int:
     """Rows of a tile, at most ``most``, so that as many tiles as needed are about full."""
     return -(-rows // -(-rows // most)) if rows else 1
-
-
-def _shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
-    sums = rows * vectors
-    chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
-    while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
-        chains //= 2
-    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)

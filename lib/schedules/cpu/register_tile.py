@@ -23,6 +23,7 @@ from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
+from torch_tvm.schedules.target import CpuModel
 
 LINE = 64
 """Bytes in a line of the cache."""
@@ -50,6 +51,15 @@ class TileShape:
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+
+def tile_shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
+    """A tile with as many chains of sums as hide the latency of the multiply-add and fit the registers."""
+    sums = rows * vectors
+    chains = 4 if sums <= 4 else 2 if sums <= 8 else 1
+    while chains > 1 and chains * sums + vectors + 1 > cpu.vector_registers:
+        chains //= 2
+    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
 def lanes_loop(lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
