@@ -9,13 +9,12 @@ A is float32 and rounded as its rows are copied, the weights came packed as the 
 
 from __future__ import annotations
 
-import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.contraction import Contraction, loads, read_contraction, variables
-from torch_tvm.schedules.cpu.emit import broadcast, const
+from torch_tvm.schedules.cpu.emit import broadcast, with_llvm
 from torch_tvm.schedules.cpu.int8_matmul import Int8Emitter, Operands, choose_int8_tiling, packed_width
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
@@ -52,7 +51,7 @@ class Bfloat16Matmul:
         operands = read_bfloat16_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
         body = Bfloat16Emitter(contraction, operands, tiling).emit()
-        imported = tirx.AttrStmt(const(0), "pragma_import_llvm", tvm.ir.StringImm(WRAPPER), body)
+        imported = with_llvm(WRAPPER, body)
         return vectorizable_math(func.with_body(imported))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import tvm
 from tvm import tirx
 from tvm.ir import Expr, StringImm
 from tvm.tirx.stmt import ForKind
@@ -15,6 +16,9 @@ from tvm.tirx.stmt import ForKind
 from torch_tvm.support.attributes import HIDDEN
 
 INDEX = "int64"
+
+LINE = 64
+"""Bytes in a line of the cache."""
 
 KINDS = {
     "serial": ForKind.SERIAL,
@@ -98,7 +102,22 @@ def hidden(count: int) -> Expr:
 
 def with_hidden(body: tirx.Stmt) -> tirx.Stmt:
     """``body`` with the definition that :func:`hidden` calls."""
-    return tirx.AttrStmt(const(0), "pragma_import_llvm", StringImm(_HIDDEN_IR), body)
+    return with_llvm(_HIDDEN_IR, body)
+
+
+def with_llvm(definitions: str, body: tirx.Stmt) -> tirx.Stmt:
+    """``body`` with functions in LLVM IR that it calls."""
+    return tirx.AttrStmt(const(0), "pragma_import_llvm", StringImm(definitions), body)
+
+
+def vectors_in_line(lanes: int, dtype: str) -> int:
+    """How many vectors of ``lanes`` elements a line of the cache holds, at least one."""
+    return max(1, LINE * 8 // (lanes * tvm.DataType(dtype).bits))
+
+
+def prefetch(place: Expr, level: int) -> tirx.Stmt:
+    """Ask for the line of the element ``place``: into the first cache with ``level`` 3, the second with 2."""
+    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, level, 1))
 
 
 def inside(position: Expr, extent: int | Expr) -> Expr:

@@ -16,17 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.stmt import ForKind
 
+from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
 from torch_tvm.schedules.target import CpuModel
-
-LINE = 64
-"""Bytes in a line of the cache."""
 
 NEAR = 32
 """Turns ahead up to which what is asked for is soon read."""
@@ -137,16 +134,12 @@ def emit_tile(
         """Ask for the right operand of a later turn (past its end, the processor ignores the request)."""
         if not shape.prefetch:
             return None
-        vectors_in_line = max(1, LINE * 8 // (shape.lanes * tvm.DataType(dtype).bits))
-        starts = range(0, shape.vectors, vectors_in_line)
+        starts = range(0, shape.vectors, emit.vectors_in_line(shape.lanes, dtype))
         found = [loads(rhs(k + shape.prefetch, const(v * shape.lanes))) for v in starts]
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
         level = 3 if shape.prefetch <= NEAR else 2  # into the first or the second level of the cache
-        requests = [
-            tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(load), 0, level, 1) for (load,) in found
-        ]
-        return sequence(*(tirx.Evaluate(request) for request in requests))
+        return sequence(*(emit.prefetch(load, level) for (load,) in found))
 
     step = max(shape.k_unroll, shape.chains)
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import tvm_ffi
 from tvm import sym, tirx
-from tvm.ir import StringImm
 from tvm.tirx.stmt import ForKind
 
-from torch_tvm.schedules.cpu.emit import const, loop, sequence, static
+from torch_tvm.schedules.cpu.emit import const, loop, sequence, static, with_llvm
 from torch_tvm.schedules.target import CpuModel
 
 CHUNKS = 16
@@ -51,7 +50,7 @@ def share_out(func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
     body = tvm_ffi.structural_map(func.body, (tirx.For, visit))
     if not found:
         return func
-    return func.with_body(tirx.AttrStmt(const(0), "pragma_import_llvm", StringImm(_TAKE_IR), body))
+    return func.with_body(with_llvm(_TAKE_IR, body))
 
 
 def _shared(node: tirx.For, cores: int) -> tirx.Stmt:

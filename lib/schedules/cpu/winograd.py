@@ -31,9 +31,6 @@ LONGEST_SUM = 64
 Two levels keep the rounding error from growing with the number of channels.
 """
 
-LINE = 64
-"""Bytes in a line of the cache."""
-
 
 class WinogradConv:
     """``data transform; products; output transform; epilogue`` on groups of tiles."""
@@ -110,7 +107,7 @@ class _WinogradKernel:
 
     def _workspace(self, name: str, slots: int) -> tirx.Buffer:
         """A vector for each point and slot; the points lie an odd number of lines apart, in sets of their own."""
-        in_line = max(1, LINE // (self.conv.lanes * tvm.DataType(self.dtype).itemsize))
+        in_line = emit.vectors_in_line(self.conv.lanes, self.dtype)
         lines = -(-slots // in_line) | 1
         shape = (self.points, lines * in_line, self.conv.lanes)
         return tirx.decl_buffer([const(s) for s in shape], self.dtype, name)
@@ -323,14 +320,12 @@ class _WinogradKernel:
         """Ask for the weights of the next chunk while this one is worked on, a line at a time."""
         if not self.grouping.asks_ahead:
             return None
-        in_line = max(1, LINE // (self.conv.lanes * tvm.DataType(self.dtype).itemsize))
+        in_line = emit.vectors_in_line(self.conv.lanes, self.dtype)
         requests = []
         for first in range(0, vectors, in_line):
             which = first + (ic % const(in_line) if in_line > 1 else const(0))
             place = emit.load(self.weight, [xi, block + which, ic, 0])
-            requests.append(
-                tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, 2, 1))
-            )
+            requests.append(emit.prefetch(place, 2))
         return emit.sequence(*requests)
 
     def _product_tile(
