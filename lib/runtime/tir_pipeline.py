@@ -7,11 +7,35 @@ LLVM finds the latter.
 
 from __future__ import annotations
 
+import math
+
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
 CPU_PIPELINE = "torch_tvm_cpu"
+
+STACK_BYTES = 16 << 10
+"""The largest temporary that is kept on the stack."""
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="KeepOnStack")
+def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+    """Small temporaries stay on the stack, where LLVM turns what it can into registers.
+
+    TVM by itself moves 1 KiB and more to a workspace on the heap, with a call before and after. LLVM keeps
+    sums there in memory wherever the loop around them has a side effect, be it a prefetch.
+    """
+
+    def annotate(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
+        sizes, dtype = list(alloc.buffer.ty.shape), tvm.DataType(str(alloc.buffer.ty.dtype))
+        if not all(isinstance(size, tirx.IntImm) for size in sizes):
+            return alloc
+        size = math.prod(map(int, sizes)) * dtype.itemsize
+        return tirx.AllocBuffer(alloc.buffer, {"disable_lower_builtin": tirx.const(True, "bool")}) if size <= STACK_BYTES else alloc
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, annotate)))
 
 
 def _passes() -> list[tvm.transform.Pass]:
@@ -31,6 +55,7 @@ def _passes() -> list[tvm.transform.Pass]:
         t.StorageRewrite(),
         t.UnrollLoop(),
         t.StmtSimplify(),
+        _keep_on_stack,
         s.RewriteUnsafeSelect(),
         t.FP8ComputeLegalize(),
         t.VerifyMemory(),
