@@ -1,16 +1,19 @@
-"""Parallel loops whose threads take the next turns when they are done with theirs.
+"""Parallel loops whose threads help each other when they are done with their own part.
 
     for task in parallel(n): body          becomes
 
-    taken = 0
+    taken[:] = 0
     for worker in parallel(cores):
-        chunk = taken++                                    # atomic
-        while chunk < chunks:
-            for task in the turns of chunk: body
-            chunk = taken++
+        for turn in range(cores):
+            owner = (worker + turn) % cores                # its own part first, then those of the others
+            chunk = taken[owner]++                         # atomic
+            while chunk < chunks of owner:
+                for task in the turns of chunk: body
+                chunk = taken[owner]++
 
-TVM gives every thread an equal part beforehand, and a kernel then takes as long as its slowest thread: on a machine
-that does other things too, twice the time.
+TVM gives every thread an equal part, and a kernel then takes as long as its slowest thread: on a machine that does
+other things too, twice the time. One counter for all would be simpler, but a thread would get other chunks in each
+kernel, and read from another core's cache what it could have in its own: that takes longer than one thread alone.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.tirx.stmt import ForKind
 
-from torch_tvm.schedules.cpu.emit import const, loop, sequence, static, with_llvm
+from torch_tvm.schedules.cpu.emit import LINE, const, loop, sequence, static, with_llvm
 from torch_tvm.schedules.target import CpuModel
 
 CHUNKS = 16
 """Chunks for each core: turns that follow each other share data, so a chunk is as large as balance allows."""
+
+APART = LINE // 4
+"""How far apart the counters lie, so that taking from one does not disturb another."""
 
 TAKE = "torch_tvm_take"
 
@@ -58,19 +64,15 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     size = static(extent)
     most = cores * CHUNKS
     per_chunk = const(-(-size // most)) if size is not None else (extent + (most - 1)) // most
-    chunks = const(-(-size // int(per_chunk))) if size is not None else const(most)
-    counter = tirx.decl_buffer((const(1),), "int32", "taken")
+    chunks = -(-size // int(per_chunk)) if size is not None else most
+    part = -(-chunks // cores)
+    counters = tirx.decl_buffer((const(cores * APART),), "int32", "taken")
     mine = tirx.decl_buffer((const(1),), "int32", "chunk")
-    take = tirx.BufferStore(
-        mine,
-        tirx.call_extern("int32", TAKE, tirx.address_of(tirx.BufferLoad(counter, [const(0)]))),
-        [const(0)],
-    )
     chunk = tirx.BufferLoad(mine, [const(0)])
 
-    def turns() -> tirx.Stmt:
+    def turns(owner: tirx.Expr) -> tirx.Stmt:
         first = tirx.Var("first", "int64")
-        bound = tirx.Bind(first, chunk.astype("int64") * per_chunk)
+        bound = tirx.Bind(first, (owner * const(part) + chunk.astype("int64")) * per_chunk)
         here = (
             per_chunk
             if size is not None and size % int(per_chunk) == 0
@@ -83,12 +85,23 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
 
         return sequence(bound, loop("turn", here, turn))
 
-    def worker(_: tirx.Expr) -> tirx.Stmt:
-        more = chunk < tirx.Cast("int32", chunks)
-        return sequence(tirx.AllocBuffer(mine), take, tirx.While(more, sequence(turns(), take)))
+    def visit(worker: tirx.Expr, turn: tirx.Expr) -> tirx.Stmt:
+        owner, limit = tirx.Var("owner", "int64"), tirx.Var("limit", "int32")
+        place = tirx.address_of(tirx.BufferLoad(counters, [owner * const(APART)]))
+        take = tirx.BufferStore(mine, tirx.call_extern("int32", TAKE, place), [const(0)])
+        own = tirx.min(const(part), const(chunks) - owner * const(part)) if chunks % cores else const(part)
+        return sequence(
+            tirx.Bind(owner, (worker + turn) % const(cores)),
+            tirx.Bind(limit, own.astype("int32")),
+            tirx.AllocBuffer(mine),
+            take,
+            tirx.While(chunk < limit, sequence(turns(owner), take)),
+        )
 
+    clear = lambda core: tirx.BufferStore(counters, tirx.const(0, "int32"), [core * const(APART)])
+    workers = lambda worker: loop("turn_of", cores, lambda turn: visit(worker, turn))
     return sequence(
-        tirx.AllocBuffer(counter),
-        tirx.BufferStore(counter, tirx.const(0, "int32"), [const(0)]),
-        loop("worker", cores, worker, kind="parallel"),
+        tirx.AllocBuffer(counters),
+        loop("core", cores, clear),
+        loop("worker", cores, workers, kind="parallel"),
     )
