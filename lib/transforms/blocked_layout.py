@@ -96,21 +96,29 @@ class _Rewriter(PyExprMutator):
         self.blocked: dict[relax.Var, Blocked] = {}
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
+        self.channels_last: dict[relax.Var, relax.Var] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
 
     def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
-        self.blocked, self.plain, self.packed = {}, {}, {}
+        self._forget()
         self.in_dataflow = True
         result = super().visit_dataflow_block_(block)
         self.in_dataflow = False
-        self.blocked, self.plain, self.packed = {}, {}, {}
+        self._forget()
         return result
+
+    def _forget(self) -> None:
+        self.blocked, self.plain, self.packed, self.channels_last = {}, {}, {}, {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         result = self._rewrite(binding) if self.in_dataflow else None
-        if result is None:
+        last = self._unpack_last(binding) if self.in_dataflow else None
+        if last is not None:
+            emit = self.builder_.emit if isinstance(binding.var, relax.DataflowVar) else self.builder_.emit_output
+            self.set_var_remap(binding.var, emit(last, binding.var.name))
+        elif result is None:
             super().visit_var_binding_(binding)
         elif isinstance(binding.var, relax.DataflowVar):
             self.blocked[binding.var] = result
@@ -169,6 +177,26 @@ class _Rewriter(PyExprMutator):
 
     # --- layouts of values ---------------------------------------------------------------------------
 
+    def _unpack_last(self, binding: relax.VarBinding) -> Expr | None:
+        """A blocked value whose channels ``binding`` puts last goes there at once; the reverse is noted."""
+        call = binding.value
+        if not isinstance(call, relax.Call) or call.op != tvm.ir.Op.get("relax.permute_dims"):
+            return None
+        (data,), axes = call.args, call.attrs.axes
+        spatial = range(1, len(data.ty.shape) - 1) if data.ty.shape is not None else ()
+        if axes is None or not spatial or not isinstance(data, relax.Var):
+            return None
+        order = [int(axis) % (len(spatial) + 2) for axis in axes]
+        if order == [0, len(spatial) + 1, *spatial]:
+            self.channels_last[binding.var] = data
+        blocked = self.blocked.get(data)
+        if blocked is None or order != [0, *(a + 1 for a in spatial), 1] or blocked.channels % blocked.lanes:
+            return None
+        moved = self.builder_.emit(
+            relax.op.permute_dims(blocked.value, [0, *(a + 1 for a in spatial), 1, blocked.rank + 2])
+        )
+        return relax.op.reshape(moved, relax.ShapeExpr([*list(moved.ty.shape)[:-2], blocked.channels]))
+
     def _emit(self, value: Expr, channels: int) -> Blocked:
         return Blocked(self.builder_.emit(value), channels)
 
@@ -179,9 +207,20 @@ class _Rewriter(PyExprMutator):
         channels = _constant(arg.ty.shape[1])
         if channels is None:
             raise Refusal("the number of channels is not constant")
-        if arg not in self.packed:
+        if arg not in self.packed and arg in self.channels_last and channels % lanes == 0:
+            self.packed[arg] = self._pack_last(self.visit_expr(self.channels_last[arg]), lanes, channels)
+        elif arg not in self.packed:
             self.packed[arg] = self._pack_value(self.visit_expr(arg), lanes, channels)
         return self.packed[arg]
+
+    def _pack_last(self, value: relax.Var, lanes: int, channels: int) -> Blocked:
+        """``value``, ``[N, *spatial, C]``, in blocked form."""
+        outer = list(value.ty.shape)[:-1]
+        split = relax.op.reshape(value, relax.ShapeExpr([*outer, channels // lanes, lanes]))
+        rank = len(outer)
+        return self._emit(
+            relax.op.permute_dims(self.builder_.emit(split), [0, rank, *range(1, rank), rank + 1]), channels
+        )
 
     def _unpack(self, blocked: Blocked) -> Expr:
         shape = list(blocked.value.ty.shape)

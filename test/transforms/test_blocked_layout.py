@@ -162,3 +162,25 @@ def test_refusals_carry_their_reason() -> None:
     mod = module(x, weights, lambda b, x, w: b.emit(R.nn.conv2d(x, w[0])), dtype="float16")
     refused = blocked_layout(CPU, "default")(mod)["main"].attrs[REFUSALS]
     assert len(refused) == 1 and "conv2d" in refused[0] and "dtype float16" in refused[0]
+
+
+@pytest.mark.parametrize(("channels", "changes"), [(3 * LANES, (0, 1)), (LANES + 3, (1, 2))])
+@pytest.mark.parametrize("dynamic", [(), (0,)])
+def test_channels_that_go_last_and_come_back_are_moved_once(
+    channels: int, changes: tuple[int, int], dynamic: tuple[int, ...]
+) -> None:
+    x = torch.randn(2, 8, 7, 5)
+    weights = [torch.randn(channels, 8, 3, 3) * 0.1, torch.randn(channels, channels, 1, 1) * 0.1]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.nn.conv2d(x, w[0], padding=(1, 1)))
+        last = b.emit(R.permute_dims(y, [0, 2, 3, 1]))
+        normed = b.emit(R.nn.softmax(last, -1))
+        back = b.emit(R.permute_dims(normed, [0, -1, 1, 2]))
+        return b.emit(R.nn.conv2d(b.emit(R.add(back, y)), w[1]))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        y = F.conv2d(x, w[0], padding=1)
+        return F.conv2d(F.softmax(y.permute(0, 2, 3, 1), -1).permute(0, 3, 1, 2) + y, w[1])
+
+    assert layout_changes(check(x, weights, body, eager, dynamic)) == changes
