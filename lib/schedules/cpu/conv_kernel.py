@@ -129,16 +129,28 @@ class DirectKernel:
             bound.append(stmt)
             return result
 
-        tile = None
-        if inner > 1:
-            tile, task = bind("tile", task % const(inner)), bind("task_rows", task // const(inner))
-        row = const(0)
-        if static(rows) != 1:
-            row, task = bind("row", task % index(rows)), bind("task_chunks", task // index(rows))
-        if self._weight_bytes() > self.cpu.l2 // 2:
-            chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+        row, tile = const(0), None
+        positions = None if static(rows) is None else static(rows) * inner
+        if positions and self._weight_bytes() <= self.cpu.l2 // 2:
+            size = self._group_size(positions)
+            within = bind("within_group", task % const(size))
+            chunk = bind("chunk", task // const(size) % const(chunks))
+            outer = bind("outer", task // const(size * chunks))
+            position = outer % const(positions // size) * const(size) + within
+            batch = bind("batch", outer // const(positions // size))
+            if inner > 1:
+                tile = bind("tile", position % const(inner))
+            if static(rows) != 1:
+                row = bind("row", position // const(inner))
         else:
-            chunk, batch = bind("chunk", task % const(chunks)), bind("batch", task // const(chunks))
+            if inner > 1:
+                tile, task = bind("tile", task % const(inner)), bind("task_rows", task // const(inner))
+            if static(rows) != 1:
+                row, task = bind("row", task % index(rows)), bind("task_chunks", task // index(rows))
+            if self._weight_bytes() > self.cpu.l2 // 2:
+                chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+            else:
+                chunk, batch = bind("chunk", task % const(chunks)), bind("batch", task // const(chunks))
         depth = const(0)
         if static(self.axes[0].out_extent) != 1:
             height = index(self.axes[1].out_extent)
@@ -159,6 +171,21 @@ class DirectKernel:
         else:
             body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
         return emit.sequence(*bound, body)
+
+    def _group_size(self, positions: int) -> int:
+        """How many rows (or tiles of a single row) all output channels are computed for before the next.
+
+        Their data stays in the level 2 cache beside weights that fit it, and each core keeps to a part of the
+        image, so that it finds there what it computed in the layer before.
+        """
+        points = _product([static(axis.extent) or 1 for axis in self.axes])
+        data = points * self.conv.in_channels * self.itemsize // (positions * self._chunks_apart())
+        most = max(1, min(self.cpu.l2 // 4 // max(1, data), positions // (2 * self.cpu.cores)))
+        return max(size for size in range(1, most + 1) if positions % size == 0)
+
+    def _chunks_apart(self) -> int:
+        """How many parts of the data the chunks of output channels read, each its own."""
+        return self.groups
 
     def _weight_bytes(self) -> int:
         return self.steps * self.conv.out_channels * self.itemsize

@@ -42,6 +42,9 @@ class _DepthwiseKernel(DirectKernel):
         spare = self.conv.kernel[-1] + 2
         return Tiling(choose_width(columns, self.cpu.vector_registers // 2 - min(spare, 4)), 1)
 
+    def _chunks_apart(self) -> int:
+        return self.out_blocks
+
     def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
         return emit.loop("kw", count, tap, kind="unrolled")
 

@@ -6,6 +6,9 @@ registers and :class:`Epilogue` writes the rest, one vector at a time, without a
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +18,11 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 
 from torch_tvm.schedules.cpu import emit
+from torch_tvm.schedules.cpu.emit import const
 from torch_tvm.support.errors import Refusal
+
+PARALLEL_SIZE = 1 << 15
+"""Elements below which the later stages stay on one thread."""
 
 Remap = Callable[[tirx.Buffer, Sequence[Expr]], Expr | None]
 
@@ -58,20 +65,28 @@ class FusedKernel:
         last = self.later[-1]
         shape = list(last.buffer.ty.shape)
         known = {stage.buffer: stage for stage in self.later[:-1]}
-        kinds = (
-            ["parallel"]
-            + ["serial"] * (len(shape) - 2)
-            + ["vectorized" if emit.static(shape[-1]) else "serial"]
-        )
+        head = shape[:-2]
+        size = math.prod(sizes) if None not in (sizes := [emit.static(extent) for extent in shape]) else None
+        kind = "serial" if size is not None and size < PARALLEL_SIZE else "parallel"
+        inner = "vectorized" if emit.static(shape[-1]) else "serial"
 
-        def nest(axis: int, point: list[Expr]) -> tirx.Stmt:
-            if axis == len(shape):
+        def nest(point: list[Expr], rest: list[Expr]) -> tirx.Stmt:
+            if not rest:
                 return tirx.BufferStore(last.buffer, _inlined(last, point, known), point)
-            return emit.loop(
-                f"ax{axis}", shape[axis], lambda var: nest(axis + 1, [*point, var]), kind=kinds[axis]
-            )
+            name, of_kind = f"ax{len(point)}", inner if len(rest) == 1 else "serial"
+            return emit.loop(name, rest[0], lambda var: nest([*point, var], rest[1:]), kind=of_kind)
 
-        return nest(0, [])
+        def row(task: Expr) -> tirx.Stmt:
+            """Blocks of channels (axis 1) move fastest: a core then has a part of the image with all of them."""
+            point: list[Expr] = [const(0)] * len(head)
+            for axis in (1, *range(len(head) - 1, 1, -1), 0):
+                if axis < len(head):
+                    point[axis], task = task % shape[axis], task // shape[axis]
+            bound = [emit.bind_index(f"ax{axis}", value) for axis, value in enumerate(point)]
+            places = nest([var for var, _ in bound], shape[len(head) :])
+            return emit.sequence(*(stmt for _, stmt in bound), places)
+
+        return emit.loop("row", functools.reduce(operator.mul, head, const(1)), row, kind=kind)
 
 
 def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
