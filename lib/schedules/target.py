@@ -9,12 +9,17 @@ import tvm
 from tvm.target import codegen
 
 
+HALF_WIDTH = frozenset({"znver4"})
+"""Processors, by LLVM's name, that work on the two halves of a 512-bit vector one after the other."""
+
+
 @dataclass(frozen=True)
 class CpuModel:
     """Vector width, registers, caches and cores of a target.
 
     ``vector_bits`` is the width of a vector register, ``vector_registers`` how many there are;
-    cache sizes are in bytes (level 1 data, level 2 per core, level 3 shared).
+    cache sizes are in bytes (level 1 data, level 2 per core, level 3 shared); ``fma_per_cycle`` is how many
+    multiply-adds of whole vectors a core starts in a cycle.
     """
 
     vector_bits: int
@@ -26,6 +31,7 @@ class CpuModel:
     has_fma: bool
     has_vnni: bool
     has_bf16: bool
+    fma_per_cycle: int = 2
 
     @property
     def folds_broadcast(self) -> bool:
@@ -59,6 +65,7 @@ class CpuModel:
             has_fma=fma,
             has_vnni=bits == 512 and has("avx512vnni"),
             has_bf16=bits == 512 and has("avx512bf16"),
+            fma_per_cycle=1 if bits == 512 and str(target.attrs.get("mcpu", "")) in HALF_WIDTH else 2,
         )
 
 

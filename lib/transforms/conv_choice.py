@@ -138,9 +138,11 @@ def static_size(size: Expr) -> int | None:
     return int(size) if isinstance(size, tirx.IntImm) else None
 
 
-FMA_PER_CYCLE = 2
-CACHE_BYTES_PER_CYCLE = 6.0
+CACHE_BYTES_PER_CYCLE = 8.0
 """What all cores together read per cycle from beyond their second-level caches."""
+
+NOT_OVERLAPPED = 0.25
+"""Part of the shorter of computing and reading weights that does not happen during the longer."""
 
 DATA_TRANSFORM_CYCLES = {2: 130, 4: 350}
 OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
@@ -150,23 +152,26 @@ OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
     blocks = -(-conv.out_channels // cpu.lanes(conv.dtype))
     taps = conv.kernel[0] * conv.kernel[1] * conv.in_channels
-    compute = sizes[0] * sizes[1] * taps * blocks / FMA_PER_CYCLE
-    return compute / cpu.cores + _weight_cycles(taps * blocks, cpu)
+    return _cycles(sizes[0] * sizes[1] * taps * blocks, taps * blocks, cpu)
 
 
 def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: int) -> float:
     lanes, points = cpu.lanes(conv.dtype), (tile + 2) ** 2
     blocks_in, blocks_out = -(-conv.in_channels // lanes), -(-conv.out_channels // lanes)
     tiles = -(-sizes[0] // tile) * -(-sizes[1] // tile)
-    products = tiles * points * conv.in_channels * blocks_out / FMA_PER_CYCLE
+    weights = points * conv.in_channels * blocks_out
     transforms = tiles * (
         blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile]
     )
-    weights = _weight_cycles(points * conv.in_channels * blocks_out, cpu)
-    return (products + transforms) / cpu.cores + weights
+    return _cycles(tiles * weights, weights, cpu) + transforms / cpu.cores
 
 
-def _weight_cycles(vectors: int, cpu: CpuModel) -> float:
-    """Cycles to bring weights of so many vectors in, if they do not stay in the second-level cache."""
-    size = vectors * cpu.vector_bits // 8
-    return size / CACHE_BYTES_PER_CYCLE if size > cpu.l2 // 2 else 0.0
+def _cycles(products: int, weights: int, cpu: CpuModel) -> float:
+    """Cycles for so many multiply-adds of vectors with so many vectors of weights.
+
+    Weights count if they do not stay in the second-level cache; the next are asked for while the last are used.
+    """
+    compute = products / cpu.fma_per_cycle / cpu.cores
+    size = weights * cpu.vector_bits // 8
+    reading = size / CACHE_BYTES_PER_CYCLE if size > cpu.l2 // 2 else 0.0
+    return max(compute, reading) + NOT_OVERLAPPED * min(compute, reading)
