@@ -33,7 +33,9 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pa
         if not all(isinstance(size, tirx.IntImm) for size in sizes):
             return alloc
         size = math.prod(map(int, sizes)) * dtype.itemsize
-        return tirx.AllocBuffer(alloc.buffer, {"disable_lower_builtin": tirx.const(True, "bool")}) if size <= STACK_BYTES else alloc
+        if size > STACK_BYTES:
+            return alloc
+        return tirx.AllocBuffer(alloc.buffer, {"disable_lower_builtin": tirx.const(True, "bool")})
 
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, annotate)))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import tvm
 from tvm.target import codegen
 
-
 HALF_WIDTH = frozenset({"znver4"})
 """Processors, by LLVM's name, that work on the two halves of a 512-bit vector one after the other."""
 

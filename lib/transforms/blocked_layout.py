@@ -116,7 +116,11 @@ class _Rewriter(PyExprMutator):
         result = self._rewrite(binding) if self.in_dataflow else None
         last = self._unpack_last(binding) if self.in_dataflow else None
         if last is not None:
-            emit = self.builder_.emit if isinstance(binding.var, relax.DataflowVar) else self.builder_.emit_output
+            emit = (
+                self.builder_.emit
+                if isinstance(binding.var, relax.DataflowVar)
+                else self.builder_.emit_output
+            )
             self.set_var_remap(binding.var, emit(last, binding.var.name))
         elif result is None:
             super().visit_var_binding_(binding)
