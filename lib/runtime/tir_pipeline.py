@@ -24,8 +24,9 @@ STACK_BYTES = 16 << 10
 def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
     """Small temporaries stay on the stack, where LLVM turns what it can into registers.
 
-    TVM by itself moves 1 KiB and more to a workspace on the heap, with a call before and after. LLVM keeps
-    sums there in memory wherever the loop around them has a side effect, be it a prefetch.
+    TVM by itself moves 1 KiB and more, and all of scope ``local``, to a workspace on the heap, with a call before
+    and after. LLVM keeps sums there in memory wherever the loop around them has a side effect, be it a prefetch.
+    StorageRewrite drops the annotation, so it is set after that pass.
     """
 
     def annotate(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:

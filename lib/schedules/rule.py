@@ -8,7 +8,7 @@ from typing import Protocol
 
 import tvm
 
-from torch_tvm.schedules.storage import allow_any_address, in_root_block, keep_on_stack
+from torch_tvm.schedules.storage import allow_any_address, in_root_block
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -99,5 +99,5 @@ def finish(func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
     from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 
     func = share_out(materialize_lets(vectorizable_math(func)), cpu)
-    func = in_root_block(allow_any_address(keep_on_stack(func)))
+    func = in_root_block(allow_any_address(func))
     return func.with_attr("tirx.is_scheduled", True)

@@ -1,4 +1,4 @@
-"""Where a kernel's buffers live: parameters at any address, small temporaries on the stack.
+"""The form in which kernels are handed on: parameters at any address, the body in a root block.
 
 TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and
 stores that
@@ -34,26 +34,6 @@ def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
     body = tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var)))
     params = [mapping.get(param, param) for param in func.params]
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
-
-
-def keep_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """``func`` with its temporaries of scope ``local`` in scope ``global``.
-
-    On a CPU, TVM takes a small constant allocation of scope ``global`` from the stack, where LLVM turns it
-    into
-    registers, but one of scope ``local`` from a workspace on the heap, with a call before and after.
-    """
-    mapping: dict[Var, tirx.Buffer] = {}
-
-    def visit(alloc: tirx.AllocBuffer) -> None:
-        buffer = alloc.buffer
-        if buffer.scope() == "local":
-            mapping[buffer] = tirx.decl_buffer(buffer.shape, str(buffer.dtype), buffer.name)
-
-    tvm_ffi.structural_walk(func.body, (tirx.AllocBuffer, visit))
-    if not mapping:
-        return func
-    return func.with_body(tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var))))
 
 
 def in_root_block(func: tirx.PrimFunc) -> tirx.PrimFunc:

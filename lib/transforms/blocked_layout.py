@@ -96,33 +96,21 @@ class _Rewriter(PyExprMutator):
         self.blocked: dict[relax.Var, Blocked] = {}
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
-        self.channels_last: dict[relax.Var, relax.Var] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
 
     def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
-        self._forget()
+        self.blocked, self.plain, self.packed = {}, {}, {}
         self.in_dataflow = True
         result = super().visit_dataflow_block_(block)
         self.in_dataflow = False
-        self._forget()
+        self.blocked, self.plain, self.packed = {}, {}, {}
         return result
-
-    def _forget(self) -> None:
-        self.blocked, self.plain, self.packed, self.channels_last = {}, {}, {}, {}
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         result = self._rewrite(binding) if self.in_dataflow else None
-        last = self._unpack_last(binding) if self.in_dataflow else None
-        if last is not None:
-            emit = (
-                self.builder_.emit
-                if isinstance(binding.var, relax.DataflowVar)
-                else self.builder_.emit_output
-            )
-            self.set_var_remap(binding.var, emit(last, binding.var.name))
-        elif result is None:
+        if result is None:
             super().visit_var_binding_(binding)
         elif isinstance(binding.var, relax.DataflowVar):
             self.blocked[binding.var] = result
@@ -136,6 +124,18 @@ class _Rewriter(PyExprMutator):
         if var not in self.plain:
             self.plain[var] = self.builder_.emit(self._unpack(self.blocked[var]), var.name)
         return self.plain[var]
+
+    def visit_call_(self, call: relax.Call) -> Expr:
+        """A blocked value whose channels go last is brought there in one step."""
+        data = call.args[0] if call.args else None
+        blocked = self.blocked.get(data) if isinstance(data, relax.Var) else None
+        if blocked is None or blocked.channels % blocked.lanes:
+            return super().visit_call_(call)
+        spatial = range(2, blocked.rank + 2)
+        if _permutation(call) != [0, *spatial, 1]:
+            return super().visit_call_(call)
+        moved = self.builder_.emit(relax.op.permute_dims(blocked.value, [0, *spatial, 1, blocked.rank + 2]))
+        return relax.op.reshape(moved, relax.ShapeExpr([*list(moved.ty.shape)[:-2], blocked.channels]))
 
     def _rewrite(self, binding: relax.VarBinding) -> Blocked | None:
         call = binding.value
@@ -181,26 +181,6 @@ class _Rewriter(PyExprMutator):
 
     # --- layouts of values ---------------------------------------------------------------------------
 
-    def _unpack_last(self, binding: relax.VarBinding) -> Expr | None:
-        """A blocked value whose channels ``binding`` puts last goes there at once; the reverse is noted."""
-        call = binding.value
-        if not isinstance(call, relax.Call) or call.op != tvm.ir.Op.get("relax.permute_dims"):
-            return None
-        (data,), axes = call.args, call.attrs.axes
-        spatial = range(1, len(data.ty.shape) - 1) if data.ty.shape is not None else ()
-        if axes is None or not spatial or not isinstance(data, relax.Var):
-            return None
-        order = [int(axis) % (len(spatial) + 2) for axis in axes]
-        if order == [0, len(spatial) + 1, *spatial]:
-            self.channels_last[binding.var] = data
-        blocked = self.blocked.get(data)
-        if blocked is None or order != [0, *(a + 1 for a in spatial), 1] or blocked.channels % blocked.lanes:
-            return None
-        moved = self.builder_.emit(
-            relax.op.permute_dims(blocked.value, [0, *(a + 1 for a in spatial), 1, blocked.rank + 2])
-        )
-        return relax.op.reshape(moved, relax.ShapeExpr([*list(moved.ty.shape)[:-2], blocked.channels]))
-
     def _emit(self, value: Expr, channels: int) -> Blocked:
         return Blocked(self.builder_.emit(value), channels)
 
@@ -211,20 +191,9 @@ class _Rewriter(PyExprMutator):
         channels = _constant(arg.ty.shape[1])
         if channels is None:
             raise Refusal("the number of channels is not constant")
-        if arg not in self.packed and arg in self.channels_last and channels % lanes == 0:
-            self.packed[arg] = self._pack_last(self.visit_expr(self.channels_last[arg]), lanes, channels)
-        elif arg not in self.packed:
+        if arg not in self.packed:
             self.packed[arg] = self._pack_value(self.visit_expr(arg), lanes, channels)
         return self.packed[arg]
-
-    def _pack_last(self, value: relax.Var, lanes: int, channels: int) -> Blocked:
-        """``value``, ``[N, *spatial, C]``, in blocked form."""
-        outer = list(value.ty.shape)[:-1]
-        split = relax.op.reshape(value, relax.ShapeExpr([*outer, channels // lanes, lanes]))
-        rank = len(outer)
-        return self._emit(
-            relax.op.permute_dims(self.builder_.emit(split), [0, rank, *range(1, rank), rank + 1]), channels
-        )
 
     def _unpack(self, blocked: Blocked) -> Expr:
         shape = list(blocked.value.ty.shape)
@@ -275,6 +244,15 @@ class _Rewriter(PyExprMutator):
         return self._pack_value(self.builder_.emit(result), choice.lanes, choice.out_channels)
 
     def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
+        made = self.builder_.lookup_binding(plain)
+        rank = len(plain.ty.shape)
+        if _permutation(made) == [0, rank - 1, *range(1, rank - 1)] and channels % lanes == 0:
+            (last,) = made.args  # [N, *spatial, C], and goes into blocks from there
+            blocks = relax.ShapeExpr([*list(last.ty.shape)[:-1], channels // lanes, lanes])
+            split = self.builder_.emit(relax.op.reshape(last, blocks))
+            return self._emit(
+                relax.op.permute_dims(split, [0, rank - 1, *range(1, rank - 1), rank]), channels
+            )
         shape = [_constant(size) for size in plain.ty.shape]
         static = [size for size in shape if size is not None]
         host = host_attribute(channel_steps(static, lanes)) if len(static) == len(shape) else {}
@@ -400,6 +378,14 @@ class _Rewriter(PyExprMutator):
             parts.append(self._pack(field, model.lanes))
         total = sum(part.channels for part in parts) if axis == 1 else model.channels
         return self._emit(relax.op.concat([part.value for part in parts], axis), total)
+
+
+def _permutation(value: Expr | None) -> list[int] | None:
+    """The axes of ``value``, counted from 0, if it is a permutation that lists them."""
+    if not isinstance(value, relax.Call) or value.op != tvm.ir.Op.get("relax.permute_dims"):
+        return None
+    axes = value.attrs.axes
+    return None if axes is None else [int(axis) % len(axes) for axis in axes]
 
 
 def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:

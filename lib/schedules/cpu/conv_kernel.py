@@ -129,28 +129,21 @@ class DirectKernel:
             bound.append(stmt)
             return result
 
-        row, tile = const(0), None
-        positions = None if static(rows) is None else static(rows) * inner
-        if positions and self._weight_bytes() <= self.cpu.l2 // 2:
-            size = self._group_size(positions)
-            within = bind("within_group", task % const(size))
-            chunk = bind("chunk", task // const(size) % const(chunks))
-            outer = bind("outer", task // const(size * chunks))
-            position = outer % const(positions // size) * const(size) + within
-            batch = bind("batch", outer // const(positions // size))
-            if inner > 1:
-                tile = bind("tile", position % const(inner))
-            if static(rows) != 1:
-                row = bind("row", position // const(inner))
+        positions = self._times(rows, inner)
+        if self._weight_bytes() <= self.cpu.l2 // 2:
+            count = static(positions)
+            size = self._group_size(count) if count else positions
+            groups = count // size if count else 1
+            position, task = task % index(size), bind("task_chunks", task // index(size))
+            chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
+            position = task % const(groups) * index(size) + position
+            batch = bind("batch", task // const(groups))
         else:
-            if inner > 1:
-                tile, task = bind("tile", task % const(inner)), bind("task_rows", task // const(inner))
-            if static(rows) != 1:
-                row, task = bind("row", task % index(rows)), bind("task_chunks", task // index(rows))
-            if self._weight_bytes() > self.cpu.l2 // 2:
-                chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
-            else:
-                chunk, batch = bind("chunk", task % const(chunks)), bind("batch", task // const(chunks))
+            position, task = task % index(positions), bind("task_chunks", task // index(positions))
+            chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+        position = bind("position", position)
+        tile = bind("tile", position % const(inner)) if inner > 1 else None
+        row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
         depth = const(0)
         if static(self.axes[0].out_extent) != 1:
             height = index(self.axes[1].out_extent)

@@ -9,6 +9,8 @@ from torch_tvm.schedules.target import CpuModel
 
 FMA_LATENCY = 4
 FMA_PORTS = 2
+"""Also where 512-bit vectors are worked on in halves: the smaller tiles that one port gives were no faster there."""
+
 LOAD_PORTS = 2
 TILE_OVERHEAD = 40
 """Cycles to set up a tile and to leave it, measured on Cascade Lake."""

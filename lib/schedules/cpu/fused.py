@@ -6,9 +6,6 @@ registers and :class:`Epilogue` writes the rest, one vector at a time, without a
 
 from __future__ import annotations
 
-import functools
-import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,11 +15,10 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.emit import const
+from torch_tvm.schedules.cpu.emit import const, static
+from torch_tvm.schedules.cpu.fusion import linear_size
+from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.support.errors import Refusal
-
-PARALLEL_SIZE = 1 << 15
-"""Elements below which the later stages stay on one thread."""
 
 Remap = Callable[[tirx.Buffer, Sequence[Expr]], Expr | None]
 
@@ -66,9 +62,9 @@ class FusedKernel:
         shape = list(last.buffer.ty.shape)
         known = {stage.buffer: stage for stage in self.later[:-1]}
         head = shape[:-2]
-        size = math.prod(sizes) if None not in (sizes := [emit.static(extent) for extent in shape]) else None
-        kind = "serial" if size is not None and size < PARALLEL_SIZE else "parallel"
-        inner = "vectorized" if emit.static(shape[-1]) else "serial"
+        size = static(linear_size(shape))
+        kind = "serial" if size is not None and size < PARALLEL_THRESHOLD else "parallel"
+        inner = "vectorized" if static(shape[-1]) else "serial"
 
         def nest(point: list[Expr], rest: list[Expr]) -> tirx.Stmt:
             if not rest:
@@ -86,7 +82,7 @@ class FusedKernel:
             places = nest([var for var, _ in bound], shape[len(head) :])
             return emit.sequence(*(stmt for _, stmt in bound), places)
 
-        return emit.loop("row", functools.reduce(operator.mul, head, const(1)), row, kind=kind)
+        return emit.loop("row", linear_size(head), row, kind=kind)
 
 
 def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:

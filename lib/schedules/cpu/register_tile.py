@@ -5,10 +5,8 @@
             for vector in range(vectors):   # unrolled
                 sum[row, vector] += lhs(row, k) * rhs(k, vector)
 
-Sums live in one small buffer for each column of vectors: TVM keeps buffers of less than 1 KiB that have
-global scope on the stack, and LLVM promotes those to registers. (Other scopes become calls of the
-workspace allocator.) Rows are loops that TVM unrolls late, so its passes see one statement and not one
-for each row.
+Sums live in one small buffer for each column of vectors; it stays on the stack, and LLVM promotes it to
+registers. Rows are loops that TVM unrolls late, so its passes see one statement and not one for each row.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
         )
 
     clear = lambda core: tirx.BufferStore(counters, tirx.const(0, "int32"), [core * const(APART)])
-    workers = lambda worker: loop("turn_of", cores, lambda turn: visit(worker, turn))
+    workers = lambda worker: loop("part", cores, lambda turn: visit(worker, turn))
     return sequence(
         tirx.AllocBuffer(counters),
         loop("core", cores, clear),
