@@ -7,6 +7,7 @@ from tvm import relax
 
 from torch_tvm.runtime.bfloat16 import legalize_bfloat16
 from torch_tvm.runtime.codegen import compile_cpu
+from torch_tvm.runtime.straight_lines import join_straight_lines
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlanMemory")
@@ -28,25 +29,51 @@ def plan_memory(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule
     return planned
 
 
+@relax.transform.function_pass(opt_level=0, name="LeaveLastToReturn")
+def leave_last_to_return(
+    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
+) -> relax.Function:
+    """Do not let go one by one of what lives until the function returns."""
+    if not function.body.blocks:
+        return function
+    *blocks, last = function.body.blocks
+    bindings = list(last.bindings)
+    while bindings and _is_kill(bindings[-1].value):
+        bindings.pop()
+    body = relax.SeqExpr([*blocks, relax.BindingBlock(bindings)], function.body.body)
+    return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+
+
+def _is_kill(value: relax.Expr) -> bool:
+    kills = ("relax.vm.kill_object", "relax.memory.kill_tensor", "relax.memory.kill_storage")
+    return isinstance(value, relax.Call) and getattr(value.op, "name", "") in kills
+
+
 def _has_branches(function: relax.Function) -> bool:
     found = []
     relax.analysis.post_order_visit(function, lambda e: found.append(e) if isinstance(e, relax.If) else None)
     return bool(found)
 
 
-def build(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> relax.VMExecutable:
+def build(
+    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+) -> relax.VMExecutable:
     """Lower Relax to VM code and TIR to machine code.
 
-    ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs.
+    ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs. Unless ``joined``, the VM
+    calls every kernel itself, so that its instrument sees them; on a GPU it always does.
     """
+    is_cpu = target.kind.name == "llvm"
     lowering = tvm.transform.Sequential(
         [
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
             relax.transform.CallTIRRewrite(),
+            *([join_straight_lines] if joined and is_cpu else []),
             plan_memory,
             relax.transform.LowerAllocTensor(),
             relax.transform.KillAfterLastUse(),
+            leave_last_to_return,
             relax.transform.LowerRuntimeBuiltin(),
             relax.transform.ComputePrimValue(),
             relax.transform.VMShapeLower(),
@@ -54,6 +81,6 @@ def build(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = Tru
         ]
     )
     mod = legalize_bfloat16(mod)
-    if target.kind.name == "llvm":
+    if is_cpu:
         return compile_cpu(mod, target, lowering, is_native=is_native)
     return tvm.compile(mod, target, relax_pipeline=lowering)

@@ -1,4 +1,7 @@
-"""TIR to machine code, on all cores: kernels do not call each other, so LLVM can work on parts of them at once."""
+"""TIR to machine code, on all cores: kernels do not call each other, so LLVM can work on parts of them at once.
+
+What calls them (``straight_lines.py``) is a part of its own, which finds them in the others by name.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from tvm import relax, tirx
 from tvm.relax import vm_build
 
 from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
+from torch_tvm.support.attributes import STRAIGHT_LINE
 
 _SMALL = 4
 """Kernels below which a second LLVM module costs more than it saves."""
@@ -40,18 +44,30 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
     kernels = tvm.tirx.transform.BindTarget(target.with_host(target))(kernels)
     pipeline, finalize_host, _ = tirx.get_tir_pipeline(CPU_PIPELINE)
     lowered = finalize_host()(pipeline(kernels))
-    parts = _parts(lowered, max(1, len(os.sched_getaffinity(0))))
+    callers = {g: f for g, f in lowered.functions_items() if STRAIGHT_LINE in f.attrs}
+    called = {g: f for g, f in lowered.functions_items() if g not in callers}
+    parts = _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)
+    if callers:
+        parts.append(tvm.IRModule(callers, attrs=lowered.attrs))
     if len(parts) == 1:
         return [_machine_code(parts[0], target, is_native)]
     with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(lambda part: _machine_code(part, target, is_native), parts))
+        libraries = list(pool.map(lambda part: _machine_code(part, target, is_native), parts))
+    if not callers:
+        return libraries
+    *libraries, calling = libraries
+    for library in libraries:
+        calling.import_module(library)
+    return [calling, *libraries]
 
 
-def _parts(mod: tvm.IRModule, count: int) -> list[tvm.IRModule]:
+def _parts(
+    functions: dict[tvm.ir.GlobalVar, tirx.PrimFunc], count: int, attrs: tvm.ir.DictAttrs
+) -> list[tvm.IRModule]:
     """The functions dealt out in order of their names, so that kernels of one kind are shared evenly."""
-    count = max(1, min(count, len(mod.functions) // _SMALL))
-    functions = sorted(mod.functions_items(), key=lambda item: item[0].name_hint)
-    return [tvm.IRModule(dict(functions[index::count]), attrs=mod.attrs) for index in range(count)]
+    count = max(1, min(count, len(functions) // _SMALL))
+    items = sorted(functions.items(), key=lambda item: item[0].name_hint)
+    return [tvm.IRModule(dict(items[index::count]), attrs=attrs) for index in range(count)]
 
 
 def _machine_code(part: tvm.IRModule, target: tvm.target.Target, is_native: bool) -> tvm.runtime.Module:

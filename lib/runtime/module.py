@@ -23,6 +23,7 @@ from torch_tvm.runtime.arguments import (
     is_kernel_ready,
 )
 from torch_tvm.runtime.benchmark import Benchmark, Recorder, benchmark
+from torch_tvm.runtime.build import build
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype
 from torch_tvm.runtime.machine import measure_limits
@@ -43,12 +44,13 @@ class Code:
     ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among
     them that may return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the
     work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
-    work where PyTorch does it. ``obstacle`` says
-    why this machine cannot run the code; there is no ``library`` then.
+    work where PyTorch does it. ``obstacle`` says why this machine cannot run the code; there is no ``library``
+    then.
     """
 
     library: tvm.runtime.Module | None
     convention: Convention
+    target: tvm.target.Target | None = None
     copies: frozenset[int] = frozenset()
     single: bool = False
     loops: frozenset[str] = frozenset()
@@ -58,11 +60,11 @@ class Code:
     program: str = ""
     obstacle: str = ""
 
-    def new_vm(self) -> relax.VirtualMachine:
-        """A virtual machine over the shared code; one belongs to one thread."""
+    def new_vm(self, library: tvm.runtime.Module | None = None) -> relax.VirtualMachine:
+        """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
         aten.register()
         loop.register()
-        return relax.VirtualMachine(self.library, tvm.runtime.device(self.device, 0))
+        return relax.VirtualMachine(library or self.library, tvm.runtime.device(self.device, 0))
 
 
 class _Thread(threading.local):
@@ -374,16 +376,18 @@ class CompiledModule:
     def benchmark(self, *args: Any, runs: int = 10) -> Benchmark:
         """Time of each kernel in a call with these arguments, beside what the machine could do.
 
-        Medians of ``runs`` calls; the machine's limits are measured in the same run. Raises :class:`InvalidInput`
-        for arguments that do not fit, for a program with state and for a GPU target.
+        Medians of ``runs`` calls; the machine's limits are measured in the same run. The kernels are compiled once
+        more, in a form in which they are called one by one. Raises :class:`InvalidInput` for arguments that do not
+        fit, for a program with state and for a GPU target.
         """
         if self._code.device != "cpu" or self._code.convention.writes:
             raise InvalidInput("only CPU programs without state are benchmarked", subject="benchmark")
         self(*args)
         flat = flatten(self._code.convention, args, {})
+        library = build(self.tir_module, self._code.target, joined=False).jit()
 
         def instrumented(recorder: Recorder) -> Callable[[], Any]:
-            vm = self._code.new_vm()
+            vm = self._code.new_vm(library)
             vm.set_instrument(recorder)
             return lambda: self._run(flat, vm)
 

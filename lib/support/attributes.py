@@ -17,3 +17,6 @@ HIDDEN = "torch_tvm_hidden"
 
 RECURRENT = "torch_tvm.recurrent"
 """The kernel is the time loop of a recurrent layer; the value describes it, as JSON."""
+
+STRAIGHT_LINE = "torch_tvm.straight_line"
+"""The function does nothing but call kernels one after the other."""

@@ -312,6 +312,7 @@ def compile_module(
         library=None if obstacle else executable.jit(),
         obstacle=obstacle,
         convention=convention,
+        target=target,
         copies=frozenset(results_to_copy(main)),
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),

@@ -13,8 +13,15 @@ _CPU = (
     "gpt2_decode", "mlp", "lenet", "lstm", "gru", "encoder_layer", "elementwise_chain", "reduction_chain",
 )  # fmt: skip
 
+_WIDE = (
+    "resnext", "regnet", "squeezenet", "alexnet", "deeplab", "diffusion_unet", "style_transfer", "super_resolution",
+    "generator", "wavenet", "conformer", "video_resnet", "pointnet", "recommender", "mixer", "radiance_field",
+    "distilbert", "t5",
+)  # fmt: skip
+
 SUITES: dict[str, tuple[str, ...]] = {
     "cpu": _CPU,
+    "wide": _WIDE,
     "small": tuple(name for name, model in MODELS.items() if model.small or name.endswith("_small")),
 }
 

@@ -14,9 +14,12 @@ from torch_tvm.tools.zoo import (
     chains,
     convnets,
     decoders,
+    grouped,
     hierarchical,
+    images,
     mobile,
     recurrent,
+    signals,
     transformers,
 )
 
@@ -63,6 +66,18 @@ def _tensors(count: int, rows: int, columns: int) -> Callable[[int], tuple[Any, 
     return lambda batch: tuple(torch.randn(batch, rows, columns) for _ in range(count))
 
 
+def _image_and_step(size: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: (torch.randn(batch, 4, size, size), torch.randn(batch, 64))
+
+
+def _categories(features: int, tables: int, rows: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: (torch.randn(batch, features), torch.randint(0, rows, (batch, tables)))
+
+
+def _two_texts(vocabulary: int, length: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda batch: tuple(torch.randint(0, vocabulary, (batch, length)) for _ in range(2))
+
+
 _TABLE = [
     Model("mlp", lambda: convnets.mlp(64, 128, 10), lambda b: (torch.randn(b, 64),), small=True),
     Model("lenet", convnets.LeNet, _image(1, 28), small=True),
@@ -107,6 +122,28 @@ _TABLE = [
     Model("elementwise_chain_small", chains.ElementwiseChain, _tensors(2, 33, 65), small=True),
     Model("reduction_chain", chains.ReductionChain, _tensors(1, 4096, 2048)),
     Model("reduction_chain_small", chains.ReductionChain, _tensors(1, 33, 65), small=True),
+    Model("resnext", grouped.resnext, _image(3, 224)),
+    Model("resnext_small", lambda: grouped.resnext((1, 1)), _image(3, 32), small=True),
+    Model("regnet", grouped.regnet, _image(3, 224)),
+    Model("squeezenet", grouped.squeezenet, _image(3, 224)),
+    Model("alexnet", grouped.alexnet, _image(3, 224)),
+    Model("deeplab", images.DeepLab, _image(3, 256)),
+    Model("diffusion_unet", images.DiffusionUNet, _image_and_step(64)),
+    Model("diffusion_unet_small", lambda: images.DiffusionUNet(32), _image_and_step(8), small=True),
+    Model("style_transfer", images.style_transfer, _image(3, 256)),
+    Model("super_resolution", images.super_resolution, _image(1, 224)),
+    Model("generator", images.generator, _image(100, 1)),
+    Model("wavenet", signals.WaveNet, _sequence(1, 4096)),
+    Model("wavenet_small", lambda: signals.WaveNet(16, 3), _sequence(1, 64), small=True),
+    Model("conformer", signals.conformer, _sequence(200, 256)),
+    Model("conformer_small", lambda: signals.conformer(32, 1), _sequence(20, 32), small=True),
+    Model("video_resnet", signals.VideoResNet, lambda b: (torch.randn(b, 3, 8, 112, 112),)),
+    Model("pointnet", signals.PointNet, _sequence(3, 1024)),
+    Model("recommender", signals.Recommender, _categories(13, 26, 10000)),
+    Model("mixer", signals.mixer, _sequence(196, 512)),
+    Model("radiance_field", signals.RadianceField, lambda b: (torch.randn(4096 * b, 3),)),
+    Model("distilbert", lambda: transformers.bert(6, full=True), _tokens(1000, 64), scriptable=False),
+    Model("t5", transformers.t5, _two_texts(1000, 64), scriptable=False),
 ]
 
 MODELS: dict[str, Model] = {model.name: model for model in _TABLE}

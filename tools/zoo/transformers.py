@@ -58,6 +58,23 @@ def gpt2(layers: int, *, full: bool = False) -> nn.Module:
     return _Logits(GPT2LMHeadModel(config))
 
 
+class _Seq2Seq(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.body(input_ids=source, decoder_input_ids=target, return_dict=False)[0]
+
+
+def t5(layers: int = 4) -> nn.Module:
+    """A T5 encoder and decoder with random weights: source and target tokens ``[N, T] -> [N, T, vocabulary]``."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=1000, num_layers=layers, use_cache=False)
+    return _Seq2Seq(T5ForConditionalGeneration(config))
+
+
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
