@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 from torch_tvm.schedules.target import CpuModel
 
-FMA_LATENCY = 4
+FMA_LATENCY = 4.5
+"""Cycles from one multiply-add to the next of the same sum: four, and what out-of-order execution does not hide."""
+
 FMA_PORTS = 2
 """Also where 512-bit vectors are worked on in halves: the smaller tiles that one port gives were no faster there."""
 
 LOAD_PORTS = 2
+LOAD_PRESSURE = 0.1
+LOAD_PRESSURE_UNFOLDED = 0.3
+"""Part of a load's time that multiply-adds do not hide; more where every broadcast is a load of its own (Zen 3)."""
+
 TILE_OVERHEAD = 40
 """Cycles to set up a tile and to leave it, measured on Cascade Lake."""
 
@@ -94,5 +100,6 @@ def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int) -> float:
         FMA_LATENCY,
         vectors * vector_bytes / bytes_per_cycle,
     )
-    load_pressure = 0.1 * (width + vectors) / LOAD_PORTS
-    return steps * (step + load_pressure) + TILE_OVERHEAD + 2.0 * width * vectors
+    pressure = LOAD_PRESSURE if cpu.folds_broadcast else LOAD_PRESSURE_UNFOLDED
+    loads = pressure * (width + vectors) / LOAD_PORTS
+    return steps * (step + loads) + TILE_OVERHEAD + 2.0 * width * vectors

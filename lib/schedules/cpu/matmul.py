@@ -46,7 +46,10 @@ SHORTEST_SUM = 256
 """Products in a piece of a longer sum, at least: what it costs to put a sum aside is little beside them."""
 
 PADDING = 0.02
-"""Part of the columns that padding may add before a narrower panel is worth its smaller tiles."""
+"""Part of the columns that padding may add before a panel of fewer vectors is worth its smaller tiles."""
+
+ONE_VECTOR = 0.4
+"""The same for a panel of one vector: every multiply-add then loads a number of its own."""
 
 PREFETCH_TURNS = 32
 """How far ahead the weights are asked for when one tile has all rows, and memory is the limit."""
@@ -110,8 +113,9 @@ def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: s
     if columns <= lanes:
         return 1
     order = (3, 4, 2) if widest == 4 else (2, 1)
-    fewest = min(_padded(columns, vectors * lanes) for vectors in order)
-    return next(v for v in order if _padded(columns, v * lanes) <= fewest * (1 + PADDING))
+    padded = {vectors: _padded(columns, vectors * lanes) for vectors in order}
+    fewest = min(size * (1 + (ONE_VECTOR if vectors == 1 else PADDING)) for vectors, size in padded.items())
+    return next(vectors for vectors in order if padded[vectors] <= fewest)
 
 
 def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
