@@ -16,6 +16,9 @@ from tvm.relax import vm_build
 from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
 from torch_tvm.support.attributes import STRAIGHT_LINE
 
+_PREFIX = "__tvm_ffi_"
+"""What the symbols of packed functions start with."""
+
 _SMALL = 4
 """Kernels below which a second LLVM module costs more than it saves."""
 
@@ -44,15 +47,20 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
     kernels = tvm.tirx.transform.BindTarget(target.with_host(target))(kernels)
     pipeline, finalize_host, _ = tirx.get_tir_pipeline(CPU_PIPELINE)
     lowered = finalize_host()(pipeline(kernels))
-    callers = {g: f for g, f in lowered.functions_items() if STRAIGHT_LINE in f.attrs}
+    callers = {
+        gvar: function.with_attr("global_symbol", f"{_PREFIX}{function.attrs['global_symbol']}")
+        for gvar, function in lowered.functions_items()
+        if STRAIGHT_LINE in function.attrs
+    }
     called = {g: f for g, f in lowered.functions_items() if g not in callers}
-    parts = _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)
+    parts = [(part, target) for part in _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)]
     if callers:
-        parts.append(tvm.IRModule(callers, attrs=lowered.attrs))
+        plain = tvm.target.Target({**target.export(), "opt-level": 0})  # nothing in it takes time but the compiler
+        parts.append((tvm.IRModule(callers, attrs=lowered.attrs), plain))
     if len(parts) == 1:
-        return [_machine_code(parts[0], target, is_native)]
+        return [_machine_code(*parts[0], is_native)]
     with ThreadPoolExecutor(len(parts)) as pool:
-        libraries = list(pool.map(lambda part: _machine_code(part, target, is_native), parts))
+        libraries = list(pool.map(lambda part: _machine_code(*part, is_native), parts))
     if not callers:
         return libraries
     *libraries, calling = libraries
@@ -80,4 +88,4 @@ def _machine_code(part: tvm.IRModule, target: tvm.target.Target, is_native: bool
 
 def _names(part: tvm.IRModule) -> Sequence[str]:
     symbols = [str(function.attrs["global_symbol"]) for _, function in part.functions_items()]
-    return [symbol.removeprefix("__tvm_ffi_") for symbol in symbols]
+    return [symbol.removeprefix(_PREFIX) for symbol in symbols]

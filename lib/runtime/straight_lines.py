@@ -13,17 +13,50 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
+from torch_tvm.runtime.tir_pipeline import STACK_BYTES
 from torch_tvm.support.attributes import STRAIGHT_LINE
 
 LINE = 64
 """Bytes: every tensor between kernels starts at a line of the cache."""
+
+_HEADER = 24
+"""Bytes before the ``DLTensor`` in a tensor object (``sizeof(TVMFFIObject)``)."""
+
+_NONE, _DL_TENSOR = 0, 7
+"""How a ``TVMFFIAny`` says what it holds (``TVMFFITypeIndex``)."""
+
+_CPU = 1
+"""``kDLCPU``."""
+
+_PACKED = 1
+"""The calling convention of the function: it takes an array of ``TVMFFIAny``."""
+
+
+class _Field(IntEnum):
+    """Fields of a ``DLTensor`` and a ``TVMFFIAny``, as TVM's ``tvm_struct_set`` numbers them."""
+
+    ADDRESS = 0
+    DATA = 1
+    SHAPE = 2
+    STRIDES = 3
+    RANK = 4
+    TYPE_CODE = 5
+    TYPE_BITS = 6
+    TYPE_LANES = 7
+    BYTE_OFFSET = 8
+    DEVICE_ID = 9
+    DEVICE_TYPE = 10
+    ANY_TYPE = 13
+    ANY_PADDING = 14
+    ANY_VALUE = 15
 
 
 @tvm.transform.module_pass(opt_level=0, name="JoinStraightLines")
@@ -121,7 +154,7 @@ class _Joiner:
             root for call in line.calls for root in map(line.root_of, call.args) if root not in line.made
         )
         operands = [*given, *(var for var in line.made if var in results)]
-        gvar = self.builder.add_func(_function(line, operands, line.made - results), f"{self.name}_line")
+        places, size = _places(line, line.made - results)
         before, after = [], []
         wanted = set(needed)
         for binding in reversed(line.bindings):
@@ -130,59 +163,134 @@ class _Joiner:
             elif binding.var in line.root and binding.var not in line.made and binding.var in wanted:
                 after.insert(0, binding)
                 wanted |= set(_uses([binding.value]))
-        call = relax.VarBinding(relax.Var("line", relax.TupleType([])), relax.Call(gvar, operands))
-        return [*before, call, *after]
+        if size > STACK_BYTES:
+            block = relax.Var("block", relax.TensorType([size], "uint8"))
+            alloc = relax.op.builtin.alloc_tensor(relax.ShapeExpr([size]), "uint8", 0)
+            before.append(relax.VarBinding(block, self.builder.normalize(alloc)))
+            operands.append(block)
+        gvar = self.builder.add_func(_Caller(line, operands, places, size).function(), f"{self.name}_line")
+        callee, nothing = relax.ExternFunc(gvar.name_hint), relax.TupleType([])
+        call = relax.Call(callee, operands, ty_args=[nothing])
+        return [*before, relax.VarBinding(relax.Var("line", nothing), call), *after]
 
 
-def _function(line: _Line, operands: Sequence[relax.Expr], local: set[relax.Var]) -> tirx.PrimFunc:
-    """A function over ``operands`` that makes the calls of ``line``; ``local`` are the tensors that it holds itself.
+class _Caller:
+    """The packed function that makes the calls of a line.
 
-    An operand is passed on as it came, unless a kernel looks at it in another shape. The first is taken apart in any
-    case: TVM allocates where its device is.
+    It is written in the form that TVM lowers such functions to, so that it stays small: its own arguments are left for
+    the kernels to check, a tensor is described once, and what all calls have in common is set once. The arguments of
+    a call lie in ``stack`` right before its result, which has the last place.
+
+    The tensors between kernels lie at ``places`` in a block of ``size`` bytes: on the stack, or in the last operand.
     """
-    viewed = {operands[0]} | {
-        line.root_of(arg)
-        for call in line.calls
-        for arg in call.args
-        if _sizes(arg) != _sizes(line.root_of(arg))
-    }
-    params: dict[relax.Expr, tirx.Var] = {}
-    for index, operand in enumerate(operands):
-        name = f"operand{index}"
-        as_buffer = operand in viewed
-        params[operand] = _buffer(operand, name) if as_buffer else tirx.Var(name, "handle")
-    places, size = _places(line, local)
-    block = tirx.decl_buffer((max(1, size),), "uint8", "block")
 
-    def passed(arg: relax.Expr) -> tvm.ir.Expr:
-        root = line.root_of(arg)
-        if root in places:
-            return _array(arg, tirx.address_of(tirx.BufferLoad(block, [tirx.const(places[root], "int64")])))
-        param = params[root]
-        return _array(arg, tirx.buffer.buffer_data(param)) if root in viewed else param
+    def __init__(
+        self, line: _Line, operands: Sequence[relax.Expr], places: Mapping[relax.Var, int], size: int
+    ) -> None:
+        self.line, self.places, self.size = line, places, size
+        self.operands = {
+            operand: tirx.Var(f"operand{index}", "handle") for index, operand in enumerate(operands)
+        }
+        self.most = max(len(call.args) for call in line.calls)
+        described = dict.fromkeys(
+            (line.root_of(arg), _sizes(arg))
+            for call in line.calls
+            for arg in call.args
+            if line.root_of(arg) in places or _sizes(line.root_of(arg)) != _sizes(arg)
+        )
+        self.number = {tensor: index for index, tensor in enumerate(described)}
+        self.described: set[int] = set()
+        self.taken = 0
+        self.stack, self.tensors = tirx.Var("stack", "handle"), tirx.Var("tensors", "handle")
+        self.block = tirx.decl_buffer((max(1, size),), "uint8", "block")
+        self.shapes = tirx.decl_buffer((1 + sum(len(sizes) for _, sizes in described),), "int64", "shapes")
 
-    calls = [
-        tirx.Evaluate(tirx.call_packed(call.op.name_hint, *(passed(arg) for arg in call.args)))
-        for call in line.calls
-    ]
-    body = tirx.SeqStmt([tirx.AllocBuffer(block), *calls] if places else calls)
-    return tirx.PrimFunc(list(params.values()), body).with_attrs(
-        {STRAIGHT_LINE: True, "tirx.is_scheduled": True}
-    )
+    def function(self) -> tirx.PrimFunc:
+        names = {"self": "handle", "args": "handle", "count": "int32", "result": "handle"}
+        params = [tirx.Var(name, dtype) for name, dtype in names.items()]
+        operands = [
+            tirx.Bind(handle, _tensor_of(params[1], index))
+            for index, handle in enumerate(self.operands.values())
+        ]
+        calls = [stmt for call in self.line.calls for stmt in self._call(call)]
+        done = tirx.Return(tirx.const(0, "int32"))
+        body = tirx.SeqStmt([*operands, *self._memory(), *calls, done])
+        attrs = {STRAIGHT_LINE: True, "tirx.is_scheduled": True, "calling_conv": _PACKED}
+        return tirx.PrimFunc(params, body, tvm.ir.PrimType("int32")).with_attrs(attrs)
+
+    def _memory(self) -> list[tirx.Stmt]:
+        """What the function needs on the stack; the arguments of calls are all of one type, their results of none."""
+        alloca = tirx.op.tvm_stack_alloca
+        stmts: list[tirx.Stmt] = [tirx.Bind(self.stack, alloca("tvm_ffi_any", self.most + 1))]
+        for index in range(self.most + 1):
+            stmts.append(_set(self.stack, index, _Field.ANY_TYPE, _DL_TENSOR if index < self.most else _NONE))
+            stmts.append(_set(self.stack, index, _Field.ANY_PADDING, 0))
+        if self.number:
+            stmts.append(tirx.Bind(self.tensors, alloca("array", len(self.number))))
+            stmts.append(tirx.DeclBuffer(self.shapes, data=alloca("shape", int(self.shapes.ty.shape[0]))))
+        if self.places and self.size <= STACK_BYTES:
+            stmts.append(tirx.AllocBuffer(self.block))
+        return stmts
+
+    def _call(self, call: relax.Call) -> list[tirx.Stmt]:
+        """A tensor is described where it is first used: LLVM takes long for many stores without a call between them."""
+        first = self.most - len(call.args)
+        stmts: list[tirx.Stmt] = []
+        for index, arg in enumerate(call.args):
+            root = self.line.root_of(arg)
+            number = self.number.get((root, _sizes(arg)))
+            handle = self.operands[root] if number is None else _get(self.tensors, number, _Field.ADDRESS)
+            if number is not None and number not in self.described:
+                self.described.add(number)
+                stmts += self._described(root, _sizes(arg), number)
+            stmts.append(_set(self.stack, first + index, _Field.ANY_VALUE, handle))
+        name = tvm.ir.StringImm(call.op.name_hint)
+        return [*stmts, tirx.Evaluate(tirx.call_packed_lowered(name, self.stack, first, self.most))]
+
+    def _described(self, root: relax.Expr, sizes: Sequence[int], number: int) -> list[tirx.Stmt]:
+        places = [tirx.const(self.taken + axis, "int64") for axis in range(len(sizes) + 1)]
+        self.taken += len(sizes)
+        stmts: list[tirx.Stmt] = [
+            tirx.BufferStore(self.shapes, tirx.const(size, "int64"), [place])
+            for size, place in zip(sizes, places, strict=False)
+        ]
+        dtype = tvm.DataType(str(root.ty.dtype))
+        fields = {
+            _Field.DATA: self._data(root),
+            _Field.SHAPE: tirx.address_of(tirx.BufferLoad(self.shapes, [places[0]])),
+            _Field.STRIDES: tirx.reinterpret("handle", tirx.const(0, "uint64")),
+            _Field.RANK: len(sizes),
+            _Field.TYPE_CODE: tirx.const(int(dtype.type_code), "uint8"),
+            _Field.TYPE_BITS: tirx.const(dtype.bits, "uint8"),
+            _Field.TYPE_LANES: tirx.const(1, "uint16"),
+            _Field.BYTE_OFFSET: tirx.const(0, "uint64"),
+            _Field.DEVICE_ID: 0,
+            _Field.DEVICE_TYPE: _CPU,
+        }
+        return [*stmts, *(_set(self.tensors, number, kind, value) for kind, value in fields.items())]
+
+    def _data(self, root: relax.Expr) -> tirx.Expr:
+        """Where the numbers of a tensor are."""
+        if root not in self.places:
+            return _get(self.operands[root], 0, _Field.DATA)
+        place = self.places[root]
+        if self.size <= STACK_BYTES:
+            return tirx.address_of(tirx.BufferLoad(self.block, [tirx.const(place, "int64")]))
+        *_, block = self.operands.values()
+        return tirx.handle_add_byte_offset(_get(block, 0, _Field.DATA), tirx.const(place, "int64"))
 
 
-def _array(tensor: relax.Expr, data: tvm.ir.Expr) -> tvm.ir.Expr:
-    """A ``DLTensor`` on the stack with the type of ``tensor``."""
-    shape = tirx.op.tvm_stack_make_shape(*(tirx.const(size, "int64") for size in _sizes(tensor)))
-    dtype = str(tensor.ty.dtype)
-    return tirx.op.tvm_stack_make_array(
-        data, shape, 0, len(_sizes(tensor)), tirx.const(0, dtype), tirx.const(0, "int64")
-    )
+def _set(struct: tirx.Expr, index: int, kind: _Field, value: tirx.Expr | int) -> tirx.Stmt:
+    return tirx.Evaluate(tirx.op.tvm_struct_set(struct, index, int(kind), value))
 
 
-def _buffer(tensor: relax.Expr, name: str) -> tirx.Buffer:
-    sizes = [tirx.const(size, "int64") for size in _sizes(tensor)]
-    return tirx.decl_buffer(sizes, str(tensor.ty.dtype), name, data_alignment=1)
+def _get(struct: tirx.Expr, index: int, kind: _Field) -> tirx.Expr:
+    return tirx.op.tvm_struct_get(struct, index, int(kind), "handle")
+
+
+def _tensor_of(args: tirx.Expr, index: int) -> tirx.Expr:
+    """The ``DLTensor`` in the tensor object that the VM passed."""
+    return tirx.handle_add_byte_offset(_get(args, index, _Field.ANY_VALUE), _HEADER)
 
 
 def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Var, int], int]:
