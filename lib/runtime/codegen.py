@@ -53,14 +53,17 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
         if STRAIGHT_LINE in function.attrs
     }
     called = {g: f for g, f in lowered.functions_items() if g not in callers}
-    parts = [(part, target) for part in _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)]
+    parts = _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)
+    targets = [target] * len(parts)
     if callers:
-        plain = tvm.target.Target({**target.export(), "opt-level": 0})  # nothing in it takes time but the compiler
-        parts.append((tvm.IRModule(callers, attrs=lowered.attrs), plain))
+        parts.append(tvm.IRModule(callers, attrs=lowered.attrs))
+        targets.append(
+            tvm.target.Target({**target.export(), "opt-level": 0})
+        )  # only LLVM takes time for them
     if len(parts) == 1:
-        return [_machine_code(*parts[0], is_native)]
+        return [_machine_code(parts[0], target, is_native)]
     with ThreadPoolExecutor(len(parts)) as pool:
-        libraries = list(pool.map(lambda part: _machine_code(*part, is_native), parts))
+        libraries = list(pool.map(_machine_code, parts, targets, [is_native] * len(parts)))
     if not callers:
         return libraries
     *libraries, calling = libraries

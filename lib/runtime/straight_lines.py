@@ -75,11 +75,12 @@ def join_straight_lines(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.
 
 @dataclass
 class _Line:
-    """Bindings in a row. ``root`` maps each of their tensors to the one whose memory it looks at."""
+    """Bindings in a row: ``made`` are the tensors that they allocate (a set in order), ``root`` maps each of their
+    tensors to the one whose memory it looks at."""
 
     bindings: list[relax.Binding] = field(default_factory=list)
     calls: list[relax.Call] = field(default_factory=list)
-    made: set[relax.Var] = field(default_factory=set)
+    made: dict[relax.Var, None] = field(default_factory=dict)
     root: dict[relax.Var, relax.Expr] = field(default_factory=dict)
 
     def root_of(self, value: relax.Expr) -> relax.Expr:
@@ -120,12 +121,14 @@ class _Joiner:
     def _take(self, line: _Line, binding: relax.Binding) -> bool:
         """Add a binding to the line; false where it ends the line."""
         var, value = binding.var, binding.value
-        if isinstance(value, relax.Var) and _sizes(value) is not None:
+        if not isinstance(binding, relax.VarBinding):
+            return False  # it checks a shape
+        if isinstance(value, relax.Var) and _is_static(value):
             line.root[var] = line.root_of(value)
-        elif _is_call_of(value, "relax.builtin.alloc_tensor") and _sizes(var) is not None:
+        elif _is_call_of(value, "relax.builtin.alloc_tensor") and _is_static(var):
             line.root[var] = var
-            line.made.add(var)
-        elif _is_call_of(value, "relax.reshape") and None not in (_sizes(var), _sizes(value.args[0])):
+            line.made[var] = None
+        elif _is_call_of(value, "relax.reshape") and _is_static(var) and _is_static(value.args[0]):
             line.root[var] = line.root_of(value.args[0])
         elif self._is_kernel(value):
             line.calls.append(value)
@@ -139,7 +142,7 @@ class _Joiner:
             isinstance(value, relax.Call)
             and value.op in self.kernels
             and all(isinstance(arg, (relax.Var, GenericConst)) for arg in value.args)
-            and all(_sizes(arg) is not None for arg in value.args)
+            and all(_is_static(arg) for arg in value.args)
         )
 
     # -- a line as a function --------------------------------------------------------------------------------
@@ -149,13 +152,14 @@ class _Joiner:
             return line.bindings
         inside = _uses(binding.value for binding in line.bindings)
         needed = [var for var in line.root if self.uses[var] > inside[var]]
-        results = {line.root[var] for var in needed} & line.made
+        results = {line.root[var] for var in needed} & set(line.made)
         given = dict.fromkeys(
             root for call in line.calls for root in map(line.root_of, call.args) if root not in line.made
         )
         operands = [*given, *(var for var in line.made if var in results)]
-        places, size = _places(line, line.made - results)
-        before, after = [], []
+        places, size = _places(line, set(line.made) - results)
+        before: list[relax.Binding] = []
+        after: list[relax.Binding] = []
         wanted = set(needed)
         for binding in reversed(line.bindings):
             if binding.var in results:
@@ -329,13 +333,14 @@ def _bytes(tensor: relax.Expr) -> int:
     return -(-size // LINE) * LINE
 
 
-def _sizes(value: relax.Expr) -> tuple[int, ...] | None:
-    """The sizes of a tensor where all are constant."""
-    ty = value.ty
-    if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
-        return None
-    sizes = list(ty.shape)
-    return tuple(map(int, sizes)) if all(isinstance(size, tirx.IntImm) for size in sizes) else None
+def _is_static(value: relax.Expr) -> bool:
+    """Whether ``value`` is a tensor all of whose sizes are constant."""
+    shape = value.ty.shape if isinstance(value.ty, relax.TensorType) else None
+    return isinstance(shape, relax.ShapeExpr) and all(isinstance(size, tirx.IntImm) for size in shape)
+
+
+def _sizes(tensor: relax.Expr) -> tuple[int, ...]:
+    return tuple(int(size) for size in tensor.ty.shape)
 
 
 def _uses(values: Iterable[relax.Expr]) -> Counter[relax.Var]:

@@ -20,7 +20,13 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
-from torch_tvm.transforms.conv_choice import KERNEL_PATTERN, choose_convolution, read_convolution
+from torch_tvm.transforms.conv_choice import (
+    KERNEL_PATTERN,
+    Convolution,
+    choose_convolution,
+    products_of_taps,
+    read_convolution,
+)
 from torch_tvm.transforms.host_work import channel_steps, conv_weight_steps, host_attribute
 from torch_tvm.transforms.pointwise import read_pointwise
 
@@ -213,6 +219,26 @@ class _Rewriter(PyExprMutator):
     def _convolution(self, call: relax.Call) -> Blocked:
         conv = read_convolution(call)
         data, weight = call.args
+        products = products_of_taps(conv, [*data.ty.shape][2:], self.cpu)
+        if products is None:
+            return self._kernel(conv, data, self.visit_expr(weight))
+        lanes = self.cpu.lanes(conv.dtype)
+        blocks, taps = conv.out_channels // lanes, products.out_channels // conv.out_channels
+        split = self.builder_.emit(
+            relax.op.reshape(self.visit_expr(weight), (conv.in_channels, blocks, lanes, taps))
+        )
+        moved = self.builder_.emit(relax.op.permute_dims(split, [1, 3, 2, 0]))
+        weight = relax.op.reshape(moved, (products.out_channels, conv.in_channels, *products.kernel))
+        found = self._kernel(products, data, self.builder_.emit(weight))
+        result = self.builder_.call_te(
+            lambda p, spatial: conv_compute.meeting_taps(p, conv, spatial),
+            found.value,
+            list(conv.out_spatial),
+            primfunc_name_hint="meeting_taps",
+        )
+        return self._emit(result, conv.out_channels)
+
+    def _kernel(self, conv: Convolution, data: Expr, weight: Expr) -> Blocked:
         is_blocked = isinstance(data, relax.Var) and data in self.blocked
         choice = choose_convolution(conv.without_gaps(), self.cpu, is_blocked, self.accuracy)
         if choice.data_lanes == 1:
@@ -226,7 +252,7 @@ class _Rewriter(PyExprMutator):
         packed = self.builder_.emit(
             self.builder_.call_te(
                 lambda w: conv_compute.pack_weight(w, choice),
-                self.visit_expr(weight),
+                weight,
                 primfunc_name_hint="pack_weight",
                 primfunc_attrs=host_attribute(conv_weight_steps(choice)),
             )

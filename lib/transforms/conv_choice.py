@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import tvm
 from tvm import relax, tirx
 from tvm.ir import Expr
 
@@ -81,6 +84,33 @@ def read_convolution(call: relax.Call) -> Convolution:
         transposed=transposed,
         dtype=dtype,
         out_spatial=tuple(list(call.ty.shape)[2:]),
+    )
+
+
+def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) -> Convolution | None:
+    """The pointwise convolution that computes all taps of a transposed one, if that and their sum are faster.
+
+    Its products are summed where they meet. It reads every weight once and works on all of a small image at a time;
+    a transposed convolution goes through it row by row and reads the weights for each. The products have to stay in
+    the cache. Channels of the result: blocks of them, the taps of a block, the channels of a block.
+    """
+    sizes, lanes = [static_size(size) for size in spatial], cpu.lanes(conv.dtype)
+    meets = any(k > stride for k, stride in zip(conv.kernel, conv.strides, strict=True))
+    if not conv.transposed or not meets or conv.groups > 1 or set(conv.dilation) != {1} or None in sizes:
+        return None
+    channels = math.prod(conv.kernel) * conv.out_channels
+    size = math.prod(sizes) * channels * tvm.DataType(conv.dtype).itemsize
+    if conv.out_channels % lanes or size > cpu.l3 // 8:
+        return None
+    one, none = (1,) * len(sizes), (0,) * len(sizes)
+    return replace(
+        conv,
+        out_channels=channels,
+        kernel=one,
+        strides=one,
+        padding=none,
+        transposed=False,
+        out_spatial=tuple(spatial),
     )
 
 

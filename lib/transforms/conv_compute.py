@@ -6,6 +6,8 @@ recognise them by the :class:`ConvWorkload` on their block.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 from tvm import te, tirx
@@ -13,6 +15,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.winograd_matrices import Matrix, winograd_matrices
+from torch_tvm.transforms.conv_choice import Convolution
 
 
 def convolution(
@@ -51,6 +54,36 @@ def convolution(
     return te.compute(
         (batch, conv.out_channels, *out_spatial), planar, name="conv", attrs={ANNOTATION: conv.to_json()}
     )
+
+
+def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[Expr]) -> te.Tensor:
+    """A transposed convolution from the products of its data with every tap: their sums where they meet.
+
+    ``[N, blocks * taps, *spatial, lanes]`` to ``[N, blocks, *out_spatial, lanes]``.
+    """
+    taps, zero = math.prod(conv.kernel), tirx.const(0, products.dtype)
+    turns = [range(-(-k // stride)) for k, stride in zip(conv.kernel, conv.strides, strict=True)]
+
+    def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
+        *point, lane = rest
+        total: Expr | None = None
+        for turn in itertools.product(*turns):
+            tap, spatial, valid = tirx.const(0, "int64"), [], []
+            for axis, back in enumerate(turn):
+                stride, shifted = conv.strides[axis], point[axis] + conv.padding[axis]
+                this = shifted % stride + stride * back
+                tap = tap * conv.kernel[axis] + this
+                spatial.append(shifted // stride - back)
+                valid += [spatial[-1] >= 0, spatial[-1] < products.shape[2 + axis]]
+                valid += [this < conv.kernel[axis]] if stride * (back + 1) > conv.kernel[axis] else []
+            value = tirx.if_then_else(
+                tirx.all(*valid), products[(n, block * taps + tap, *spatial, lane)], zero
+            )
+            total = value if total is None else total + value
+        return total
+
+    shape = (products.shape[0], products.shape[1] // taps, *out_spatial, products.shape[-1])
+    return te.compute(shape, at, name="meeting_taps")
 
 
 def _depthwise(

@@ -148,6 +148,11 @@ CASES = [
     Case((1, 16, 5, 5), 32, (3, 3), stride=3, dilation=2, groups=2, transposed=True),
     Case((1, 24, 11), 16, (5,), stride=2, padding=2, transposed=True),
     Case((1, 8, 3, 4, 5), 16, (2, 2, 2), stride=2, transposed=True),
+    Case((2, 20, 6, 5), 14, (4, 4), stride=2, padding=1, transposed=True),
+    Case((2, 16, 3, 4, 5), 32, (3, 2, 5), stride=2, padding=1, transposed=True),
+    Case((3, 33, 1, 1), 32, (4, 3), stride=3, transposed=True),
+    Case((1, 16, 9, 8), 16, (5, 5), stride=3, padding=4, output_padding=2, transposed=True),
+    Case((1, 16, 9, 8), 32, (3, 3), padding=1, transposed=True),
     # unknown sizes
     Case((3, 32, 9, 9), 32, (3, 3), padding=1, dynamic=(0,)),
     Case((1, 32, 14, 19), 48, (3, 3), padding=1, dynamic=(2, 3)),
@@ -190,6 +195,16 @@ def test_winograd_is_chosen_by_shape_and_never_when_strict() -> None:
     assert _algorithms(large, "strict") == {"direct"}
     strided = Case((1, 64, 56, 56), 64, (3, 3), stride=2, padding=1)
     assert _algorithms(strided, "default") == {"direct"}
+
+
+def test_taps_of_a_small_transposed_convolution_are_computed_first() -> None:
+    small = Case((1, 64, 8, 8), 64, (4, 4), stride=2, padding=1, transposed=True)
+    large = Case((1, 64, 256, 256), 64, (4, 4), stride=2, padding=1, transposed=True)
+    apart = Case((1, 64, 8, 8), 64, (2, 2), stride=2, transposed=True)
+    has_sum = lambda case: any(
+        "meeting_taps" in g.name_hint for g in optimize(case.module(), TARGET).get_global_vars()
+    )
+    assert [has_sum(case) for case in (small, large, apart)] == [True, False, False]
 
 
 def _algorithms(case: Case, accuracy: str) -> set[str]:
