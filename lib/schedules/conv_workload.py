@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 ANNOTATION = "torch_tvm.conv"
@@ -19,7 +19,8 @@ class ConvWorkload:
 
     * ``direct``: ``[groups * out_blocks, in_blocks, *kernel, in_lanes, lanes]`` with the blocks of one group;
     * ``depthwise``: ``[blocks, *kernel, lanes]``, one filter per channel;
-    * ``winograd``: ``[(tile + 2) ** 2, out_blocks, in_channels, lanes]``, already transformed.
+    * ``winograd``: ``[(tile + 2) ** 2, out_blocks, in_channels, lanes]``, already transformed; in three dimensions
+      those of :meth:`over_planes`.
     """
 
     algorithm: str
@@ -61,6 +62,16 @@ class ConvWorkload:
     def out_blocks(self) -> int:
         """Blocks of output channels of one group."""
         return -(-self.group_outputs // self.lanes)
+
+    def over_planes(self) -> ConvWorkload:
+        """A convolution in three dimensions as one in two, over the channels of all planes that an output reads.
+
+        Its input channels are those of the first tap in depth, of the second, and so on; any other stays as it is.
+        """
+        if self.rank != 3:
+            return self
+        axes = {name: getattr(self, name)[1:] for name in ("kernel", "strides", "padding", "dilation")}
+        return replace(self, in_channels=self.in_channels * self.kernel[0], **axes)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

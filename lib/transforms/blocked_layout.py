@@ -249,12 +249,17 @@ class _Rewriter(PyExprMutator):
                 source = self.builder_.emit(_every(source, conv.strides))
         else:
             source = self.visit_expr(data)
+        flat = choice.over_planes() if choice.algorithm == "winograd" else choice
+        if flat.kernel != choice.kernel:
+            moved = self.builder_.emit(relax.op.permute_dims(weight, [0, 2, 1, 3, 4]))
+            shape = (choice.out_channels, flat.in_channels, *flat.kernel)
+            weight = self.builder_.emit(relax.op.reshape(moved, shape))
         packed = self.builder_.emit(
             self.builder_.call_te(
-                lambda w: conv_compute.pack_weight(w, choice),
+                lambda w: conv_compute.pack_weight(w, flat),
                 weight,
                 primfunc_name_hint="pack_weight",
-                primfunc_attrs=host_attribute(conv_weight_steps(choice)),
+                primfunc_attrs=host_attribute(conv_weight_steps(flat)),
             )
         )
         result = self.builder_.call_te(

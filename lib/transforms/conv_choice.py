@@ -150,11 +150,13 @@ def winograd_tile(conv: Convolution, cpu: CpuModel) -> int:
     :mod:`torch_tvm.schedules.winograd_matrices`); an infinity in the data becomes NaN in its whole tile.
     """
     sizes = [static_size(size) for size in conv.out_spatial]
-    is_square = conv.kernel == (3, 3) and conv.strides == (1, 1) and conv.dilation == (1, 1)
+    is_square = conv.kernel[-2:] == (3, 3) and conv.strides[-2:] == conv.dilation[-2:] == (1, 1)
     lanes = cpu.lanes(conv.dtype)
     if not is_square or conv.groups > 1 or conv.transposed or None in sizes or conv.dtype != "float32":
         return 0
-    if min(conv.in_channels, conv.out_channels) < lanes or max(conv.padding) > 2:
+    if min(conv.in_channels, conv.out_channels) < lanes or max(conv.padding[-2:]) > 2:
+        return 0
+    if len(sizes) == 3 and conv.in_channels % lanes:
         return 0
     costs = {
         0: _direct_cycles(conv, cpu, sizes),
@@ -181,22 +183,34 @@ OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 
 def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
     blocks = -(-conv.out_channels // cpu.lanes(conv.dtype))
-    taps = conv.kernel[0] * conv.kernel[1] * conv.in_channels
-    return _cycles(sizes[0] * sizes[1] * taps * blocks, taps * blocks, cpu)
+    read = _taps_with_data(conv, sizes[0]) if len(sizes) == 3 else 1.0
+    taps = math.prod(conv.kernel) * conv.in_channels * read
+    return _cycles(math.prod(sizes) * taps * blocks, taps * blocks, cpu)
+
+
+def _taps_with_data(conv: Convolution, planes: int) -> float:
+    """The part of the taps in depth that do not read padding, which a direct convolution leaves out."""
+    stride, dilation, padding = conv.strides[0], conv.dilation[0], conv.padding[0]
+    last = (planes - 1) * stride + (conv.kernel[0] - 1) * dilation - 2 * padding
+    inside = [
+        0 <= p * stride + k * dilation - padding <= last for p in range(planes) for k in range(conv.kernel[0])
+    ]
+    return sum(inside) / len(inside)
 
 
 def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: int) -> float:
     lanes, points = cpu.lanes(conv.dtype), (tile + 2) ** 2
-    blocks_in, blocks_out = -(-conv.in_channels // lanes), -(-conv.out_channels // lanes)
-    tiles = -(-sizes[0] // tile) * -(-sizes[1] // tile)
-    weights = points * conv.in_channels * blocks_out
+    channels = math.prod(conv.kernel[:-2]) * conv.in_channels
+    blocks_in, blocks_out = -(-channels // lanes), -(-conv.out_channels // lanes)
+    tiles = math.prod(sizes[:-2]) * -(-sizes[-2] // tile) * -(-sizes[-1] // tile)
+    weights = points * channels * blocks_out
     transforms = tiles * (
         blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile]
     )
     return _cycles(tiles * weights, weights, cpu) + transforms / cpu.cores
 
 
-def _cycles(products: int, weights: int, cpu: CpuModel) -> float:
+def _cycles(products: float, weights: float, cpu: CpuModel) -> float:
     """Cycles for so many multiply-adds of vectors with so many vectors of weights.
 
     Weights count if they do not stay in the second-level cache; the next are asked for while the last are used.

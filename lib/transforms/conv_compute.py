@@ -106,28 +106,39 @@ def _depthwise(
 def _winograd(
     data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
 ) -> te.Tensor:
-    """Input transform, one matrix product for each of the ``(tile + 2) ** 2`` points, output transform."""
+    """Input transform, one matrix product for each of the ``(tile + 2) ** 2`` points, output transform.
+
+    In three dimensions, ``plane`` is the one output plane of an element, and its sums go over all taps in depth.
+    """
     matrices = winograd_matrices(conv.tile)
     tile, size, lanes, dtype = conv.tile, conv.tile + 2, conv.lanes, data.dtype
     attrs = {ANNOTATION: conv.to_json()}
-    batch, blocks, rows, columns = (data.shape[axis] for axis in range(4))
-    tile_rows, tile_columns = (-(-int(extent) // tile) for extent in out_spatial)
+    batch, blocks, *depth, rows, columns, _ = data.shape
+    planes = list(out_spatial[:-2])
+    tile_rows, tile_columns = (-(-int(extent) // tile) for extent in out_spatial[-2:])
+    in_channels = conv.over_planes().in_channels
     i, j = (te.reduce_axis((0, size), name=name) for name in "ij")
 
-    def transformed(point: Expr, n: Expr, block: Expr, th: Expr, tw: Expr, lane: Expr) -> Expr:
-        h, w = th * tile + i - conv.padding[0], tw * tile + j - conv.padding[1]
-        value = _guard([h >= 0, h < rows, w >= 0, w < columns], data[n, block, h, w, lane], dtype)
+    def transformed(point: Expr, n: Expr, block: Expr, *place: Expr) -> Expr:
+        *plane, th, tw, lane = place
+        h, w = th * tile + i - conv.padding[-2], tw * tile + j - conv.padding[-1]
+        valid, source = [h >= 0, h < rows, w >= 0, w < columns], [block]
+        if plane:
+            d = plane[0] * conv.strides[0] + block // blocks * conv.dilation[0] - conv.padding[0]
+            valid, source = [*valid, d >= 0, d < depth[0]], [block % blocks, d]
+        value = _guard(valid, data[(n, *source, h, w, lane)], dtype)
         row = _entry(matrices.data, point // size, i, dtype)
         return te.sum(value * row * _entry(matrices.data, point % size, j, dtype), axis=[i, j])
 
-    shape = (size * size, batch, blocks, tile_rows, tile_columns, lanes)
+    in_blocks = -(-in_channels // lanes)
+    shape = (size * size, batch, in_blocks, *planes, tile_rows, tile_columns, lanes)
     spectrum = te.compute(shape, transformed, name="data_transform", attrs=attrs)
-    channel = te.reduce_axis((0, conv.in_channels), name="ic")
+    channel = te.reduce_axis((0, in_channels), name="ic")
     products = te.compute(
-        (size * size, batch, weight.shape[1], tile_rows, tile_columns, lanes),
-        lambda point, n, block, th, tw, lane: te.sum(
-            spectrum[point, n, channel // lanes, th, tw, channel % lanes]
-            * weight[point, block, channel, lane],
+        (size * size, batch, weight.shape[1], *planes, tile_rows, tile_columns, lanes),
+        lambda point, n, block, *place: te.sum(
+            spectrum[(point, n, channel // lanes, *place[:-1], channel % lanes)]
+            * weight[point, block, channel, place[-1]],
             axis=channel,
         ),
         name="products",
@@ -135,8 +146,9 @@ def _winograd(
     )
     r, s = (te.reduce_axis((0, size), name=name) for name in "rs")
 
-    def inverse(n: Expr, block: Expr, h: Expr, w: Expr, lane: Expr) -> Expr:
-        value = products[r * size + s, n, block, h // tile, w // tile, lane]
+    def inverse(n: Expr, block: Expr, *place: Expr) -> Expr:
+        *plane, h, w, lane = place
+        value = products[(r * size + s, n, block, *plane, h // tile, w // tile, lane)]
         row = _entry(matrices.output, h % tile, r, dtype)
         return te.sum(value * row * _entry(matrices.output, w % tile, s, dtype), axis=[r, s])
 

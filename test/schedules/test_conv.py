@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import tvm
 from tvm import relax
 
+import torch_tvm
 from torch_tvm.runtime.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
@@ -19,6 +20,8 @@ from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.schedules.winograd_matrices import winograd_matrices
 from torch_tvm.transforms import conv_choice, optimize
+
+from .relax_models import check as compare
 
 TARGET = host_target()
 
@@ -180,6 +183,11 @@ WINOGRAD_CASES = [
     (Case((3, 33, 9, 10), 40, (3, 3), padding=0, **WINOGRAD), 4),
     (Case((1, 16, 40, 38), 16, (3, 3), padding=2, **WINOGRAD), 4),
     (Case((2, 40, 7, 7), 24, (3, 3), padding=1, dynamic=(0,), **WINOGRAD), 2),
+    # three dimensions: planes that read padding, taps apart, none but the border
+    (Case((2, 32, 5, 9, 11), 24, (3, 3, 3), padding=1, **WINOGRAD), 4),
+    (Case((1, 16, 9, 8, 8), 40, (2, 3, 3), padding=0, **WINOGRAD), 2),
+    (Case((1, 128, 3, 9, 7), 64, (3, 3, 3), padding=1, **WINOGRAD), 2),
+    (Case((2, 16, 1, 12, 12), 16, (3, 3, 3), padding=1, dynamic=(0,), **WINOGRAD), 4),
 ]
 
 
@@ -187,6 +195,27 @@ WINOGRAD_CASES = [
 def test_winograd(case: Case, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_choice, "winograd_tile", lambda conv, cpu: tile)
     check(case)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "padding"), [(2, 1, 1), (1, 2, 2), (2, 3, 0), (3, 1, 2)])
+def test_winograd_with_steps_in_depth(
+    stride: int, dilation: int, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv_choice, "winograd_tile", lambda conv, cpu: 4)
+    model = torch.nn.Conv3d(32, 24, 3, (stride, 1, 1), (padding, 1, 1), (dilation, 1, 1)).eval()
+    x = torch.randn(2, 32, 8, 10, 9)
+    compiled = torch_tvm.compile(model, (x,), fallback=False)
+    assert "winograd-convolution" in {kernel.rule for kernel in compiled.report.kernels}
+    with torch.no_grad():
+        exact = torch.nn.functional.conv3d(
+            x.double(),
+            model.weight.double(),
+            model.bias.double(),
+            model.stride,
+            model.padding,
+            model.dilation,
+        )
+        compare(compiled(x), model(x), exact)
 
 
 def test_winograd_is_chosen_by_shape_and_never_when_strict() -> None:

@@ -48,7 +48,8 @@ class _ConformerBlock(nn.Module):
         batch, length, width = x.shape
         x = x + 0.5 * self.feed[0](self.norms[0](x))
         qkv = self.qkv(self.norms[1](x)).reshape(batch, length, 3, self.heads, width // self.heads)
-        y = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
         x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
         y = F.glu(self.expand(self.norms[2](x).transpose(1, 2)), 1)
         y = self.project(F.silu(self.batch_norm(self.depthwise(y))))

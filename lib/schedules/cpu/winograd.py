@@ -1,5 +1,8 @@
 """Winograd convolution, 3x3 with stride 1: data transform, one matrix product a point, output transform.
 
+In three dimensions the last two axes are transformed. An output plane is one in two dimensions over the channels of
+all the planes that it reads.
+
 With weights that stay in the second-level cache all three run for one group of tiles after the other (``fused``),
 so the transformed data never leaves the cache. Otherwise each of the three runs on all cores for many tiles: a
 product then has the data and the weights of one point alone, and reads both once.
@@ -82,19 +85,21 @@ def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int
 
 class _WinogradKernel:
     def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
-        self.kernel, self.conv, self.cpu = kernel, conv, cpu
+        self.kernel, self.whole, self.cpu = kernel, conv, cpu
+        self.conv = conv = conv.over_planes()
         self.data = kernel.anchors[0].reads[0].source
         self.weight = kernel.anchors[1].reads[1].source
         shape = kernel.anchor_buffer.ty.shape
         self.dtype = str(kernel.anchor_buffer.ty.dtype)
-        self.height, self.width = int(shape[2]), int(shape[3])
+        self.planes = int(shape[2]) if self.whole.rank == 3 else 1
+        self.height, self.width = int(shape[-3]), int(shape[-2])
         self.size = conv.tile + 2
         self.points = self.size**2
         self.blocks = -(-conv.in_channels // conv.lanes)
         self.rows, self.columns = -(-self.height // conv.tile), -(-self.width // conv.tile)
         batch = static(shape[0])
         self.images = const(1) if batch is not None else shape[0]
-        self.tiles = self.rows * self.columns * (batch or 1)
+        self.tiles = self.rows * self.columns * self.planes * (batch or 1)
         itemsize = tvm.DataType(self.dtype).itemsize
         self.grouping = choose_grouping(cpu, conv, self.tiles, itemsize)
         self.matrices = winograd_matrices(conv.tile)
@@ -227,16 +232,31 @@ class _WinogradKernel:
 
     # --- the three steps -----------------------------------------------------------------------------
 
-    def _place(self, image: Expr, tile: Expr) -> tuple[Expr, Expr, Expr, tirx.Stmt]:
-        """Batch index, tile row and tile column of ``tile``."""
-        per_image = self.rows * self.columns
+    def _place(self, image: Expr, tile: Expr) -> tuple[Expr, list[Expr], Expr, Expr, tirx.Stmt]:
+        """Batch index, plane (if there are any), tile row and tile column of ``tile``."""
+        per_plane = self.rows * self.columns
+        per_image = per_plane * self.planes
         tile, bound = emit.bind_index("tile_index", tile)
         batch = image if self.tiles == per_image else tile // const(per_image)
         within = tile if self.tiles == per_image else tile % const(per_image)
         batch, bound_batch = emit.bind_index("batch", batch)
+        plane, bound_plane = [], None
+        if self.whole.rank == 3:
+            depth, bound_plane = emit.bind_index("plane", within // const(per_plane))
+            plane, within = [depth], within % const(per_plane)
         row, bound_row = emit.bind_index("tile_row", within // const(self.columns))
         column, bound_column = emit.bind_index("tile_column", within % const(self.columns))
-        return batch, row, column, emit.sequence(bound, bound_batch, bound_row, bound_column)
+        place = emit.sequence(bound, bound_batch, bound_plane, bound_row, bound_column)
+        return batch, plane, row, column, place
+
+    def _source(self, plane: list[Expr], block: Expr) -> tuple[list[Expr], Expr | None]:
+        """The block of the data, and the plane, that ``block`` of all taps reads, and when there is such a plane."""
+        if not plane:
+            return [block], None
+        taps, blocks = self.whole, const(self.blocks // self.whole.kernel[0])
+        depth = plane[0] * const(taps.strides[0]) + block // blocks * const(taps.dilation[0])
+        depth = depth - const(taps.padding[0])
+        return [block % blocks, depth], emit.inside(depth, self.data.ty.shape[2])
 
     def _tile_transform(
         self,
@@ -248,20 +268,21 @@ class _WinogradKernel:
     ) -> tirx.Stmt:
         """``B^T d B`` of ``tile`` into ``spectrum[:, slot(block)]``."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
-        batch, row, column, bound = self._place(image, tile)
+        batch, plane, row, column, bound = self._place(image, tile)
         top, bound_top = emit.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
         left, bound_left = emit.bind_index("left", column * const(conv.tile) - const(conv.padding[1]))
-        height, width = self.data.ty.shape[2:4]
+        height, width = self.data.ty.shape[-3:-1]
         zero = emit.broadcast(tirx.const(0, self.dtype), lanes)
 
         def block_transform(block: Expr, is_inside: bool) -> tirx.Stmt:
             half = tirx.decl_buffer([const(self.points * lanes)], self.dtype, "half", scope="local")
+            source, has_data = self._source(plane, block)
 
             def down(j: Expr) -> tirx.Stmt:
                 code = VectorCode(lanes, self.dtype)
                 values = []
                 for i in range(size):
-                    value = emit.load(self.data, [batch, block, top + const(i), left + j, 0], lanes)
+                    value = emit.load(self.data, [batch, *source, top + const(i), left + j, 0], lanes)
                     if not is_inside:
                         valid = tirx.all(emit.inside(top + const(i), height), emit.inside(left + j, width))
                         value = tirx.if_then_else(valid, value, zero)
@@ -286,8 +307,12 @@ class _WinogradKernel:
                 ]
                 return emit.sequence(*code.stmts, *stores)
 
-            return emit.sequence(
+            transform = emit.sequence(
                 tirx.AllocBuffer(half), emit.loop("j", size, down), emit.loop("r", size, across)
+            )
+            nothing = lambda point: emit.store(spectrum, zero, [point, slot(block), 0], lanes)
+            return emit.when(
+                has_data, transform, None if has_data is None else emit.loop("point", self.points, nothing)
             )
 
         is_inside = tirx.all(
@@ -395,7 +420,7 @@ class _WinogradKernel:
         """``A^T m A`` of one tile and one block of channels, then the epilogue."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
         epilogue = Epilogue(self.kernel, lanes)
-        batch, row, column, bound = self._place(image, tile)
+        batch, plane, row, column, bound = self._place(image, tile)
         half = tirx.decl_buffer([const(conv.tile * size * lanes)], self.dtype, "half", scope="local")
 
         def down(s: Expr) -> tirx.Stmt:
@@ -422,7 +447,7 @@ class _WinogradKernel:
             stores = []
             for k, value in enumerate(results):
                 w = column * const(conv.tile) + const(k)
-                write = epilogue.write(value, lambda lane, w=w: [batch, block, h, w, lane])
+                write = epilogue.write(value, lambda lane, w=w: [batch, block, *plane, h, w, lane])
                 stores.append(emit.when(w < const(self.width) if self.width % conv.tile else None, write))
             whole = emit.sequence(*code.stmts, *stores)
             return emit.sequence(
