@@ -13,6 +13,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
+from torch_tvm.runtime.openmp import use_openmp
 from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE
 from torch_tvm.support.attributes import STRAIGHT_LINE
 
@@ -36,6 +37,8 @@ def compile_cpu(
     builder = relax.ExecBuilder()
     mod = vm_build._vmcodegen(builder, mod, "bytecode")
     kernels = vm_build._filter_tir(mod)
+    if is_native:
+        use_openmp()
     libraries = _libraries(kernels, target, is_native) if kernels is not None else []
     first, rest = (libraries[0], libraries[1:]) if libraries else (None, [])
     constants = dict(attributes.get("const_name_to_constant", {}))

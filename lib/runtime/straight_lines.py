@@ -21,7 +21,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
-from torch_tvm.runtime.tir_pipeline import STACK_BYTES
+from torch_tvm.runtime.tir_pipeline import PACKED, STACK_BYTES
 from torch_tvm.support.attributes import STRAIGHT_LINE
 
 LINE = 64
@@ -35,9 +35,6 @@ _NONE, _DL_TENSOR = 0, 7
 
 _CPU = 1
 """``kDLCPU``."""
-
-_PACKED = 1
-"""The calling convention of the function: it takes an array of ``TVMFFIAny``."""
 
 
 class _Field(IntEnum):
@@ -219,7 +216,7 @@ class _Caller:
         calls = [stmt for call in self.line.calls for stmt in self._call(call)]
         done = tirx.Return(tirx.const(0, "int32"))
         body = tirx.SeqStmt([*operands, *self._memory(), *calls, done])
-        attrs = {STRAIGHT_LINE: True, "tirx.is_scheduled": True, "calling_conv": _PACKED}
+        attrs = {STRAIGHT_LINE: True, "tirx.is_scheduled": True, "calling_conv": PACKED}
         return tirx.PrimFunc(params, body, tvm.ir.PrimType("int32")).with_attrs(attrs)
 
     def _memory(self) -> list[tirx.Stmt]:

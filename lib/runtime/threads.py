@@ -1,4 +1,4 @@
-"""TVM's thread pool: sized to the cores that this process may use, and kept from starving torch's threads.
+"""How many threads kernels get: torch's own (``openmp.py``), or TVM's pool where torch has no OpenMP.
 
 TVM keeps one pool per calling thread and starts half as many workers as there are logical cores. Its workers
 wait by yielding for ``TVM_THREAD_POOL_SPIN_COUNT`` rounds (300,000 by default, that is more than 100 ms of a
@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import torch
 import tvm
+
+from torch_tvm.runtime.openmp import use_openmp
 
 SPIN_COUNT = 2000
 """Rounds that an idle worker yields before it sleeps: well below a millisecond, longer than the gap between
@@ -61,8 +63,13 @@ def wanted_threads(torch_threads: int) -> int:
 
 
 def configure_threads(torch_threads: int | None = None) -> int:
-    """Bring the pool of the calling thread to the number of threads that torch uses, and return it."""
-    wanted = wanted_threads(torch.get_num_threads() if torch_threads is None else torch_threads)
+    """Bring kernels that the calling thread runs to the number of threads that torch uses, and return it."""
+    torch_threads = torch.get_num_threads() if torch_threads is None else torch_threads
+    wanted = wanted_threads(torch_threads)
+    openmp = use_openmp()
+    if openmp is not None:
+        openmp.want(0 if wanted == torch_threads else wanted)
+        return wanted
     if _pool.threads == wanted:
         return wanted
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", str(SPIN_COUNT))

@@ -16,6 +16,9 @@ from tvm.s_tir import pipeline as default
 
 CPU_PIPELINE = "torch_tvm_cpu"
 
+PACKED = 1
+"""``calling_conv`` of a function whose parameters and symbol are to stay as they are."""
+
 STACK_BYTES = 16 << 10
 """The largest temporary that is kept on the stack."""
 

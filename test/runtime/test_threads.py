@@ -1,4 +1,4 @@
-"""TVM's thread pool: its size, and what it costs while nobody calls."""
+"""Threads of kernels: how many, whose they are, and what they cost while nobody calls."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import tvm
 
 from torch_tvm.runtime import threads
+from torch_tvm.runtime.openmp import use_openmp
 from torch_tvm.runtime.threads import configure_threads, usable_cores
 
 
@@ -23,7 +24,9 @@ def torch_threads():
 
 
 def workers() -> int:
-    return tvm.get_global_func("runtime.NumThreads")()
+    """How many threads a parallel loop runs on."""
+    openmp = use_openmp()
+    return openmp.count() if openmp else tvm.get_global_func("runtime.NumThreads")()
 
 
 def test_the_pool_takes_all_usable_cores(monkeypatch: pytest.MonkeyPatch, torch_threads: None) -> None:
@@ -36,17 +39,40 @@ def test_the_pool_takes_all_usable_cores(monkeypatch: pytest.MonkeyPatch, torch_
 def test_set_num_threads_is_honoured(monkeypatch: pytest.MonkeyPatch, torch_threads: None) -> None:
     monkeypatch.setattr(threads, "_physical_cores", lambda: len(usable_cores()))
     torch.set_num_threads(1)
-    assert configure_threads() == 1
+    assert configure_threads() == 1 == workers()
     torch.set_num_threads(len(usable_cores()))
     assert configure_threads() == len(usable_cores()) == workers()
 
 
-def test_each_thread_has_a_pool_of_its_own() -> None:
+def test_each_thread_has_threads_of_its_own() -> None:
     seen = []
     thread = threading.Thread(target=lambda: seen.append((configure_threads(), workers())))
     thread.start()
     thread.join()
     assert seen == [(configure_threads(), workers())]
+
+
+_ALTERNATING = """
+import os, torch, torch_tvm
+from torch import nn
+x = torch.randn(512, 1024)
+with torch.no_grad():
+    program = {program}
+    for _ in range(20):
+        program(torch.exp(x))
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(use_openmp() is None, reason="this torch has no OpenMP")
+def test_kernels_run_on_the_threads_of_torch() -> None:
+    """A compiled program between eager ops starts no threads of its own."""
+    counts = []
+    for program in ("nn.Softmax(-1)", "torch_tvm.compile(nn.Softmax(-1), (x,))"):
+        code = _ALTERNATING.replace("{program}", program)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        counts.append(int(done.stdout.splitlines()[-1]))
+    assert counts[0] == counts[1]
 
 
 _IDLE = """
