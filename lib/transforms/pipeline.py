@@ -62,6 +62,33 @@ def _fusion_passes() -> list[tvm.transform.Pass]:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         # It recognises a reshape by its blocks, so it comes before the schedules.
+        name_results_apart,
         relax.transform.RewriteDataflowReshape(),
         relax.transform.DeadCodeElimination(),
     ]
+
+
+@relax.transform.function_pass(opt_level=0, name="NameResultsApart")
+def name_results_apart(
+    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
+) -> relax.Function:
+    """Kernels bind variables of their block, and what leaves it is another name of those.
+
+    A reshape whose own variable leaves is no view for TVM, but a kernel that copies.
+    """
+    blocks = [_named_apart(block) for block in function.body.blocks]
+    body = relax.SeqExpr(blocks, function.body.body)
+    return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+
+
+def _named_apart(block: relax.BindingBlock) -> relax.BindingBlock:
+    if not isinstance(block, relax.DataflowBlock):
+        return block
+    bindings: list[relax.Binding] = []
+    for binding in block.bindings:
+        if isinstance(binding, relax.VarBinding) and not isinstance(binding.var, relax.DataflowVar):
+            inner = relax.DataflowVar(binding.var.name, binding.var.ty)
+            bindings.append(relax.VarBinding(inner, binding.value))
+            binding = relax.VarBinding(binding.var, inner)
+        bindings.append(binding)
+    return relax.DataflowBlock(bindings)

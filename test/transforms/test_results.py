@@ -1,0 +1,32 @@
+"""What a program returns: views where that is enough, never memory of its arguments."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import torch_tvm
+
+
+def test_a_reshape_that_is_returned_is_no_kernel() -> None:
+    model, x = nn.Sequential(nn.Softmax(-1), nn.Flatten()).eval(), torch.randn(3, 5, 70)
+    compiled = torch_tvm.compile(model, (x,), fallback=False)
+    assert [kernel.rule for kernel in compiled.report.kernels] == ["row_chain"]
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_reshapes_of_one_value_share_no_memory() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = torch.softmax(x, -1)
+            return y, y.reshape(-1), y.reshape(2, -1), x.reshape(-1)
+
+    x = torch.randn(4, 6)
+    compiled = torch_tvm.compile(Twice(), (x,), fallback=False)
+    before, results = x.clone(), compiled(x)
+    torch.testing.assert_close(results, Twice()(x))
+    for index, result in enumerate(results):
+        others = [other.clone() for place, other in enumerate(results) if place > index]
+        result.zero_()
+        torch.testing.assert_close(list(results[index + 1 :]), others)
+    assert torch.equal(x, before)
