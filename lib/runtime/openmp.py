@@ -17,6 +17,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 import tvm
@@ -25,7 +26,6 @@ from tvm import tirx
 
 from torch_tvm.runtime.tir_pipeline import CPU_PIPELINE, PACKED
 
-_RUNTIMES = ("libgomp", "libiomp5", "libomp")
 _SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 _IR = """
@@ -173,22 +173,15 @@ def _plain(callee: str, *dtypes: str) -> tirx.PrimFunc:
 
 
 def _addresses() -> dict[str, int] | None:
-    """Of the OpenMP functions that torch uses."""
+    """Of the OpenMP functions that torch itself uses: other packages bring runtimes of their own."""
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return None
     try:
-        with open("/proc/self/maps") as maps:
-            paths = {line.split(maxsplit=5)[5].strip() for line in maps if line.count("/")}
-    except OSError:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        functions = {name: getattr(library, name) for name in _SYMBOLS}
+    except (OSError, AttributeError):
         return None
-    for path in sorted(paths):
-        if path.rpartition("/")[2].startswith(_RUNTIMES):
-            library = ctypes.CDLL(path)
-            if all(hasattr(library, name) for name in _SYMBOLS):
-                return {
-                    name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in _SYMBOLS
-                }
-    return None
+    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in functions.items()}
 
 
 __all__ = ["OpenMP", "use_openmp"]
