@@ -290,8 +290,11 @@ def _get(struct: tirx.Expr, index: int, kind: _Field) -> tirx.Expr:
 
 
 def _tensor_of(args: tirx.Expr, index: int) -> tirx.Expr:
-    """The ``DLTensor`` in the tensor object that the VM passed."""
-    return tirx.handle_add_byte_offset(_get(args, index, _Field.ANY_VALUE), _HEADER)
+    """The ``DLTensor`` that the VM passed, in a tensor object or by itself."""
+    passed = _get(args, index, _Field.ANY_VALUE)
+    kind = tirx.op.tvm_struct_get(args, index, int(_Field.ANY_TYPE), "int32")
+    header = tirx.Select(kind == _DL_TENSOR, tirx.const(0, "int64"), tirx.const(_HEADER, "int64"))
+    return tirx.handle_add_byte_offset(passed, header)
 
 
 def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Var, int], int]:
