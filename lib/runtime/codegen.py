@@ -60,9 +60,8 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
     targets = [target] * len(parts)
     if callers:
         parts.append(tvm.IRModule(callers, attrs=lowered.attrs))
-        targets.append(
-            tvm.target.Target({**target.export(), "opt-level": 0})
-        )  # only LLVM takes time for them
+        # Nothing in them takes time but LLVM's work on them.
+        targets.append(tvm.target.Target({**target.export(), "opt-level": 0}))
     if len(parts) == 1:
         return [_machine_code(parts[0], target, is_native)]
     with ThreadPoolExecutor(len(parts)) as pool:

@@ -42,7 +42,7 @@ class Code:
 
     ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that
     ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among
-    them that may return their turn number; ``device`` is ``"cpu"`` or ``"cuda"``. ``lifted`` says that the
+    them that may return their turn number. ``lifted`` says that the
     work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
     work where PyTorch does it. ``obstacle`` says why this machine cannot run the code; there is no ``library``
     then.
@@ -55,10 +55,14 @@ class Code:
     single: bool = False
     loops: frozenset[str] = frozenset()
     keeps_turn: frozenset[str] = frozenset()
-    device: str = "cpu"
     lifted: bool = True
     program: str = ""
     obstacle: str = ""
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return "cuda" if self.target is not None and self.target.kind.name == "cuda" else "cpu"
 
     def new_vm(self, library: tvm.runtime.Module | None = None) -> relax.VirtualMachine:
         """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""

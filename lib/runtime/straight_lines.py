@@ -11,6 +11,7 @@ free again after its last use.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -201,10 +202,10 @@ class _Caller:
         )
         self.number = {tensor: index for index, tensor in enumerate(described)}
         self.described: set[int] = set()
-        self.taken = 0
+        self.starts = list(itertools.accumulate((len(sizes) for _, sizes in described), initial=0))
         self.stack, self.tensors = tirx.Var("stack", "handle"), tirx.Var("tensors", "handle")
         self.block = tirx.decl_buffer((max(1, size),), "uint8", "block")
-        self.shapes = tirx.decl_buffer((1 + sum(len(sizes) for _, sizes in described),), "int64", "shapes")
+        self.shapes = tirx.decl_buffer((1 + self.starts[-1],), "int64", "shapes")
 
     def function(self) -> tirx.PrimFunc:
         names = {"self": "handle", "args": "handle", "count": "int32", "result": "handle"}
@@ -249,16 +250,15 @@ class _Caller:
         return [*stmts, tirx.Evaluate(tirx.call_packed_lowered(name, self.stack, first, self.most))]
 
     def _described(self, root: relax.Expr, sizes: Sequence[int], number: int) -> list[tirx.Stmt]:
-        places = [tirx.const(self.taken + axis, "int64") for axis in range(len(sizes) + 1)]
-        self.taken += len(sizes)
+        start = self.starts[number]
         stmts: list[tirx.Stmt] = [
-            tirx.BufferStore(self.shapes, tirx.const(size, "int64"), [place])
-            for size, place in zip(sizes, places, strict=False)
+            tirx.BufferStore(self.shapes, tirx.const(size, "int64"), [tirx.const(place, "int64")])
+            for place, size in enumerate(sizes, start)
         ]
         dtype = tvm.DataType(str(root.ty.dtype))
         fields = {
             _Field.DATA: self._data(root),
-            _Field.SHAPE: tirx.address_of(tirx.BufferLoad(self.shapes, [places[0]])),
+            _Field.SHAPE: tirx.address_of(tirx.BufferLoad(self.shapes, [tirx.const(start, "int64")])),
             _Field.STRIDES: tirx.reinterpret("handle", tirx.const(0, "uint64")),
             _Field.RANK: len(sizes),
             _Field.TYPE_CODE: tirx.const(int(dtype.type_code), "uint8"),

@@ -319,7 +319,6 @@ def compile_module(
         keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
         lifted=bool(program) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
         program=program,
-        device="cuda" if target.kind.name == "cuda" else "cpu",
     )
     with report.phase("pack weights"):
         weights = Weights(code, lowered.weights, pack=pack)

@@ -311,9 +311,7 @@ class _WinogradKernel:
                 tirx.AllocBuffer(half), emit.loop("j", size, down), emit.loop("r", size, across)
             )
             nothing = lambda point: emit.store(spectrum, zero, [point, slot(block), 0], lanes)
-            return emit.when(
-                has_data, transform, None if has_data is None else emit.loop("point", self.points, nothing)
-            )
+            return emit.when(has_data, transform, emit.loop("point", self.points, nothing))
 
         is_inside = tirx.all(
             top >= const(0), left >= const(0), top + const(size) <= height, left + const(size) <= width
