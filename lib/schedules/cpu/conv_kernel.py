@@ -7,6 +7,7 @@ left out of the tiles at the border when the width is known, and tested one by o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import tvm
 from tvm import tirx
@@ -138,10 +139,13 @@ class DirectKernel:
             chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
             position = task % const(groups) * index(size) + position
             batch = bind("batch", task // const(groups))
+            asks = False
         else:
             position, task = task % index(positions), bind("task_chunks", task // index(positions))
             chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+            asks = static(positions) is not None
         position = bind("position", position)
+        turn = Turn(position, static(positions)) if asks else None
         tile = bind("tile", position % const(inner)) if inner > 1 else None
         row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
         depth = const(0)
@@ -153,7 +157,7 @@ class DirectKernel:
         block = bind("block", group * const(blocks) + within * const(vectors))
 
         def with_vectors(vectors: int) -> tirx.Stmt:
-            place = Place(batch, group, block, depth, row, vectors)
+            place = Place(batch, group, block, depth, row, vectors, turn)
             return self._row(place) if tile is None else self._one_tile(place, tile)
 
         tail = blocks % vectors
@@ -267,7 +271,10 @@ class DirectKernel:
                     offset = t * const(group.shift) + const(group.offset)
                     column, bound = emit.bind_index("data_column", first * const(phase.in_step) + offset)
                     where = (in_block, (kd, kh, kw), (depth_position, position, column))
-                    step = self._reduction(acc, place, *where, phase.in_step, group.columns)
+                    ask = self._ask(place, in_block, (kd, kh, kw))
+                    step = emit.sequence(
+                        ask, self._reduction(acc, place, *where, phase.in_step, group.columns)
+                    )
                     if valid is None:
                         step = emit.when(emit.inside(column, self.axes[2].extent), step)
                     return emit.sequence(bound, step)
@@ -283,6 +290,19 @@ class DirectKernel:
     def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
         """The taps stay a loop: LLVM would share their broadcasts, and spill what it shares."""
         return emit.loop("kw", emit.hidden(count) if count > 1 else count, tap)
+
+    def _ask(self, place: Place, in_block: Expr, taps: tuple[Expr, Expr, Expr]) -> tirx.Stmt | None:
+        """Ask for a part of the next weights, where they come from beyond the second-level cache."""
+        if place.turn is None:
+            return None
+        kernel = [axis.kernel for axis in self.axes]
+        steps = self.in_blocks * _product(kernel)
+        shape = [int(extent) for extent in self.weight.ty.shape]
+        tap = (taps[0] * const(kernel[1]) + taps[1]) * const(kernel[2]) + taps[2]
+        step = place.turn.index * const(steps) + in_block * const(_product(kernel)) + tap
+        following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
+        size = place.vectors * _product(shape[1:])
+        return emit.prefetch_part(self.weight, following, size, step, place.turn.count * steps)
 
     def _reduction(
         self,
@@ -424,12 +444,28 @@ class DirectKernel:
         return self.views[buffer]
 
 
-class Place:
-    """Where a task works: batch, group, first block of output channels, output depth and row; how many blocks."""
+@dataclass(frozen=True)
+class Turn:
+    """Which of the ``count`` tasks a task is that read the same weights one after the other."""
 
-    def __init__(self, batch: Expr, group: Expr, block: Expr, depth: Expr, row: Expr, vectors: int) -> None:
-        self.batch, self.group, self.block = batch, group, block
-        self.depth, self.row, self.vectors = depth, row, vectors
+    index: Expr
+    count: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task works: ``vectors`` blocks of output channels from ``block`` on.
+
+    With a ``turn``, it asks for its part of the weights that follow.
+    """
+
+    batch: Expr
+    group: Expr
+    block: Expr
+    depth: Expr
+    row: Expr
+    vectors: int
+    turn: Turn | None
 
 
 def _product(values: Sequence[int]) -> int:

@@ -120,6 +120,21 @@ def prefetch(place: Expr, level: int) -> tirx.Stmt:
     return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, level, 1))
 
 
+def prefetch_part(
+    buffer: tirx.Buffer, start: Sequence[int | Expr], size: int, turn: Expr, turns: int
+) -> tirx.Stmt:
+    """Ask for the part of ``turn`` of the ``size`` elements from ``start`` on, in equal parts for ``turns``.
+
+    They are spread over the turns because a core waits for few lines at a time: what it asks for beyond them delays
+    the loads between the requests. They go into the second-level cache.
+    """
+    part = -(-size // turns)
+    line = LINE * 8 // tvm.DataType(str(buffer.ty.dtype)).bits
+    head, last = [index(i) for i in start[:-1]], index(start[-1]) + turn * const(part)
+    places = (tirx.BufferLoad(buffer, [*head, last + const(offset)]) for offset in range(0, part, line))
+    return sequence(*(prefetch(place, 2) for place in places))
+
+
 def inside(position: Expr, extent: int | Expr) -> Expr:
     """``0 <= position < extent``."""
     return tirx.all(position >= const(0), position < index(extent))

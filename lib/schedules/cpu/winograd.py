@@ -10,6 +10,7 @@ product then has the data and the weights of one point alone, and reads both onc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -333,23 +334,34 @@ class _WinogradKernel:
         """The product of ``count`` tiles with ``vectors`` blocks of channels at one point, to ``slot`` on."""
         runs = split_columns(Phase(0, 1, count, 1, ((0, 0),)), count, self.grouping.width)
 
-        def tiles(run: Run, t: Expr) -> tirx.Stmt:
+        total = sum(run.count for run in runs)
+
+        def tiles(run: Run, before: int, t: Expr) -> tirx.Stmt:
             start = t * const(run.width) + const(run.first)
-            return self._product_tile(spectrum, products, xi, start, count, run.width, block, slot, vectors)
+            ask = lambda b: self._ask(xi, block, vectors, t + const(before), total, b)
+            return self._product_tile(
+                spectrum, products, xi, start, count, run.width, block, slot, vectors, ask
+            )
 
-        return emit.sequence(*(emit.loop("run", run.count, lambda t, run=run: tiles(run, t)) for run in runs))
+        before = itertools.accumulate((run.count for run in runs), initial=0)
+        return emit.sequence(
+            *(
+                emit.loop("run", run.count, lambda t, run=run, first=first: tiles(run, first, t))
+                for run, first in zip(runs, before, strict=False)
+            )
+        )
 
-    def _ask(self, xi: Expr, block: Expr, ic: Expr, vectors: int) -> tirx.Stmt | None:
-        """Ask for the weights of the next chunk while this one is worked on, a line at a time."""
+    def _ask(
+        self, xi: Expr, block: Expr, vectors: int, tile: Expr, tiles: int, in_block: Expr
+    ) -> tirx.Stmt | None:
+        """Ask for a part of the weights of the next chunk while this one is worked on."""
         if not self.grouping.asks_ahead:
             return None
-        in_line = emit.vectors_in_line(self.conv.lanes, self.dtype)
-        requests = []
-        for first in range(0, vectors, in_line):
-            which = first + (ic % const(in_line) if in_line > 1 else const(0))
-            place = emit.load(self.weight, [xi, block + which, ic, 0])
-            requests.append(emit.prefetch(place, 2))
-        return emit.sequence(*requests)
+        size = vectors * self.conv.in_channels * self.conv.lanes
+        turn = tile * const(self.blocks) + in_block
+        return emit.prefetch_part(
+            self.weight, [xi, block + const(vectors), 0, 0], size, turn, tiles * self.blocks
+        )
 
     def _product_tile(
         self,
@@ -362,6 +374,7 @@ class _WinogradKernel:
         block: Expr,
         slot: Expr,
         vectors: int,
+        ask: Callable[[Expr], tirx.Stmt | None],
     ) -> tirx.Stmt:
         """``width`` tiles by ``vectors`` blocks of output channels at one point, in registers."""
         conv, lanes = self.conv, self.conv.lanes
@@ -372,7 +385,7 @@ class _WinogradKernel:
             extent: int | Expr = lanes
             if conv.in_channels % lanes:
                 extent = tirx.min(const(lanes), const(conv.in_channels) - b * const(lanes))
-            return emit.loop("ic", extent, lambda ic: channel(b, ic))
+            return emit.sequence(ask(b), emit.loop("ic", extent, lambda ic: channel(b, ic)))
 
         def channel(b: Expr, ic: Expr) -> tirx.Stmt:
             def column(m: Expr) -> tirx.Stmt:
@@ -385,8 +398,7 @@ class _WinogradKernel:
 
                 return emit.loop("v", vectors, vector, kind="unrolled")
 
-            ask = self._ask(xi, block + const(vectors), b * const(lanes) + ic, vectors)
-            return emit.sequence(ask, emit.loop("m", width, column, kind="unrolled"))
+            return emit.loop("m", width, column, kind="unrolled")
 
         def keep(is_first: bool) -> tirx.Stmt:
             def one(m: Expr, v: Expr) -> tirx.Stmt:
