@@ -302,7 +302,9 @@ class DirectKernel:
         step = place.turn.index * const(steps) + in_block * const(_product(kernel)) + tap
         following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
         size = place.vectors * _product(shape[1:])
-        return emit.prefetch_part(self.weight, following, size, step, place.turn.count * steps)
+        turns = place.turn.count * steps
+        _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
+        return part_of(step)
 
     def _reduction(
         self,

@@ -120,19 +120,31 @@ def prefetch(place: Expr, level: int) -> tirx.Stmt:
     return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, level, 1))
 
 
-def prefetch_part(
-    buffer: tirx.Buffer, start: Sequence[int | Expr], size: int, turn: Expr, turns: int
-) -> tirx.Stmt:
-    """Ask for the part of ``turn`` of the ``size`` elements from ``start`` on, in equal parts for ``turns``.
+def prefetch_parts(
+    buffer: tirx.Buffer, start: Sequence[int | Expr], size: int, turns: int | Expr, fewest: int
+) -> tuple[tirx.Stmt | None, Body]:
+    """Ask for the ``size`` elements from ``start`` on in equal parts: what to bind first, and the part of a turn.
 
-    They are spread over the turns because a core waits for few lines at a time: what it asks for beyond them delays
-    the loads between the requests. They go into the second-level cache.
+    There are ``turns`` turns, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond
+    them delays its loads; so the requests are spread. They go into the second-level cache.
     """
-    part = -(-size // turns)
+    if isinstance(turns, int):
+        part, bound = const(-(-size // turns)), None
+        most = -(-size // turns)
+    else:
+        part, bound = bind_index("part", (const(size - 1) + turns) // turns)
+        most = -(-size // fewest)
     line = LINE * 8 // tvm.DataType(str(buffer.ty.dtype)).bits
-    head, last = [index(i) for i in start[:-1]], index(start[-1]) + turn * const(part)
-    places = (tirx.BufferLoad(buffer, [*head, last + const(offset)]) for offset in range(0, part, line))
-    return sequence(*(prefetch(place, 2) for place in places))
+    head, last = [index(i) for i in start[:-1]], index(start[-1])
+
+    def part_of(turn: Expr) -> tirx.Stmt:
+        places = (
+            tirx.BufferLoad(buffer, [*head, last + turn * part + const(offset)])
+            for offset in range(0, most, line)
+        )
+        return sequence(*(prefetch(place, 2) for place in places))
+
+    return bound, part_of
 
 
 def inside(position: Expr, extent: int | Expr) -> Expr:

@@ -34,7 +34,7 @@ from torch_tvm.schedules.cpu.contraction import (
     variables,
 )
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
-from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop, tile_shape
+from torch_tvm.schedules.cpu.register_tile import Share, TileShape, emit_tile, lanes_loop, tile_shape
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -67,7 +67,8 @@ class Tiling:
 
     ``shapes`` are tried in order: the first with at least as many rows as its tile runs, with ``block_tiles``
     row tiles in a task. ``reduce_block`` splits the reduction (0: not), ``pack`` copies each panel of the
-    right operand, ``scratch`` finishes sums in a second pass over memory, ``parallel`` uses all cores.
+    right operand, ``scratch`` finishes sums in a second pass over memory, ``parallel`` uses all cores,
+    ``shares`` lets the row tiles ask for the next weights, each for a part.
     """
 
     shapes: tuple[TileShape, ...]
@@ -76,6 +77,7 @@ class Tiling:
     pack: bool
     scratch: bool
     parallel: bool
+    shares: bool
 
 
 class Matmul:
@@ -155,7 +157,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
     piece = reduce_block or depth
     if packed_width and streams == 1:
-        ahead = PREFETCH_TURNS if tiles == 1 else piece if piece * row_bytes <= cpu.l2 // 8 else 0
+        ahead = PREFETCH_TURNS if tiles == 1 else 0
         shapes = tuple(replace(shape, prefetch=ahead) if shape.rows > 1 else shape for shape in shapes)
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
     panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
@@ -172,6 +174,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
         pack=pack,
         scratch=not whole or not c.store.is_plain,
         parallel=parallel,
+        shares=bool(packed_width) and streams == 1 and tiles != 1,
     )
 
 
@@ -343,8 +346,10 @@ class Emitter:
                     return self.store(base, row0 + row, origin + column, total)
                 return tirx.BufferStore(keep, total, place)
 
+            number = most_tiles if static(self.rows) is not None else tiles
+            share = Share(tile, number) if self.tiling.shares and shape.rows > 1 else None
             tile_stmt = emit_tile(
-                shape, extent, lhs, lambda k, column: rhs(k0 + k, column), finish, c.acc_dtype
+                shape, extent, lhs, lambda k, column: rhs(k0 + k, column), finish, c.acc_dtype, share
             )
             is_split = is_last and self.tiling.scratch
             last = self.second_pass(shape, base, row0, origin, keep, kept) if is_split else None

@@ -23,9 +23,6 @@ from torch_tvm.schedules.cpu.contraction import loads
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
 from torch_tvm.schedules.target import CpuModel
 
-NEAR = 32
-"""Turns ahead up to which what is asked for is soon read."""
-
 
 @dataclass(frozen=True)
 class TileShape:
@@ -33,7 +30,7 @@ class TileShape:
 
     ``k_unroll`` turns of the reduction are unrolled; ``chains`` independent sets of sums take turns (their
     total is formed at the end), which hides the latency of the multiply-add when the tile is small.
-    ``prefetch`` is how many turns ahead the right operand is asked for (0: not).
+    ``prefetch`` is how many turns ahead the right operand is asked for (0: not), where one tile has all rows.
     """
 
     rows: int
@@ -46,6 +43,14 @@ class TileShape:
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class Share:
+    """A tile's number among the ``tiles`` tiles in a row that read the same right operand."""
+
+    tile: Expr
+    tiles: int | Expr
 
 
 def tile_shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
@@ -77,11 +82,13 @@ def emit_tile(
     rhs: Callable[[Expr, Expr], Expr],
     finish: Callable[[Expr, Expr, Expr], tirx.Stmt],
     dtype: str,
+    share: Share | None = None,
 ) -> tirx.Stmt:
     """Compute one tile.
 
     ``lhs(row, k)`` is a scalar, ``rhs(k, column)`` the element for one ``column`` of the tile; the columns
     are ``vectors`` vectorised loops. ``finish(row, column, total)`` stores an element of type ``dtype``.
+    With a ``share``, the tile asks for its part of what lies behind its right operand in memory.
     """
     sums = [
         [
@@ -128,28 +135,36 @@ def emit_tile(
             value = value + at(chain, row, vector, lane)
         return value
 
-    def prefetch(k: Expr) -> tirx.Stmt | None:
-        """Ask for the right operand of a later turn (past its end, the processor ignores the request)."""
+    step = max(shape.k_unroll, shape.chains)
+    size = static(reduce)
+    turns = size // step if size is not None else 0
+    starts = range(0, shape.columns, shape.lanes * emit.vectors_in_line(shape.lanes, dtype))
+    bound, part_of = None, None
+    if share is not None and turns and len(found := loads(rhs(const(size), const(0)))) == 1:
+        source, first = found[0].source, found[0].indices
+        amount = size * shape.columns
+        bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * turns, 2 * turns)
+
+    def ahead(k: Expr) -> tirx.Stmt | None:
+        """Ask for the right operand of a later step (past its end, the processor ignores the request)."""
         if not shape.prefetch:
             return None
-        starts = range(0, shape.vectors, emit.vectors_in_line(shape.lanes, dtype))
-        found = [loads(rhs(k + shape.prefetch, const(v * shape.lanes))) for v in starts]
+        found = [loads(rhs(k + shape.prefetch, const(start))) for start in starts]
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
-        level = 3 if shape.prefetch <= NEAR else 2  # into the first or the second level of the cache
-        return sequence(*(emit.prefetch(load, level) for (load,) in found))
-
-    step = max(shape.k_unroll, shape.chains)
+        return sequence(*(emit.prefetch(load, 3) for (load,) in found))
 
     def turn(k: Expr, count: int) -> tirx.Stmt:
         """``count`` steps of the reduction from ``k`` on."""
+        ask = None
+        if part_of is not None and count == step:
+            ask = part_of(share.tile * turns + k // step)
         if shape.chains == 1:
-            return unrolled("k", count, lambda i: sequence(prefetch(k + i), accumulate(0, k + i)))
-        return sequence(
-            *(s for i in range(count) for s in (prefetch(k + i), accumulate(i % shape.chains, k + i)))
-        )
+            steps = [unrolled("k", count, lambda i: sequence(ahead(k + i), accumulate(0, k + i)))]
+        else:
+            steps = [s for i in range(count) for s in (ahead(k + i), accumulate(i % shape.chains, k + i))]
+        return sequence(ask, *steps)
 
-    size = static(reduce)
     main = size // step if size is not None else index(reduce) // step
     rest = size % step if size is not None else index(reduce) - main * step
     loops = [loop("reduce_k", main, lambda k: turn(k * step, step))] if static(main) != 0 else []
@@ -158,6 +173,7 @@ def emit_tile(
     elif rest:
         loops.append(turn(const(main * step), rest))
     return sequence(
+        bound,
         *(tirx.AllocBuffer(buffer) for chain in sums for buffer in chain),
         *(
             cells(lambda row, vector, lane, chain=chain: put(chain, row, vector, lane, zero))

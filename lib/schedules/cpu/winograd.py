@@ -359,9 +359,9 @@ class _WinogradKernel:
             return None
         size = vectors * self.conv.in_channels * self.conv.lanes
         turn = tile * const(self.blocks) + in_block
-        return emit.prefetch_part(
-            self.weight, [xi, block + const(vectors), 0, 0], size, turn, tiles * self.blocks
-        )
+        turns = tiles * self.blocks
+        _, part_of = emit.prefetch_parts(self.weight, [xi, block + const(vectors), 0, 0], size, turns, turns)
+        return part_of(turn)
 
     def _product_tile(
         self,
