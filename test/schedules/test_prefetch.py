@@ -25,6 +25,11 @@ def asked(stmt: tirx.Stmt) -> set[int]:
     return found
 
 
+def with_value(stmt: tirx.Stmt, var: tirx.Var, value: int) -> tirx.Stmt:
+    swap = lambda other: const(value) if other.same_as(var) else other
+    return tvm_ffi.structural_map(stmt, (tirx.Var, swap))
+
+
 @pytest.mark.parametrize(("size", "turns"), [(4096, 256), (4096, 100), (4096, 7), (100, 300), (6400, 1)])
 @pytest.mark.parametrize("is_known", [True, False])
 def test_the_parts_of_all_turns_cover_everything(size: int, turns: int, is_known: bool) -> None:
@@ -36,10 +41,7 @@ def test_the_parts_of_all_turns_cover_everything(size: int, turns: int, is_known
     for turn in range(turns):
         stmt = part_of(const(turn))
         if bound is not None:
-            part = tirx.IntImm("int64", -(-size // turns))
-            stmt = tvm_ffi.structural_map(
-                stmt, (tirx.Var, lambda var: part if var is bound.var or var.same_as(bound.var) else var)
-            )
+            stmt = with_value(stmt, bound.var, -(-size // turns))
         here = asked(stmt)
         most = max(most, len(here))
         lines |= here
