@@ -166,7 +166,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
     pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
     # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
-    block_rows = cpu.l2 * 7 // 8 // (max(1, piece) * tvm.DataType(c.acc_dtype).bits // 8)
+    block_rows = cpu.l2 * 5 // 8 // (max(1, piece) * tvm.DataType(c.acc_dtype).bits // 8)
     return Tiling(
         shapes=shapes,
         block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
