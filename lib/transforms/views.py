@@ -74,7 +74,26 @@ def _step(value: Expr, values: Weights) -> tuple[relax.Var, list[tuple[Any, ...]
             return source, [("broadcast", shape)]
         case "relax.repeat" if value.attrs.axis is not None:
             return source, [("repeat", int(value.attrs.axis) % len(shape), int(value.attrs.repeats))]
+        case "relax.strided_slice":
+            steps = _slices(value)
+            return None if steps is None else (source, steps)
     return None
+
+
+def _slices(call: relax.Call) -> list[tuple[Any, ...]] | None:
+    """The steps of a slice with constant bounds and without gaps."""
+    axes, begins, _, *strides = ([_constant(value) for value in arg.fields] for arg in call.args[1:])
+    if None in begins or any(stride != 1 for of_axes in strides for stride in of_axes):
+        return None
+    axes = [axis % len(call.ty.shape) for axis in axes]
+    sizes = [_constant(call.ty.shape[axis]) for axis in axes]
+    if None in sizes or min(begins, default=0) < 0:
+        return None
+    return [("slice", *step) for step in zip(axes, begins, sizes, strict=True)]
+
+
+def _constant(value: Expr) -> int | None:
+    return int(value) if isinstance(value, tirx.IntImm) else None
 
 
 def _split(value: relax.TupleGetItem, values: Weights) -> tuple[relax.Var, list[tuple[Any, ...]]] | None:

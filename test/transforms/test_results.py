@@ -30,3 +30,25 @@ def test_reshapes_of_one_value_share_no_memory() -> None:
         result.zero_()
         torch.testing.assert_close(list(results[index + 1 :]), others)
     assert torch.equal(x, before)
+
+
+def test_a_reshape_that_has_to_copy_is_no_serial_loop() -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
+            for _ in range(n):
+                x = torch.softmax(x, 0)
+            if n > 2:
+                y = x.reshape(-1)
+            else:
+                y = (x * 2).reshape(-1)
+            return y
+
+    scripted, x = torch.jit.script(Chosen()), torch.randn(16, 4, 9)
+    compiled = torch_tvm.compile(scripted, (x, 3), fallback=False)
+    rules = {kernel.name: kernel.rule for kernel in compiled.report.kernels}
+    assert any("reshape" in name for name in rules), (
+        "TVM makes views of all of them by now: look for another program"
+    )
+    assert "none" not in rules.values(), rules
+    for turns in (0, 1, 3):
+        torch.testing.assert_close(compiled(x, turns), scripted(x, turns))

@@ -27,9 +27,8 @@ def attend(
     dtype, rank = b.dtype(q), b.rank(k)
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
     q, k, v = (b.cast(x, wide) for x in (q, k, v))
-    scaled = b.emit(R.multiply(q, _scale(b, q, scale)))
     keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
-    scores = product_of(b, scaled, keys)
+    scores = b.emit(R.multiply(product_of(b, q, keys), _scale(b, q, scale)))
     bias = _bias(b, mask, wide)
     if causal:
         bias = _causal_bias(b, b.shape(q)[-2], b.shape(k)[-2], wide)

@@ -133,6 +133,8 @@ def select(b: Builder, x: Tensor, dim: int, index: Size) -> Expr:
     axis = b.axis(dim, b.rank(x))
     shape = b.shape(x)
     at = _position(b, index, shape[axis])
+    if isinstance(at, int) and isinstance(shape[axis], int):
+        return squeeze_at(b, strided_slice(b, x, axis, at, 1), axis)
     return computed(
         b,
         x,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvm import relax, tirx
+from tvm import tirx
 
 from torch_tvm.schedules.cpu.kernel import generate, read
 from torch_tvm.schedules.target import CpuModel
@@ -19,8 +19,6 @@ class Elementwise:
     name = "elementwise"
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        if relax.analysis.has_reshape_pattern(func):
-            raise Refusal("a reshape becomes a view, not a kernel")
         program, parts = read(func)
         if any(stage.reducer is not None for stage in program.stages):
             raise Refusal("a block reduces")

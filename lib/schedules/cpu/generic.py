@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tvm import relax, tirx
+from tvm import tirx
 
 from torch_tvm.schedules.cpu.kernel import generate, read
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.errors import Refusal
 
 
 class Generic:
@@ -16,7 +15,5 @@ class Generic:
     name = "generic"
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        if relax.analysis.has_reshape_pattern(func):
-            raise Refusal("a reshape becomes a view, not a kernel")
         program, parts = read(func)
         return generate(func, program, parts, cpu)
