@@ -94,13 +94,20 @@ def column_phases(axis: Axis) -> list[Phase]:
 class Run:
     """``count`` tiles of ``width`` columns from column ``first`` on, all with the same valid columns per tap.
 
-    ``valid`` holds, for every tap of the phase, the columns of a tile that have data there.
+    ``valid`` holds, for every tap of the phase, the columns of a tile that have data there. No tile starts behind
+    ``last``, where it is given: the last tile overlaps the one before it.
     """
 
     first: int
     width: int
     count: int
     valid: tuple[tuple[int, ...], ...]
+    last: int | None = None
+
+    def start(self, tile: Expr) -> Expr:
+        """The first column of a tile."""
+        start = tile * const(self.width) + const(self.first)
+        return start if self.last is None else tirx.min(start, const(self.last))
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,16 @@ def split_columns(phase: Phase, extent: int, width: int) -> list[Run]:
             runs.append(Run(first, size, 1, valid))
         first += size
     return runs
+
+
+def cover_columns(total: int, width: int, taps: int) -> Run:
+    """Tiles of one width, where every tap has data for every column: the last moves back until it fits.
+
+    Columns in the overlap are computed twice, with the same result; that costs less than code for another width.
+    """
+    width = min(width, total)
+    valid = (tuple(range(width)),) * taps
+    return Run(0, width, -(-total // width), valid, total - width if total % width else None)
 
 
 def axes_of(conv: ConvWorkload, extents: Sequence[Size], out_extents: Sequence[Size]) -> list[Axis]:

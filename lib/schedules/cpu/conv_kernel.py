@@ -22,6 +22,7 @@ from torch_tvm.schedules.cpu.conv_geometry import (
     TapGroup,
     axes_of,
     column_phases,
+    cover_columns,
     group_taps,
     split_columns,
 )
@@ -61,7 +62,8 @@ class DirectKernel:
         self.tiling = tiling or self._choose_tiling(columns)
 
     def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
-        return choose_tiling(self.cpu, columns, self.out_blocks, self.steps)
+        overlaps = self.axes[2].is_covered
+        return choose_tiling(self.cpu, columns, self.out_blocks, self.steps, overlaps=overlaps)
 
     def _flatten(self) -> bool:
         """A 1x1 convolution without stride or padding sees all spatial axes as one row of columns."""
@@ -117,7 +119,10 @@ class DirectKernel:
         return sum(run.count for run in self._runs(self.phases[0]))
 
     def _runs(self, phase: Phase) -> list[Run]:
-        return split_columns(phase, static(self.axes[2].extent), self.tiling.width)
+        columns = self.axes[2]
+        if columns.is_covered and (total := static(phase.count)):
+            return [cover_columns(total, self.tiling.width, len(phase.taps))]
+        return split_columns(phase, static(columns.extent), self.tiling.width)
 
     def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int) -> tirx.Stmt:
         """One row of tiles (or one tile of a single row) of one chunk of output channels."""
@@ -199,7 +204,7 @@ class DirectKernel:
                         "tile",
                         run.count,
                         lambda t, run=run, phase=phase: self._tile(
-                            place, phase, t * const(run.width) + const(run.first), run.width, run.valid
+                            place, phase, run.start(t), run.width, run.valid
                         ),
                     )
                 )
@@ -212,10 +217,7 @@ class DirectKernel:
         for run in runs:
             bounds.append(bounds[-1] + run.count)
         cases = [
-            lambda t, run=run: self._tile(
-                place, phase, t * const(run.width) + const(run.first), run.width, run.valid
-            )
-            for run in runs
+            lambda t, run=run: self._tile(place, phase, run.start(t), run.width, run.valid) for run in runs
         ]
         return emit.select_case(tile, bounds[:-1], cases)
 

@@ -34,18 +34,21 @@ class Tiling:
     vectors: int
 
 
-def choose_tiling(cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int) -> Tiling:
+def choose_tiling(
+    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, *, overlaps: bool = False
+) -> Tiling:
     """The tile with the least estimated time.
 
     ``columns`` are the lengths of the rows of outputs that are split into tiles (one for each phase),
-    ``out_blocks`` the blocks of output channels (of a group), ``steps`` the length of the reduction.
+    ``out_blocks`` the blocks of output channels (of a group), ``steps`` the length of the reduction. Tiles of one width
+    ``overlaps`` each other, or those of a row differ by one column.
     """
     best, best_cost = Tiling(1, 1), float("inf")
     for vectors in range(1, min(4, out_blocks) + 1):
         for width in range(1, cpu.vector_registers):
             if not _fits(width, vectors, cpu):
                 break
-            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps)
+            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps, overlaps)
             if cost < best_cost:
                 best, best_cost = Tiling(width, vectors), cost
     return best
@@ -68,7 +71,9 @@ def _fits(width: int, vectors: int, cpu: CpuModel) -> bool:
     return width * vectors + vectors + broadcast <= cpu.vector_registers - 1
 
 
-def _cost(cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int) -> float:
+def _cost(
+    cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int, overlaps: bool
+) -> float:
     """Cycles for one row of every phase over all output channels."""
     total = 0.0
     full, tail = divmod(out_blocks, tiling.vectors)
@@ -77,6 +82,9 @@ def _cost(cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int
             continue
         for length in columns:
             tiles = -(-length // tiling.width)
+            if overlaps:
+                total += chunks * tiles * _tile_cycles(cpu, min(tiling.width, length), vectors, steps)
+                continue
             small, large = divmod(length, tiles) if tiles else (0, 0)
             for width, count in ((small + 1, large), (small, tiles - large)):
                 total += chunks * count * _tile_cycles(cpu, width, vectors, steps)

@@ -10,7 +10,6 @@ product then has the data and the weights of one point alone, and reads both onc
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.conv_geometry import Phase, Run, split_columns
+from torch_tvm.schedules.cpu.conv_geometry import cover_columns
 from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
 from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.fused import Epilogue, FusedKernel, read_fused
@@ -67,7 +66,7 @@ class Grouping:
 def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
     """How ``tiles`` tiles are worked off: what is transformed of a group stays in a cache."""
     points, blocks = (conv.tile + 2) ** 2, -(-conv.in_channels // conv.lanes)
-    tiling = choose_tiling(cpu, [tiles], conv.out_blocks, conv.in_channels)
+    tiling = choose_tiling(cpu, [tiles], conv.out_blocks, conv.in_channels, overlaps=True)
     vector_bytes = conv.lanes * itemsize
     weight_bytes = points * conv.in_channels * conv.out_blocks * vector_bytes
     is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
@@ -332,24 +331,16 @@ class _WinogradKernel:
         vectors: int,
     ) -> tirx.Stmt:
         """The product of ``count`` tiles with ``vectors`` blocks of channels at one point, to ``slot`` on."""
-        runs = split_columns(Phase(0, 1, count, 1, ((0, 0),)), count, self.grouping.width)
+        run = cover_columns(count, self.grouping.width, 1)
 
-        total = sum(run.count for run in runs)
-
-        def tiles(run: Run, before: int, t: Expr) -> tirx.Stmt:
-            start = t * const(run.width) + const(run.first)
-            ask = lambda b: self._ask(xi, block, vectors, t + const(before), total, b)
+        def tile(t: Expr) -> tirx.Stmt:
+            start = run.start(t)
+            ask = lambda in_block: self._ask(xi, block, vectors, t, run.count, in_block)
             return self._product_tile(
                 spectrum, products, xi, start, count, run.width, block, slot, vectors, ask
             )
 
-        before = itertools.accumulate((run.count for run in runs), initial=0)
-        return emit.sequence(
-            *(
-                emit.loop("run", run.count, lambda t, run=run, first=first: tiles(run, first, t))
-                for run, first in zip(runs, before, strict=False)
-            )
-        )
+        return emit.loop("run", run.count, tile)
 
     def _ask(
         self, xi: Expr, block: Expr, vectors: int, tile: Expr, tiles: int, in_block: Expr
