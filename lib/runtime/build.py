@@ -8,6 +8,7 @@ from tvm import relax
 from torch_tvm.runtime.bfloat16 import legalize_bfloat16
 from torch_tvm.runtime.codegen import compile_cpu
 from torch_tvm.runtime.straight_lines import join_straight_lines
+from torch_tvm.runtime.trust import trust_kernels
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlanMemory")
@@ -68,6 +69,7 @@ def build(
         [
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
+            *([trust_kernels] if is_cpu else []),
             relax.transform.CallTIRRewrite(),
             *([join_straight_lines] if joined and is_cpu else []),
             plan_memory,

@@ -14,6 +14,8 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
+from torch_tvm.runtime.trust import skip_checks
+
 CPU_PIPELINE = "torch_tvm_cpu"
 
 PACKED = 1
@@ -68,6 +70,7 @@ def _passes() -> list[tvm.transform.Pass]:
         t.AnnotateEntryFunc(),
         t.SplitHostDevice(),
         t.MakePackedAPI(),
+        skip_checks,
         t.FP8StorageLegalize(),
         t.BF16StorageLegalize(),
     ]

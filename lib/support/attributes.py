@@ -20,3 +20,6 @@ RECURRENT = "torch_tvm.recurrent"
 
 STRAIGHT_LINE = "torch_tvm.straight_line"
 """The function does nothing but call kernels one after the other."""
+
+TRUSTED = "torch_tvm.trusted"
+"""The kernel reads nothing but weights and what other kernels made, so that it need not check its arguments."""
