@@ -15,7 +15,7 @@ import torch_tvm
 from torch_tvm.runtime.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
-from torch_tvm.schedules.cpu.conv_geometry import Phase, split_columns
+from torch_tvm.schedules.cpu.conv_geometry import Phase, cover_columns, split_columns
 from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.schedules.winograd_matrices import winograd_matrices
@@ -286,6 +286,25 @@ def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, ex
                 inside = [m for m in range(run.width) if 0 <= (first + m) * stride + offset < extent]
                 assert list(columns) == inside
     assert covered == list(range(count))
+
+
+@pytest.mark.parametrize(("total", "width"), [(1, 6), (5, 6), (6, 6), (49, 5), (196, 6), (13, 4)])
+def test_overlapping_tiles_cover_every_column(total: int, width: int) -> None:
+    run = cover_columns(total, width, 1)
+    starts = [
+        int(tvm.sym.Analyzer().simplify(run.start(tvm.tirx.IntImm("int64", t)))) for t in range(run.count)
+    ]
+    columns = [start + column for start in starts for column in range(run.width)]
+    assert set(columns) == set(range(total))
+    assert len(columns) - total < run.width
+    assert run.valid == (tuple(range(run.width)),)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 23), (2, 23), (1, 41), (3, 16)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 256), (520, 136)])
+def test_tasks_of_several_tiles_reach_every_column(batch: int, size: int, inputs: int, outputs: int) -> None:
+    """The tiles of an image come out even with neither the tiles of a task nor the tasks of a group."""
+    check(Case((batch, inputs, size, size), outputs, (1, 1)))
 
 
 @pytest.mark.skipif(

@@ -34,6 +34,12 @@ from torch_tvm.schedules.target import CpuModel
 PARALLEL_FLOPS = 1 << 18
 """Operations below which a kernel stays on one thread: starting the others takes about 5 microseconds."""
 
+MOST_TILES = 8
+"""Tiles of a single row in a task, at most: finding a task's place costs as much as five steps of a tile."""
+
+FEWEST_TASKS = 64
+"""Tasks for each core, at least, where they hold several tiles."""
+
 DYNAMIC_COLUMNS = 56
 """The row length that a tile is chosen for when the width is unknown."""
 
@@ -84,14 +90,36 @@ class DirectKernel:
         rows = self._product_of_rows()
         is_row_parallel = static(rows) != 1
         chunks = self.groups * -(-self.out_blocks // self.tiling.vectors)
-        runs = self._column_tasks()
-        inner = 1 if is_row_parallel or runs is None else runs
-        tasks = self.batch * const(chunks)
+        tiles = self._column_tasks()
+        inner = 1 if is_row_parallel or tiles is None else tiles
+        order = self._order(self._times(rows, inner), inner, chunks)
         kind = "parallel" if self._is_worth_threads() else "serial"
-        extent = self._times(self._times(tasks, rows), inner)
-        body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner), kind=kind)
+        extent = self._times(self.batch * const(chunks * order.groups), order.size)
+        body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
         return emit.with_hidden(emit.sequence(*views, body))
+
+    def _order(self, positions: int | Expr, inner: int, chunks: int) -> Order:
+        """Tasks for all ``positions`` (rows, or ``inner`` tiles of a single row) and ``chunks`` of output channels."""
+        count = static(positions)
+        fits = self._weight_bytes() <= self.cpu.l2 // 2
+        if count is None:
+            return Order(1, 1, positions, None, fits)
+        run = 1
+        while (
+            inner > 1
+            and run < MOST_TILES
+            and -(-count // (2 * run)) * chunks >= FEWEST_TASKS * self.cpu.cores
+        ):
+            run *= 2
+        turns = -(-count // run)
+        if not fits:
+            return Order(run, 1, turns, count, fits)
+        points = _product([static(axis.extent) or 1 for axis in self.axes])
+        data = points * self.conv.in_channels * self.itemsize // (turns * self._chunks_apart())
+        most = max(1, min(self.cpu.l2 // 4 // max(1, data), turns // (2 * self.cpu.cores)))
+        groups = -(-turns // most)
+        return Order(run, groups, -(-turns // groups), count, fits)
 
     def _is_worth_threads(self) -> bool:
         sizes = [static(s) for s in (self.batch, *(axis.out_extent for axis in self.axes))]
@@ -124,66 +152,53 @@ class DirectKernel:
             return [cover_columns(total, self.tiling.width, len(phase.taps))]
         return split_columns(phase, static(columns.extent), self.tiling.width)
 
-    def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int) -> tirx.Stmt:
-        """One row of tiles (or one tile of a single row) of one chunk of output channels."""
+    def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
+        """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
         blocks, vectors = self.out_blocks, self.tiling.vectors
         per_group = -(-blocks // vectors)
-        bound: list[tirx.Stmt | None] = []
-
-        def bind(name: str, value: int | Expr) -> Expr:
-            result, stmt = emit.bind_index(name, value)
-            bound.append(stmt)
-            return result
-
-        positions = self._times(rows, inner)
-        if self._weight_bytes() <= self.cpu.l2 // 2:
-            count = static(positions)
-            size = self._group_size(count) if count else positions
-            groups = count // size if count else 1
-            position, task = task % index(size), bind("task_chunks", task // index(size))
+        bind = emit.Names()
+        number, task = task % index(order.size), bind("task_chunks", task // index(order.size))
+        if order.fits:
             chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
-            position = task % const(groups) * index(size) + position
-            batch = bind("batch", task // const(groups))
-            asks = False
+            number = task % const(order.groups) * index(order.size) + number
+            batch = bind("batch", task // const(order.groups))
         else:
-            position, task = task % index(positions), bind("task_chunks", task // index(positions))
             chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
-            asks = static(positions) is not None
-        position = bind("position", position)
-        turn = Turn(position, static(positions)) if asks else None
-        tile = bind("tile", position % const(inner)) if inner > 1 else None
-        row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
-        depth = const(0)
-        if static(self.axes[0].out_extent) != 1:
-            height = index(self.axes[1].out_extent)
-            depth, row = bind("depth", row // height), bind("line", row % height)
+        first = bind("first", number * const(order.run) if order.run > 1 else number)
         group = bind("group", chunk // const(per_group)) if self.groups > 1 else const(0)
         within = bind("within", chunk % const(per_group)) if self.groups > 1 else chunk
         block = bind("block", group * const(blocks) + within * const(vectors))
 
-        def with_vectors(vectors: int) -> tirx.Stmt:
-            place = Place(batch, group, block, depth, row, vectors, turn)
-            return self._row(place) if tile is None else self._one_tile(place, tile)
+        def at(position: Expr) -> tirx.Stmt:
+            bind = emit.Names()
+            position = bind("position", position)
+            turn = None if order.fits or order.count is None else Turn(position, order.count)
+            tile = bind("tile", position % const(inner)) if inner > 1 else None
+            row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
+            depth = const(0)
+            if static(self.axes[0].out_extent) != 1:
+                height = index(self.axes[1].out_extent)
+                depth, row = bind("depth", row // height), bind("line", row % height)
 
-        tail = blocks % vectors
-        if not tail:
-            body = with_vectors(vectors)
-        elif per_group == 1:
-            body = with_vectors(tail)
+            def with_vectors(vectors: int) -> tirx.Stmt:
+                place = Place(batch, group, block, depth, row, vectors, turn)
+                return self._row(place) if tile is None else self._one_tile(place, tile)
+
+            tail = blocks % vectors
+            if not tail:
+                body = with_vectors(vectors)
+            elif per_group == 1:
+                body = with_vectors(tail)
+            else:
+                body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
+            return emit.sequence(*bind.bound, body)
+
+        if order.is_even:
+            body = emit.loop("turn", order.run, lambda turn: at(first + turn if order.run > 1 else first))
         else:
-            body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
-        return emit.sequence(*bound, body)
-
-    def _group_size(self, positions: int) -> int:
-        """How many rows (or tiles of a single row) all output channels are computed for before the next.
-
-        Their data stays in the level 2 cache beside weights that fit it, and each core keeps to a part of the
-        image, so that it finds there what it computed in the layer before.
-        """
-        points = _product([static(axis.extent) or 1 for axis in self.axes])
-        data = points * self.conv.in_channels * self.itemsize // (positions * self._chunks_apart())
-        most = max(1, min(self.cpu.l2 // 4 // max(1, data), positions // (2 * self.cpu.cores)))
-        return max(size for size in range(1, most + 1) if positions % size == 0)
+            here = tirx.min(const(order.run), const(order.count) - first)
+            body = emit.loop("turn", tirx.max(here, const(0)), lambda turn: at(first + turn))
+        return emit.sequence(*bind.bound, body)
 
     def _chunks_apart(self) -> int:
         """How many parts of the data the chunks of output channels read, each its own."""
@@ -449,8 +464,29 @@ class DirectKernel:
 
 
 @dataclass(frozen=True)
+class Order:
+    """How tasks follow each other: ``run`` of the ``count`` positions make a task, ``size`` tasks a group.
+
+    All output channels are computed for a group before the next, if their weights ``fit`` the second-level cache beside
+    its data; each core then keeps to a part of the image, and finds there what it computed in the layer before.
+    Otherwise there is one group, and the weights are read once.
+    """
+
+    run: int
+    groups: int
+    size: int | Expr
+    count: int | None
+    fits: bool
+
+    @property
+    def is_even(self) -> bool:
+        """Whether no task has less to do than others."""
+        return self.count is None or self.run * self.groups * static(self.size) == self.count
+
+
+@dataclass(frozen=True)
 class Turn:
-    """Which of the ``count`` tasks a task is that read the same weights one after the other."""
+    """Which of the ``count`` positions one is that read the same weights one after the other."""
 
     index: Expr
     count: int

@@ -216,6 +216,18 @@ def bind_index(name: str, value: int | Expr) -> tuple[Expr, tirx.Stmt | None]:
     return var, tirx.Bind(var, value)
 
 
+class Names:
+    """Index variables that are bound one after the other, by :func:`bind_index`."""
+
+    def __init__(self) -> None:
+        self.bound: list[tirx.Stmt | None] = []
+
+    def __call__(self, name: str, value: int | Expr) -> Expr:
+        result, stmt = bind_index(name, value)
+        self.bound.append(stmt)
+        return result
+
+
 def bind_vector(name: str, value: Expr, lanes: int, dtype: str) -> tuple[tirx.Var, tirx.Stmt]:
     """A vector held in a register: its variable and the statement that sets it."""
     var = tirx.Var(name, f"{dtype}x{lanes}" if lanes > 1 else dtype)
