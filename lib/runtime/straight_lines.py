@@ -123,10 +123,10 @@ class _Joiner:
             return False  # it checks a shape
         if isinstance(value, relax.Var) and _is_static(value):
             line.root[var] = line.root_of(value)
-        elif _is_call_of(value, "relax.builtin.alloc_tensor") and _is_static(var):
+        elif is_call_of(value, "relax.builtin.alloc_tensor") and _is_static(var):
             line.root[var] = var
             line.made[var] = None
-        elif _is_call_of(value, "relax.reshape") and _is_static(var) and _is_static(value.args[0]):
+        elif is_call_of(value, "relax.reshape") and _is_static(var) and _is_static(value.args[0]):
             line.root[var] = line.root_of(value.args[0])
         elif self._is_kernel(value):
             line.calls.append(value)
@@ -351,7 +351,8 @@ def _uses(values: Iterable[relax.Expr]) -> Counter[relax.Var]:
     return uses
 
 
-def _is_call_of(value: relax.Expr, name: str) -> bool:
+def is_call_of(value: relax.Expr, name: str) -> bool:
+    """Whether ``value`` calls the Relax operator ``name``."""
     return isinstance(value, relax.Call) and value.op == tvm.ir.Op.get(name)
 
 

@@ -14,7 +14,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
-from torch_tvm.runtime.trust import skip_checks
+from torch_tvm.support.attributes import TRUSTED
 
 CPU_PIPELINE = "torch_tvm_cpu"
 
@@ -46,6 +46,15 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pa
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, annotate)))
 
 
+@tvm.transform.module_pass(opt_level=0, name="SkipChecks")
+def _skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Leave out the conditions on arguments of trusted kernels, which are packed functions by now."""
+    functions = dict(mod.functions_items())
+    trusted = {gvar: function for gvar, function in functions.items() if TRUSTED in function.attrs}
+    unchecked = tirx.transform.SkipAssert()(tvm.IRModule(trusted))
+    return tvm.IRModule({**functions, **dict(unchecked.functions_items())}, attrs=mod.attrs)
+
+
 def _passes() -> list[tvm.transform.Pass]:
     s, t = s_tir.transform, tirx.transform
     return [
@@ -70,7 +79,7 @@ def _passes() -> list[tvm.transform.Pass]:
         t.AnnotateEntryFunc(),
         t.SplitHostDevice(),
         t.MakePackedAPI(),
-        skip_checks,
+        _skip_checks,
         t.FP8StorageLegalize(),
         t.BF16StorageLegalize(),
     ]

@@ -10,9 +10,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
+from torch_tvm.runtime.straight_lines import is_call_of
 from torch_tvm.support.attributes import TRUSTED
-
-_VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
 @tvm.transform.module_pass(opt_level=0, name="TrustKernels")
@@ -31,15 +30,6 @@ def trust_kernels(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModu
     return tvm.IRModule(functions, attrs=mod.attrs)
 
 
-@tvm.transform.module_pass(opt_level=0, name="SkipChecks")
-def skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-    """Leave out the conditions of marked kernels, which are packed functions by now."""
-    functions = dict(mod.functions_items())
-    trusted = {gvar: function for gvar, function in functions.items() if TRUSTED in function.attrs}
-    unchecked = tirx.transform.SkipAssert()(tvm.IRModule(trusted))
-    return tvm.IRModule({**functions, **dict(unchecked.functions_items())}, attrs=mod.attrs)
-
-
 def _doubted(function: relax.Function, is_main: bool) -> set[tvm.ir.GlobalVar]:
     """The kernels that the function calls with an argument of its own, or one that something else made."""
     # Only the weights of ``main`` come in a tuple.
@@ -48,7 +38,7 @@ def _doubted(function: relax.Function, is_main: bool) -> set[tvm.ir.GlobalVar]:
     for block in function.body.blocks:
         for binding in block.bindings:
             value = binding.value
-            if _is_call_of(value, "relax.call_tir"):
+            if is_call_of(value, "relax.call_tir"):
                 if not all(isinstance(arg, GenericConst) or arg in made for arg in value.args[1].fields):
                     doubted.add(value.args[0])
                 made.add(binding.var)
@@ -65,7 +55,7 @@ def _source(value: relax.Expr) -> relax.Expr | None:
         return value.tuple_value
     if isinstance(value, relax.Var):
         return value
-    return value.args[0] if any(_is_call_of(value, name) for name in _VIEWS) else None
+    return value.args[0] if is_call_of(value, "relax.reshape") else None
 
 
 def _mentioned(value: relax.Expr) -> set[tvm.ir.GlobalVar]:
@@ -73,7 +63,3 @@ def _mentioned(value: relax.Expr) -> set[tvm.ir.GlobalVar]:
     visit = lambda expr: found.add(expr) if isinstance(expr, tvm.ir.GlobalVar) else None
     relax.analysis.post_order_visit(value, visit)
     return found
-
-
-def _is_call_of(value: relax.Expr, name: str) -> bool:
-    return isinstance(value, relax.Call) and value.op == tvm.ir.Op.get(name)

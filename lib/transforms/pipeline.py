@@ -61,8 +61,8 @@ def _fusion_passes() -> list[tvm.transform.Pass]:
         keep_branch_sizes(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
-        # It recognises a reshape by its blocks, so it comes before the schedules.
         name_results_apart,
+        # It recognises a reshape by its blocks, so it comes before the schedules.
         relax.transform.RewriteDataflowReshape(),
         relax.transform.DeadCodeElimination(),
     ]

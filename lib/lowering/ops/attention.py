@@ -24,20 +24,26 @@ def attend(
 
     A row whose mask hides every key gives 0, as in ATen.
     """
+    scores, bias = _scores(b, q, k, mask, causal, scale)
+    result = product_of(b, softmax_over(b, scores, -1), b.cast(v, b.dtype(scores)))
+    if mask is not None and bias is not None and not causal:
+        result = _zero_hidden_rows(b, result, bias)
+    return b.cast(result, b.dtype(q))
+
+
+def _scores(
+    b: Builder, q: Expr, k: Expr, mask: Expr | None, causal: bool, scale: float | None
+) -> tuple[Expr, Expr | None]:
+    """``scale·q @ kᵀ + bias``, at least in single precision, and the bias."""
     dtype, rank = b.dtype(q), b.rank(k)
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
-    q, k, v = (b.cast(x, wide) for x in (q, k, v))
+    q, k = b.cast(q, wide), b.cast(k, wide)
     keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
     scores = b.emit(R.multiply(product_of(b, q, keys), _scale(b, q, scale)))
     bias = _bias(b, mask, wide)
     if causal:
         bias = _causal_bias(b, b.shape(q)[-2], b.shape(k)[-2], wide)
-    if bias is not None:
-        scores = b.emit(R.add(scores, bias))
-    result = product_of(b, softmax_over(b, scores, -1), v)
-    if mask is not None and bias is not None and not causal:
-        result = _zero_hidden_rows(b, result, bias)
-    return b.cast(result, dtype)
+    return (scores if bias is None else b.emit(R.add(scores, bias))), bias
 
 
 def _scale(b: Builder, q: Expr, scale: float | None) -> Expr:
@@ -144,14 +150,7 @@ def flash_attention_for_cpu(
     if dropout_p:
         b.unsupported("attention with dropout is random")
     output = attend(b, query, key, value, attn_mask, is_causal, scale)
-    rank, wide = b.rank(key), "float32" if b.dtype(query) in ("float16", "bfloat16") else b.dtype(query)
-    q, k = b.cast(query, wide), b.cast(key, wide)
-    keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
-    scores = product_of(b, b.emit(R.multiply(q, _scale(b, q, scale))), keys)
-    bias = _bias(b, attn_mask, wide)
-    if is_causal:
-        bias = _causal_bias(b, b.shape(q)[-2], b.shape(k)[-2], wide)
-    scores = scores if bias is None else b.emit(R.add(scores, bias))
+    scores, _ = _scores(b, query, key, attn_mask, is_causal, scale)
     peak = b.emit(R.max(scores, axis=-1, keepdims=True))
     total = b.emit(R.sum(b.emit(R.exp(b.emit(R.subtract(scores, peak)))), axis=-1, keepdims=True))
     logsumexp = b.emit(R.add(b.emit(R.log(total)), peak))

@@ -164,7 +164,7 @@ class DirectKernel:
             batch = bind("batch", task // const(order.groups))
         else:
             chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
-        first = bind("first", number * const(order.run) if order.run > 1 else number)
+        first = bind("first", number * const(order.run))
         group = bind("group", chunk // const(per_group)) if self.groups > 1 else const(0)
         within = bind("within", chunk % const(per_group)) if self.groups > 1 else chunk
         block = bind("block", group * const(blocks) + within * const(vectors))
@@ -193,12 +193,10 @@ class DirectKernel:
                 body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
             return emit.sequence(*bind.bound, body)
 
-        if order.is_even:
-            body = emit.loop("turn", order.run, lambda turn: at(first + turn if order.run > 1 else first))
-        else:
-            here = tirx.min(const(order.run), const(order.count) - first)
-            body = emit.loop("turn", tirx.max(here, const(0)), lambda turn: at(first + turn))
-        return emit.sequence(*bind.bound, body)
+        here: int | Expr = order.run
+        if not order.is_even:
+            here = tirx.max(tirx.min(const(order.run), const(order.count) - first), const(0))
+        return emit.sequence(*bind.bound, emit.loop("turn", here, lambda turn: at(first + turn)))
 
     def _chunks_apart(self) -> int:
         """How many parts of the data the chunks of output channels read, each its own."""

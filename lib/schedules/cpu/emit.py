@@ -128,12 +128,9 @@ def prefetch_parts(
     There are ``turns`` turns, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond
     them delays its loads; so the requests are spread. They go into the second-level cache.
     """
-    if isinstance(turns, int):
-        part, bound = const(-(-size // turns)), None
-        most = -(-size // turns)
-    else:
-        part, bound = bind_index("part", (const(size - 1) + turns) // turns)
-        most = -(-size // fewest)
+    share = ceil_div(size, turns) if isinstance(turns, int) else (const(size - 1) + turns) // turns
+    part, bound = bind_index("part", share)
+    most = ceil_div(size, turns if isinstance(turns, int) else fewest)
     line = LINE * 8 // tvm.DataType(str(buffer.ty.dtype)).bits
     head, last = [index(i) for i in start[:-1]], index(start[-1])
 

@@ -156,9 +156,9 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     row_bytes = width * tvm.DataType(c.acc_dtype).bits // 8
     reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
     piece = reduce_block or depth
-    if packed_width and streams == 1:
-        ahead = PREFETCH_TURNS if tiles == 1 else 0
-        shapes = tuple(replace(shape, prefetch=ahead) if shape.rows > 1 else shape for shape in shapes)
+    is_one_stream = bool(packed_width) and streams == 1
+    if is_one_stream and tiles == 1 and most > 1:
+        shapes = tuple(replace(shape, prefetch=PREFETCH_TURNS) for shape in shapes)
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
     panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
@@ -174,7 +174,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
         pack=pack,
         scratch=not whole or not c.store.is_plain,
         parallel=parallel,
-        shares=bool(packed_width) and streams == 1 and tiles != 1,
+        shares=is_one_stream and tiles != 1,
     )
 
 

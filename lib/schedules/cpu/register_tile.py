@@ -138,7 +138,6 @@ def emit_tile(
     step = max(shape.k_unroll, shape.chains)
     size = static(reduce)
     turns = size // step if size is not None else 0
-    starts = range(0, shape.columns, shape.lanes * emit.vectors_in_line(shape.lanes, dtype))
     bound, part_of = None, None
     if share is not None and turns and len(found := loads(rhs(const(size), const(0)))) == 1:
         source, first = found[0].source, found[0].indices
@@ -149,7 +148,8 @@ def emit_tile(
         """Ask for the right operand of a later step (past its end, the processor ignores the request)."""
         if not shape.prefetch:
             return None
-        found = [loads(rhs(k + shape.prefetch, const(start))) for start in starts]
+        lines = range(0, shape.columns, shape.lanes * emit.vectors_in_line(shape.lanes, dtype))
+        found = [loads(rhs(k + shape.prefetch, const(start))) for start in lines]
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
         return sequence(*(emit.prefetch(load, 3) for (load,) in found))

@@ -236,18 +236,17 @@ class _WinogradKernel:
         """Batch index, plane (if there are any), tile row and tile column of ``tile``."""
         per_plane = self.rows * self.columns
         per_image = per_plane * self.planes
-        tile, bound = emit.bind_index("tile_index", tile)
+        bind = emit.Names()
+        tile = bind("tile_index", tile)
         batch = image if self.tiles == per_image else tile // const(per_image)
         within = tile if self.tiles == per_image else tile % const(per_image)
-        batch, bound_batch = emit.bind_index("batch", batch)
-        plane, bound_plane = [], None
+        batch = bind("batch", batch)
+        plane: list[Expr] = []
         if self.whole.rank == 3:
-            depth, bound_plane = emit.bind_index("plane", within // const(per_plane))
-            plane, within = [depth], within % const(per_plane)
-        row, bound_row = emit.bind_index("tile_row", within // const(self.columns))
-        column, bound_column = emit.bind_index("tile_column", within % const(self.columns))
-        place = emit.sequence(bound, bound_batch, bound_plane, bound_row, bound_column)
-        return batch, plane, row, column, place
+            plane, within = [bind("plane", within // const(per_plane))], within % const(per_plane)
+        row = bind("tile_row", within // const(self.columns))
+        column = bind("tile_column", within % const(self.columns))
+        return batch, plane, row, column, emit.sequence(*bind.bound)
 
     def _source(self, plane: list[Expr], block: Expr) -> tuple[list[Expr], Expr | None]:
         """The block of the data, and the plane, that ``block`` of all taps reads, and when there is such a plane."""
