@@ -17,7 +17,9 @@ class ConvWorkload:
     and ``out_lanes`` say whether data and output are so (``lanes``) or planar ``[N, C, *spatial]`` (1). Lanes
     beyond the last channel hold anything and are never read. ``algorithm`` fixes the layout of the weights:
 
-    * ``direct``: ``[groups * out_blocks, in_blocks, *kernel, in_lanes, lanes]`` with the blocks of one group;
+    * ``direct``: ``[groups * out_blocks, in_blocks, *kernel, in_lanes, lanes]`` with the blocks of one group; where
+      the target multiplies ``word`` channels at once, ``[…, in_lanes / word, lanes * word]`` with those of a word side
+      by side (two bfloat16, the bits of which are kept as uint16, or four bytes);
     * ``depthwise``: ``[blocks, *kernel, lanes]``, one filter per channel;
     * ``winograd``: ``[(tile + 2) ** 2, out_blocks, in_channels, lanes]``, already transformed; in three dimensions
       those of :meth:`over_planes`.
@@ -36,6 +38,7 @@ class ConvWorkload:
     out_lanes: int
     transposed: bool = False
     tile: int = 0
+    word: int = 1
 
     @property
     def rank(self) -> int:

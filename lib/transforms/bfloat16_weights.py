@@ -18,7 +18,7 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.bfloat16_matmul import PAIR, rounded_bits, widened
+from torch_tvm.schedules.cpu.words import PAIR, rounded_bits, widened
 from torch_tvm.schedules.target import CpuModel
 
 MOST_ROWS = 4

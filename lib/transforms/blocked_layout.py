@@ -17,6 +17,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from torch_tvm.schedules.cpu.words import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
@@ -102,17 +103,22 @@ class _Rewriter(PyExprMutator):
         self.blocked: dict[relax.Var, Blocked] = {}
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
+        self.rounded: dict[relax.Var, relax.Var] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
 
     def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
-        self.blocked, self.plain, self.packed = {}, {}, {}
+        self._forget()
         self.in_dataflow = True
         result = super().visit_dataflow_block_(block)
         self.in_dataflow = False
-        self.blocked, self.plain, self.packed = {}, {}, {}
+        self._forget()
         return result
+
+    def _forget(self) -> None:
+        for known in (self.blocked, self.plain, self.packed, self.rounded):
+            known.clear()
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         result = self._rewrite(binding) if self.in_dataflow else None
@@ -249,6 +255,8 @@ class _Rewriter(PyExprMutator):
                 source = self.builder_.emit(_every(source, conv.strides))
         else:
             source = self.visit_expr(data)
+        if choice.word == PAIR:
+            source = self._rounded(source)
         flat = choice.over_planes() if choice.algorithm == "winograd" else choice
         if flat.kernel != choice.kernel:
             moved = self.builder_.emit(relax.op.permute_dims(weight, [0, 2, 1, 3, 4]))
@@ -259,7 +267,7 @@ class _Rewriter(PyExprMutator):
                 lambda w: conv_compute.pack_weight(w, flat),
                 weight,
                 primfunc_name_hint="pack_weight",
-                primfunc_attrs=host_attribute(conv_weight_steps(flat)),
+                primfunc_attrs={} if flat.word > 1 else host_attribute(conv_weight_steps(flat)),
             )
         )
         result = self.builder_.call_te(
@@ -273,6 +281,16 @@ class _Rewriter(PyExprMutator):
         if choice.out_lanes > 1:
             return self._emit(result, choice.out_channels)
         return self._pack_value(self.builder_.emit(result), choice.lanes, choice.out_channels)
+
+    def _rounded(self, source: relax.Var) -> relax.Var:
+        """A blocked value as the bits of bfloat16, once for all that read it."""
+        if source not in self.rounded:
+            self.rounded[source] = self.builder_.emit(
+                self.builder_.call_te(
+                    conv_compute.round_to_bfloat16, source, primfunc_name_hint="round_to_bfloat16"
+                )
+            )
+        return self.rounded[source]
 
     def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
         made = self.builder_.lookup_binding(plain)

@@ -11,11 +11,17 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""
+
+INTEGER = "int32"
+"""The dtype of a convolution of bytes, as :mod:`torch_tvm.transforms.quantized` makes them."""
+
+_DTYPES = {("float32",) * 3, ("float64",) * 3, ("uint8", "int8", INTEGER)}
 
 LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW"), 3: ("NCDHW", "OIDHW", "IODHW")}
 
@@ -56,11 +62,9 @@ def read_convolution(call: relax.Call) -> Convolution:
     expected = transposed_layout if transposed else kernel_layout
     if str(attrs.data_layout) != data_layout or str(attrs.kernel_layout) != expected:
         raise Refusal(f"layout {attrs.data_layout} with {attrs.kernel_layout}")
-    dtype = str(data.ty.dtype)
-    if dtype not in ("float32", "float64"):
-        raise Refusal(f"dtype {dtype}")
-    if str(weight.ty.dtype) != dtype or str(call.ty.dtype) != dtype:
-        raise Refusal("data, weight and result differ in dtype")
+    dtypes = (str(data.ty.dtype), str(weight.ty.dtype), str(call.ty.dtype))
+    if dtypes not in _DTYPES:
+        raise Refusal(f"data, weight and result are {', '.join(dtypes)}")
     sizes = [*shapes[1], shapes[0][1]]
     if not all(isinstance(size, tirx.IntImm) for size in sizes):
         raise Refusal("the weight's shape is not constant")
@@ -82,7 +86,7 @@ def read_convolution(call: relax.Call) -> Convolution:
         padding=tuple(int(p) for p in list(attrs.padding)[:rank]),
         dilation=tuple(int(d) for d in attrs.dilation),
         transposed=transposed,
-        dtype=dtype,
+        dtype=dtypes[-1],
         out_spatial=tuple(list(call.ty.shape)[2:]),
     )
 
@@ -122,10 +126,11 @@ def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accur
     )
     outputs = conv.out_channels // conv.groups
     out_lanes = lanes if conv.groups == 1 or outputs % lanes == 0 or is_depthwise else 1
-    needs_blocks = is_depthwise or is_blocked or conv.in_channels > 2 * lanes
-    tile = 0 if accuracy == "strict" else winograd_tile(conv, cpu)
+    needs_blocks = is_depthwise or is_blocked or conv.in_channels > 2 * lanes or conv.dtype == INTEGER
+    word = word_of(conv, cpu, accuracy) if needs_blocks else 1
+    tile = 0 if accuracy == "strict" else winograd_tile(conv, cpu, word)
     if tile:
-        needs_blocks = True
+        needs_blocks, word = True, 1
     return ConvWorkload(
         algorithm="depthwise" if is_depthwise else "winograd" if tile else "direct",
         in_channels=conv.in_channels,
@@ -140,11 +145,34 @@ def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accur
         out_lanes=out_lanes,
         transposed=conv.transposed,
         tile=tile,
+        word=word,
     )
 
 
-def winograd_tile(conv: Convolution, cpu: CpuModel) -> int:
+def word_of(conv: Convolution, cpu: CpuModel, accuracy: str) -> int:
+    """How many channels a direct convolution on blocked data multiplies at once, where the target can: see ``words``.
+
+    Bytes always, what is float32 as bfloat16 under ``accuracy="fast"``.
+    """
+    if conv.dtype == INTEGER:
+        return GROUP
+    if accuracy != "fast" or not cpu.has_bf16 or conv.dtype != "float32":
+        return 1
+    return PAIR if fills_words(conv, PAIR, cpu) else 1
+
+
+def fills_words(conv: Convolution, size: int, cpu: CpuModel) -> bool:
+    """Whether the channels of ``conv`` fill words of ``size`` and there are outputs enough to make words for."""
+    inputs, outputs = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    lanes = cpu.lanes("float32")
+    is_aligned = conv.groups == 1 or inputs % lanes == 0
+    return inputs % size == 0 and is_aligned and outputs >= lanes
+
+
+def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
     """The tile size of the Winograd algorithm that is estimated to be fastest, 0 for direct convolution.
+
+    A direct convolution multiplies ``word`` channels at once.
 
     Tiles of 4 have 1.8 times the rounding error of a direct sum, tiles of 2 less than it (see
     :mod:`torch_tvm.schedules.winograd_matrices`); an infinity in the data becomes NaN in its whole tile.
@@ -159,7 +187,7 @@ def winograd_tile(conv: Convolution, cpu: CpuModel) -> int:
     if len(sizes) == 3 and conv.in_channels % lanes:
         return 0
     costs = {
-        0: _direct_cycles(conv, cpu, sizes),
+        0: _direct_cycles(conv, cpu, sizes) / word,
         **{m: _winograd_cycles(conv, cpu, sizes, m) for m in (2, 4)},
     }
     return min(costs, key=costs.get)

@@ -14,6 +14,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
+from torch_tvm.schedules.cpu.words import PAIR, rounded_bits, widened
 from torch_tvm.schedules.winograd_matrices import Matrix, winograd_matrices
 from torch_tvm.transforms.conv_choice import Convolution
 
@@ -37,8 +38,12 @@ def convolution(
             value = data[(n, c // conv.lanes, *spatial, c % conv.lanes)]
         else:
             value = data[(n, c, *spatial)]
-        taps = (block, channel // conv.in_lanes, *kernel, channel % conv.in_lanes, lane)
-        return te.sum(_guard(valid, value, data.dtype) * weight[taps], axis=[channel, *kernel])
+        word, within = conv.word, channel % conv.in_lanes
+        place = (within // word, lane * word + within % word) if word > 1 else (within, lane)
+        factor = weight[(block, channel // conv.in_lanes, *kernel, *place)]
+        value = _guard(valid, value, data.dtype)
+        product = _number(value, data.dtype) * _number(factor, weight.dtype)
+        return te.sum(product, axis=[channel, *kernel])
 
     def blocked(n: Expr, block: Expr, *rest: Expr) -> Expr:
         return at(n, block // conv.out_blocks, block, rest[-1], rest[:-1])
@@ -54,6 +59,18 @@ def convolution(
     return te.compute(
         (batch, conv.out_channels, *out_spatial), planar, name="conv", attrs={ANNOTATION: conv.to_json()}
     )
+
+
+def _number(element: Expr, dtype: str) -> Expr:
+    """What an element counts as: the bits of a bfloat16 as a float32, bytes as an int32."""
+    if dtype == "uint16":
+        return widened(element)
+    return element.astype("int32") if dtype in ("int8", "uint8") else element
+
+
+def round_to_bfloat16(data: te.Tensor) -> te.Tensor:
+    """The bits of the nearest bfloat16 of every element, as uint16."""
+    return te.compute(data.shape, lambda *i: rounded_bits(data[i]), name="rounded")
 
 
 def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[Expr]) -> te.Tensor:
@@ -197,7 +214,7 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
 
     ``[OC, IC / groups, *kernel]``, or ``[IC, OC / groups, *kernel]`` when ``conv.transposed``.
     """
-    zero = tirx.const(0, weight.dtype)
+    zero = tirx.const(0, "uint16" if conv.word == PAIR else weight.dtype)
     if conv.algorithm == "depthwise":
         blocks = -(-conv.out_channels // conv.lanes)
 
@@ -216,16 +233,22 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
         return _winograd_weight(weight, conv)
 
     def blocked(block: Expr, in_block: Expr, *rest: Expr) -> Expr:
-        kernel, in_lane, lane = rest[:-2], rest[-2], rest[-1]
+        kernel = rest[:-2]
+        in_lane = rest[-2] * conv.word + rest[-1] % conv.word if conv.word > 1 else rest[-2]
+        lane = rest[-1] // conv.word if conv.word > 1 else rest[-1]
         group, out = block // conv.out_blocks, (block % conv.out_blocks) * conv.lanes + lane
         channel = in_block * conv.in_lanes + in_lane
         if conv.transposed:
             value = weight[(group * conv.group_inputs + channel, out, *kernel)]
         else:
             value = weight[(group * conv.group_outputs + out, channel, *kernel)]
-        return tirx.if_then_else(tirx.all(out < conv.group_outputs, channel < conv.group_inputs), value, zero)
+        if conv.word == PAIR:
+            value = rounded_bits(value)
+        inside = tirx.all(out < conv.group_outputs, channel < conv.group_inputs)
+        return tirx.if_then_else(inside, value, zero)
 
-    shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, conv.in_lanes, conv.lanes)
+    words = (conv.in_lanes // conv.word, conv.lanes * conv.word)
+    shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, *words)
     return te.compute(shape, blocked, name="packed")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.ir import Expr
 
-GROUP = 4
+from torch_tvm.schedules.cpu.words import GROUP
 
 
 def pack_int8_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:

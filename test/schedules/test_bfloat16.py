@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 import tvm
-from tvm import relax, tirx
+from spelled_out import spell_out
+from tvm import relax
 
 from torch_tvm.runtime.build import build
 from torch_tvm.schedules import schedule
-from torch_tvm.schedules.cpu import bfloat16_matmul
-from torch_tvm.schedules.cpu.bfloat16_matmul import Bfloat16Emitter
-from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms import optimize
 
 from .relax_models import TARGET, var
@@ -57,21 +53,7 @@ def test_targets_without_bfloat16_keep_float32() -> None:
 
 @pytest.fixture
 def spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine's target with bfloat16, and the instruction as shifts, products and sums."""
-    read = CpuModel.from_target.__func__
-    monkeypatch.setattr(
-        CpuModel, "from_target", classmethod(lambda cls, target: replace(read(cls, target), has_bf16=True))
-    )
-
-    def dot(self: Bfloat16Emitter, total: tvm.ir.Expr, left: tvm.ir.Expr, right: tvm.ir.Expr) -> tvm.ir.Expr:
-        lanes = tvm.DataType(str(total.ty.dtype)).lanes
-        constant = lambda number: tirx.Broadcast(tirx.const(number, "int32"), lanes)
-        single = lambda bits: tirx.reinterpret(f"float32x{lanes}", bits)
-        low, high = (lambda v: single(v << constant(16))), (lambda v: single(v & constant(-65536)))
-        return total + low(left) * low(right) + high(left) * high(right)
-
-    monkeypatch.setattr(Bfloat16Emitter, "dot", dot)
-    monkeypatch.setattr(bfloat16_matmul, "WRAPPER", "")
+    spell_out(monkeypatch)
 
 
 @pytest.mark.usefixtures("spelled_out")

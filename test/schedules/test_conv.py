@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from spelled_out import spell_out
 from tvm import relax
 
 import torch_tvm
@@ -193,7 +194,7 @@ WINOGRAD_CASES = [
 
 @pytest.mark.parametrize(("case", "tile"), WINOGRAD_CASES, ids=str)
 def test_winograd(case: Case, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_choice, "winograd_tile", lambda conv, cpu: tile)
+    monkeypatch.setattr(conv_choice, "winograd_tile", lambda *_: tile)
     check(case)
 
 
@@ -201,7 +202,7 @@ def test_winograd(case: Case, tile: int, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_winograd_with_steps_in_depth(
     stride: int, dilation: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conv_choice, "winograd_tile", lambda conv, cpu: 4)
+    monkeypatch.setattr(conv_choice, "winograd_tile", lambda *_: 4)
     model = torch.nn.Conv3d(32, 24, 3, (stride, 1, 1), (padding, 1, 1), (dilation, 1, 1)).eval()
     x = torch.randn(2, 32, 8, 10, 9)
     compiled = torch_tvm.compile(model, (x,), fallback=False)
@@ -216,6 +217,70 @@ def test_winograd_with_steps_in_depth(
             model.dilation,
         )
         compare(compiled(x), model(x), exact)
+
+
+PAIR_CASES = [
+    Case((1, 64, 15, 17), 48, (3, 3), padding=1),
+    Case((3, 40, 9, 11), 19, (3, 3), stride=2, padding=1),
+    Case((1, 70, 12, 13), 70, (1, 1)),
+    Case((2, 64, 7, 7), 128, (1, 1), stride=2),
+    Case((2, 64, 9, 10), 96, (3, 3), padding=1, groups=2),
+    Case((1, 40, 5, 6, 7), 24, (3, 3, 3), padding=1),
+    Case((2, 40, 31), 24, (5,), stride=2, padding=2),
+    Case((1, 64, 7, 9), 24, (3, 3), stride=2, padding=1, output_padding=1, transposed=True),
+    Case((2, 40, 9, 31), 32, (1, 1), dynamic=(0, 2, 3)),
+    Case((1, 34, 14, 19), 48, (3, 3), padding=1, dynamic=(2, 3)),
+]
+
+
+@pytest.mark.parametrize("case", PAIR_CASES, ids=str)
+def test_pairs_of_bfloat16(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``accuracy="fast"`` rounds data and weights, and nothing else."""
+    spell_out(monkeypatch)
+    monkeypatch.setattr(conv_choice, "winograd_tile", lambda *_: 0)
+    data, weight, bias = case.tensors()
+    scheduled, decisions = schedule(optimize(case.module(), TARGET, accuracy="fast"), TARGET)
+    assert any("round_to_bfloat16" in decision.kernel for decision in decisions)
+    vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
+    result = vm["main"](data, pack_weights(scheduled, vm, [weight, bias]))
+    rounded = [value.bfloat16() for value in (data, weight)]
+    eager = case.eager(*(value.float() for value in rounded), bias)
+    exact = case.eager(*(value.double() for value in rounded), bias.double())
+    compare(torch.from_dlpack(result), eager, exact)
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (Case((1, 65, 9, 9), 48, (1, 1)), "odd channels"),
+        (Case((1, 64, 9, 9), 64, (3, 3), groups=64, padding=1), "one channel a group"),
+        (Case((1, 64, 9, 9), 4, (1, 1)), "few outputs"),
+    ],
+    ids=str,
+)
+def test_no_pairs_where_channels_do_not_fill_them(
+    case: Case, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spell_out(monkeypatch)
+    names = [g.name_hint for g in optimize(case.module(), TARGET, accuracy="fast").get_global_vars()]
+    assert not any("round_to_bfloat16" in name for name in names), why
+
+
+def assembly_for(mcpu: str, case: Case) -> list[str]:
+    """Machine code of a convolution under ``accuracy="fast"`` for another processor."""
+    target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "mtriple": "x86_64-linux-gnu", "num-cores": 2})
+    scheduled, _ = schedule(optimize(case.module(), target, accuracy="fast"), target)
+    libraries = build(scheduled, target).mod.imports
+    return "\n".join(library.inspect_source("asm") for library in libraries).splitlines()
+
+
+@pytest.mark.parametrize("mcpu", ["znver4", "sapphirerapids"])
+def test_pairs_are_multiplied_in_full_vectors(mcpu: str) -> None:
+    lines = assembly_for(mcpu, Case((1, 128, 14, 14), 256, (1, 1)))
+    dots = [line for line in lines if "vdpbf16ps" in line]
+    assert len(dots) >= 14
+    assert all("%zmm" in line for line in dots)
+    assert not any("torch_tvm_dot" in line and "call" in line for line in lines)
 
 
 def test_winograd_is_chosen_by_shape_and_never_when_strict() -> None:

@@ -14,27 +14,11 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.contraction import Contraction, loads, read_contraction, variables
-from torch_tvm.schedules.cpu.emit import broadcast, with_llvm
 from torch_tvm.schedules.cpu.int8_matmul import Int8Emitter, Operands, choose_int8_tiling, packed_width
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
+from torch_tvm.schedules.cpu.words import PAIR, rounded_bits, with_dot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-
-PAIR = 2
-"""bfloat16 values that one lane of the instruction multiplies and adds."""
-
-FUNCTION = "torch_tvm_dot_bf16"
-
-WRAPPER = f"""
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define linkonce_odr <16 x float> @{FUNCTION}(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b) alwaysinline {{
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}}
-"""
-"""TVM turns vectors of bfloat16 into float32 before code generation; LLVM IR of our own is left alone."""
 
 
 class Bfloat16Matmul:
@@ -51,8 +35,7 @@ class Bfloat16Matmul:
         operands = read_bfloat16_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
         body = Bfloat16Emitter(contraction, operands, tiling).emit()
-        imported = with_llvm(WRAPPER, body)
-        return vectorizable_math(func.with_body(imported))
+        return vectorizable_math(func.with_body(with_dot(PAIR, body)))
 
 
 def read_bfloat16_operands(c: Contraction) -> Operands:
@@ -92,22 +75,3 @@ class Bfloat16Emitter(Int8Emitter):
 
     def converted(self, value: Expr, count: int) -> Expr:
         return rounded_bits(value, count)
-
-    def dot(self, total: Expr, left: Expr, right: Expr) -> Expr:
-        return tirx.call_pure_extern(str(total.ty.dtype), FUNCTION, total, left, right)
-
-
-def rounded_bits(value: Expr, lanes: int = 1) -> Expr:
-    """A float32 (or ``lanes`` of them) as the bits of the nearest bfloat16, ties to even; NaN stays NaN."""
-    constant = lambda number: broadcast(tirx.const(number, "uint32"), lanes)
-    suffix = f"x{lanes}" if lanes > 1 else ""
-    bits = tirx.reinterpret(f"uint32{suffix}", value)
-    half = constant(0x7FFF) + ((bits >> constant(16)) & constant(1))
-    nan = (bits & constant(0x7FFFFFFF)) > constant(0x7F800000)
-    rounded = tirx.Select(nan, bits | constant(0x400000), bits + half)
-    return (rounded >> constant(16)).astype(f"uint16{suffix}")
-
-
-def widened(bits: Expr) -> Expr:
-    """The bits of a bfloat16 as a float32, exactly."""
-    return tirx.reinterpret("float32", bits.astype("uint32") << tirx.const(16, "uint32"))

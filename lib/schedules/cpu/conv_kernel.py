@@ -29,6 +29,7 @@ from torch_tvm.schedules.cpu.conv_geometry import (
 from torch_tvm.schedules.cpu.conv_tiling import Tiling, choose_tiling
 from torch_tvm.schedules.cpu.emit import const, index, static
 from torch_tvm.schedules.cpu.fused import Epilogue, FusedKernel
+from torch_tvm.schedules.cpu.words import dot, with_dot
 from torch_tvm.schedules.target import CpuModel
 
 PARALLEL_FLOPS = 1 << 18
@@ -62,7 +63,7 @@ class DirectKernel:
         self.is_flat = self._flatten()
         self.phases = column_phases(self.axes[2])
         self.groups, self.out_blocks, self.in_blocks = conv.groups, conv.out_blocks, conv.in_blocks
-        self.steps = conv.group_inputs * _product(conv.kernel)
+        self.steps = conv.group_inputs // conv.word * _product(conv.kernel)
         self.itemsize = tvm.DataType(self.dtype).itemsize
         columns = [static(phase.count) or DYNAMIC_COLUMNS for phase in self.phases]
         self.tiling = tiling or self._choose_tiling(columns)
@@ -97,7 +98,8 @@ class DirectKernel:
         extent = self._times(self.batch * const(chunks * order.groups), order.size)
         body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
-        return emit.with_hidden(emit.sequence(*views, body))
+        body = emit.with_hidden(emit.sequence(*views, body))
+        return with_dot(self.conv.word, body) if self.conv.word > 1 else body
 
     def _order(self, positions: int | Expr, inner: int, chunks: int) -> Order:
         """Tasks for all ``positions`` (rows, or ``inner`` tiles of a single row) and ``chunks`` of output channels."""
@@ -116,7 +118,9 @@ class DirectKernel:
         if not fits:
             return Order(run, 1, turns, count, fits)
         points = _product([static(axis.extent) or 1 for axis in self.axes])
-        data = points * self.conv.in_channels * self.itemsize // (turns * self._chunks_apart())
+        data = (
+            points * self.conv.in_channels * self.itemsize // (self.conv.word * turns * self._chunks_apart())
+        )
         most = max(1, min(self.cpu.l2 // 4 // max(1, data), turns // (2 * self.cpu.cores)))
         groups = -(-turns // most)
         return Order(run, groups, -(-turns // groups), count, fits)
@@ -331,23 +335,28 @@ class DirectKernel:
         in_step: int,
         columns: Sequence[int],
     ) -> tirx.Stmt:
-        """The input channels of one block at one tap."""
-        conv, lanes = self.conv, self.conv.lanes
-        extent: int | Expr = conv.in_lanes
+        """The input channels of one block at one tap, word by word where there are words."""
+        conv, lanes, word = self.conv, self.conv.lanes, self.conv.word
+        extent: int | Expr = conv.in_lanes // word
         if conv.group_inputs % conv.in_lanes:
-            extent = tirx.min(
-                const(conv.in_lanes), const(conv.group_inputs) - in_block * const(conv.in_lanes)
-            )
+            rest = const(conv.group_inputs // word) - in_block * const(conv.in_lanes // word)
+            extent = tirx.min(const(conv.in_lanes // word), rest)
         kernel = taps[3 - conv.rank :]
 
         def channel(ic: Expr) -> tirx.Stmt:
             def column(m: Expr) -> tirx.Stmt:
                 point = (*position[:2], position[2] + m * const(in_step))
-                value = emit.broadcast(self._load_data(place, in_block, ic, point), lanes)
+                value = self._load_data(place, in_block, ic, point)
+                if word > 1:
+                    value = tirx.reinterpret("int32", value)
+                value = emit.broadcast(value, lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    weight = emit.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes)
+                    weight = emit.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes * word)
                     which = m * const(place.vectors) + v
+                    if word > 1:
+                        weight = tirx.reinterpret(f"int32x{lanes}", weight)
+                        return acc.set(which, dot(word, acc.get(which), value, weight))
                     return acc.set(which, acc.get(which) + value * weight)
 
                 return emit.loop("v", place.vectors, vector, kind="unrolled")
@@ -363,7 +372,7 @@ class DirectKernel:
         is_aligned = self.groups == 1 or conv.group_inputs % conv.lanes == 0
         if conv.data_lanes > 1 and is_aligned:
             block = place.group * const(self.in_blocks) + in_block if self.groups > 1 else in_block
-            return emit.load(data, [place.batch, block, *spatial, ic])
+            return emit.load(data, [place.batch, block, *spatial, ic * const(conv.word)], conv.word)
         channel = in_block * const(conv.in_lanes) + ic
         if self.groups > 1:
             channel = channel + place.group * const(conv.group_inputs)

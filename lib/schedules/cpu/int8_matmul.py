@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 from tvm.sym import Analyzer
@@ -27,16 +26,12 @@ from torch_tvm.schedules.cpu.emit import broadcast, const, load, loop, sequence,
 from torch_tvm.schedules.cpu.matmul import Emitter, Tiling, choose_tiling, pieces, tile_rows, unflatten
 from torch_tvm.schedules.cpu.register_tile import TileShape, lanes_loop, unrolled
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
+from torch_tvm.schedules.cpu.words import GROUP, dot, with_dot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
-GROUP = 4
-"""Bytes that one lane of the instruction multiplies and adds."""
-
 COPY = 64
 """Elements of the left operand that are copied at once."""
-
-INTRINSIC = "llvm.x86.avx512.vpdpbusd.512"
 
 Words = Callable[[Expr, int], Expr]
 
@@ -64,7 +59,8 @@ class Int8Matmul:
         contraction = read_contraction(func)
         operands = read_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
-        return vectorizable_math(func.with_body(Int8Emitter(contraction, operands, tiling).emit()))
+        body = Int8Emitter(contraction, operands, tiling).emit()
+        return vectorizable_math(func.with_body(with_dot(GROUP, body)))
 
 
 def read_operands(c: Contraction) -> Operands:
@@ -160,10 +156,6 @@ class Int8Emitter(Emitter):
         """``count`` elements of the left operand as its copy holds them."""
         return value ^ broadcast(tirx.const(-128, "int8"), count) if self.operands.is_signed else value
 
-    def dot(self, total: Expr, left: Expr, right: Expr) -> Expr:
-        """``total`` and the products of the elements in the words of ``left`` and ``right``."""
-        return dot(total, left, right)
-
     def task(
         self, shape: TileShape, batch: Expr, first: Expr, tiles: Expr, most_tiles: int, panel: Expr
     ) -> tirx.Stmt:
@@ -234,7 +226,7 @@ class Int8Emitter(Emitter):
             def add(row: Expr, v: int) -> tirx.Stmt:
                 total = load(sums[chain][v], [row * lanes], lanes)
                 left = self.left_words(base, row0, row, k4, lanes)
-                return store(sums[chain][v], self.dot(total, left, words(k4, v)), [row * lanes], lanes)
+                return store(sums[chain][v], dot(self.group, total, left, words(k4, v)), [row * lanes], lanes)
 
             return cells(add)
 
@@ -354,7 +346,7 @@ class Int8Emitter(Emitter):
 
         def count_up(k4: Expr) -> tirx.Stmt:
             words = lambda vector: load(packed, [k4, vector * lanes], lanes)
-            add = lambda vector: dot(load(packed, place(vector), lanes), offset, words(vector))
+            add = lambda vector: dot(GROUP, load(packed, place(vector), lanes), offset, words(vector))
             return each(lambda vector: store(packed, add(vector), place(vector), lanes))
 
         return sequence(
@@ -372,18 +364,3 @@ def word_of(values: list[Expr]) -> Expr:
         byte = (value.astype("int32") & tirx.const(255, "int32")) << tirx.const(8 * position, "int32")
         word = byte if word is None else word | byte
     return word
-
-
-def dot(total: Expr, left: Expr, right: Expr) -> Expr:
-    """``total + left · right``: int32x16 each, whose lanes are four uint8 (left) and four int8 (right).
-
-    LLVM's intrinsic takes vectors of bytes.
-    """
-    size = tvm.DataType(str(total.ty.dtype)).lanes * GROUP
-    return tirx.call_llvm_pure_intrin(
-        str(total.ty.dtype),
-        INTRINSIC,
-        total,
-        tirx.reinterpret(f"uint8x{size}", left),
-        tirx.reinterpret(f"int8x{size}", right),
-    )
