@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tvm
 
 from torch_tvm.schedules.cpu import words
 from torch_tvm.schedules.target import CpuModel, host_target
@@ -12,13 +13,16 @@ from torch_tvm.schedules.target import CpuModel, host_target
 
 def spell_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine's target with ``vdpbf16ps`` and ``vpdpbusd``, as shifts, products and sums of its own vectors."""
-    lanes = CpuModel.from_target(host_target()).lanes("float32")
+    host = host_target()
+    lanes = CpuModel.from_target(host).lanes("float32")
     read = CpuModel.from_target.__func__
-    monkeypatch.setattr(
-        CpuModel,
-        "from_target",
-        classmethod(lambda cls, target: replace(read(cls, target), has_bf16=True, has_vnni=True)),
-    )
+
+    def from_target(cls: type[CpuModel], target: tvm.target.Target) -> CpuModel:
+        cpu = read(cls, target)
+        is_host = target.attrs.get("mcpu") == host.attrs.get("mcpu")
+        return replace(cpu, has_bf16=True, has_vnni=True) if is_host else cpu
+
+    monkeypatch.setattr(CpuModel, "from_target", classmethod(from_target))
     definitions = {words.PAIR: _pairs(lanes), words.GROUP: _bytes(lanes)}
     monkeypatch.setattr(words, "_DEFINITION", definitions)
 

@@ -10,14 +10,15 @@ only where an op needs the other layout, at most once; packing of weights is wor
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.schedules.cpu.words import PAIR
+from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
@@ -93,6 +94,11 @@ POOLS = {
     "relax.nn.avg_pool2d": relax.op.nn.avg_pool2d,
 }
 
+REDUCTIONS = {
+    f"relax.{function.__name__}": function
+    for function in (relax.op.mean, relax.op.sum, relax.op.max, relax.op.min)
+}
+
 
 @mutator
 class _Rewriter(PyExprMutator):
@@ -104,6 +110,7 @@ class _Rewriter(PyExprMutator):
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
         self.rounded: dict[relax.Var, relax.Var] = {}
+        self.pads: dict[Expr, tuple[relax.Var, list[int]]] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
@@ -117,7 +124,7 @@ class _Rewriter(PyExprMutator):
         return result
 
     def _forget(self) -> None:
-        for known in (self.blocked, self.plain, self.packed, self.rounded):
+        for known in (self.blocked, self.plain, self.packed, self.rounded, self.pads):
             known.clear()
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -138,16 +145,31 @@ class _Rewriter(PyExprMutator):
         return self.plain[var]
 
     def visit_call_(self, call: relax.Call) -> Expr:
-        """A blocked value whose channels go last is brought there in one step."""
+        """A blocked value whose channels go last, or are reduced, is not unpacked first."""
         data = call.args[0] if call.args else None
         blocked = self.blocked.get(data) if isinstance(data, relax.Var) else None
         if blocked is None or blocked.channels % blocked.lanes:
             return super().visit_call_(call)
+        if isinstance(call.op, tvm.ir.Op) and call.op.name in REDUCTIONS:
+            return self._reduced_channels(call, blocked)
         spatial = range(2, blocked.rank + 2)
         if _permutation(call) != [0, *spatial, 1]:
             return super().visit_call_(call)
         moved = self.builder_.emit(relax.op.permute_dims(blocked.value, [0, *spatial, 1, blocked.rank + 2]))
         return relax.op.reshape(moved, relax.ShapeExpr([*list(moved.ty.shape)[:-2], blocked.channels]))
+
+    def _reduced_channels(self, call: relax.Call, blocked: Blocked) -> Expr:
+        """A reduction over channels, and perhaps more: over blocks of them and the channels of a block."""
+        full = blocked.rank + 2
+        axes = range(full) if call.attrs.axis is None else [int(axis) % full for axis in call.attrs.axis]
+        if 1 not in axes:
+            return super().visit_call_(call)
+        keeps = bool(call.attrs.keepdims)
+        reduced = REDUCTIONS[call.op.name](blocked.value, [*axes, full], keepdims=keeps)
+        if not keeps:
+            return reduced
+        reduced = self.builder_.emit(reduced)
+        return relax.op.reshape(reduced, relax.ShapeExpr(list(reduced.ty.shape)[:-1]))
 
     def _rewrite(self, binding: relax.VarBinding) -> Blocked | None:
         call = binding.value
@@ -156,6 +178,8 @@ class _Rewriter(PyExprMutator):
         if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
             return None
         name = call.op.name
+        if name == "relax.nn.pad" and (zeros := _zeros_before(call)):
+            self.pads[binding.var] = call.args[0], zeros
         if name == "relax.call_tir":
             return self._attempt(self._pointwise, call, None) if self._has_blocked_operand(call) else None
         if name in CONVOLUTIONS:
@@ -163,10 +187,8 @@ class _Rewriter(PyExprMutator):
         rules: dict[str, Callable[[relax.Call], Blocked]] = {
             "relax.nn.adaptive_avg_pool2d": self._adaptive_pool,
             "relax.concat": self._concat,
-            "relax.mean": self._reduction,
-            "relax.sum": self._reduction,
-            "relax.max": self._reduction,
-            "relax.min": self._reduction,
+            "relax.nn.pad": self._pad,
+            **dict.fromkeys(REDUCTIONS, self._reduction),
             **dict.fromkeys(POOLS, self._pool),
             **dict.fromkeys(ELEMENTWISE, self._elementwise),
         }
@@ -225,6 +247,10 @@ class _Rewriter(PyExprMutator):
     def _convolution(self, call: relax.Call) -> Blocked:
         conv = read_convolution(call)
         data, weight = call.args
+        if not conv.transposed and (pads := self.pads.get(data)):
+            data, widths = pads
+            padding = (p + width for p, width in zip(conv.padding, widths, strict=True))
+            conv = replace(conv, padding=tuple(padding))
         products = products_of_taps(conv, [*data.ty.shape][2:], self.cpu)
         if products is None:
             return self._kernel(conv, data, self.visit_expr(weight))
@@ -275,7 +301,7 @@ class _Rewriter(PyExprMutator):
             source,
             packed,
             list(conv.out_spatial),
-            primfunc_name_hint=f"{choice.algorithm}_conv",
+            primfunc_name_hint=_kernel_name(choice),
             primfunc_attrs={"op_pattern": KERNEL_PATTERN},
         )
         if choice.out_lanes > 1:
@@ -406,9 +432,15 @@ class _Rewriter(PyExprMutator):
         axes = [int(axis) % full for axis in axes]
         if min(axes) < 2:
             raise Refusal("a reduction over channels or batch")
-        function = {"relax.mean": relax.op.mean, "relax.sum": relax.op.sum}.get(call.op.name)
-        function = function or {"relax.max": relax.op.max, "relax.min": relax.op.min}[call.op.name]
-        return self._emit(function(data.value, axes, keepdims=True), data.channels)
+        return self._emit(REDUCTIONS[call.op.name](data.value, axes, keepdims=True), data.channels)
+
+    def _pad(self, call: relax.Call) -> Blocked:
+        data = self.blocked[call.args[0]]
+        widths = [int(width) for width in call.attrs.pad_width]
+        if any(widths[:4]):
+            raise Refusal("padding of batch or channels")
+        mode, fill = str(call.attrs.pad_mode), float(call.attrs.pad_value)
+        return self._emit(relax.op.nn.pad(data.value, [*widths, 0, 0], mode, fill), data.channels)
 
     def _concat(self, call: relax.Call) -> Blocked:
         if not isinstance(call.args[0], relax.Tuple):
@@ -435,6 +467,19 @@ def _permutation(value: Expr | None) -> list[int] | None:
         return None
     axes = value.attrs.axes
     return None if axes is None else [int(axis) % len(axes) for axis in axes]
+
+
+def _kernel_name(choice: ConvWorkload) -> str:
+    kind = {1: choice.algorithm, PAIR: "bfloat16", GROUP: "int8"}[choice.word]
+    return f"{kind}_conv"
+
+
+def _zeros_before(pad: relax.Call) -> list[int] | None:
+    """How many zeros ``relax.nn.pad`` puts before each spatial axis, if all that it puts are zeros, and there only."""
+    widths = [int(width) for width in pad.attrs.pad_width]
+    is_zero = str(pad.attrs.pad_mode) == "constant" and float(pad.attrs.pad_value) == 0.0
+    is_known = isinstance(pad.args[0], relax.Var) and len(widths) > 4 and not any(widths[:4])
+    return widths[4::2] if is_zero and is_known else None
 
 
 def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:

@@ -64,7 +64,7 @@ def read_convolution(call: relax.Call) -> Convolution:
         raise Refusal(f"layout {attrs.data_layout} with {attrs.kernel_layout}")
     dtypes = (str(data.ty.dtype), str(weight.ty.dtype), str(call.ty.dtype))
     if dtypes not in _DTYPES:
-        raise Refusal(f"data, weight and result are {', '.join(dtypes)}")
+        raise Refusal(f"dtypes {', '.join(dtypes)} of data, weight and result")
     sizes = [*shapes[1], shapes[0][1]]
     if not all(isinstance(size, tirx.IntImm) for size in sizes):
         raise Refusal("the weight's shape is not constant")

@@ -18,30 +18,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tvm
-import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.transforms.dequantized import (
+    BYTES,
+    LONGEST_SUM,
+    Dequantized,
+    as_signed,
+    count,
+    read_dequantized,
+)
 from torch_tvm.transforms.int8_weights import int8_matmul, pack_int8_panels
+from torch_tvm.transforms.quantized_conv import CONVOLUTIONS, convolution_of_bytes
 from torch_tvm.transforms.weights import Weights
 
-LONGEST_SUM = (1 << 31) // (255 * 255)
-"""Products of two differences of bytes that an int32 can hold the sum of."""
-
 OUT_ELEMWISE_FUSABLE = 4
-
-_BYTES = ("int8", "uint8")
-
-
-@dataclass(frozen=True)
-class Dequantized:
-    """``(float32(values) - zero) * scale``; ``zero`` is None, an int, or a tensor of integers."""
-
-    values: relax.Var
-    scale: Expr
-    zero: int | Expr | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def quantized(cpu: CpuModel) -> tvm.transform.Pass:
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
                 values = Weights(func)
-                if any(str(var.ty.dtype) in _BYTES for var in _tensors(func, values)):
+                if any(str(var.ty.dtype) in BYTES for var in _tensors(func, values)):
                     mod = _Rewriter(mod, values, cpu).run(gvar, func)
         return mod
 
@@ -92,6 +86,10 @@ class _Rewriter(relax.PyExprMutator):
             rewritten = self._integer(call) if str(call.ty.dtype) == "int32" else self._dequantized(call)
             if rewritten is not None:
                 return rewritten
+        if call.op in CONVOLUTIONS:
+            rewritten = convolution_of_bytes(call, self.values, self, self.cpu)
+            if rewritten is not None:
+                return rewritten
         return super().visit_call_(call)
 
     # -- matching ----------------------------------------------------------------------------------------
@@ -101,7 +99,7 @@ class _Rewriter(relax.PyExprMutator):
         x, w = call.args
         if w not in self.values or x in self.values or str(w.ty.dtype) != "int8":
             return None
-        if str(x.ty.dtype) not in _BYTES:
+        if str(x.ty.dtype) not in BYTES:
             return None
         source, is_transposed = self._untransposed(w)
         return self._product(self.visit_expr(x), WeightOperand(source, is_transposed))
@@ -110,7 +108,7 @@ class _Rewriter(relax.PyExprMutator):
         x, w = call.args
         if w not in self.values or x in self.values or str(call.ty.dtype) != "float32":
             return None
-        left, right = self._read(x), self._weight(w)
+        left, right = read_dequantized(x, self.values), self._weight(w)
         if left is None or right is None or int(w.ty.shape[0]) > LONGEST_SUM:
             return None
         if not all(_is_along_rows(value) for value in (left.scale, left.zero)):
@@ -125,41 +123,13 @@ class _Rewriter(relax.PyExprMutator):
 
     def _weight(self, w: relax.Var) -> WeightOperand | None:
         source, is_transposed = self._untransposed(w)
-        found = self._read(source)
+        found = read_dequantized(source, self.values)
         if found is None or not _is_static(found.values):
             return None
         axis = 0 if is_transposed else 1
         if not all(_is_along(value, axis) for value in (found.scale, found.zero)):
             return None
         return WeightOperand(found.values, is_transposed, found.scale, found.zero)
-
-    def _read(self, value: relax.Var) -> Dequantized | None:
-        """``value`` as the dequantised form of bytes, or None."""
-        product = self.values.definition(value, "relax.multiply")
-        if product is None:
-            return None
-        for inner, scale in (product.args, reversed(product.args)):
-            difference = self.values.definition(inner, "relax.subtract")
-            zero = None
-            if difference is not None:
-                inner, zero = difference.args[0], self._zero(difference.args[1])
-                if zero is None:
-                    continue
-            cast = self.values.definition(inner, "relax.astype")
-            if cast is not None and str(cast.args[0].ty.dtype) in _BYTES and str(inner.ty.dtype) == "float32":
-                source = cast.args[0]
-                if tvm_ffi.structural_equal(source.ty.shape, value.ty.shape):
-                    return Dequantized(source, scale, None if isinstance(zero, int) and zero == 0 else zero)
-        return None
-
-    def _zero(self, value: Expr) -> int | Expr | None:
-        """A zero point: a constant that a byte can hold, or the integers behind a cast."""
-        if isinstance(value, tvm.ir.Constant):
-            number = value.value.numpy()
-            is_byte = number.ndim == 0 and number == int(number) and -128 <= number <= 255
-            return int(number) if is_byte else None
-        cast = self.values.definition(value, "relax.astype")
-        return value if cast is not None and str(cast.args[0].ty.dtype).startswith(("int", "uint")) else None
 
     # -- rewriting ---------------------------------------------------------------------------------------
 
@@ -168,8 +138,9 @@ class _Rewriter(relax.PyExprMutator):
         integer = lambda value: emit(op.astype(value, "int32"))
         constant = lambda value: relax.const(value, "int32")
         x = self.visit_expr(left.values)
-        if str(right.values.ty.dtype) == "uint8":
-            right = self._signed(right)
+        zero = self.visit_expr(right.zero) if isinstance(right.zero, Expr) else right.zero
+        values, zero = as_signed(emit, self._visited(right.values), zero)
+        right = WeightOperand(values, right.is_transposed, right.scale, zero)
         total = emit(self._product(x, right))
         as_int = lambda zero: constant(zero) if isinstance(zero, int) else integer(self.visit_expr(zero))
         zq = None if left.zero is None else as_int(left.zero)
@@ -189,21 +160,9 @@ class _Rewriter(relax.PyExprMutator):
 
     def _per_column(self, value: Expr, columns: int) -> Expr:
         """A scale or zero point of the weight, as it lies beside the weight, for the product's last axis."""
-        if isinstance(value, tvm.ir.Constant) or _count(value) == 1:
+        if isinstance(value, tvm.ir.Constant) or count(value) == 1:
             return value if _rank(value) == 0 else self.builder_.emit(relax.op.reshape(value, []))
         return self.builder_.emit(relax.op.reshape(value, [columns]))
-
-    def _signed(self, right: WeightOperand) -> WeightOperand:
-        """A weight of uint8 as int8, 128 less, and its zero point with it."""
-        op, emit = relax.op, self.builder_.emit
-        wide = emit(op.astype(self._visited(right.values), "int32"))
-        values = emit(op.astype(emit(op.subtract(wide, relax.const(128, "int32"))), "int8"))
-        zero = right.zero
-        if zero is None or isinstance(zero, int):
-            zero = (zero or 0) - 128 or None
-        else:
-            zero = emit(op.subtract(self.visit_expr(zero), relax.const(128.0, "float32")))
-        return WeightOperand(values, right.is_transposed, right.scale, zero)
 
     def _visited(self, value: relax.Var) -> Expr:
         return self.visit_expr(value) if value in self.values else value
@@ -255,16 +214,6 @@ def _rank(value: Expr) -> int:
     return int(value.ty.ndim)
 
 
-def _count(value: Expr) -> int | None:
-    """Elements of a tensor, if that is a constant."""
-    count = 1
-    for size in value.ty.shape:
-        if not isinstance(size, tirx.IntImm):
-            return None
-        count *= int(size)
-    return count
-
-
 def _is_along_rows(value: int | Expr | None) -> bool:
     """Whether a parameter of the left operand is the same along its last axis."""
     if value is None or isinstance(value, int):
@@ -279,7 +228,7 @@ def _is_along(value: int | Expr | None, axis: int) -> bool:
     """Whether a parameter of a weight matrix changes along ``axis`` at most."""
     if value is None or isinstance(value, int):
         return True
-    if not isinstance(value.ty.shape, relax.ShapeExpr) or _count(value) is None:
+    if not isinstance(value.ty.shape, relax.ShapeExpr) or count(value) is None:
         return False
     sizes = [1, 1, *(int(size) for size in value.ty.shape)][-2:]
     return len(value.ty.shape) <= 2 and sizes[1 - axis] == 1

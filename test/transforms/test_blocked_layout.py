@@ -161,7 +161,7 @@ def test_refusals_carry_their_reason() -> None:
     x, weights = torch.randn(1, 16, 5, 5), [torch.randn(8, 16, 3, 3)]
     mod = module(x, weights, lambda b, x, w: b.emit(R.nn.conv2d(x, w[0])), dtype="float16")
     refused = blocked_layout(CPU, "default")(mod)["main"].attrs[REFUSALS]
-    assert len(refused) == 1 and "conv2d" in refused[0] and "dtype float16" in refused[0]
+    assert len(refused) == 1 and "conv2d" in refused[0] and "dtypes float16" in refused[0]
 
 
 @pytest.mark.parametrize(("channels", "changes"), [(3 * LANES, (0, 1)), (LANES + 3, (1, 2))])
@@ -184,3 +184,60 @@ def test_channels_that_go_last_and_come_back_are_moved_once(
         return F.conv2d(F.softmax(y.permute(0, 2, 3, 1), -1).permute(0, 3, 1, 2) + y, w[1])
 
     assert layout_changes(check(x, weights, body, eager, dynamic)) == changes
+
+
+@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (0, 1, 0, 2), (3, 0, 2, 1)])
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 32)])
+@pytest.mark.parametrize("dynamic", [(), (2, 3)])
+def test_zeros_around_the_data_are_padding_of_the_convolution(
+    sides: tuple[int, ...], stride: int, groups: int, dynamic: tuple[int, ...]
+) -> None:
+    x = torch.randn(2, 16, 9, 10)
+    weights = [torch.randn(32, 16, 1, 1), torch.randn(32, 32 // groups, 3, 3) * 0.1]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.nn.conv2d(x, w[0]))
+        left, right, top, bottom = sides
+        padded = b.emit(R.nn.pad(y, [0, 0, 0, 0, top, bottom, left, right], "constant", 0.0))
+        return b.emit(
+            R.nn.conv2d(padded, w[1], strides=(stride, stride), padding=(1, 0, 0, 1), groups=groups)
+        )
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        y = F.pad(F.pad(F.conv2d(x, w[0]), sides), (0, 1, 1, 0))
+        return F.conv2d(y, w[1], stride=stride, groups=groups)
+
+    mod = check(x, weights, body, eager, dynamic)
+    assert layout_changes(mod) == (0, 1)
+    assert not any("pad" in name.name_hint.split("_") for name in optimize(mod, TARGET).get_global_vars())
+
+
+def test_other_padding_stays_blocked() -> None:
+    x, weights = torch.randn(2, 16, 9, 10), [torch.randn(32, 16, 1, 1), torch.randn(24, 32, 3, 3) * 0.1]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.nn.conv2d(x, w[0]))
+        padded = b.emit(R.nn.pad(y, [0, 0, 0, 0, 1, 2, 3, 0], "constant", -1.5))
+        return b.emit(R.nn.conv2d(padded, w[1]))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        return F.conv2d(F.pad(F.conv2d(x, w[0]), (3, 0, 1, 2), value=-1.5), w[1])
+
+    assert layout_changes(check(x, weights, body, eager)) == (0, 1)
+
+
+@pytest.mark.parametrize(("axes", "keeps"), [([1], True), ([1], False), ([1, 3], True), (None, False)])
+@pytest.mark.parametrize("channels", [32, 33])
+def test_reductions_over_channels_read_blocks(axes: list[int] | None, keeps: bool, channels: int) -> None:
+    x, weights = torch.randn(2, 16, 9, 10), [torch.randn(channels, 16, 3, 3) * 0.1]
+
+    def body(b: relax.BlockBuilder, x: relax.Var, w: list[relax.Var]) -> relax.Expr:
+        y = b.emit(R.nn.conv2d(x, w[0]))
+        return b.emit(R.add(b.emit(R.mean(y, axes, keeps)), b.emit(R.max(y, axes, keeps))))
+
+    def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
+        y = F.conv2d(x, w[0])
+        over = list(range(4)) if axes is None else axes
+        return y.mean(over, keeps) + y.amax(over, keeps)
+
+    assert layout_changes(check(x, weights, body, eager)) == (0, 0 if channels % LANES == 0 else 1)
