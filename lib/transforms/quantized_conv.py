@@ -153,7 +153,7 @@ def _is_single(value: int | Expr | None) -> bool:
 
 def _is_along_outputs(value: int | Expr | None, conv: Convolution) -> bool:
     """Whether a parameter of the weight changes along its first axis at most."""
-    if _is_single(value):
+    if _is_single(value) or not isinstance(value, Expr):
         return True
     shape = value.ty.shape
     rank = len(conv.kernel) + 2
