@@ -13,8 +13,8 @@ _TORCH = os.path.dirname(torch.__file__)
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def export_failure(program: torch.nn.Module, error: Exception) -> ImportFailed:
-    """An :class:`ImportFailed` at the last frame of the traceback that is the user's own."""
+def export_failure(scope: str, error: Exception) -> ImportFailed:
+    """An :class:`ImportFailed` at the last frame of the traceback that is the user's own; ``scope`` names the program."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -23,7 +23,7 @@ def export_failure(program: torch.nn.Module, error: Exception) -> ImportFailed:
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     location = SourceLocation(importer="fx")
     if own and frames[-1] is not None:
-        location = SourceLocation(own[-1].filename, own[-1].lineno or 0, type(program).__name__, "fx")
+        location = SourceLocation(own[-1].filename, own[-1].lineno or 0, scope, "fx")
     text = str(error).strip()
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return ImportFailed(f"torch.export refused: {first}", location=location, advice=_advice(error, text))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,30 +23,51 @@ from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
-Program = torch.nn.Module | ExportedProgram
+Program = torch.nn.Module | ExportedProgram | Callable[..., Any]
 
 
 def import_fx(
     program: Program, example_args: Sequence[Any] | None = None, *, dynamic_shapes: Any = None
 ) -> TorchModule:
-    """Import an FX graph module, an exported program, or an ``nn.Module`` (exported for you).
+    """Import an FX graph module, an exported program, or an ``nn.Module`` or a function (exported for you).
 
     ``example_args`` is the tuple of positional arguments to export with, ``dynamic_shapes`` as in
-    ``torch.export.export``.
+    ``torch.export.export``. Tensors that a function finds outside of its arguments are weights.
     Raises :class:`ImportFailed` where the program cannot be exported, with the user's own line.
     """
     if isinstance(program, ExportedProgram):
         return import_exported(program)
     if isinstance(program, GraphModule) and _is_aten_level(program):
         return import_aten_graph(program, example_args)
-    if not isinstance(program, torch.nn.Module):
+    if not is_exportable(program):
         raise InvalidInput(
-            f"import_fx takes an nn.Module, a GraphModule or an ExportedProgram, got {type(program).__name__}",
+            "import_fx takes an nn.Module, a function, a GraphModule or an ExportedProgram, "
+            f"got {type(program).__name__}",
             advice="for a scripted function use import_torchscript",
         )
     if example_args is None:
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
-    return import_exported(export(program, example_args, dynamic_shapes=dynamic_shapes))
+    module = program if isinstance(program, torch.nn.Module) else _Function(program)
+    return import_exported(export(module, example_args, dynamic_shapes=dynamic_shapes))
+
+
+def is_exportable(program: Any) -> bool:
+    """Whether ``program`` is an ``nn.Module`` or something that is called like one, and not scripted."""
+    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod)
+    is_module = isinstance(program, torch.nn.Module)
+    return is_module or (callable(program) and not isinstance(program, (type, *scripted)))
+
+
+class _Function(torch.nn.Module):
+    """A function as the module that ``torch.export`` wants."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        try:
+            inspect.signature(function)
+            self.forward = function
+        except ValueError:  # a builtin: export names arguments after the signature
+            self.forward = lambda *arguments: function(*arguments)
 
 
 def export(
@@ -64,7 +86,9 @@ def export(
     except Exception as error:
         from torch_tvm.importers.fx.failure import export_failure
 
-        raise export_failure(program, error) from error
+        is_function = isinstance(program, _Function)
+        scope = getattr(program.forward, "__qualname__", "") if is_function else type(program).__name__
+        raise export_failure(scope, error) from error
 
 
 def _distinct(arguments: Any) -> Any:
@@ -181,7 +205,7 @@ def import_exported(program: ExportedProgram) -> TorchModule:
         program = program.run_decompositions({})
     signature = program.graph_signature
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    mutated = _mutated_buffers(program)
+    mutated = _mutated(program)
     builder = _FunctionBuilder()
     user: list[tuple[int, Any]] = []
     state: list[tuple[int, Any]] = []
@@ -231,10 +255,11 @@ def import_exported(program: ExportedProgram) -> TorchModule:
     return TorchModule(builder.mlir, builder.weights, state_tensors, result, builder.emitter.inlined)
 
 
-def _mutated_buffers(program: ExportedProgram) -> set[str]:
-    """Buffers that the program writes: listed in the signature, or changed in place by a node."""
-    found = set(program.graph_signature.buffers_to_mutate.values())
-    by_name = dict(program.graph_signature.inputs_to_buffers)
+def _mutated(program: ExportedProgram) -> set[str]:
+    """Buffers and other tensors that the program writes: listed in the signature, or changed in place by a node."""
+    signature = program.graph_signature
+    found = set(signature.buffers_to_mutate.values())
+    by_name = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
     if not any(_is_mutable(node) for node in program.graph.nodes):
         return found
     aliases: dict[torch.fx.Node, str] = {}

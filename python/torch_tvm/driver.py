@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -92,8 +93,8 @@ def compile(
 ) -> CompiledModule:
     """Compile a PyTorch program.
 
-    ``program`` is an ``nn.Module``, ``GraphModule``, ``ExportedProgram``, scripted module or function, the
-    path of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``,
+    ``program`` is an ``nn.Module``, a function of tensors, a ``GraphModule``, ``ExportedProgram``, scripted module or
+    function, the path of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``,
     ``"torchscript"`` or ``"lazy"``. ``target`` is ``"auto"``, ``"llvm"``, ``"cuda"``, a dict or a TVM target.
     With ``fallback=False`` an op that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in
     PyTorch and one warning says so. Weights are snapshots. Raises :class:`ImportFailed` and
@@ -211,16 +212,17 @@ def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shape
         return _import_torchscript(program, example_args)
     if isinstance(program, torch.export.ExportedProgram):
         return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
-    if not isinstance(program, torch.nn.Module):
+    if (not isinstance(program, torch.nn.Module) and not callable(program)) or isinstance(program, type):
         raise InvalidInput(
             f"cannot compile a {type(program).__name__}",
             subject="program",
-            advice="pass an nn.Module, GraphModule, ExportedProgram, scripted module or TorchModule",
+            advice="pass an nn.Module, a function, GraphModule, ExportedProgram, scripted module or TorchModule",
         )
     try:
         return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
     except ImportFailed as exported:
-        if isinstance(program, torch.fx.GraphModule) or dynamic_shapes is not None:
+        is_scriptable = isinstance(program, torch.nn.Module) or inspect.isfunction(program)
+        if isinstance(program, torch.fx.GraphModule) or dynamic_shapes is not None or not is_scriptable:
             raise
         try:
             return _import_torchscript(program, example_args)

@@ -14,15 +14,16 @@ from torch_tvm.support.files import read_text
 
 
 def import_fx(
-    program: torch.nn.Module | torch.export.ExportedProgram,
+    program: torch.nn.Module | torch.export.ExportedProgram | Callable[..., Any],
     example_args: Sequence[Any] | None = None,
     *,
     dynamic_shapes: Any = None,
 ) -> TorchModule:
-    """Import a ``GraphModule``, an ``ExportedProgram``, or an ``nn.Module`` (exported for you).
+    """Import a ``GraphModule``, an ``ExportedProgram``, or an ``nn.Module`` or a function (exported for you).
 
     ``example_args`` are the positional arguments to export with, ``dynamic_shapes`` as in
-    ``torch.export.export``. Parameters are not copied. Raises :class:`ImportFailed` at the user's line.
+    ``torch.export.export``. Parameters are not copied, nor are the tensors that a function finds outside of its
+    arguments. Raises :class:`ImportFailed` at the user's line.
 
     >>> import torch, torch_tvm
     >>> tm = torch_tvm.import_fx(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from typing import Any
@@ -87,9 +88,59 @@ def test_a_wrong_option_is_named(arguments: dict[str, Any], message: str) -> Non
         torch_tvm.compile(linear(), **{"example_args": (torch.randn(5, 6),), **arguments})
 
 
-def test_what_is_no_program_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="program: cannot compile a function"):
-        torch_tvm.compile(lambda x: x, (torch.zeros(1),))
+@pytest.mark.parametrize("program", [3, nn.Linear, None], ids=["int", "class", "None"])
+def test_what_is_no_program_is_refused(program: Any) -> None:
+    with pytest.raises(InvalidInput, match="program: cannot compile a "):
+        torch_tvm.compile(program, (torch.zeros(1),))
+
+
+def test_a_function_with_what_it_finds_outside() -> None:
+    layer, calls = linear(), torch.zeros(6)
+
+    def program(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        calls.add_(x.sum(0))
+        known = torch.tensor([1.0, 2.0, 3.0])
+        return torch.relu(layer(x)) * known.add_(shift) + calls.sum()
+
+    with torch.no_grad():
+        compiled = torch_tvm.compile(program, (torch.randn(5, 6), torch.randn(3)), fallback=False)
+        assert not calls.any()
+        for _ in range(3):  # each has its own calls, which start from zeros
+            x, shift = torch.randn(5, 6), torch.randn(3)
+            torch.testing.assert_close(compiled(x, shift), program(x, shift))
+
+
+class TwoMethods(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = linear()
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        TwoMethods().eval().encode,
+        functools.partial(torch.add, alpha=2, other=1),
+        torch.exp,
+        lambda *x: x[0] + 1,
+    ],
+    ids=["method", "partial", "builtin", "lambda"],
+)
+def test_what_is_called_like_a_function(function: Any) -> None:
+    x = torch.randn(5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(torch_tvm.compile(function, (x,), fallback=False)(x), function(x))
+
+
+def test_a_failing_function_is_named() -> None:
+    def choose(x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(ImportFailed, match=r"(?s)test_api.py.*choose"):
+        torch_tvm.import_fx(choose, (torch.randn(3),))
 
 
 def test_a_program_that_can_neither_be_exported_nor_scripted() -> None:
