@@ -2,17 +2,19 @@
 
 ``relu(conv2d(x, w) + b)`` on ``[N, C, H, W]`` becomes ``relu(conv(x, packed w) + packed b)`` on
 ``[N, C / lanes, H, W, lanes]``, where ``conv`` is a TIR kernel that the CPU rules know. A value is packed or unpacked
-only where an op needs the other layout, at most once; packing of weights is work on weights alone, which
+only where an op needs the other layout, at most once (what works on each channel by itself needs none: pooling, padding,
+resizing, slices, normalisation of groups, reductions); packing of weights is work on weights alone, which
 ``lift_params`` takes out of the model. Convolutions that stay as they are say why in the attribute
 ``layout_refusals`` of their function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -22,6 +24,8 @@ from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
+from torch_tvm.transforms.blocked_norm import Groups, epsilon_of, groups_of, normalized
+from torch_tvm.transforms.channelwise import read_channelwise
 from torch_tvm.transforms.conv_choice import (
     KERNEL_PATTERN,
     Convolution,
@@ -110,7 +114,8 @@ class _Rewriter(PyExprMutator):
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
         self.rounded: dict[relax.Var, relax.Var] = {}
-        self.pads: dict[Expr, tuple[relax.Var, list[int]]] = {}
+        self.pads: dict[Expr, tuple[relax.Var, Sides]] = {}
+        self.groups: dict[Expr, Groups] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ class _Rewriter(PyExprMutator):
         return result
 
     def _forget(self) -> None:
-        for known in (self.blocked, self.plain, self.packed, self.rounded, self.pads):
+        for known in (self.blocked, self.plain, self.packed, self.rounded, self.pads, self.groups):
             known.clear()
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -178,16 +183,21 @@ class _Rewriter(PyExprMutator):
         if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
             return None
         name = call.op.name
-        if name == "relax.nn.pad" and (zeros := _zeros_before(call)):
-            self.pads[binding.var] = call.args[0], zeros
+        if name in ("relax.reshape", "relax.nn.layer_norm"):
+            return self._groups(binding.var, call)
+        if name == "relax.nn.pad" and (sides := _zeros_around(call)):
+            self.pads[binding.var] = call.args[0], sides
         if name == "relax.call_tir":
-            return self._attempt(self._pointwise, call, None) if self._has_blocked_operand(call) else None
+            if not self._has_blocked_operand(call):
+                return None
+            return self._attempt(self._pointwise, call, None) or self._attempt(self._channelwise, call, None)
         if name in CONVOLUTIONS:
             return self._attempt(self._convolution, call, f"{name} ({binding.var.name})")
         rules: dict[str, Callable[[relax.Call], Blocked]] = {
             "relax.nn.adaptive_avg_pool2d": self._adaptive_pool,
             "relax.concat": self._concat,
             "relax.nn.pad": self._pad,
+            "relax.strided_slice": self._slice,
             **dict.fromkeys(REDUCTIONS, self._reduction),
             **dict.fromkeys(POOLS, self._pool),
             **dict.fromkeys(ELEMENTWISE, self._elementwise),
@@ -195,6 +205,27 @@ class _Rewriter(PyExprMutator):
         if name not in rules or not self._touches_blocked(call):
             return None
         return self._attempt(rules[name], call, None)
+
+    def _groups(self, var: relax.Var, call: relax.Call) -> Blocked | None:
+        """The three steps of a group norm: the last is the value, the others are left behind."""
+        data = call.args[0]
+        groups = self.groups.get(data)
+        if call.op.name == "relax.nn.layer_norm":
+            if groups is not None and (epsilon := epsilon_of(call)) is not None:
+                self.groups[var] = replace(groups, epsilon=epsilon)
+            return None
+        if groups is not None:
+            blocked = self.blocked[groups.source]
+            if groups.epsilon is None or not tvm_ffi.structural_equal(call.ty.shape, groups.source.ty.shape):
+                return None
+            return self._emit(
+                normalized(self.builder_, blocked.value, groups, blocked.channels), blocked.channels
+            )
+        if isinstance(data, relax.Var) and (blocked := self.blocked.get(data)):
+            found = groups_of(call, data, blocked.channels) if blocked.channels % blocked.lanes == 0 else None
+            if found is not None:
+                self.groups[var] = found
+        return None
 
     def _attempt(
         self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None
@@ -247,9 +278,9 @@ class _Rewriter(PyExprMutator):
     def _convolution(self, call: relax.Call) -> Blocked:
         conv = read_convolution(call)
         data, weight = call.args
-        if not conv.transposed and (pads := self.pads.get(data)):
-            data, widths = pads
-            padding = (p + width for p, width in zip(conv.padding, widths, strict=True))
+        if (pads := self.pads.get(data)) and not conv.transposed and _may_be_padding(pads[1], conv):
+            data, sides = pads
+            padding = (p + before for p, (before, _) in zip(conv.padding, sides, strict=True))
             conv = replace(conv, padding=tuple(padding))
         products = products_of_taps(conv, [*data.ty.shape][2:], self.cpu)
         if products is None:
@@ -342,14 +373,7 @@ class _Rewriter(PyExprMutator):
 
     def _elementwise(self, call: relax.Call) -> Blocked:
         tensors = [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
-        model = next(
-            self.blocked[arg] for arg in tensors if isinstance(arg, relax.Var) and arg in self.blocked
-        )
-        channels = {
-            self.blocked[a].channels for a in tensors if isinstance(a, relax.Var) and a in self.blocked
-        }
-        if len(channels) != 1:
-            raise Refusal("the operands have different numbers of channels")
+        model = self._model(tensors)
         args = [
             self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args
         ]
@@ -358,20 +382,63 @@ class _Rewriter(PyExprMutator):
     def _pointwise(self, call: relax.Call) -> Blocked:
         gvar, operands = call.args[0], list(call.args[1].fields)
         kernel = read_pointwise(self.builder_.get()[gvar], gvar.name_hint)
+        model = self._model(operands)
+        args = [self._operand(arg, model) for arg in operands]
+        args = [arg if isinstance(arg, relax.Var) else self.builder_.emit(arg) for arg in args]
+        value = self.builder_.call_te(kernel.compute, *args, primfunc_name_hint=kernel.name)
+        return self._emit(value, model.channels)
+
+    def _model(self, operands: Sequence[Expr]) -> Blocked:
+        """The blocked operand that the others broadcast against: all have its number of channels, or one."""
         blocked = [
             self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked
         ]
-        if len({part.channels for part in blocked}) != 1:
+        model = max(blocked, key=lambda part: part.channels)
+        if {part.channels for part in blocked} - {model.channels, 1}:
             raise Refusal("the operands have different numbers of channels")
-        args = [self._operand(arg, blocked[0]) for arg in operands]
-        args = [arg if isinstance(arg, relax.Var) else self.builder_.emit(arg) for arg in args]
+        return model
+
+    def _channelwise(self, call: relax.Call) -> Blocked:
+        gvar, operands = call.args[0], list(call.args[1].fields)
+        images = [isinstance(arg, relax.Var) and arg in self.blocked for arg in operands]
+        kernel = read_channelwise(self.builder_.get()[gvar], gvar.name_hint, images)
+        channels = {self.blocked[arg].channels for arg, image in zip(operands, images, strict=True) if image}
+        if len(channels) != 1 or not isinstance(call.ty, relax.TensorType):
+            raise Refusal("the operands have different numbers of channels")
+        args = [
+            self.blocked[arg].value if image else self.visit_expr(arg)
+            for arg, image in zip(operands, images, strict=True)
+        ]
         value = self.builder_.call_te(kernel.compute, *args, primfunc_name_hint=kernel.name)
-        return self._emit(value, blocked[0].channels)
+        return self._emit(value, *channels)
+
+    def _slice(self, call: relax.Call) -> Blocked:
+        """Whole blocks of channels, or any part of space."""
+        blocked = self.blocked[call.args[0]]
+        axes, begins, ends, *given = ([_constant(value) for value in bound.fields] for bound in call.args[1:])
+        strides = given[0] if given else [1] * len(axes)
+        full = blocked.rank + 2
+        axes = [axis % full for axis in axes]
+        if 0 in axes or None in (*begins, *ends, *strides) or min(strides) < 1 or min(begins) < 0:
+            raise Refusal("a slice of the batch, or one whose bounds are unknown")
+        channels = blocked.channels
+        if 1 in axes:
+            position, lanes = axes.index(1), blocked.lanes
+            begin, end = begins[position], min(ends[position], channels)
+            is_whole = begin % lanes == 0 and (end % lanes == 0 or end == channels) and begin < end
+            if strides[position] != 1 or not is_whole:
+                raise Refusal("a slice that is not of whole blocks")
+            begins[position], ends[position], channels = begin // lanes, -(-end // lanes), end - begin
+        return self._emit(relax.op.strided_slice(blocked.value, axes, begins, ends, strides), channels)
 
     def _operand(self, arg: Expr, model: Blocked) -> Expr:
         """An operand that broadcasts against ``model`` in blocked form."""
         if isinstance(arg, relax.Var) and arg in self.blocked:
-            return self.blocked[arg].value
+            blocked = self.blocked[arg]
+            if blocked.channels == model.channels:
+                return blocked.value
+            first = relax.op.strided_slice(blocked.value, [blocked.rank + 2], [0], [1])
+            return self.builder_.emit(first)
         if arg.ty.shape is None:
             raise Refusal("the shape of an operand is unknown")
         rank = len(arg.ty.shape)
@@ -474,12 +541,20 @@ def _kernel_name(choice: ConvWorkload) -> str:
     return f"{kind}_conv"
 
 
-def _zeros_before(pad: relax.Call) -> list[int] | None:
-    """How many zeros ``relax.nn.pad`` puts before each spatial axis, if all that it puts are zeros, and there only."""
+Sides = list[tuple[int, int]]
+
+
+def _zeros_around(pad: relax.Call) -> Sides | None:
+    """How many zeros ``relax.nn.pad`` puts before and after each spatial axis, if it puts no more than that."""
     widths = [int(width) for width in pad.attrs.pad_width]
     is_zero = str(pad.attrs.pad_mode) == "constant" and float(pad.attrs.pad_value) == 0.0
     is_known = isinstance(pad.args[0], relax.Var) and len(widths) > 4 and not any(widths[:4])
-    return widths[4::2] if is_zero and is_known else None
+    return list(zip(widths[4::2], widths[5::2], strict=True)) if is_zero and is_known else None
+
+
+def _may_be_padding(sides: Sides, conv: Convolution) -> bool:
+    """Whether the kernel can leave the zeros out: one of a single tap along an axis takes no padding there."""
+    return all(k > 1 or not any(around) for k, around in zip(conv.kernel, sides, strict=True))
 
 
 def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:

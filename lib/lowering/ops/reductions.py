@@ -175,7 +175,19 @@ def mean_dim(b: Builder, x: Tensor, dim: list[int] | None, keepdim: bool, dtype:
 
 
 def mean_over(b: Builder, x: Expr, axes: Sequence[int], keepdim: bool, result: str) -> Expr:
-    """The mean in ``result``; NaN over nothing."""
+    """The mean in ``result``; NaN over nothing.
+
+    That of an image stays an operation that the layout passes know; its partial sums are short.
+    """
+    shape = b.shape(x)
+    is_image = len(shape) > 3 and list(axes) == list(range(2, len(shape)))
+    if (
+        is_image
+        and b.dtype(x) == result == "float32"
+        and all(isinstance(shape[a], int) and shape[a] for a in axes)
+    ):
+        mean = b.emit(relax.op.mean(x, list(axes), keepdims=True))
+        return mean if keepdim else b.reshape(mean, shape[:2])
     accumulate = sum_dtype(b, x, axes, result)
     count = count_of(b, x, axes)
     if isinstance(count, int):
