@@ -116,6 +116,7 @@ class _Rewriter(PyExprMutator):
         self.rounded: dict[relax.Var, relax.Var] = {}
         self.pads: dict[Expr, tuple[relax.Var, Sides]] = {}
         self.groups: dict[Expr, Groups] = {}
+        self.flat: dict[relax.Var, relax.Var] = {}
         self.in_dataflow = False
 
     # --- bindings ------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class _Rewriter(PyExprMutator):
         return result
 
     def _forget(self) -> None:
-        for known in (self.blocked, self.plain, self.packed, self.rounded, self.pads, self.groups):
+        for known in (self.blocked, self.plain, self.packed, self.rounded, self.pads, self.groups, self.flat):
             known.clear()
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
@@ -152,16 +153,17 @@ class _Rewriter(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> Expr:
         """A blocked value whose channels go last, or are reduced, is not unpacked first."""
         data = call.args[0] if call.args else None
-        blocked = self.blocked.get(data) if isinstance(data, relax.Var) else None
+        blocked = self.blocked.get(self.flat.get(data, data)) if isinstance(data, relax.Var) else None
         if blocked is None or blocked.channels % blocked.lanes:
             return super().visit_call_(call)
-        if isinstance(call.op, tvm.ir.Op) and call.op.name in REDUCTIONS:
+        if data not in self.flat and isinstance(call.op, tvm.ir.Op) and call.op.name in REDUCTIONS:
             return self._reduced_channels(call, blocked)
         spatial = range(2, blocked.rank + 2)
-        if _permutation(call) != [0, *spatial, 1]:
+        is_flat = data in self.flat
+        if _permutation(call) != ([0, 2, 1] if is_flat else [0, *spatial, 1]):
             return super().visit_call_(call)
         moved = self.builder_.emit(relax.op.permute_dims(blocked.value, [0, *spatial, 1, blocked.rank + 2]))
-        return relax.op.reshape(moved, relax.ShapeExpr([*list(moved.ty.shape)[:-2], blocked.channels]))
+        return relax.op.reshape(moved, call.ty.shape)
 
     def _reduced_channels(self, call: relax.Call, blocked: Blocked) -> Expr:
         """A reduction over channels, and perhaps more: over blocks of them and the channels of a block."""
@@ -222,6 +224,8 @@ class _Rewriter(PyExprMutator):
                 normalized(self.builder_, blocked.value, groups, blocked.channels), blocked.channels
             )
         if isinstance(data, relax.Var) and (blocked := self.blocked.get(data)):
+            if len(call.ty.shape) == 3 and _constant(call.ty.shape[1]) == blocked.channels:
+                self.flat[var] = data
             found = groups_of(call, data, blocked.channels) if blocked.channels % blocked.lanes == 0 else None
             if found is not None:
                 self.groups[var] = found
@@ -350,10 +354,9 @@ class _Rewriter(PyExprMutator):
         return self.rounded[source]
 
     def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
-        made = self.builder_.lookup_binding(plain)
-        rank = len(plain.ty.shape)
-        if _permutation(made) == [0, rank - 1, *range(1, rank - 1)] and channels % lanes == 0:
-            (last,) = made.args  # [N, *spatial, C], and goes into blocks from there
+        last = self._channels_last(plain, channels) if channels % lanes == 0 else None
+        if last is not None:
+            rank = len(plain.ty.shape)
             blocks = relax.ShapeExpr([*list(last.ty.shape)[:-1], channels // lanes, lanes])
             split = self.builder_.emit(relax.op.reshape(last, blocks))
             return self._emit(
@@ -370,6 +373,21 @@ class _Rewriter(PyExprMutator):
             primfunc_attrs={"op_pattern": OPAQUE_PATTERN, **host},
         )
         return self._emit(packed, channels)
+
+    def _channels_last(self, plain: relax.Var, channels: int) -> relax.Var | None:
+        """The ``[N, *spatial, C]`` that ``plain`` was made of by moving axes, if it was."""
+        made, shape = self.builder_.lookup_binding(plain), list(plain.ty.shape)
+        rank = len(shape)
+        if _permutation(made) == [0, rank - 1, *range(1, rank - 1)]:
+            return made.args[0]
+        if not isinstance(made, relax.Call) or made.op != tvm.ir.Op.get("relax.reshape"):
+            return None
+        moved = self.builder_.lookup_binding(made.args[0]) if isinstance(made.args[0], relax.Var) else None
+        if _permutation(moved) != [0, 2, 1] or _constant(moved.ty.shape[1]) != channels:
+            return None
+        return self.builder_.emit(
+            relax.op.reshape(moved.args[0], relax.ShapeExpr([shape[0], *shape[2:], channels]))
+        )
 
     def _elementwise(self, call: relax.Call) -> Blocked:
         tensors = [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]

@@ -132,3 +132,17 @@ def test_a_value_that_is_reshaped_like_groups_but_not_normalised() -> None:
         )
     )
     check(lambda x: F.layer_norm(x.reshape(1, 8, -1), (1344,)).reshape(x.shape[0], 32, 24, 14))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("channels", [64, LANES + 1])
+def test_pixels_as_a_sequence_and_back(channels: int, dynamic: bool) -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        sequence = x.flatten(2).transpose(1, 2)
+        normed = F.layer_norm(sequence, sequence.shape[-1:])
+        return normed.transpose(1, 2).reshape(x.shape) + x
+
+    kernels = check(step, channels, batch=2 if dynamic else 1, dynamic=dynamic)
+    if channels % LANES == 0:
+        assert [kernel.startswith("unpack_channels") for kernel in kernels].count(True) == 1
+        assert [kernel.startswith("pack_channels") for kernel in kernels].count(True) <= 1
