@@ -96,7 +96,10 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace", "aten.eye.m", "aten.scalar_tensor",
         
     ),
-    "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue"),
+    "scan": (
+        "aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.sort", "aten.argsort", "aten.topk",
+        "aten.kthvalue",
+    ),
 }  # fmt: skip
 
 CANONICAL_OPS: frozenset[str] = frozenset(f"torch.{name}" for names in CANONICAL.values() for name in names)
