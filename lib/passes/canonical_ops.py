@@ -82,7 +82,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
         "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
         "aten.channel_shuffle", "aten.repeat_interleave.self_int", 
-        "aten.reflection_pad3d", "aten.replication_pad1d",
+        "aten.grid_sampler", "aten.im2col", "aten.col2im", "aten.reflection_pad3d", "aten.replication_pad1d",
         "aten.replication_pad3d",
     ),
     "indexing": (

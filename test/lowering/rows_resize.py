@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from lowering.rows import Inputs, Row, row
+from lowering.rows import SPECIAL, Cases, Inputs, Row, Sample, row
 
 
 def resize(
@@ -76,6 +76,40 @@ def _ranks(name: str) -> Iterator[tuple[str, tuple[int, ...], tuple[list[int], .
             yield name.format(count), shape, sizes, 1.7
 
 
+def sampled(x: torch.Tensor, grid: torch.Tensor, mode: str, padding: str, corners: bool) -> torch.Tensor:
+    return F.grid_sample(x, grid, mode, padding, corners)
+
+
+def _grids(*modes: str, volume: bool = False) -> Inputs:
+    shape, points = ((2, 2, 3, 4, 5), (2, 3, 2, 9, 3)) if volume else ((2, 3, 5, 4), (2, 7, 9, 2))
+
+    def inputs(s: Sample) -> Cases:
+        cases: Cases = []
+        for mode in modes:
+            for padding in ("zeros", "border", "reflection"):
+                for corners in (False, True):
+                    if mode == "bicubic" and corners == (padding == "zeros"):
+                        continue
+                    grid = s.floats(*points, low=-1.8, high=1.8)
+                    cases.append((s.floats(*shape), grid, mode, padding, corners))
+            far = s.floats(*points)
+            far.view(-1)[: len(SPECIAL)] = s.special()
+            cases.append((s.floats(*shape), far, mode, "border", False))
+            wide = [s.floats(*size, dtype=torch.float64) for size in (shape, points)]
+            cases.append((*wide, mode, "zeros", False))
+            one = s.floats(2, 3, *[1] * (len(shape) - 2))
+            cases.append((one, s.floats(*points), mode, "reflection", True))
+        cases.append((s.floats(*shape)[:0], s.floats(*points)[:0], modes[0], "zeros", False))
+        return cases
+
+    return inputs
+
+
+def _direct(shape: tuple[int, ...], points: tuple[int, ...]) -> Inputs:
+    """The overloads for one rank take numbers for the modes."""
+    return lambda s: [(s.floats(*shape), s.floats(*points), mode, 1 - mode, True) for mode in (0, 1)]
+
+
 ROWS: list[Row] = [
     row("aten.upsample_nearest1d.vec", resize, _nearest(2, 3, 5, size=(8,))),
     row(
@@ -130,4 +164,24 @@ ROWS: list[Row] = [
         )
         for name, shape, sizes, scale in _ranks(name)
     ],
+    row(
+        "aten.grid_sampler",
+        sampled,
+        _grids("bilinear", "nearest"),
+        dynamic=lambda s, n: (s.floats(n, 3, 5, n), s.floats(n, 4, n, 2), "bilinear", "zeros", False),
+    ),
+    row("aten.grid_sampler", sampled, _grids("bicubic"), id="grid_sampler-bicubic"),
+    row("aten.grid_sampler", sampled, _grids("bilinear", "nearest", volume=True), id="grid_sampler-volume"),
+    row("aten.grid_sampler_2d", torch.ops.aten.grid_sampler_2d, _direct((2, 3, 5, 4), (2, 7, 9, 2))),
+    row("aten.grid_sampler_3d", torch.ops.aten.grid_sampler_3d, _direct((1, 2, 3, 5, 4), (1, 3, 4, 5, 3))),
+    row(
+        "aten.affine_grid_generator",
+        F.affine_grid,
+        lambda s: [
+            (s.floats(2, 2, 3), (2, 3, 5, 7), False),
+            (s.floats(2, 2, 3), (2, 3, 1, 7), True),
+            (s.floats(1, 3, 4), (1, 3, 2, 5, 4), True),
+            (s.floats(1, 3, 4, dtype=torch.float64), (1, 3, 2, 5, 4), False),
+        ],
+    ),
 ]

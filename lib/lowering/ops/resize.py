@@ -110,7 +110,7 @@ def _cubic(a: float) -> Callable[[Any], Any]:
         d, constant = tirx.abs(distance), lambda value: tirx.const(value, str(distance.ty.dtype))
         near = ((constant(a + 2) * d - constant(a + 3)) * d) * d + constant(1)
         far = ((constant(a) * d - constant(5 * a)) * d + constant(8 * a)) * d - constant(4 * a)
-        return tirx.Select(d <= constant(1), near, tirx.Select(d < constant(2), far, constant(0)))
+        return tirx.Select(d >= constant(2), constant(0), tirx.Select(d <= constant(1), near, far))
 
     return weight
 
