@@ -11,7 +11,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.abs", "aten.neg", "aten.exp", "aten.exp2", "aten.expm1", "aten.log", "aten.log2", "aten.log10",
         "aten.log1p", "aten.sqrt", "aten.rsqrt", "aten.reciprocal", "aten.sin", "aten.cos", "aten.tan",
         "aten.asin", "aten.acos", "aten.atan", "aten.sinh", "aten.cosh", "aten.tanh", "aten.asinh",
-        "aten.acosh", "aten.atanh", "aten.erf", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
+        "aten.acosh", "aten.atanh", "aten.erf", "aten.erfinv", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
         "aten.frac", "aten.sgn", "aten.square", "aten.sigmoid",
         "aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.mul.Tensor",
         "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar", "aten.div.Tensor_mode",

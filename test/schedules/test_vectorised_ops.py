@@ -25,7 +25,8 @@ UNARY: dict[str, Callable[[T], T]] = {
         name: getattr(torch, name)
         for name in (
             "abs acos acosh asin asinh atan atanh ceil cos cosh erf exp exp2 expm1 floor frac isfinite isinf isnan "
-            "log log10 log1p log2 neg reciprocal round rsqrt sgn sigmoid sin sinh sqrt square tan tanh trunc logit"
+            "log log10 log1p log2 neg reciprocal round rsqrt sgn sigmoid sin sinh sqrt square tan tanh trunc logit "
+            "erfc erfinv digamma sinc"
         ).split()
     },
     **{
@@ -36,6 +37,7 @@ UNARY: dict[str, Callable[[T], T]] = {
         ).split()
     },
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "lgamma": torch.lgamma,
     "glu": lambda x: F.glu(x, 0),
     "threshold": lambda x: F.threshold(x, 0.1, 2.0),
     "clamp": lambda x: x.clamp(-1, 1),
@@ -77,6 +79,13 @@ ROWS: dict[str, Callable[[T], T]] = {
     "norm3": lambda x: torch.linalg.vector_norm(x, 3, dim=-1),
     "any": lambda x: (x > 1).any(-1),
     "cumsum_columns": lambda x: x.cumsum(0),
+    "cummax_columns": lambda x: torch.cummax(x, 0)[0],
+    "logcumsumexp_columns": lambda x: torch.logcumsumexp(x[:, :96], 0),
+    "bicubic": lambda x: F.interpolate(x.reshape(1, 1, 64, 100), (32, 200), mode="bicubic"),
+    "grid": lambda x: F.grid_sample(x.reshape(1, 1, 64, 100), x.reshape(1, 32, 100, 2), align_corners=False),
+    "unfold": lambda x: F.unfold(x.reshape(1, 4, 16, 100), 3, padding=1),
+    "fold": lambda x: F.fold(x.reshape(1, 64, 100), (20, 20), 2, stride=2),
+    "cdist": lambda x: torch.cdist(x[:20], x[20:40]),
 }
 PROGRAMS: dict[str, Callable[..., T]] = {**UNARY, **BINARY, **ROWS}
 TARGETS = {
@@ -88,6 +97,7 @@ LIBM = {
     "fmod": "the remainder of a quotient up to 2**277 takes a loop",
     "remainder": "as fmod",
     "floor_divide": "as fmod",
+    "lgamma": "its zeros, poles and sign have no polynomial here",
     "norm3": "a sum of powers in float64, and pow has no float64 form",
 }
 """The ops that call libm for each element, and why."""

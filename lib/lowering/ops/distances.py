@@ -13,6 +13,7 @@ from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.matmul import product_of
 from torch_tvm.lowering.ops.reductions import total
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, same_size
+from torch_tvm.lowering.ops.statistics import power_and_root
 from torch_tvm.lowering.pointwise import compute_dtype, is_float, larger, pointwise
 from torch_tvm.lowering.registry import Tensor, register
 
@@ -99,13 +100,14 @@ def _norm(p: float, dtype: str) -> tuple[Unary, Callable[[Scalar, Scalar], Scala
     if p == 0:
         differs = lambda u: tirx.Select(tirx.abs(u) > constant(0), constant(1), u)
         return differs, add, same
-    if p == 1:
-        return tirx.abs, add, same
-    if p == 2:
-        return lambda u: u * u, add, tirx.sqrt
     if math.isinf(p):
-        return lambda u: tirx.Select(tirx.abs(u) > constant(0), tirx.abs(u), constant(0)), tirx.max, same
-    return lambda u: tirx.power(tirx.abs(u), constant(p)), add, lambda u: tirx.power(u, constant(1 / p))
+        return (
+            lambda u: tirx.Select(tirx.abs(u) > constant(0), tirx.abs(u), constant(0)),
+            lambda u, v: tirx.max(u, v),
+            same,
+        )
+    before, after = power_and_root(p, dtype, dtype)
+    return before, add, after
 
 
 register("torch.aten.cdist", cdist, custom=True)

@@ -13,7 +13,7 @@ from tvm import relax, te, tirx
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size, plain_size
 from torch_tvm.lowering.ops.resize import CUBIC
 from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype, is_float
+from torch_tvm.lowering.pointwise import compute_dtype, is_float, named
 from torch_tvm.lowering.registry import Size, Tensor, lowers, register
 
 Expr: TypeAlias = relax.Expr
@@ -25,12 +25,6 @@ Tap: TypeAlias = tuple[Callable[..., Scalar], Callable[..., Scalar]]
 """Of a point of the grid: a place along an axis (-1: outside) and its weight."""
 
 TAPS = {BILINEAR: 2, NEAREST: 1, BICUBIC: 4}
-
-
-def _named(value: Scalar, body: Callable[[Scalar], Scalar]) -> Scalar:
-    """``body`` of a value that it uses more than once."""
-    name = tirx.Var("value", value.ty)
-    return tirx.Let(name, value, body(name))
 
 
 @lowers("torch.aten.grid_sampler")
@@ -118,12 +112,12 @@ class _Sampler:
             def place(*i: Scalar) -> Scalar:
                 value = source(*i)
                 value = tirx.nearbyint(value) if self.mode == NEAREST else tirx.floor(value) + step
-                return _named(self._padded(value, size) if inner else value, pixel)
+                return named(self._padded(value, size) if inner else value, pixel)
 
             def weight(*i: Scalar) -> Scalar:
                 fraction = source(*i) - tirx.floor(source(*i))
                 if inner:
-                    return _named(fraction - step, CUBIC.weight)
+                    return named(fraction - step, CUBIC.weight)
                 return fraction if number else self._number(1) - fraction
 
             if inner:
@@ -140,7 +134,7 @@ class _Sampler:
                 if axis == len(taps):
                     return tirx.Select(least < tirx.const(0, self.place_dtype), least, flat)
                 row = flat * tirx.Cast(self.place_dtype, self.sizes[axis])
-                return _named(taps[axis][0](*i), lambda at: after(axis + 1, row + at, tirx.min(least, at)))
+                return named(taps[axis][0](*i), lambda at: after(axis + 1, row + at, tirx.min(least, at)))
 
             zero = tirx.const(0, self.place_dtype)
             return after(0, zero, zero)
@@ -174,8 +168,8 @@ class _Sampler:
             value = self._reflected(value, size)
         upper = lambda inner: tirx.Select(inner < limit, inner, limit)
         if len(self.sizes) == 3:
-            return _named(value, lambda raw: _named(tirx.Select(raw < zero, zero, raw), upper))
-        return _named(value, lambda raw: _named(tirx.Select(raw > zero, raw, zero), upper))
+            return named(value, lambda raw: named(tirx.Select(raw < zero, zero, raw), upper))
+        return named(value, lambda raw: named(tirx.Select(raw > zero, raw, zero), upper))
 
     def _reflected(self, value: Scalar, size: SizeLike) -> Scalar:
         """Mirrored at the outer pixels, or at their outer edges."""
@@ -185,8 +179,8 @@ class _Sampler:
         mirrored = lambda rest: tirx.Select(
             span > self._number(0), tirx.min(rest, twice - rest) + low, self._number(0)
         )
-        turned = lambda far: _named(far - tirx.trunc(far / twice) * twice, mirrored)
-        return _named(distance, turned)
+        turned = lambda far: named(far - tirx.trunc(far / twice) * twice, mirrored)
+        return named(distance, turned)
 
 
 for _name in ("grid_sampler_2d", "grid_sampler_3d"):
