@@ -86,7 +86,7 @@ def libm(name: str, *args: tvm.ir.Expr) -> tvm.ir.Expr:
 
 
 def named(value: tvm.ir.Expr, body: Callable[[tvm.ir.Expr], tvm.ir.Expr]) -> tvm.ir.Expr:
-    """``body`` of a value that it uses more than once."""
+    """``body`` of a value that it uses more than once. The result may stand in one place only."""
     name = tirx.Var("value", value.ty)
     return tirx.Let(name, value, body(name))
 

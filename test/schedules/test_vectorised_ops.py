@@ -26,7 +26,7 @@ UNARY: dict[str, Callable[[T], T]] = {
         for name in (
             "abs acos acosh asin asinh atan atanh ceil cos cosh erf exp exp2 expm1 floor frac isfinite isinf isnan "
             "log log10 log1p log2 neg reciprocal round rsqrt sgn sigmoid sin sinh sqrt square tan tanh trunc logit "
-            "erfc erfinv digamma sinc"
+            "erfc erfinv digamma lgamma sinc"
         ).split()
     },
     **{
@@ -37,7 +37,6 @@ UNARY: dict[str, Callable[[T], T]] = {
         ).split()
     },
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "lgamma": torch.lgamma,
     "glu": lambda x: F.glu(x, 0),
     "threshold": lambda x: F.threshold(x, 0.1, 2.0),
     "clamp": lambda x: x.clamp(-1, 1),
@@ -97,7 +96,6 @@ LIBM = {
     "fmod": "the remainder of a quotient up to 2**277 takes a loop",
     "remainder": "as fmod",
     "floor_divide": "as fmod",
-    "lgamma": "its zeros, poles and sign have no polynomial here",
     "norm3": "a sum of powers in float64, and pow has no float64 form",
 }
 """The ops that call libm for each element, and why."""
