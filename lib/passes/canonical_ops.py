@@ -71,6 +71,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.native_layer_norm", "aten.native_group_norm",
         "aten.softmax.int", "aten.log_softmax.int", "aten._softmax", "aten._log_softmax",
     ),
+    "loss": ("aten.cross_entropy_loss",),
     "attention": ("aten.scaled_dot_product_attention",),
     "movement": (
         "aten.view", "aten.permute", "aten.expand", "aten.squeeze.dim", "aten.unsqueeze", "aten.cat",
