@@ -138,3 +138,14 @@ def test_no_scalar_libm_and_full_vectors(name: str, machine: str) -> None:
     }
     assert bool(scalar_calls(text)) == (name in LIBM), scalar_calls(text)
     assert name in LIBM or max(widths, default=0) >= TARGETS[machine][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [("bicubic", {"reduction", "elementwise"}), ("grid", {"elementwise"}), ("unfold", {"elementwise"}),
+     ("fold", {"reduction", "elementwise"}), ("cdist", {"reduction", "elementwise"}), ("cummax_columns", {"scan"}), ("digamma", {"elementwise"})],
+)  # fmt: skip
+def test_rules(name: str, rules: set[str]) -> None:
+    target = tvm.target.Target(TARGETS["avx2"][0])
+    _, decisions = schedule(optimize(relax_module(name), target), target)
+    assert {decision.rule for decision in decisions} == rules
