@@ -143,7 +143,8 @@ def test_no_scalar_libm_and_full_vectors(name: str, machine: str) -> None:
 @pytest.mark.parametrize(
     ("name", "rules"),
     [("bicubic", {"reduction", "elementwise"}), ("grid", {"elementwise"}), ("unfold", {"elementwise"}),
-     ("fold", {"reduction", "elementwise"}), ("cdist", {"reduction", "elementwise"}), ("cummax_columns", {"scan"}), ("digamma", {"elementwise"})],
+     ("fold", {"reduction", "elementwise"}), ("cdist", {"reduction", "elementwise"}),
+     ("cummax_columns", {"scan"}), ("digamma", {"elementwise"})],
 )  # fmt: skip
 def test_rules(name: str, rules: set[str]) -> None:
     target = tvm.target.Target(TARGETS["avx2"][0])
