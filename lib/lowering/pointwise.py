@@ -85,6 +85,12 @@ def libm(name: str, *args: tvm.ir.Expr) -> tvm.ir.Expr:
     return tirx.call_pure_extern(dtype, name + ("f" if dtype == "float32" else ""), *args)
 
 
+def named(value: tvm.ir.Expr, body: Callable[[tvm.ir.Expr], tvm.ir.Expr]) -> tvm.ir.Expr:
+    """``body`` of a value that it uses more than once. The result may stand in one place only."""
+    name = tirx.Var("value", value.ty)
+    return tirx.Let(name, value, body(name))
+
+
 def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:
     return tirx.isnan(value)
 

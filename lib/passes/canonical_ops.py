@@ -11,7 +11,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.abs", "aten.neg", "aten.exp", "aten.exp2", "aten.expm1", "aten.log", "aten.log2", "aten.log10",
         "aten.log1p", "aten.sqrt", "aten.rsqrt", "aten.reciprocal", "aten.sin", "aten.cos", "aten.tan",
         "aten.asin", "aten.acos", "aten.atan", "aten.sinh", "aten.cosh", "aten.tanh", "aten.asinh",
-        "aten.acosh", "aten.atanh", "aten.erf", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
+        "aten.acosh", "aten.atanh", "aten.erf", "aten.erfinv", "aten.ceil", "aten.floor", "aten.round", "aten.trunc",
         "aten.frac", "aten.sgn", "aten.square", "aten.sigmoid",
         "aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.mul.Tensor",
         "aten.mul.Scalar", "aten.div.Tensor", "aten.div.Scalar", "aten.div.Tensor_mode",
@@ -71,6 +71,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.native_layer_norm", "aten.native_group_norm",
         "aten.softmax.int", "aten.log_softmax.int", "aten._softmax", "aten._log_softmax",
     ),
+    "loss": ("aten.cross_entropy_loss",),
     "attention": ("aten.scaled_dot_product_attention",),
     "movement": (
         "aten.view", "aten.permute", "aten.expand", "aten.squeeze.dim", "aten.unsqueeze", "aten.cat",
@@ -82,7 +83,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
         "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
         "aten.channel_shuffle", "aten.repeat_interleave.self_int", 
-        "aten.reflection_pad3d", "aten.replication_pad1d",
+        "aten.grid_sampler", "aten.im2col", "aten.col2im", "aten.reflection_pad3d", "aten.replication_pad1d",
         "aten.replication_pad3d",
     ),
     "indexing": (
@@ -96,7 +97,10 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.linspace", "aten.eye.m", "aten.scalar_tensor",
         
     ),
-    "scan": ("aten.cumsum", "aten.cumprod", "aten.sort", "aten.argsort", "aten.topk", "aten.kthvalue"),
+    "scan": (
+        "aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.sort", "aten.argsort", "aten.topk",
+        "aten.kthvalue",
+    ),
 }  # fmt: skip
 
 CANONICAL_OPS: frozenset[str] = frozenset(f"torch.{name}" for names in CANONICAL.values() for name in names)

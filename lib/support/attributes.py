@@ -7,7 +7,7 @@ HOST = "torch_tvm.host"
 """The kernel only rearranges its operand; the value says how, as JSON."""
 
 SCAN = "torch_tvm.scan"
-"""The kernel scans its operand: ``axis``, ``combine`` (sum or product) and the dtype that it accumulates in, as JSON."""
+"""The kernel scans its operand: ``axis``, and whether what it does is ``associative``, as JSON."""
 
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""

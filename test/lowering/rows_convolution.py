@@ -39,6 +39,7 @@ def _conv_transpose1d(s: Sample) -> Cases:
     return [
         (s.floats(2, 4, 5), s.floats(4, 3, 3), s.floats(3), 2, 1, 1, 1, 1),
         (s.floats(2, 4, 5), s.floats(4, 2, 2), None, 3, 0, 0, 2, 2),
+        (s.floats(2, 4, 5), s.floats(4, 2, 2), s.floats(2), 1, 1, 2, 1, 3),
     ]
 
 
@@ -47,6 +48,7 @@ def _conv_transpose2d(s: Sample) -> Cases:
         (s.floats(2, 4, 5, 6), s.floats(4, 3, 3, 3), s.floats(3), 2, 1, 1, 1, 1),
         (s.floats(2, 4, 5, 6), s.floats(4, 3, 3, 2), s.floats(6), (3, 2), 1, (1, 0), 2, (1, 2)),
         (s.floats(4, 3, 3), s.floats(4, 2, 2, 2), None, 2, 0, 0, 1, 1),
+        (s.floats(2, 4, 5, 6), s.floats(4, 3, 3, 3), s.floats(3), (1, 2), (0, 3), (1, 3), 1, (2, 4)),
     ]
 
 

@@ -91,6 +91,23 @@ def by_size(s: Sample, n: int) -> tuple[T]:
     return (s.floats(n, 4),)
 
 
+def extrema(s: Sample) -> Cases:
+    return [
+        (s.floats(3, 5, 7), 1),
+        (s.floats(4, 9), -1),
+        (s.floats(2, 8, dtype=torch.float64), 0),
+        (s.ints(5, 6, low=-2, high=3), 0),
+        (s.ints(33, dtype=torch.int32), 0),
+        (s.bools(4, 5), 1),
+        (s.special(), 0),
+        (s.special().flip(0), 0),
+        (s.special()[:, None], 0),
+        (s.floats(5, 6, dtype=torch.bfloat16), 1),
+        (s.floats(), 0),
+        (s.floats(3, 0), 0),
+    ]
+
+
 ROWS: list[Row] = [
     row("aten.to.dtype", lambda x, dtype: x.to(dtype), casts),
     row(
@@ -189,6 +206,22 @@ ROWS: list[Row] = [
         id="cumsum-dtype",
     ),
     row("aten.cumprod", torch.cumprod, lines),
+    row(
+        "aten.logcumsumexp",
+        torch.logcumsumexp,
+        lambda s: [
+            (s.floats(3, 5, 7), 1),
+            (s.floats(4, 9, low=-900, high=900), -1),
+            (s.floats(2, 8, dtype=torch.float64), 0),
+            (s.special(), 0),
+            (s.special().flip(0), 0),
+            (s.floats(), 0),
+            (s.floats(3, 0), 1),
+        ],
+        dynamic=lambda s, n: (s.floats(n, 7), 0),
+    ),
+    row("aten.cummax", torch.cummax, extrema, dynamic=lambda s, n: (s.floats(n, 7), 0)),
+    row("aten.cummin", torch.cummin, extrema, dynamic=lambda s, n: (s.floats(3, n), 1)),
     row("aten.sort", torch.sort, sortable, dynamic=lambda s, n: (s.distinct(n, 7), 0, False)),
     row("aten.argsort", torch.argsort, sortable),
     row(

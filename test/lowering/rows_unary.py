@@ -54,6 +54,15 @@ ROWS: list[Row] = [
         row(f"aten.{name}", function, floats_and_ints(), dynamic=vector if name == "exp" else None)
         for name, function in _FLOAT.items()
     ),
+    row("aten.erfinv", torch.erfinv, floats_and_ints(-1.05, 1.05)),
+    row("aten.erfc", torch.erfc, floats_and_ints(), dynamic=vector),
+    row("aten.lgamma", torch.lgamma, floats_and_ints(0.1, 30)),
+    row("aten.lgamma", torch.lgamma, floats(-3.4, -3.1), id="lgamma-negative"),
+    row("aten.digamma", torch.digamma, floats_and_ints(0.1, 30)),
+    row("aten.digamma", torch.digamma, floats(-7.8, -7.2), id="digamma-negative"),
+    row("aten.sinc", torch.sinc, floats_and_ints()),
+    row("aten.special_entr", torch.special.entr, floats_and_ints()),
+    row("aten.special_ndtr", torch.special.ndtr, floats_and_ints()),
     row("aten.tan", torch.tan, floats(-1.4, 1.4)),
     row("aten.asin", torch.asin, floats(-1, 1)),
     row("aten.acos", torch.acos, floats(-1, 1)),

@@ -71,3 +71,19 @@ def test_complex_arguments_and_results_travel_as_pairs() -> None:
         for ours, eager in zip(module(argument), Conjugate()(argument), strict=True):
             assert ours.dtype == eager.dtype
             torch.testing.assert_close(ours, eager)
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_an_output_padding_that_pytorch_refuses(spatial: int) -> None:
+    """It is PyTorch that says so when the program runs; without fallback the compiler does."""
+    layer = getattr(nn, f"ConvTranspose{spatial}d")(3, 4, 3, stride=2, output_padding=2)
+    x = torch.randn(1, 3, *[5] * spatial)
+    reason = (
+        f"conv_transpose{spatial}d.*: an output padding of 2, not below the stride of 2 or the dilation of 1"
+    )
+    with pytest.raises(UnsupportedOp, match=f"(?s){reason}.*fallback=True"):
+        torch_tvm.compile(layer, (x,), fallback=False)
+    with pytest.warns(torch_tvm.FallbackWarning, match=reason):
+        compiled = torch_tvm.compile(layer, (x,))
+    with pytest.raises(RuntimeError, match=r"(?s)conv_transpose.*output padding must be smaller"):
+        compiled(x)

@@ -79,7 +79,7 @@ def test_results_of_pytorch_are_checked() -> None:
 
     class Falls(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu(torch.cdist(x, x).t()) * 2
+            return torch.relu(torch.linalg.inv(x @ x.t() + torch.eye(6)).t()) * 2
 
     model, x = Falls().eval(), torch.randn(6, 5)
     with pytest.warns(UserWarning):

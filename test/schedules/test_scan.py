@@ -84,3 +84,28 @@ def test_threads_where_the_work_is_worth_them(shape: tuple[int, ...], axis: int,
     mod, _ = schedule(optimize(lowered(lambda x: x.cumsum(axis), (torch.randn(shape),)), AVX2), AVX2)
     (kernel,) = [f for f in mod.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
     assert kernel.script().count("T.parallel") == threads
+
+
+def extrema(x: torch.Tensor, axis: int) -> list[torch.Tensor]:
+    return [*torch.cummax(x, axis), *torch.cummin(x, axis), torch.logcumsumexp(x * 40, axis)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extrema_and_logarithms_match_eager(shape: tuple[int, ...], axis: int, dtype: torch.dtype) -> None:
+    x = torch.randn(shape, dtype=dtype)
+    x.view(-1)[::5] = x.view(-1)[0].round()
+    compiled = CompiledFunction(lambda x: extrema(x, axis), (x,))
+    assert set(compiled.rules) <= {"scan", "elementwise"}
+    assert compiled.rules.count("scan") == 3
+    for ours, eager, exact in zip(compiled(x), extrema(x, axis), extrema(x.double(), axis), strict=True):
+        check(ours, eager, exact)
+
+
+def test_the_last_of_equals_and_the_last_nan() -> None:
+    x = torch.randint(-2, 3, (4, 5000)).float()
+    x[0, 7], x[0, 300], x[1, 4000], x[2] = torch.nan, torch.nan, torch.nan, torch.inf
+    for axis in (0, 1):
+        results = CompiledFunction(lambda x, axis=axis: extrema(x, axis), (x,))(x)
+        for ours, eager in zip(results, extrema(x, axis), strict=True):
+            torch.testing.assert_close(ours, eager, equal_nan=True)

@@ -33,7 +33,7 @@ SPECIAL += [88.0, 88.72, -87.3, -100.0, -104.0, 1e-8, -1e-8, 0.5, 1.5, 2.5, -0.5
 SPECIAL += [-0.99999994, 1e-3, 127.9, 128.5, -149.0, -152.0, 38.5, -46.0, 16777216.0, 1e30, -1e30, 4.0, -4.0]
 SPECIAL64 = [709.7, 709.8, 710.4, 710.5, -709.0, -746.0, 5e-324, 1e-310, 1.7e308, -1.7e308, 2.0**52 + 1]
 LANES = 16
-FLUSHED = {"exp": 2e-38, "sigmoid": 2e-38}
+FLUSHED = {"exp": 2e-38, "sigmoid": 2e-38, "erfc": 2e-38}
 """Functions whose results below the smallest normal number are 0."""
 
 
@@ -43,7 +43,11 @@ def elementwise(name: str, size: int, dtype: str = "float32", repeat: int = 1) -
     buffers = [tirx.decl_buffer((size,), dtype, n) for n in names]
     i, lane = tirx.Var("i", "int64"), tirx.Var("lane", "int64")
     value, *others = (buffer[i * LANES + lane] for buffer in buffers[:-1])
-    operator = {"pow": tirx.power, "expm1": lambda u: libm("expm1", u)}.get(name)
+    operator = {
+        "pow": tirx.power,
+        "expm1": lambda u: libm("expm1", u),
+        "erfc": lambda u: libm("erfc", u),
+    }.get(name)
     for _ in range(repeat):
         value = (operator or getattr(tirx, name))(value, *others)
     store = tirx.BufferStore(buffers[-1], value, [i * LANES + lane])

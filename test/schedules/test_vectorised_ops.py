@@ -25,7 +25,8 @@ UNARY: dict[str, Callable[[T], T]] = {
         name: getattr(torch, name)
         for name in (
             "abs acos acosh asin asinh atan atanh ceil cos cosh erf exp exp2 expm1 floor frac isfinite isinf isnan "
-            "log log10 log1p log2 neg reciprocal round rsqrt sgn sigmoid sin sinh sqrt square tan tanh trunc logit"
+            "log log10 log1p log2 neg reciprocal round rsqrt sgn sigmoid sin sinh sqrt square tan tanh trunc logit "
+            "erfc erfinv digamma lgamma sinc"
         ).split()
     },
     **{
@@ -77,6 +78,13 @@ ROWS: dict[str, Callable[[T], T]] = {
     "norm3": lambda x: torch.linalg.vector_norm(x, 3, dim=-1),
     "any": lambda x: (x > 1).any(-1),
     "cumsum_columns": lambda x: x.cumsum(0),
+    "cummax_columns": lambda x: torch.cummax(x, 0)[0],
+    "logcumsumexp_columns": lambda x: torch.logcumsumexp(x[:, :96], 0),
+    "bicubic": lambda x: F.interpolate(x.reshape(1, 1, 64, 100), (32, 200), mode="bicubic"),
+    "grid": lambda x: F.grid_sample(x.reshape(1, 1, 64, 100), x.reshape(1, 32, 100, 2), align_corners=False),
+    "unfold": lambda x: F.unfold(x.reshape(1, 4, 16, 100), 3, padding=1),
+    "fold": lambda x: F.fold(x.reshape(1, 64, 100), (20, 20), 2, stride=2),
+    "cdist": lambda x: torch.cdist(x[:20], x[20:40]),
 }
 PROGRAMS: dict[str, Callable[..., T]] = {**UNARY, **BINARY, **ROWS}
 TARGETS = {
@@ -130,3 +138,15 @@ def test_no_scalar_libm_and_full_vectors(name: str, machine: str) -> None:
     }
     assert bool(scalar_calls(text)) == (name in LIBM), scalar_calls(text)
     assert name in LIBM or max(widths, default=0) >= TARGETS[machine][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [("bicubic", {"reduction", "elementwise"}), ("grid", {"elementwise"}), ("unfold", {"elementwise"}),
+     ("fold", {"reduction", "elementwise"}), ("cdist", {"reduction", "elementwise"}),
+     ("cummax_columns", {"scan"}), ("digamma", {"elementwise"})],
+)  # fmt: skip
+def test_rules(name: str, rules: set[str]) -> None:
+    target = tvm.target.Target(TARGETS["avx2"][0])
+    _, decisions = schedule(optimize(relax_module(name), target), target)
+    assert {decision.rule for decision in decisions} == rules

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.padding import constant_pad_nd
 from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers
 
@@ -46,6 +47,9 @@ def convolve(
     value = x
     stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
     extra = None if output_padding is None else _per_axis(output_padding, spatial)
+    beyond = [0] * spatial
+    if extra is not None:
+        padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
     if spatial == 1:
         value, weight = unsqueeze_at(b, value, 2), unsqueeze_at(b, weight, 2)
         stride, dilation, padding = [1, *stride], [1, *dilation], [(0, 0), *padding]
@@ -53,11 +57,40 @@ def convolve(
     value = _call(b, value, weight, stride, padding, dilation, groups, extra)
     if spatial == 1:
         value = squeeze_at(b, value, 2)
+    if any(beyond):
+        value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)
     return value if bias is None else _add_bias(b, value, bias)
 
 
 def _per_axis(values: Sequence[int], count: int) -> list[int]:
     return list(values) * count if len(values) == 1 else list(values)
+
+
+def _output_padding(
+    b: Builder,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    extra: Sequence[int],
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """The padding of the input, an output padding below the stride, and the zeros that are left to append.
+
+    ATen has an output padding below the stride or the dilation; it takes back what the padding cuts off at the end,
+    behind which there are zeros.
+    """
+    pads, inner, beyond = [], [], []
+    for step, (low, high), gap, more in zip(stride, padding, dilation, extra, strict=True):
+        if more < 0 or more >= max(step, gap):
+            b.unsupported(
+                f"an output padding of {more}, not below the stride of {step} or the dilation of {gap}, "
+                "which ATen reports as an error"
+            )
+        regained = min(more, high) if more >= step else 0
+        rest = more - regained
+        pads.append((low, high - regained))
+        inner.append(rest if rest < step else 0)
+        beyond.append(0 if rest < step else rest)
+    return pads, inner, beyond
 
 
 def _check_channels(b: Builder, x: Expr, weight: Expr, spatial: int, groups: int, transposed: bool) -> None:

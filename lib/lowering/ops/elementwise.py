@@ -268,7 +268,7 @@ def _ignoring_nan(pick: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Scalar,
     return body
 
 
-def _log_add_exp(u: Scalar, v: Scalar) -> Scalar:
+def log_add_exp(u: Scalar, v: Scalar) -> Scalar:
     """``log(exp(u) + exp(v))`` from the larger one; equal infinities stay what they are."""
     top, bottom = larger(u, v), smaller(u, v)
     return tirx.Select(tirx.all(tirx.isinf(u), u == v), u, top + libm("log1p", tirx.exp(bottom - top)))
@@ -285,7 +285,7 @@ binary("torch.aten.fmax", _ignoring_nan(larger))
 binary("torch.aten.fmin", _ignoring_nan(smaller))
 binary("torch.aten.atan2", lambda u, v: libm("atan2", u, v))
 binary("torch.aten.copysign.Tensor", tirx.copysign)
-binary("torch.aten.logaddexp", _log_add_exp)
+binary("torch.aten.logaddexp", log_add_exp)
 binary("torch.aten.xlogy.Tensor", _xlogy)
 
 

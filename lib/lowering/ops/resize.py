@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import permute, reshape
-from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.lowering.ops.shape import permute, product, reshape
+from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 
 Expr: TypeAlias = relax.Expr
 
@@ -43,16 +47,23 @@ def _ratio(size: Any, count: Any, scale: float | None, dtype: str) -> Any:
 
 
 def _resample(b: Builder, x: Expr, sizes: Sequence[SizeLike], sample: Sample) -> Expr:
-    if b.rank(x) != len(sizes) + 2:
-        b.unsupported(f"an input of rank {b.rank(x)} for {len(sizes)} sizes")
-    if any(isinstance(s, int) and s < 1 for s in (*sizes, *b.shape(x)[2:])):
-        b.unsupported("an empty image")
+    _check_sizes(b, x, sizes)
 
     def body(data: te.Tensor, counts: list[Any]) -> te.Tensor:
         counts = [as_size(c) for c in counts]
         return te.compute([*data.shape[:2], *counts], lambda *i: sample(data, i, counts), name="resample")
 
     return b.te(body, x, list(sizes))
+
+
+def _check_sizes(b: Builder, x: Expr, sizes: Sequence[SizeLike]) -> list[SizeLike]:
+    """The spatial sizes of ``x``, which has two more dimensions; none of them, nor of the new ones, is empty."""
+    if b.rank(x) != len(sizes) + 2:
+        b.unsupported(f"an input of rank {b.rank(x)} for {len(sizes)} sizes")
+    before = b.shape(x)[2:]
+    if any(isinstance(s, int) and s < 1 for s in (*sizes, *before)):
+        b.unsupported("an empty image")
+    return before
 
 
 # -- nearest ------------------------------------------------------------------------------------------
@@ -75,45 +86,152 @@ def nearest(
     return _resample(b, x, sizes, sample)
 
 
-# -- linear -------------------------------------------------------------------------------------------
+# -- by filters ---------------------------------------------------------------------------------------
 
 
-def linear(
-    b: Builder, x: Expr, sizes: Sequence[SizeLike], align_corners: bool, scales: Sequence[float | None]
+@dataclass(frozen=True)
+class Filter:
+    """The share of a pixel at a distance of up to ``reach``; ``clamped``: no place is before the first pixel."""
+
+    weight: Callable[[Any], Any]
+    reach: int
+    clamped: bool = False
+
+
+def _triangle(distance: Any) -> Any:
+    one = tirx.const(1, str(distance.ty.dtype))
+    return tirx.max(one - tirx.abs(distance), tirx.const(0, str(distance.ty.dtype)))
+
+
+def _cubic(a: float) -> Callable[[Any], Any]:
+    """Keys, Cubic convolution interpolation for digital image processing, 1981."""
+
+    def weight(distance: Any) -> Any:
+        d, constant = tirx.abs(distance), lambda value: tirx.const(value, str(distance.ty.dtype))
+        near = ((constant(a + 2) * d - constant(a + 3)) * d) * d + constant(1)
+        far = ((constant(a) * d - constant(5 * a)) * d + constant(8 * a)) * d - constant(4 * a)
+        return tirx.Select(d >= constant(2), constant(0), tirx.Select(d <= constant(1), near, far))
+
+    return weight
+
+
+LINEAR = Filter(_triangle, 1, clamped=True)
+CUBIC = Filter(_cubic(-0.75), 2)
+LINEAR_AA, CUBIC_AA = Filter(_triangle, 1), Filter(_cubic(-0.5), 2)
+
+
+def filtered(
+    b: Builder,
+    x: Expr,
+    sizes: Sequence[SizeLike],
+    kind: Filter,
+    align_corners: bool,
+    scales: Sequence[float | None],
+    antialias: bool = False,
 ) -> Expr:
-    """Linear interpolation in every spatial dimension; half precisions and integers compute in float32."""
+    """Weighted sums of the pixels around each place, one dimension after the other, weights from small tables.
+
+    The last dimension, whose pixels are gathered, is taken while the image is smallest.
+    """
     dtype = b.dtype(x)
-    wide = "float64" if dtype == "float64" else "float32"
-
-    def neighbours(o: Any, size: Any, count: Any, scale: float | None) -> list[tuple[Any, Any]]:
-        zero, half = tirx.const(0, wide), tirx.const(0.5, wide)
-        place = tirx.Cast(wide, o)
-        if align_corners:
-            step = tirx.Cast(wide, size - 1) / tirx.Cast(wide, tirx.max(count - 1, 1))
-            source = place * tirx.Select(count > 1, step, zero)
-        else:
-            ratio = _ratio(size, count, scale, wide)
-            source = tirx.max(ratio * (place + half) - half, zero)
-        low = tirx.min(tirx.Cast("int64", source), size - 1)
-        high = tirx.min(low + 1, size - 1)
-        weight = tirx.max(tirx.min(source - tirx.Cast(wide, low), tirx.const(1, wide)), zero)
-        return [(low, tirx.const(1, wide) - weight), (high, weight)]
-
-    def sample(data: te.Tensor, i: Sequence[Any], counts: list[Any]) -> Any:
-        parts = zip(i[2:], data.shape[2:], counts, scales, strict=True)
-        choices = [neighbours(*part) for part in parts]
-
-        def blend(axis: int, places: list[Any]) -> Any:
-            if axis == len(choices):
-                return tirx.Cast(wide, data(*i[:2], *places))
-            (low, left), (high, right) = choices[axis]
-            return blend(axis + 1, [*places, low]) * left + blend(axis + 1, [*places, high]) * right
-
-        return tirx.Cast(dtype, blend(0, []))
-
     if not dtype.startswith(("float", "bfloat")):
-        b.unsupported(f"linear interpolation of {dtype}")
-    return _resample(b, x, sizes, sample)
+        b.unsupported(f"interpolation of {dtype}")
+    before = _check_sizes(b, x, sizes)
+    wide = "float64" if dtype == "float64" else "float32"
+    of_axis = _antialiased if antialias else _interpolated
+    tables = []
+    for size, count, scale in zip(before, sizes, scales, strict=True):
+        if antialias and not (isinstance(size, int) and isinstance(count, int)):
+            b.unsupported("an antialiased image of unknown size")
+        tables.append(of_axis(size, count, scale, kind, align_corners, wide))
+    order = list(range(len(sizes)))
+    if all(isinstance(s, int) for s in (*before, *sizes)) and product(sizes[:-1]) > product(before[:-1]):
+        order.reverse()
+    value = b.cast(x, wide)
+    for axis in order:
+        table = functools.partial(_tables, *tables[axis])
+        made = b.te(table, [before[axis], sizes[axis]], name="resize_table")
+        places, weights = (b.emit(relax.TupleGetItem(made, i)) for i in range(2))
+        value = b.te(functools.partial(_weighted, axis + 2), value, places, weights)
+    return b.cast(value, dtype)
+
+
+def _tables(taps: int, entry: Callable[..., tuple[Any, Any]], sizes: list[Any]) -> list[te.Tensor]:
+    """Place and weight of each tap for each output place."""
+    size, count = (as_size(s) for s in sizes)
+    part = lambda i: te.compute([taps, count], lambda k, o: entry(k, o, size, count)[i], name="table")
+    return [part(0), part(1)]
+
+
+def _weighted(axis: int, data: te.Tensor, places: te.Tensor, weights: te.Tensor) -> te.Tensor:
+    tap = te.reduce_axis((0, places.shape[0]), name="tap")
+    shape = [places.shape[1] if a == axis else size for a, size in enumerate(data.shape)]
+
+    def element(*i: Any) -> Any:
+        place = [*i[:axis], places(tap, i[axis]), *i[axis + 1 :]]
+        return te.sum(data(*place) * weights(tap, i[axis]), axis=tap)
+
+    return te.compute(shape, element, name="resample")
+
+
+Table = tuple[int, Callable[..., tuple[Any, Any]]]
+
+
+def _interpolated(
+    size: SizeLike, count: SizeLike, scale: float | None, kind: Filter, align_corners: bool, wide: str
+) -> Table:
+    """The pixels on both sides of the place; those outside repeat the border."""
+
+    def entry(k: Any, o: Any, size: Any, count: Any) -> tuple[Any, Any]:
+        place, half = tirx.Cast(wide, o), tirx.const(0.5, wide)
+        if align_corners:
+            source = place * _corner_ratio(size, count, wide)
+        else:
+            source = _ratio(size, count, scale, wide) * (place + half) - half
+        if kind.clamped:
+            source = tirx.max(source, tirx.const(0, wide))
+        low = tirx.floor(source)
+        step = tirx.Cast("int64", k) - (kind.reach - 1)
+        pixel = tirx.max(tirx.min(tirx.Cast("int64", low) + step, size - 1), 0)
+        return pixel, kind.weight(source - low - tirx.Cast(wide, step))
+
+    return 2 * kind.reach, entry
+
+
+def _corner_ratio(size: Any, count: Any, wide: str) -> Any:
+    step = tirx.Cast(wide, size - 1) / tirx.Cast(wide, tirx.max(count - 1, 1))
+    return tirx.Select(count > 1, step, tirx.const(0, wide))
+
+
+def _antialiased(
+    size: int, count: int, scale: float | None, kind: Filter, align_corners: bool, wide: str
+) -> Table:
+    """The pixels under the filter, which is as wide as an output pixel; their weights add up to one."""
+    if align_corners:
+        ratio = (size - 1) / (count - 1) if count > 1 else 0.0
+    else:
+        ratio = 1 / scale if scale else size / count
+    stretch = max(ratio, 1.0)
+    support = kind.reach * stretch
+    taps = min(2 * math.ceil(support) + 1, size)
+    constant = lambda value: tirx.const(value, wide)
+
+    def entry(k: Any, o: Any, size: Any, count: Any) -> tuple[Any, Any]:
+        center = constant(ratio) * (tirx.Cast(wide, o) + constant(0.5))
+        edge = lambda place: tirx.Cast("int64", place + constant(0.5))
+        first = tirx.max(edge(center - constant(support)), 0)
+        last = tirx.min(edge(center + constant(support)), size)
+
+        def share(k: Any) -> Any:
+            pixel = first + k
+            distance = (tirx.Cast(wide, pixel) - center + constant(0.5)) * constant(1 / stretch)
+            return tirx.Select(pixel < last, kind.weight(distance), constant(0))
+
+        total = functools.reduce(operator.add, (share(tirx.const(j, "int64")) for j in range(taps)))
+        pixel = first + tirx.Cast("int64", k)
+        return tirx.min(pixel, last - 1), share(tirx.Cast("int64", k)) / total
+
+    return taps, entry
 
 
 # -- the ops ------------------------------------------------------------------------------------------
@@ -130,7 +248,7 @@ def _nearest_vec(name: str, *, exact: bool, custom: bool) -> None:
     register(f"torch.aten.{name}", lowering, custom=custom)
 
 
-def _linear_vec(name: str, *, custom: bool) -> None:
+def _filtered_vec(name: str, kind: Filter, *, custom: bool = True, antialias: bool = False) -> None:
     def lowering(
         b: Builder,
         x: Tensor,
@@ -139,7 +257,7 @@ def _linear_vec(name: str, *, custom: bool) -> None:
         scale_factors: list[float] | None,
     ) -> Expr:
         sizes = _output_sizes(b, x, output_size, scale_factors)
-        return linear(b, x, sizes, align_corners, scale_factors or [None] * len(sizes))
+        return filtered(b, x, sizes, kind, align_corners, scale_factors or [None] * len(sizes), antialias)
 
     tail = "SymInt[]? output_size, bool align_corners, float[]? scale_factors"
     lowering.__doc__ = f"aten::{name}(Tensor input, {tail}) -> Tensor"
@@ -149,38 +267,87 @@ def _linear_vec(name: str, *, custom: bool) -> None:
 for _count in (1, 2, 3):
     _nearest_vec(f"upsample_nearest{_count}d.vec", exact=False, custom=_count == 3)
     _nearest_vec(f"_upsample_nearest_exact{_count}d.vec", exact=True, custom=True)
-_linear_vec("upsample_linear1d.vec", custom=True)
-_linear_vec("upsample_bilinear2d.vec", custom=False)
-_linear_vec("upsample_trilinear3d.vec", custom=True)
+_filtered_vec("upsample_linear1d.vec", LINEAR)
+_filtered_vec("upsample_bilinear2d.vec", LINEAR, custom=False)
+_filtered_vec("upsample_trilinear3d.vec", LINEAR)
+_filtered_vec("upsample_bicubic2d.vec", CUBIC)
+_filtered_vec("_upsample_bilinear2d_aa.vec", LINEAR_AA, antialias=True)
+_filtered_vec("_upsample_bicubic2d_aa.vec", CUBIC_AA, antialias=True)
 
 
-@lowers("torch.aten.upsample_nearest1d")
-def upsample_nearest1d(b: Builder, x: Tensor, output_size: list[Size], scales: float | None) -> Expr:
-    """aten::upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor"""
-    return nearest(b, x, output_size, [scales])
+# The overloads with one scale for each dimension; a function's parameters are the op's operands, hence one for each rank.
 
 
-@lowers("torch.aten.upsample_nearest2d")
-def upsample_nearest2d(
-    b: Builder, x: Tensor, output_size: list[Size], scales_h: float | None, scales_w: float | None
-) -> Expr:
-    """aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None,
-    float? scales_w=None) -> Tensor"""
-    return nearest(b, x, output_size, [scales_h, scales_w])
+def _nearest_plain(name: str, count: int, *, exact: bool = False, custom: bool = True) -> None:
+    def one(b: Builder, x: Tensor, output_size: list[Size], scale: float | None) -> Expr:
+        return nearest(b, x, output_size, [scale], exact=exact)
+
+    def two(
+        b: Builder, x: Tensor, output_size: list[Size], scales_h: float | None, scales_w: float | None
+    ) -> Expr:
+        return nearest(b, x, output_size, [scales_h, scales_w], exact=exact)
+
+    def three(
+        b: Builder,
+        x: Tensor,
+        output_size: list[Size],
+        scales_d: float | None,
+        scales_h: float | None,
+        scales_w: float | None,
+    ) -> Expr:
+        return nearest(b, x, output_size, [scales_d, scales_h, scales_w], exact=exact)
+
+    lowering: Lowering = (one, two, three)[count - 1]
+    lowering.__doc__ = f"aten::{name}(Tensor self, SymInt[{count}] output_size, float? scales…) -> Tensor"
+    register(f"torch.aten.{name}", lowering, custom=custom)
 
 
-@lowers("torch.aten.upsample_bilinear2d")
-def upsample_bilinear2d(
-    b: Builder,
-    x: Tensor,
-    output_size: list[Size],
-    align_corners: bool,
-    scales_h: float | None,
-    scales_w: float | None,
-) -> Expr:
-    """aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners,
-    float? scales_h=None, float? scales_w=None) -> Tensor"""
-    return linear(b, x, output_size, align_corners, [scales_h, scales_w])
+def _filtered_plain(
+    name: str, count: int, kind: Filter, *, custom: bool = True, antialias: bool = False
+) -> None:
+    def one(
+        b: Builder, x: Tensor, output_size: list[Size], align_corners: bool, scales: float | None
+    ) -> Expr:
+        return filtered(b, x, output_size, kind, align_corners, [scales], antialias)
+
+    def two(
+        b: Builder,
+        x: Tensor,
+        output_size: list[Size],
+        align_corners: bool,
+        scales_h: float | None,
+        scales_w: float | None,
+    ) -> Expr:
+        return filtered(b, x, output_size, kind, align_corners, [scales_h, scales_w], antialias)
+
+    def three(
+        b: Builder,
+        x: Tensor,
+        output_size: list[Size],
+        align_corners: bool,
+        scales_d: float | None,
+        scales_h: float | None,
+        scales_w: float | None,
+    ) -> Expr:
+        return filtered(b, x, output_size, kind, align_corners, [scales_d, scales_h, scales_w], antialias)
+
+    lowering: Lowering = (one, two, three)[count - 1]
+    tail = f"SymInt[{count}] output_size, bool align_corners, float? scales…"
+    lowering.__doc__ = f"aten::{name}(Tensor self, {tail}) -> Tensor"
+    register(f"torch.aten.{name}", lowering, custom=custom)
+
+
+_nearest_plain("upsample_nearest1d", 1, custom=False)
+_nearest_plain("upsample_nearest2d", 2, custom=False)
+_nearest_plain("upsample_nearest3d", 3)
+for _count in (1, 2, 3):
+    _nearest_plain(f"_upsample_nearest_exact{_count}d", _count, exact=True)
+_filtered_plain("upsample_linear1d", 1, LINEAR)
+_filtered_plain("upsample_bilinear2d", 2, LINEAR, custom=False)
+_filtered_plain("upsample_trilinear3d", 3, LINEAR)
+_filtered_plain("upsample_bicubic2d", 2, CUBIC)
+_filtered_plain("_upsample_bilinear2d_aa", 2, LINEAR_AA, antialias=True)
+_filtered_plain("_upsample_bicubic2d_aa", 2, CUBIC_AA, antialias=True)
 
 
 @lowers("torch.aten.pixel_shuffle")

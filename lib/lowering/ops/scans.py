@@ -1,8 +1,10 @@
-"""Cumulative sums and products along a dimension."""
+"""Running sums, products, extrema and logarithms of sums of exponentials along a dimension."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import tvm
@@ -10,80 +12,147 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.builder import Builder, as_size
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import is_float
-from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.lowering.ops.elementwise import log_add_exp
+from torch_tvm.lowering.ops.reductions import highest, lowest
+from torch_tvm.lowering.ops.shape import product, reshape
+from torch_tvm.lowering.pointwise import compute_dtype, is_float, is_nan
+from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.support.attributes import SCAN
 
 Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
 
 
-def scan(b: Builder, x: Expr, dim: int, combine: str) -> Expr:
-    """``out[k] = combine(out[k - 1], x[k])`` along ``dim`` for ``sum`` or ``product``.
+@dataclass(frozen=True)
+class Scan:
+    """Totals that begin as ``start``; ``step(totals, element, k)`` gives those with element ``k``, in order.
 
-    Floats accumulate in float64, as ATen's do.
+    Each total becomes one result of the dtype in ``results``. The totals are written one after the other: a later
+    one is computed from the new values of those before it. ``is_associative`` says that there is one total, and that
+    the total of some elements may stand for them.
     """
-    out = b.result_dtype
-    rank = b.rank(x)
-    if rank == 0:
-        return b.cast(x, out)
-    axis = b.axis(dim, rank)
-    if 0 in b.shape(x):
-        return b.emit(relax.op.zeros(relax.ShapeExpr(x.ty.shape.values), out))
-    accumulate = "float64" if is_float(out) else out
-    fields = json.dumps({"axis": axis, "combine": combine, "accumulate": accumulate})
-    kernel = lambda source: _running(source, axis, accumulate, out, combine)
-    is_exact = not is_float(out) and not is_float(b.dtype(x))
-    return b.te(kernel, x if is_exact else b.cast(x, out), attributes={SCAN: fields})
+
+    start: tuple[Scalar, ...]
+    step: Callable[[Sequence[Scalar], Scalar, Scalar], Sequence[Scalar]]
+    results: tuple[str, ...]
+    is_associative: bool = False
 
 
-def _running(source: te.Tensor, axis: int, accumulate: str, dtype: str, combine: str) -> te.Tensor:
+def scan(b: Builder, x: Expr, dim: int, scan: Scan) -> list[Expr]:
+    """The totals after each element along ``dim``; elements are read in the dtype of the first total's result."""
+    axis, shape = b.axis(dim, b.rank(x)), b.shape(x)
+    if 0 in shape:
+        sizes = relax.ShapeExpr(x.ty.shape.values)
+        return [b.emit(relax.op.zeros(sizes, dtype)) for dtype in scan.results]
+    value = reshape(b, x, shape or [1])
+    attributes = {SCAN: json.dumps({"axis": axis, "associative": scan.is_associative})}
+    both = b.te(lambda source: _running(source, axis, scan), value, attributes=attributes)
+    several = len(scan.results) > 1
+    parts = [b.emit(relax.TupleGetItem(both, i)) for i in range(len(scan.results))] if several else [both]
+    return [reshape(b, part, shape) for part in parts]
+
+
+def _running(source: te.Tensor, axis: int, scan: Scan) -> te.Tensor:
     """The scan as one loop over lines; a target that has a rule for scans makes its own loops."""
     shape = source.shape
-    before, after, length = _product(shape[:axis]), _product(shape[axis + 1 :]), shape[axis]
+    before, after = as_size(product(shape[:axis])), as_size(product(shape[axis + 1 :]))
+    length = shape[axis]
+    kinds = [str(value.ty.dtype) for value in scan.start]
 
     def body(ins: Any, outs: Any) -> tvm.tirx.Stmt:
         with IRBuilder() as builder:
-            data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+            data, targets = T.buffer_proxy(ins[0]), [T.buffer_proxy(out) for out in outs]
             with T.parallel(0, before * after) as line:
                 base = (line // after) * length * after + line % after
-                total = T.buffer_proxy(T.alloc_buffer((1,), accumulate, scope="local"))
-                total[0] = tirx.const(0 if combine == "sum" else 1, accumulate)
+                totals = [T.buffer_proxy(T.alloc_buffer((1,), kind, scope="local")) for kind in kinds]
+                for total, value in zip(totals, scan.start, strict=True):
+                    total[0] = value
                 with T.serial(0, length) as k:
                     at = base + k * after
-                    value = convert(data[at], accumulate)
-                    total[0] = total[0] + value if combine == "sum" else total[0] * value
-                    out[at] = convert(total[0], dtype)
+                    new = scan.step([total[0] for total in totals], data[at], k)
+                    for total, value in zip(totals, new, strict=True):
+                        total[0] = value
+                    for target, total, dtype in zip(targets, totals, scan.results, strict=True):
+                        target[at] = convert(total[0], dtype)
             return builder.get()
 
-    source_buffer = tirx.decl_buffer(shape, source.dtype, "data")
-    out_buffer = tirx.decl_buffer(shape, dtype, "running")
     return te.extern(
-        [shape],
+        [shape] * len(kinds),
         [source],
         body,
-        dtype=dtype,
-        in_buffers=[source_buffer],
-        out_buffers=[out_buffer],
+        dtype=list(scan.results),
+        in_buffers=[tirx.decl_buffer(shape, source.dtype, "data")],
+        out_buffers=[tirx.decl_buffer(shape, dtype, "running") for dtype in scan.results],
         name="running",
     )
 
 
-def _product(sizes: Any) -> Any:
-    result: Any = tirx.const(1, "int64")
-    for size in sizes:
-        result = result * size
-    return result
+def _accumulated(
+    b: Builder,
+    x: Expr,
+    dim: int,
+    identity: float,
+    combine: Callable[[Scalar, Scalar], Scalar],
+    is_associative: bool = True,
+) -> Expr:
+    """One total in the result's dtype; floats accumulate in float64, as ATen's do."""
+    out = b.result_dtype
+    accumulate = "float64" if is_float(out) else out
+    is_exact = not is_float(out) and not is_float(b.dtype(x))
+    step = lambda totals, element, k: [combine(totals[0], convert(element, accumulate))]
+    recurrence = Scan((tirx.const(identity, accumulate),), step, (out,), is_associative)
+    return scan(b, x if is_exact else b.cast(x, out), dim, recurrence)[0]
 
 
 @lowers("torch.aten.cumsum")
 def cumsum(b: Builder, x: Tensor, dim: int, dtype: Any) -> Expr:
     """aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
-    return scan(b, x, dim, "sum")
+    return _accumulated(b, x, dim, 0, lambda total, element: total + element)
 
 
 @lowers("torch.aten.cumprod")
 def cumprod(b: Builder, x: Tensor, dim: int, dtype: Any) -> Expr:
-    """aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
-    return scan(b, x, dim, "product")
+    """aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
+
+    The product of a part may overflow where that of the whole is 0, so it does not stand for its elements.
+    """
+    return _accumulated(b, x, dim, 1, lambda total, element: total * element, is_associative=False)
+
+
+@lowers("torch.aten.logcumsumexp")
+def logcumsumexp(b: Builder, x: Tensor, dim: int) -> Expr:
+    """aten::logcumsumexp(Tensor self, int dim) -> Tensor"""
+    return _accumulated(b, x, dim, float("-inf"), log_add_exp)
+
+
+def _running_extremum(b: Builder, x: Expr, dim: int, is_max: bool) -> list[Expr]:
+    """The extremum so far and the place of its last occurrence; the last NaN stays."""
+    dtype = b.dtype(x)
+    inner = "uint8" if dtype == "bool" else compute_dtype(dtype)
+
+    def step(totals: Sequence[Scalar], element: Scalar, k: Scalar) -> Sequence[Scalar]:
+        place, best = totals
+        element = convert(element, inner)
+        reached = element >= best if is_max else element <= best
+        taken = tirx.any(is_nan(element), reached) if is_float(inner) else reached
+        return [tirx.Select(taken, k, place), tirx.Select(taken, element, best)]
+
+    start = (tirx.const(0, "int64"), (lowest if is_max else highest)(inner))
+    indices, values = scan(b, x, dim, Scan(start, step, ("int64", dtype)))
+    return [values, indices]
+
+
+def cummax(b: Builder, x: Tensor, dim: int) -> list[Expr]:
+    """aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
+    return _running_extremum(b, x, dim, True)
+
+
+def cummin(b: Builder, x: Tensor, dim: int) -> list[Expr]:
+    """aten::cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
+    return _running_extremum(b, x, dim, False)
+
+
+register("torch.aten.cummax", cummax, custom=True)
+register("torch.aten.cummin", cummin, custom=True)

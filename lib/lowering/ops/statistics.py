@@ -126,13 +126,14 @@ def _norm(b: Builder, x: Expr, order: float, axes: Sequence[int], keepdim: bool)
         combine, identity = (larger, lowest) if order > 0 else (smaller, highest)
         return reduce(b, x, axes, keepdim, combine, identity, accumulate=inner, before=size, name="norm")
     accumulate = sum_dtype(b, x, axes, out)
-    before, after = _power_and_root(order, accumulate, inner)
+    before, after = power_and_root(order, accumulate, inner)
     return total(b, x, axes, keepdim, accumulate=accumulate, before=before, after=after, name="norm")
 
 
-def _power_and_root(
+def power_and_root(
     order: float, accumulate: str, inner: str
 ) -> tuple[Callable[[Scalar], Scalar], Callable[[Scalar], Scalar]]:
+    """What each element counts for the norm of ``order``, and what their sum becomes."""
     wide = lambda u: tirx.abs(convert(convert(u, inner), accumulate))
     same: Callable[[Scalar], Scalar] = lambda u: u
     if order == 0:

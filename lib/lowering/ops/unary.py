@@ -28,13 +28,13 @@ def unary(name: str, relax_op: Callable[[Expr], Expr], *aliases: str) -> None:
     _register(lowering, name, *aliases)
 
 
-def scalar_unary(name: str, body: Callable[[Scalar], Scalar], *aliases: str) -> None:
+def scalar_unary(name: str, body: Callable[[Scalar], Scalar], *, custom: bool = False) -> None:
     """A look-alike of one TIR expression, computed in the result's dtype (float32 for the half types)."""
 
     def lowering(b: Builder, x: Tensor) -> Expr:
         return pointwise(b, body, x)
 
-    _register(lowering, name, *aliases)
+    _register(lowering, name, custom=custom)
 
 
 def rounding(name: str, relax_op: Callable[[Expr], Expr], *aliases: str) -> None:
@@ -49,10 +49,10 @@ def rounding(name: str, relax_op: Callable[[Expr], Expr], *aliases: str) -> None
     _register(lowering, name, *aliases)
 
 
-def _register(lowering: Callable[..., Expr], *names: str) -> None:
+def _register(lowering: Callable[..., Expr], *names: str, custom: bool = False) -> None:
     lowering.__doc__ = f"{names[0].removeprefix('torch.')}(Tensor self) -> Tensor"
     for name in names:
-        register(name, lowering)
+        register(name, lowering, custom=custom)
 
 
 def _one(u: Scalar) -> Scalar:

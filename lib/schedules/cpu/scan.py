@@ -1,6 +1,6 @@
-"""Cumulative sums and products: vectors across the axes behind the scanned one, else rows side by side.
+"""Running sums, products, extrema and their like: vectors across the axes behind the scanned one, else rows side by side.
 
-A running total is one chain of dependent additions. Over an axis that is not the last, every lane of a vector is a
+A running total is one chain of dependent operations. Over an axis that is not the last, every lane of a vector is a
 chain of its own. Over the last one, four rows run interleaved; where rows are few and long, each is cut into segments
 that are summed first and then scanned side by side, from the total of those before, on all cores.
 """
@@ -11,11 +11,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import tvm_ffi
 from tvm import sym, tirx
+from tvm.ir import TensorLoad, Var
 
-from torch_tvm.schedules.cpu.fusion import linear_size
+from torch_tvm.schedules.cpu.fusion import linear_size, weight
+from torch_tvm.schedules.cpu.kernel import CALL_COST
 from torch_tvm.schedules.cpu.nests import for_loop, pieces, sequence
-from torch_tvm.schedules.cpu.program import constant
+from torch_tvm.schedules.cpu.program import constant, is_expensive
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import SCAN
@@ -27,12 +30,11 @@ CHAINS = 4
 SEGMENTED_LENGTH = 1024
 """Elements of a row from which on it is worth cutting."""
 
-Combine = Callable[[tirx.Expr, tirx.Expr], tirx.Expr]
 Body = Callable[[tirx.Expr], tirx.Stmt]
 
 
 class Scan:
-    """A kernel that :data:`SCAN` describes: ``out[i, k, j] = out[i, k - 1, j] + x[i, k, j]``.
+    """A kernel that :data:`SCAN` describes: ``out[i, k, j] = f(out[i, k - 1, j], x[i, k, j])``.
 
     ``for k: out[i, k] = out[i, k - 1] + x[i, k]`` becomes ``parallel i: for k: vectorized j: total[j] += x[i, k, j];
     out[i, k, j] = total[j]`` with totals in registers, in the dtype that the scan accumulates in.
@@ -44,22 +46,70 @@ class Scan:
         if not func.attrs or SCAN not in func.attrs:
             raise Refusal("not a scan")
         fields = json.loads(func.attrs[SCAN])
-        source, target = [p for p in func.params if isinstance(p.ty, tirx.BufferType)][:2]
         axis = int(fields["axis"])
+        source, *targets = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
+        flat = {buffer: _flat(buffer) for buffer in (source, *targets)}
         kernel = _Kernel(
-            *(_flat(buffer) for buffer in (source, target)),
+            _read_steps(func, source, bool(fields["associative"])),
+            flat[source],
+            tuple(flat[target] for target in targets),
             before=_product(source.shape[:axis]),
             length=source.shape[axis],
             after=_product(source.shape[axis + 1 :]),
-            dtype=str(fields["accumulate"]),
-            is_sum=str(fields["combine"]) == "sum",
             cpu=cpu,
         )
-        views = [
-            tirx.DeclBuffer(flat, data=buffer.data)
-            for buffer, flat in ((source, kernel.source), (target, kernel.target))
-        ]
+        views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in flat.items()]
         return func.with_body(sequence([*views, kernel.body()])).without_attr(SCAN)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """One turn of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
+
+    ``is_associative`` says that there is one total, and that the total of some elements may stand for them.
+    """
+
+    source: tirx.Buffer
+    k: Var
+    totals: tuple[tirx.Buffer, ...]
+    start: tuple[tirx.Expr, ...]
+    updates: tuple[tirx.Expr, ...]
+    results: tuple[tirx.Expr, ...]
+    is_associative: bool
+
+    @property
+    def cost(self) -> int:
+        """Elementary operations for an element."""
+        calls = sum(is_expensive(update) for update in self.updates)
+        return len(self.updates) + sum(weight(update) for update in self.updates) + CALL_COST * calls
+
+    def at(self, expr: tirx.Expr, totals: Sequence[tirx.Expr], element: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
+        """``expr`` with the totals, the element and its number along the axis in their places."""
+
+        def visit(load: TensorLoad, _: object) -> tirx.Expr:
+            if load.source.same_as(self.source):
+                return element
+            return next(t for b, t in zip(self.totals, totals, strict=True) if b.same_as(load.source))
+
+        return tvm_ffi.structural_mutate(
+            expr, [(TensorLoad, visit), (Var, lambda var, _: k if var.same_as(self.k) else var)]
+        )
+
+
+def _read_steps(func: tirx.PrimFunc, source: tirx.Buffer, is_associative: bool) -> _Steps:
+    """What the kernel's own loop does: each total is stored once before it and once in it."""
+    stores: list[tirx.BufferStore] = []
+    loops: list[tirx.For] = []
+    tvm_ffi.structural_walk(func.body, [(tirx.BufferStore, stores.append), (tirx.For, loops.append)])
+    (k,) = [loop.loop_var for loop in loops if loop.kind == tirx.ForKind.SERIAL]
+    local = [store for store in stores if store.buffer not in func.params]
+    half = len(local) // 2
+    by_buffer = lambda buffer: next(s.value for s in local[:half] if s.buffer.same_as(buffer))
+    totals = tuple(store.buffer for store in local[half:])
+    start = tuple(by_buffer(buffer) for buffer in totals)
+    results = tuple(store.value for store in stores if store.buffer in func.params)
+    updates = tuple(store.value for store in local[half:])
+    return _Steps(source, k, totals, start, updates, results, is_associative)
 
 
 def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
@@ -78,13 +128,12 @@ def _static(value: tirx.Expr) -> int | None:
 class _Kernel:
     """``before`` rows of ``length`` by ``after`` elements, scanned along the middle."""
 
+    steps: _Steps
     source: tirx.Buffer
-    target: tirx.Buffer
+    targets: tuple[tirx.Buffer, ...]
     before: tirx.Expr
     length: tirx.Expr
     after: tirx.Expr
-    dtype: str
-    is_sum: bool
     cpu: CpuModel
     analyzer: sym.Analyzer = field(default_factory=sym.Analyzer)
 
@@ -93,7 +142,7 @@ class _Kernel:
             return self._columns()
         rows, length = _static(self.before), _static(self.length)
         is_few = rows is not None and rows < CHAINS * self.cpu.cores
-        may_cut = self.is_sum and str(self.target.dtype) != "float64"
+        may_cut = self.steps.is_associative and str(self.targets[0].dtype) != "float64"
         if is_few and may_cut and (length is None or length >= SEGMENTED_LENGTH):
             return for_loop(self.before, self._segments, name="row")
         return self._interleaved_rows()
@@ -102,30 +151,34 @@ class _Kernel:
 
     def _totals(self, width: int, start: Callable[[tirx.Expr], tirx.Expr] | None = None) -> tuple:
         """Running totals for ``width`` chains, and the statements that allocate and start them."""
-        totals = tirx.decl_buffer((width,), self.dtype, "total", scope="global")
-        first = start or (lambda _: tirx.const(0 if self.is_sum else 1, self.dtype))
-        fill = for_loop(
-            width, lambda i: tirx.BufferStore(totals, first(i), [i]), tirx.ForKind.UNROLLED, name="chain"
-        )
-        return totals, [tirx.AllocBuffer(totals), fill]
-
-    def _take(self, totals: tirx.Buffer, chain: tirx.Expr, place: tirx.Expr) -> tirx.Stmt:
-        """The next element of ``chain``, which stands at ``place``."""
-        total, element = tirx.BufferLoad(totals, [chain]), self._element(place)
-        combined = total + element if self.is_sum else total * element
-        result = tirx.BufferLoad(totals, [chain])
-        if str(self.target.dtype) != self.dtype:
-            result = tirx.Cast(str(self.target.dtype), result)
-        return sequence(
-            [
-                tirx.BufferStore(totals, combined, [chain]),
-                tirx.BufferStore(self.target, result, [self.analyzer.simplify(place)]),
+        buffers, statements = [], []
+        for total, value in zip(self.steps.totals, self.steps.start, strict=True):
+            buffer = tirx.decl_buffer((width,), str(total.dtype), "total", scope="global")
+            first = start or (lambda _, value=value: value)
+            fill = lambda i, b=buffer, f=first: tirx.BufferStore(b, f(i), [i])
+            statements += [
+                tirx.AllocBuffer(buffer),
+                for_loop(width, fill, tirx.ForKind.UNROLLED, name="chain"),
             ]
-        )
+            buffers.append(buffer)
+        return buffers, statements
 
-    def _element(self, place: tirx.Expr) -> tirx.Expr:
-        element = tirx.BufferLoad(self.source, [self.analyzer.simplify(place)])
-        return element if str(self.source.dtype) == self.dtype else tirx.Cast(self.dtype, element)
+    def _take(
+        self, totals: Sequence[tirx.Buffer], chain: tirx.Expr, place: tirx.Expr, k: tirx.Expr
+    ) -> tirx.Stmt:
+        """Element ``k`` of ``chain``, which stands at ``place``."""
+        place = self.analyzer.simplify(place)
+        loads = [tirx.BufferLoad(total, [chain]) for total in totals]
+        at = lambda expr: self.steps.at(expr, loads, tirx.BufferLoad(self.source, [place]), k)
+        updates = [
+            tirx.BufferStore(total, at(update), [chain])
+            for total, update in zip(totals, self.steps.updates, strict=True)
+        ]
+        stores = [
+            tirx.BufferStore(target, at(result), [place])
+            for target, result in zip(self.targets, self.steps.results, strict=True)
+        ]
+        return sequence([*updates, *stores])
 
     def _parallel(self, count: tirx.Expr, work: tirx.Expr, body: Body) -> tirx.Stmt:
         """``body`` for every number below ``count``, on all cores where ``work`` operations are worth it."""
@@ -169,7 +222,7 @@ class _Kernel:
                 vectors = [
                     for_loop(
                         size,
-                        lambda lane, o=offset: self._take(totals, lane + o, base + o + lane),
+                        lambda lane, o=offset: self._take(totals, lane + o, base + o + lane, k),
                         tirx.ForKind.VECTORIZED,
                         name="lane",
                     )
@@ -180,7 +233,7 @@ class _Kernel:
             return sequence([*start, for_loop(self.length, step, name="k")])
 
         count = self.analyzer.simplify(self.before * blocks)
-        return self._parallel(count, count * width * self.length * 2, block)
+        return self._parallel(count, count * width * self.length * self.steps.cost, block)
 
     # --- over the last axis ---------------------------------------------------------------------------
 
@@ -199,7 +252,7 @@ class _Kernel:
             begin = (first + number * width) * self.length
             return self._chains(begin, self.length, self.length, width)
 
-        return self._parallel(blocks, blocks * width * self.length * 4, block)
+        return self._parallel(blocks, blocks * width * self.length * 2 * self.steps.cost, block)
 
     def _chains(
         self,
@@ -212,7 +265,7 @@ class _Kernel:
         """``width`` chains of ``length`` side by side, ``apart`` from each other."""
         totals, allocation = self._totals(width, start)
         step = lambda k: sequence(
-            [self._take(totals, constant(chain), begin + apart * chain + k) for chain in range(width)]
+            [self._take(totals, constant(chain), begin + apart * chain + k, k) for chain in range(width)]
         )
         return sequence([*allocation, for_loop(length, step, name="k")])
 
@@ -221,12 +274,12 @@ class _Kernel:
         count = CHAINS * self.cpu.cores
         begin = row * self.length
         size = self.analyzer.simplify(tirx.floordiv(self.length, count))
-        starts = tirx.decl_buffer((count + 1,), self.dtype, "start", scope="global")
-        zero = tirx.BufferStore(starts, tirx.const(0, self.dtype), [constant(0)])
-        work = self.length * 2
+        starts = tirx.decl_buffer((count + 1,), str(self.steps.totals[0].dtype), "start", scope="global")
+        zero = tirx.BufferStore(starts, self.steps.start[0], [constant(0)])
+        work = self.length * self.steps.cost
         sums = self._parallel(constant(count), work, lambda s: self._segment_sum(starts, s, begin, size))
         add = lambda s: tirx.BufferStore(
-            starts, tirx.BufferLoad(starts, [s]) + tirx.BufferLoad(starts, [s + 1]), [s + 1]
+            starts, self._added(tirx.BufferLoad(starts, [s]), tirx.BufferLoad(starts, [s + 1])), [s + 1]
         )
         scanned = self._parallel(
             constant(self.cpu.cores),
@@ -246,15 +299,23 @@ class _Kernel:
         prefix = for_loop(count, add, name="segment")
         return sequence([tirx.AllocBuffer(starts), zero, sums, prefix, scanned, last])
 
+    def _added(self, total: tirx.Expr, element: tirx.Expr) -> tirx.Expr:
+        return self.steps.at(self.steps.updates[0], [total], element, constant(0))
+
     def _segment_sum(
         self, starts: tirx.Buffer, segment: tirx.Expr, begin: tirx.Expr, size: tirx.Expr
     ) -> tirx.Stmt:
         """The sum of one segment, in vectors, into the place after its own."""
         lanes = 4 * max(2, self.cpu.vector_bits // 64)
-        totals, allocation = self._totals(lanes)
+        (totals,), allocation = self._totals(lanes)
         first = begin + segment * size
+        element = lambda place: tirx.BufferLoad(self.source, [self.analyzer.simplify(place)])
         add = lambda lane, place: tirx.BufferStore(
-            totals, tirx.BufferLoad(totals, [lane]) + self._element(place), [lane]
+            totals, self._added(tirx.BufferLoad(totals, [lane]), element(place)), [lane]
+        )
+        first_total = tirx.BufferLoad(totals, [constant(0)])
+        fold = lambda lane: tirx.BufferStore(
+            totals, self._added(first_total, tirx.BufferLoad(totals, [lane])), [constant(0)]
         )
         whole = self.analyzer.simplify(tirx.floordiv(size, lanes))
         vectors = for_loop(
@@ -269,7 +330,6 @@ class _Kernel:
             lambda i: add(constant(0), first + whole * lanes + i),
             name="k",
         )
-        total = tirx.BufferLoad(totals, [constant(0)])
-        for lane in range(1, lanes):
-            total = total + tirx.BufferLoad(totals, [constant(lane)])
-        return sequence([*allocation, vectors, rest, tirx.BufferStore(starts, total, [segment + 1])])
+        folded = for_loop(lanes - 1, lambda i: fold(i + 1), name="lane")
+        end = tirx.BufferStore(starts, tirx.BufferLoad(totals, [constant(0)]), [segment + 1])
+        return sequence([*allocation, vectors, rest, folded, end])

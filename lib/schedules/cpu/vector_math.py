@@ -55,6 +55,7 @@ FUNCTIONS: dict[str, Function] = {
     **FLOAT64,
     "exp10": exponentials.exp10,
     "erf": exponentials.erf,
+    "erfc": exponentials.erfc,
     "sin": trigonometry.sin,
     "cos": trigonometry.cos,
     "tan": trigonometry.tan,
