@@ -144,7 +144,9 @@ class Emitter:
                 first = tirx.min(which % chunks * self.rows, self.layer.batch - self.rows)
             row0, direction = tirx.Var("first_row", "int64"), tirx.Var("direction", "int64")
             panels = lambda t: loop(
-                "panel", self.panels, lambda p: self.panel(t, direction, p, row0, const(0))
+                "panel",
+                self.panels,
+                lambda p: self.panel(t, direction, self.back_and_forth(t, p), row0, const(0)),
             )
             return sequence(
                 tirx.Bind(direction, d),
@@ -179,6 +181,10 @@ class Emitter:
             loop("t", self.layer.steps, step),
             copy(False),
         )
+
+    def back_and_forth(self, t: Expr, panel: Expr) -> Expr:
+        """The panels in turn, in every second step from the last to the first: that one finds the last in the cache."""
+        return tirx.Select(t % 2 == 1, self.panels - 1 - panel, panel) if self.panels > 1 else panel
 
     def start(self, panel: Expr) -> Expr:
         """The first hidden unit of a panel."""
