@@ -16,7 +16,7 @@ _CPU = (
 _WIDE = (
     "resnext", "regnet", "squeezenet", "alexnet", "deeplab", "diffusion_unet", "style_transfer", "super_resolution",
     "generator", "wavenet", "conformer", "video_resnet", "pointnet", "recommender", "mixer", "radiance_field",
-    "distilbert", "t5",
+    "distilbert", "t5", "detector", "attention_unet",
 )  # fmt: skip
 
 SUITES: dict[str, tuple[str, ...]] = {

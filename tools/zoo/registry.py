@@ -18,6 +18,7 @@ from torch_tvm.tools.zoo import (
     hierarchical,
     images,
     mobile,
+    pyramids,
     recurrent,
     signals,
     transformers,
@@ -142,6 +143,10 @@ _TABLE = [
     Model("recommender", signals.Recommender, _categories(13, 26, 10000)),
     Model("mixer", signals.mixer, _sequence(196, 512)),
     Model("radiance_field", signals.RadianceField, lambda b: (torch.randn(4096 * b, 3),)),
+    Model("detector", pyramids.Detector, _image(3, 320)),
+    Model("detector_small", lambda: pyramids.Detector(8, 12), _image(3, 64), small=True),
+    Model("attention_unet", pyramids.AttentionUNet, _image(3, 128)),
+    Model("attention_unet_small", lambda: pyramids.AttentionUNet(8), _image(3, 32), small=True),
     Model("distilbert", lambda: transformers.bert(6, full=True), _tokens(1000, 64), scriptable=False),
     Model("t5", transformers.t5, _two_texts(1000, 64), scriptable=False),
 ]
