@@ -224,7 +224,7 @@ class _Rewriter(PyExprMutator):
                 normalized(self.builder_, blocked.value, groups, blocked.channels), blocked.channels
             )
         if isinstance(data, relax.Var) and (blocked := self.blocked.get(data)):
-            if len(call.ty.shape) == 3 and _constant(call.ty.shape[1]) == blocked.channels:
+            if len(call.ty.shape) == 3 and _keep_images(data.ty.shape, call.ty.shape):
                 self.flat[var] = data
             found = groups_of(call, data, blocked.channels) if blocked.channels % blocked.lanes == 0 else None
             if found is not None:
@@ -383,7 +383,7 @@ class _Rewriter(PyExprMutator):
         if not isinstance(made, relax.Call) or made.op != tvm.ir.Op.get("relax.reshape"):
             return None
         moved = self.builder_.lookup_binding(made.args[0]) if isinstance(made.args[0], relax.Var) else None
-        if _permutation(moved) != [0, 2, 1] or _constant(moved.ty.shape[1]) != channels:
+        if _permutation(moved) != [0, 2, 1] or not _keep_images(moved.ty.shape, shape):
             return None
         return self.builder_.emit(
             relax.op.reshape(moved.args[0], relax.ShapeExpr([shape[0], *shape[2:], channels]))
@@ -573,6 +573,11 @@ def _zeros_around(pad: relax.Call) -> Sides | None:
 def _may_be_padding(sides: Sides, conv: Convolution) -> bool:
     """Whether the kernel can leave the zeros out: one of a single tap along an axis takes no padding there."""
     return all(k > 1 or not any(around) for k, around in zip(conv.kernel, sides, strict=True))
+
+
+def _keep_images(before: Sequence[Expr], after: Sequence[Expr]) -> bool:
+    """Whether a reshape leaves batch and channels as they are."""
+    return all(tvm_ffi.structural_equal(a, b) for a, b in zip(list(before)[:2], list(after)[:2], strict=True))
 
 
 def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:

@@ -183,6 +183,15 @@ ROWS: list[Row] = [
         id="linalg_vector_norm-orders",
     ),
     row(
+        "aten._weight_norm",
+        torch._weight_norm,
+        lambda s: [
+            (s.floats(4, 3, 5), s.floats(4, 1, 1), 0),
+            (s.floats(3, 7), s.floats(1, 7), 1),
+            (s.floats(3, 40, 9), s.floats(1)[0], -1),
+        ],
+    ),
+    row(
         "aten.norm.Scalar",
         lambda x, p: torch.ops.aten.norm.Scalar(x, p),
         lambda s: [(s.floats(3, 5, 2), 2), (s.floats(0), 1), (s.floats(), 3.5), (s.floats(7), float("inf"))],

@@ -146,3 +146,25 @@ def test_pixels_as_a_sequence_and_back(channels: int, dynamic: bool) -> None:
     if channels % LANES == 0:
         assert [kernel.startswith("unpack_channels") for kernel in kernels].count(True) == 1
         assert [kernel.startswith("pack_channels") for kernel in kernels].count(True) <= 1
+
+
+def test_reshapes_that_mix_images() -> None:
+    def sequence(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, 32, -1).transpose(1, 2).softmax(1).transpose(1, 2).reshape(4, 32, 12, 14)
+
+    def groups(x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x.reshape(2, 8, -1), (4 * 2 * 12 * 14,)).reshape(x.shape)
+
+    def back(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2).exp().transpose(1, 2).reshape(2, 32, 24, 14)
+
+    last = nn.Conv2d(32, 16, 1).eval()
+    for step in (sequence, groups, back):
+        module = nn.Sequential(nn.Conv2d(24, 32, 3, padding=1)).eval()
+
+        def whole(x: torch.Tensor, step: Step = step, module: nn.Module = module) -> torch.Tensor:
+            return last(step(module(x)))
+
+        x = torch.randn(4, 24, 12, 14)
+        with torch.no_grad():
+            torch.testing.assert_close(torch_tvm.compile(whole, (x,), fallback=False)(x), whole(x))

@@ -22,7 +22,7 @@ from torch_tvm.lowering.ops.reductions import (
     total,
 )
 from torch_tvm.lowering.pointwise import compute_dtype, larger, pointwise, smaller
-from torch_tvm.lowering.registry import Number, Tensor, lowers
+from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -158,6 +158,17 @@ def linalg_vector_norm(
 def norm_scalar(b: Builder, x: Tensor, p: Number) -> Expr:
     """aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor"""
     return _norm(b, x, float(p), range(b.rank(x)), False)
+
+
+def weight_norm(b: Builder, v: Tensor, g: Tensor, dim: int) -> Expr:
+    """aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor; the norm of ``v`` is over all dimensions but ``dim``"""
+    rank = b.rank(v)
+    axes = [axis for axis in range(rank) if dim == -1 or axis != b.axis(dim, rank)]
+    scale = b.emit(relax.op.divide(g, _norm(b, v, 2.0, axes, dim != -1)))
+    return b.emit(relax.op.multiply(v, scale))
+
+
+register("torch.aten._weight_norm", weight_norm, custom=True)
 
 
 @lowers("torch.aten.logsumexp")
