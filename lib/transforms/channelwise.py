@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import tvm_ffi
 from tvm import te, tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.ir.prim.expr import Add
@@ -99,6 +100,9 @@ def _check(kernel: Channelwise) -> None:
     structural_walk(kernel.value, (Var, uses.append))
     if any(var not in known for var in uses):
         raise Refusal("the kernel's sizes are not constant")
+    for operand, image in zip(kernel.operands, kernel.images, strict=True):
+        if image and not _same(operand.ty.shape[:2], [axis.dom.extent for axis in kernel.axes[:2]]):
+            raise Refusal("the kernel leaves out channels or images")
     loads: list[TensorLoad] = []
     structural_walk(kernel.value, (TensorLoad, loads.append))
     is_image = dict(zip(kernel.operands, kernel.images, strict=True))
@@ -112,6 +116,10 @@ def _check(kernel: Channelwise) -> None:
             inside += 1
     if sum(var.same_as(kernel.axes[1].var) for var in uses) != inside:
         raise Refusal("the kernel asks which channel it works on")
+
+
+def _same(sizes: Sequence[Expr], others: Sequence[Expr]) -> bool:
+    return len(sizes) == len(others) and all(map(tvm_ffi.structural_equal, sizes, others))
 
 
 def _are(indices: Sequence[Expr], axes: Sequence[tirx.IterVar]) -> bool:

@@ -168,3 +168,14 @@ def test_reshapes_that_mix_images() -> None:
         x = torch.randn(4, 24, 12, 14)
         with torch.no_grad():
             torch.testing.assert_close(torch_tvm.compile(whole, (x,), fallback=False)(x), whole(x))
+
+
+def test_kernels_that_leave_out_channels_or_images() -> None:
+    """They read each channel in its place, and are no work on all channels all the same."""
+
+    def index(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten.slice_scatter(x[:, :32], x[:, :32, :3] * 2, 2, 4, 7)
+
+    check(index, channels=48)
+    check(lambda x: x[:, :20] + x[:, 28:], channels=48)
+    check(lambda x: x[:1].expand(x.shape) * x, batch=2)
