@@ -20,6 +20,7 @@ from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -257,7 +258,7 @@ class _Rewriter(PyExprMutator):
         """``arg``, ``[N, C, *spatial]``, in blocked form."""
         if arg in self.blocked:
             return self.blocked[arg]
-        channels = _constant(arg.ty.shape[1])
+        channels = static(arg.ty.shape[1])
         if channels is None:
             raise Refusal("the number of channels is not constant")
         if arg not in self.packed:
@@ -266,7 +267,7 @@ class _Rewriter(PyExprMutator):
 
     def _unpack(self, blocked: Blocked) -> Expr:
         shape = list(blocked.value.ty.shape)
-        if all(_constant(extent) == 1 for extent in shape[2:-1]) and blocked.channels % blocked.lanes == 0:
+        if all(static(extent) == 1 for extent in shape[2:-1]) and blocked.channels % blocked.lanes == 0:
             plain = [shape[0], tirx.IntImm("int64", blocked.channels), *shape[2:-1]]
             return relax.op.reshape(blocked.value, relax.ShapeExpr(plain))
         return self.builder_.call_te(
@@ -362,9 +363,9 @@ class _Rewriter(PyExprMutator):
             return self._emit(
                 relax.op.permute_dims(split, [0, rank - 1, *range(1, rank - 1), rank]), channels
             )
-        shape = [_constant(size) for size in plain.ty.shape]
-        static = [size for size in shape if size is not None]
-        host = host_attribute(channel_steps(static, lanes)) if len(static) == len(shape) else {}
+        shape = [static(size) for size in plain.ty.shape]
+        known = [size for size in shape if size is not None]
+        host = host_attribute(channel_steps(known, lanes)) if len(known) == len(shape) else {}
         packed = self.builder_.call_te(
             conv_compute.pack_channels,
             plain,
@@ -433,7 +434,7 @@ class _Rewriter(PyExprMutator):
     def _slice(self, call: relax.Call) -> Blocked:
         """Whole blocks of channels, or any part of space."""
         blocked = self.blocked[call.args[0]]
-        axes, begins, ends, *given = ([_constant(value) for value in bound.fields] for bound in call.args[1:])
+        axes, begins, ends, *given = ([static(value) for value in bound.fields] for bound in call.args[1:])
         strides = given[0] if given else [1] * len(axes)
         full = blocked.rank + 2
         axes = [axis % full for axis in axes]
@@ -465,9 +466,9 @@ class _Rewriter(PyExprMutator):
             return self.visit_expr(arg)
         if rank > full:
             raise Refusal("an operand has more axes than the convolution's result")
-        if rank <= model.rank or _constant(arg.ty.shape[rank - full + 1]) == 1:
+        if rank <= model.rank or static(arg.ty.shape[rank - full + 1]) == 1:
             return self.builder_.emit(relax.op.expand_dims(self.visit_expr(arg), rank))
-        if _constant(arg.ty.shape[rank - full + 1]) != model.channels:
+        if static(arg.ty.shape[rank - full + 1]) != model.channels:
             raise Refusal("an operand has another number of channels")
         if rank == full and isinstance(arg, relax.Var):
             return self._pack(arg, model.lanes).value
@@ -534,7 +535,7 @@ class _Rewriter(PyExprMutator):
         model = next(self.blocked[f] for f in fields if isinstance(f, relax.Var) and f in self.blocked)
         axis = int(call.attrs.axis) % (model.rank + 2)
         if axis == 1:
-            channels = [_constant(field.ty.shape[1]) for field in fields]
+            channels = [static(field.ty.shape[1]) for field in fields]
             if any(c is None or c % model.lanes for c in channels[:-1]) or channels[-1] is None:
                 raise Refusal("operands whose channels do not fill their blocks")
         parts = []
@@ -585,9 +586,3 @@ def _every(value: relax.Var, strides: tuple[int, ...]) -> Expr:
     axes = list(range(2, 2 + len(strides)))
     ends = [value.ty.shape[axis] for axis in axes]
     return relax.op.strided_slice(value, axes, [0] * len(axes), ends, list(strides))
-
-
-def _constant(value: Expr | int) -> int | None:
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, tirx.IntImm) else None

@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import relax, te
 from tvm.ir import Expr
 
-from torch_tvm.transforms.conv_choice import static_size
+from torch_tvm.schedules.cpu.emit import static
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,13 @@ class Groups:
 def groups_of(reshape: relax.Call, source: relax.Var, channels: int) -> Groups | None:
     """What a reshape of an image with ``channels`` has for groups, if it is ``[N, groups, …]``."""
     before, after = (
-        [static_size(size) for size in shape] for shape in (reshape.args[0].ty.shape, reshape.ty.shape)
+        [static(size) for size in shape] for shape in (reshape.args[0].ty.shape, reshape.ty.shape)
     )
     if len(after) != 3 or None in (*before[1:], *after[1:]) or channels % after[1]:
         return None
-    is_same_batch = before[0] == after[0] and (before[0] is not None or _is_same(reshape))
-    return (
-        Groups(source, after[1]) if is_same_batch and math.prod(before[1:]) == math.prod(after[1:]) else None
-    )
-
-
-def _is_same(reshape: relax.Call) -> bool:
-    return bool(tvm_ffi.structural_equal(reshape.args[0].ty.shape[0], reshape.ty.shape[0]))
+    is_same_batch = tvm_ffi.structural_equal(reshape.args[0].ty.shape[0], reshape.ty.shape[0])
+    has_same_size = math.prod(before[1:]) == math.prod(after[1:])
+    return Groups(source, after[1]) if is_same_batch and has_same_size else None
 
 
 def epsilon_of(layer_norm: relax.Call) -> float | None:

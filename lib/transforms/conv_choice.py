@@ -11,6 +11,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -98,7 +99,7 @@ def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) 
     a transposed convolution goes through it row by row and reads the weights for each. The products have to stay in
     the cache. Channels of the result: blocks of them, the taps of a block, the channels of a block.
     """
-    sizes, lanes = [static_size(size) for size in spatial], cpu.lanes(conv.dtype)
+    sizes, lanes = [static(size) for size in spatial], cpu.lanes(conv.dtype)
     meets = any(k > stride for k, stride in zip(conv.kernel, conv.strides, strict=True))
     if not conv.transposed or not meets or conv.groups > 1 or set(conv.dilation) != {1} or None in sizes:
         return None
@@ -177,7 +178,7 @@ def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
     Tiles of 4 have 1.8 times the rounding error of a direct sum, tiles of 2 less than it (see
     :mod:`torch_tvm.schedules.winograd_matrices`); an infinity in the data becomes NaN in its whole tile.
     """
-    sizes = [static_size(size) for size in conv.out_spatial]
+    sizes = [static(size) for size in conv.out_spatial]
     is_square = conv.kernel[-2:] == (3, 3) and conv.strides[-2:] == conv.dilation[-2:] == (1, 1)
     lanes = cpu.lanes(conv.dtype)
     if not is_square or conv.groups > 1 or conv.transposed or None in sizes or conv.dtype != "float32":
@@ -191,11 +192,6 @@ def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
         **{m: _winograd_cycles(conv, cpu, sizes, m) for m in (2, 4)},
     }
     return min(costs, key=costs.get)
-
-
-def static_size(size: Expr) -> int | None:
-    """A constant extent, or None."""
-    return int(size) if isinstance(size, tirx.IntImm) else None
 
 
 CACHE_BYTES_PER_CYCLE = 8.0

@@ -39,7 +39,7 @@ def convolution(
         else:
             value = data[(n, c, *spatial)]
         word, within = conv.word, channel % conv.in_lanes
-        place = (within // word, lane * word + within % word) if word > 1 else (within, lane)
+        place = (within // word, lane * word + within % word)
         factor = weight[(block, channel // conv.in_lanes, *kernel, *place)]
         value = _guard(valid, value, data.dtype)
         product = _number(value, data.dtype) * _number(factor, weight.dtype)
@@ -233,9 +233,8 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
         return _winograd_weight(weight, conv)
 
     def blocked(block: Expr, in_block: Expr, *rest: Expr) -> Expr:
-        kernel = rest[:-2]
-        in_lane = rest[-2] * conv.word + rest[-1] % conv.word if conv.word > 1 else rest[-2]
-        lane = rest[-1] // conv.word if conv.word > 1 else rest[-1]
+        kernel, words, place = rest[:-2], rest[-2], rest[-1]
+        in_lane, lane = words * conv.word + place % conv.word, place // conv.word
         group, out = block // conv.out_blocks, (block % conv.out_blocks) * conv.lanes + lane
         channel = in_block * conv.in_lanes + in_lane
         if conv.transposed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -82,3 +82,34 @@ def as_signed(emit: Emit, values: Expr, zero: int | Expr | None) -> tuple[Expr, 
     if zero is None or isinstance(zero, int):
         return values, (zero or 0) - 128 or None
     return values, emit(op.subtract(zero, relax.const(128.0, "float32")))
+
+
+def without_zeros(
+    emit: Emit,
+    total: Expr,
+    zq: Expr | None,
+    zw: Expr | None,
+    weight_sums: Callable[[], Expr],
+    data_sums: Callable[[], Expr],
+    depth: int,
+) -> Expr:
+    """The sum of ``(q - zq) * (w - zw)`` over ``depth`` products, from ``total``, that of ``q * w``; all are int32.
+
+    The sums of ``w`` and of ``q`` alone are made where a zero point needs them.
+    """
+    op = relax.op
+    if zq is not None:
+        total = emit(op.subtract(total, emit(op.multiply(zq, weight_sums()))))
+    if zw is not None:
+        sums = data_sums()
+        if zq is not None:
+            sums = emit(op.subtract(sums, emit(op.multiply(zq, relax.const(depth, "int32")))))
+        total = emit(op.subtract(total, emit(op.multiply(sums, zw))))
+    return total
+
+
+def of_weight(emit: Emit, value: Expr, shape: Sequence[int]) -> Expr:
+    """A scale or zero point of a weight, one for all or one for each output, for outputs that lie as ``shape`` says."""
+    if isinstance(value, tvm.ir.Constant) or count(value) == 1:
+        return value if int(value.ty.ndim) == 0 else emit(relax.op.reshape(value, []))
+    return emit(relax.op.reshape(value, list(shape)))

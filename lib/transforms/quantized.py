@@ -29,7 +29,9 @@ from torch_tvm.transforms.dequantized import (
     Dequantized,
     as_signed,
     count,
+    of_weight,
     read_dequantized,
+    without_zeros,
 )
 from torch_tvm.transforms.int8_weights import int8_matmul, pack_int8_panels
 from torch_tvm.transforms.quantized_conv import CONVOLUTIONS, convolution_of_bytes
@@ -146,23 +148,13 @@ class _Rewriter(relax.PyExprMutator):
         zq = None if left.zero is None else as_int(left.zero)
         zw = None if right.zero is None else as_int(right.zero)
         if zw is not None and not isinstance(right.zero, int):
-            zw = self._per_column(zw, columns)
-        if zq is not None:
-            sums = emit(op.sum(integer(self._visited(right.values)), axis=1 if right.is_transposed else 0))
-            total = emit(op.subtract(total, emit(op.multiply(zq, sums))))
-        if zw is not None:
-            sums = emit(op.sum(integer(x), axis=-1, keepdims=True))
-            if zq is not None:
-                sums = emit(op.subtract(sums, emit(op.multiply(zq, constant(depth)))))
-            total = emit(op.subtract(total, emit(op.multiply(sums, zw))))
+            zw = of_weight(emit, zw, [columns])
+        axis = 1 if right.is_transposed else 0
+        weight_sums = lambda: emit(op.sum(integer(self._visited(right.values)), axis=axis))
+        data_sums = lambda: emit(op.sum(integer(x), axis=-1, keepdims=True))
+        total = without_zeros(emit, total, zq, zw, weight_sums, data_sums, depth)
         value = emit(op.multiply(emit(op.astype(total, "float32")), self.visit_expr(left.scale)))
-        return op.multiply(value, self._per_column(self.visit_expr(right.scale), columns))
-
-    def _per_column(self, value: Expr, columns: int) -> Expr:
-        """A scale or zero point of the weight, as it lies beside the weight, for the product's last axis."""
-        if isinstance(value, tvm.ir.Constant) or count(value) == 1:
-            return value if _rank(value) == 0 else self.builder_.emit(relax.op.reshape(value, []))
-        return self.builder_.emit(relax.op.reshape(value, [columns]))
+        return op.multiply(value, of_weight(emit, self.visit_expr(right.scale), [columns]))
 
     def _visited(self, value: relax.Var) -> Expr:
         return self.visit_expr(value) if value in self.values else value
@@ -208,10 +200,6 @@ def _is_static(value: relax.Var) -> bool:
     if not isinstance(shape, relax.ShapeExpr) or len(shape) != 2:
         return False
     return all(isinstance(size, tirx.IntImm) and size > 0 for size in shape)
-
-
-def _rank(value: Expr) -> int:
-    return int(value.ty.ndim)
 
 
 def _is_along_rows(value: int | Expr | None) -> bool:

@@ -23,7 +23,15 @@ from torch_tvm.schedules.cpu.words import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms.conv_choice import INTEGER, Convolution, fills_words, read_convolution
-from torch_tvm.transforms.dequantized import LONGEST_SUM, Dequantized, as_signed, count, read_dequantized
+from torch_tvm.transforms.dequantized import (
+    LONGEST_SUM,
+    Dequantized,
+    as_signed,
+    count,
+    of_weight,
+    read_dequantized,
+    without_zeros,
+)
 from torch_tvm.transforms.weights import Weights
 
 CONVOLUTIONS = (tvm.ir.Op.get("relax.nn.conv2d"), tvm.ir.Op.get("relax.nn.conv3d"))
@@ -49,7 +57,7 @@ def convolution_of_bytes(
 ) -> Expr | None:
     """What replaces ``call`` in the function that ``rewriter`` rewrites; None for one that is not of bytes."""
     found = _read(call, values, cpu)
-    return None if found is None else _rewritten(call, found, values, rewriter)
+    return None if found is None else _rewritten(call, found, rewriter)
 
 
 def _read(call: relax.Call, values: Weights, cpu: CpuModel) -> Operands | None:
@@ -78,16 +86,19 @@ def _read(call: relax.Call, values: Weights, cpu: CpuModel) -> Operands | None:
     return found
 
 
-def _rewritten(call: relax.Call, found: Operands, values: Weights, rewriter: relax.PyExprMutator) -> Expr:
+def _rewritten(call: relax.Call, found: Operands, rewriter: relax.PyExprMutator) -> Expr:
     op, emit, visit = relax.op, rewriter.builder_.emit, rewriter.visit_expr
     integer = lambda value: emit(op.astype(value, INTEGER))
     constant = lambda value: relax.const(value, INTEGER)
     conv, rank = found.conv, len(found.conv.kernel) + 2
 
-    def per_output(value: Expr) -> Expr:
-        if isinstance(value, tvm.ir.Constant) or count(value) == 1:
-            return value if int(value.ty.ndim) == 0 else emit(op.reshape(value, []))
-        return emit(op.reshape(value, [1, conv.out_channels, *[1] * (rank - 2)]))
+    per_output = lambda value: of_weight(emit, value, [1, conv.out_channels, *[1] * (rank - 2)])
+
+    def data_sums() -> Expr:
+        channels = emit(op.sum(integer(data), axis=1, keepdims=True))
+        window = lambda sums, spatial: window_sums(sums, conv, padding, spatial)
+        spatial = list(conv.out_spatial)
+        return emit(rewriter.builder_.call_te(window, channels, spatial, primfunc_name_hint="window_sums"))
 
     data, zq = visit(found.data.values), found.data.zero
     if isinstance(zq, Expr):
@@ -107,21 +118,10 @@ def _rewritten(call: relax.Call, found: Operands, values: Weights, rewriter: rel
     function = op.nn.conv2d if rank == 4 else op.nn.conv3d
     total = emit(function(data, weight, groups=conv.groups, out_dtype=INTEGER, **options))
     zq = constant(zq) if isinstance(zq, int) else zq
-    if zq is not None:
-        sums = per_output(emit(op.sum(integer(weight), axis=list(range(1, rank)))))
-        total = emit(op.subtract(total, emit(op.multiply(zq, sums))))
     if zw is not None:
         zw = constant(zw) if isinstance(zw, int) else per_output(integer(zw))
-        channels = emit(op.sum(integer(data), axis=1, keepdims=True))
-        window = lambda sums, spatial: window_sums(sums, conv, padding, spatial)
-        sums = emit(
-            rewriter.builder_.call_te(
-                window, channels, list(conv.out_spatial), primfunc_name_hint="window_sums"
-            )
-        )
-        if zq is not None:
-            sums = emit(op.subtract(sums, emit(op.multiply(zq, constant(found.depth)))))
-        total = emit(op.subtract(total, emit(op.multiply(sums, zw))))
+    weight_sums = lambda: per_output(emit(op.sum(integer(weight), axis=list(range(1, rank)))))
+    total = without_zeros(emit, total, zq, zw, weight_sums, data_sums, found.depth)
     value = emit(op.multiply(emit(op.astype(total, "float32")), visit(found.data.scale)))
     return op.multiply(value, per_output(visit(found.weight.scale)))
 

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.transforms.conv_choice import static_size
+from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.transforms.weights import Weights
 
 
@@ -83,11 +83,11 @@ def _step(value: Expr, values: Weights) -> tuple[relax.Var, list[tuple[Any, ...]
 
 def _slices(call: relax.Call) -> list[tuple[Any, ...]] | None:
     """The steps of a slice with constant bounds and without gaps."""
-    axes, begins, _, *strides = ([static_size(value) for value in arg.fields] for arg in call.args[1:])
+    axes, begins, _, *strides = ([static(value) for value in arg.fields] for arg in call.args[1:])
     if None in begins or any(stride != 1 for of_axes in strides for stride in of_axes):
         return None
     axes = [axis % len(call.ty.shape) for axis in axes]
-    sizes = [static_size(call.ty.shape[axis]) for axis in axes]
+    sizes = [static(call.ty.shape[axis]) for axis in axes]
     if None in sizes or min(begins, default=0) < 0:
         return None
     return [("slice", *step) for step in zip(axes, begins, sizes, strict=True)]

@@ -207,12 +207,14 @@ def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], f
 
 
 def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any) -> Imported:
+    from torch_tvm.importers.fx.program import is_exportable
+
     scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod, str, os.PathLike)
     if isinstance(program, scripted):
         return _import_torchscript(program, example_args)
     if isinstance(program, torch.export.ExportedProgram):
         return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
-    if (not isinstance(program, torch.nn.Module) and not callable(program)) or isinstance(program, type):
+    if not is_exportable(program):
         raise InvalidInput(
             f"cannot compile a {type(program).__name__}",
             subject="program",

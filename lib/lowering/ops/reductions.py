@@ -181,11 +181,7 @@ def mean_over(b: Builder, x: Expr, axes: Sequence[int], keepdim: bool, result: s
     """
     shape = b.shape(x)
     is_image = len(shape) > 3 and list(axes) == list(range(2, len(shape)))
-    if (
-        is_image
-        and b.dtype(x) == result == "float32"
-        and all(isinstance(shape[a], int) and shape[a] for a in axes)
-    ):
+    if is_image and b.dtype(x) == result == "float32" and reduced_size(b, x, axes):
         mean = b.emit(relax.op.mean(x, list(axes), keepdims=True))
         return mean if keepdim else b.reshape(mean, shape[:2])
     accumulate = sum_dtype(b, x, axes, result)

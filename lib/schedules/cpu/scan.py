@@ -15,6 +15,7 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
+from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.fusion import linear_size, weight
 from torch_tvm.schedules.cpu.kernel import CALL_COST
 from torch_tvm.schedules.cpu.nests import for_loop, pieces, sequence
@@ -120,10 +121,6 @@ def _product(sizes: Sequence[tirx.Expr]) -> tirx.Expr:
     return sym.Analyzer().simplify(linear_size(sizes))
 
 
-def _static(value: tirx.Expr) -> int | None:
-    return int(value) if isinstance(value, tirx.IntImm) else None
-
-
 @dataclass
 class _Kernel:
     """``before`` rows of ``length`` by ``after`` elements, scanned along the middle."""
@@ -138,9 +135,9 @@ class _Kernel:
     analyzer: sym.Analyzer = field(default_factory=sym.Analyzer)
 
     def body(self) -> tirx.Stmt:
-        if _static(self.after) != 1:
+        if static(self.after) != 1:
             return self._columns()
-        rows, length = _static(self.before), _static(self.length)
+        rows, length = static(self.before), static(self.length)
         is_few = rows is not None and rows < CHAINS * self.cpu.cores
         may_cut = self.steps.is_associative and str(self.targets[0].dtype) != "float64"
         if is_few and may_cut and (length is None or length >= SEGMENTED_LENGTH):
@@ -184,7 +181,7 @@ class _Kernel:
         """``body`` for every number below ``count``, on all cores where ``work`` operations are worth it."""
         work, cores = self.analyzer.simplify(work), self.cpu.cores
         serial = lambda: for_loop(count, body, name="item")
-        if cores == 1 or _static(count) == 1 or (_static(work) or PARALLEL_THRESHOLD) < PARALLEL_THRESHOLD:
+        if cores == 1 or static(count) == 1 or (static(work) or PARALLEL_THRESHOLD) < PARALLEL_THRESHOLD:
             return serial()
         chunk = self.analyzer.simplify(tirx.floordiv(count + (cores - 1), cores))
 
@@ -193,7 +190,7 @@ class _Kernel:
             return for_loop(turns, lambda i: body(number * chunk + i), name="item")
 
         threads = for_loop(cores, task, tirx.ForKind.PARALLEL, name="task")
-        if _static(work) is not None:
+        if static(work) is not None:
             return threads
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
 
@@ -209,7 +206,7 @@ class _Kernel:
         return sequence(statements)
 
     def _column_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int, lanes: int) -> tirx.Stmt:
-        if _static(blocks) == 0:
+        if static(blocks) == 0:
             return sequence([])
 
         def block(number: tirx.Expr) -> tirx.Stmt:
@@ -245,7 +242,7 @@ class _Kernel:
         )
 
     def _row_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int) -> tirx.Stmt:
-        if _static(blocks) == 0:
+        if static(blocks) == 0:
             return sequence([])
 
         def block(number: tirx.Expr) -> tirx.Stmt:

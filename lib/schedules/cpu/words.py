@@ -19,25 +19,22 @@ GROUP = 4
 
 _NAME = {PAIR: "torch_tvm_dot_pairs", GROUP: "torch_tvm_dot_bytes"}
 
+
+def _definition(size: int, total: str, elements: str, intrinsic: str) -> str:
+    return f"""
+declare {total} @{intrinsic}({total}, {elements}, {elements})
+define linkonce_odr {total} @{_NAME[size]}({total} %sum, <16 x i32> %a, <16 x i32> %b) alwaysinline {{
+  %x = bitcast <16 x i32> %a to {elements}
+  %y = bitcast <16 x i32> %b to {elements}
+  %r = call {total} @{intrinsic}({total} %sum, {elements} %x, {elements} %y)
+  ret {total} %r
+}}
+"""
+
+
 _DEFINITION = {
-    PAIR: f"""
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define linkonce_odr <16 x float> @{_NAME[PAIR]}(<16 x float> %sum, <16 x i32> %a, <16 x i32> %b) alwaysinline {{
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}}
-""",
-    GROUP: f"""
-declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)
-define linkonce_odr <16 x i32> @{_NAME[GROUP]}(<16 x i32> %sum, <16 x i32> %a, <16 x i32> %b) alwaysinline {{
-  %x = bitcast <16 x i32> %a to <64 x i8>
-  %y = bitcast <16 x i32> %b to <64 x i8>
-  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32> %sum, <64 x i8> %x, <64 x i8> %y)
-  ret <16 x i32> %r
-}}
-""",
+    PAIR: _definition(PAIR, "<16 x float>", "<32 x bfloat>", "llvm.x86.avx512bf16.dpbf16ps.512"),
+    GROUP: _definition(GROUP, "<16 x i32>", "<64 x i8>", "llvm.x86.avx512.vpdpbusd.512"),
 }
 
 
