@@ -31,6 +31,7 @@ from torch_tvm.transforms.conv_choice import (
     KERNEL_PATTERN,
     Convolution,
     choose_convolution,
+    over_gathered_taps,
     products_of_taps,
     read_convolution,
 )
@@ -254,8 +255,10 @@ class _Rewriter(PyExprMutator):
     def _emit(self, value: Expr, channels: int) -> Blocked:
         return Blocked(self.builder_.emit(value), channels)
 
-    def _pack(self, arg: relax.Var, lanes: int) -> Blocked:
-        """``arg``, ``[N, C, *spatial]``, in blocked form."""
+    def _pack(self, arg: relax.Var | Blocked, lanes: int) -> Blocked:
+        """``arg``, ``[N, C, *spatial]`` unless it is so already, in blocked form."""
+        if isinstance(arg, Blocked):
+            return arg
         if arg in self.blocked:
             return self.blocked[arg]
         channels = static(arg.ty.shape[1])
@@ -288,13 +291,40 @@ class _Rewriter(PyExprMutator):
             padding = (p + before for p, (before, _) in zip(conv.padding, sides, strict=True))
             conv = replace(conv, padding=tuple(padding))
         products = products_of_taps(conv, [*data.ty.shape][2:], self.cpu)
-        if products is None:
-            return self._kernel(conv, data, self.visit_expr(weight))
+        if products is not None:
+            return self._sum_of_products(conv, products, data, self.visit_expr(weight))
+        gathered = over_gathered_taps(conv, self.cpu, self.accuracy)
+        if gathered is not None:
+            return self._gathered(conv, gathered, data, self.visit_expr(weight))
+        return self._kernel(conv, data, self.visit_expr(weight))
+
+    def _gathered(self, conv: Convolution, gathered: Convolution, data: relax.Var, weight: Expr) -> Blocked:
+        """A convolution as a pointwise one over what its taps read."""
+        lanes = self.cpu.lanes(conv.dtype)
+        blocks, taps = conv.in_channels // lanes, gathered.in_channels // conv.in_channels
+        read = self.builder_.emit(
+            self.builder_.call_te(
+                lambda d, spatial: conv_compute.gather_taps(d, conv, spatial),
+                self._pack(data, lanes).value,
+                list(conv.out_spatial),
+                primfunc_name_hint="gather_taps",
+                primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+            )
+        )
+        shape = relax.ShapeExpr([data.ty.shape[0], blocks * taps, *conv.out_spatial, lanes])
+        split = self.builder_.emit(relax.op.reshape(weight, (conv.out_channels, blocks, lanes, taps)))
+        moved = self.builder_.emit(relax.op.permute_dims(split, [0, 1, 3, 2]))
+        weight = relax.op.reshape(moved, (conv.out_channels, gathered.in_channels, *gathered.kernel))
+        blocked = self._emit(relax.op.reshape(read, shape), gathered.in_channels)
+        return self._kernel(gathered, blocked, self.builder_.emit(weight))
+
+    def _sum_of_products(
+        self, conv: Convolution, products: Convolution, data: relax.Var, weight: Expr
+    ) -> Blocked:
+        """A transposed convolution as a pointwise one whose results are summed where they meet."""
         lanes = self.cpu.lanes(conv.dtype)
         blocks, taps = conv.out_channels // lanes, products.out_channels // conv.out_channels
-        split = self.builder_.emit(
-            relax.op.reshape(self.visit_expr(weight), (conv.in_channels, blocks, lanes, taps))
-        )
+        split = self.builder_.emit(relax.op.reshape(weight, (conv.in_channels, blocks, lanes, taps)))
         moved = self.builder_.emit(relax.op.permute_dims(split, [1, 3, 2, 0]))
         weight = relax.op.reshape(moved, (products.out_channels, conv.in_channels, *products.kernel))
         found = self._kernel(products, data, self.builder_.emit(weight))
@@ -306,8 +336,8 @@ class _Rewriter(PyExprMutator):
         )
         return self._emit(result, conv.out_channels)
 
-    def _kernel(self, conv: Convolution, data: Expr, weight: Expr) -> Blocked:
-        is_blocked = isinstance(data, relax.Var) and data in self.blocked
+    def _kernel(self, conv: Convolution, data: relax.Var | Blocked, weight: Expr) -> Blocked:
+        is_blocked = isinstance(data, Blocked) or data in self.blocked
         choice = choose_convolution(conv.without_gaps(), self.cpu, is_blocked, self.accuracy)
         if choice.data_lanes == 1:
             choice = choose_convolution(conv, self.cpu, is_blocked, self.accuracy)

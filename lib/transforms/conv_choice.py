@@ -11,6 +11,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.conv_tiling import row_cycles
 from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.words import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
@@ -41,6 +42,10 @@ class Convolution:
     transposed: bool
     dtype: str
     out_spatial: tuple[Expr, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
 
     def without_gaps(self) -> Convolution:
         """A pointwise convolution that skips data, on the data that it does not skip; others as they are.
@@ -117,6 +122,34 @@ def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) 
         transposed=False,
         out_spatial=tuple(spatial),
     )
+
+
+def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convolution | None:
+    """The pointwise convolution over what all taps read, side by side, if that and the gathering are faster.
+
+    Where rows are shorter than a tile is wide, registers stay empty; a pointwise convolution sees one long row.
+    Channels of its data: blocks of them, the taps of a block, the channels of a block.
+    """
+    sizes, lanes = [static(size) for size in conv.out_spatial], cpu.lanes(conv.dtype)
+    taps = math.prod(conv.kernel)
+    if taps == 1 or conv.transposed or conv.groups > 1 or None in sizes or conv.in_channels % lanes:
+        return None
+    word = word_of(conv, cpu, accuracy)
+    if word > 1 or (accuracy != "strict" and winograd_tile(conv, cpu)):
+        return None
+    blocks, steps, positions = -(-conv.out_channels // lanes), conv.in_channels * taps, math.prod(sizes)
+    read = math.prod(_taps_with_data(conv, axis, size) for axis, size in enumerate(sizes[:-1]))
+    by_rows = row_cycles(cpu, sizes[-1:], blocks, steps) * math.prod(sizes[:-1]) * read
+    gathered = row_cycles(cpu, [positions], blocks, steps, overlaps=True)
+    moved = 2 * positions * steps * tvm.DataType(conv.dtype).itemsize
+    if gathered / cpu.cores + moved / CACHE_BYTES_PER_CYCLE > WORTH_GATHERING * by_rows / cpu.cores:
+        return None
+    one, none = (1,) * len(sizes), (0,) * len(sizes)
+    return replace(conv, in_channels=steps, kernel=one, strides=one, padding=none, dilation=one)
+
+
+WORTH_GATHERING = 0.95
+"""Part of the time by rows that gathering may take: it is one kernel more."""
 
 
 def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accuracy: str) -> ConvWorkload:
@@ -207,18 +240,18 @@ OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 
 def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
     blocks = -(-conv.out_channels // cpu.lanes(conv.dtype))
-    read = _taps_with_data(conv, sizes[0]) if len(sizes) == 3 else 1.0
+    read = _taps_with_data(conv, 0, sizes[0]) if len(sizes) == 3 else 1.0
     taps = math.prod(conv.kernel) * conv.in_channels * read
     return _cycles(math.prod(sizes) * taps * blocks, taps * blocks, cpu)
 
 
-def _taps_with_data(conv: Convolution, planes: int) -> float:
-    """The part of the taps in depth that do not read padding, which a direct convolution leaves out."""
-    stride, dilation, padding = conv.strides[0], conv.dilation[0], conv.padding[0]
-    last = (planes - 1) * stride + (conv.kernel[0] - 1) * dilation - 2 * padding
-    inside = [
-        0 <= p * stride + k * dilation - padding <= last for p in range(planes) for k in range(conv.kernel[0])
-    ]
+def _taps_with_data(conv: Convolution, axis: int, size: int) -> float:
+    """The part of the taps along an axis of ``size`` outputs that do not read padding: a direct convolution leaves
+    those out, except along rows."""
+    kernel, stride = conv.kernel[axis], conv.strides[axis]
+    dilation, padding = conv.dilation[axis], conv.padding[axis]
+    last = (size - 1) * stride + (kernel - 1) * dilation - 2 * padding
+    inside = [0 <= o * stride + k * dilation - padding <= last for o in range(size) for k in range(kernel)]
     return sum(inside) / len(inside)
 
 

@@ -73,6 +73,18 @@ def round_to_bfloat16(data: te.Tensor) -> te.Tensor:
     return te.compute(data.shape, lambda *i: rounded_bits(data[i]), name="rounded")
 
 
+def gather_taps(data: te.Tensor, conv: Convolution, out_spatial: Sequence[Expr]) -> te.Tensor:
+    """What each tap of a convolution reads for each output: ``[N, blocks, *kernel, *out_spatial, lanes]``."""
+
+    def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
+        kernel, point, lane = rest[: conv.rank], rest[conv.rank : -1], rest[-1]
+        spatial, valid = _window(conv, data, point, kernel)
+        return _guard(valid, data[(n, block, *spatial, lane)], data.dtype)
+
+    shape = (*data.shape[:2], *conv.kernel, *out_spatial, data.shape[-1])
+    return te.compute(shape, at, name="gather_taps")
+
+
 def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[Expr]) -> te.Tensor:
     """A transposed convolution from the products of its data with every tap: their sums where they meet.
 
@@ -185,7 +197,7 @@ def _entry(matrix: Matrix, row: Expr, column: Expr, dtype: str) -> Expr:
 
 
 def _window(
-    conv: ConvWorkload, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
+    conv: ConvWorkload | Convolution, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
 ) -> tuple[list[Expr], list[Expr]]:
     """Where tap ``kernel`` of output ``point`` reads, and the conditions that there is data."""
     extents = data.shape[2 : 2 + conv.rank]

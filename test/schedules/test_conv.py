@@ -301,6 +301,36 @@ def test_taps_of_a_small_transposed_convolution_are_computed_first() -> None:
     assert [has_sum(case) for case in (small, large, apart)] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((1, 64, 13, 14), 40, (3, 3), stride=2, padding=1),
+        Case((2, 32, 9, 8), 48, (3, 2), padding=2, dilation=2),
+        Case((3, 64, 21), 33, (5,), stride=3),
+        Case((1, 32, 4, 5, 6), 24, (2, 3, 3), stride=2, padding=1),
+        Case((3, 64, 7, 7), 64, (3, 3), stride=2, padding=1, dynamic=(0,)),
+        Case((1, 64, 7, 7), 32, (3, 3), padding=1, dtype=torch.float64),
+    ],
+    ids=str,
+)
+def test_taps_gathered_before_the_product(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_choice, "WORTH_GATHERING", float("inf"))
+    assert "gather_taps" in _kernels(case, TARGET)
+    check(case)
+
+
+def test_taps_are_gathered_where_rows_do_not_fill_the_registers() -> None:
+    target = tvm.target.Target({"kind": "llvm", "mcpu": "haswell", "num-cores": 2})
+    narrow = Case((1, 512, 14, 14), 512, (3, 3), stride=2, padding=1)
+    wide = Case((1, 512, 56, 56), 512, (3, 3), stride=2, padding=1)
+    deep = Case((1, 512, 1, 7, 7), 512, (3, 3, 3), padding=1)
+    assert ["gather_taps" in _kernels(case, target) for case in (narrow, wide, deep)] == [True, False, False]
+
+
+def _kernels(case: Case, target: tvm.target.Target) -> set[str]:
+    return {gvar.name_hint for gvar in optimize(case.module(), target).get_global_vars()}
+
+
 def _algorithms(case: Case, accuracy: str) -> set[str]:
     names = [gvar.name_hint for gvar in optimize(case.module(), TARGET, accuracy=accuracy).get_global_vars()]
     return {name.split("_")[1] for name in names if "_conv" in name}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tvm import relax
+from tvm import relax, tirx
 
 from .kernel_cases import Case, run
 
@@ -49,6 +49,11 @@ CASES = [
     Case("pad", lambda x: R.nn.pad(x, (0, 0, 1, 2, 3, 4)), lambda x: F.pad(x, (3, 4, 1, 2)), ((5, 7, 29),)),
     Case("slice", lambda x: R.strided_slice(x, [1, 2], [1, 3], [6, 29], [2, 1]),
          lambda x: x[:, 1:6:2, 3:29].contiguous(), ((5, 7, 29),)),
+    *(Case(f"pad of many rows {n}", lambda x: R.nn.pad(x, (0, 0, 0, 0, 1, 2, 3, 4, 0, 0)),
+         lambda x: F.pad(x, (0, 0, 3, 4, 1, 2)), ((n, c, 13, 11, 8),))
+      for n, c in ((1, 64), (3, 11), (1, 2), (131, 1))),
+    Case("pad of many rows symbolic", lambda x: R.nn.pad(x, (0, 0, 0, 0, 1, 2, 3, 4, 0, 0)),
+         lambda x: F.pad(x, (0, 0, 3, 4, 1, 2)), ((3, 16, 13, 11, 8),), symbols=(("n", None, None, None, None),)),
     Case("tril", R.tril, torch.tril, ((37, 50),)),
     Case("flip", lambda x: R.flip(x, 1), lambda x: x.flip(1), ((7, 50),)),
     Case("broadcast", lambda x: R.broadcast_to(x, (4, 7, 50)), lambda x: x.expand(4, 7, 50).contiguous(),
@@ -78,6 +83,14 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_matches_eager(case: Case) -> None:
     run(case)
+
+
+def test_rows_inside_those_that_cores_share_are_loops() -> None:
+    """Their places need no division."""
+    slices = lambda x: R.strided_slice(x, [2, 3], [0, 0], [56, 56], [2, 2])
+    model = run(Case("slice", slices, lambda x: x[:, :, ::2, ::2].contiguous(), ((1, 64, 56, 56, 8),)))
+    (kernel,) = (f for _, f in model.scheduled.functions_items() if isinstance(f, tirx.PrimFunc))
+    assert "//" not in kernel.body.script().split("task", 1)[1]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (0,), (1,)])

@@ -43,6 +43,19 @@ def choose_tiling(
     ``out_blocks`` the blocks of output channels (of a group), ``steps`` the length of the reduction. Tiles of one width
     ``overlaps`` each other, or those of a row differ by one column.
     """
+    return _best_tiling(cpu, columns, out_blocks, steps, overlaps)[1]
+
+
+def row_cycles(
+    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, *, overlaps: bool = False
+) -> float:
+    """The estimated time of one core for one row of every phase over all output channels, with the best tile."""
+    return _best_tiling(cpu, columns, out_blocks, steps, overlaps)[0]
+
+
+def _best_tiling(
+    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, overlaps: bool
+) -> tuple[float, Tiling]:
     best, best_cost = Tiling(1, 1), float("inf")
     for vectors in range(1, min(4, out_blocks) + 1):
         for width in range(1, cpu.vector_registers):
@@ -51,7 +64,7 @@ def choose_tiling(
             cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps, overlaps)
             if cost < best_cost:
                 best, best_cost = Tiling(width, vectors), cost
-    return best
+    return best_cost, best
 
 
 def choose_width(columns: Sequence[int], limit: int) -> int:

@@ -24,13 +24,16 @@ from torch_tvm.schedules.cpu.access import (
 )
 from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
 from torch_tvm.schedules.cpu.loops import Emitter, Memory
-from torch_tvm.schedules.cpu.nests import Mapping, for_loop, sequence
+from torch_tvm.schedules.cpu.nests import Mapping, for_loop, nest, sequence
 from torch_tvm.schedules.cpu.partial_sums import split_reduction
 from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program, substitute
 from torch_tvm.schedules.cpu.sharing import CHUNKS
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.target import CpuModel
+
+FEWEST_TURNS = 4
+"""Turns for each core, at least, where all get the same number of them."""
 
 CALL_COST = 12
 """Elementary operations that one transcendental function costs (a polynomial)."""
@@ -293,7 +296,7 @@ class _Kernel:
         alone = isinstance(total, tirx.IntImm) and int(total) == 1
         if self.cpu.cores == 1 or alone or (isinstance(work, tirx.IntImm) and int(work) < PARALLEL_THRESHOLD):
             return serial()
-        threads = self._threads(rows, total, local, body)
+        threads = self._threads(rows, local, body)
         if isinstance(work, tirx.IntImm) or is_long:
             return threads
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
@@ -312,10 +315,12 @@ class _Kernel:
     def _threads(
         self,
         rows: list[Axis],
-        total: tirx.Expr,
         local: list[tirx.Buffer],
         body: Callable[[Mapping], tirx.Stmt],
     ) -> tirx.Stmt:
+        shared = _shared_rows(rows, self.cpu)
+        rows, inner = rows[:shared], rows[shared:]
+        total = sym.Analyzer().simplify(linear_size([row.extent for row in rows]))
         parts = self.cpu.cores * CHUNKS
         if isinstance(total, tirx.IntImm):
             parts = min(parts, int(total))
@@ -326,7 +331,7 @@ class _Kernel:
             turns = chunk
             if not (isinstance(total, tirx.IntImm) and int(total) % parts == 0):
                 turns = tirx.max(tirx.min(chunk, total - begin), constant(0))
-            turn = lambda i: body(_unravel(begin + i, rows))
+            turn = lambda i: nest(inner, _unravel(begin + i, rows), body)
             return _with_fresh(local, for_loop(turns, turn, name="row"))
 
         return for_loop(parts, task, tirx.ForKind.PARALLEL, name="task")
@@ -339,6 +344,18 @@ def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
     fresh = {b: tirx.decl_buffer(b.shape, str(b.dtype), b.name) for b in local}
     body = tvm_ffi.structural_map(body, (Var, lambda var: fresh.get(var, var)))
     return sequence([*(tirx.AllocBuffer(buffer) for buffer in fresh.values()), body])
+
+
+def _shared_rows(rows: Sequence[Axis], cpu: CpuModel) -> int:
+    """How many of ``rows`` the cores share; the others are loops inside, whose places need no division to be found."""
+    turns = 1
+    for count, row in enumerate(rows, 1):
+        if row.size is None:
+            break
+        turns *= row.size
+        if turns >= cpu.cores * CHUNKS or (turns % cpu.cores == 0 and turns >= cpu.cores * FEWEST_TURNS):
+            return count
+    return len(rows)
 
 
 def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Mapping:
