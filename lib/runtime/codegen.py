@@ -48,24 +48,21 @@ def compile_cpu(
 
 def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool) -> list[tvm.runtime.Module]:
     kernels = tvm.tirx.transform.BindTarget(target.with_host(target))(kernels)
-    pipeline, finalize_host, _ = tirx.get_tir_pipeline(CPU_PIPELINE)
-    lowered = finalize_host()(pipeline(kernels))
-    callers = {
-        gvar: function.with_attr("global_symbol", f"{_PREFIX}{function.attrs['global_symbol']}")
-        for gvar, function in lowered.functions_items()
-        if STRAIGHT_LINE in function.attrs
-    }
-    called = {g: f for g, f in lowered.functions_items() if g not in callers}
-    parts = _parts(called, max(1, len(os.sched_getaffinity(0))), lowered.attrs)
-    targets = [target] * len(parts)
+    functions = dict(kernels.functions_items())
+    callers = {gvar: function for gvar, function in functions.items() if STRAIGHT_LINE in function.attrs}
+    called = {gvar: function for gvar, function in functions.items() if gvar not in callers}
+    parts = [
+        (part, target, is_native)
+        for part in _parts(called, max(1, len(os.sched_getaffinity(0))), kernels.attrs)
+    ]
     if callers:
-        parts.append(tvm.IRModule(callers, attrs=lowered.attrs))
         # Nothing in them takes time but LLVM's work on them.
-        targets.append(tvm.target.Target({**target.export(), "opt-level": 0}))
+        quick = tvm.target.Target({**target.export(), "opt-level": 0})
+        parts.append((tvm.IRModule(callers, attrs=kernels.attrs), quick, is_native))
     if len(parts) == 1:
-        return [_machine_code(parts[0], target, is_native)]
+        return [_machine_code(*parts[0])]
     with ThreadPoolExecutor(len(parts)) as pool:
-        libraries = list(pool.map(_machine_code, parts, targets, [is_native] * len(parts)))
+        libraries = list(pool.map(_machine_code, *zip(*parts, strict=True)))
     if not callers:
         return libraries
     *libraries, calling = libraries
@@ -84,8 +81,14 @@ def _parts(
 
 
 def _machine_code(part: tvm.IRModule, target: tvm.target.Target, is_native: bool) -> tvm.runtime.Module:
-    library = tvm.get_global_func("target.build.llvm")(part, target)
-    names = _names(part)
+    pipeline, finalize_host, _ = tirx.get_tir_pipeline(CPU_PIPELINE)
+    lowered = finalize_host()(pipeline(part))
+    for gvar, function in lowered.functions_items():
+        if STRAIGHT_LINE in function.attrs:
+            symbol = f"{_PREFIX}{function.attrs['global_symbol']}"
+            lowered.update_func(gvar, function.with_attr("global_symbol", symbol))
+    library = tvm.get_global_func("target.build.llvm")(lowered, target)
+    names = _names(lowered)
     if names and is_native:
         library.get_function(names[0])  # makes LLVM emit the code now, in this thread
     return library

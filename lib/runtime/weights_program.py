@@ -38,8 +38,9 @@ def _windows(operands: list[Any], attributes: Any) -> torch.Tensor:
 def _winograd(operands: list[Any], matrix: Any) -> torch.Tensor:
     """``G g G^T`` of every filter ``[out, in, 3, 3]``: ``[points², out, in]``."""
     g = torch.tensor(matrix, dtype=torch.float64)
-    transformed = torch.einsum("rh,oihw,sw->rsoi", g, operands[0].double(), g)
-    return transformed.reshape(-1, *transformed.shape[2:]).to(operands[0].dtype)
+    (weight,) = operands
+    transformed = torch.kron(g, g) @ weight.double().reshape(-1, 9).T
+    return transformed.to(weight.dtype).reshape(-1, *weight.shape[:2])
 
 
 def _tensor(value: Any) -> torch.Tensor:

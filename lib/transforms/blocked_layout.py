@@ -36,6 +36,7 @@ from torch_tvm.transforms.conv_choice import (
     read_convolution,
 )
 from torch_tvm.transforms.host_work import channel_steps, conv_weight_steps, host_attribute
+from torch_tvm.transforms.kernel_calls import KernelCalls
 from torch_tvm.transforms.pointwise import read_pointwise
 
 OPAQUE_PATTERN = 8
@@ -111,6 +112,7 @@ class _Rewriter(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, cpu: CpuModel, accuracy: str) -> None:
         super().__init__(mod)
         self.cpu, self.accuracy = cpu, accuracy
+        self.kernels = KernelCalls(self.builder_)
         self.refusals: list[str] = []
         self.blocked: dict[relax.Var, Blocked] = {}
         self.plain: dict[relax.Var, relax.Var] = {}
@@ -273,12 +275,12 @@ class _Rewriter(PyExprMutator):
         if all(static(extent) == 1 for extent in shape[2:-1]) and blocked.channels % blocked.lanes == 0:
             plain = [shape[0], tirx.IntImm("int64", blocked.channels), *shape[2:-1]]
             return relax.op.reshape(blocked.value, relax.ShapeExpr(plain))
-        return self.builder_.call_te(
+        return self.kernels.call(
+            "unpack_channels",
             conv_compute.unpack_channels,
-            blocked.value,
+            [blocked.value],
             blocked.channels,
-            primfunc_name_hint="unpack_channels",
-            primfunc_attrs={"op_pattern": OPAQUE_PATTERN},
+            attrs={"op_pattern": OPAQUE_PATTERN},
         )
 
     # --- ops -----------------------------------------------------------------------------------------
@@ -354,21 +356,17 @@ class _Rewriter(PyExprMutator):
             moved = self.builder_.emit(relax.op.permute_dims(weight, [0, 2, 1, 3, 4]))
             shape = (choice.out_channels, flat.in_channels, *flat.kernel)
             weight = self.builder_.emit(relax.op.reshape(moved, shape))
+        host = {} if flat.word > 1 else host_attribute(conv_weight_steps(flat))
         packed = self.builder_.emit(
-            self.builder_.call_te(
-                lambda w: conv_compute.pack_weight(w, flat),
-                weight,
-                primfunc_name_hint="pack_weight",
-                primfunc_attrs={} if flat.word > 1 else host_attribute(conv_weight_steps(flat)),
-            )
+            self.kernels.call("pack_weight", conv_compute.pack_weight, [weight], flat, attrs=host)
         )
-        result = self.builder_.call_te(
-            lambda d, w, spatial: conv_compute.convolution(d, w, choice, spatial),
-            source,
-            packed,
-            list(conv.out_spatial),
-            primfunc_name_hint=_kernel_name(choice),
-            primfunc_attrs={"op_pattern": KERNEL_PATTERN},
+        result = self.kernels.call(
+            _kernel_name(choice),
+            conv_compute.convolution,
+            [source, packed],
+            choice,
+            conv.out_spatial,
+            {"op_pattern": KERNEL_PATTERN},
         )
         if choice.out_lanes > 1:
             return self._emit(result, choice.out_channels)
@@ -396,12 +394,12 @@ class _Rewriter(PyExprMutator):
         shape = [static(size) for size in plain.ty.shape]
         known = [size for size in shape if size is not None]
         host = host_attribute(channel_steps(known, lanes)) if len(known) == len(shape) else {}
-        packed = self.builder_.call_te(
+        packed = self.kernels.call(
+            "pack_channels",
             conv_compute.pack_channels,
-            plain,
+            [plain],
             lanes,
-            primfunc_name_hint="pack_channels",
-            primfunc_attrs={"op_pattern": OPAQUE_PATTERN, **host},
+            attrs={"op_pattern": OPAQUE_PATTERN, **host},
         )
         return self._emit(packed, channels)
 
