@@ -63,6 +63,17 @@ _HANDLERS = {**control_flow.HANDLERS, **loops.HANDLERS}
 _ADVICE = "compile with fallback=True to run these ops in PyTorch"
 
 
+def is_lowered(op: ir.Operation | str) -> bool:
+    """Whether an operation, or any of this name, is lowered by its name: it may still be refused for its operands."""
+    name = op if isinstance(op, str) else view.op_name(op)
+    if name in LOWERINGS or name in _HANDLERS or name in _METADATA or not name.startswith("torch."):
+        return True
+    if name == "torch.vtensor.literal" or name.startswith("torch.constant."):
+        return True
+    types = [] if isinstance(op, str) else [str(value.type) for value in op.results]
+    return bool(types) and scalars.is_scalar_op(name, types)
+
+
 def _list_fallbacks(fallbacks: list[Fallback]) -> str:
     lines = [f"{len(fallbacks)} op{'s' if len(fallbacks) > 1 else ''} cannot be compiled"]
     for item in fallbacks:
@@ -310,4 +321,4 @@ def _result(mlir_type: ir.Type) -> Result:
     return Result(tensor.shape, RELAX_DTYPE.get(str(tensor.dtype)))
 
 
-__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "lower"]
+__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "is_lowered", "lower"]

@@ -13,7 +13,7 @@ from torch_tvm.passes.order_constants import OrderConstants
 from torch_tvm.passes.order_operations import OrderOperations
 from torch_tvm.passes.recognize_causal_mask import recognize_causal_mask
 from torch_tvm.passes.recompose_products import RecomposeProducts
-from torch_tvm.passes.respell import Respell
+from torch_tvm.passes.respell import Respell, compare_with_tensors
 from torch_tvm.passes.verify_contract import VerifyContract
 from torch_tvm.support.errors import ImportFailed
 
@@ -26,6 +26,7 @@ def canonicalize(module: TorchModule) -> TorchModule:
     """
     mlir, weights = module.mlir, module.weights
     if not _is_typed(mlir):
+        compare_with_tensors(mlir)
         _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=" + legal_ops_option() + "}")
     Respell().run(mlir)
     _run(

@@ -41,6 +41,29 @@ class Respell(Pass):
             operation.erase()
 
 
+def compare_with_tensors(root: ir.Module) -> None:
+    """Where nobody knows a dtype yet, a number to compare with becomes a tensor.
+
+    See :func:`torch_tvm.passes.spelling_ops.compared_number` for what torch-mlir makes of the number.
+    """
+    rewriter = Rewriter(root.context)
+    for operation in view.walk(root):
+        name = view.op_name(operation)
+        if name.removeprefix("torch.") not in spelling_ops.COMPARISONS:
+            continue
+        rewriter.anchor = operation
+        tensor, number = operation.operands
+        kinds = {"!torch.int": "si64", "!torch.float": "f64"}
+        element, known = kinds.get(str(number.type)), view.tensor_type(tensor)
+        if element is None or (known is not None and known.dtype is not None):
+            continue
+        wanted = rewriter.types.parse(f"!torch.vtensor<[],{element}>")
+        operands = [tensor, rewriter.op("torch.prim.NumToTensor.Scalar", [number], wanted)]
+        replacement = rewriter.op(name.replace(".Scalar", ".Tensor"), operands, operation.results[0].type)
+        operation.results[0].replace_all_uses_with(replacement)
+        operation.erase()
+
+
 _PLACEMENT = ("device", "layout", "pin_memory", "memory_format")
 
 

@@ -12,6 +12,8 @@ from torch_tvm.passes.spelling import is_used, respells
 
 # -- a tensor that is a number -----------------------------------------------------------------------------
 
+COMPARISONS = tuple(f"aten.{stem}.Scalar" for stem in ("eq", "ne", "lt", "le", "gt", "ge"))
+
 _SCALAR_FORM = {
     f"torch.aten.{stem}.Tensor": f"torch.aten.{stem}.Scalar"
     for stem in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
@@ -39,9 +41,14 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     if (kind.shape == () and kind.dtype != other.dtype) or _category(kind.dtype) < _category(other.dtype):
         return None
-    value = view.literal(literal, {}).item()
-    operands = [op.operands[0], r.number(value), *list(op.operands)[2:]]
-    return r.op(_SCALAR_FORM[view.op_name(op)], operands, op.results[0].type)
+    value, name = view.literal(literal, {}).item(), _SCALAR_FORM[view.op_name(op)]
+    value = int(value) if isinstance(value, bool) else value
+    is_comparison = name.removeprefix("torch.") in COMPARISONS
+    if kind.dtype == torch.bool and not is_comparison:
+        return None
+    if is_comparison:
+        return _comparison(r, name, op.operands[0], value, op.results[0].type)
+    return r.op(name, [op.operands[0], r.number(value), *list(op.operands)[2:]], op.results[0].type)
 
 
 def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
@@ -51,6 +58,43 @@ def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
     return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
+
+
+@respells(*COMPARISONS)
+def compared_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A tensor is compared with a number of the dtype that PyTorch compares in.
+
+    torch-mlir folds a comparison of a tensor of equal elements as if both had one type: 2.0 and the integer 2 differ
+    there, and an integer tensor with a floating number ends the process.
+    """
+    x, number = op.operands[0], view.constant(op.operands[1])
+    kind = view.tensor_type(x)
+    if kind is None or kind.dtype is None or kind.dtype.is_complex or number is None:
+        return None
+    dtype, value = _compared_as(kind, number)
+    if dtype == kind.dtype and type(value) is type(number) and value == number:
+        return None
+    return _comparison(r, view.op_name(op), x, number, op.results[0].type)
+
+
+def _compared_as(kind: TensorType, number: float) -> tuple[torch.dtype, float]:
+    """The dtype in which a tensor and a number are compared, and what the number is there."""
+    example = torch.empty([1] * min(1, len(kind.shape or ())), dtype=kind.dtype)
+    dtype = torch.result_type(example, number)
+    return dtype, torch.tensor(number).to(dtype).item()
+
+
+def _comparison(r: Rewriter, name: str, x: ir.Value, number: float, result: ir.Type) -> ir.Value:
+    kind = view.tensor_type(x)
+    assert kind is not None
+    dtype, value = _compared_as(kind, number)
+    x = x if dtype == kind.dtype else _converted(r, x, kind, dtype)
+    return r.op(name, [x, r.number(value)], result)
+
+
+def _converted(r: Rewriter, x: ir.Value, kind: TensorType, dtype: torch.dtype) -> ir.Value:
+    operands = [x, r.integer(SCALAR_TYPE[dtype]), r.boolean(False), r.boolean(False), r.none()]
+    return r.op("torch.aten.to.dtype", operands, r.types.tensor(TensorType(kind.shape, dtype)))
 
 
 def _category(dtype: torch.dtype) -> int:
@@ -69,8 +113,7 @@ def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     stem = view.op_name(op).split(".")[2].removeprefix("_")
     x = op.operands[0]
     if source.dtype != result.dtype:
-        operands = [x, r.integer(SCALAR_TYPE[result.dtype]), r.boolean(False), r.boolean(False), r.none()]
-        x = r.op("torch.aten.to.dtype", operands, r.types.tensor(TensorType(source.shape, result.dtype)))
+        x = _converted(r, x, source, result.dtype)
     elif view.op_name(op) == f"torch.aten.{stem}.int" and view.constant(op.operands[2], "") is None:
         return None
     return r.op(f"torch.aten.{stem}.int", [x, op.operands[1], r.none()], op.results[0].type)

@@ -14,8 +14,9 @@ import tvm
 from tvm import relax
 
 from torch_tvm.conventions import convention_of
+from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.lowering.module import LoweredModule, lower
+from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
 from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
@@ -286,7 +287,7 @@ def compile_module(
     options, report = options or Options(), report or Report(target=str(target))
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
     with report.phase("canonicalise"):
-        module = canonicalize(module)
+        module = _decomposed(canonicalize(module))
         convention = convention_of(module)
     with report.phase("lower"):
         lowered = lower(module, fallback=fallback)
@@ -335,6 +336,15 @@ def compile_module(
         relax_module=relax_module,
         tir_module=mod,
     )
+
+
+def _decomposed(module: TorchModule) -> TorchModule:
+    """A canonical module with ops that have no lowering taken apart where that helps, canonical again."""
+    if all(is_lowered(op) for op in view.walk(module.main)):
+        return module
+    from torch_tvm.decomposition import decompose  # imports what torch.export imports
+
+    return canonicalize(module) if decompose(module) else module
 
 
 def _measurer(target: tvm.target.Target) -> Measurer:

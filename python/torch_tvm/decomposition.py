@@ -1,0 +1,182 @@
+"""Ops without a lowering, as what PyTorch itself makes of them: ``kron`` is a product of two views.
+
+An op is replaced where all that its decomposition needs has a lowering, and left as it is otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._decomp import core_aten_decompositions, decomposition_table
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.emitter import Emitter, dialect_name
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.importers.fx.graph import GraphWalk
+from torch_tvm.importers.fx.program import import_aten_graph
+from torch_tvm.importers.recorder import Recorder
+from torch_tvm.lowering.fallback import has_effects
+from torch_tvm.lowering.module import is_lowered
+from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.runtime.aten_ops import resolve
+from torch_tvm.support.errors import Refusal, TorchTvmError
+
+Table = dict[Any, Callable[..., Any]]
+
+_NAMESPACES = ("torch.aten.", "torch.prims.", "torch.torchvision.")
+
+
+def decompose(module: TorchModule) -> bool:
+    """Replace ops of a canonical module that have no lowering, in place; whether there were any to replace.
+
+    What comes in their place is not canonical yet.
+    """
+    unknown = [op for op in view.walk(module.main) if _is_unknown(op)]
+    return any([_replace(module, op) for op in unknown])
+
+
+def _is_unknown(op: ir.Operation) -> bool:
+    name = view.op_name(op)
+    return name.startswith(_NAMESPACES) and not is_lowered(op) and not has_effects(name)
+
+
+def _replace(module: TorchModule, op: ir.Operation) -> bool:
+    found = next(filter(None, (_lowered_parts(op, table) for table in _tables())), None)
+    if found is None:
+        return False
+    given, parts = found
+    block, values = _emitted(module, op, given, parts)
+    fits = [value.type for value in values] == [result.type for result in op.results]
+    if fits:
+        for argument, value in zip(block.arguments, given, strict=True):
+            argument.replace_all_uses_with(value)
+        for inner in list(block.operations):
+            inner.operation.move_before(op)
+        for result, value in zip(op.results, values, strict=True):
+            result.replace_all_uses_with(value)
+        op.erase()
+    block.owner.erase()
+    return fits
+
+
+# -- what PyTorch makes of an op -----------------------------------------------------------------------
+
+
+def _lowered_parts(op: ir.Operation, table: Table) -> tuple[list[ir.Value], GraphModule] | None:
+    """The tensors that ``op`` reads and the graph of its parts, if there are parts and all of them are lowered."""
+    try:
+        given, parts = _traced(op, table)
+        trial = canonicalize(import_aten_graph(parts))
+    except (Refusal, TorchTvmError):
+        return None
+    return (given, parts) if all(is_lowered(part) for part in view.walk(trial.main)) else None
+
+
+def _traced(op: ir.Operation, table: Table) -> tuple[list[ir.Value], GraphModule]:
+    """The tensors that ``op`` reads and the graph of its parts, a function of them. Raises :class:`Refusal`."""
+    given: list[ir.Value] = []
+    operands = [_operand(value, given) for value in op.operands]
+    function = resolve(view.op_name(op))
+
+    def call(*tensors: torch.Tensor) -> Any:
+        take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item
+        return function(*pytree.tree_map(take, operands))
+
+    try:
+        with FakeTensorMode() as mode, torch.no_grad():
+            fakes = [_fake(value) for value in given]
+            functional = torch.func.functionalize(call, remove="mutations")
+            with mode:
+                return given, make_fx(functional, table)(*fakes)
+    except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
+        raise Refusal(f"PyTorch cannot decompose it: {error}") from error
+
+
+class _Tensor:
+    """Stands for the tensor with this index."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
+    if view.tensor_type(value) is not None:
+        given.append(value)
+        return _Tensor(len(given) - 1)
+    if view.is_constant(value):
+        return view.constant(value)
+    made = view.defining_op(value)
+    if made is not None and made.name == "torch.derefine":
+        return _operand(made.operands[0], given)
+    if made is not None and made.name == "torch.prim.ListConstruct":
+        return [_operand(item, given) for item in made.operands]
+    raise Refusal("an operand is computed while the program runs")
+
+
+def _fake(value: ir.Value) -> torch.Tensor:
+    kind = view.tensor_type(value)
+    if kind is None or kind.dtype is None or kind.shape is None or None in kind.shape:
+        raise Refusal("a size is unknown")
+    return torch.empty(kind.shape, dtype=kind.dtype)
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[Table, Table]:
+    """PyTorch's decompositions of what has no lowering: those written in ATen, and all.
+
+    The others are written in primitives that have no lowering themselves, but for some of them.
+    """
+    every = {
+        overload: function
+        for overload, function in {**decomposition_table, **core_aten_decompositions()}.items()
+        if isinstance(overload, torch._ops.OpOverload) and not is_lowered(dialect_name(overload))
+    }
+    is_aten = lambda function: inspect.unwrap(function).__module__.startswith("torch._decomp")
+    return {o: function for o, function in every.items() if is_aten(function)}, every
+
+
+# -- in the place of the op ----------------------------------------------------------------------------
+
+
+class _Walk(GraphWalk):
+    """A walk whose nodes are all at the line of the op that they replace."""
+
+    def _record(self, node: Node) -> None:
+        self.env[node] = self._call(node)
+
+
+def _emitted(
+    module: TorchModule, op: ir.Operation, given: Sequence[ir.Value], parts: GraphModule
+) -> tuple[ir.Block, list[ir.Value]]:
+    """The parts as operations of a block of their own, with an argument for each tensor, and their results."""
+    emitter = Emitter(module.mlir, module.weights)
+    emitter.location = op.location
+    types = [value.type for value in given]
+    kind = ir.FunctionType.get(types, [], context=emitter.context)
+    holder = ir.Operation.create(
+        "func.func",
+        attributes={
+            "sym_name": ir.StringAttr.get("decomposed", emitter.context),
+            "function_type": ir.TypeAttr.get(kind, context=emitter.context),
+        },
+        regions=1,
+        loc=op.location,
+        ip=ir.InsertionPoint(module.mlir.body),
+    )
+    block = holder.regions[0].blocks.append(*types, arg_locs=[op.location] * len(types))
+    with emitter.block(block):
+        recorder = Recorder(emitter)
+        metas = [node.meta["val"] for node in parts.graph.nodes if node.op == "placeholder"]
+        arguments = zip(block.arguments, metas, strict=True)
+        outputs = _Walk(recorder, parts).run([recorder.tensor(value, meta) for value, meta in arguments])
+        values = [recorder.read(output) for output in pytree.tree_leaves(outputs)]
+    return block, values

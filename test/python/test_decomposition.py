@@ -1,0 +1,112 @@
+"""Ops without a lowering run as what PyTorch makes of them, on every road into the compiler."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from numerics import assert_matches
+
+import torch_tvm
+from torch_tvm.decomposition import decompose
+from torch_tvm.dialect import view
+from torch_tvm.importers.fx import import_fx
+from torch_tvm.passes.pipeline import canonicalize
+
+PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
+    "kron": (torch.kron, ((3, 4), (2, 5))),
+    "tensordot": (lambda a, b: torch.tensordot(a, b, dims=([1, 2], [0, 1])), ((3, 4, 5), (4, 5, 2))),
+    "several tensors": (lambda a, b: torch.block_diag(a, b, a), ((2, 3), (4, 1))),
+    "several results": (lambda a: torch.ops.aten.aminmax(a.msort(), dim=0), ((5, 7),)),
+    "huber": (lambda a, b: F.huber_loss(a, b, delta=0.3), ((6, 5), (6, 5))),
+    "smooth l1": (lambda a, b: F.smooth_l1_loss(a, b, reduction="none"), ((6, 5), (6, 5))),
+    "cross entropy of chances": (lambda a, b: F.binary_cross_entropy(a.sigmoid(), b.sigmoid()), ((7,), (7,))),
+    "cosine embedding": (lambda a, b: F.cosine_embedding_loss(a, b, torch.ones(6)), ((6, 5), (6, 5))),
+    "pairwise distance": (F.pairwise_distance, ((6, 5), (6, 5))),
+    "matrix power": (lambda a: torch.matrix_power(a, 5), ((4, 4),)),
+    "nan mean": (lambda a: torch.where(a > 1, torch.nan, a).nanmean(1), ((6, 5),)),
+    "one number": (lambda a, b: torch.dist(a, b, 3), ((), ())),
+    "nothing": (torch.kron, ((0, 4), (2, 5))),
+    "after a transpose": (lambda a: torch.inner(a.mT, a.mT[:2]), ((3, 4),)),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_decomposed_ops_match_eager(name: str) -> None:
+    function, shapes = PROGRAMS[name]
+    arguments = tuple(torch.randn(shape) for shape in shapes)
+    compiled = torch_tvm.compile(function, arguments, fallback=False)
+    fresh = tuple(torch.randn(shape) for shape in shapes)
+    assert_matches(compiled(*fresh), function, fresh)
+
+
+class Cells(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru = torch.nn.LSTMCell(6, 7), torch.nn.GRUCell(7, 5)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, g: torch.Tensor) -> Any:
+        h, c = self.lstm(x, (h, c))
+        return self.gru(h, g), c
+
+
+def test_recurrent_cells() -> None:
+    cells = Cells().eval()
+    arguments = tuple(torch.randn(3, size) for size in (6, 7, 7, 5))
+    compiled = torch_tvm.compile(cells, arguments, fallback=False)
+    double = Cells().double().eval()
+    double.load_state_dict(cells.state_dict())
+
+    def eager(*args: torch.Tensor) -> Any:
+        return (double if args[0].dtype == torch.float64 else cells)(*args)
+
+    assert_matches(compiled(*arguments), eager, arguments)
+
+
+def outer_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.kron(a, b) + F.huber_loss(a, a + 1)
+
+
+@pytest.mark.parametrize("road", ["script", "trace", "lazy", "dynamo"])
+def test_every_road(road: str) -> None:
+    arguments = (torch.randn(3, 4), torch.randn(2, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch_tvm.FallbackWarning)
+        if road == "dynamo":
+            compiled: Any = torch.compile(outer_loss, backend="torch_tvm", options={"fallback": False})
+        elif road == "lazy":
+            compiled = torch_tvm.compile(outer_loss, arguments, frontend="lazy", fallback=False)
+        else:
+            make = torch.jit.script if road == "script" else lambda f: torch.jit.trace(f, arguments)
+            compiled = torch_tvm.compile(make(outer_loss), arguments, fallback=False)
+        assert_matches(compiled(*arguments), outer_loss, arguments)
+
+
+def test_constants_of_a_decomposition_are_no_weights_of_the_program() -> None:
+    module = canonicalize(import_fx(lambda a: F.huber_loss(a, a.flip(0)), (torch.randn(4),)))
+    assert decompose(module)
+    assert not module.state and not module.inlined
+    assert all(view.op_name(op) != "torch.aten.huber_loss" for op in view.walk(module.main))
+
+
+def test_an_op_with_parts_that_are_not_lowered_stays_whole() -> None:
+    function, arguments = lambda a: torch.linalg.inv(a) + 1, (torch.randn(4, 4) + 4 * torch.eye(4),)
+    with pytest.raises(torch_tvm.UnsupportedOp, match="linalg_inv"):
+        torch_tvm.compile(function, arguments, fallback=False)
+    with pytest.warns(torch_tvm.FallbackWarning, match="linalg_inv"):
+        compiled = torch_tvm.compile(function, arguments)
+    assert_matches(compiled(*arguments), function, arguments)
+
+
+def test_an_op_of_unknown_sizes_stays_whole() -> None:
+    function = lambda a, b: F.huber_loss(a, b, reduction="none")
+    rows = torch.export.Dim("rows", min=2, max=9)
+    example = (torch.randn(3, 4), torch.randn(3, 4))
+    with pytest.warns(torch_tvm.FallbackWarning, match="huber"):
+        compiled = torch_tvm.compile(function, example, dynamic_shapes=({0: rows}, {0: rows}))
+    arguments = (torch.randn(5, 4), torch.randn(5, 4))
+    assert_matches(compiled(*arguments), function, arguments)
