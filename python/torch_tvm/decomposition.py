@@ -6,7 +6,8 @@ An op is replaced where all that its decomposition needs has a lowering, and lef
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +42,8 @@ def decompose(module: TorchModule) -> bool:
     What comes in their place is not canonical yet.
     """
     unknown = [op for op in view.walk(module.main) if _is_unknown(op)]
-    return any([_replace(module, op) for op in unknown])
+    found: dict[Hashable, GraphModule | None] = {}
+    return any([_replace(module, op, found) for op in unknown])
 
 
 def _is_unknown(op: ir.Operation) -> bool:
@@ -49,11 +51,20 @@ def _is_unknown(op: ir.Operation) -> bool:
     return name.startswith(_NAMESPACES) and not is_lowered(op) and not has_effects(name)
 
 
-def _replace(module: TorchModule, op: ir.Operation) -> bool:
-    found = next(filter(None, (_lowered_parts(op, table) for table in _tables())), None)
-    if found is None:
+def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphModule | None]) -> bool:
+    """Put the parts of ``op`` in its place; ``found`` has those of ops like it."""
+    given: list[ir.Value] = []
+    try:
+        operands = [_operand(value, given) for value in op.operands]
+    except Refusal:
         return False
-    given, parts = found
+    name = view.op_name(op)
+    key = (name, repr(operands), *(str(value.type) for value in given))
+    if key not in found:
+        found[key] = _lowered_parts(name, operands, given)
+    parts = found[key]
+    if parts is None:
+        return False
     block, values = _emitted(module, op, given, parts)
     fits = [value.type for value in values] == [result.type for result in op.results]
     if fits:
@@ -71,44 +82,15 @@ def _replace(module: TorchModule, op: ir.Operation) -> bool:
 # -- what PyTorch makes of an op -----------------------------------------------------------------------
 
 
-def _lowered_parts(op: ir.Operation, table: Table) -> tuple[list[ir.Value], GraphModule] | None:
-    """The tensors that ``op`` reads and the graph of its parts, if there are parts and all of them are lowered."""
-    try:
-        given, parts = _traced(op, table)
-        trial = canonicalize(import_aten_graph(parts))
-    except (Refusal, TorchTvmError):
-        return None
-    return (given, parts) if all(is_lowered(part) for part in view.walk(trial.main)) else None
-
-
-def _traced(op: ir.Operation, table: Table) -> tuple[list[ir.Value], GraphModule]:
-    """The tensors that ``op`` reads and the graph of its parts, a function of them. Raises :class:`Refusal`."""
-    given: list[ir.Value] = []
-    operands = [_operand(value, given) for value in op.operands]
-    function = resolve(view.op_name(op))
-
-    def call(*tensors: torch.Tensor) -> Any:
-        take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item
-        return function(*pytree.tree_map(take, operands))
-
-    try:
-        with FakeTensorMode() as mode, torch.no_grad():
-            fakes = [_fake(value) for value in given]
-            functional = torch.func.functionalize(call, remove="mutations")
-            with mode:
-                return given, make_fx(functional, table)(*fakes)
-    except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
-        raise Refusal(f"PyTorch cannot decompose it: {error}") from error
-
-
+@dataclass(frozen=True)
 class _Tensor:
-    """Stands for the tensor with this index."""
+    """Stands for the tensor with this index among those that an op reads."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    index: int
 
 
 def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
+    """An operand as Python has it; tensors are added to ``given``. Raises :class:`Refusal`."""
     if view.tensor_type(value) is not None:
         given.append(value)
         return _Tensor(len(given) - 1)
@@ -120,6 +102,34 @@ def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
     if made is not None and made.name == "torch.prim.ListConstruct":
         return [_operand(item, given) for item in made.operands]
     raise Refusal("an operand is computed while the program runs")
+
+
+def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]) -> GraphModule | None:
+    """The parts of an op as a function of the tensors, if PyTorch has some that are all lowered."""
+    for table in _tables():
+        try:
+            parts = _traced(name, operands, given, table)
+            trial = canonicalize(import_aten_graph(parts))
+        except (Refusal, TorchTvmError):
+            continue
+        if all(is_lowered(part) for part in view.walk(trial.main)):
+            return parts
+    return None
+
+
+def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table: Table) -> GraphModule:
+    function = resolve(name)
+
+    def call(*tensors: torch.Tensor) -> Any:
+        take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item
+        return function(*pytree.tree_map(take, list(operands)))
+
+    try:
+        with FakeTensorMode(), torch.no_grad():
+            fakes = [_fake(value) for value in given]
+            return make_fx(torch.func.functionalize(call, remove="mutations"), table)(*fakes)
+    except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
+        raise Refusal(f"PyTorch cannot decompose it: {error}") from error
 
 
 def _fake(value: ir.Value) -> torch.Tensor:
