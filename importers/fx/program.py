@@ -153,7 +153,7 @@ class _FunctionBuilder:
     ) -> None:
         """``arguments`` are (position, meta) of the placeholders that become function arguments."""
         types = [self.emitter._result_type(meta) for _, meta in arguments]
-        block = self._function(types)
+        self.function, block = self.emitter.function("main", types)
         inputs: dict[int, Any] = {}
         with self.emitter.block(block):
             pairs = list(zip(block.arguments, (meta for _, meta in arguments), strict=True))
@@ -174,18 +174,6 @@ class _FunctionBuilder:
             self.emitter.location = ir.Location.unknown(self.context)
             self.emitter.op("func.return", results, [])
         self._set_type(types, [value.type for value in results])
-
-    def _function(self, types: Sequence[ir.Type]) -> ir.Block:
-        with self.context, ir.Location.unknown(self.context):
-            kind = ir.FunctionType.get(list(types), [])
-            self.function = ir.Operation.create(
-                "func.func",
-                attributes={"sym_name": ir.StringAttr.get("main"), "function_type": ir.TypeAttr.get(kind)},
-                regions=1,
-                ip=ir.InsertionPoint(self.mlir.body),
-            )
-            unknown = ir.Location.unknown(self.context)
-            return self.function.regions[0].blocks.append(*types, arg_locs=[unknown] * len(types))
 
     def _set_type(self, inputs: Sequence[ir.Type], results: Sequence[ir.Type]) -> None:
         kind = ir.FunctionType.get(list(inputs), list(results), context=self.context)

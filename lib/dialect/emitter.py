@@ -78,6 +78,22 @@ class Emitter:
         )
         return operation
 
+    def function(self, name: str, arguments: Sequence[ir.Type]) -> tuple[ir.Operation, ir.Block]:
+        """An empty function at the end of the module, without results so far, and its block."""
+        kind = ir.FunctionType.get(list(arguments), [], context=self.context)
+        function = ir.Operation.create(
+            "func.func",
+            attributes={
+                "sym_name": ir.StringAttr.get(name, self.context),
+                "function_type": ir.TypeAttr.get(kind, context=self.context),
+            },
+            regions=1,
+            loc=self.location,
+            ip=ir.InsertionPoint(self.module.body),
+        )
+        places = [self.location] * len(arguments)
+        return function, function.regions[0].blocks.append(*arguments, arg_locs=places)
+
     # -- constants ---------------------------------------------------------------------------------
 
     def constant(self, value: bool | int | float | str | None) -> ir.Value:

@@ -41,6 +41,9 @@ class Respell(Pass):
             operation.erase()
 
 
+_NUMBERS = {"!torch.int": "si64", "!torch.float": "f64"}
+
+
 def compare_with_tensors(root: ir.Module) -> None:
     """Where nobody knows a dtype yet, a number to compare with becomes a tensor.
 
@@ -49,12 +52,11 @@ def compare_with_tensors(root: ir.Module) -> None:
     rewriter = Rewriter(root.context)
     for operation in view.walk(root):
         name = view.op_name(operation)
-        if name.removeprefix("torch.") not in spelling_ops.COMPARISONS:
+        if name not in spelling_ops.COMPARISONS:
             continue
         rewriter.anchor = operation
         tensor, number = operation.operands
-        kinds = {"!torch.int": "si64", "!torch.float": "f64"}
-        element, known = kinds.get(str(number.type)), view.tensor_type(tensor)
+        element, known = _NUMBERS.get(str(number.type)), view.tensor_type(tensor)
         if element is None or (known is not None and known.dtype is not None):
             continue
         wanted = rewriter.types.parse(f"!torch.vtensor<[],{element}>")

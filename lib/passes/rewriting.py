@@ -9,7 +9,7 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import TensorType, TypeTable
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType, TypeTable
 
 
 class Rewriter:
@@ -74,6 +74,23 @@ class Rewriter:
     def as_type(self, value: ir.Value, wanted: ir.Type) -> ir.Value:
         """``value`` seen as ``wanted``, a type that says more or less of the same tensor."""
         return value if value.type == wanted else self.op("torch.tensor_static_info_cast", [value], wanted)
+
+    def as_dtype(self, value: ir.Value, dtype: torch.dtype, wanted: ir.Type | None = None) -> ir.Value:
+        """``value`` converted to ``dtype``, with its own shape unless ``wanted`` is the type of the result."""
+        kind = view.tensor_type(value)
+        assert kind is not None
+        if kind.dtype == dtype:
+            return value
+        operands = [
+            value,
+            self.integer(SCALAR_TYPE[dtype]),
+            self.boolean(False),
+            self.boolean(False),
+            self.none(),
+        ]
+        return self.op(
+            "torch.aten.to.dtype", operands, wanted or self.types.tensor(TensorType(kind.shape, dtype))
+        )
 
 
 @lru_cache(maxsize=4096)

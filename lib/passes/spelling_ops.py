@@ -6,17 +6,19 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
+from torch_tvm.dialect.types import TensorType
 from torch_tvm.passes.rewriting import Rewriter
 from torch_tvm.passes.spelling import is_used, respells
 
 # -- a tensor that is a number -----------------------------------------------------------------------------
 
-COMPARISONS = tuple(f"aten.{stem}.Scalar" for stem in ("eq", "ne", "lt", "le", "gt", "ge"))
+_COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
+
+COMPARISONS = frozenset(f"torch.aten.{stem}.Scalar" for stem in _COMPARED)
 
 _SCALAR_FORM = {
     f"torch.aten.{stem}.Tensor": f"torch.aten.{stem}.Scalar"
-    for stem in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
+    for stem in ("add", "sub", "mul", "div", *_COMPARED, "remainder", "fmod")
 } | {
     "torch.aten.pow.Tensor_Tensor": "torch.aten.pow.Tensor_Scalar",
     "torch.aten.floor_divide": "torch.aten.floor_divide.Scalar",
@@ -43,11 +45,10 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     value, name = view.literal(literal, {}).item(), _SCALAR_FORM[view.op_name(op)]
     value = int(value) if isinstance(value, bool) else value
-    is_comparison = name.removeprefix("torch.") in COMPARISONS
-    if kind.dtype == torch.bool and not is_comparison:
+    if name in COMPARISONS:
+        return _comparison(r, name, op, _compared_as(kind, value))
+    if kind.dtype == torch.bool:
         return None
-    if is_comparison:
-        return _comparison(r, name, op.operands[0], value, op.results[0].type)
     return r.op(name, [op.operands[0], r.number(value), *list(op.operands)[2:]], op.results[0].type)
 
 
@@ -60,21 +61,20 @@ def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
 
 
-@respells(*COMPARISONS)
+@respells(*(f"aten.{stem}.Scalar" for stem in _COMPARED))
 def compared_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A tensor is compared with a number of the dtype that PyTorch compares in.
 
     torch-mlir folds a comparison of a tensor of equal elements as if both had one type: 2.0 and the integer 2 differ
     there, and an integer tensor with a floating number ends the process.
     """
-    x, number = op.operands[0], view.constant(op.operands[1])
-    kind = view.tensor_type(x)
+    kind, number = view.tensor_type(op.operands[0]), view.constant(op.operands[1])
     if kind is None or kind.dtype is None or kind.dtype.is_complex or number is None:
         return None
     dtype, value = _compared_as(kind, number)
     if dtype == kind.dtype and type(value) is type(number) and value == number:
         return None
-    return _comparison(r, view.op_name(op), x, number, op.results[0].type)
+    return _comparison(r, view.op_name(op), op, (dtype, value))
 
 
 def _compared_as(kind: TensorType, number: float) -> tuple[torch.dtype, float]:
@@ -84,17 +84,9 @@ def _compared_as(kind: TensorType, number: float) -> tuple[torch.dtype, float]:
     return dtype, torch.tensor(number).to(dtype).item()
 
 
-def _comparison(r: Rewriter, name: str, x: ir.Value, number: float, result: ir.Type) -> ir.Value:
-    kind = view.tensor_type(x)
-    assert kind is not None
-    dtype, value = _compared_as(kind, number)
-    x = x if dtype == kind.dtype else _converted(r, x, kind, dtype)
-    return r.op(name, [x, r.number(value)], result)
-
-
-def _converted(r: Rewriter, x: ir.Value, kind: TensorType, dtype: torch.dtype) -> ir.Value:
-    operands = [x, r.integer(SCALAR_TYPE[dtype]), r.boolean(False), r.boolean(False), r.none()]
-    return r.op("torch.aten.to.dtype", operands, r.types.tensor(TensorType(kind.shape, dtype)))
+def _comparison(r: Rewriter, name: str, op: ir.Operation, compared: tuple[torch.dtype, float]) -> ir.Value:
+    dtype, value = compared
+    return r.op(name, [r.as_dtype(op.operands[0], dtype), r.number(value)], op.results[0].type)
 
 
 def _category(dtype: torch.dtype) -> int:
@@ -113,7 +105,7 @@ def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     stem = view.op_name(op).split(".")[2].removeprefix("_")
     x = op.operands[0]
     if source.dtype != result.dtype:
-        x = _converted(r, x, source, result.dtype)
+        x = r.as_dtype(x, result.dtype)
     elif view.op_name(op) == f"torch.aten.{stem}.int" and view.constant(op.operands[2], "") is None:
         return None
     return r.op(f"torch.aten.{stem}.int", [x, op.operands[1], r.none()], op.results[0].type)

@@ -50,8 +50,7 @@ def conversion(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         code, False, False, None,
     ]:  # fmt: skip
         return None
-    operands = [op.operands[0], r.integer(code), r.boolean(False), r.boolean(False), r.none()]
-    return r.op("torch.aten.to.dtype", operands, op.results[0].type)
+    return r.as_dtype(op.operands[0], result.dtype, op.results[0].type)
 
 
 # -- shape -------------------------------------------------------------------------------------------------

@@ -25,6 +25,9 @@ INTEGER = "int32"
 
 _DTYPES = {("float32",) * 3, ("float64",) * 3, ("uint8", "int8", INTEGER)}
 
+WORTH_GATHERING = 0.95
+"""Part of the time by rows that a convolution over gathered taps may take: it is one kernel more."""
+
 LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW"), 3: ("NCDHW", "OIDHW", "IODHW")}
 
 
@@ -46,6 +49,11 @@ class Convolution:
     @property
     def rank(self) -> int:
         return len(self.kernel)
+
+    def with_one_tap(self) -> Convolution:
+        """A pointwise convolution of as many outputs."""
+        one, none = (1,) * self.rank, (0,) * self.rank
+        return replace(self, kernel=one, strides=one, padding=none, dilation=one)
 
     def without_gaps(self) -> Convolution:
         """A pointwise convolution that skips data, on the data that it does not skip; others as they are.
@@ -112,16 +120,8 @@ def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) 
     size = math.prod(sizes) * channels * tvm.DataType(conv.dtype).itemsize
     if conv.out_channels % lanes or size > cpu.l3 // 8:
         return None
-    one, none = (1,) * len(sizes), (0,) * len(sizes)
-    return replace(
-        conv,
-        out_channels=channels,
-        kernel=one,
-        strides=one,
-        padding=none,
-        transposed=False,
-        out_spatial=tuple(spatial),
-    )
+    pointwise = conv.with_one_tap()
+    return replace(pointwise, out_channels=channels, transposed=False, out_spatial=tuple(spatial))
 
 
 def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convolution | None:
@@ -134,8 +134,8 @@ def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convo
     taps = math.prod(conv.kernel)
     if taps == 1 or conv.transposed or conv.groups > 1 or None in sizes or conv.in_channels % lanes:
         return None
-    word = word_of(conv, cpu, accuracy)
-    if word > 1 or (accuracy != "strict" and winograd_tile(conv, cpu)):
+    otherwise = choose_convolution(conv, cpu, True, accuracy)
+    if otherwise.algorithm != "direct" or otherwise.word > 1:
         return None
     blocks, steps, positions = -(-conv.out_channels // lanes), conv.in_channels * taps, math.prod(sizes)
     read = math.prod(_taps_with_data(conv, axis, size) for axis, size in enumerate(sizes[:-1]))
@@ -144,12 +144,7 @@ def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convo
     moved = 2 * positions * steps * tvm.DataType(conv.dtype).itemsize
     if gathered / cpu.cores + moved / CACHE_BYTES_PER_CYCLE > WORTH_GATHERING * by_rows / cpu.cores:
         return None
-    one, none = (1,) * len(sizes), (0,) * len(sizes)
-    return replace(conv, in_channels=steps, kernel=one, strides=one, padding=none, dilation=one)
-
-
-WORTH_GATHERING = 0.95
-"""Part of the time by rows that gathering may take: it is one kernel more."""
+    return replace(conv.with_one_tap(), in_channels=steps)
 
 
 def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accuracy: str) -> ConvWorkload:

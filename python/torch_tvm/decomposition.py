@@ -170,19 +170,7 @@ def _emitted(
     """The parts as operations of a block of their own, with an argument for each tensor, and their results."""
     emitter = Emitter(module.mlir, module.weights)
     emitter.location = op.location
-    types = [value.type for value in given]
-    kind = ir.FunctionType.get(types, [], context=emitter.context)
-    holder = ir.Operation.create(
-        "func.func",
-        attributes={
-            "sym_name": ir.StringAttr.get("decomposed", emitter.context),
-            "function_type": ir.TypeAttr.get(kind, context=emitter.context),
-        },
-        regions=1,
-        loc=op.location,
-        ip=ir.InsertionPoint(module.mlir.body),
-    )
-    block = holder.regions[0].blocks.append(*types, arg_locs=[op.location] * len(types))
+    _, block = emitter.function("decomposed", [value.type for value in given])
     with emitter.block(block):
         recorder = Recorder(emitter)
         metas = [node.meta["val"] for node in parts.graph.nodes if node.op == "placeholder"]
