@@ -28,7 +28,6 @@ from torch_tvm.schedules.cpu import steps
 from torch_tvm.schedules.cpu.attention_kernel import AttentionSpec, Emitter, Tiling
 from torch_tvm.schedules.cpu.contraction import substitute
 from torch_tvm.schedules.cpu.emit import const, static
-from torch_tvm.schedules.cpu.matmul import panel_vectors
 from torch_tvm.schedules.cpu.register_tile import TileShape
 from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
@@ -113,41 +112,60 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
     """Tilings in falling order of rows; the first with at least as many rows as its row block is used."""
     lanes = cpu.lanes("float32")
     keys, rows = static(spec.keys), static(spec.rows)
-    score_vectors = panel_vectors(keys, rows, cpu, "float32")
+    widest = 3 if cpu.vector_registers >= 32 else 2
+    score_vectors = 2 if keys is None else min(widest, -(-keys // lanes))
     sum_vectors = min(-(-spec.value_depth // lanes), 4 if cpu.vector_registers >= 32 else 2)
     while -(-spec.value_depth // lanes) % sum_vectors:
         sum_vectors -= 1
     widest = max(score_vectors, sum_vectors)
     most = max(1, min(8 if widest <= 3 else 6, (cpu.vector_registers - widest - 1) // widest))
     tasks = None if static(spec.batch) is None else (static(spec.batch) or 1) * (static(spec.heads) or 1)
-    padded = None if keys is None else -(-keys // (score_vectors * lanes)) * score_vectors * lanes
     width = score_vectors * lanes
+    padded = None if keys is None else -(-keys // width) * width
+    tail_vectors = 0 if keys is None else -(-(keys % width) // lanes) % score_vectors
     block = KEY_BLOCK // width * width
+    one_block = padded is not None and padded <= block and spec.value_depth % lanes == 0
 
-    def tiling(tile: int, blocks: int) -> Tiling:
+    def tiling(tile: int, row_block: int) -> Tiling:
         chunks = 1
         if tasks is not None and rows is not None and tasks < cpu.cores:
-            chunks = min(-(-cpu.cores // tasks), -(-rows // (tile * blocks)))
+            chunks = min(-(-cpu.cores // tasks), -(-rows // row_block))
         work = None if None in (tasks, rows, keys) else tasks * rows * keys * spec.depth
         return Tiling(
             score=_shape(tile, score_vectors, lanes),
+            tail=_shape(tile, tail_vectors, lanes) if tail_vectors else None,
             sum=_shape(tile, sum_vectors, lanes),
-            row_block=tile * blocks,
+            row_block=row_block,
             key_block=block if padded is None or padded > block else padded,
             row_chunks=chunks,
+            one_block=one_block,
             parallel=cpu.cores > 1 and (work is None or work >= 1 << 17),
         )
 
-    if rows is not None:
-        if rows <= most:
-            return [tiling(rows, 1)]
-        size = min(range(max(1, most // 2), most + 1), key=lambda s: (-(-rows // s) * (s + 1.0), -s))
-        count = -(-rows // ROW_BLOCK)
-        blocks = -(-rows // (size * count))
-        while blocks * size > rows:
-            blocks -= 1
-        return [tiling(size, blocks)]
-    return [tiling(most, 4), tiling(most, 1), tiling(1, 1)]
+    if rows is None:
+        return [tiling(most, 4 * most), tiling(most, most), tiling(1, 1)]
+    if rows <= most:
+        return [tiling(rows, rows)]
+    return [tiling(*_rows(rows, most, one_block))]
+
+
+def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int]:
+    """Rows of a tile and of a block, of those with the fewest tiles; with ``overlap`` tiles of a block may."""
+    fewest = -(-rows // ROW_BLOCK)
+    found = []
+    for blocks in range(fewest, min(2 * fewest + 1, rows // most) + 1):
+        for tile in range(max(1, most // 2), most + 1):
+            tiles = -(-rows // (blocks * tile))
+            block = max(tile, -(-rows // blocks)) if overlap else tiles * tile
+            if block <= rows:
+                found.append((blocks * tiles * (tile + 1.0), blocks, -tile, block))
+    if not found:
+        tile = min(
+            range(max(1, most // 2), most + 1), key=lambda size: (-(-rows // size) * (size + 1.0), -size)
+        )
+        return tile, tile
+    _, _, tile, block = min(found)
+    return -tile, block
 
 
 def _shape(rows: int, vectors: int, lanes: int) -> TileShape:

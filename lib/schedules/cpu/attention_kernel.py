@@ -9,8 +9,10 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
-from torch_tvm.schedules.cpu.contraction import variables
+from torch_tvm.schedules.cpu import exponentials
+from torch_tvm.schedules.cpu.contraction import loads, variables
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
+from torch_tvm.schedules.cpu.lets import Lets
 from torch_tvm.schedules.cpu.register_tile import TileShape, emit_tile, lanes_loop
 from torch_tvm.schedules.cpu.square import transpose_square
 
@@ -41,13 +43,19 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class Tiling:
-    """``score`` and ``sum`` are the register tiles of Q K^T and S V; blocks are in rows and keys."""
+    """``score`` and ``sum`` are the register tiles of Q K^T and S V; blocks are in rows and keys.
+
+    ``tail`` is the tile of the keys that do not fill a panel, where their number is known. With ``one_block``
+    all keys are one block; the last tile of a row block may then overlap the one before.
+    """
 
     score: TileShape
+    tail: TileShape | None
     sum: TileShape
     row_block: int
     key_block: int
     row_chunks: int
+    one_block: bool
     parallel: bool
 
 
@@ -64,8 +72,7 @@ class Emitter:
         self.width = tiling.score.columns
         self.value_width = -(-spec.value_depth // self.lanes) * self.lanes
         self.panels = _ceil_div(spec.keys, self.width)
-        fits = static(spec.keys) is not None and static(self.panels) * self.width <= tiling.key_block
-        self.one_block = fits and spec.value_depth % self.lanes == 0
+        self.one_block = tiling.one_block
         few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
         buffer = lambda shape, name: tirx.decl_buffer([index(s) for s in shape], "float32", name)
@@ -75,6 +82,7 @@ class Emitter:
         self.score = buffer((tiling.row_block, tiling.key_block + self.lanes), "score")
         self.total = buffer((tiling.row_block, self.value_width), "total")
         self.maximum = buffer((tiling.row_block,), "maximum")
+        self.low = buffer((tiling.row_block,), "low")
         self.sum = buffer((tiling.row_block,), "sum")
         self.factor = buffer((tiling.row_block,), "factor")
 
@@ -86,13 +94,13 @@ class Emitter:
             b, h = tirx.Var("b", "int64"), tirx.Var("h", "int64")
             outer = which // chunks if chunks > 1 else which
             chunk = which % chunks if chunks > 1 else const(0)
-            buffers = [self.packed_keys, self.score, self.maximum, self.sum, self.factor]
+            buffers = [self.packed_keys, self.score, self.low, self.sum, self.factor]
             buffers += [self.packed_values] if self.copies_values else []
+            buffers += [] if self.one_block else [self.maximum, self.total]
             return sequence(
                 tirx.Bind(b, outer // spec.heads),
                 tirx.Bind(h, outer % spec.heads),
                 *(tirx.AllocBuffer(buffer) for buffer in buffers),
-                None if self.one_block else tirx.AllocBuffer(self.total),
                 self.pack(b, h),
                 self.row_blocks(b, h, chunk, chunks),
             )
@@ -115,15 +123,18 @@ class Emitter:
 
     def pack(self, b: Expr, h: Expr) -> tirx.Stmt:
         """Copy K^T into panels and V into rows of whole vectors, zeros where there is nothing."""
-        spec, width, lanes = self.spec, self.width, self.lanes
+        spec, lanes = self.spec, self.lanes
         zero = tirx.const(0.0, "float32")
-        even = static(spec.keys) is not None and static(spec.keys) % width == 0
-
+        in_panel, keys = self.tiling.score.vectors, static(spec.keys)
         squares = spec.depth // lanes if self.is_contiguous_key() else 0
+        is_square = squares * lanes == spec.depth
 
-        def keys_of_vector(p: Expr, v: Expr) -> tirx.Stmt:
-            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous."""
-            first = p * width + v * lanes
+        def keys_of_vector(vector: Expr) -> tirx.Stmt:
+            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous.
+
+            Lanes that have no key repeat the last one, or are zero: nobody reads their scores.
+            """
+            p, v, first = vector // in_panel, vector % in_panel, vector * lanes
 
             def element(d: Expr, lane: Expr, guarded: bool) -> tirx.Stmt:
                 value = spec.key(b, h, first + lane, d)
@@ -131,34 +142,46 @@ class Emitter:
                     value = tirx.if_then_else(first + lane < spec.keys, value, zero)
                 return tirx.BufferStore(self.packed_keys, value, [p, d, v * lanes + lane])
 
-            square = lambda s: transpose_square(
-                lanes,
-                "float32",
-                lambda key, lane: spec.key(b, h, first + key, s * lanes + lane),
-                lambda d, lane, value: tirx.BufferStore(
-                    self.packed_keys, value, [p, s * lanes + d, v * lanes + lane]
-                ),
-            )
+            def square(s: Expr, guarded: bool) -> tirx.Stmt:
+                key_at = lambda key: tirx.min(first + key, spec.keys - 1) if guarded else first + key
+                return transpose_square(
+                    lanes,
+                    "float32",
+                    lambda key, lane: spec.key(b, h, key_at(key), s * lanes + lane),
+                    lambda d, lane, value: tirx.BufferStore(
+                        self.packed_keys, value, [p, s * lanes + d, v * lanes + lane]
+                    ),
+                )
+
             rest = spec.depth - squares * lanes
             row = lambda d: lanes_loop(lanes, lambda lane: element(squares * lanes + d, lane, False))
             whole = sequence(
-                loop("square", squares, square) if squares else None, loop("d", rest, row) if rest else None
+                loop("square", squares, lambda s: square(s, False)) if squares else None,
+                loop("d", rest, row) if rest else None,
             )
-            part = loop("d", spec.depth, lambda d: loop("lane", lanes, lambda lane: element(d, lane, True)))
-            return whole if even else when(first + lanes <= spec.keys, whole, part)
+            part = (
+                loop("square", squares, lambda s: square(s, True))
+                if is_square
+                else loop("d", spec.depth, lambda d: loop("lane", lanes, lambda lane: element(d, lane, True)))
+            )
+            return (
+                whole
+                if keys is not None and keys % lanes == 0
+                else when(first + lanes <= spec.keys, whole, part)
+            )
 
-        panel = lambda p: loop("vector", self.tiling.score.vectors, lambda v: keys_of_vector(p, v))
+        vectors = _ceil_div(spec.keys, lanes) if keys is not None else self.panels * in_panel
 
         def value_row(j: Expr) -> tirx.Stmt:
             full = spec.value_depth // self.lanes
             copy = lambda d: tirx.BufferStore(self.packed_values, spec.value(b, h, j, d), [j, d])
             clear = lambda d: tirx.BufferStore(self.packed_values, zero, [j, d])
-            vectors = loop(
+            whole = loop(
                 "vector", full, lambda v: lanes_loop(self.lanes, lambda lane: copy(v * self.lanes + lane))
             )
             rest = spec.value_depth - full * self.lanes
             return sequence(
-                vectors if full else None,
+                whole if full else None,
                 loop("d", rest, lambda d: copy(full * self.lanes + d)) if rest else None,
                 loop("d", self.value_width - spec.value_depth, lambda d: clear(spec.value_depth + d))
                 if rest
@@ -166,7 +189,7 @@ class Emitter:
             )
 
         return sequence(
-            loop("panel", self.panels, panel),
+            loop("vector", vectors, keys_of_vector),
             loop("key", spec.keys, value_row) if self.copies_values else None,
         )
 
@@ -239,14 +262,20 @@ class Emitter:
         here = tirx.Var("keys_here", "int64")
         size = static(keys)
         extent = const(size) if size is not None else here
-        panels = _ceil_div(extent, self.width)
+        tail = tiling.tail if size is not None else None
+        panels = const(size // self.width) if tail is not None else _ceil_div(extent, self.width)
         first_panel = key0 // self.width if static(key0) != 0 else const(0)
-        tiles = tiling.row_block // tiling.score.rows
+        tiles = -(-tiling.row_block // tiling.score.rows)
 
-        def score_tile(panel: Expr, tile: Expr) -> tirx.Stmt:
-            base = tile * tiling.score.rows
+        def tile_row(tile: Expr) -> Expr:
+            start = tile * tiling.score.rows
+            last = tiling.row_block - tiling.score.rows
+            return start if tiling.row_block % tiling.score.rows == 0 else tirx.min(start, const(last))
+
+        def score_tile(shape: TileShape, panel: Expr, tile: Expr) -> tirx.Stmt:
+            base = tile_row(tile)
             return emit_tile(
-                tiling.score,
+                shape,
                 spec.depth,
                 lambda r, d: spec.query(b, h, row0 + base + r, d),
                 lambda d, column: tirx.BufferLoad(self.packed_keys, [first_panel + panel, d, column]),
@@ -257,7 +286,7 @@ class Emitter:
             )
 
         def sum_tile(part: Expr, tile: Expr) -> tirx.Stmt:
-            base = tile * tiling.sum.rows
+            base = tile_row(tile)
             origin = part * tiling.sum.columns
 
             def finish(r: int, column: Expr, total: Expr) -> tirx.Stmt:
@@ -278,29 +307,96 @@ class Emitter:
             )
 
         parts = self.value_width // tiling.sum.columns
-        scores = loop("panel", panels, lambda p: loop("tile", tiles, lambda t: score_tile(p, t)))
-        soft = loop("r", tiling.row_block, lambda r: self.softmax_row(b, h, row0, r, key0, extent))
-        sums = loop("tile", tiles, lambda t: loop("part", parts, lambda p: sum_tile(p, t)))
-        return sequence(None if size is not None else tirx.Bind(here, keys), scores, soft, sums)
+        return sequence(
+            None if size is not None else tirx.Bind(here, keys),
+            loop("panel", panels, lambda p: loop("tile", tiles, lambda t: score_tile(tiling.score, p, t))),
+            loop("tile", tiles, lambda t: score_tile(tail, panels, t)) if tail is not None else None,
+            loop("r", tiling.row_block, lambda r: self.mask_row(b, h, row0, r, key0, extent)),
+            loop("r", tiling.row_block, lambda r: self.softmax_row(r, extent)),
+            loop("tile", tiles, lambda t: loop("part", parts, lambda p: sum_tile(p, t))),
+        )
 
-    def softmax_row(self, b: Expr, h: Expr, row0: Expr, r: Expr, key0: Expr, keys: Expr) -> tirx.Stmt:
-        """Turn one row of scores into exponentials; update its maximum and sum, and set its factor."""
+    def mask_row(self, b: Expr, h: Expr, row0: Expr, r: Expr, key0: Expr, keys: Expr) -> tirx.Stmt:
+        """Scale and mask one row of scores, and set what its exponentials start from.
+
+        A loop of its own: the rows' chains of maxima, one after the other, would wait for their exponentials.
+        """
         lanes, float32 = self.lanes, "float32"
         most = tirx.decl_buffer((const(lanes),), float32, "most")
-        part = tirx.decl_buffer((const(lanes),), float32, "part")
-        low, new = tirx.Var("low", float32), tirx.Var("new_maximum", float32)
         minus_infinity, zero = tirx.const(float("-inf"), float32), tirx.const(0.0, float32)
         full, rest = keys // lanes, keys % lanes
-        has_rest = static(rest) != 0
+        new = tirx.Var("new_maximum", float32)
+        score_at = lambda column: tirx.BufferLoad(self.score, [r, column])
+        masked = lambda column: self.spec.masked(b, h, row0 + r, key0 + column, score_at(column)).astype(
+            float32
+        )
+        top = lambda lane, value: tirx.BufferStore(most, larger(value, tirx.BufferLoad(most, [lane])), [lane])
 
         def mask(column: Expr, lane: Expr) -> tirx.Stmt:
-            place = [r, column + lane]
-            score = self.spec.masked(b, h, row0 + r, key0 + column + lane, tirx.BufferLoad(self.score, place))
-            stored = tirx.BufferLoad(self.score, place)
             return sequence(
-                tirx.BufferStore(self.score, score.astype(float32), place),
-                tirx.BufferStore(most, tirx.max(tirx.BufferLoad(most, [lane]), stored), [lane]),
+                tirx.BufferStore(self.score, masked(column + lane), [r, column + lane]),
+                top(lane, score_at(column + lane)),
             )
+
+        before = minus_infinity if self.one_block else tirx.BufferLoad(self.maximum, [r])
+        return sequence(
+            tirx.AllocBuffer(most),
+            lanes_loop(lanes, lambda lane: tirx.BufferStore(most, minus_infinity, [lane])),
+            loop("vector", full, lambda v: lanes_loop(lanes, lambda lane: mask(v * lanes, lane))),
+            self.mask_rest(r, full * lanes, rest, masked, mask, top) if static(rest) != 0 else None,
+            self.fold_lanes(most, larger),
+            tirx.Bind(new, larger(before, tirx.BufferLoad(most, [const(0)]))),
+            tirx.BufferStore(self.low, tirx.Select(new == minus_infinity, zero, new), [r]),
+            None
+            if self.one_block
+            else sequence(
+                tirx.BufferStore(
+                    self.factor, exp_of_nonpositive(before - tirx.BufferLoad(self.low, [r])), [r]
+                ),
+                tirx.BufferStore(self.maximum, new, [r]),
+            ),
+        )
+
+    def mask_rest(
+        self,
+        r: Expr,
+        column: Expr,
+        rest: Expr,
+        masked: Callable[[Expr], Expr],
+        mask: Callable[[Expr, Expr], tirx.Stmt],
+        top: Callable[[Expr, Expr], tirx.Stmt],
+    ) -> tirx.Stmt:
+        """:meth:`mask_row` for the columns that do not fill a vector; the others of the vector are -inf."""
+        lanes, minus_infinity = self.lanes, tirx.const(float("-inf"), "float32")
+        count = static(rest)
+        if count is None:
+            put = lambda lane: tirx.BufferStore(self.score, minus_infinity, [r, column + lane])
+            pad = loop("lane", lanes, lambda lane: when(lane >= rest, put(lane)))
+            return sequence(loop("rest", rest, lambda c: mask(column, c)), pad)
+        last = tirx.decl_buffer((const(lanes),), "float32", "last")
+        at = lambda lane: tirx.BufferLoad(last, [lane])
+        store = lambda lane: sequence(
+            tirx.BufferStore(self.score, at(lane), [r, column + lane]), top(lane, at(lane))
+        )
+        if all(load.source.same_as(self.score) for load in loads(masked(column))):
+            value = lambda lane: tirx.Select(lane < rest, masked(column + lane), minus_infinity)
+            fill = lanes_loop(lanes, lambda lane: tirx.BufferStore(last, value(lane), [lane]))
+        else:
+            # A mask ends with the last column. Element by element the vector is made in a register.
+            fill = sequence(
+                *(
+                    tirx.BufferStore(last, masked(column + i) if i < count else minus_infinity, [const(i)])
+                    for i in range(lanes)
+                )
+            )
+        return sequence(tirx.AllocBuffer(last), fill, lanes_loop(lanes, store))
+
+    def softmax_row(self, r: Expr, keys: Expr) -> tirx.Stmt:
+        """Turn one row of scores into exponentials; update its sum, and set its factor."""
+        lanes, float32 = self.lanes, "float32"
+        part = tirx.decl_buffer((const(lanes),), float32, "part")
+        low = tirx.Var("low", float32)
+        total = tirx.BufferLoad(part, [const(0)])
 
         def exponent(column: Expr, lane: Expr) -> tirx.Stmt:
             place = [r, column + lane]
@@ -312,45 +408,21 @@ class Emitter:
                 ),
             )
 
-        pad = loop(
-            "lane",
-            lanes,
-            lambda lane: when(
-                lane >= rest, tirx.BufferStore(self.score, minus_infinity, [r, full * lanes + lane])
-            ),
-        )
-        before = minus_infinity if self.one_block else tirx.BufferLoad(self.maximum, [r])
-        update = [tirx.BufferStore(self.sum, tirx.BufferLoad(part, [const(0)]), [r])]
-        update.append(tirx.BufferStore(self.factor, self.inverse(r), [r]))
         if not self.one_block:
-            factor = tirx.BufferLoad(self.factor, [r])
-            update = [
-                tirx.BufferStore(self.factor, exp_of_nonpositive(before - low), [r]),
-                tirx.BufferStore(
-                    self.sum,
-                    tirx.BufferLoad(self.sum, [r]) * factor + tirx.BufferLoad(part, [const(0)]),
-                    [r],
-                ),
-                tirx.BufferStore(self.maximum, new, [r]),
-            ]
+            total = tirx.BufferLoad(self.sum, [r]) * tirx.BufferLoad(self.factor, [r]) + total
+        zero = tirx.const(0.0, float32)
         return sequence(
-            tirx.AllocBuffer(most),
             tirx.AllocBuffer(part),
-            lanes_loop(lanes, lambda lane: tirx.BufferStore(most, minus_infinity, [lane])),
             lanes_loop(lanes, lambda lane: tirx.BufferStore(part, zero, [lane])),
-            loop("vector", full, lambda v: lanes_loop(lanes, lambda lane: mask(v * lanes, lane))),
-            loop("rest", rest, lambda c: mask(full * lanes, c)) if has_rest else None,
-            pad if has_rest else None,
-            self.fold_lanes(most, tirx.max),
-            tirx.Bind(new, tirx.max(before, tirx.BufferLoad(most, [const(0)]))),
-            tirx.Bind(low, tirx.Select(new == minus_infinity, zero, new)),
+            tirx.Bind(low, tirx.BufferLoad(self.low, [r])),
             loop(
                 "vector",
                 _ceil_div(keys, lanes),
                 lambda v: lanes_loop(lanes, lambda lane: exponent(v * lanes, lane)),
             ),
             self.fold_lanes(part, lambda x, y: x + y),
-            *update,
+            tirx.BufferStore(self.sum, total, [r]),
+            tirx.BufferStore(self.factor, self.inverse(r), [r]) if self.one_block else None,
         )
 
     def fold_lanes(self, buffer: tirx.Var, combine: Callable[[Expr, Expr], Expr]) -> tirx.Stmt:
@@ -390,21 +462,14 @@ class Emitter:
 
 
 def exp_of_nonpositive(x: Expr) -> Expr:
-    """exp(x) in float32 for x <= 0 with a relative error of 1e-7; 0 below -87, NaN for NaN.
+    """exp(x) in float32 for x <= 0."""
+    m = Lets(1)
+    return m.close(exponentials.exp_of_nonpositive(m, m(x)))
 
-    Cody-Waite reduction and polynomial of expf in the Cephes library (S. L. Moshier).
-    """
-    f = lambda value: tirx.const(value, "float32")
-    held = tirx.max(x, f(-88.0))
-    n = tirx.floor(held * f(1.44269504088896341) + f(0.5))
-    r = x - n * f(0.693359375) - n * f(-2.12194440e-4)
-    p = f(1.9875691500e-4)
-    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        p = p * r + f(coefficient)
-    p = p * r * r + r + f(1.0)
-    bits = (n.astype("int32") + tirx.const(127, "int32")) << tirx.const(23, "int32")
-    # The comparison is false for NaN, which so stays NaN.
-    return tirx.Select(x < f(-87.0), f(0.0), p * tirx.reinterpret("float32", bits))
+
+def larger(x: Expr, y: Expr) -> Expr:
+    """The maximum; ``y`` where either is NaN (the exponential of a NaN makes its row NaN, whatever the maximum)."""
+    return tirx.Select(x > y, x, y)
 
 
 def _ceil_div(value: int | Expr, divisor: int) -> Expr:

@@ -131,6 +131,22 @@ def exp(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x < m.const(limits.bottom), m.const(0.0), half + half)
 
 
+def exp_of_nonpositive(m: Lets, x: Expr) -> Expr:
+    """exp in float32 for ``x <= 0``: 0 where the result is not normal, NaN for NaN.
+
+    Half the steps of :func:`exp`: at ``bottom - 1`` the bits of the power of two are all zero.
+    """
+    limits = CONSTANTS["float32"]
+    high, low = limits.ln2
+    held = m(tirx.Select(x < m.const(limits.bottom - 1.0), m.const(limits.bottom - 1.0), x))
+    biased = m.const(m.format.shift + m.format.bias)
+    shifted = m.exact(held * m.const(LOG2E) + biased)
+    n = m(shifted - biased)
+    r = m((held - n * m.const(high)) - n * m.const(low))
+    scale = m.floats(tirx.shift_left(m.bits(shifted), m.integer(m.format.mantissa)))
+    return m.horner(r, (1.0, 1.0, *limits.exp)) * scale
+
+
 def expm1(m: Lets, x: Expr) -> Expr:
     limits = CONSTANTS[m.real]
     clamped = m.clamp(x, limits.bottom, limits.top)
