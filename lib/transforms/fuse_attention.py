@@ -7,12 +7,14 @@ becomes
 
 Operands are read through the views that lead to them (:mod:`torch_tvm.transforms.views`): heads split off
 a projection, a third of a joint QKV projection, heads repeated for grouped queries. A transpose of the
-result is folded into how it is stored. :mod:`torch_tvm.schedules.cpu.attention` has the kernel; the
-PrimFunc's own body is the plain computation, which any other rule can schedule.
+result is folded into how it is stored, and so is ``where(visible, result, 0)``.
+:mod:`torch_tvm.schedules.cpu.attention` has the kernel; the PrimFunc's own body is the plain computation,
+which any other rule can schedule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -21,6 +23,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 from tvm.ir.expr import GenericConst
+from tvm_ffi import structural_equal
 
 from torch_tvm.transforms.views import Path, View, trace
 from torch_tvm.transforms.weights import Weights
@@ -35,7 +38,8 @@ class Attention:
 
     ``steps`` turn a score into a masked score, in order: ``("scale", factor)``, ``("add", path)`` and
     ``("where", path, fill, keep)``: ``fill`` where the mask differs from ``keep``. ``shape`` is the result's,
-    whose axes are batch, heads, tokens and depth in the order ``layout`` (others have size 1).
+    whose axes are batch, heads, tokens and depth in the order ``layout`` (others have size 1). The result is 0
+    where ``visible`` is false.
     """
 
     query: Path
@@ -46,6 +50,7 @@ class Attention:
     layout: tuple[int, ...]
     causal: str = "none"
     is_safe: bool = False
+    visible: Path | None = None
 
 
 def fuse_attention() -> tvm.transform.Pass:
@@ -66,41 +71,72 @@ class _Fuser(relax.PyExprMutator):
     def __init__(self, mod: tvm.IRModule, values: Weights) -> None:
         super().__init__(mod)
         self.values = values
-        self.changed = False
+        self.found: dict[Expr, Attention] = {}
+        self.inner: set[Expr] = set()
 
     def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
-        updated = self.visit_expr(func)
-        if not self.changed:
+        # From the end: a result's transpose and its condition take the products that they stand on.
+        for value in reversed([*self.values.bound.values()]):
+            if isinstance(value, relax.Call) and value not in self.inner:
+                found = self._match(value)
+                if found is not None:
+                    self.found[value] = found
+        if not self.found:
             return self.builder_.get()
+        updated = self.visit_expr(func)
         self.builder_.update_func(gvar, updated)
         return relax.transform.DeadCodeElimination()(self.builder_.get())
 
     def visit_call_(self, call: relax.Call) -> Expr:
-        found = self._match(call)
-        if found is None:
-            return super().visit_call_(call)
-        self.changed = True
-        return self._emit(found)
+        found = self.found.get(call)
+        return super().visit_call_(call) if found is None else self._emit(found)
 
     def _match(self, call: relax.Call) -> Attention | None:
         if not isinstance(call.op, tvm.ir.Op) or not _has_sizes(call):
             return None
-        if call.op.name == "relax.permute_dims":
-            inner = self.values.bound.get(call.args[0])
-            if not isinstance(inner, relax.Call) or self.values.uses.get(call.args[0]) != 1:
-                return None
-            found = _match_operator(inner, self.values) or _match_chain(inner, self.values)
-            if found is None:
-                return None
-            axes = call.attrs.axes
-            axes = list(reversed(range(len(call.ty.shape)))) if axes is None else [int(a) for a in axes]
-            found.layout = tuple(found.layout[a] for a in axes)
-            found.shape = list(call.ty.shape)
-            return found
-        return _match_operator(call, self.values) or _match_chain(call, self.values)
+        if call.op.name != "relax.permute_dims":
+            return self._match_rows(call)
+        inner = self._used_once(call.args[0])
+        found = None if inner is None else self._match_rows(inner)
+        if found is None:
+            return None
+        axes = call.attrs.axes
+        axes = list(reversed(range(len(call.ty.shape)))) if axes is None else [int(a) for a in axes]
+        found.layout = tuple(found.layout[a] for a in axes)
+        found.shape = list(call.ty.shape)
+        self.inner.add(inner)
+        return found
+
+    def _match_rows(self, call: relax.Call) -> Attention | None:
+        """An attention, or one whose rows are 0 where a condition says so."""
+        if call.op.name != "relax.where":
+            return _match_operator(call, self.values) or _match_chain(call, self.values)
+        visible, result, fill = call.args
+        inner = self._used_once(result)
+        if (
+            inner is None
+            or _scalar(fill) != 0
+            or not isinstance(visible, relax.Var)
+            or not _has_sizes(visible)
+        ):
+            return None
+        if not structural_equal(inner.ty, call.ty):
+            return None
+        found = _match_chain(inner, self.values)
+        if found is not None:
+            self.inner.add(inner)
+            found.visible = _path(visible, self.values).then("broadcast", _four([*call.ty.shape]))
+        return found
+
+    def _used_once(self, value: Expr) -> relax.Call | None:
+        """The op that computes ``value`` for one use alone."""
+        call = self.values.bound.get(value) if isinstance(value, relax.Var) else None
+        is_op = isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op)
+        return call if is_op and self.values.uses.get(value) == 1 else None
 
     def _emit(self, found: Attention) -> Expr:
         paths = [found.query, found.key, found.value, *(s[1] for s in found.steps if s[0] != "scale")]
+        paths += [found.visible] if found.visible is not None else []
         sources: list[relax.Var] = []
         for path in paths:
             if not any(path.source.same_as(known) for known in sources):
@@ -188,14 +224,24 @@ def attention(
     weights = te.compute(full, share, name="attention_weights")
     j3 = te.reduce_axis((0, keys), "j")
 
-    def output(*point: Expr) -> Expr:
+    def place_of(point: Sequence[Expr]) -> list[Expr]:
         place = [tirx.const(0, "int64")] * 4
         for axis, index in zip(found.layout, point, strict=True):
             place[axis] = index
-        b, h, i, e = place
+        return place
+
+    def output(*point: Expr) -> Expr:
+        b, h, i, e = place_of(point)
         return te.sum(weights[b, h, i, j3] * value.at([b, h, j3, e]).astype(dtype), axis=j3)
 
     result = te.compute(shape, output, name="attention_output")
+    if found.visible is not None:
+        shown, summed = masks[-1], result
+
+        def row(*point: Expr) -> Expr:
+            return tirx.Select(shown.at(place_of(point)), summed(*point), zero)
+
+        result = te.compute(shape, row, name="attention_rows")
     wanted = str(tensors[0].dtype)
     if wanted == dtype:
         return result

@@ -14,8 +14,8 @@ arXiv:1805.02867) as FlashAttention does; with a single key block nothing is res
 key blocks and panels to the right of the diagonal are not computed.
 
 The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention` writes it): the blocks
-named ``attention_scores``, ``attention_masked`` and ``attention_output`` say how Q, K, V, the mask and the
-result lie in memory.
+named ``attention_scores``, ``attention_masked``, ``attention_output``, ``attention_rows`` and
+``attention_cast`` say how Q, K, V, the mask and the result lie in memory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     extents = [it.dom.extent for it in scores.iter_vars]
     query, key = scores.body.value.b.a, scores.body.value.b.b
     weights, value = output.body.value.b.a, output.body.value.b.b
-    result = found["attention_cast"].body.buffer if "attention_cast" in found else output.body.buffer
+    after = [found[name] for name in ("attention_rows", "attention_cast") if name in found]
     if str(output.body.buffer.dtype) != "float32":
         raise Refusal("the exponential is written for single precision")
     depth, value_depth = static(extents[4]), None
@@ -81,12 +81,19 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
 
     def masked_score(*args: Expr) -> Expr:
         *place, score = args
-        return _replace_load(substitute(masked.body.value, dict(zip(masked_vars, place, strict=True))), score)
+        value = substitute(masked.body.value, dict(zip(masked_vars, place, strict=True)))
+        return _replace_load(value, scores.body.buffer.name, score)
 
     def store(b_: Expr, h_: Expr, i_: Expr, d_: Expr, total: Expr) -> tirx.Stmt:
         bindings = {point[0]: b_, point[1]: h_, point[2]: i_, value_var: d_}
         indices = [substitute(at_, bindings) for at_ in output.body.indices]
-        return tirx.BufferStore(result, total.astype(str(result.dtype)), indices)
+        buffer = output.body.buffer
+        for block in after:
+            value = substitute(
+                block.body.value, dict(zip((it.var for it in block.iter_vars), indices, strict=True))
+            )
+            total, buffer = _replace_load(value, buffer.name, total), block.body.buffer
+        return tirx.BufferStore(buffer, total, indices)
 
     causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[
         str(facts["causal"])
@@ -179,7 +186,6 @@ def _first_load(expr: Expr) -> TensorLoad:
     return expr
 
 
-def _replace_load(expr: Expr, score: Expr) -> Expr:
-    return structural_map(
-        expr, (TensorLoad, lambda load: score if "attention_scores" in load.source.name else load)
-    )
+def _replace_load(expr: Expr, name: str, value: Expr) -> Expr:
+    """``expr`` with ``value`` for what it loads from the buffer ``name``."""
+    return structural_map(expr, (TensorLoad, lambda load: value if load.source.name == name else load))
