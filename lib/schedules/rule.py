@@ -98,6 +98,6 @@ def finish(func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
     from torch_tvm.schedules.cpu.temporaries import materialize_lets
     from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 
-    func = share_out(materialize_lets(vectorizable_math(func)), cpu)
+    func = share_out(materialize_lets(vectorizable_math(func, cpu)), cpu)
     func = in_root_block(allow_any_address(func))
     return func.with_attr("tirx.is_scheduled", True)

@@ -37,6 +37,11 @@ class CpuModel:
         """Whether a multiply-add takes one element for all lanes: from memory in AVX-512, from a register in NEON."""
         return self.vector_registers == 32
 
+    @property
+    def has_nan_maximum(self) -> bool:
+        """Whether one instruction takes a maximum that is NaN if either operand is, as NEON's does."""
+        return self.vector_bits == 128 and self.folds_broadcast
+
     def lanes(self, dtype: str) -> int:
         """How many elements of ``dtype`` one vector register holds."""
         bits = tvm.DataType(dtype).bits

@@ -29,7 +29,6 @@ from torch_tvm.schedules.cpu.attention_kernel import AttentionSpec, Emitter, Til
 from torch_tvm.schedules.cpu.contraction import substitute
 from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.register_tile import TileShape
-from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -46,7 +45,7 @@ class Attention:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         spec = read_attention(func)
         body = Emitter(spec, choose_tilings(spec, cpu)).emit()
-        return vectorizable_math(func.with_body(body)).without_attr(ATTRIBUTE)
+        return func.with_body(body).without_attr(ATTRIBUTE)
 
 
 def read_attention(func: tirx.PrimFunc) -> AttentionSpec:

@@ -15,7 +15,6 @@ from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.contraction import Contraction, loads, read_contraction, variables
 from torch_tvm.schedules.cpu.int8_matmul import Int8Emitter, Operands, choose_int8_tiling, packed_width
-from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.cpu.words import PAIR, rounded_bits, with_dot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -35,7 +34,7 @@ class Bfloat16Matmul:
         operands = read_bfloat16_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
         body = Bfloat16Emitter(contraction, operands, tiling).emit()
-        return vectorizable_math(func.with_body(with_dot(PAIR, body)))
+        return func.with_body(with_dot(PAIR, body))
 
 
 def read_bfloat16_operands(c: Contraction) -> Operands:

@@ -25,7 +25,6 @@ from torch_tvm.schedules.cpu.contraction import Contraction, read_contraction, s
 from torch_tvm.schedules.cpu.emit import broadcast, const, load, loop, sequence, static, store, when
 from torch_tvm.schedules.cpu.matmul import Emitter, Tiling, choose_tiling, pieces, tile_rows, unflatten
 from torch_tvm.schedules.cpu.register_tile import TileShape, lanes_loop, unrolled
-from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.cpu.words import GROUP, dot, with_dot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -60,7 +59,7 @@ class Int8Matmul:
         operands = read_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
         body = Int8Emitter(contraction, operands, tiling).emit()
-        return vectorizable_math(func.with_body(with_dot(GROUP, body)))
+        return func.with_body(with_dot(GROUP, body))
 
 
 def read_operands(c: Contraction) -> Operands:

@@ -35,7 +35,6 @@ from torch_tvm.schedules.cpu.contraction import (
 )
 from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.register_tile import Share, TileShape, emit_tile, lanes_loop, tile_shape
-from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -103,7 +102,7 @@ def _read(func: tirx.PrimFunc) -> Contraction:
 
 
 def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: Tiling) -> tirx.PrimFunc:
-    return vectorizable_math(func.with_body(Emitter(contraction, tiling).emit()))
+    return func.with_body(Emitter(contraction, tiling).emit())
 
 
 def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:

@@ -27,7 +27,6 @@ from tvm import tirx
 from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.recurrent_kernel import Emitter, Layer, Tiling
 from torch_tvm.schedules.cpu.register_tile import tile_shape
-from torch_tvm.schedules.cpu.vector_math import vectorizable_math
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.support.errors import Refusal
@@ -65,7 +64,7 @@ class Recurrent:
         if layer.panel_width != panel.width:
             raise Refusal("the weights are not packed for this target")
         body = Emitter(layer, choose_tiling(layer, panel, cpu)).emit()
-        return vectorizable_math(func.with_body(body)).without_attr(RECURRENT)
+        return func.with_body(body).without_attr(RECURRENT)
 
 
 def read_layer(func: tirx.PrimFunc) -> Layer:

@@ -17,6 +17,7 @@ from tvm import tirx
 
 from torch_tvm.schedules.cpu import exponentials, powers, trigonometry
 from torch_tvm.schedules.cpu.lets import FORMATS, Expr, Lets
+from torch_tvm.schedules.target import CpuModel
 
 Function = Callable[..., Expr]
 
@@ -68,12 +69,12 @@ FUNCTIONS: dict[str, Function] = {
 """The functions that have a float32 form, by the name of their TIR operator and of libm's function."""
 
 
-def vectorizable_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def vectorizable_math(func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
     """``func`` with the calls that :data:`FUNCTIONS` knows replaced by polynomials.
 
     ``T[i] = exp(a[i])`` becomes ``T[i] = let n = floor(a[i] * 1.44 + 0.5) in ... p(r) * 2 ** n``.
     """
-    callbacks = [(tvm.ir.Call, _vector_call), ((tirx.Max, tirx.Min), _keep_nan)]
+    callbacks = [(tvm.ir.Call, _vector_call), ((tirx.Max, tirx.Min), lambda node: _keep_nan(node, cpu))]
     return func.with_body(tvm_ffi.structural_map(func.body, callbacks))
 
 
@@ -108,21 +109,27 @@ def called(call: tvm.ir.Call, dtype: str) -> tuple[str, list[Expr]]:
     return (plain, operands) if prefix in ("tirx", "prim") else ("", operands)
 
 
-def _keep_nan(node: tirx.Max | tirx.Min) -> Expr:
+def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     """``max`` and ``min`` of floats as PyTorch has them: NaN if either side is (TVM's drop it)."""
     dtype = str(node.ty.dtype).partition("x")[0]
     if not dtype.startswith(("float", "bfloat")) or dtype.startswith("float8"):
         return node
     above = isinstance(node, tirx.Max)
-    m = Lets(tvm.DataType(str(node.ty.dtype)).lanes)
+    m = Lets(tvm.DataType(str(node.ty.dtype)).lanes, dtype)
     if dtype == "bfloat16":
         wide = [tirx.Cast(m.dtype("float32"), side) for side in (node.a, node.b)]
-        return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide)))
+        return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide), cpu))
+    beyond = (lambda x, y: x > y) if above else (lambda x, y: x < y)
     if _is_plain(node.b):
         a = m(node.a)
-        return m.close(tirx.Select(a < node.b if above else a > node.b, node.b, a))
-    name = "llvm.maximum" if above else "llvm.minimum"
-    return tirx.call_llvm_pure_intrin(str(node.ty.dtype), name, node.a, node.b)
+        return m.close(tirx.Select(beyond(node.b, a), node.b, a))
+    if cpu.has_nan_maximum:
+        name = "llvm.maximum" if above else "llvm.minimum"
+        return tirx.call_llvm_pure_intrin(str(node.ty.dtype), name, node.a, node.b)
+    # One instruction of x86 takes the second operand where either is NaN; only a NaN is not at most infinity.
+    a, b = m(node.a), m(node.b)
+    infinity = m.const(math.inf)
+    return m.close(tirx.Select(a <= infinity, tirx.Select(beyond(a, b), a, b), a))
 
 
 def _is_plain(expr: Expr) -> bool:
