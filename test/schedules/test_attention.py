@@ -60,6 +60,10 @@ def causal_mask(rows: int, keys: int, offset: int) -> torch.Tensor:
         ((2, 33, 2, 24), 70, 20),
         ((1, 20, 1, 16), 600, 48),
         ((1, 130, 1, 16), 1100, 16),
+        ((2, 49, 3, 32), 49, 32),
+        ((1, 50, 2, 12), 23, 16),
+        ((1, 13, 1, 8), 18, 8),
+        ((1, 8, 1, 8), 5, 8),
     ],
 )
 def test_operator(shape, keys, value_depth) -> None:
@@ -82,6 +86,14 @@ def test_additive_mask(bias: tuple[int, ...]) -> None:
     mask[..., 5] = -math.inf
     model = operator((2, 17, 3, 8), 40, bias=bias)
     check_operator(model, (2, 17, 3, 8), 40, mask=mask, extra=(mask,))
+
+
+@pytest.mark.parametrize("keys", [9, 47, 49])
+def test_a_mask_ends_with_the_last_key(keys: int) -> None:
+    """Keys that fill no vector: what lies behind the mask is not read."""
+    mask = torch.randn(1, 2, 49, keys)
+    model = operator((1, 49, 2, 8), keys, bias=(1, 2, 49, keys))
+    check_operator(model, (1, 49, 2, 8), keys, mask=mask, extra=(mask,))
 
 
 @pytest.mark.parametrize("keys", [24, 520])

@@ -64,3 +64,24 @@ def test_a_part_with_gaps_is_copied_and_right() -> None:
 
     model, x = Strided().eval(), torch.randn(2, 3, 12, 8)
     torch.testing.assert_close(torch_tvm.compile(model, (x,), fallback=False)(x), model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_hidden_rows_and_a_transpose_are_part_of_the_kernel(dtype: torch.dtype) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask = nn.Buffer(torch.rand(2, 1, 11, 11) > 0.4)
+            self.mask[:, :, 3] = False
+
+        def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            y = F.scaled_dot_product_attention(*map(_heads, (q, k, v)), attn_mask=self.mask)
+            return y.transpose(1, 2).flatten(2)
+
+    model, args = Masked().eval(), [torch.randn(2, 11, WIDTH).to(dtype) for _ in range(3)]
+    compiled = torch_tvm.compile(model, args, fallback=False)
+    assert [kernel.rule for kernel in compiled.report.kernels] == ["attention"]
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-3
+    result = compiled(*args)
+    torch.testing.assert_close(result, model(*args), rtol=tolerance, atol=tolerance)
+    assert not result[:, 3].any()

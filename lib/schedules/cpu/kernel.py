@@ -22,11 +22,22 @@ from torch_tvm.schedules.cpu.access import (
     select_where_safe,
     stride,
 )
+from torch_tvm.schedules.cpu.emit import prefetch, vectors_in_line
 from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
 from torch_tvm.schedules.cpu.loops import Emitter, Memory
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, nest, sequence
 from torch_tvm.schedules.cpu.partial_sums import split_reduction
-from torch_tvm.schedules.cpu.program import Axis, Program, Stage, constant, loads, read_program, substitute
+from torch_tvm.schedules.cpu.program import (
+    Axis,
+    Program,
+    Stage,
+    analyzer_for,
+    constant,
+    linear,
+    loads,
+    read_program,
+    substitute,
+)
 from torch_tvm.schedules.cpu.sharing import CHUNKS
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.transposition import Transposition, find_transposition, turned_tile
@@ -34,6 +45,9 @@ from torch_tvm.schedules.target import CpuModel
 
 FEWEST_TURNS = 4
 """Turns for each core, at least, where all get the same number of them."""
+
+Ahead = Callable[[Mapping, tirx.Expr], tirx.Stmt]
+"""Asks for what the next row reads, given the place of a row and an element of it."""
 
 CALL_COST = 12
 """Elementary operations that one transcendental function costs (a polynomial)."""
@@ -125,7 +139,11 @@ class _Kernel:
         if axis is None:
             local = self._localize(group, original, memory, 0)
             emitter = Emitter(memory, group.rows, self._lanes(group))
-            body = lambda env: sequence([self._row_stage(emitter, stage, env) for stage in group.stages])
+            asking, ahead = self._ahead(group, emitter) or (None, None)
+            ask = lambda stage: ahead if stage is asking else None
+            body = lambda env: sequence(
+                [self._row_stage(emitter, stage, env, ask(stage)) for stage in group.stages]
+            )
             return self._parallel_rows(group, list(group.rows), local, body)
         width = self._tile_width(group, axis)
         local = self._localize(group, original, memory, width)
@@ -258,7 +276,42 @@ class _Kernel:
 
     # --- vectors inside a row ----------------------------------------------------------------------
 
-    def _row_stage(self, emitter: Emitter, stage: Stage, env: Mapping) -> tirx.Stmt:
+    def _ahead(self, group: Group, emitter: Emitter) -> tuple[Stage, Ahead] | None:
+        """The stage that asks for what the first one will read of the next row, if that comes from memory.
+
+        The first stage, a reduction, waits for it; the others compute.
+        """
+        first, *others = group.stages
+        stage = next((other for other in others if other.reducer is None), None)
+        axis = _unit_axis(first, first.reduced) if first.reduced else None
+        if axis is None or stage is None or not group.rows:
+            return None
+        row = group.rows[-1]
+        found = []
+        for load in loads(*first.values):
+            size = linear_size(load.source.shape)
+            place = linear(load.source.shape, load.indices)
+            is_large = isinstance(size, tirx.IntImm) and int(size) * _bytes(load.source) > self.cpu.l2
+            if (
+                load.source in self.program.params
+                and is_large
+                and stride(place, axis) == 1
+                and stride(place, row)
+            ):
+                found.append(load)
+        if not found:
+            return None
+        analyzer = analyzer_for([*group.rows, axis])
+
+        def ask(env: Mapping, base: tirx.Expr) -> tirx.Stmt:
+            at = {**env, row.var: env[row.var] + 1, axis.var: base}
+            return sequence([prefetch(emitter.memory.rewrite(load, at, analyzer), 2) for load in found])
+
+        return stage, ask
+
+    def _row_stage(
+        self, emitter: Emitter, stage: Stage, env: Mapping, ahead: Ahead | None = None
+    ) -> tirx.Stmt:
         axis = _unit_axis(stage, stage.spatial)
         lanes = emitter.lanes
         if stage.reducer is None and axis is None:
@@ -272,7 +325,13 @@ class _Kernel:
         rest = replace(stage, spatial=tuple(other for other in stage.spatial if other is not axis))
         inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes)
         width = lanes * (4 if stage.reducer is not None else 1)
-        return _tiles(axis.extent, width, lanes, lambda base, size: inside.tile(rest, axis, base, size, env))
+        tile = lambda base, size: inside.tile(rest, axis, base, size, env)
+        if ahead is None:
+            return _tiles(axis.extent, width, lanes, tile)
+        line = lanes * vectors_in_line(lanes, "float32")
+        return _tiles(
+            axis.extent, line, lanes, lambda base, size: sequence([ahead(env, base), tile(base, size)])
+        )
 
     # --- threads -----------------------------------------------------------------------------------
 
@@ -406,6 +465,10 @@ def _column_axis(group: Group) -> Axis | None:
         return axis
     straight = all(step in (0, 1) for step in touched)
     return axis if straight and 1 in touched else None
+
+
+def _bytes(buffer: tirx.Buffer) -> int:
+    return -(-tvm.DataType(str(buffer.dtype)).bits // 8)
 
 
 def _unit_axis(stage: Stage, axes: Sequence[Axis]) -> Axis | None:
