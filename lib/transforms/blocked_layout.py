@@ -26,7 +26,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms import conv_compute
 from torch_tvm.transforms.blocked_norm import Groups, epsilon_of, groups_of, normalized
-from torch_tvm.transforms.channelwise import read_channelwise
+from torch_tvm.transforms.channelwise import on_blocks
 from torch_tvm.transforms.conv_choice import (
     KERNEL_PATTERN,
     Convolution,
@@ -97,9 +97,19 @@ CONVOLUTIONS = frozenset(
 )
 
 POOLS = {
-    "relax.nn.max_pool2d": relax.op.nn.max_pool2d,
-    "relax.nn.avg_pool2d": relax.op.nn.avg_pool2d,
+    f"relax.nn.{function.__name__}": function
+    for function in (
+        relax.op.nn.max_pool1d,
+        relax.op.nn.max_pool2d,
+        relax.op.nn.max_pool3d,
+        relax.op.nn.avg_pool1d,
+        relax.op.nn.avg_pool2d,
+        relax.op.nn.avg_pool3d,
+    )
 }
+
+PLAIN = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+"""The layout of images by the number of their axes."""
 
 REDUCTIONS = {
     f"relax.{function.__name__}": function
@@ -141,8 +151,10 @@ class _Rewriter(PyExprMutator):
         result = self._rewrite(binding) if self.in_dataflow else None
         if result is None:
             super().visit_var_binding_(binding)
-        elif isinstance(binding.var, relax.DataflowVar):
+        elif isinstance(binding.var, relax.DataflowVar) and result.rank:
             self.blocked[binding.var] = result
+        elif isinstance(binding.var, relax.DataflowVar):
+            self.set_var_remap(binding.var, self.builder_.emit(self._unpack(result), binding.var.name))
         else:
             unpacked = self.builder_.emit_output(self._unpack(result), binding.var.name)
             self.set_var_remap(binding.var, unpacked)
@@ -161,7 +173,7 @@ class _Rewriter(PyExprMutator):
         if blocked is None or blocked.channels % blocked.lanes:
             return super().visit_call_(call)
         if data not in self.flat and isinstance(call.op, tvm.ir.Op) and call.op.name in REDUCTIONS:
-            return self._reduced_channels(call, blocked)
+            return self._reduced(call, blocked)
         spatial = range(2, blocked.rank + 2)
         is_flat = data in self.flat
         if _permutation(call) != ([0, 2, 1] if is_flat else [0, *spatial, 1]):
@@ -169,14 +181,20 @@ class _Rewriter(PyExprMutator):
         moved = self.builder_.emit(relax.op.permute_dims(blocked.value, [0, *spatial, 1, blocked.rank + 2]))
         return relax.op.reshape(moved, call.ty.shape)
 
-    def _reduced_channels(self, call: relax.Call, blocked: Blocked) -> Expr:
-        """A reduction over channels, and perhaps more: over blocks of them and the channels of a block."""
+    def _reduced(self, call: relax.Call, blocked: Blocked) -> Expr:
+        """A reduction over channels, and perhaps more: over blocks of them and the channels of a block.
+
+        One over all of an image, without its axes, leaves blocks of channels, which lie as the channels do.
+        """
         full = blocked.rank + 2
         axes = range(full) if call.attrs.axis is None else [int(axis) % full for axis in call.attrs.axis]
-        if 1 not in axes:
-            return super().visit_call_(call)
         keeps = bool(call.attrs.keepdims)
-        reduced = REDUCTIONS[call.op.name](blocked.value, [*axes, full], keepdims=keeps)
+        reduce = REDUCTIONS[call.op.name]
+        if 1 not in axes:
+            if keeps or sorted(axes) != [*range(2, full)]:
+                return super().visit_call_(call)
+            return relax.op.reshape(self.builder_.emit(reduce(blocked.value, [*axes])), call.ty.shape)
+        reduced = reduce(blocked.value, [*axes, full], keepdims=keeps)
         if not keeps:
             return reduced
         reduced = self.builder_.emit(reduced)
@@ -448,16 +466,20 @@ class _Rewriter(PyExprMutator):
     def _channelwise(self, call: relax.Call) -> Blocked:
         gvar, operands = call.args[0], list(call.args[1].fields)
         images = [isinstance(arg, relax.Var) and arg in self.blocked for arg in operands]
-        kernel = read_channelwise(self.builder_.get()[gvar], gvar.name_hint, images)
-        channels = {self.blocked[arg].channels for arg, image in zip(operands, images, strict=True) if image}
-        if len(channels) != 1 or not isinstance(call.ty, relax.TensorType):
+        models = [self.blocked[arg] for arg, image in zip(operands, images, strict=True) if image]
+        if len({model.channels for model in models}) != 1 or not isinstance(call.ty, relax.TensorType):
             raise Refusal("the operands have different numbers of channels")
+        lanes = models[0].lanes
+        kernel = on_blocks(self.builder_.get()[gvar], images, lanes)
         args = [
             self.blocked[arg].value if image else self.visit_expr(arg)
             for arg, image in zip(operands, images, strict=True)
         ]
-        value = self.builder_.call_te(kernel.compute, *args, primfunc_name_hint=kernel.name)
-        return self._emit(value, *channels)
+        batch, _, *spatial = call.ty.shape
+        shape = [batch, -(-models[0].channels // lanes), *spatial, lanes]
+        added = self.builder_.add_func(kernel, gvar.name_hint)
+        result = relax.TensorType(relax.ShapeExpr(shape), call.ty.dtype)
+        return self._emit(relax.call_tir(added, relax.Tuple(args), result), models[0].channels)
 
     def _slice(self, call: relax.Call) -> Blocked:
         """Whole blocks of channels, or any part of space."""
@@ -507,9 +529,9 @@ class _Rewriter(PyExprMutator):
 
     def _pool(self, call: relax.Call) -> Blocked:
         attrs, data = call.attrs, self.blocked[call.args[0]]
-        if str(attrs.layout) != "NCHW":
+        if str(attrs.layout) != PLAIN[data.rank]:
             raise Refusal(f"pooling of layout {attrs.layout}")
-        layout = f"NCHW{data.lanes}c"
+        layout = f"{attrs.layout}{data.lanes}c"
         pooled = POOLS[call.op.name](
             data.value,
             pool_size=list(attrs.pool_size),

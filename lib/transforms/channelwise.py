@@ -1,126 +1,125 @@
-"""Kernels that work on each channel by itself, read back as an expression and computed again on blocks of channels.
+"""Kernels that work on each channel by itself, rewritten for blocks of channels.
 
-``y[n, c, *p] = f(x[n, c, *g(p)], …)``: resampling, padding and pooling of any kind, in one stage, perhaps with a sum.
+``y[n, c, *p] = f(x[n, c, *g(p)], …)``: resampling, padding, pooling and reductions over space of any kind, in any
+number of stages. What is ``[N, C, *S]`` becomes ``[N, blocks, *S, lanes]``, and so does all between operands and result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import tvm_ffi
-from tvm import te, tirx
-from tvm.ir import Expr, TensorLoad, Var
-from tvm.ir.prim.expr import Add
-from tvm.s_tir import SBlock
+from tvm import tirx
+from tvm.ir import Expr, Range, TensorLoad, Var
+from tvm.s_tir import SBlock, SBlockRealize
+from tvm.s_tir.analysis import get_sblock_access_region
 from tvm.tirx.buffer import is_buffer_var
+from tvm.tirx.stmt import ForKind
 from tvm_ffi.structural import structural_map, structural_walk
 
+from torch_tvm.schedules.cpu.emit import const, sequence
 from torch_tvm.support.errors import Refusal
 
-
-@dataclass(frozen=True)
-class Channelwise:
-    """``value`` at the point ``axes`` of the result, summed over ``sums``; ``images`` of the ``operands`` have channels."""
-
-    operands: tuple[Var, ...]
-    images: tuple[bool, ...]
-    axes: tuple[tirx.IterVar, ...]
-    sums: tuple[tirx.IterVar, ...]
-    value: Expr
-    name: str
-
-    def compute(self, *tensors: te.Tensor) -> te.Tensor:
-        """The kernel on images ``[N, blocks, *spatial, lanes]``; other operands are as they were."""
-        model = tensors[self.images.index(True)]
-        lanes = int(model.shape[-1])
-        taps = [te.reduce_axis((0, axis.dom.extent), name=axis.var.name) for axis in self.sums]
-
-        def element(n: Expr, block: Expr, *rest: Expr) -> Expr:
-            *point, lane = rest
-            places = {axis.var: place for axis, place in zip(self.axes[2:], point, strict=True)}
-            places |= {axis.var: tap.var for axis, tap in zip(self.sums, taps, strict=True)}
-            places |= {self.axes[0].var: n, self.axes[1].var: block * lanes + lane}
-
-            def load(old: TensorLoad) -> Expr:
-                position = next(i for i, operand in enumerate(self.operands) if operand.same_as(old.source))
-                if self.images[position]:
-                    return tensors[position](n, block, *old.indices[2:], lane)
-                return tensors[position](*old.indices)
-
-            value = structural_map(self.value, [(Var, lambda var: places.get(var, var)), (TensorLoad, load)])
-            return te.sum(value, axis=taps) if taps else value
-
-        spatial = [axis.dom.extent for axis in self.axes[2:]]
-        return te.compute([*model.shape[:2], *spatial, lanes], element, name="compute")
+Buffers = dict[Var, Var]
 
 
-def read_channelwise(func: tirx.PrimFunc, name: str, images: Sequence[bool]) -> Channelwise:
-    """Read a kernel; ``images`` says which of its operands have channels. :class:`Refusal` when it mixes channels."""
-    blocks: list[SBlock] = []
-    structural_walk(func.body, (SBlock, lambda block: blocks.append(block) if block.iter_vars else None))
-    if len(blocks) != 1 or not all(is_buffer_var(parameter) for parameter in func.params):
-        raise Refusal("the kernel has several stages or takes sizes")
-    (block,) = blocks
+def on_blocks(func: tirx.PrimFunc, images: Sequence[bool], lanes: int) -> tirx.PrimFunc:
+    """``func`` on blocks of ``lanes`` channels; ``images`` says which of its operands have channels.
+
+    :class:`Refusal` when it mixes channels. The lanes behind the last channel hold whatever comes of those of the
+    operands.
+    """
+    if not all(is_buffer_var(parameter) for parameter in func.params):
+        raise Refusal("the kernel takes sizes")
     *operands, result = func.params
-    store = block.body
-    if (
-        not isinstance(store, tirx.BufferStore)
-        or not store.buffer.same_as(result)
-        or len(operands) != len(images)
-    ):
-        raise Refusal("the kernel does not store one result")
-    axes = tuple(it for it in block.iter_vars if it.iter_type == tirx.IterVar.DataPar)
-    sums = tuple(it for it in block.iter_vars if it.iter_type == tirx.IterVar.CommReduce)
-    if len(axes) < 3 or not _are(store.indices, axes):
-        raise Refusal("the kernel does not store at its own axes")
-    kernel = Channelwise(tuple(operands), tuple(images), axes, sums, _summand(store, sums), name)
-    _check(kernel)
-    return kernel
-
-
-def _summand(store: tirx.BufferStore, sums: Sequence[tirx.IterVar]) -> Expr:
-    if not sums:
-        return store.value
-    value = store.value
-    is_sum = (
-        isinstance(value, Add) and isinstance(value.a, TensorLoad) and value.a.source.same_as(store.buffer)
+    root = func.body.block
+    found = [operand for operand, image in zip(operands, images, strict=True) if image]
+    blocked = {old: _blocked(old, found[0], lanes) for old in (*found, *root.alloc_buffers, result)}
+    stages: list[SBlockRealize] = []
+    structural_walk(
+        root.body,
+        (SBlockRealize, lambda realize: stages.append(realize) if realize.block.iter_vars else None),
     )
-    if not is_sum:
-        raise Refusal("the kernel reduces by another operator than a sum")
-    return value.b
+    body = sequence(*(_nest(stage, blocked, func.params, lanes) for stage in stages))
+    allocated = [blocked[buffer] for buffer in root.alloc_buffers]
+    block = SBlock([], [], [], "root", body, alloc_buffers=allocated)
+    params = [blocked.get(parameter, parameter) for parameter in func.params]
+    return tirx.PrimFunc(
+        params, SBlockRealize([], tirx.const(True, "bool"), block), func.ret_type, func.attrs
+    )
 
 
-def _check(kernel: Channelwise) -> None:
-    """Raise :class:`Refusal` unless images are read in the channel of the result and all sizes are constants."""
-    if not all(isinstance(axis.dom.extent, tirx.IntImm) for axis in (*kernel.axes[2:], *kernel.sums)):
+def _blocked(buffer: Var, model: Var, lanes: int) -> Var:
+    batch, *sizes = buffer.ty.shape
+    if not sizes or not tvm_ffi.structural_equal(sizes[0], model.ty.shape[1]):
+        raise Refusal("the kernel leaves out channels")
+    if not all(isinstance(size, tirx.IntImm) for size in sizes):
         raise Refusal("the kernel's sizes are not constant")
-    known = {axis.var for axis in (*kernel.axes, *kernel.sums)} | set(kernel.operands)
+    shape = [batch, const(-(-int(sizes[0]) // lanes)), *sizes[1:], const(lanes)]
+    return tirx.decl_buffer(shape, str(buffer.dtype), buffer.name, layout=buffer.ty.layout)
+
+
+def _nest(stage: SBlockRealize, blocked: Buffers, params: Sequence[Var], lanes: int) -> tirx.Stmt:
+    """The loops of one block: that over channels becomes one over blocks and, innermost, one over their lanes."""
+    old = stage.block
+    (channel,) = (axis for axis in old.iter_vars if axis.var.same_as(_channel(old, blocked, lanes)))
+    kind = channel.var.ty.dtype
+    block, lane = Var("block", channel.var.ty), Var("lane", channel.var.ty)
+
+    def at(indices: Sequence[Expr]) -> list[Expr]:
+        return [indices[0], block, *indices[2:], lane]
+
+    def load(load: TensorLoad) -> Expr:
+        return tirx.BufferLoad(blocked[load.source], at(load.indices)) if load.source in blocked else load
+
+    def store(store: tirx.BufferStore) -> tirx.Stmt:
+        return tirx.BufferStore(blocked[store.buffer], store.value, at(store.indices))
+
+    number = block * tirx.const(lanes, str(kind)) + lane
+    changes = [
+        (Var, lambda var: number if var.same_as(channel.var) else var),
+        (TensorLoad, load),
+        (tirx.BufferStore, store),
+    ]
+    body = structural_map(old.body, changes)
+    init = None if old.init is None else structural_map(old.init, changes)
+    blocks = -(-int(channel.dom.extent) // lanes)
+    inside = lambda extent, var: tirx.IterVar(
+        Range(tirx.const(0, str(kind)), tirx.const(extent, str(kind))), var, tirx.IterVar.DataPar
+    )
+    axes = [inside(blocks, block) if axis.same_as(channel) else axis for axis in old.iter_vars]
+    axes.append(inside(lanes, lane))
+    bare = SBlock(axes, [], [], old.name_hint, body, init)
+    touched = {buffer: buffer for buffer in (*blocked.values(), *params)}
+    reads, writes, *_ = get_sblock_access_region(bare, touched)
+    loops = [Var(f"{axis.var.name}_loop", axis.var.ty) for axis in axes]
+    result: tirx.Stmt = SBlockRealize(
+        loops, tirx.const(True, "bool"), SBlock(axes, reads, writes, old.name_hint, body, init)
+    )
+    for var, axis in zip(reversed(loops), reversed(axes), strict=True):
+        result = tirx.For(var, axis.dom.min, axis.dom.extent, ForKind.SERIAL, result)
+    return result
+
+
+def _channel(block: SBlock, blocked: Buffers, lanes: int) -> Var:
+    """The axis of ``block`` that counts channels: it stands alone wherever a blocked buffer has them."""
+    places: list[Sequence[Expr]] = []
     uses: list[Var] = []
-    structural_walk(kernel.value, (Var, uses.append))
-    if any(var not in known for var in uses):
-        raise Refusal("the kernel's sizes are not constant")
-    for operand, image in zip(kernel.operands, kernel.images, strict=True):
-        if image and not _same(operand.ty.shape[:2], [axis.dom.extent for axis in kernel.axes[:2]]):
-            raise Refusal("the kernel leaves out channels or images")
-    loads: list[TensorLoad] = []
-    structural_walk(kernel.value, (TensorLoad, loads.append))
-    is_image = dict(zip(kernel.operands, kernel.images, strict=True))
-    inside = 0
-    for load in loads:
-        if load.source not in is_image:
-            raise Refusal("the kernel reads its own result")
-        if is_image[load.source]:
-            if len(load.indices) != len(kernel.axes) or not _are(load.indices[:2], kernel.axes[:2]):
-                raise Refusal("the kernel mixes channels")
-            inside += 1
-    if sum(var.same_as(kernel.axes[1].var) for var in uses) != inside:
+    for stmt in (block.body, block.init):
+        if stmt is not None:
+            structural_walk(
+                stmt,
+                [
+                    (TensorLoad, lambda x: places.append(x.indices) if x.source in blocked else None),
+                    (tirx.BufferStore, lambda x: places.append(x.indices)),
+                    (Var, uses.append),
+                ],
+            )
+    channel = places[0][1]
+    axes = [axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.DataPar]
+    if not any(channel.same_as(var) for var in axes) or not all(channel.same_as(i[1]) for i in places):
+        raise Refusal("the kernel mixes channels")
+    (extent,) = (axis.dom.extent for axis in block.iter_vars if axis.var.same_as(channel))
+    if int(extent) % lanes and sum(channel.same_as(var) for var in uses) != len(places):
         raise Refusal("the kernel asks which channel it works on")
-
-
-def _same(sizes: Sequence[Expr], others: Sequence[Expr]) -> bool:
-    return len(sizes) == len(others) and all(map(tvm_ffi.structural_equal, sizes, others))
-
-
-def _are(indices: Sequence[Expr], axes: Sequence[tirx.IterVar]) -> bool:
-    return len(indices) == len(axes) and all(i.same_as(a.var) for i, a in zip(indices, axes, strict=True))
+    return channel

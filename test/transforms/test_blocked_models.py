@@ -77,6 +77,10 @@ STEPS: dict[str, Step] = {
     "corners": lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
     "mean": spread(lambda x: x.mean((2, 3), keepdim=True)),
     "mean-of-vectors": spread(lambda x: x.mean((2, 3))[:, :, None, None] * 2),
+    "mean-of-many": spread(lambda x: F.interpolate(x, scale_factor=3.0).mean((2, 3), keepdim=True)),
+    "maximum": spread(lambda x: x.amax((2, 3))[:, :, None, None]),
+    "deviation": spread(lambda x: x.std((2, 3), keepdim=True)),
+    "sum-of-rows": spread(lambda x: x.sum(3, keepdim=True)),
     "instance-norm": lambda x: F.relu(F.instance_norm(x)),
     "group-norm": lambda x: F.silu(F.group_norm(x, 4)),
     "layer-norm-of-images": lambda x: F.group_norm(x, 1, torch.linspace(-1, 1, x.shape[1], dtype=x.dtype)),
@@ -179,3 +183,37 @@ def test_kernels_that_leave_out_channels_or_images() -> None:
     check(index, channels=48)
     check(lambda x: x[:, :20] + x[:, 28:], channels=48)
     check(lambda x: x[:1].expand(x.shape) * x, batch=2)
+
+
+STEPS_1D: dict[str, Step] = {
+    "norm": lambda x: F.relu(
+        F.batch_norm(x, torch.linspace(-1, 1, 64).to(x), torch.linspace(1, 2, 64).to(x))
+    ),
+    "gate": lambda x: torch.tanh(x[:, :32]) * torch.sigmoid(x[:, 32:]),
+    "causal": lambda x: F.pad(x, (3, 0)) + F.pad(x, (0, 3)),
+    "pooling": lambda x: F.max_pool1d(x, 3, 2, 1) + F.avg_pool1d(x, 3, 2, 1),
+    "resize": lambda x: F.interpolate(x, scale_factor=2.0),
+    "squeeze": spread(lambda x: x.mean(2, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS_1D)
+def test_one_dimension_stays_blocked(name: str) -> None:
+    step = STEPS_1D[name]
+
+    class Line(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv1d(24, 64, 3, padding=1)
+            self.last = nn.Conv1d(32 if name == "gate" else 64, 32, 2, dilation=3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(step(self.first(x)))
+
+    module, exact, x = Line().eval(), Line().double().eval(), torch.randn(2, 24, 50)
+    exact.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        compiled = torch_tvm.compile(module, (x,), fallback=False)
+        assert_matches(compiled(x), lambda x: (exact if x.dtype == torch.float64 else module)(x), (x,))
+    kernels = [kernel.name for kernel in compiled.report.kernels]
+    assert [kernel.startswith("unpack_channels") for kernel in kernels].count(True) == 1

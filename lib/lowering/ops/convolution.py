@@ -1,7 +1,4 @@
-"""Convolutions and transposed convolutions of one, two and three dimensions.
-
-A one-dimensional convolution is a two-dimensional one of height 1, so that one set of schedules serves both.
-"""
+"""Convolutions and transposed convolutions of one, two and three dimensions."""
 
 from __future__ import annotations
 
@@ -12,11 +9,17 @@ from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.padding import constant_pad_nd
-from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
+
+CONVOLUTIONS: dict[int, Callable[..., Expr]] = {1: R.nn.conv1d, 2: R.nn.conv2d, 3: R.nn.conv3d}
+TRANSPOSED: dict[int, Callable[..., Expr]] = {
+    1: R.nn.conv1d_transpose,
+    2: R.nn.conv2d_transpose,
+    3: R.nn.conv3d_transpose,
+}
 
 _REDUCED = ("float16", "bfloat16")
 
@@ -50,13 +53,7 @@ def convolve(
     beyond = [0] * spatial
     if extra is not None:
         padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
-    if spatial == 1:
-        value, weight = unsqueeze_at(b, value, 2), unsqueeze_at(b, weight, 2)
-        stride, dilation, padding = [1, *stride], [1, *dilation], [(0, 0), *padding]
-        extra = None if extra is None else [0, *extra]
     value = _call(b, value, weight, stride, padding, dilation, groups, extra)
-    if spatial == 1:
-        value = squeeze_at(b, value, 2)
     if any(beyond):
         value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)
     return value if bias is None else _add_bias(b, value, bias)
@@ -123,13 +120,9 @@ def _call(
     }
     if dtype in _REDUCED:
         attrs["out_dtype"] = "float32"
-    three = len(stride) == 3
-    function: Callable[..., Expr]
-    if output_padding is None:
-        function = R.nn.conv3d if three else R.nn.conv2d
-    else:
-        function = R.nn.conv3d_transpose if three else R.nn.conv2d_transpose
+    if output_padding is not None:
         attrs["output_padding"] = list(output_padding)
+    function = (CONVOLUTIONS if output_padding is None else TRANSPOSED)[len(stride)]
     return b.cast(b.emit(function(x, weight, **attrs)), dtype)
 
 
