@@ -16,7 +16,8 @@ def legalize_bfloat16(mod: tvm.IRModule) -> tvm.IRModule:
     kernels = {gvar: func for gvar, func in mod.functions_items() if _uses_bfloat16(func)}
     if not kernels:
         return mod
-    lowered = _passes()(tvm.IRModule({gvar.name_hint: func for gvar, func in kernels.items()}))
+    named = {gvar.name_hint: func.with_body(_without_lets(func.body)) for gvar, func in kernels.items()}
+    lowered = _passes()(tvm.IRModule(named))
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
     for gvar in kernels:
         result.update_func(gvar, lowered[gvar.name_hint])
@@ -27,6 +28,17 @@ def _uses_bfloat16(func: tvm.ir.BaseFunc) -> bool:
     if not isinstance(func, tirx.PrimFunc):
         return False
     return any(str(getattr(p, "dtype", "")) == "bfloat16" for p in func.params)
+
+
+def _without_lets(body: tirx.Stmt) -> tirx.Stmt:
+    """``body`` with the values of bfloat16 where lets name them: TVM makes such a value float32, but not its name."""
+
+    def visit(let: tirx.Let) -> tvm.ir.Expr:
+        if str(let.var.ty.dtype) != "bfloat16":
+            return let
+        return structural_map(let.body, (tvm.ir.Var, lambda var: let.value if var.same_as(let.var) else var))
+
+    return structural_map(body, (tirx.Let, visit))
 
 
 def _passes() -> tvm.transform.Pass:

@@ -38,6 +38,7 @@ def _conv3d(s: Sample) -> Cases:
 def _conv_transpose1d(s: Sample) -> Cases:
     return [
         (s.floats(2, 4, 5), s.floats(4, 3, 3), s.floats(3), 2, 1, 1, 1, 1),
+        (s.floats(2, 4, 5).bfloat16(), s.floats(4, 3, 3).bfloat16(), None, 2, 1, 1, 1, 1),
         (s.floats(2, 4, 5), s.floats(4, 2, 2), None, 3, 0, 0, 2, 2),
         (s.floats(2, 4, 5), s.floats(4, 2, 2), s.floats(2), 1, 1, 2, 1, 3),
     ]

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.schedules import schedule
+from torch_tvm.schedules.cpu.emit import INTERLEAVED
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms import optimize
@@ -65,7 +66,7 @@ def test_vectors_of_the_full_width(name: str, machine: str) -> None:
     target = tvm.target.Target(fields)
     func = kernel(*KERNELS[name], target)
     text = source(func, target, "ll")
-    assert f"<{lanes} x float>" in text
+    assert any(f"<{lanes * vectors} x float>" in text for vectors in (1, INTERLEAVED))
     for function in ("expf", "erff", "tanhf", "logf", "powf", "fmaxf"):
         assert f"@{function}(" not in text
     text = source(func, target, "asm")

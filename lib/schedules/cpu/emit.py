@@ -20,6 +20,9 @@ INDEX = "int64"
 LINE = 64
 """Bytes in a line of the cache."""
 
+INTERLEAVED = 4
+"""Vectors that a transcendental function is computed for side by side, at most: its steps wait for each other."""
+
 KINDS = {
     "serial": ForKind.SERIAL,
     "parallel": ForKind.PARALLEL,

@@ -131,20 +131,24 @@ def exp(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x < m.const(limits.bottom), m.const(0.0), half + half)
 
 
-def exp_of_nonpositive(m: Lets, x: Expr) -> Expr:
-    """exp in float32 for ``x <= 0``: 0 where the result is not normal, NaN for NaN.
+def _exp_within(m: Lets, x: Expr, sign: float = 1.0) -> Expr:
+    """``exp(sign * x)`` in float32 for ``sign * x`` from -88 to 89: 0 where that is not normal, infinity above 88.3.
 
-    Half the steps of :func:`exp`: at ``bottom - 1`` the bits of the power of two are all zero.
+    The exponent's bits are all zero at the one end, and all one at the other.
     """
     limits = CONSTANTS["float32"]
-    high, low = limits.ln2
-    held = m(tirx.Select(x < m.const(limits.bottom - 1.0), m.const(limits.bottom - 1.0), x))
+    high, low = (sign * part for part in limits.ln2)
     biased = m.const(m.format.shift + m.format.bias)
-    shifted = m.exact(held * m.const(LOG2E) + biased)
+    shifted = m.exact(x * m.const(sign * LOG2E) + biased)
     n = m(shifted - biased)
-    r = m((held - n * m.const(high)) - n * m.const(low))
+    r = m((x - n * m.const(high)) - n * m.const(low))
     scale = m.floats(tirx.shift_left(m.bits(shifted), m.integer(m.format.mantissa)))
-    return m.horner(r, (1.0, 1.0, *limits.exp)) * scale
+    return m.horner(r, [c * sign**k for k, c in enumerate((1.0, 1.0, *limits.exp))]) * scale
+
+
+def exp_of_nonpositive(m: Lets, x: Expr) -> Expr:
+    """exp in float32 for ``x <= 0``: 0 where the result is not normal, NaN for NaN. Half the steps of :func:`exp`."""
+    return _exp_within(m, m(tirx.Select(x < m.const(-88.0), m.const(-88.0), x)))
 
 
 def expm1(m: Lets, x: Expr) -> Expr:
@@ -226,13 +230,15 @@ def log1p(m: Lets, x: Expr) -> Expr:
 
 def tanh(m: Lets, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
-    _, n, q = _reduced(m, m.clamp(magnitude * m.const(-2.0), -2 * CONSTANTS[m.real].tanh, 0.0))
-    scale = m.power_of_two(n)
+    shifted, _, q = _reduced(m, m.clamp(magnitude * m.const(-2.0), -2 * CONSTANTS[m.real].tanh, 0.0))
+    scale = m.scale_of(shifted, 0)
     t = m((m.const(1.0) - scale) - scale * q)
     return m.with_sign(t / (m.const(2.0) - t), sign)
 
 
 def sigmoid(m: Lets, x: Expr) -> Expr:
+    if m.real == "float32":
+        return m.const(1.0) / (m.const(1.0) + _exp_within(m, m.clamp(x, -89.0, 88.0), -1.0))
     return m.const(1.0) / (m.const(1.0) + exp(m, m(m.const(0.0) - x)))
 
 

@@ -22,7 +22,7 @@ from torch_tvm.schedules.cpu.access import (
     select_where_safe,
     stride,
 )
-from torch_tvm.schedules.cpu.emit import prefetch, vectors_in_line
+from torch_tvm.schedules.cpu.emit import INTERLEAVED, prefetch, vectors_in_line
 from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
 from torch_tvm.schedules.cpu.loops import Emitter, Memory
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, nest, sequence
@@ -169,9 +169,9 @@ class _Kernel:
 
     def _tile_width(self, group: Group, axis: Axis) -> int:
         lanes = self._lanes(group)
-        heavy = any(is_expensive(value) for stage in group.stages for value in stage.values)
+        heavy = any(map(_is_heavy, group.stages))
         reduces = any(stage.reducer is not None for stage in group.stages)
-        vectors = 2 if heavy else 4
+        vectors = (2 if reduces else INTERLEAVED) if heavy else 4
         if reduces and not heavy and len(group.stages) == 1:
             vectors = 8 // len(group.stages[0].buffers)
         vectors = max(1, min(vectors, self.cpu.vector_registers // 4))
@@ -190,7 +190,7 @@ class _Kernel:
         turn = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
         if turn is not None and len(group.stages) == 1:
             return self._turned_columns(group, axis, turn, memory)
-        emitter = Emitter(memory, group.rows, lanes)
+        emitter = Emitter(memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1)
         tile = lambda env, base, size: sequence(
             [emitter.tile(s, axis, base, size, env) for s in group.stages]
         )
@@ -323,14 +323,19 @@ class _Kernel:
             unit = Axis(Var("point", "int64"), constant(1))
             return emitter.tile(stage, unit, constant(0), 1, env)
         rest = replace(stage, spatial=tuple(other for other in stage.spatial if other is not axis))
-        inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes)
-        width = lanes * (4 if stage.reducer is not None else 1)
+        together = INTERLEAVED if stage.reducer is None and _is_heavy(stage) else 1
+        inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes, together)
+        width = lanes * (4 if stage.reducer is not None else together)
         tile = lambda base, size: inside.tile(rest, axis, base, size, env)
         if ahead is None:
             return _tiles(axis.extent, width, lanes, tile)
         line = lanes * vectors_in_line(lanes, "float32")
+        ask = lambda base, size: sequence([ahead(env, base + begin) for begin in range(0, size, line)])
         return _tiles(
-            axis.extent, line, lanes, lambda base, size: sequence([ahead(env, base), tile(base, size)])
+            axis.extent,
+            max(width, line),
+            lanes,
+            lambda base, size: sequence([ask(base, size), tile(base, size)]),
         )
 
     # --- threads -----------------------------------------------------------------------------------
@@ -465,6 +470,11 @@ def _column_axis(group: Group) -> Axis | None:
         return axis
     straight = all(step in (0, 1) for step in touched)
     return axis if straight and 1 in touched else None
+
+
+def _is_heavy(stage: Stage) -> bool:
+    """Whether ``stage`` computes a transcendental function."""
+    return any(is_expensive(value) for value in stage.values)
 
 
 def _bytes(buffer: tirx.Buffer) -> int:

@@ -57,12 +57,16 @@ class Memory:
 
 
 class Emitter:
-    """Emits the loops of one stage; ``rows`` are the axes that are fixed around it."""
+    """Emits the loops of one stage; ``rows`` are the axes that are fixed around it.
 
-    def __init__(self, memory: Memory, rows: Sequence[Axis], lanes: int) -> None:
+    Points are stored ``together`` vectors of ``lanes`` at a time.
+    """
+
+    def __init__(self, memory: Memory, rows: Sequence[Axis], lanes: int, together: int = 1) -> None:
         self.memory = memory
         self.rows = tuple(rows)
         self.lanes = lanes
+        self.together = together
 
     # --- one point of a stage ----------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ class Emitter:
                     self.lane_loop(
                         stage, axis, lanes, lambda lane, o=offset: self._store_point(stage, at(o, lane, env))
                     )
-                    for offset, lanes in pieces(width, self.lanes)
+                    for offset, lanes in pieces(width, self.lanes, self.together)
                 ]
             )
 

@@ -48,6 +48,13 @@ def nest(axes: Sequence[Axis], mapping: Mapping, body: Callable[[Mapping], tirx.
     return for_loop(substitute(first.extent, mapping), inner, name=first.var.name)
 
 
-def pieces(width: int, lanes: int) -> list[tuple[int, int]]:
-    """``width`` elements as (offset, lanes) vectors, the last one narrower if need be."""
-    return [(begin, min(lanes, width - begin)) for begin in range(0, width, lanes)]
+def pieces(width: int, lanes: int, together: int = 1) -> list[tuple[int, int]]:
+    """``width`` elements as (offset, lanes) vectors, the last one narrower if need be.
+
+    ``together`` vectors are one piece as long as there are so many.
+    """
+    whole = width // (lanes * together) * lanes * together
+    return [
+        *((begin, lanes * together) for begin in range(0, whole, lanes * together)),
+        *((begin, min(lanes, width - begin)) for begin in range(whole, width, lanes)),
+    ]

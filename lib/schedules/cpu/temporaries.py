@@ -113,7 +113,10 @@ class _Materializer:
         return mutator.mutate(substitute(let.body, {let.var: place}))
 
     def _temporary(self, var: Var, value: tirx.Expr) -> tirx.Expr:
-        """``value`` stored in a buffer of its own, as it is read from there."""
+        """``value`` stored in a buffer of its own, as it is read from there.
+
+        Truth values are bytes there: TVM lets buffers share their place, and then reads other bytes as truth values.
+        """
         lanes = tvm.DataType(str(var.ty.dtype)).lanes
         dtype = str(var.ty.dtype).partition("x")[0]
         if lanes > 1:
@@ -122,10 +125,17 @@ class _Materializer:
             place, size = self.vector
         else:
             size, place = constant(1), constant(0)
-        buffer = tirx.decl_buffer((size,), dtype, var.name, scope="global")
+        is_truth = dtype == "bool"
+        buffer = tirx.decl_buffer((size,), "int8" if is_truth else dtype, var.name, scope="global")
         self.made.append(buffer)
+        if is_truth:
+            value = tirx.Cast(f"int8x{lanes}" if lanes > 1 else "int8", value)
         self.stores.append(tirx.BufferStore(buffer, value, [place]))
-        return tirx.BufferLoad(buffer, [place])
+        load = tirx.BufferLoad(buffer, [place])
+        if not is_truth:
+            return load
+        zero = tirx.const(0, "int8")
+        return load != (tirx.Broadcast(zero, lanes) if lanes > 1 else zero)
 
 
 def _vector_loops(loop: tirx.For, body: tirx.Stmt) -> list[tirx.Stmt]:

@@ -116,7 +116,7 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
         return node
     above = isinstance(node, tirx.Max)
     m = Lets(tvm.DataType(str(node.ty.dtype)).lanes, dtype)
-    if dtype == "bfloat16":
+    if dtype in ("bfloat16", "float16"):
         wide = [tirx.Cast(m.dtype("float32"), side) for side in (node.a, node.b)]
         return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide), cpu))
     beyond = (lambda x, y: x > y) if above else (lambda x, y: x < y)
