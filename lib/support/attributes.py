@@ -3,6 +3,9 @@
 POINTWISE = "torch_tvm.pointwise"
 """The kernel computes each element of its result from the elements at the same place of its operands."""
 
+RESHAPE = "torch_tvm.reshape"
+"""The kernel copies its operand as it lies, into another shape."""
+
 HOST = "torch_tvm.host"
 """The kernel only rearranges its operand; the value says how, as JSON."""
 

@@ -16,6 +16,7 @@ from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 from torch_tvm.transforms.quantized import quantized
 from torch_tvm.transforms.recurrent import pack_recurrent_weights
+from torch_tvm.transforms.reshapes import legalize_reshape, view_reshapes
 
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
@@ -50,7 +51,7 @@ def _legalize_passes() -> list[tvm.transform.Pass]:
     return [
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps(),
+        relax.transform.LegalizeOps({"relax.reshape": legalize_reshape}),
         relax.transform.AnnotateTIROpPattern(),
     ]
 
@@ -62,7 +63,8 @@ def _fusion_passes() -> list[tvm.transform.Pass]:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         name_results_apart,
-        # It recognises a reshape by its blocks, so it comes before the schedules.
+        view_reshapes,
+        # It recognises what else is a view by its blocks, so it comes before the schedules.
         relax.transform.RewriteDataflowReshape(),
         relax.transform.DeadCodeElimination(),
     ]

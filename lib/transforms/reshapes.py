@@ -1,0 +1,58 @@
+"""Reshapes are views of what they read, whatever their sizes.
+
+TVM makes a view of a kernel whose indices it can prove to be in step. With sizes that are quotients
+(``(n - 1) // 2 + 1``, the height of an image after a stride) it cannot, and LLVM then takes half a minute for the copy.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, topi
+from tvm.ir import Expr
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from torch_tvm.support.attributes import RESHAPE
+
+
+def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Call:
+    """A kernel with the attribute ``RESHAPE``, which is lost where it is fused with others."""
+    data, shape = call.args
+    if isinstance(shape, relax.Var):
+        shape = builder.lookup_binding(shape)
+    return builder.call_te(
+        topi.reshape, data, shape, primfunc_name_hint="reshape", primfunc_attrs={RESHAPE: 1}
+    )
+
+
+@tvm.transform.module_pass(opt_level=0, name="ViewReshapes")
+def view_reshapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Kernels that still have the attribute become ``relax.reshape``, where their results stay inside of a block."""
+    for gvar, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            updated = _Viewer(mod).visit_expr(func)
+            if not updated.same_as(func):
+                mod = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
+                mod.update_func(gvar, updated)
+    return mod
+
+
+@mutator
+class _Viewer(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.mod = mod
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        source = self._source(binding.value)
+        if source is None or not isinstance(binding.var, relax.DataflowVar):
+            super().visit_var_binding_(binding)
+            return
+        view = relax.op.reshape(self.visit_expr(source), binding.value.ty.shape)
+        self.set_var_remap(binding.var, self.builder_.emit(view, binding.var.name))
+
+    def _source(self, value: Expr) -> Expr | None:
+        """The operand of a call of a kernel that reshapes."""
+        if not isinstance(value, relax.Call) or value.op != tvm.ir.Op.get("relax.call_tir"):
+            return None
+        attrs = self.mod[value.args[0]].attrs
+        return value.args[1].fields[0] if attrs and RESHAPE in attrs else None
