@@ -34,7 +34,7 @@ def _without_lets(body: tirx.Stmt) -> tirx.Stmt:
     """``body`` with the values of bfloat16 where lets name them: TVM makes such a value float32, but not its name."""
 
     def visit(let: tirx.Let) -> tvm.ir.Expr:
-        if str(let.var.ty.dtype) != "bfloat16":
+        if str(let.var.ty.dtype).partition("x")[0] != "bfloat16":
             return let
         return structural_map(let.body, (tvm.ir.Var, lambda var: let.value if var.same_as(let.var) else var))
 

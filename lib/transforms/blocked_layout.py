@@ -29,6 +29,7 @@ from torch_tvm.transforms.blocked_norm import Groups, epsilon_of, groups_of, nor
 from torch_tvm.transforms.channelwise import on_blocks
 from torch_tvm.transforms.conv_choice import (
     KERNEL_PATTERN,
+    LAYOUTS,
     Convolution,
     choose_convolution,
     over_gathered_taps,
@@ -107,9 +108,6 @@ POOLS = {
         relax.op.nn.avg_pool3d,
     )
 }
-
-PLAIN = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
-"""The layout of images by the number of their axes."""
 
 REDUCTIONS = {
     f"relax.{function.__name__}": function
@@ -529,7 +527,7 @@ class _Rewriter(PyExprMutator):
 
     def _pool(self, call: relax.Call) -> Blocked:
         attrs, data = call.attrs, self.blocked[call.args[0]]
-        if str(attrs.layout) != PLAIN[data.rank]:
+        if str(attrs.layout) != LAYOUTS[data.rank][0]:
             raise Refusal(f"pooling of layout {attrs.layout}")
         layout = f"{attrs.layout}{data.lanes}c"
         pooled = POOLS[call.op.name](

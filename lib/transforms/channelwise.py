@@ -36,10 +36,9 @@ def on_blocks(func: tirx.PrimFunc, images: Sequence[bool], lanes: int) -> tirx.P
     found = [operand for operand, image in zip(operands, images, strict=True) if image]
     blocked = {old: _blocked(old, found[0], lanes) for old in (*found, *root.alloc_buffers, result)}
     stages: list[SBlockRealize] = []
-    structural_walk(
-        root.body,
-        (SBlockRealize, lambda realize: stages.append(realize) if realize.block.iter_vars else None),
-    )
+    structural_walk(root.body, (SBlockRealize, stages.append))
+    if not stages or not all(stage.block.iter_vars for stage in stages):
+        raise Refusal("the kernel is written as loops")
     body = sequence(*(_nest(stage, blocked, func.params, lanes) for stage in stages))
     allocated = [blocked[buffer] for buffer in root.alloc_buffers]
     block = SBlock([], [], [], "root", body, alloc_buffers=allocated)
@@ -50,19 +49,20 @@ def on_blocks(func: tirx.PrimFunc, images: Sequence[bool], lanes: int) -> tirx.P
 
 
 def _blocked(buffer: Var, model: Var, lanes: int) -> Var:
-    batch, *sizes = buffer.ty.shape
-    if not sizes or not tvm_ffi.structural_equal(sizes[0], model.ty.shape[1]):
+    if len(buffer.ty.shape) < 2 or not tvm_ffi.structural_equal(buffer.ty.shape[1], model.ty.shape[1]):
         raise Refusal("the kernel leaves out channels")
+    batch, *sizes = buffer.ty.shape
     if not all(isinstance(size, tirx.IntImm) for size in sizes):
         raise Refusal("the kernel's sizes are not constant")
     shape = [batch, const(-(-int(sizes[0]) // lanes)), *sizes[1:], const(lanes)]
-    return tirx.decl_buffer(shape, str(buffer.dtype), buffer.name, layout=buffer.ty.layout)
+    return tirx.decl_buffer(shape, str(buffer.dtype), buffer.name, layout=None)
 
 
 def _nest(stage: SBlockRealize, blocked: Buffers, params: Sequence[Var], lanes: int) -> tirx.Stmt:
     """The loops of one block: that over channels becomes one over blocks and, innermost, one over their lanes."""
     old = stage.block
-    (channel,) = (axis for axis in old.iter_vars if axis.var.same_as(_channel(old, blocked, lanes)))
+    counted = _channel(old, blocked, lanes)
+    (channel,) = (axis for axis in old.iter_vars if axis.var.same_as(counted))
     kind = channel.var.ty.dtype
     block, lane = Var("block", channel.var.ty), Var("lane", channel.var.ty)
 

@@ -137,7 +137,7 @@ def test_all_sizes_dynamic() -> None:
     batch, rows, keys = (tirx.Var(name, "int64") for name in ("batch", "rows", "keys"))
     model = operator((batch, rows, 2, 16), keys)
     assert model.rules() == ["attention"]
-    for b, s, n in ((1, 1, 1), (2, 3, 5), (1, 8, 64), (1, 31, 33), (2, 70, 100), (1, 5, 1100)):
+    for b, s, n in ((1, 1, 1), (2, 3, 0), (2, 3, 5), (1, 8, 64), (1, 31, 33), (2, 70, 100), (1, 5, 1100)):
         check_operator(model, (b, s, 2, 16), n)
 
 

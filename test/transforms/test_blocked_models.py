@@ -217,3 +217,40 @@ def test_one_dimension_stays_blocked(name: str) -> None:
         assert_matches(compiled(x), lambda x: (exact if x.dtype == torch.float64 else module)(x), (x,))
     kernels = [kernel.name for kernel in compiled.report.kernels]
     assert [kernel.startswith("unpack_channels") for kernel in kernels].count(True) == 1
+
+
+@pytest.mark.parametrize("pool", [F.max_pool3d, F.avg_pool3d])
+@pytest.mark.parametrize("channels", [32, LANES + 3])
+def test_pools_of_three_dimensions_stay_blocked(pool: Callable[..., torch.Tensor], channels: int) -> None:
+    class Volume(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv3d(8, channels, 3), nn.Conv3d(channels, 16, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(pool(self.first(x), 3, 2, 1))
+
+    module, x = Volume().eval(), torch.randn(2, 8, 7, 9, 8)
+    with torch.no_grad():
+        compiled = torch_tvm.compile(module, (x,), fallback=False)
+        torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-5)
+    kernels = [kernel.name for kernel in compiled.report.kernels]
+    assert [kernel.startswith("unpack_channels") for kernel in kernels].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: x.cumsum(2),
+        lambda x: x.argsort(2),
+        lambda x: (x.cumsum(3), x + 1, x.max(2)[0]),
+        torch.sum,
+        lambda x: x / x.std(),
+    ],
+    ids=["scan", "sort", "results", "total", "scale"],
+)
+def test_kernels_that_are_loops_or_leave_no_axis_get_plain_data(step: Callable) -> None:
+    module, x = nn.Conv2d(16, 32, 3), torch.randn(2, 16, 8, 9)
+    with torch.no_grad():
+        function = lambda x: step(torch.relu(module(x)))
+        torch.testing.assert_close(torch_tvm.compile(function, (x,), fallback=False)(x), function(x))

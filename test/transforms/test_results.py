@@ -61,7 +61,7 @@ def test_a_reshape_of_a_quotient_is_a_view() -> None:
     x = torch.randn(6, 3, 6, 8)
     shapes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO},)
     compiled = torch_tvm.compile(Patches(), (x,), dynamic_shapes=shapes, fallback=False)
-    assert not any(kernel.name.startswith("reshape") for kernel in compiled.report.kernels)
+    assert not any("reshape" in kernel.name for kernel in compiled.report.kernels)
     for batch, height in ((6, 6), (1, 9), (3, 16)):
         x = torch.randn(batch, 3, height, 8)
         torch.testing.assert_close(compiled(x), F.unfold(x, 3, 1, 1, 2))

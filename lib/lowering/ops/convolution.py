@@ -14,8 +14,8 @@ from torch_tvm.lowering.registry import Tensor, lowers
 R = relax.op
 Expr: TypeAlias = relax.Expr
 
-CONVOLUTIONS: dict[int, Callable[..., Expr]] = {1: R.nn.conv1d, 2: R.nn.conv2d, 3: R.nn.conv3d}
-TRANSPOSED: dict[int, Callable[..., Expr]] = {
+_CONVOLUTION: dict[int, Callable[..., Expr]] = {1: R.nn.conv1d, 2: R.nn.conv2d, 3: R.nn.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Expr]] = {
     1: R.nn.conv1d_transpose,
     2: R.nn.conv2d_transpose,
     3: R.nn.conv3d_transpose,
@@ -47,13 +47,12 @@ def convolve(
     if any(low < 0 or high < 0 for low, high in padding):
         b.unsupported("negative padding")
     _check_channels(b, x, weight, spatial, groups, output_padding is not None)
-    value = x
     stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
     extra = None if output_padding is None else _per_axis(output_padding, spatial)
     beyond = [0] * spatial
     if extra is not None:
         padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
-    value = _call(b, value, weight, stride, padding, dilation, groups, extra)
+    value = _call(b, x, weight, stride, padding, dilation, groups, extra)
     if any(beyond):
         value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)
     return value if bias is None else _add_bias(b, value, bias)
@@ -122,7 +121,7 @@ def _call(
         attrs["out_dtype"] = "float32"
     if output_padding is not None:
         attrs["output_padding"] = list(output_padding)
-    function = (CONVOLUTIONS if output_padding is None else TRANSPOSED)[len(stride)]
+    function = (_CONVOLUTION if output_padding is None else _TRANSPOSED)[len(stride)]
     return b.cast(b.emit(function(x, weight, **attrs)), dtype)
 
 

@@ -1,7 +1,7 @@
 """Scaled dot product attention in one kernel: scores, mask, softmax and weighted sum stay in cache.
 
     for task in parallel(batch × heads [× row chunks]):
-        pack K as [keys / NR, D, NR] and V as [keys, DV]        # zeros up to whole panels and vectors
+        pack K as [keys / NR, D, NR] and V as [keys, DV]        # filled up to whole vectors
         for row block (BR rows):
             for key block (BC keys):                            # one turn unless there are more than BC keys
                 S[BR, BC] = Q K^T                               # register tiles
@@ -118,8 +118,7 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
     """Tilings in falling order of rows; the first with at least as many rows as its row block is used."""
     lanes = cpu.lanes("float32")
     keys, rows = static(spec.keys), static(spec.rows)
-    widest = 3 if cpu.vector_registers >= 32 else 2
-    score_vectors = 2 if keys is None else min(widest, -(-keys // lanes))
+    score_vectors = 2 if keys is None else min(3 if cpu.vector_registers >= 32 else 2, -(-keys // lanes))
     sum_vectors = min(-(-spec.value_depth // lanes), 4 if cpu.vector_registers >= 32 else 2)
     while -(-spec.value_depth // lanes) % sum_vectors:
         sum_vectors -= 1
@@ -156,7 +155,10 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
 
 
 def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int]:
-    """Rows of a tile and of a block, of those with the fewest tiles; with ``overlap`` tiles of a block may."""
+    """Rows of a tile and of a block that take the least work: a row of each tile, and as much as one for the tile.
+
+    With ``overlap`` the last tile of a block may overlap the one before; otherwise blocks are whole tiles.
+    """
     fewest = -(-rows // ROW_BLOCK)
     found = []
     for blocks in range(fewest, min(2 * fewest + 1, rows // most) + 1):

@@ -23,7 +23,7 @@ class AttentionSpec:
 
     ``masked(b, h, i, j, score)`` is the scaled and masked score, ``store(b, h, i, d, value)`` writes the
     result. ``causal`` is the key offset of the diagonal (key ``j`` is visible to row ``i`` if
-    ``j <= i + causal``) or None; a row without any visible key is 0 if ``is_safe``, otherwise NaN.
+    ``j <= i + causal``) or None; a row without any visible key is 0 if ``is_safe`` or if there are none, otherwise NaN.
     """
 
     batch: Expr
@@ -45,7 +45,7 @@ class AttentionSpec:
 class Tiling:
     """``score`` and ``sum`` are the register tiles of Q K^T and S V; blocks are in rows and keys.
 
-    ``tail`` is the tile of the keys that do not fill a panel, where their number is known. With ``one_block``
+    ``tail`` is the tile of the last panel where fewer vectors hold its keys (their number is known). With ``one_block``
     all keys are one block; the last tile of a row block may then overlap the one before.
     """
 
@@ -73,6 +73,7 @@ class Emitter:
         self.value_width = -(-spec.value_depth // self.lanes) * self.lanes
         self.panels = _ceil_div(spec.keys, self.width)
         self.one_block = tiling.one_block
+        self.has_tail = tiling.one_block and tiling.tail is not None and spec.causal is None
         few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
         buffer = lambda shape, name: tirx.decl_buffer([index(s) for s in shape], "float32", name)
@@ -122,7 +123,10 @@ class Emitter:
         return result
 
     def pack(self, b: Expr, h: Expr) -> tirx.Stmt:
-        """Copy K^T into panels and V into rows of whole vectors, zeros where there is nothing."""
+        """Copy K^T into panels and V into rows of whole vectors.
+
+        Lanes without a key hold the last key or zeros, and nobody reads their scores; V ends in zeros.
+        """
         spec, lanes = self.spec, self.lanes
         zero = tirx.const(0.0, "float32")
         in_panel, keys = self.tiling.score.vectors, static(spec.keys)
@@ -130,10 +134,7 @@ class Emitter:
         is_square = squares * lanes == spec.depth
 
         def keys_of_vector(vector: Expr) -> tirx.Stmt:
-            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous.
-
-            Lanes that have no key repeat the last one, or are zero: nobody reads their scores.
-            """
+            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous."""
             p, v, first = vector // in_panel, vector % in_panel, vector * lanes
 
             def element(d: Expr, lane: Expr, guarded: bool) -> tirx.Stmt:
@@ -170,7 +171,8 @@ class Emitter:
                 else when(first + lanes <= spec.keys, whole, part)
             )
 
-        vectors = _ceil_div(spec.keys, lanes) if keys is not None else self.panels * in_panel
+        # Only with a tail no tile goes over more vectors than there are keys for.
+        vectors = _ceil_div(spec.keys, lanes) if self.has_tail else self.panels * in_panel
 
         def value_row(j: Expr) -> tirx.Stmt:
             full = spec.value_depth // self.lanes
@@ -262,7 +264,7 @@ class Emitter:
         here = tirx.Var("keys_here", "int64")
         size = static(keys)
         extent = const(size) if size is not None else here
-        tail = tiling.tail if size is not None else None
+        tail = tiling.tail if self.has_tail else None
         panels = const(size // self.width) if tail is not None else _ceil_div(extent, self.width)
         first_panel = key0 // self.width if static(key0) != 0 else const(0)
         tiles = -(-tiling.row_block // tiling.score.rows)
@@ -441,7 +443,8 @@ class Emitter:
     def inverse(self, r: Expr) -> Expr:
         """What the weighted sum of row ``r`` is multiplied by in the end."""
         total = tirx.BufferLoad(self.sum, [r])
-        empty = tirx.const(0.0 if self.spec.is_safe else float("nan"), "float32")
+        zero, nan = tirx.const(0.0, "float32"), tirx.const(float("nan"), "float32")
+        empty = zero if self.spec.is_safe else tirx.Select(self.spec.keys == const(0), zero, nan)
         return tirx.Select(total == tirx.const(0.0, "float32"), empty, tirx.const(1.0, "float32") / total)
 
     def finish_row(self, b: Expr, h: Expr, row0: Expr, r: Expr) -> tirx.Stmt:

@@ -22,7 +22,7 @@ from torch_tvm.schedules.cpu.access import (
     select_where_safe,
     stride,
 )
-from torch_tvm.schedules.cpu.emit import INTERLEAVED, prefetch, vectors_in_line
+from torch_tvm.schedules.cpu.emit import INTERLEAVED, LINE, prefetch
 from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
 from torch_tvm.schedules.cpu.loops import Emitter, Memory
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, nest, sequence
@@ -46,8 +46,8 @@ from torch_tvm.schedules.target import CpuModel
 FEWEST_TURNS = 4
 """Turns for each core, at least, where all get the same number of them."""
 
-Ahead = Callable[[Mapping, tirx.Expr], tirx.Stmt]
-"""Asks for what the next row reads, given the place of a row and an element of it."""
+Ahead = Callable[[Mapping, tirx.Expr, int], tirx.Stmt]
+"""Asks for what the next row reads, given the place of a row, an element of it and how many from there on."""
 
 CALL_COST = 12
 """Elementary operations that one transcendental function costs (a polynomial)."""
@@ -303,9 +303,14 @@ class _Kernel:
             return None
         analyzer = analyzer_for([*group.rows, axis])
 
-        def ask(env: Mapping, base: tirx.Expr) -> tirx.Stmt:
-            at = {**env, row.var: env[row.var] + 1, axis.var: base}
-            return sequence([prefetch(emitter.memory.rewrite(load, at, analyzer), 2) for load in found])
+        def ask(env: Mapping, base: tirx.Expr, size: int) -> tirx.Stmt:
+            next_row = {**env, row.var: env[row.var] + 1}
+            places = [
+                emitter.memory.rewrite(load, {**next_row, axis.var: base + begin}, analyzer)
+                for load in found
+                for begin in range(0, size, LINE // _bytes(load.source))
+            ]
+            return sequence([prefetch(place, 2) for place in places])
 
         return stage, ask
 
@@ -329,14 +334,8 @@ class _Kernel:
         tile = lambda base, size: inside.tile(rest, axis, base, size, env)
         if ahead is None:
             return _tiles(axis.extent, width, lanes, tile)
-        line = lanes * vectors_in_line(lanes, "float32")
-        ask = lambda base, size: sequence([ahead(env, base + begin) for begin in range(0, size, line)])
-        return _tiles(
-            axis.extent,
-            max(width, line),
-            lanes,
-            lambda base, size: sequence([ask(base, size), tile(base, size)]),
-        )
+        ask = lambda base, size: sequence([ahead(env, base, size), tile(base, size)])
+        return _tiles(axis.extent, 2 * lanes * together, lanes, ask)
 
     # --- threads -----------------------------------------------------------------------------------
 

@@ -117,8 +117,8 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     above = isinstance(node, tirx.Max)
     m = Lets(tvm.DataType(str(node.ty.dtype)).lanes, dtype)
     if dtype in ("bfloat16", "float16"):
-        wide = [tirx.Cast(m.dtype("float32"), side) for side in (node.a, node.b)]
-        return tirx.Cast(str(node.ty.dtype), _keep_nan(type(node)(*wide), cpu))
+        wide = type(node)(_widened(node.a, m), _widened(node.b, m))
+        return tirx.Cast(str(node.ty.dtype), _keep_nan(wide, cpu))
     beyond = (lambda x, y: x > y) if above else (lambda x, y: x < y)
     if _is_plain(node.b):
         a = m(node.a)
@@ -130,6 +130,14 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     a, b = m(node.a), m(node.b)
     infinity = m.const(math.inf)
     return m.close(tirx.Select(a <= infinity, tirx.Select(beyond(a, b), a, b), a))
+
+
+def _widened(expr: Expr, m: Lets) -> Expr:
+    """``expr`` in float32; a constant stays one."""
+    if not _is_plain(expr):
+        return tirx.Cast(m.dtype("float32"), expr)
+    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    return Lets(m.lanes).const(inner.value)
 
 
 def _is_plain(expr: Expr) -> bool:
