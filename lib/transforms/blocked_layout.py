@@ -171,7 +171,7 @@ class _Rewriter(PyExprMutator):
         if blocked is None or blocked.channels % blocked.lanes:
             return super().visit_call_(call)
         if data not in self.flat and isinstance(call.op, tvm.ir.Op) and call.op.name in REDUCTIONS:
-            return self._reduced(call, blocked)
+            return self._reduced_channels(call, blocked)
         spatial = range(2, blocked.rank + 2)
         is_flat = data in self.flat
         if _permutation(call) != ([0, 2, 1] if is_flat else [0, *spatial, 1]):
@@ -179,20 +179,14 @@ class _Rewriter(PyExprMutator):
         moved = self.builder_.emit(relax.op.permute_dims(blocked.value, [0, *spatial, 1, blocked.rank + 2]))
         return relax.op.reshape(moved, call.ty.shape)
 
-    def _reduced(self, call: relax.Call, blocked: Blocked) -> Expr:
-        """A reduction over channels, and perhaps more: over blocks of them and the channels of a block.
-
-        One over all of an image, without its axes, leaves blocks of channels, which lie as the channels do.
-        """
+    def _reduced_channels(self, call: relax.Call, blocked: Blocked) -> Expr:
+        """A reduction over channels, and perhaps more: over blocks of them and the channels of a block."""
         full = blocked.rank + 2
-        axes = range(full) if call.attrs.axis is None else [int(axis) % full for axis in call.attrs.axis]
-        keeps = bool(call.attrs.keepdims)
-        reduce = REDUCTIONS[call.op.name]
+        axes = _reduced_axes(call, full)
         if 1 not in axes:
-            if keeps or sorted(axes) != [*range(2, full)]:
-                return super().visit_call_(call)
-            return relax.op.reshape(self.builder_.emit(reduce(blocked.value, [*axes])), call.ty.shape)
-        reduced = reduce(blocked.value, [*axes, full], keepdims=keeps)
+            return super().visit_call_(call)
+        keeps = bool(call.attrs.keepdims)
+        reduced = REDUCTIONS[call.op.name](blocked.value, [*axes, full], keepdims=keeps)
         if not keeps:
             return reduced
         reduced = self.builder_.emit(reduced)
@@ -560,13 +554,11 @@ class _Rewriter(PyExprMutator):
     def _reduction(self, call: relax.Call) -> Blocked:
         data = self.blocked[call.args[0]]
         full = data.rank + 2
-        axes = call.attrs.axis
-        if axes is None or not call.attrs.keepdims:
-            raise Refusal("a reduction that drops axes")
-        axes = [int(axis) % full for axis in axes]
+        axes = _reduced_axes(call, full)
         if min(axes) < 2:
             raise Refusal("a reduction over channels or batch")
-        return self._emit(REDUCTIONS[call.op.name](data.value, axes, keepdims=True), data.channels)
+        keeps = bool(call.attrs.keepdims)
+        return self._emit(REDUCTIONS[call.op.name](data.value, axes, keepdims=keeps), data.channels)
 
     def _pad(self, call: relax.Call) -> Blocked:
         data = self.blocked[call.args[0]]
@@ -593,6 +585,12 @@ class _Rewriter(PyExprMutator):
             parts.append(self._pack(field, model.lanes))
         total = sum(part.channels for part in parts) if axis == 1 else model.channels
         return self._emit(relax.op.concat([part.value for part in parts], axis), total)
+
+
+def _reduced_axes(call: relax.Call, rank: int) -> list[int]:
+    """The axes that a reduction is over, counted from 0."""
+    axes = call.attrs.axis
+    return [*range(rank)] if axes is None else [int(axis) % rank for axis in axes]
 
 
 def _permutation(value: Expr | None) -> list[int] | None:

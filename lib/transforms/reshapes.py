@@ -24,16 +24,12 @@ def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Cal
     )
 
 
-@tvm.transform.module_pass(opt_level=0, name="ViewReshapes")
-def view_reshapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+@relax.transform.function_pass(opt_level=0, name="ViewReshapes")
+def view_reshapes(
+    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
+) -> relax.Function:
     """Kernels that still have the attribute become ``relax.reshape``, where their results stay inside of a block."""
-    for gvar, func in mod.functions_items():
-        if isinstance(func, relax.Function):
-            updated = _Viewer(mod).visit_expr(func)
-            if not updated.same_as(func):
-                mod = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
-                mod.update_func(gvar, updated)
-    return mod
+    return _Viewer(mod).visit_expr(function)
 
 
 @mutator

@@ -28,6 +28,7 @@ from torch_tvm.schedules.cpu import steps
 from torch_tvm.schedules.cpu.attention_kernel import AttentionSpec, Emitter, Tiling
 from torch_tvm.schedules.cpu.contraction import substitute
 from torch_tvm.schedules.cpu.emit import const, static
+from torch_tvm.schedules.cpu.matmul import tile_rows
 from torch_tvm.schedules.cpu.register_tile import TileShape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -123,13 +124,14 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
     while -(-spec.value_depth // lanes) % sum_vectors:
         sum_vectors -= 1
     widest = max(score_vectors, sum_vectors)
-    most = max(1, min(8 if widest <= 3 else 6, (cpu.vector_registers - widest - 1) // widest))
+    most = tile_rows(None, widest, cpu)
     tasks = None if static(spec.batch) is None else (static(spec.batch) or 1) * (static(spec.heads) or 1)
     width = score_vectors * lanes
     padded = None if keys is None else -(-keys // width) * width
-    tail_vectors = 0 if keys is None else -(-(keys % width) // lanes) % score_vectors
     block = KEY_BLOCK // width * width
     one_block = padded is not None and padded <= block and spec.value_depth % lanes == 0
+    has_tail = one_block and spec.causal is None
+    tail_vectors = -(-(keys % width) // lanes) % score_vectors if has_tail else 0
 
     def tiling(tile: int, row_block: int) -> Tiling:
         chunks = 1
@@ -151,13 +153,15 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
         return [tiling(most, 4 * most), tiling(most, most), tiling(1, 1)]
     if rows <= most:
         return [tiling(rows, rows)]
-    return [tiling(*_rows(rows, most, one_block))]
+    tile = tile_rows(rows, widest, cpu)
+    return [tiling(*(_rows(rows, most, one_block) or (tile, tile)))]
 
 
-def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int]:
+def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int] | None:
     """Rows of a tile and of a block that take the least work: a row of each tile, and as much as one for the tile.
 
-    With ``overlap`` the last tile of a block may overlap the one before; otherwise blocks are whole tiles.
+    With ``overlap`` the last tile of a block may overlap the one before; otherwise blocks are whole tiles, and None is
+    the answer where no block of them has room.
     """
     fewest = -(-rows // ROW_BLOCK)
     found = []
@@ -168,10 +172,7 @@ def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int]:
             if block <= rows:
                 found.append((blocks * tiles * (tile + 1.0), blocks, -tile, block))
     if not found:
-        tile = min(
-            range(max(1, most // 2), most + 1), key=lambda size: (-(-rows // size) * (size + 1.0), -size)
-        )
-        return tile, tile
+        return None
     _, _, tile, block = min(found)
     return -tile, block
 

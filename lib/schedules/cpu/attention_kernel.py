@@ -45,8 +45,8 @@ class AttentionSpec:
 class Tiling:
     """``score`` and ``sum`` are the register tiles of Q K^T and S V; blocks are in rows and keys.
 
-    ``tail`` is the tile of the last panel where fewer vectors hold its keys (their number is known). With ``one_block``
-    all keys are one block; the last tile of a row block may then overlap the one before.
+    With ``one_block`` all keys are one block; the last tile of a row block may then overlap the one before. ``tail`` is
+    the tile of the last panel where fewer vectors hold its keys: of one block, if all rows see all of it.
     """
 
     score: TileShape
@@ -73,7 +73,6 @@ class Emitter:
         self.value_width = -(-spec.value_depth // self.lanes) * self.lanes
         self.panels = _ceil_div(spec.keys, self.width)
         self.one_block = tiling.one_block
-        self.has_tail = tiling.one_block and tiling.tail is not None and spec.causal is None
         few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
         buffer = lambda shape, name: tirx.decl_buffer([index(s) for s in shape], "float32", name)
@@ -172,7 +171,7 @@ class Emitter:
             )
 
         # Only with a tail no tile goes over more vectors than there are keys for.
-        vectors = _ceil_div(spec.keys, lanes) if self.has_tail else self.panels * in_panel
+        vectors = self.panels * in_panel if self.tiling.tail is None else _ceil_div(spec.keys, lanes)
 
         def value_row(j: Expr) -> tirx.Stmt:
             full = spec.value_depth // self.lanes
@@ -264,7 +263,7 @@ class Emitter:
         here = tirx.Var("keys_here", "int64")
         size = static(keys)
         extent = const(size) if size is not None else here
-        tail = tiling.tail if self.has_tail else None
+        tail = tiling.tail
         panels = const(size // self.width) if tail is not None else _ceil_div(extent, self.width)
         first_panel = key0 // self.width if static(key0) != 0 else const(0)
         tiles = -(-tiling.row_block // tiling.score.rows)

@@ -291,7 +291,10 @@ class _Kernel:
         for load in loads(*first.values):
             size = linear_size(load.source.shape)
             place = linear(load.source.shape, load.indices)
-            is_large = isinstance(size, tirx.IntImm) and int(size) * _bytes(load.source) > self.cpu.l2
+            is_large = (
+                isinstance(size, tirx.IntImm)
+                and int(size) * tvm.DataType(str(load.source.dtype)).itemsize > self.cpu.l2
+            )
             if (
                 load.source in self.program.params
                 and is_large
@@ -308,7 +311,7 @@ class _Kernel:
             places = [
                 emitter.memory.rewrite(load, {**next_row, axis.var: base + begin}, analyzer)
                 for load in found
-                for begin in range(0, size, LINE // _bytes(load.source))
+                for begin in range(0, size, LINE // tvm.DataType(str(load.source.dtype)).itemsize)
             ]
             return sequence([prefetch(place, 2) for place in places])
 
@@ -474,10 +477,6 @@ def _column_axis(group: Group) -> Axis | None:
 def _is_heavy(stage: Stage) -> bool:
     """Whether ``stage`` computes a transcendental function."""
     return any(is_expensive(value) for value in stage.values)
-
-
-def _bytes(buffer: tirx.Buffer) -> int:
-    return -(-tvm.DataType(str(buffer.dtype)).bits // 8)
 
 
 def _unit_axis(stage: Stage, axes: Sequence[Axis]) -> Axis | None:

@@ -136,20 +136,24 @@ def _widened(expr: Expr, m: Lets) -> Expr:
     """``expr`` in float32; a constant stays one."""
     if not _is_plain(expr):
         return tirx.Cast(m.dtype("float32"), expr)
-    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
-    return Lets(m.lanes).const(inner.value)
+    return Lets(m.lanes).const(_of_all_lanes(expr).value)
 
 
 def _is_plain(expr: Expr) -> bool:
     """Whether ``expr`` is a constant, and not NaN."""
-    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    inner = _of_all_lanes(expr)
     return isinstance(inner, tirx.FloatImm) and not math.isnan(inner.value)
+
+
+def _of_all_lanes(expr: Expr) -> Expr:
+    """The scalar that ``expr`` repeats, if it does; otherwise ``expr``."""
+    return expr.value if isinstance(expr, tirx.Broadcast) else expr
 
 
 def _small_power(call: tvm.ir.Call) -> Expr | None:
     """Powers that PyTorch takes by multiplication or a root: 2, 3, -1, -2, 0.5, -0.5."""
     base, exponent = call.args
-    inner = exponent.value if isinstance(exponent, tirx.Broadcast) else exponent
+    inner = _of_all_lanes(exponent)
     power = float(inner.value) if isinstance(inner, (tirx.FloatImm, tirx.IntImm)) else None
     if power not in POWERS or not str(call.ty.dtype).startswith(("float32", "float64")):
         return None
