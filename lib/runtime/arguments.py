@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import CodeType
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, describe_value
+from torch_tvm.runtime.convention import (
+    SCALAR_DTYPE,
+    Argument,
+    Convention,
+    describe_value,
+    evaluate,
+    symbols_of,
+)
 from torch_tvm.support.errors import InvalidInput
 
 ALIGNMENT = {"cpu": 1, "cuda": 16}
@@ -117,7 +123,6 @@ class ArgumentCheck:
     def __init__(self, convention: Convention, device: str = "cpu") -> None:
         self.convention = convention
         self.device = device
-        self._code: dict[str, CodeType] = {}
 
     def __call__(self, flat: Sequence[Any]) -> None:
         """Raise :class:`InvalidInput` for the first argument that does not fit."""
@@ -171,10 +176,10 @@ class ArgumentCheck:
             for argument, value in zip(arguments, flat, strict=True)
             if argument.kind == "tensor"
             for axis, wanted in enumerate(argument.sizes)
-            if isinstance(wanted, str)
+            if wanted is not None and not isinstance(wanted, int)
         ]
         for argument, axis, symbol, size in dimensions:
-            if not symbol.isidentifier():
+            if not isinstance(symbol, str):
                 continue
             place = f"argument '{argument.name}', dimension {axis}"
             if symbol not in known:
@@ -185,20 +190,15 @@ class ArgumentCheck:
             elif known[symbol] != size:
                 raise InvalidInput(f"{place}: expected {known[symbol]} ({origin[symbol]}), got {size}")
         for argument, axis, expression, size in dimensions:
-            code = self._compiled(expression)
-            if all(name in known for name in code.co_names):
-                wanted = eval(code, {"__builtins__": {}}, known)
+            names = symbols_of(expression)
+            if all(name in known for name in names):
+                wanted = evaluate(expression, known)
                 if wanted != size:
-                    values = ", ".join(f"{name} = {known[name]} ({origin[name]})" for name in code.co_names)
+                    values = ", ".join(f"{name} = {known[name]} ({origin[name]})" for name in names)
                     raise InvalidInput(
                         f"argument '{argument.name}', dimension {axis}: expected {expression} = {wanted} "
                         f"with {values}, got {size}"
                     )
-
-    def _compiled(self, expression: str) -> CodeType:
-        if expression not in self._code:
-            self._code[expression] = compile(expression, "<size>", "eval")
-        return self._code[expression]
 
 
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__

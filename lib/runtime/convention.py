@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +12,47 @@ from torch.utils import _pytree as pytree
 
 SCALAR_DTYPE = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 
-Size = int | str
-"""A number, or a Python expression over the symbols of the function (``"s0"``, ``"2 * s0 + 1"``)."""
+
+@dataclass(frozen=True)
+class SizeExpression:
+    """A size that follows from symbols: ``left operation right``, where ``operation`` is a key of ``OPERATIONS``."""
+
+    operation: str
+    left: Size
+    right: Size
+
+    def __str__(self) -> str:
+        text = f"{self.left} {self.operation} {self.right}"
+        return text if self.operation == "*" else f"({text})"
+
+
+Size = int | str | SizeExpression
+"""A number, the name of a symbol, or an expression over both. A name may come from a file and is never code."""
+
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "*": operator.mul,
+    "%": operator.mod,
+    "//": operator.floordiv,
+    "ceildiv": lambda left, right: -(-left // right),
+}
+
+
+def symbols_of(size: Size | None) -> list[str]:
+    """The symbols that a size depends on, each once, in order."""
+    if isinstance(size, SizeExpression):
+        return list(dict.fromkeys([*symbols_of(size.left), *symbols_of(size.right)]))
+    return [size] if isinstance(size, str) else []
+
+
+def evaluate(size: Size, known: Mapping[str, int]) -> int | None:
+    """The number that a size is where its symbols are ``known``; ``None`` for a division by zero."""
+    if not isinstance(size, SizeExpression):
+        return known[size] if isinstance(size, str) else size
+    left, right = evaluate(size.left, known), evaluate(size.right, known)
+    if left is None or right is None or (right == 0 and size.operation not in "+*"):
+        return None
+    return OPERATIONS[size.operation](left, right)
 
 
 @dataclass(frozen=True)
@@ -74,4 +115,14 @@ def describe_value(value: Any) -> str:
     return type(value).__name__
 
 
-__all__ = ["SCALAR_DTYPE", "Argument", "Convention", "Size", "describe_dtype", "describe_value"]
+__all__ = [
+    "SCALAR_DTYPE",
+    "Argument",
+    "Convention",
+    "Size",
+    "SizeExpression",
+    "describe_dtype",
+    "describe_value",
+    "evaluate",
+    "symbols_of",
+]

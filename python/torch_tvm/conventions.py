@@ -10,7 +10,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
-from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, Size
+from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, Size, SizeExpression
 from torch_tvm.support.errors import InvalidInput
 
 _UNBOUNDED = 2**62
@@ -95,7 +95,6 @@ def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[
         if name == "torch.symbolic_int":
             low = attributes["min_val"].value if "min_val" in attributes else 0
             high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
-            high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
             # torch.export writes 2 where it means "not specialised on 0 or 1", and lets 0 and 1 pass.
             ranges[attributes["symbol_name"].value] = (low if low > 2 else 0, min(high, _UNBOUNDED))
         elif name == "torch.bind_symbolic_shape" and op.operands[0] in positions:
@@ -106,21 +105,23 @@ def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[
 
 
 def _expression(expression: Any, symbols: list[str]) -> Size:
-    """An affine expression as a number or as Python text over the symbols."""
+    """An affine expression of a shape binding."""
     if isinstance(expression, ir.AffineConstantExpr):
         return int(expression.value)
     if isinstance(expression, ir.AffineSymbolExpr):
         return symbols[expression.position]
-    left, right = _expression(expression.lhs, symbols), _expression(expression.rhs, symbols)
-    if isinstance(expression, ir.AffineAddExpr):
-        return f"({left} + {right})"
-    if isinstance(expression, ir.AffineMulExpr):
-        return f"{left} * {right}"
-    if isinstance(expression, ir.AffineModExpr):
-        return f"({left} % {right})"
-    if isinstance(expression, ir.AffineFloorDivExpr):
-        return f"({left} // {right})"
-    return f"-(-{left} // {right})"
+    operation = next(text for kind, text in _AFFINE if isinstance(expression, kind))
+    return SizeExpression(
+        operation, _expression(expression.lhs, symbols), _expression(expression.rhs, symbols)
+    )
 
+
+_AFFINE = (
+    (ir.AffineAddExpr, "+"),
+    (ir.AffineMulExpr, "*"),
+    (ir.AffineModExpr, "%"),
+    (ir.AffineFloorDivExpr, "//"),
+    (ir.AffineCeilDivExpr, "ceildiv"),
+)
 
 __all__ = ["convention_of"]
