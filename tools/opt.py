@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
-from torch_tvm.support.files import read_bytes, read_text
+from torch_tvm.support.files import read_bytes
 
 if TYPE_CHECKING:
     import tvm
@@ -139,16 +139,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _read(source: str) -> str | bytes:
     from torch_tvm.dialect.parse import decode
+    from torch_tvm.importing import is_graph_file, read_graph_file
 
-    extension = os.path.splitext(source)[1]
-    if extension == ".ts":
-        from torch_tvm.importers.torchscript.text import read_graph
-
-        return read_graph(read_text(source), source).asm(elide=False, locations=True)
-    if extension == ".ltc":
-        from torch_tvm.importers.lazy.dump import read_dump
-
-        return read_dump(read_text(source), source).asm(elide=False, locations=True)
+    if is_graph_file(source):
+        return read_graph_file(source).asm(elide=False, locations=True)
     return decode(sys.stdin.buffer.read() if source == "-" else read_bytes(source), source)
 
 

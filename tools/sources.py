@@ -119,8 +119,8 @@ def _from_zoo(name: str, batch: int, seed: int) -> Source:
 def _from_script(path: str, given: tuple[Any, ...]) -> Source:
     try:
         script = torch.jit.load(path, map_location="cpu")
-    except RuntimeError as error:
-        problem = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever PyTorch raises for a damaged file
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportFailed(
             f"not a TorchScript file: {problem}",
             subject=path,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from torch_tvm.dialect.harmless import is_harmless
 from torch_tvm.dialect.locations import to_mlir
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recorder import Recorder, TensorRef
@@ -244,6 +245,8 @@ def _resolve(instruction: Instruction) -> Handler:
             return table[kind]
     if overload is None:
         return _unknown
+    if not is_harmless(overload):
+        return _reaches_out
     if "Dict(" in str(overload._schema.arguments[:1]):
         name = kind.split("::")[1]
         return lambda ev, i, args: dicts.dict_handler(ev, name, args)
@@ -261,6 +264,12 @@ def _scalar_op(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) 
     if args and isinstance(args[0], DictValue):
         return dicts.dict_handler(ev, overload._schema.name.split("::")[1], args)
     return prims.wrap(ev.scalars.call(overload, [prims.unwrap(ev, arg) for arg in args]))
+
+
+def _reaches_out(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    raise ev.failure(
+        "this op reads or changes more than its operands", advice="do it outside of the compiled program"
+    )
 
 
 def _unknown(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:

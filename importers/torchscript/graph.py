@@ -56,9 +56,7 @@ class Instruction:
     def place(self) -> tuple[str, int]:
         """File and line, ``("", 0)`` when unknown; for a trace the innermost frame outside torch."""
         if self._place is None:
-            self._place = (
-                _place(self.node.sourceRange()) if not self.node.hasAttribute("source") else _noted(self.node)
-            )
+            self._place = _noted(self.node) if self.node.hasAttribute("source") else _place_of(self.node)
         return self._place
 
     def type_of(self, index: int) -> Any:
@@ -67,6 +65,13 @@ class Instruction:
     @property
     def output_type(self) -> Any:
         return self.node.outputsAt(0).type()
+
+
+def _place_of(node: Any) -> tuple[str, int]:
+    try:
+        return _place(node.sourceRange())
+    except RuntimeError:  # a file whose program is sound and whose record of source lines is not
+        return "", 0
 
 
 class Code:

@@ -220,7 +220,7 @@ def _load_file(path: str) -> Any:
     try:
         with _own_calls():
             return torch.jit.load(path, map_location="cpu")
-    except RuntimeError as error:
+    except Exception as error:  # a damaged file: RuntimeError, and UnicodeDecodeError for text that is none
         problem = _first_line(error).split(". This is an internal miniz error")[0]
         is_exported = path.endswith(".pt2")
         raise ImportFailed(

@@ -37,6 +37,7 @@ class _Program:
     """The functions of one module, each planned on its first call; literals are read once."""
 
     def __init__(self, module: TorchModule) -> None:
+        self.check_admitted = module.check_admitted
         self._weights = module.weights
         self._functions = view.functions(module.mlir)
         self._plans: dict[str, tuple[_Plan, list[int]]] = {}
@@ -97,6 +98,7 @@ class _Plan:
         name = view.op_name(operation)
         if name.startswith("torch.constant."):
             return _store(outputs, view.constant_of_op(operation))
+        self._program.check_admitted(name, view.location(operation))
         function = callable_for("torch.aten._int_mm" if _is_int_mm(operation, name) else name)
         if len(outputs) == 1:
             target = outputs[0]

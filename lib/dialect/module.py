@@ -11,9 +11,10 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.op_calls import may_be_named
 from torch_tvm.dialect.signature import Signature
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec, TensorType, parse_tensor_type
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, UnsupportedOp
 
 STATE = "torch_tvm.state"
 WRITES = "torch_tvm.writes"
@@ -28,7 +29,10 @@ class TorchModule:
     the live tensors of mutable buffers by name (order of the function attribute ``torch_tvm.state``).
     ``weights`` alias the memory of the program that was imported; :meth:`check_weights` tells when it moved.
     ``inlined`` are floating tensors of one element, whose literals hold the value itself.
+    ``admitted`` are the user's own ops that a module from a file may run; ``None`` where the program is the user's.
     """
+
+    admitted: frozenset[str] | None = None
 
     def __init__(
         self,
@@ -81,6 +85,18 @@ class TorchModule:
                 f"weights changed since the import: {', '.join(moved[:3])}{more}",
                 advice="import the program again, or deep-copy the module before changing the weights",
             )
+
+    def check_admitted(self, name: str, place: SourceLocation | None = None) -> None:
+        """Raise :class:`UnsupportedOp` for an op that this module, which came from a file, may not run in PyTorch."""
+        if self.admitted is None or may_be_named(name) or name.removeprefix("torch.") in self.admitted:
+            return
+        short = name.removeprefix("torch.")
+        raise UnsupportedOp(
+            "a module from a file may only run ops of PyTorch that touch nothing but their operands",
+            subject=name,
+            location=place,
+            advice=f"if you trust the file and the op, parse it with allow_ops=['{short}']",
+        )
 
     # -- text ------------------------------------------------------------------------------------------
 
@@ -224,18 +240,21 @@ class TorchModule:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchModule:
         copied = _restore(self.bytecode(), self.signature)
-        copied.inlined = dict(self.inlined)
+        copied.inlined, copied.admitted = dict(self.inlined), self.admitted
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         survives = Signature.from_json(self.signature.to_json()) == self.signature
-        return _restore, (self.bytecode(), None if survives else self.signature)
+        return _restore, (self.bytecode(), None if survives else self.signature, self.admitted)
 
 
-def _restore(bytecode: bytes, signature: Signature | None) -> TorchModule:
+def _restore(
+    bytecode: bytes, signature: Signature | None, admitted: frozenset[str] | None = None
+) -> TorchModule:
     from torch_tvm.dialect.parse import assemble
 
     module = assemble(bytecode, "-")
+    module.admitted = admitted
     if signature is not None:
         module.signature = replace(
             signature, names=list(signature.names), constants=dict(signature.constants)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torch_tvm.dialect import view
+from torch_tvm.dialect import harmless, view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.support.errors import UnsupportedOp
 
@@ -57,6 +57,24 @@ def callable_for(name: str) -> Callable[..., Any]:
         return found(*operands[:positional], **dict(zip(keywords, operands[positional:], strict=False)))
 
     return call
+
+
+@cache
+def is_pure(name: str) -> bool:
+    """Whether an op of this name may run at compile time: it gives its results and does nothing else."""
+    short = name.removeprefix("torch.")
+    if short in _PYTHON_OPS:
+        return short not in _IMPURE
+    found = _overload(short)
+    return found is not None and harmless.is_pure(found)
+
+
+@cache
+def may_be_named(name: str) -> bool:
+    """Whether a module from a file may run this op."""
+    short = name.removeprefix("torch.")
+    found = None if short in _PYTHON_OPS else _overload(short)
+    return short in _PYTHON_OPS or found is None or harmless.may_be_named(found)
 
 
 def _overload(short: str) -> torch._ops.OpOverload | None:
@@ -157,3 +175,9 @@ _PYTHON_OPS: dict[str, Callable[..., Any]] = {
     "copy.to_tensor": torch.clone,
     "overwrite.tensor.contents": lambda value, target: target.copy_(value) and None,
 }
+
+_IMPURE = frozenset(
+    "aten._set_item.t aten._set_item.str aten.append.t aten.insert.t aten.extend.t aten.warn prim.Print "
+    "prim.RaiseException overwrite.tensor.contents valsem.aten.bernoulli.float".split()
+)
+"""Those of these ops that do more than give a result, or another one each time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 import torch
@@ -13,30 +13,36 @@ from torch_tvm.dialect import bytecode, view
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import SIGNATURE, STATE, STATE_VALUES, Signature, TorchModule
 from torch_tvm.dialect.types import TEXT_DTYPE
-from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, damaged
 from torch_tvm.support.files import read_bytes
 from torch_tvm.support.sandbox import crash_of, failure_of
 
 _RESOURCES = "{-#"
-_BLOB = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[^\s:"]+): "0x([0-9A-Fa-f]*)"', re.MULTILINE)
+_BLOB = re.compile(r'(?<![^\s{,])("(?:[^"\\]|\\.)*"|[^\s:"{},]+)\s*:\s*"0x([0-9A-Fa-f]*)"')
 _HANDLE = re.compile(
     r'dense_resource<("(?:[^"\\]|\\.)*"|[^>\s]+)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>'
 )
+_ALIGNMENTS = frozenset(1 << power for power in range(13))
 _PLACE = re.compile(r'^loc\("(.*)":(\d+):(\d+)\)')
 
 
-def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
+def parse(text_or_path: str | os.PathLike[str] | bytes, *, allow_ops: Iterable[str] = ()) -> TorchModule:
     """Read a Torch dialect module: text, bytecode, or the path of a file with either.
 
-    Raises :class:`ImportFailed` at the line and column of malformed text, :class:`InvalidInput` for a file
-    that cannot be read and for a module whose weights were elided.
+    ``allow_ops`` are ops of the user's own that it may run. Raises :class:`ImportFailed` at the line and column of
+    malformed text, :class:`InvalidInput` for a file that cannot be read and for a module whose weights were elided.
     """
     data, source = _read(text_or_path)
-    return read_module(data, source, on_disk=source != "-")
+    return read_module(data, source, on_disk=source != "-", allow_ops=allow_ops)
 
 
 def read_module(
-    data: str | bytes, source: str, *, on_disk: bool = False, needs_state: bool = True
+    data: str | bytes,
+    source: str,
+    *,
+    on_disk: bool = False,
+    needs_state: bool = True,
+    allow_ops: Iterable[str] = (),
 ) -> TorchModule:
     """:func:`parse` for data at hand; ``source`` is how errors call it.
 
@@ -45,21 +51,24 @@ def read_module(
     Without ``needs_state`` a module may name state tensors that the text has no values for.
     """
     # MLIR's reader of bytecode leaves a damaged heap behind when it refuses, so it must not refuse here.
-    is_code = isinstance(data, bytes)
-    attempt = failure_of if is_code else crash_of
-    failure = attempt(lambda: _parse_mlir(_without_blobs(data), source, on_disk and is_code))
-    if failure is not None:
-        raise ImportFailed(f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})")
-    try:
-        return assemble(data, source, on_disk, needs_state)
-    except (RuntimeError, UnicodeDecodeError) as error:  # damaged bytecode with names that are no text
-        raise ImportFailed(f"{source}: the module is damaged: {error}") from error
+    attempt = failure_of if isinstance(data, bytes) else crash_of
+    with damaged(source):
+        head = data if isinstance(data, bytes) else _with_sound_blobs(data)[0]
+        failure = attempt(lambda: _parse_mlir(head, source, on_disk))
+        if failure is not None:
+            raise ImportFailed(
+                f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})"
+            )
+        module = assemble(data, source, on_disk, needs_state)
+    module.admitted = frozenset(name.replace("::", ".") for name in allow_ops)
+    return module
 
 
 def assemble(data: str | bytes, source: str, on_disk: bool = False, needs_state: bool = True) -> TorchModule:
     """:func:`read_module` for data that this process wrote: without a trial in another process."""
     try:
-        module = _parse_mlir(data, source, on_disk)
+        text = "".join(_with_sound_blobs(data)) if isinstance(data, str) else data
+        module = _parse_mlir(text, source, on_disk)
     except ir.MLIRError as error:
         fail_at(error, data if isinstance(data, str) else "", source)
     needed = set(_resource_names(module))
@@ -70,7 +79,15 @@ def assemble(data: str | bytes, source: str, on_disk: bool = False, needs_state:
 
 def _parse_mlir(data: str | bytes, source: str, on_disk: bool) -> ir.Module:
     context = new_context()
-    return ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
+    if isinstance(data, bytes):
+        return ir.Module.parseFile(source, context) if on_disk else ir.Module.parse(data, context)
+    module = ir.Module.parse(data, context)
+    for operation in view.walk(module) if on_disk else ():
+        place = operation.location
+        if isinstance(place, ir.FileLineColLoc) and place.filename == "-":
+            with context:
+                operation.location = ir.Location.file(source, place.start_line, place.start_col)
+    return module
 
 
 def _last_line(text: str) -> str:
@@ -78,12 +95,26 @@ def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1].rpartition('": ')[2].strip()
 
 
-def _without_blobs(data: str | bytes) -> str | bytes:
-    """The part of a text that can upset a parser; the blobs behind it are large and plain."""
-    if isinstance(data, bytes):
-        return data
-    start = data.rfind("\n" + _RESOURCES)
-    return data if start < 0 else data[:start]
+def _with_sound_blobs(text: str) -> tuple[str, str]:
+    """What can upset a parser, and the blobs, written anew from those that are whole: MLIR checks none of them."""
+    start = text.rfind("\n" + _RESOURCES)
+    if start < 0:
+        return text, ""
+    entries = []
+    for found in _BLOB.finditer(text, start + 1):
+        name, digits = found.groups()
+        alignment = int.from_bytes(bytes.fromhex(digits[: len(digits) // 2 * 2][:8]), "little")
+        if len(digits) < 8 or len(digits) % 2 or alignment not in _ALIGNMENTS:
+            raise InvalidInput(
+                f"resource {name} is damaged: it has {len(digits)} digits and an alignment of {alignment}",
+                advice=view.HOW_TO_PRINT,
+            )
+        entries.append(f'{name}: "0x{digits}"')
+    head, tail = text[:start], text[start:].rpartition("#-}")[2]
+    if not entries:
+        return head + tail, ""
+    section = "{-#\ndialect_resources: {\nbuiltin: {\n" + ",\n".join(entries) + "\n}\n}\n#-}\n"
+    return head + tail, "\n" + section
 
 
 def _read(given: str | os.PathLike[str] | bytes) -> tuple[str | bytes, str]:

@@ -108,7 +108,9 @@ class Signature:
                 if outputs is None
                 else [None if o is None else (_decode(o[0]),) for o in outputs],
             )
-        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        except (
+            Exception
+        ) as error:  # json, pytree and torch each have their own for text that is none of theirs
             raise InvalidInput(
                 f"the text of the calling convention is damaged: {error}",
                 subject="torch_tvm.signature",
@@ -165,8 +167,31 @@ def _load_spec(data: Any) -> pytree.TreeSpec | None:
     if data is None:
         return None
     if isinstance(data, dict) and "pytree" in data:
+        _check_registered(json.loads(data["pytree"])[1])
         return pytree.treespec_loads(data["pytree"])
     return pytree.tree_flatten(_tree(data))[1]
+
+
+_FACTORIES = frozenset({"bool", "dict", "float", "int", "list", "set", "str", "tuple"})
+
+
+def _check_registered(node: Any) -> None:
+    """Refuse a text whose containers would make pytree import a module: enums as keys, factories of a defaultdict."""
+    context = node["context"]
+    decoded = json.loads(context) if isinstance(context, str) and context[:1] in "[{" else context
+    factory = decoded.get("default_factory_module") if isinstance(decoded, dict) else None
+    if factory is not None and (factory != "builtins" or decoded["default_factory_name"] not in _FACTORIES):
+        raise ValueError(f"a container made by {factory}.{decoded['default_factory_name']}")
+    if _has_enum(decoded):
+        raise ValueError("a container with an enum for a key")
+    for child in node["children_spec"]:
+        _check_registered(child)
+
+
+def _has_enum(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "__enum__" in value or any(map(_has_enum, value.values()))
+    return isinstance(value, list) and any(map(_has_enum, value))
 
 
 def _tree(data: Any) -> Any:

@@ -66,6 +66,7 @@ def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) ->
     An op without results and one that draws random numbers are called in the program's own order, even where
     nobody uses what they give.
     """
+    m.module.check_admitted(name, m.builder.location)
     arguments: list[Any] = []
     described = [
         _describe(operand, str(value.type), arguments)

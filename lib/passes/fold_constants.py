@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from torch_tvm.dialect import interpreter, view
+from torch_tvm.dialect import op_calls, view
 from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.effects import has_effects, is_random
+from torch_tvm.passes.effects import has_effects
 from torch_tvm.passes.rewriting import Rewriter
 
 MAX_ELEMENTS = 1 << 20
@@ -84,7 +84,9 @@ class _Folder:
             return False
         if len(operation.regions) or not operation.results or not name.startswith("torch.aten."):
             return False
-        if is_random(name) or has_effects(operation) or not all(v in self.known for v in operation.operands):
+        if has_effects(operation) or not all(v in self.known for v in operation.operands):
+            return False
+        if not op_calls.is_pure(name):
             return False
         if not all(self._is_foldable(result) for result in operation.results):
             return False
@@ -104,7 +106,7 @@ class _Folder:
     def _run(self, name: str, operation: ir.Operation) -> bool:
         try:
             with torch.no_grad():
-                results = interpreter.run_op(name, [self.known[v] for v in operation.operands])
+                results = op_calls.run_op(name, [self.known[v] for v in operation.operands])
         except Exception:  # an op that fails here fails, or not, when the program runs
             return False
         values = list(results) if isinstance(results, (list, tuple)) else [results]

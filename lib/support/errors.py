@@ -6,6 +6,8 @@ and what came), in which part of the model and at which stage, and what to do ab
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -85,6 +87,19 @@ class InvalidInput(TorchTvmError, ValueError):
 
 class InternalError(TorchTvmError):
     """A bug of ours: names the stage, the dump and the command that reproduces it."""
+
+
+@contextmanager
+def damaged(source: str, stage: str = "") -> Iterator[None]:
+    """Whatever reading a file raises that is none of our errors means that the file is no such file."""
+    try:
+        yield
+    except TorchTvmError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        problem = lines[0] if lines else type(error).__name__
+        raise ImportFailed(f"{source}: the file is damaged: {problem}", stage=stage) from error
 
 
 class Refusal(Exception):

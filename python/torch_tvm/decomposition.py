@@ -22,6 +22,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.op_calls import may_be_named
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.importers.recorder import Recorder
@@ -48,7 +49,9 @@ def decompose(module: TorchModule) -> bool:
 
 def _is_unknown(op: ir.Operation) -> bool:
     name = view.op_name(op)
-    return name.startswith(_NAMESPACES) and not is_lowered(op) and not has_effects(name)
+    return (
+        name.startswith(_NAMESPACES) and not is_lowered(op) and may_be_named(name) and not has_effects(name)
+    )
 
 
 def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphModule | None]) -> bool:

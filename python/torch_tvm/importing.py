@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.support.errors import ImportFailed, damaged
 from torch_tvm.support.files import read_text
+from torch_tvm.support.sandbox import crash_of
 
 
 def import_fx(
@@ -73,12 +75,14 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     return canonicalize(importer(program, example_args))
 
 
-def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
+def parse(text_or_path: str | os.PathLike[str] | bytes, *, allow_ops: Iterable[str] = ()) -> TorchModule:
     """Read a module from text or from the path of a file.
 
     Torch dialect text and bytecode (``.mlir``, ``.mlirbc``) read back as they were printed. A ``.ts`` file with the
     text of a TorchScript graph whose inputs have complete types (``Float(2, 3)``), and a ``.ltc`` file with a
-    dump of pending lazy tensors, are imported. Raises :class:`ImportFailed` at the line and column of malformed text.
+    dump of pending lazy tensors, are imported. A module from a file runs ops of PyTorch that touch nothing but their
+    operands; ``allow_ops=["my_ns::scale"]`` admits ops of your own in the interpreter and in PyTorch. Raises
+    :class:`ImportFailed` at the line and column of malformed text.
 
     >>> import torch, torch_tvm
     >>> tm = torch_tvm.import_fx(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
@@ -87,18 +91,40 @@ def parse(text_or_path: str | os.PathLike[str] | bytes) -> TorchModule:
     """
     from torch_tvm.dialect.parse import parse as parse_dialect
 
-    if isinstance(text_or_path, bytes):
-        return parse_dialect(text_or_path)
-    extension = os.path.splitext(os.fspath(text_or_path))[1]
+    source = os.fspath(text_or_path) if isinstance(text_or_path, (str, os.PathLike)) else ""
+    if not is_graph_file(source):
+        return parse_dialect(text_or_path, allow_ops=allow_ops)
+    module = read_graph_file(source, canonicalize)
+    module.admitted = frozenset(name.replace("::", ".") for name in allow_ops)
+    return module
+
+
+_GRAPHS = {".ltc": "importer: lazy", ".ts": "importer: torchscript"}
+
+
+def is_graph_file(path: str) -> bool:
+    """Whether the file's name says that it holds the text of a graph of PyTorch's."""
+    return os.path.splitext(path)[1] in _GRAPHS
+
+
+def read_graph_file(
+    path: str, finish: Callable[[TorchModule], TorchModule] = lambda module: module
+) -> TorchModule:
+    """The module of a ``.ts`` or ``.ltc`` file after ``finish``; :class:`ImportFailed` for one that is damaged.
+
+    It is read in a child process first: PyTorch's parser trusts what it reads.
+    """
+    extension = os.path.splitext(path)[1]
+    stage = _GRAPHS[extension]
     if extension == ".ltc":
-        from torch_tvm.importers.lazy.dump import read_dump
-
-        return canonicalize(
-            read_dump(read_text(text_or_path, stage="importer: lazy"), os.fspath(text_or_path))
-        )
-    if extension == ".ts":
-        from torch_tvm.importers.torchscript.text import read_graph
-
-        text = read_text(text_or_path, stage="importer: torchscript")
-        return canonicalize(read_graph(text, os.fspath(text_or_path)))
-    return parse_dialect(text_or_path)
+        from torch_tvm.importers.lazy.dump import read_dump as reader
+    else:
+        from torch_tvm.importers.torchscript.text import read_graph as reader
+    text = read_text(path, stage=stage)
+    with damaged(path, stage):
+        failure = crash_of(lambda: finish(reader(text, path)))
+        if failure is not None:
+            raise ImportFailed(
+                f"{path}: the file is damaged: PyTorch cannot read it ({failure})", stage=stage
+            )
+        return finish(reader(text, path))
