@@ -17,7 +17,7 @@ from torch_tvm.lowering import control_flow, fallback, loops, ops, scalars
 from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.lowering.symbols import argument_shapes
-from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp
+from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp, bug_of
 
 ops.load()
 
@@ -29,6 +29,7 @@ class Fallback:
     op: str
     location: SourceLocation
     reason: str
+    is_bug: bool = False
 
 
 @dataclass
@@ -40,20 +41,25 @@ class LoweredModule:
     fallbacks: list[Fallback] = field(default_factory=list)
 
 
-def lower(module: TorchModule, *, fallback: bool = True) -> LoweredModule:
+def lower(module: TorchModule, *, fallback: bool = True, refused: str = "") -> LoweredModule:
     """Lower ``@main`` of a canonical module.
 
-    Raises :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false.
+    With a reason in ``refused`` every op runs in PyTorch. Raises :class:`UnsupportedOp` with every op that has no
+    lowering when ``fallback`` is false, :class:`InternalError` where a lowering has a bug.
     """
-    lowering = ModuleLowering(module, pure=not _has_structure(module))
+    lowering = ModuleLowering(module, pure=not _has_structure(module), refused=refused)
     try:
         mod = lowering.run()
     except NeedsEffects:
         lowering.bb._end_block()
-        lowering = ModuleLowering(module, pure=False)
+        lowering = ModuleLowering(module, pure=False, refused=refused)
         mod = lowering.run()
-    if lowering.fallbacks and not fallback:
-        raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
+    if not fallback:
+        for item in lowering.fallbacks:
+            if item.is_bug:
+                raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
+        if lowering.fallbacks:
+            raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
     return LoweredModule(mod, {name: module.weights[name] for name in lowering.weights}, lowering.fallbacks)
 
 
@@ -89,11 +95,13 @@ def _has_structure(module: TorchModule) -> bool:
 class ModuleLowering:
     """State of one lowering: the value environment, the weights met so far and the fallbacks.
 
-    A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect.
+    A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. With a reason in
+    ``refused`` all ops run in PyTorch.
     """
 
-    def __init__(self, module: TorchModule, *, pure: bool = True) -> None:
+    def __init__(self, module: TorchModule, *, pure: bool = True, refused: str = "") -> None:
         self.module = module
+        self.refused = refused
         self.bb = relax.BlockBuilder()
         self.builder = Builder(self.bb)
         self.builder.pure = pure
@@ -258,6 +266,8 @@ class ModuleLowering:
             if scalars.is_scalar_op(name, types):
                 return scalars.evaluate(self.builder, name, operands, types[0])
             entry = LOWERINGS.get(name)
+            if self.refused:
+                raise Refusal(self.refused)
             if entry is None:
                 raise Refusal("no lowering for this op")
             if any(_is_complex(value.type) for value in (*op.operands, *op.results)):
@@ -265,7 +275,11 @@ class ModuleLowering:
             return entry.function(self.builder, *bind(entry, operands, self.builder))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
-            return fallback.emit(self, op, name, operands)
+        except NeedsEffects:
+            raise
+        except Exception as error:
+            self.fallbacks.append(Fallback(name, self.builder.location, bug_of(error), is_bug=True))
+        return fallback.emit(self, op, name, operands)
 
     def _define(self, op: ir.Operation, values: Any) -> None:
         results = list(op.results)

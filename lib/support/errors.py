@@ -89,6 +89,15 @@ class InternalError(TorchTvmError):
     """A bug of ours: names the stage, the dump and the command that reproduces it."""
 
 
+def bug_of(error: BaseException) -> str:
+    """An exception that nobody planned, in one line: ``a bug of torch_tvm: KeyError: 'x'``."""
+    start = "a bug of torch_tvm: "
+    if isinstance(error, InternalError):
+        return start + error.problem.removeprefix(start)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return start + ": ".join([type(error).__name__, *lines[:1]])
+
+
 @contextmanager
 def damaged(source: str, stage: str = "") -> Iterator[None]:
     """Whatever reading a file raises that is none of our errors means that the file is no such file."""

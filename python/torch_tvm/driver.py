@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import warnings
@@ -19,15 +20,17 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
+from torch_tvm.reproducer import reproducible, unforeseen
 from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.runtime.build import build
+from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.measure import Measurer
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
 from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.schedules import schedule
 from torch_tvm.support.attributes import PROGRAM
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InternalError, InvalidInput, TorchTvmError, bug_of
 from torch_tvm.targets import resolve_target, why_not_runnable
 from torch_tvm.transforms import optimize
 
@@ -113,7 +116,7 @@ def compile(
     parsed = Options.parse(options)
     resolved = resolve_target(target)
     report = Report(target=str(resolved))
-    with report.phase("import"):
+    with report.phase("import"), unforeseen("import"):
         imported = import_program(program, example_args, frontend, dynamic_shapes)
     report.frontend, module = imported.frontend, imported.module
     if imported.script is not None:
@@ -286,11 +289,38 @@ def compile_module(
     """
     options, report = options or Options(), report or Report(target=str(target))
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
-    with report.phase("canonicalise"):
+    with report.phase("canonicalise"), reproducible(module, target, options):
         module = _decomposed(canonicalize(module))
         convention = convention_of(module)
+    generated = functools.partial(
+        _generated, module, convention, target, options, report, inlined=inlined, pack=pack
+    )
+    with reproducible(module, target, options):
+        if not fallback or options.passes:
+            return generated(fallback=fallback)
+        try:
+            return generated(fallback=True)
+        except Exception as error:
+            if isinstance(error, TorchTvmError) and not isinstance(error, InternalError):
+                raise
+            return generated(fallback=True, refused=bug_of(error))
+
+
+def _generated(
+    module: TorchModule,
+    convention: Convention,
+    target: tvm.target.Target,
+    options: Options,
+    report: Report,
+    *,
+    inlined: Mapping[str, torch.Tensor],
+    pack: bool,
+    fallback: bool,
+    refused: str = "",
+) -> CompiledModule:
+    """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
     with report.phase("lower"):
-        lowered = lower(module, fallback=fallback)
+        lowered = lower(module, fallback=fallback, refused=refused)
     report.fallbacks = _fallbacks(lowered)
     mod = _hooked(lowered.mod, "after-lowering", options)
     mod = keep_weights_in_main(unwrap_single_result(mod))
