@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from torch_tvm.runtime.convention import (
@@ -151,19 +152,17 @@ class ArgumentCheck:
             return "" if fits else f"expected {argument.kind}, got {describe_value(value)}"
         if not isinstance(value, torch.Tensor):
             return f"expected {argument}, got {describe_value(value)}"
-        if hasattr(type(value), "__tensor_flatten__") or type(value).__torch_dispatch__ is not _NO_DISPATCH:
-            return f"expected a plain torch.Tensor, got a {type(value).__name__}"
+        where = "" if value.device.type == self.device else f" on {self.device}"
+        unreadable = why_unreadable(value)
+        if unreadable:
+            return f"expected {argument}{where}, got {unreadable}"
         mismatch = (
-            value.layout != torch.strided
-            or value.device.type != self.device
+            value.device.type != self.device
             or value.dtype != argument.dtype
             or value.dim() != len(argument.sizes)
             or any(isinstance(w, int) and w != s for w, s in zip(argument.sizes, value.shape, strict=True))
         )
-        if not mismatch:
-            return ""
-        where = "" if value.device.type == self.device else f" on {self.device}"
-        return f"expected {argument}{where}, got {describe_value(value)}"
+        return f"expected {argument}{where}, got {describe_value(value)}" if mismatch else ""
 
     # -- symbolic sizes ------------------------------------------------------------------------------
 
@@ -204,6 +203,21 @@ class ArgumentCheck:
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__
 
 
+def why_unreadable(value: torch.Tensor) -> str:
+    """What a tensor is whose numbers no kernel can read at one address; empty for others."""
+    if hasattr(type(value), "__tensor_flatten__") or type(value).__torch_dispatch__ is not _NO_DISPATCH:
+        return f"a {type(value).__name__}, which is no plain torch.Tensor"
+    if torch._C._functorch.is_functorch_wrapped_tensor(value):
+        return "a tensor of torch.func (vmap, grad, jvp, functionalize)"
+    if value.is_nested or value.layout != torch.strided or value.device.type == "meta":
+        return describe_value(value)
+    if value._is_zerotensor():
+        return ""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        return "a dual tensor of forward-mode differentiation"
+    return "" if value.data_ptr() or not value.numel() else "a tensor whose memory was freed"
+
+
 def _range(low: int, high: int) -> str:
     return f"a size of at least {low}" if high >= 2**62 else f"a size from {low} to {high}"
 
@@ -218,6 +232,8 @@ def as_kernel_argument(argument: Argument, value: Any, alignment: int = 1) -> to
 def dense(value: torch.Tensor, alignment: int = 1) -> torch.Tensor:
     """``value`` contiguous and aligned, complex numbers as pairs of reals; itself when it is so already."""
     value = value.detach()
+    if value._is_zerotensor():
+        value = value.clone()
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj())
     value = value.resolve_neg().contiguous()
@@ -238,10 +254,19 @@ def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
     return not isinstance(value, torch.Tensor) or (
         value.is_contiguous()
         and not value.is_neg()
+        and not value._is_zerotensor()
         and not value.is_complex()
         and value.data_ptr() % alignment == 0
         and (value.numel() > 0 or list(value.stride()) == _strides(value.shape))
     )
 
 
-__all__ = ["ALIGNMENT", "ArgumentCheck", "as_kernel_argument", "dense", "flatten", "is_kernel_ready"]
+__all__ = [
+    "ALIGNMENT",
+    "ArgumentCheck",
+    "as_kernel_argument",
+    "dense",
+    "flatten",
+    "is_kernel_ready",
+    "why_unreadable",
+]

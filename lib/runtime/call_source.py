@@ -1,8 +1,11 @@
 """Python source of the function that a compiled module's call is, made for its calling convention.
 
 Everything that can be decided once is decided here, so that a call checks what only it can know (plain dense
-tensors, no gradient wanted, sizes in range), enters the VM and unpacks. Anything unusual goes to ``slow``,
-any error of the VM to ``recover``: both look at the arguments in detail.
+tensors of the right dtype, no gradient wanted, sizes in range, nobody tracing), enters the VM and unpacks. Anything
+unusual goes to ``slow``, any error of the VM to ``recover``: both look at the arguments in detail.
+
+The VM's own checks do not replace these: a reshape of an argument reads its memory as if it were dense, and a
+complex dtype ends the process.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Any
 from torch.utils import _pytree as pytree
 
 from torch_tvm.runtime.arguments import ALIGNMENT
-from torch_tvm.runtime.convention import Convention
+from torch_tvm.runtime.convention import Argument, Convention, describe_dtype
+from torch_tvm.runtime.overlap import written_arguments
+from torch_tvm.runtime.tracing import TRACED
 
 _INDENT = "    "
 
@@ -105,8 +110,8 @@ def _is_plain(tree: Any) -> bool:
 
 
 def _guard(convention: Convention, device: str) -> list[str]:
-    """Leave for ``slow`` unless every argument can go to the kernels as it is."""
-    lines, unusual, grads = [], [], []
+    """Leave for ``slow`` unless nobody traces the call and every argument can go to the kernels as it is."""
+    lines, unusual, grads = [], [TRACED], []
     for index, argument in enumerate(convention.arguments):
         name = f"a{index}"
         if argument.kind != "tensor":
@@ -116,27 +121,51 @@ def _guard(convention: Convention, device: str) -> list[str]:
         if argument.dtype.is_complex:
             return ["return slow(args, kwargs)"]
         lines.append(f"t{index} = {name}")
-        is_local = f"{name}.is_cpu" if device == "cpu" else f"{name}.is_cuda"
-        unusual.append(f"type({name}) not in plain or not {is_local}")
-        if ALIGNMENT[device] > 1:
-            unusual.append(f"{name}.data_ptr() & {ALIGNMENT[device] - 1}")
+        unusual += _unusual(name, argument, device)
         if argument.dtype.is_floating_point:
-            unusual.append(f"{name}.is_neg()")
             grads.append(f"{name}.requires_grad")
     if grads:
         unusual.append(f"(grad_enabled() and ({' or '.join(grads)}))")
-    unusual += _ranges(convention)
-    if not unusual:
-        return lines
+        unusual.append("forward_ad._current_level >= 0")
+    unusual += [*_overlaps(convention), *_ranges(convention)]
     return [
         "try:",
         _INDENT + f"is_unusual = {' or '.join(unusual)}",
+        *(_INDENT + line for line in lines),
         "except Exception:",
         _INDENT + "is_unusual = True",
         "if is_unusual:",
         _INDENT + "return slow(args, kwargs)",
-        *lines,
     ]
+
+
+def _unusual(name: str, argument: Argument, device: str) -> list[str]:
+    """Conditions under which a tensor argument cannot go to the kernels as it is."""
+    is_local = f"{name}.is_cpu" if device == "cpu" else f"{name}.is_cuda"
+    conditions = [
+        f"type({name}) not in plain",
+        f"not {is_local}",
+        f"{name}.dtype is not {describe_dtype(argument.dtype)}",
+        f"not {name}.is_contiguous()",
+        f"{name}.is_neg()",
+    ]
+    if 0 not in argument.sizes:
+        conditions.append(f"not {name}.data_ptr()")  # freed, or no memory of its own
+    if ALIGNMENT[device] > 1:
+        conditions.append(f"{name}.data_ptr() & {ALIGNMENT[device] - 1}")
+    return conditions
+
+
+def _overlaps(convention: Convention) -> list[str]:
+    """A test whether an argument that is written shares memory with another."""
+    written = written_arguments(convention)
+    spans = [
+        f"(a{index}.data_ptr(), a{index}.nbytes, {index in written})"
+        for index, argument in enumerate(convention.arguments)
+        if argument.kind == "tensor"
+    ]
+    frozen = [f"a{index}.is_inference() and not inference_mode()" for index in written]
+    return [*frozen, f"overlaps({', '.join(spans)})"] if written else []
 
 
 def _ranges(convention: Convention) -> list[str]:

@@ -106,6 +106,8 @@ def describe_dtype(dtype: torch.dtype) -> str:
 
 def describe_value(value: Any) -> str:
     """A value as an error message shows it: ``float32[2, 3]``, ``int 3``, ``list``."""
+    if isinstance(value, torch.Tensor) and value.is_nested:
+        return "a nested tensor"
     if isinstance(value, torch.Tensor):
         device = "" if value.device.type == "cpu" else f" on {value.device}"
         layout = "" if value.layout == torch.strided else f" ({str(value.layout).removeprefix('torch.')})"

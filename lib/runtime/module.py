@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import tvm
@@ -21,14 +21,17 @@ from torch_tvm.runtime.arguments import (
     dense,
     flatten,
     is_kernel_ready,
+    why_unreadable,
 )
 from torch_tvm.runtime.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.runtime.build import build
 from torch_tvm.runtime.call_source import call_source
-from torch_tvm.runtime.convention import Convention, describe_dtype
+from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
 from torch_tvm.runtime.machine import measure_limits
-from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory
+from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
+from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
 from torch_tvm.runtime.threads import configure_threads
+from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
 from torch_tvm.runtime.weights_program import run_weights_program
 from torch_tvm.support.errors import InvalidInput
 
@@ -88,43 +91,58 @@ class Weights:
     """The weights of a compiled module: the originals by name, and what the kernels read.
 
     ``packed`` is the tuple that the module's own ``main_transform_params`` made of the originals, once.
-    The originals are snapshots in effect: nothing that kernels read shares memory with them.
+    ``tensors`` are snapshots: nobody else can change them. With ``pack=False`` there are none; ``borrow`` packs
+    tensors of the caller, then and whenever they change.
     """
 
     def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor], *, pack: bool = True) -> None:
         self._code = code
-        self.tensors = dict(tensors)
-        self.packed = self._pack() if self.tensors and pack and not code.obstacle else None
+        self.tensors = {name: snapshot(t) if pack else t for name, t in tensors.items()}
+        self.packed = self._pack(self._placed) if pack else None
 
-    def _pack(self) -> Any:
+    def _pack(self, owned: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Any:
+        """``owned`` moves tensors to where kernels read them."""
         code = self._code
+        if not self.tensors or code.obstacle:
+            return None
         if code.program:
-            return tvm.runtime.convert(
-                self._owned(run_weights_program(code.program, list(self.tensors.values())))
-            )
+            return tvm.runtime.convert(owned(run_weights_program(code.program, list(self.tensors.values()))))
         vm = code.new_vm()
         configure_threads()
-        tensors = [dense(tensor, 64).to(self._code.device) for tensor in self.tensors.values()]
+        tensors = self._placed(list(self.tensors.values()))
         if code.lifted:
             packed = vm[TRANSFORM_PARAMS](tensors)
             tensors = [as_torch(array_item(packed, index)) for index in range(len(packed))]
-        owned = self._owned(tensors)
-        return tvm.runtime.convert(owned) if code.lifted else owned
+        tensors = owned(tensors)
+        return tvm.runtime.convert(tensors) if code.lifted else tensors
 
-    def _owned(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _placed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [dense(tensor, 64).to(self._code.device) for tensor in tensors]
+
+    def _apart(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors where kernels read them, none in memory of an original weight."""
         held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
-        placed = [dense(tensor, 64).to(self._code.device) for tensor in tensors]
+        placed = self._placed(tensors)
         return [tensor.clone() if shares_memory(tensor, held) else tensor for tensor in placed]
 
     def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
-        """These weights with some exchanged, packed anew."""
-        return Weights(self._code, {**self.tensors, **values})
+        """These weights with some exchanged, packed anew; ``values`` belong to the new ones."""
+        fresh = copy.copy(self)
+        fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
+        fresh.packed = fresh._pack(fresh._placed)
+        return fresh
 
-    def exchange(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Exchange some and pack anew, for every module that holds these weights."""
-        self.tensors.update({name: value for name, value in values.items() if name in self.tensors})
-        self.packed = self._pack()
+    def borrow(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Pack tensors that the caller may change later."""
+        self.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
+        self.packed = self._pack(self._apart)
+
+    def share(self, known: dict[str, torch.Tensor]) -> None:
+        """Hold the snapshots of ``known`` in place of equal ones; what it lacks is added to it."""
+        for name, tensor in self.tensors.items():
+            other = known.setdefault(name, tensor)
+            if _is_like(tensor, other) and torch.equal(tensor, other):
+                self.tensors[name] = other
 
 
 class CompiledModule:
@@ -157,7 +175,7 @@ class CompiledModule:
         self._code = code
         self._weights = weights
         self._scalars = dict(scalars or {})
-        self._state = {name: tensor.detach().clone().contiguous() for name, tensor in (state or {}).items()}
+        self._state = {name: snapshot(tensor).contiguous() for name, tensor in (state or {}).items()}
         self._check = ArgumentCheck(code.convention, code.device)
         self._call = self._bind()
 
@@ -177,13 +195,17 @@ class CompiledModule:
     # -- weights -------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights and the current state by name, of its methods too; the state tensors are the live ones."""
+        """Copies of the weights and of the current state by name, of its methods too."""
         others = self.methods.state_dict() if self.methods else {}
-        return {**others, **self.own_state_dict()}
+        return {name: tensor.clone() for name, tensor in {**others, **self.own_state_dict()}.items()}
 
     def own_state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights and the current state that this code itself reads."""
+        """The weights and the current state that this code itself reads, not copied."""
         return {**self._weights.tensors, **self._state}
+
+    def share_weights(self, known: dict[str, torch.Tensor]) -> None:
+        """Do not hold a weight that is the same as one of ``known`` twice."""
+        self._weights.share(known)
 
     def share_state(self, shared: dict[str, torch.Tensor]) -> None:
         """Use the tensors of ``shared`` as state, where it has them; what it lacks is added to it."""
@@ -199,53 +221,72 @@ class CompiledModule:
         self._call = self._bind()
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], strict: bool = True) -> None:
-        """Exchange weights and state and pack them again.
+        """Exchange weights and state, of its methods too, and pack them again.
 
         Entries that the compiled program does not use are ignored. ``strict`` asks for all that it does use.
         Raises :class:`InvalidInput` for a missing entry, a wrong shape or dtype, or a one-element
-        weight whose value was folded into the code and differs.
+        weight whose value was folded into the code and differs; then nothing has changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise InvalidInput(
+                f"expected a dict of tensors, got {type(state_dict).__name__}", subject="state_dict"
+            )
         known = self.own_state_dict()
         missing = [name for name in known if name not in state_dict and name in self._loadable()]
         if strict and missing:
             raise InvalidInput(f"the state dict lacks {', '.join(missing[:5])}", advice="pass strict=False")
-        used = {name: value for name, value in state_dict.items() if name in known}
-        for name, value in used.items():
-            wanted = known[name]
-            if (
-                not isinstance(value, torch.Tensor)
-                or value.shape != wanted.shape
-                or value.dtype != wanted.dtype
-            ):
-                expected = f"{describe_dtype(wanted.dtype)}{list(wanted.shape)}"
-                given = (
-                    f"{describe_dtype(value.dtype)}{list(value.shape)}"
-                    if isinstance(value, torch.Tensor)
-                    else type(value).__name__
+        codes = [self, *(self.methods.codes(self) if self.methods else ())]
+        for code in codes:
+            code.check_values(state_dict)
+        values = {
+            name: snapshot(value)
+            for name, value in state_dict.items()
+            if self.methods or any(code.reads(name) for code in codes)
+        }
+        for load in [code.loading(values) for code in codes]:
+            load()
+        if self.methods:
+            self.methods.loaded(values)
+
+    def reads(self, name: str) -> bool:
+        """Whether this code has a weight or state of that name."""
+        return name in self._weights.tensors or name in self._state
+
+    def check_values(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Raise :class:`InvalidInput` for one that cannot take the place of a weight or of state."""
+        for name, wanted in {**self._scalars, **self.own_state_dict()}.items():
+            value = values.get(name, wanted)
+            if not _is_like(value, wanted):
+                problem = why_unreadable(value) if isinstance(value, torch.Tensor) else ""
+                raise InvalidInput(
+                    f"weight '{name}': expected {describe_value(wanted)}, got {problem or describe_value(value)}"
                 )
-                raise InvalidInput(f"weight '{name}': expected {expected}, got {given}")
         for name, value in self._scalars.items():
-            if name in state_dict and not torch.equal(state_dict[name].detach().cpu(), value):
+            if name in values and not torch.equal(values[name].detach().cpu(), value):
                 raise InvalidInput(
                     f"weight '{name}': its value was folded into the code", advice="compile the program again"
                 )
-        weights = {name: value for name, value in used.items() if name in self._weights.tensors}
-        if weights:
-            self._weights = self._weights.replaced(weights)
-        for name, value in used.items():
-            if name in self._state:
-                self._state[name].copy_(value.detach())
-        if self.methods:
-            self.methods.load_state_dict(state_dict, self)
-        self._call = self._bind()
+
+    def loading(self, values: Mapping[str, torch.Tensor]) -> Callable[[], None]:
+        """Pack weights; the function that this returns puts them and the state into use, and does not fail."""
+        weights = {name: value for name, value in values.items() if name in self._weights.tensors}
+        fresh = self._weights.replaced(weights) if weights else self._weights
+        state = [(tensor, values[name]) for name, tensor in self._state.items() if name in values]
+
+        def load() -> None:
+            self._weights.__dict__.update(fresh.__dict__)
+            for tensor, value in state:
+                tensor.copy_(value)
+
+        return load
 
     def weight_names(self) -> list[str]:
         """Names of the weights that the code reads."""
         return list(self._weights.tensors)
 
     def exchange_weights(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Pack other tensors, of the same types, in place of the weights of these names."""
-        self._weights.exchange(values)
+        """Pack the caller's tensors, of the same types, as all the weights."""
+        self._weights.borrow(values)
 
     def _loadable(self) -> set[str]:
         return {
@@ -273,6 +314,8 @@ class CompiledModule:
         )
         self._local = _Thread(code)
         names: dict[str, Any] = {
+            **{describe_dtype(a.dtype): a.dtype for a in convention.arguments},
+            **traced_names(),
             "as_torch": as_torch,
             "bool_dtype": torch.bool,
             "fixed": {
@@ -280,12 +323,14 @@ class CompiledModule:
             },
             "float_dtype": torch.float64,
             "grad_enabled": torch.is_grad_enabled,
+            "inference_mode": torch.is_inference_mode_enabled,
             "int_dtype": torch.int64,
             "item": array_item,
             "keeps_turn": code.keeps_turn,
             "local": self._local,
             "number": torch.tensor,
             "out_spec": convention.out_spec,
+            "overlaps": overlaps,
             "plain": _PLAIN,
             "recover": self._recover,
             "running": loop.running,
@@ -309,19 +354,24 @@ class CompiledModule:
 
     def _slow(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A call with an unusual argument: checked in full, then brought into the form that kernels take."""
-        flat = flatten(self._code.convention, args, kwargs)
-        self._check(flat)
+        refuse_recording()
+        flat = self._checked(args, kwargs)
+        refuse_overlaps(self._code.convention, flat)
         return self._run(flat)
 
     def _recover(self, args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Any:
         """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own
         exception.
         """
-        flat = flatten(self._code.convention, args, kwargs)
-        self._check(flat)
+        flat = self._checked(args, kwargs)
         if all(is_kernel_ready(value, ALIGNMENT[self._code.device]) for value in flat):
             raise error
         return self._run(flat)
+
+    def _checked(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+        flat = flatten(self._code.convention, args, kwargs)
+        self._check(flat)
+        return flat
 
     def _run(self, flat: Sequence[Any], vm: relax.VirtualMachine | None = None) -> Any:
         convention, local = self._code.convention, self._local
@@ -401,10 +451,10 @@ class CompiledModule:
     # -- copying -----------------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
-        """Code and packed weights are shared (they never change); the state is copied."""
+        """Code and packed weights are shared, until other weights are loaded; the state is copied."""
         fresh = memo[id(self)] = type(self)(
             self._code,
-            self._weights,
+            copy.copy(self._weights),
             self._state,
             scalars=self._scalars,
             report=copy.deepcopy(self.report, memo),
@@ -413,6 +463,33 @@ class CompiledModule:
         )
         fresh.methods = copy.deepcopy(self.methods, memo)
         return fresh
+
+    def __copy__(self) -> CompiledModule:
+        return copy.deepcopy(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        refuse_pickling("a compiled module")
+
+
+hide_from_dynamo(CompiledModule.__call__)
+
+
+def refuse_pickling(what: str) -> NoReturn:
+    """Raise :class:`InvalidInput`: machine code belongs to the process."""
+    raise InvalidInput(
+        f"{what} holds machine code and cannot be pickled",
+        advice="save the program (torch.export.save, torch.jit.save) and compile what is loaded",
+    )
+
+
+def _is_like(value: Any, wanted: torch.Tensor) -> bool:
+    """Whether a value is a readable tensor of the same type."""
+    return (
+        isinstance(value, torch.Tensor)
+        and not why_unreadable(value)
+        and value.shape == wanted.shape
+        and value.dtype == wanted.dtype
+    )
 
 
 def _write(target: torch.Tensor, value: torch.Tensor) -> None:
@@ -423,4 +500,4 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> None:
         target.copy_(value)
 
 
-__all__ = ["Code", "CompiledModule", "Weights"]
+__all__ = ["Code", "CompiledModule", "Weights", "refuse_pickling"]

@@ -50,4 +50,19 @@ def shares_memory(tensor: torch.Tensor, ranges: Sequence[tuple[int, int]]) -> bo
     return any(start <= pointer < end for start, end in ranges)
 
 
-__all__ = ["array_item", "array_size", "as_torch", "memory_ranges", "read_bool", "read_int", "shares_memory"]
+def snapshot(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that may be written in every mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.detach().clone()
+
+
+__all__ = [
+    "array_item",
+    "array_size",
+    "as_torch",
+    "memory_ranges",
+    "read_bool",
+    "read_int",
+    "shares_memory",
+    "snapshot",
+]

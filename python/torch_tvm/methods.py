@@ -19,7 +19,7 @@ from torch_tvm.driver import Options, compile_module
 from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.convention import Convention
-from torch_tvm.runtime.module import Code, CompiledModule, Weights
+from torch_tvm.runtime.module import Code, CompiledModule, Weights, refuse_pickling
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.support.errors import InvalidInput
 
@@ -86,6 +86,7 @@ class Methods:
         self._before = _fingerprints(script)
         self._variants: list[Variant] = []
         self._loaded: dict[str, torch.Tensor] = {}
+        self._snapshots: dict[str, torch.Tensor] = {}
         self._state: dict[str, torch.Tensor] = {}
         self.lock = threading.RLock()
         names = script._c._method_names()
@@ -146,6 +147,7 @@ class Methods:
         if report.fallbacks:
             warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=5)
         code.share_state(self._state)
+        code.share_weights(self._snapshots)
         return Variant(name, args, code, frozenset(module.state), module.signature.constants)
 
     def _refresh(self, earlier: Variant) -> None:
@@ -183,12 +185,13 @@ class Methods:
             merged.update(variant.code.own_state_dict())
         return merged
 
-    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], loaded: CompiledModule) -> None:
-        """Give weights and state to every method but ``loaded``, which has them, and to those compiled later."""
-        self._loaded.update(state_dict)
-        for variant in self._variants:
-            if variant.code is not loaded:
-                variant.code.load_state_dict(state_dict, strict=False)
+    def codes(self, other: CompiledModule) -> list[CompiledModule]:
+        """The code of all methods but ``other``."""
+        return [variant.code for variant in self._variants if variant.code is not other]
+
+    def loaded(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Give weights and state that were loaded also to methods that are compiled later."""
+        self._loaded.update(values)
 
     def _load_into(self, code: CompiledModule, known: set[str]) -> None:
         """What was loaded earlier, without the state that may have changed since."""
@@ -200,6 +203,7 @@ class Methods:
         """A copy with a state of its own; code and weights are shared."""
         fresh = Methods(self._script, self._settings)
         fresh._before, fresh._loaded = self._before, dict(self._loaded)
+        fresh._snapshots = dict(self._snapshots)
         for variant in self._variants:
             code = copy.deepcopy(variant.code, memo)
             code.share_state(fresh._state)
@@ -234,6 +238,15 @@ class Method:
 
     def __repr__(self) -> str:
         return f"<compiled method {self.name}, {len(self.compiled)} times compiled>"
+
+    def __copy__(self) -> Method:
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Method:
+        return copy.deepcopy(self._methods, memo)[self.name]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        refuse_pickling("a compiled method")
 
     @property
     def compiled(self) -> list[CompiledModule]:

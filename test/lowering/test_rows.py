@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import assert_same_for_mixed_layouts
 from lowering.harness import IMPORTERS, Compiled
 from lowering.rows import CasesModule, Row, all_rows, sample
 from numerics import assert_matches
@@ -40,6 +41,7 @@ def test_row(row: Row, importer: str) -> None:
     results = compiled(*program.arguments)
     for case, ours in zip(cases, results, strict=True):
         assert_matches(ours, row.function, case, slack=row.slack)
+    assert_same_for_mixed_layouts(compiled, program.arguments, SEED)
 
 
 @pytest.mark.parametrize("row", _parameters([row for row in ROWS if row.dynamic is not None]))
