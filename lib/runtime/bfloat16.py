@@ -10,6 +10,8 @@ import tvm
 from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map, structural_walk
 
+from torch_tvm.runtime.flatten_buffers import flatten_buffers
+
 
 def legalize_bfloat16(mod: tvm.IRModule) -> tvm.IRModule:
     """Lower the PrimFuncs that touch bfloat16 as far as float32 arithmetic, with every name bound once."""
@@ -53,14 +55,13 @@ def _passes() -> tvm.transform.Pass:
             t.ConvertBlocksToOpaque(),
             t.LiftThreadBinding(),
             t.ManifestSharedMemoryLocalStage(),
-            t.CompactBufferAllocation(),
             t.LowerAutoCopy(),
             t.UnifyThreadBinding(),
             t.LowerMatchBuffer(),
             t.StmtSimplify(),
             t.AnnotateIrregularLoop(),
             t.LowerOpaqueBlock(),
-            tirx.transform.FlattenBuffer(),
+            flatten_buffers,
             tirx.transform.StmtSimplify(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.ConvertSSA(),

@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
+from torch_tvm.runtime.flatten_buffers import flatten_buffers
 from torch_tvm.support.attributes import TRUSTED
 
 CPU_PIPELINE = "torch_tvm_cpu"
@@ -65,7 +66,7 @@ def _passes() -> list[tvm.transform.Pass]:
         s.LowerMatchBuffer(),
         s.StmtSimplify(),
         s.LowerOpaqueBlock(),
-        t.FlattenBuffer(),
+        flatten_buffers,
         t.BF16ComputeLegalize(),
         t.NarrowDataType(32),
         t.VectorizeLoop(True),
