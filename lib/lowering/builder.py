@@ -31,13 +31,16 @@ class NeedsEffects(Exception):
 class Builder:
     """Emits Relax bindings for one op at a time.
 
-    ``results`` describe the op's results, ``location`` is the user's line; both change from op to op.
+    ``results`` describe the op's results, ``op`` is its name and ``location`` the user's line; these change from op
+    to op. With ``checks_indices`` a position out of range is an error when the program runs.
     """
 
-    def __init__(self, block_builder: relax.BlockBuilder) -> None:
+    def __init__(self, block_builder: relax.BlockBuilder, *, checks_indices: bool = True) -> None:
         self.bb = block_builder
+        self.checks_indices = checks_indices
         self.results: list[Result] = []
         self.location = SourceLocation()
+        self.op = ""
         self.op_name = ""
         self.suffix = ""
         self.pure = True
@@ -141,10 +144,13 @@ class Builder:
             raise NeedsEffects
         self.effects += 1
 
-    def check(self, condition: Any, message: str, kind: str = "RuntimeError") -> None:
+    def check(
+        self, condition: Any, message: str, kind: str = "RuntimeError", values: Sequence[SizeLike] = ()
+    ) -> None:
         """Raise ``kind`` with the message, after the user's line, unless ``condition`` holds.
 
-        ``condition`` is a Python bool, a TIR expression or a 0-d bool tensor.
+        ``condition`` is a Python bool, a TIR expression or a 0-d bool tensor. The message may have a place in braces
+        for each of the ``values``.
         """
         if is_symbolic(condition):
             condition = tvm.sym.Analyzer().simplify(condition)
@@ -154,7 +160,8 @@ class Builder:
         self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
         texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
-        self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), [condition, *texts], ty_args=[relax.TupleType([])]))
+        operands = [condition, *texts, *map(as_size, values)]
+        self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), operands, ty_args=[relax.TupleType([])]))
 
     # -- small conversions ------------------------------------------------------------------------------
 

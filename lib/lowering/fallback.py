@@ -8,6 +8,7 @@ with a last dimension of 2.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) ->
         "op": name,
         "operands": described,
         "results": [_result_text(value) for value in op.results],
-        "location": str(m.builder.location),
+        "location": dataclasses.asdict(m.builder.location),
     }
     text = tvm.ir.StringImm(json.dumps(spec))
     fields = [relax.TupleType([_erase(kind) for kind in kinds])]

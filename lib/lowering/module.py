@@ -41,18 +41,22 @@ class LoweredModule:
     fallbacks: list[Fallback] = field(default_factory=list)
 
 
-def lower(module: TorchModule, *, fallback: bool = True, refused: str = "") -> LoweredModule:
+def lower(
+    module: TorchModule, *, fallback: bool = True, check_indices: bool = True, refused: str = ""
+) -> LoweredModule:
     """Lower ``@main`` of a canonical module.
 
-    With a reason in ``refused`` every op runs in PyTorch. Raises :class:`UnsupportedOp` with every op that has no
-    lowering when ``fallback`` is false, :class:`InternalError` where a lowering has a bug.
+    With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
+    nearest one. With a reason in ``refused`` every op runs in PyTorch. Raises :class:`UnsupportedOp` with every op that
+    has no lowering when ``fallback`` is false, :class:`InternalError` where a lowering has a bug.
     """
-    lowering = ModuleLowering(module, pure=not _has_structure(module), refused=refused)
+    how: dict[str, Any] = {"check_indices": check_indices, "refused": refused}
+    lowering = ModuleLowering(module, pure=not _has_structure(module), **how)
     try:
         mod = lowering.run()
     except NeedsEffects:
         lowering.bb._end_block()
-        lowering = ModuleLowering(module, pure=False, refused=refused)
+        lowering = ModuleLowering(module, pure=False, **how)
         mod = lowering.run()
     if not fallback:
         for item in lowering.fallbacks:
@@ -99,11 +103,13 @@ class ModuleLowering:
     ``refused`` all ops run in PyTorch.
     """
 
-    def __init__(self, module: TorchModule, *, pure: bool = True, refused: str = "") -> None:
+    def __init__(
+        self, module: TorchModule, *, pure: bool = True, check_indices: bool = True, refused: str = ""
+    ) -> None:
         self.module = module
         self.refused = refused
         self.bb = relax.BlockBuilder()
-        self.builder = Builder(self.bb)
+        self.builder = Builder(self.bb, checks_indices=check_indices)
         self.builder.pure = pure
         self.env: dict[ir.Value, Any] = {}
         self.weights: dict[str, relax.Expr] = {}
@@ -235,6 +241,7 @@ class ModuleLowering:
         if name == "torch.vtensor.literal" or name in _METADATA:
             return
         b = self.builder
+        b.op = name
         b.op_name = name.removeprefix("torch.").replace(".", "_")
         b.location = locations.from_mlir(op.location)
         b.results = [_result(value.type) for value in op.results]

@@ -195,7 +195,7 @@ def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:
                 unproven = True
     if not unproven:
         return list(tensors)
-    return [_expanded(b, tensor, target) for tensor in tensors]
+    return [expanded(b, tensor, target) for tensor in tensors]
 
 
 def equal_sizes(left: Any, right: Any) -> bool:
@@ -218,12 +218,18 @@ def _joined(left: Any, right: Any) -> Any:
     return tirx.Select(as_size(left) == as_size(1), as_size(right), as_size(left))
 
 
-def _expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
-    """``x`` with each size that is not proven to be the target's expanded to it at run time, or an error."""
+def expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
+    """``x`` with each size that is not proven to be the target's expanded to it at run time, or an error.
+
+    A size of 1 stays where it is a constant.
+    """
     shape = b.shape(x)
     wanted = list(target[len(target) - len(shape) :])
     if all(_is_one(size) or equal_sizes(size, want) for size, want in zip(shape, wanted, strict=True)):
         return x
+    for size, want in zip(shape, wanted, strict=True):
+        if isinstance(size, int) and isinstance(want, int) and size not in (1, want):
+            raise Refusal(f"size {size} does not broadcast to {want}")
     legal = [
         size
         if _is_one(size) or equal_sizes(size, want)

@@ -65,6 +65,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d", "aten.adaptive_avg_pool1d",
         "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", "aten.adaptive_max_pool1d",
         "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d", "aten.max_pool3d_with_indices",
+        "aten.max_unpool2d", "aten.max_unpool3d",
     ),
     "normalization": (
         "aten.batch_norm", "aten.layer_norm", "aten.group_norm", "aten.instance_norm", "aten.rms_norm",

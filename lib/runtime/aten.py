@@ -4,7 +4,7 @@ The first argument is a JSON text that describes the call, as the lowering wrote
 each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2),
 ``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave), ``{"size": i}``,
 ``{"float": text}`` or a list of these;
-``results``, the dtype or MLIR type of each; ``location``, the user's line. It is read once.
+``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is. It is read once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tvm
 import tvm_ffi
 
 from torch_tvm.runtime.aten_ops import resolve
+from torch_tvm.runtime.failures import invalid, location_of
 from torch_tvm.runtime.tensors import as_torch, memory_ranges, shares_memory
 
 NAME = "torch_tvm.aten"
@@ -37,7 +38,7 @@ Operand = Callable[[Arguments], Any]
 def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     """A function of the call's tensors and sizes that gives the results."""
     call = json.loads(spec)
-    name, place = call["op"], call["location"]
+    name, place = call["op"], location_of(call["location"])
     function = resolve(name)
     operands = [_operand(item) for item in call["operands"]]
     dtypes = [_result_dtype(text) for text in call["results"]]
@@ -47,20 +48,12 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
             with torch.no_grad():
                 value = function(*[operand(arguments) for operand in operands])
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise _located(error, f"{place}: {name}: {error}") from error
+            raise invalid(error)(str(error), subject=name, location=place) from error
         values = [value] if dtypes == [None] else _as_list(value, len(dtypes))
         inputs = memory_ranges(_tensors_in(arguments))
         return [_own(item, dtype, inputs) for item, dtype in zip(values[: len(dtypes)], dtypes, strict=True)]
 
     return run
-
-
-def _located(error: Exception, text: str) -> Exception:
-    """An error of the same type with another text, where its type can be made from one."""
-    try:
-        return type(error)(text)
-    except TypeError:
-        return RuntimeError(text)
 
 
 def _as_list(value: Any, count: int) -> list[Any]:
@@ -135,7 +128,7 @@ def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -
 
 
 def aten(spec: str, *arguments: Any) -> list[Any]:
-    """Run one described op; errors keep PyTorch's type and name the user's line and the op."""
+    """Run one described op; its errors name the user's line and the op, and can be caught as PyTorch's own type."""
     return _planned(str(spec))(arguments)
 
 

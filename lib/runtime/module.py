@@ -13,7 +13,7 @@ import tvm
 from torch.utils import _pytree as pytree
 from tvm import relax
 
-from torch_tvm.runtime import aten, loop
+from torch_tvm.runtime import aten, failures, loop
 from torch_tvm.runtime.arguments import (
     ALIGNMENT,
     ArgumentCheck,
@@ -69,8 +69,8 @@ class Code:
 
     def new_vm(self, library: tvm.runtime.Module | None = None) -> relax.VirtualMachine:
         """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
-        aten.register()
-        loop.register()
+        for part in (aten, loop, failures):
+            part.register()
         return relax.VirtualMachine(library or self.library, tvm.runtime.device(self.device, 0))
 
 

@@ -11,6 +11,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from torch_tvm.runtime.failures import out_of_range
 from torch_tvm.support.attributes import PROGRAM
 
 Operation = Callable[[list[Any], Any], torch.Tensor]
@@ -43,6 +44,17 @@ def _winograd(operands: list[Any], matrix: Any) -> torch.Tensor:
     return transformed.to(weight.dtype).reshape(-1, *weight.shape[:2])
 
 
+def _check_index(operands: list[Any], check: dict[str, Any]) -> torch.Tensor:
+    """Positions from the front, none out of range."""
+    index, size = operands[0].to(torch.int64), check["size"]
+    bad = (index >= size) | (index < (-size if check["wraps"] else 0))
+    if check["ignored"] is not None:
+        bad &= index != check["ignored"]
+    if bad.any():
+        raise out_of_range(check["of"], int(index[bad][0]), size)
+    return torch.where(index < 0, index + size, index) if check["wraps"] else index
+
+
 def _tensor(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32)
 
@@ -64,6 +76,7 @@ _OPERATIONS: dict[str, Operation] = {
     "pad": _pad,
     "windows": _windows,
     "winograd": _winograd,
+    "check_index": _check_index,
 }
 
 

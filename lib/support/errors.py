@@ -85,6 +85,14 @@ class InvalidInput(TorchTvmError, ValueError):
     """An argument of ours that does not fit: wrong type, dtype, shape, device, count or option."""
 
 
+class InvalidIndex(InvalidInput, IndexError):
+    """A position that a tensor or a number gives and that the dimension does not have."""
+
+
+class InvalidOperand(InvalidInput, RuntimeError):
+    """Values of an argument that PyTorch refuses with a ``RuntimeError``."""
+
+
 class InternalError(TorchTvmError):
     """A bug of ours: names the stage, the dump and the command that reproduces it."""
 

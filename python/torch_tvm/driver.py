@@ -45,18 +45,20 @@ _TEXTS = (".mlir", ".mlirbc", ".ts", ".ltc")
 class Options:
     """``accuracy`` is ``"strict"``, ``"default"`` or ``"fast"``; ``passes`` are functions by stage.
 
-    ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk.
+    ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk. Without
+    ``check_indices`` a position out of range is no error: the nearest one is read, and nothing is written.
     """
 
     accuracy: str = "default"
     measure: bool = False
+    check_indices: bool = True
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
         """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
         given = dict(options or {})
-        known = {"accuracy", "measure", "passes"}
+        known = {"accuracy", "measure", "check_indices", "passes"}
         for name in given:
             if name not in known:
                 raise InvalidInput(
@@ -69,12 +71,13 @@ class Options:
                 subject="options",
                 advice=f"known: {', '.join(_ACCURACIES)}",
             )
-        if not isinstance(parsed.measure, bool):
-            raise InvalidInput(
-                f"expected a bool, got {parsed.measure!r}",
-                subject="options['measure']",
-                advice="pass True or False",
-            )
+        for name in ("measure", "check_indices"):
+            if not isinstance(getattr(parsed, name), bool):
+                raise InvalidInput(
+                    f"expected a bool, got {getattr(parsed, name)!r}",
+                    subject=f"options['{name}']",
+                    advice="pass True or False",
+                )
         for stage in parsed.passes:
             if stage not in _STAGES:
                 raise InvalidInput(
@@ -320,7 +323,9 @@ def _generated(
 ) -> CompiledModule:
     """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
     with report.phase("lower"):
-        lowered = lower(module, fallback=fallback, refused=refused)
+        # A kernel on a GPU cannot raise.
+        check_indices = options.check_indices and target.kind.name == "llvm"
+        lowered = lower(module, fallback=fallback, check_indices=check_indices, refused=refused)
     report.fallbacks = _fallbacks(lowered)
     mod = _hooked(lowered.mod, "after-lowering", options)
     mod = keep_weights_in_main(unwrap_single_result(mod))

@@ -30,7 +30,7 @@ from torch_tvm.graph_module import CompiledGraph, compile_graph
 from torch_tvm.support.errors import InvalidInput
 
 Inputs = Sequence[Any]
-_OPTIONS = {"fallback": bool, "accuracy": str, "target": object, "passes": Mapping}
+_OPTIONS = {"fallback": bool, "accuracy": str, "check_indices": bool, "target": object, "passes": Mapping}
 
 
 class GraphNotCompiled(UserWarning):
@@ -43,7 +43,7 @@ def torch_tvm(
     """Compile one dynamo graph.
 
     ``options``: ``fallback`` (``False`` makes anything that cannot be compiled an error), ``accuracy``,
-    ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs in PyTorch,
+    ``check_indices``, ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs in PyTorch,
     with one :class:`GraphNotCompiled` warning.
     """
     given = dict(options or {})

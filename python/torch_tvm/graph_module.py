@@ -105,6 +105,7 @@ def compile_graph(
     *,
     fallback: bool = True,
     accuracy: str = "default",
+    check_indices: bool = True,
     target: Any = "auto",
     passes: Any = None,
 ) -> CompiledGraph:
@@ -125,7 +126,7 @@ def compile_graph(
     module = bind_weights(module, names)
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
-    options = Options.parse({"accuracy": accuracy, "passes": passes or {}})
+    options = Options.parse({"accuracy": accuracy, "check_indices": check_indices, "passes": passes or {}})
     resolved = resolve_target(target)
     report = Report(target=str(resolved), frontend="dynamo")
     compiled = compile_module(

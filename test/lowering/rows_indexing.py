@@ -156,6 +156,33 @@ ROWS: list[Row] = [
         lambda s: [(s.floats(5, 6), 1, torch.tensor([4, 2, 0]), s.floats(5, 3))],
     ),
     row(
+        "aten.index_fill.int_Scalar",
+        torch.index_fill,
+        lambda s: [
+            (s.floats(5, 6), 1, torch.tensor([4, -6, 0]), 2.5),
+            (s.ints(5), 0, torch.tensor([-1]), 7),
+            (s.floats(), 0, torch.tensor([0]), 7),
+        ],
+    ),
+    row(
+        "aten.index_fill.int_Tensor",
+        torch.index_fill,
+        lambda s: [
+            (s.floats(5, 6), 0, torch.tensor([-1, 1]), s.floats()),
+            (s.bools(4), 0, s.ints(1) % 4, s.ints()),
+        ],
+    ),
+    row(
+        "aten.max_unpool2d",
+        lambda x, i: F.max_unpool2d(x, i, 2),
+        lambda s: [(s.floats(2, 3, 4), _unique(s, 2, 12, 48).reshape(2, 3, 4))],
+    ),
+    row(
+        "aten.max_unpool3d",
+        lambda x, i: F.max_unpool3d(x, i, 2),
+        lambda s: [(s.floats(1, 2, 2, 3, 1), _unique(s, 2, 6, 48).reshape(1, 2, 2, 3, 1))],
+    ),
+    row(
         "aten._unsafe_index.Tensor",
         lambda x, i: torch.ops.aten._unsafe_index(x, [None, i]),
         lambda s: [(s.floats(3, 4), _positions(s, 5, size=4))],

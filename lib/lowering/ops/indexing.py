@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
+from torch_tvm.lowering.pointwise import agree
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
 
-INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
-
-
-def in_range(index: Any, size: SizeLike) -> Any:
-    """A run-time index kept inside ``[0, size)``, so that a bad one never reads outside of the tensor."""
-    return tirx.max(tirx.min(tirx.Cast("int64", index), size - 1), 0)
-
-
-def wrapped(index: Any, size: SizeLike, *, clamp: bool = True) -> Any:
-    """A run-time index counted from the end when negative, and kept inside ``[0, size)`` by ``clamp``."""
-    wide = tirx.Cast("int64", index)
-    place = tirx.Select(wide < 0, wide + size, wide)
-    return in_range(place, size) if clamp else place
+INTEGERS = ("int64", "int32")
+"""What ATen takes as positions; bytes are a mask."""
 
 
 def _check_integers(b: Builder, *indices: Expr) -> None:
@@ -37,7 +29,29 @@ def _check_integers(b: Builder, *indices: Expr) -> None:
 def take_rows(b: Builder, x: Expr, index: Expr, axis: int) -> Expr:
     """``x`` at the positions ``index`` (any rank) of dimension ``axis``."""
     _check_integers(b, index)
-    return b.emit(R.take(x, index, axis, mode="clip"))
+    size = b.shape(x)[axis]
+    places = checked(b, index, size)
+    if b.checks_indices or (isinstance(size, int) and size):
+        return b.emit(R.take(x, places, axis, mode="clip"))
+    rank = b.rank(index)
+
+    def body(data: te.Tensor, at: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            return read(b, data, [*i[:axis], at(*i[axis : axis + rank]), *i[axis + rank :]], [axis])
+
+        return te.compute([*data.shape[:axis], *at.shape, *data.shape[axis + 1 :]], element, name="take")
+
+    return b.te(body, x, places)
+
+
+def read(b: Builder, data: te.Tensor, position: Sequence[Any], axes: Sequence[int]) -> Any:
+    """An element at positions that :func:`checked` gave for ``axes``; 0 where unchecked ones have nothing to read."""
+    element = data(*position)
+    sizes = [data.shape[axis] for axis in axes]
+    empty = [s for s in sizes if not tvm.sym.Analyzer().can_prove(s > 0)]
+    if b.checks_indices or not empty:
+        return element
+    return tirx.if_then_else(tirx.all(*[s > 0 for s in empty]), element, tirx.const(0, data.dtype))
 
 
 @lowers("torch.aten.embedding")
@@ -74,27 +88,25 @@ def gather_along(b: Builder, x: Expr, axis: int, index: Expr) -> Expr:
     """``result[…, i, …] = x[…, index[…, i, …], …]``; ``index`` may be smaller in the other dimensions."""
 
     def body(data: te.Tensor, places: te.Tensor) -> te.Tensor:
-        size = data.shape[axis]
         return te.compute(
             places.shape,
-            lambda *i: data(*i[:axis], in_range(places(*i), size), *i[axis + 1 :]),
+            lambda *i: read(b, data, [*i[:axis], places(*i), *i[axis + 1 :]], [axis]),
             name="gather",
         )
 
-    return b.te(body, x, index)
+    return b.te(body, x, checked(b, index, b.shape(x)[axis]))
 
 
 def take(b: Builder, x: Tensor, index: Tensor) -> Expr:
     """aten::take(Tensor self, Tensor index) -> Tensor"""
     _check_integers(b, index)
     total = product(b.shape(x))
-    flat = reshape(b, x, [total])
     return b.te(
         lambda data, places: te.compute(
-            places.shape, lambda *i: data(wrapped(places(*i), data.shape[0])), name="take"
+            places.shape, lambda *i: read(b, data, [places(*i)], [0]), name="take"
         ),
-        flat,
-        index,
+        reshape(b, x, [total]),
+        checked(b, index, total, wraps=True),
     )
 
 
@@ -106,12 +118,27 @@ def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> E
         return gather_along(b, flat, 0, reshape(b, indices, [product(b.shape(indices))]))
     axis = b.axis(dim, b.rank(x))
     sizes, places = b.shape(x), b.shape(indices)
+    indices = _remainder(b, indices, sizes[axis])
     common = broadcast_shape(
         b, [[*sizes[:axis], 1, *sizes[axis + 1 :]], [*places[:axis], 1, *places[axis + 1 :]]]
     )
     data = expand_to(b, x, [*common[:axis], sizes[axis], *common[axis + 1 :]])
     return gather_along(
         b, data, axis, expand_to(b, indices, [*common[:axis], places[axis], *common[axis + 1 :]])
+    )
+
+
+def _remainder(b: Builder, index: Expr, size: SizeLike) -> Expr:
+    """Positions modulo a dimension's size, as ATen takes them there."""
+    return b.te(
+        lambda places, sizes: te.compute(
+            places.shape,
+            lambda *i: tirx.floormod(tirx.Cast("int64", places(*i)), tirx.max(as_size(sizes[0]), 1)),
+            name="remainder",
+        ),
+        index,
+        [size],
+        name="remainder",
     )
 
 
@@ -130,8 +157,8 @@ class Positions:
             b.unsupported("indices that do not fit the rank")
         self.sizes = b.shape(x)
         self.axes = [axis for axis, index in enumerate(indices) if index is not None]
-        self.tensors = given
-        self.shapes = [b.shape(index) for index in given]
+        self.tensors = agree(b, given)
+        self.shapes = [b.shape(index) for index in self.tensors]
         self.common = broadcast_shape(b, self.shapes)
         adjacent = self.axes == list(range(self.axes[0], self.axes[-1] + 1))
         self.front = self.axes[0] if adjacent else 0
@@ -139,10 +166,15 @@ class Positions:
         kept = [self.sizes[axis] for axis in self.rest]
         self.shape = [*kept[: self.front], *self.common, *kept[self.front :]]
 
-    def at(
-        self, i: Sequence[Any], sizes: Sequence[Any], tensors: Sequence[te.Tensor], *, clamp: bool = True
-    ) -> list[Any]:
-        """The position, in a tensor of ``sizes``, of element ``i`` of the result."""
+    def checked(self, b: Builder, *, nearest: bool = True) -> list[Expr]:
+        """The index tensors as positions from the front; see :func:`torch_tvm.lowering.ops.positions.checked`."""
+        return [
+            checked(b, tensor, self.sizes[axis], wraps=True, needed=self.shape, nearest=nearest)
+            for axis, tensor in zip(self.axes, self.tensors, strict=True)
+        ]
+
+    def at(self, i: Sequence[Any], tensors: Sequence[te.Tensor]) -> list[Any]:
+        """The position of element ``i`` of the result, where ``tensors`` came from :meth:`checked`."""
         count = len(self.common)
         middle = list(i[self.front : self.front + count])
         kept = [*i[: self.front], *i[self.front + count :]]
@@ -152,7 +184,7 @@ class Positions:
                 0 if s == 1 and isinstance(s, int) else p
                 for p, s in zip(middle[count - len(shape) :], shape, strict=True)
             ]
-            place[axis] = wrapped(tensor(*own), sizes[axis], clamp=clamp)
+            place[axis] = tensor(*own)
         return [place[axis] for axis in range(len(self.sizes))]
 
 
@@ -163,10 +195,12 @@ def index(b: Builder, x: Tensor, indices: list[Tensor | None]) -> Expr:
 
     def body(data: te.Tensor, shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
         return te.compute(
-            [as_size(s) for s in shape], lambda *i: data(*positions.at(i, data.shape, tensors)), name="index"
+            [as_size(s) for s in shape],
+            lambda *i: read(b, data, positions.at(i, tensors), positions.axes),
+            name="index",
         )
 
-    return b.te(body, x, positions.shape, *positions.tensors)
+    return b.te(body, x, positions.shape, *positions.checked(b))
 
 
 @lowers("torch.aten.one_hot")
@@ -180,7 +214,7 @@ def one_hot(b: Builder, x: Tensor, num_classes: int) -> Expr:
             lambda *i: tirx.Cast("int64", v(*i[:-1]) == tirx.Cast(v.dtype, i[-1])),
             name="one_hot",
         ),
-        x,
+        checked(b, x, num_classes, nearest=False),
     )
 
 

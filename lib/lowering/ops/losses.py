@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.positions import checked, in_range
 from torch_tvm.lowering.ops.reductions import total
 from torch_tvm.lowering.ops.softmax import softmax_over
 from torch_tvm.lowering.pointwise import compute_dtype, pointwise
@@ -37,11 +38,12 @@ def cross_entropy_loss(
     if 0 in b.shape(x):
         b.unsupported("a loss of nothing")
     inner = compute_dtype(dtype)
+    labels = checked(b, target, b.shape(x)[dim], ignored=ignore_index, nearest=False)
 
     def loss(scores: te.Tensor, labels: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
             label = labels(*i)
-            last = tirx.max(tirx.min(label, scores.shape[dim] - 1), tirx.const(0, "int64"))
+            last = in_range(label, scores.shape[dim])
             ignored = tirx.EQ(label, tirx.const(ignore_index, "int64"))
             return tirx.Select(
                 ignored, tirx.const(0, dtype), tirx.const(0, dtype) - scores(*i[:dim], last, *i[dim:])
@@ -49,7 +51,7 @@ def cross_entropy_loss(
 
         return te.compute(labels.shape, element, name="loss")
 
-    losses = b.te(loss, softmax_over(b, x, dim, log=True), target, name="loss")
+    losses = b.te(loss, softmax_over(b, x, dim, log=True), labels, name="loss")
     if reduction == NONE:
         return losses
     axes = range(b.rank(losses))

@@ -2,7 +2,8 @@
 
 Each op computes the destination of every update in one parallel kernel; a second one walks the updates
 in order, so that the last of equal destinations wins: whole rows where the indices select rows, and in parallel
-where parts of the updates go to parts of the tensor. An update outside of the tensor is not written.
+where parts of the updates go to parts of the tensor. Where positions are not checked, an update outside of the tensor
+is not written.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
+from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
-from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, register
+from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -68,8 +70,10 @@ def write_at(
     shape, dtype = b.shape(x), b.dtype(x)
     count = product(b.shape(places))
     total = product(shape)
-    if (isinstance(count, int) and count == 0) or (isinstance(total, int) and total == 0):
+    if isinstance(count, int) and count == 0:
         return x
+    if isinstance(total, int) and total == 0:
+        return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
     width = as_size(row)
 
@@ -117,6 +121,12 @@ def write_at(
     return reshape(b, b.te(scatter, *flat, name=f"scatter_{reduction}"), shape)
 
 
+def _nothing_after(b: Builder, x: Expr, places: Expr) -> Expr:
+    """``x``, which has no elements, after the positions were checked: any is an error."""
+    value = lambda data, at: lambda *i: tirx.Select(at(0) < 0, data(*i), tirx.const(0, data.dtype))
+    return b.te(lambda data, at: te.compute(data.shape, value(data, at), name="nothing"), x, places)
+
+
 def _flat_place(position: Sequence[Any], sizes: Sequence[Any], checked: Sequence[int]) -> Any:
     """The flat index of a position, or -1 where one of the ``checked`` dimensions is out of range."""
     flat: Any = tirx.const(0, "int64")
@@ -132,7 +142,15 @@ def _flat_place(position: Sequence[Any], sizes: Sequence[Any], checked: Sequence
 
 
 def _scatter(
-    b: Builder, x: Expr, dim: int, index: Expr, source: Any, reduction: str, *, include_self: bool = True
+    b: Builder,
+    x: Expr,
+    dim: int,
+    index: Expr,
+    source: Any,
+    reduction: str,
+    *,
+    include_self: bool = True,
+    is_checked: bool = False,
 ) -> Expr:
     """``source`` (a tensor at least as large as ``index``, or a number) into ``x`` along ``dim``."""
     if b.dtype(index) not in INTEGERS:
@@ -146,12 +164,14 @@ def _scatter(
             b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape
         )
     axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
+    if not is_checked:
+        index = checked(b, index, b.shape(x)[axis], nearest=False)
 
     def places(where: te.Tensor, sizes: list[Any]) -> te.Tensor:
         sizes = [as_size(s) for s in sizes]
 
         def place(*i: Any) -> Any:
-            position = [*i[:axis], tirx.Cast("int64", where(*i)), *i[axis + 1 :]]
+            position = [*i[:axis], where(*i), *i[axis + 1 :]]
             return _flat_place(position, sizes, [axis])
 
         return te.compute(where.shape, place, name="place")
@@ -233,14 +253,14 @@ def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tenso
         def place(*i: Any) -> Any:
             if whole_rows:
                 i = (*i, *[0] * (len(sizes) - leading))
-            position = positions.at(i, sizes, tensors, clamp=False)
+            position = positions.at(i, tensors)
             kept = leading if whole_rows else len(sizes)
             return _flat_place(position[:kept], sizes[:kept], positions.axes)
 
         return te.compute([as_size(s) for s in shape], place, name="place")
 
     shape = positions.common if whole_rows else positions.shape
-    where = b.te(places, b.shape(x), shape, *positions.tensors, name="index_places")
+    where = b.te(places, b.shape(x), shape, *positions.checked(b, nearest=False), name="index_places")
     row = product(b.shape(x)[leading:]) if whole_rows else 1
     return write_at(b, x, where, updates, "sum" if accumulate else "set", row=row)
 
@@ -262,19 +282,24 @@ def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Exp
     return b.emit(R.where(wide, b.emit(R.add(x, value)) if accumulate else value, x))
 
 
-def _along(b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: str) -> Expr:
-    """Whole slices of ``source`` into the places ``index`` of dimension ``dim``."""
+def _along(
+    b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: str, *, wraps: bool = False
+) -> Expr:
+    """Whole slices of ``source`` into the places ``index`` of dimension ``dim``; ``wraps`` as in :func:`checked`."""
     if b.rank(x) == 0:
         flat = [reshape(b, v, [1]) for v in (x, index, source)]
-        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction), [])
+        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction, wraps=wraps), [])
     axis = b.axis(dim, b.rank(x))
     if b.dtype(index) not in INTEGERS:
         b.unsupported("an index that is no integer tensor")
+    adds = reduction == "sum" and b.rank(x) > 1  # ATen adds nothing to nothing
+    needed = [size for other, size in enumerate(b.shape(x)) if adds or other != axis]
+    index = checked(b, index, b.shape(x)[axis], wraps=wraps, needed=needed, nearest=False)
     if axis == 0 and b.rank(x) > 1:
         index = reshape(b, index, [product(b.shape(index))])
 
         def rows(where: te.Tensor, size: Any) -> te.Tensor:
-            place = lambda i: _flat_place([tirx.Cast("int64", where(i))], [size], [0])
+            place = lambda i: _flat_place([where(i)], [size], [0])
             return te.compute(where.shape, place, name="place")
 
         where = b.te(lambda i, s: rows(i, as_size(s[0])), index, b.shape(x), name="index_places")
@@ -282,7 +307,7 @@ def _along(b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: 
     shape: list[SizeLike] = [1] * b.rank(x)
     shape[axis] = product(b.shape(index))
     wide = expand_to(b, reshape(b, index, shape), b.shape(source))
-    return _scatter(b, x, axis, wide, source, reduction)
+    return _scatter(b, x, axis, wide, source, reduction, is_checked=True)
 
 
 def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Number) -> Expr:
@@ -297,6 +322,44 @@ def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -
     return _along(b, x, dim, index, source, "set")
 
 
+def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
+    """aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    return index_fill_tensor(b, x, dim, index, b.tensor(value, b.dtype(x)))
+
+
+def index_fill_tensor(b: Builder, x: Tensor, dim: int, index: Tensor, value: Tensor) -> Expr:
+    """aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
+    shape = b.shape(x)
+    if shape:
+        shape[b.axis(dim, len(shape))] = product(b.shape(index))
+    source = b.broadcast(b.cast(reshape(b, value, []), b.dtype(x)), shape)
+    return _along(b, x, dim, index, source, "set", wraps=True)
+
+
+@lowers("torch.aten.max_unpool2d")
+def max_unpool2d(b: Builder, x: Tensor, indices: Tensor, output_size: list[Size]) -> Expr:
+    """aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor"""
+    return _unpool(b, x, indices, output_size)
+
+
+@lowers("torch.aten.max_unpool3d")
+def max_unpool3d(
+    b: Builder, x: Tensor, indices: Tensor, output_size: list[Size], stride: list[int], padding: list[int]
+) -> Expr:
+    """aten::max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride,
+    int[3] padding) -> Tensor"""
+    return _unpool(b, x, indices, output_size)
+
+
+def _unpool(b: Builder, x: Expr, indices: Expr, output_size: Sequence[SizeLike]) -> Expr:
+    """Each element at the flat position in its channel that ``indices`` gives; zeros elsewhere."""
+    leading, spatial = b.shape(x)[: -len(output_size)], b.shape(x)[-len(output_size) :]
+    flat = [product(leading), product(output_size)]
+    zeros = b.broadcast(b.const(0, b.dtype(x)), flat)
+    positions, values = (reshape(b, v, [flat[0], product(spatial)]) for v in (indices, x))
+    return reshape(b, _scatter(b, zeros, 1, positions, values, "set"), [*leading, *output_size])
+
+
 def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number, reduce: str) -> Expr:
     """aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *,
     str reduce) -> Tensor"""
@@ -308,6 +371,8 @@ def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: 
 _LOWERINGS: dict[str, Lowering] = {
     "torch.aten.index_add": index_add,
     "torch.aten.index_copy": index_copy,
+    "torch.aten.index_fill.int_Scalar": index_fill,
+    "torch.aten.index_fill.int_Tensor": index_fill_tensor,
     "torch.aten.scatter.value_reduce": scatter_value_reduce,
 }
 

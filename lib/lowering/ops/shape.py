@@ -10,6 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.pointwise import expanded
 from torch_tvm.lowering.registry import DType, Lowering, Size, Tensor, lowers, register
 
 R = relax.op
@@ -94,10 +95,12 @@ def squeeze_at(b: Builder, x: Expr, axis: int) -> Expr:
 
 
 def expand_to(b: Builder, x: Expr, shape: Sequence[SizeLike]) -> Expr:
-    """``x`` broadcast to ``shape``; nothing when it has that shape."""
-    if same_shape(b.shape(x), shape):
-        return x
-    return b.broadcast(x, shape)
+    """``x`` broadcast to ``shape``; nothing when it has that shape.
+
+    A size that nobody knows may turn out to be 1, or to be an error, when the program runs.
+    """
+    x = expanded(b, x, shape)
+    return x if same_shape(b.shape(x), shape) else b.broadcast(x, shape)
 
 
 # -- reshaping ---------------------------------------------------------------------------------------

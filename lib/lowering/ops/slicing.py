@@ -16,7 +16,7 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 _END = 2**62
-_OUT_OF_RANGE = "select(): index out of range"
+_OUT_OF_RANGE = "select(): index out of range: {} in a dimension of size {}"
 
 
 def simplified(expression: Any) -> SizeLike:
@@ -119,9 +119,11 @@ def _position(b: Builder, index: SizeLike, size: SizeLike) -> SizeLike:
         b.unsupported(f"index {index} is out of range for size {size}")
     if isinstance(index, int):
         if b.is_computed(size):
-            b.check(as_size(size) > (index if index >= 0 else -1 - index), _OUT_OF_RANGE, "IndexError")
+            inside = as_size(size) > (index if index >= 0 else -1 - index)
+            b.check(inside, _OUT_OF_RANGE, "IndexError", [index, size])
         return simplified(size + index) if index < 0 else index
-    b.check(tirx.all(index >= -as_size(size), index < as_size(size)), _OUT_OF_RANGE, "IndexError")
+    inside = tirx.all(index >= -as_size(size), index < as_size(size))
+    b.check(inside, _OUT_OF_RANGE, "IndexError", [index, size])
     return simplified(tirx.Select(index < 0, index + size, index))
 
 

@@ -1,0 +1,63 @@
+"""Errors that arise inside compiled code: how they cross TVM, which knows them by name, and what they say.
+
+Where PyTorch raises, so does compiled code: with an :class:`InvalidInput` that can be caught as PyTorch's own type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import tvm
+import tvm_ffi
+
+from torch_tvm.support.errors import (
+    ImportFailed,
+    InternalError,
+    InvalidIndex,
+    InvalidInput,
+    InvalidOperand,
+    SourceLocation,
+    UnsupportedOp,
+)
+
+BAD_INDEX = "torch_tvm.bad_index"
+_ERRORS = (ImportFailed, InternalError, InvalidIndex, InvalidInput, InvalidOperand, UnsupportedOp)
+
+
+def invalid(error: Exception) -> type[InvalidInput]:
+    """The class of ours for an error that PyTorch raised because of its arguments."""
+    if isinstance(error, IndexError):
+        return InvalidIndex
+    return InvalidOperand if isinstance(error, RuntimeError) else InvalidInput
+
+
+def location_of(description: Mapping[str, Any]) -> SourceLocation:
+    """The user's line in the description of an op that compiled code carries."""
+    return SourceLocation(*(description[name] for name in ("file", "line", "scope", "importer")))
+
+
+def out_of_range(description: Mapping[str, Any], index: int, size: int) -> InvalidIndex:
+    """The error for a position that a dimension of ``size`` does not have."""
+    return InvalidIndex(
+        f"index {index} is out of range for a dimension of size {size}",
+        subject=description["op"],
+        location=location_of(description),
+        advice='compile with options={"check_indices": False} to take the nearest position instead',
+    )
+
+
+def bad_index(text: str, index: int, size: int) -> NoReturn:
+    """Raise for a position out of range; called by the kernel that found it."""
+    raise out_of_range(json.loads(str(text)), int(index), int(size))
+
+
+def register() -> None:
+    """Make errors and functions known to TVM; once a process."""
+    tvm.register_global_func(BAD_INDEX, bad_index, override=True)
+    for error in _ERRORS:
+        tvm_ffi.register_error(f"torch_tvm.{error.__name__}", error)
+
+
+__all__ = ["BAD_INDEX", "bad_index", "invalid", "location_of", "out_of_range", "register"]
