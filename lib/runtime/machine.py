@@ -99,7 +99,11 @@ def _memory(threads: int, lanes: int, megabytes: int, repeats: int) -> float:
 
 
 def _build(source: str) -> Callable[..., None]:
-    mod = tvm.IRModule({"main": from_source(source)})
+    return compile_here(tvm.IRModule({"main": from_source(source)}))
+
+
+def compile_here(mod: tvm.IRModule) -> Callable[..., None]:
+    """The function ``main`` of a module of loops, compiled for this processor."""
     return tvm.compile(mod, _host(), tir_pipeline=CPU_PIPELINE).jit()["main"]
 
 
@@ -123,4 +127,4 @@ def _lanes() -> int:
     return 16 if has("avx512f") else 8 if has("avx") else 4
 
 
-__all__ = ["Limits", "measure_limits"]
+__all__ = ["Limits", "compile_here", "measure_limits"]

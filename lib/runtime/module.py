@@ -133,9 +133,10 @@ class Weights:
         return fresh
 
     def borrow(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Pack tensors that the caller may change later."""
-        self.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
-        self.packed = self._pack(self._apart)
+        """Pack tensors that the caller may change or drop later: they are not held."""
+        fresh = copy.copy(self)
+        fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
+        self.packed = fresh._pack(fresh._apart)
 
     def share(self, known: dict[str, torch.Tensor]) -> None:
         """Hold the snapshots of ``known`` in place of equal ones; what it lacks is added to it."""
@@ -284,8 +285,15 @@ class CompiledModule:
         """Names of the weights that the code reads."""
         return list(self._weights.tensors)
 
-    def exchange_weights(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Pack the caller's tensors, of the same types, as all the weights."""
+    def with_weights(self, values: Mapping[str, torch.Tensor]) -> CompiledModule:
+        """Another module with the same code that packs the caller's tensors, of the same types, as all the weights."""
+        weights = copy.copy(self._weights)
+        weights.borrow(values)
+        parts = {"report": self.report, "relax_module": self.relax_module, "tir_module": self.tir_module}
+        return type(self)(self._code, weights, self._state, scalars=self._scalars, **parts)
+
+    def borrow_weights(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Pack other tensors of the caller."""
         self._weights.borrow(values)
 
     def _loadable(self) -> set[str]:

@@ -288,7 +288,7 @@ def compile_module(
 ) -> CompiledModule:
     """Compile an imported module; the given report is filled in.
 
-    With ``pack=False`` the weights are not packed yet: ``exchange_weights`` does it, with the real ones.
+    With ``pack=False`` the weights are not packed yet: ``with_weights`` does it, with the real ones.
     """
     options, report = options or Options(), report or Report(target=str(target))
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}

@@ -2,11 +2,12 @@
 
 A graph of dynamo is retraced to ATen. Where nothing needs a gradient and no output shares memory with an
 input or another output, it is traced before PyTorch decomposes composite ops; otherwise AOTAutograd splits it
-into forward and backward graphs, makes them functional and replays views outside. Either graph is compiled as
-any program.
+into forward and backward graphs, makes them functional and replays views outside. It also takes what cannot be
+traced that way (function transforms, ``.data``, autocast regions). Either graph is compiled as any program; what
+AOTAutograd refuses too runs in PyTorch, with a warning.
 
 Parameters arrive as arguments. They are packed on the first call and again when one of them is another tensor
-or was changed in place.
+or its memory holds something else, however that came about (``runtime/content_watch.py``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import RestartAnalysis
+from torch._functorch._aot_autograd.schemas import OutputType
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensor
@@ -30,6 +34,7 @@ from torch_tvm.graph_module import CompiledGraph, compile_graph
 from torch_tvm.support.errors import InvalidInput
 
 Inputs = Sequence[Any]
+_AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 _OPTIONS = {"fallback": bool, "accuracy": str, "check_indices": bool, "target": object, "passes": Mapping}
 
 
@@ -54,23 +59,61 @@ def torch_tvm(
                 subject="options",
                 advice=f"known: {', '.join(sorted(_OPTIONS))}",
             )
-    if not _needs_gradient(example_inputs):
-        traced = _trace_composite(gm, example_inputs)
-        if traced is not None:
-            return _compiled(traced, _static_positions(gm), given)
-    return _through_aot(given)(gm, example_inputs)
+    if not _needs_gradient(example_inputs) and not _transforms_functions(gm):
+        compiled = _without_autograd(gm, example_inputs, given)
+        if compiled is not None:
+            return compiled
+    try:
+        with _transforms_undone():
+            return _through_aot(given)(gm, example_inputs)
+    except RestartAnalysis:
+        raise
+    except Exception as error:
+        return _left_to_pytorch(gm, error, given)
 
 
 def _needs_gradient(inputs: Inputs) -> bool:
     return torch.is_grad_enabled() and any(isinstance(i, torch.Tensor) and i.requires_grad for i in inputs)
 
 
+def _transforms_functions(gm: GraphModule) -> bool:
+    """Whether the graph enters ``vmap``, ``grad`` or ``jvp``: AOTAutograd runs those; a trace would only see one
+    level of them.
+    """
+    nodes = [n for part in gm.modules() if isinstance(part, GraphModule) for n in part.graph.nodes]
+    modules = [getattr(n.target, "__module__", None) or "" for n in nodes if n.op == "call_function"]
+    return any(name.startswith(("torch._functorch", "torch._C._functorch")) for name in modules)
+
+
+@contextmanager
+def _transforms_undone() -> Iterator[None]:
+    """Leaves the function transforms that a failure has left entered: what runs next would be transformed."""
+    depth = torch._C._functorch.get_dynamic_layer_stack_depth()
+    try:
+        yield
+    finally:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+
+
 # -- without gradients ---------------------------------------------------------------------------------
+
+
+def _without_autograd(
+    gm: GraphModule, inputs: Inputs, options: Mapping[str, Any]
+) -> Callable[..., Any] | None:
+    """The compiled graph, its composite ops whole; ``None`` where it is for AOTAutograd to see."""
+    try:
+        traced = _trace_composite(gm, inputs)
+    except Exception:
+        return None
+    if traced is None or not _is_importable(traced):
+        return None
+    return _compiled(traced, _static_positions(gm), (), options, eager=gm)
 
 
 def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     """The graph in ATen with its composite ops whole; ``None`` when memory is shared in a way that callers
-    see.
+    see, or when the trace holds no calls of ops but their results on fake tensors.
     """
     fakes = [_placeholder_value(node) for node in gm.graph.nodes if node.op == "placeholder"]
     if len(fakes) != len(inputs) or any(value is None for value in fakes):
@@ -87,6 +130,18 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
             for value, version in zip(fakes, versions, strict=True)
         )
     return None if changed or _shares_memory(traced, fakes) else traced
+
+
+def _is_importable(traced: GraphModule) -> bool:
+    """Whether every value comes from a call that importing knows: a region of autocast is none, a fake tensor
+    that tracing could not follow is left as a constant.
+    """
+    constants = [
+        getattr(traced, str(node.target), None) for node in traced.graph.nodes if node.op == "get_attr"
+    ]
+    return not any(isinstance(value, FakeTensor) for value in constants) and not any(
+        node.op == "call_function" and node.target in _AUTOCAST for node in traced.graph.nodes
+    )
 
 
 def _placeholder_value(node: Node) -> Any:
@@ -133,10 +188,10 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
         metadata = context.fw_metadata if context is not None else None
         written = set(getattr(metadata, "mutated_inp_runtime_indices", None) or [])
         static = [i for i in getattr(metadata, "static_input_indices", None) or [] if i not in written]
-        return _boxed(_compiled(gm, static, options))
+        return _boxed(_compiled(gm, static, _regenerated(metadata), options))
 
     def backward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:
-        return _boxed(_compiled(gm, [], options))
+        return _boxed(_compiled(gm, (), (), options))
 
     return aot_autograd(
         fw_compiler=forward,
@@ -144,6 +199,19 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
         inference_compiler=forward,
         partition_fn=min_cut_rematerialization_partition,
     )
+
+
+def _regenerated(metadata: Any) -> list[int] | None:
+    """Outputs that AOTAutograd makes anew, as views of an input or of another output, from the strides and the
+    offset of what the forward graph returns for them; ``None`` where it does not say.
+    """
+    if metadata is None:
+        return None
+    written = list(metadata.mutated_inp_runtime_indices)
+    changed = [n for n, index in enumerate(written) if metadata.input_info[index].mutates_metadata]
+    apart = (OutputType.non_alias, OutputType.unsafe_view_alias)
+    views = [i for i, output in enumerate(metadata.output_info) if output.output_type not in apart]
+    return changed + [len(written) + index for index in views]
 
 
 def _boxed(function: Callable[..., Any]) -> Callable[[list[Any]], Any]:
@@ -161,22 +229,34 @@ def _boxed(function: Callable[..., Any]) -> Callable[[list[Any]], Any]:
 # -- both ----------------------------------------------------------------------------------------------
 
 
-def _compiled(gm: GraphModule, static: Sequence[int], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The compiled graph; the graph itself, with a warning, when it cannot be compiled and may fall back."""
+def _compiled(
+    gm: GraphModule,
+    static: Sequence[int],
+    exact: Sequence[int] | None,
+    options: Mapping[str, Any],
+    eager: GraphModule | None = None,
+) -> Callable[..., Any]:
+    """The compiled graph; ``eager`` (by default the graph itself), with a warning, when it cannot be compiled
+    and may fall back.
+    """
     try:
         with _disable_current_modes():  # the compiler makes real tensors, under AOTAutograd's fake mode too
-            return compile_graph(gm, static, **options)
+            return compile_graph(gm, static, exact, **options)
     except Exception as error:
-        if options.get("fallback", True) is False:
-            raise
-        reason = str(error) or type(error).__name__
-        warnings.warn(
-            f"a graph of {_operation_count(gm)} ops runs in PyTorch, not in compiled code: "
-            f"{type(error).__name__}: {reason}",
-            GraphNotCompiled,
-            stacklevel=2,
-        )
-        return functools.partial(_run_eagerly, gm)
+        return _left_to_pytorch(eager or gm, error, options)
+
+
+def _left_to_pytorch(gm: GraphModule, error: Exception, options: Mapping[str, Any]) -> Callable[..., Any]:
+    if options.get("fallback", True) is False:
+        raise error
+    reason = str(error) or type(error).__name__
+    warnings.warn(
+        f"a graph of {_operation_count(gm)} ops runs in PyTorch, not in compiled code: "
+        f"{type(error).__name__}: {reason}",
+        GraphNotCompiled,
+        stacklevel=3,
+    )
+    return functools.partial(_run_eagerly, gm)
 
 
 def _operation_count(gm: GraphModule) -> int:

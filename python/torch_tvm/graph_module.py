@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.driver import Options, compile_module
+from torch_tvm.graph_outputs import Finish, split_outputs
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.report import Report, fallback_message
+from torch_tvm.runtime.content_watch import ContentWatch
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
 
 aten = torch.ops.aten
 
 
-@dataclass(frozen=True)
-class _Output:
-    """Where an output comes from: the n-th compiled result, the n-th argument, or a constant.
-
-    ``order`` are its dimensions from the largest stride to the smallest, where that is no plain layout.
-    ``views`` lead from that tensor to the output: views are made outside the compiled code, so that they
-    share its memory.
-    """
-
-    result: int = -1
-    argument: int = -1
-    value: Any = None
-    order: tuple[int, ...] | None = None
-    views: tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...] = ()
-
-
 class CompiledGraph:
     """Call it with the graph's arguments; it returns the graph's outputs as a tuple.
 
-    Parameters (the ``static`` positions) are packed on the first call, and again when one is another tensor,
-    has other memory or was written in place.
+    Parameters (the ``static`` positions) are packed on the first call with them, and again when their memory holds
+    something else (:class:`ContentWatch` tells). Each set of parameters that comes has a packing of its own: the
+    blocks of a model that are compiled one by one share their code.
     """
 
     def __init__(
@@ -52,56 +42,124 @@ class CompiledGraph:
         compiled: CompiledModule,
         dynamic: Sequence[int],
         static: Sequence[tuple[int, str]],
-        outputs: Sequence[_Output],
+        finish: Finish | None = None,
     ) -> None:
         self.compiled = compiled
         self._dynamic = tuple(dynamic)
-        self._static = tuple(static)
-        self._outputs = tuple(outputs)
-        self._is_plain = all(o.result == i and o.order is None and not o.views for i, o in enumerate(outputs))
-        self._seen: list[Any] = []
+        self._static = tuple(position for position, _ in static)
+        self._names = tuple(name for _, name in static)
+        self._finish = finish
+        self._packings: dict[tuple[int, ...], _Packing] = {}
+        self._lock = threading.Lock()
+        if self._static:
+            _graphs.add(self)
 
     def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+        compiled: Callable[..., Any] = self.compiled
         if self._static:
-            seen = [_fingerprint(arguments[position]) for position, _ in self._static]
-            if seen != self._seen:
-                self.compiled.exchange_weights({name: arguments[p].detach() for p, name in self._static})
-                self._seen = seen
-        results = self.compiled(*[arguments[position] for position in self._dynamic])
-        return results if self._is_plain else self._outputs_of(results, arguments)
+            weights = [arguments[position] for position in self._static]
+            packing = self._packings.get(tuple(map(id, weights)))
+            if packing is None or not packing.holds(weights):
+                packing = self._pack(weights)
+            compiled = packing.compiled
+        results = compiled(*[arguments[position] for position in self._dynamic])
+        return results if self._finish is None else self._finish(*arguments, *results)
 
-    def _outputs_of(self, results: Sequence[Any], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        laid_out: dict[int, Any] = {}
-        values = []
-        for output in self._outputs:
-            if output.argument >= 0:
-                value = arguments[output.argument]
-            elif output.result < 0:
-                value = output.value
-            else:
-                value = laid_out.get(output.result)
-                if value is None:
-                    value = laid_out[output.result] = _with_layout(results[output.result], output.order)
-            for overload, args, kwargs in output.views:
-                value = overload(value, *args, **kwargs)
-            values.append(value)
-        return tuple(values)
+    def _pack(self, weights: Sequence[torch.Tensor]) -> _Packing:
+        key = tuple(map(id, weights))
+        with self._lock:
+            packing = self._packings.get(key)
+            if packing is not None:
+                packing.pack(weights)
+                return packing
+            packing = _Packing(self.compiled, self._names, weights)
+            self._packings[key] = packing
+        for graph in list(_graphs):
+            graph._drop_unused()
+        return packing
+
+    def _drop_unused(self) -> None:
+        """Drop packings of parameters whose memory is gone.
+
+        Asked when another is made: a weak reference to a tensor would tell at once, but forbids
+        ``torch.utils.swap_tensors``.
+        """
+        for key, packing in list(self._packings.items()):
+            if packing.is_unused():
+                self._packings.pop(key, None)
 
 
-def _with_layout(value: Any, order: tuple[int, ...] | None) -> Any:
-    if order is None:
-        return value
-    inverse = [order.index(axis) for axis in range(len(order))]
-    return value.permute(order).contiguous().permute(inverse)
+_graphs: weakref.WeakSet[CompiledGraph] = weakref.WeakSet()
+"""Those with parameters."""
 
 
-def _fingerprint(tensor: torch.Tensor) -> tuple[int, int, int]:
-    return id(tensor), tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+class _Packing:
+    """Packed parameters, and a watch over the tensors that they were made of.
+
+    Parameters that changed at two calls in a row are in training: they are packed at each call and not watched,
+    until their version counters rest or the number of such calls has doubled.
+    """
+
+    def __init__(
+        self, compiled: CompiledModule, names: Sequence[str], weights: Sequence[torch.Tensor]
+    ) -> None:
+        _require_memory(weights)
+        self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
+        self._names = names
+        self._changes = 0
+        self._unwatched = 0
+        self._versions: list[int] = []
+        self._watch: ContentWatch | None = ContentWatch(weights)
+        self.compiled = compiled.with_weights(self._by_name(weights))
+
+    def holds(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Whether the packed parameters are those of ``weights`` still."""
+        watch = self._watch
+        if watch is None or not watch.is_unchanged(weights):
+            return False
+        self._changes = 0
+        return True
+
+    def is_unused(self) -> bool:
+        """Whether a parameter's memory is gone."""
+        return any(storage.expired() for storage in self._storages)
+
+    def pack(self, weights: Sequence[torch.Tensor]) -> None:
+        """Pack again what ``weights`` hold now."""
+        _require_memory(weights)
+        versions = [-1 if weight.is_inference() else weight._version for weight in weights]
+        rests, self._versions = versions == self._versions, versions
+        self._changes += self._watch is not None
+        self._unwatched -= 1
+        if self._watch is not None and self._changes > 2:
+            self._unwatched = 2 ** min(self._changes, 6)
+        self._watch = None  # a call in another thread does not take the old ones for these
+        watch = ContentWatch(weights) if self._unwatched <= 0 or rests else None
+        self.compiled.borrow_weights(self._by_name(weights))
+        self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
+        self._watch = watch
+
+    def _by_name(self, weights: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: weight.detach() for name, weight in zip(self._names, weights, strict=True)}
+
+
+def _require_memory(weights: Sequence[torch.Tensor]) -> None:
+    """Raise :class:`InvalidInput` for a parameter whose memory was given back or is too small for it."""
+    for weight in weights:
+        reach = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+        needed = (weight.storage_offset() + reach + 1) * weight.element_size()
+        if weight.untyped_storage().nbytes() < needed:
+            raise InvalidInput(
+                f"the memory of a parameter of shape {list(weight.shape)} is gone",
+                subject="parameters",
+                advice="give its storage the size that it had",
+            )
 
 
 def compile_graph(
     gm: GraphModule,
     static: Sequence[int] = (),
+    exact: Collection[int] | None = None,
     *,
     fallback: bool = True,
     accuracy: str = "default",
@@ -109,11 +167,14 @@ def compile_graph(
     target: Any = "auto",
     passes: Any = None,
 ) -> CompiledGraph:
-    """Compile an ATen graph whose placeholders carry fake values; ``static`` are those of parameters."""
+    """Compile an ATen graph whose placeholders carry fake values; ``static`` are those of parameters.
+
+    ``exact`` are outputs whose offset in memory matters, by default all.
+    """
     gm = GraphModule(gm, copy.deepcopy(gm.graph))
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
     position = {node: index for index, node in enumerate(placeholders)}
-    outputs = _split_outputs(gm, position)
+    finish = split_outputs(gm, exact)
     _replace_symbols(gm, placeholders)
     unused = {node for node in placeholders if not node.users}
     for node in unused:
@@ -136,7 +197,7 @@ def compile_graph(
         warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=3)
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
-    return CompiledGraph(compiled, [position[node] for node in arguments], packed, outputs)
+    return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)
 
 
 def _flat(module: TorchModule, names: list[str]) -> TorchModule:
@@ -157,71 +218,6 @@ def _is_packable(node: Node) -> bool:
     return (
         isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1
     )
-
-
-def _split_outputs(gm: GraphModule, position: dict[Node, int]) -> list[_Output]:
-    """Keep computed outputs in the graph, once each; arguments, constants and views go around it."""
-    (node,) = [node for node in gm.graph.nodes if node.op == "output"]
-    items = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
-    bases = [_base(item) for item in items if isinstance(item, Node)]
-    shared = {base for base, _ in bases if base in position or sum(other is base for other, _ in bases) > 1}
-    computed: list[Node] = []
-    outputs = []
-    for item in items:
-        if not isinstance(item, Node):
-            outputs.append(_Output(value=item))
-            continue
-        base, views = _base(item)
-        if base not in shared:
-            base, views = item, ()
-        if base in position:
-            outputs.append(_Output(argument=position[base], views=views))
-            continue
-        if base not in computed:
-            computed.append(base)
-        outputs.append(_Output(computed.index(base), order=_stride_order(base.meta.get("val")), views=views))
-    node.args = (tuple(computed),)
-    gm.graph.eliminate_dead_code()
-    return outputs
-
-
-def _base(node: Node) -> tuple[Node, tuple[Any, ...]]:
-    """The tensor that a chain of views with constant arguments starts from, and the chain."""
-    views: list[Any] = []
-    while _is_view(node) and isinstance(node.args[0], Node):
-        views.append((node.target, tuple(node.args[1:]), dict(node.kwargs)))
-        node = node.args[0]
-    return node, tuple(reversed(views))
-
-
-def _is_view(node: Node) -> bool:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.args:
-        return False
-    schema = node.target._schema
-    alias = schema.returns[0].alias_info if len(schema.returns) == 1 else None
-    if alias is None or alias.is_write or not isinstance(node.meta.get("val"), torch.Tensor):
-        return False
-    rest = pytree.tree_leaves((node.args[1:], node.kwargs))
-    return not any(isinstance(item, Node) for item in rest)
-
-
-def _stride_order(value: Any) -> tuple[int, ...] | None:
-    """Dimensions by falling stride for a dense tensor in another order than its dimensions, else ``None``."""
-    if not isinstance(value, torch.Tensor) or value.is_contiguous() or value.layout != torch.strided:
-        return None
-    strides = [_hint(stride) for stride in value.stride()]
-    sizes = [_hint(size) for size in value.shape]
-    if any(stride is None for stride in strides) or 0 in strides:
-        return None
-    order = tuple(sorted(range(value.dim()), key=lambda d: (-(strides[d] or 0), -(sizes[d] or 0))))
-    return None if order == tuple(range(value.dim())) else order
-
-
-def _hint(size: int | torch.SymInt) -> int | None:
-    if isinstance(size, int):
-        return size
-    hint = size.node.hint
-    return int(hint) if hint is not None else None
 
 
 def _replace_symbols(gm: GraphModule, placeholders: Sequence[Node]) -> None:

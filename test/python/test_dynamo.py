@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from torch_tvm.dynamo import GraphNotCompiled
+from torch_tvm.runtime.module import Weights
+from torch_tvm.support.errors import InvalidInput
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +27,20 @@ def everything_is_compiled() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", GraphNotCompiled)
         yield
+
+
+@pytest.fixture
+def packings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that weights are packed."""
+    found: list[int] = []
+    borrow = Weights.borrow
+
+    def counted(self: Weights, values: Any) -> None:
+        found.append(1)
+        borrow(self, values)
+
+    monkeypatch.setattr(Weights, "borrow", counted)
+    return found
 
 
 def convnet() -> nn.Module:
@@ -77,6 +97,241 @@ def test_views_and_mutation_behave_as_in_eager() -> None:
     ours, eager = a.clone(), a.clone()
     assert torch.equal(compiled(change)(ours), change(eager))
     assert torch.equal(ours, eager)
+
+
+def assert_same(ours: Any, eager: Any) -> None:
+    """Values, dtypes, shapes, strides and need of gradients; no fake tensor."""
+    ours, eager = tree_leaves(ours), tree_leaves(eager)
+    assert len(ours) == len(eager)
+    for a, b in zip(ours, eager, strict=True):
+        assert type(a) is type(b)
+        if isinstance(b, torch.Tensor):
+            torch.testing.assert_close(a, b, check_stride=True)
+            assert a.requires_grad == b.requires_grad
+        else:
+            assert a == b
+
+
+def shared(outputs: Any, inputs: Any) -> list[int]:
+    """A number for the storage of each tensor."""
+    places = [t.untyped_storage().data_ptr() for t in tree_leaves((inputs, outputs)) if t.numel()]
+    return [places.index(place) for place in places]
+
+
+def of_arguments(x: torch.Tensor) -> Any:
+    expanded = x[:1].unsqueeze(1).expand(-1, x.shape[0], -1), x[0].expand(x.shape[0], -1)
+    parts = x.chunk(2), x.unbind(1), x.split(x.shape[0] // 2), x[x.shape[0] - 1], x[::2], x.unfold(0, 3, 2)
+    return x[x.shape[0] // 2 :], x.sum(), expanded, parts
+
+
+def of_a_changed_argument(x: torch.Tensor) -> Any:
+    v = x[x.shape[0] // 2 :]
+    v.mul_(3)
+    return v, x.t()
+
+
+def of_results(x: torch.Tensor) -> Any:
+    y, z = x * 2, x.sum(0)
+    others = (
+        x.t() + 1,
+        torch.relu(x.t()).unsqueeze(0),
+        (x @ x.t()).t(),
+        (x * 3)[:, :3],
+        (x + 1).sum(0).expand(8, 4),
+    )
+    return y[y.shape[0] // 2 :], y.t(), y, z.expand(x.shape[0], -1), others
+
+
+@pytest.mark.filterwarnings("ignore::torch_tvm.FallbackWarning")
+@pytest.mark.parametrize(
+    ("program", "gradient"),
+    [(of_arguments, False), (of_arguments, True), (of_a_changed_argument, False), (of_results, False)],
+)
+def test_views_when_sizes_change(program: Any, gradient: bool) -> None:
+    fast = compiled(program)
+    for rows in (6, 8, 10, 6):
+        x = torch.randn(rows, 4)
+        ours, eager = [x.clone().requires_grad_(gradient) for _ in range(2)]
+        got, wanted = fast(ours), program(eager)
+        assert_same((got, ours), (wanted, eager))
+        assert shared(got, ours) == shared(wanted, eager)
+
+
+def test_results_of_channels_last_arguments_keep_the_layout() -> None:
+    model = convnet()[:3]
+    fast = compiled(lambda x: (model(x), x.mean(1, keepdim=True), nn.functional.max_pool2d(x, 2)))
+    with torch.no_grad():
+        for batch in (2, 3):
+            x = torch.randn(batch, 3, 8, 8).to(memory_format=torch.channels_last)
+            wanted = model(x), x.mean(1, keepdim=True), nn.functional.max_pool2d(x, 2)
+            assert_same(fast(x), wanted)
+
+
+def transformed(x: torch.Tensor) -> Any:
+    def f(t: torch.Tensor) -> torch.Tensor:
+        return (t.sin() * t).sum()
+
+    grads = torch.func.grad(f)(x), torch.vmap(torch.func.grad(f))(x), torch.func.jacrev(torch.sin)(x[0])
+    return grads, torch.vmap(f)(x), torch.func.jvp(f, (x,), (x,)), torch.func.hessian(f)(x[0])
+
+
+def through_data(x: torch.Tensor) -> Any:
+    return x.data + 1, x.detach() * 2, (x * 2).data
+
+
+def under_autocast(x: torch.Tensor) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return x @ x.t(), x.exp()
+
+
+def checkpointed(x: torch.Tensor) -> Any:
+    with torch.set_grad_enabled(x.requires_grad):
+        return torch.utils.checkpoint.checkpoint(lambda t: t.sin() * t, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "gradient"),
+    [
+        (transformed, False),
+        (through_data, True),
+        (through_data, False),
+        (under_autocast, False),
+        (checkpointed, False),
+    ],
+)
+def test_programs_that_only_autograd_can_trace(program: Any, gradient: bool) -> None:
+    fast = compiled(program)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        x = torch.randn(3, 4, requires_grad=gradient)
+        assert_same(fast(x), program(x))
+
+
+def test_what_autograd_refuses_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch_tvm.dynamo as backend
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        torch._C._functorch._grad_increment_nesting()
+        raise RuntimeError("no way")
+
+    monkeypatch.setattr(backend, "_through_aot", lambda options: refuse)
+    x = torch.randn(3)
+    with pytest.warns(GraphNotCompiled, match="no way"):
+        assert torch.equal(compiled(through_data)(x)[0], x + 1)
+    assert torch._C._functorch.get_dynamic_layer_stack_depth() == 0
+
+
+def in_place(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight.mul_(1.5)
+
+
+def through_the_attribute(weight: torch.Tensor) -> None:
+    weight.data[0, 0] += 3
+
+
+def in_inference_mode(weight: torch.Tensor) -> None:
+    with torch.inference_mode():
+        weight.add_(0.5)
+
+
+def through_numpy(weight: torch.Tensor) -> None:
+    weight.detach().numpy()[-1, -1] = 7
+
+
+def of_other_memory(weight: torch.Tensor) -> None:
+    weight.data = torch.randn(weight.shape)
+
+
+def of_its_storage(weight: torch.Tensor) -> None:
+    size, kept = weight.untyped_storage().nbytes(), weight.detach().clone()
+    weight.untyped_storage().resize_(0)
+    weight.untyped_storage().resize_(size)
+    weight.data.copy_(kept * 2)
+
+
+def of_the_whole_tensor(weight: torch.Tensor) -> None:
+    torch.utils.swap_tensors(weight, nn.Parameter(torch.randn(weight.shape)))
+
+
+CHANGES = [
+    in_place,
+    through_the_attribute,
+    in_inference_mode,
+    through_numpy,
+    of_other_memory,
+    of_its_storage,
+    of_the_whole_tensor,
+]
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
+def test_every_change_of_a_weight_is_seen_and_packed_once(mode: Any, packings: list[int]) -> None:
+    model = nn.Sequential(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 5)).eval()
+    fast, x = compiled(model), torch.randn(2, 300)
+    with mode():
+        for change in CHANGES:
+            fast(x)
+            for index in (0, 2):
+                change(model[index].weight)
+                del packings[:]
+                torch.testing.assert_close(fast(x), model(x))
+                assert packings == [1]
+                fast(x)
+                assert packings == [1]
+        model[2] = nn.Linear(40, 5)
+        torch.testing.assert_close(fast(x), model(x))
+        model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+        torch.testing.assert_close(fast(x), model(x))
+        other = copy.deepcopy(fast)
+        for parameter in other.parameters():
+            parameter.data.mul_(2)
+        torch.testing.assert_close(other(x), other._orig_mod(x))
+        torch.testing.assert_close(fast(x), model(x))
+
+
+@torch.no_grad()
+def test_weights_that_change_at_each_call_are_not_watched_until_they_rest(packings: list[int]) -> None:
+    model = nn.Linear(50, 40)
+    fast, x = compiled(model), torch.randn(2, 50)
+    for _ in range(8):
+        model.weight.data.mul_(1.1)
+        torch.testing.assert_close(fast(x), model(x))
+    fast(x)
+    del packings[:]
+    model.weight.mul_(2)
+    for _ in range(3):
+        torch.testing.assert_close(fast(x), model(x))
+    assert len(packings) <= 2
+
+
+@torch.no_grad()
+def test_blocks_that_share_code_are_packed_once_each(packings: list[int]) -> None:
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(20, 20), nn.ReLU()) for _ in range(4)])
+    eager, x = copy.deepcopy(blocks), torch.randn(3, 20)
+    for block in blocks:
+        block.compile(backend="torch_tvm")
+    for _ in range(3):
+        ours, wanted = x, x
+        for block, reference in zip(blocks, eager, strict=True):
+            ours, wanted = block(ours), reference(wanted)
+        torch.testing.assert_close(ours, wanted)
+    assert packings == [1] * 4
+    kept = weakref.ref(blocks[0][0].weight)
+    del blocks, block
+    torch._dynamo.reset()
+    gc.collect()
+    assert kept() is None
+
+
+@torch.no_grad()
+def test_a_weight_without_memory_is_refused() -> None:
+    model, x = nn.Linear(8, 8), torch.randn(2, 8)
+    fast = compiled(model)
+    fast(x)
+    model.weight.untyped_storage().resize_(0)
+    with pytest.raises(InvalidInput, match=r"the memory of a parameter of shape \[8, 8\] is gone"):
+        fast(x)
 
 
 @pytest.mark.filterwarnings("ignore::torch_tvm.FallbackWarning")

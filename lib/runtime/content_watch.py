@@ -1,0 +1,52 @@
+"""Whether tensors still hold what they held: decided by their memory, never by who may have written it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from torch_tvm.runtime.memory_hash import MemoryHash
+from torch_tvm.runtime.page_watch import watch_pages
+
+
+class ContentWatch:
+    """Watches the contents of tensors from the moment it is made.
+
+    Version counters do not tell: ``.data`` has one of its own, inference tensors have none, NumPy knows none. The
+    operating system tells of whole pages where it can (``page_watch.py``); what is left is hashed, and memory
+    of other devices compared with a copy.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._addresses = [tensor.data_ptr() for tensor in tensors]
+        self._elsewhere = [(i, t.detach().clone()) for i, t in enumerate(tensors) if not t.is_cpu]
+        here = [tensor for tensor in tensors if tensor.is_cpu and tensor.numel()]
+        # a device writes pinned memory past the processor's page tables
+        pinned = [tensor for tensor in here if torch.cuda.is_available() and tensor.is_pinned()]
+        others = [_extent(tensor) for tensor in here if all(tensor is not p for p in pinned)]
+        watched, left = watch_pages(list(dict.fromkeys(others)))
+        self._pages = [(pages, pages.writes) for pages in watched]
+        self._hash = MemoryHash([*left, *map(_extent, pinned)])
+        self._hashes = self._hash()
+
+    def is_unchanged(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether ``tensors``, in the order of the first ones, lie where those did and hold the same."""
+        for tensor, address in zip(tensors, self._addresses, strict=True):
+            if tensor.data_ptr() != address:
+                return False
+        for pages, writes in self._pages:
+            if pages.were_written(writes):
+                return False
+        if not all(torch.equal(tensors[i], before) for i, before in self._elsewhere):
+            return False
+        return torch.equal(self._hash(), self._hashes)
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """The first address that a tensor with elements reaches, and the number of bytes up to the last."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), (reach + 1) * tensor.element_size()
+
+
+__all__ = ["ContentWatch"]
