@@ -78,7 +78,7 @@ def _share_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
     if not (left.data_ptr() < _end(right) and right.data_ptr() < _end(left)):
         return False
     try:
-        return bool(numpy.shares_memory(_bytes(left), _bytes(right), max_work=_WORK))
+        return bool(numpy.shares_memory(_bytes(left), _bytes(right), max_work=_WORK))  # type: ignore[arg-type]  # the stub forgets counts
     except numpy.exceptions.TooHardError:
         return True
 
