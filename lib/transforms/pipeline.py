@@ -12,6 +12,7 @@ from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
 from torch_tvm.transforms.fuse_attention import fuse_attention
 from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
 from torch_tvm.transforms.host_work import take_host_work
+from torch_tvm.transforms.limit_fusion import limit_fusion
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
 from torch_tvm.transforms.quantized import quantized
@@ -61,6 +62,7 @@ def _fusion_passes() -> list[tvm.transform.Pass]:
         relax.transform.DeadCodeElimination(),  # FuseOps fails on a dead value inside a branch
         keep_branch_sizes(),
         relax.transform.FuseOps(),
+        limit_fusion,
         relax.transform.FuseTIR(),
         name_results_apart,
         view_reshapes,

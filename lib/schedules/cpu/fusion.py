@@ -22,7 +22,9 @@ from torch_tvm.schedules.cpu.program import (
     loads,
     substitute,
     uses,
+    weight,
 )
+from torch_tvm.schedules.cpu.recomputation import worth_storing
 
 KEEP_WEIGHT = 8
 """Operations in a value from which on it is stored, not computed again for a second reader."""
@@ -59,30 +61,19 @@ def inline(program: Program) -> Program:
     stages: list[Stage] = []
     for position, stage in enumerate(program.stages):
         buffer = stage.buffers[0]
-        follow = program.stages[position + 1 :]
+        follow = readers(buffer, program.stages[position + 1 :])
         costly[buffer] = any(is_expensive(v) or weight(v) > KEEP_WEIGHT for v in stage.values) or any(
             costly[load.source] for load in loads(*stage.values) if load.source in inlined
         )
-        if not program.is_output(buffer) and len(stage.buffers) == 1 and not readers(buffer, follow):
+        if not program.is_output(buffer) and len(stage.buffers) == 1 and not follow:
             continue
-        if _may_inline(program, stage, readers(buffer, follow), costly[buffer]):
+        stages.append(stage)
+        if _may_inline(program, stage, follow, costly[buffer]):
             inlined[buffer] = stage
-        else:
-            stages.append(stage)
-    return Program(program.params, [_expand_stage(stage, inlined) for stage in stages], program.views)
-
-
-def weight(expr: tirx.Expr) -> int:
-    """How many arithmetic nodes ``expr`` has; what computes an index does not count."""
-    kinds = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Select, tvm.ir.Call)
-    count = [0]
-
-    def visit(node: object) -> tvm_ffi.WalkResult:
-        count[0] += isinstance(node, kinds)
-        return tvm_ffi.WalkResult.SKIP if isinstance(node, TensorLoad) else tvm_ffi.WalkResult.ADVANCE
-
-    tvm_ffi.structural_walk(expr, visit, order="pre")
-    return count[0]
+    for buffer in worth_storing(stages, inlined):
+        del inlined[buffer]
+    kept = [_expand_stage(stage, inlined) for stage in stages if stage.buffers[0] not in inlined]
+    return Program(program.params, kept, program.views)
 
 
 def _drop_copies(program: Program) -> Program:

@@ -23,20 +23,23 @@ from torch_tvm.schedules.cpu.access import (
     stride,
 )
 from torch_tvm.schedules.cpu.emit import INTERLEAVED, LINE, prefetch
-from torch_tvm.schedules.cpu.fusion import Group, groups, inline, is_expensive, linear_size, weight
+from torch_tvm.schedules.cpu.fusion import Group, groups, inline, linear_size
 from torch_tvm.schedules.cpu.loops import Emitter, Memory
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, nest, sequence
 from torch_tvm.schedules.cpu.partial_sums import split_reduction
 from torch_tvm.schedules.cpu.program import (
+    CALL_COST,
     Axis,
     Program,
     Stage,
     analyzer_for,
     constant,
+    is_expensive,
     linear,
     loads,
     read_program,
     substitute,
+    weight,
 )
 from torch_tvm.schedules.cpu.sharing import CHUNKS
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
@@ -48,9 +51,6 @@ FEWEST_TURNS = 4
 
 Ahead = Callable[[Mapping, tirx.Expr, int], tirx.Stmt]
 """Asks for what the next row reads, given the place of a row, an element of it and how many from there on."""
-
-CALL_COST = 12
-"""Elementary operations that one transcendental function costs (a polynomial)."""
 
 
 @functools.lru_cache(maxsize=16)

@@ -31,6 +31,10 @@ EXPENSIVE = frozenset(
 )
 
 
+CALL_COST = 12
+"""Elementary operations that one transcendental function costs (a polynomial)."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """A loop of a stage: its variable and its extent (from 0, maybe symbolic)."""
@@ -138,6 +142,19 @@ def is_expensive(expr: tirx.Expr) -> bool:
         expr, (tvm.ir.Call, lambda c: found.append(c) if getattr(c.op, "name", "") in EXPENSIVE else None)
     )
     return bool(found)
+
+
+def weight(expr: tirx.Expr) -> int:
+    """How many arithmetic nodes ``expr`` has; what computes an index does not count."""
+    kinds = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Select, tvm.ir.Call)
+    count = [0]
+
+    def visit(node: object) -> tvm_ffi.WalkResult:
+        count[0] += isinstance(node, kinds)
+        return tvm_ffi.WalkResult.SKIP if isinstance(node, TensorLoad) else tvm_ffi.WalkResult.ADVANCE
+
+    tvm_ffi.structural_walk(expr, visit, order="pre")
+    return count[0]
 
 
 def read_program(func: tirx.PrimFunc) -> Program:

@@ -16,10 +16,9 @@ from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.emit import static
-from torch_tvm.schedules.cpu.fusion import linear_size, weight
-from torch_tvm.schedules.cpu.kernel import CALL_COST
+from torch_tvm.schedules.cpu.fusion import linear_size
 from torch_tvm.schedules.cpu.nests import for_loop, pieces, sequence
-from torch_tvm.schedules.cpu.program import constant, is_expensive
+from torch_tvm.schedules.cpu.program import CALL_COST, constant, is_expensive, weight
 from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import SCAN

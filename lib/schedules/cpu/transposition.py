@@ -11,10 +11,9 @@ from tvm import tirx
 from tvm.ir import TensorLoad
 
 from torch_tvm.schedules.cpu.access import hide_loads, stride, strides
-from torch_tvm.schedules.cpu.fusion import weight
 from torch_tvm.schedules.cpu.loops import Emitter
 from torch_tvm.schedules.cpu.nests import Mapping, for_loop, sequence
-from torch_tvm.schedules.cpu.program import Axis, Stage, analyzer_for, constant, linear, loads
+from torch_tvm.schedules.cpu.program import Axis, Stage, analyzer_for, constant, linear, loads, weight
 
 MAX_WEIGHT = 24
 """Operations in a value up to which the turned tile is unrolled."""
