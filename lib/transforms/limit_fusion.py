@@ -21,7 +21,7 @@ LEAST = 1 / 3
 """The part of ``MOST`` from which on a cut may be made where few values cross it."""
 
 _ANCHOR = 4
-"""``kOutEWiseFusable``: a product, a convolution, attention."""
+"""``kOutEWiseFusable``: products and convolutions, and what is above it."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="LimitFusion")
@@ -124,7 +124,7 @@ class _Cutter(PyExprMutator):
 
 
 class _Costs:
-    """How many operations the kernels take."""
+    """How many operations the kernels take, but for those that have rules of their own."""
 
     def __init__(self, mod: tvm.IRModule) -> None:
         self.mod = mod
@@ -135,13 +135,13 @@ class _Costs:
         if kernel is None:
             return 0
         if kernel not in self.known:
-            self.known[kernel] = _operations(self.mod[kernel])
+            self.known[kernel] = 0 if self.is_anchor(binding) else _operations(self.mod[kernel])
         return self.known[kernel]
 
     def is_anchor(self, binding: relax.Binding) -> bool:
         """Whether a rule knows the kernel of a binding by its form, and takes it with one result only."""
         kernel = _kernel(binding)
-        return kernel is not None and int(self.mod[kernel].attrs.get("op_pattern", 0)) == _ANCHOR
+        return kernel is not None and int(self.mod[kernel].attrs.get("op_pattern", 0)) >= _ANCHOR
 
 
 def _kernel(binding: relax.Binding) -> tvm.ir.GlobalVar | None:

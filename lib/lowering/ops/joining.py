@@ -16,10 +16,20 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 
+MANY = 64
+"""Tensors that one kernel joins, at most: where an element comes from is one branch in the other."""
+
+
 def concatenate(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
     """Tensors of one rank and dtype along ``axis``; those with no elements there are left out."""
     present = [x for x in tensors if not _is_zero(b.shape(x)[axis])] or list(tensors[:1])
-    return present[0] if len(present) == 1 else b.emit(R.concat(present, axis))
+    while len(present) > MANY:
+        present = [_joined(b, present[begin : begin + MANY], axis) for begin in range(0, len(present), MANY)]
+    return _joined(b, present, axis)
+
+
+def _joined(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
+    return tensors[0] if len(tensors) == 1 else b.emit(R.concat(list(tensors), axis))
 
 
 def _is_zero(size: SizeLike) -> bool:
@@ -58,7 +68,7 @@ def stack(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     axis = b.axis(dim, b.rank(tensors[0]) + 1)
     _check_joined(b, tensors, -1)
     wide = [unsqueeze_at(b, b.cast(x, b.result_dtype), axis) for x in tensors]
-    return wide[0] if len(wide) == 1 else b.emit(R.concat(wide, axis))
+    return concatenate(b, wide, axis)
 
 
 def vstack(b: Builder, tensors: list[Tensor]) -> Expr:
