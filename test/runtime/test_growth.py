@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from runtime import chains
 
 QUICK = ("roll", "heat", "sine", "stack")
