@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -223,8 +224,8 @@ class Recorder:
         if schema.name == "aten::copy_":
             self._copy_into(targets[0], bound["src"])
             return [targets[0]]
-        functional, drop = functional_sibling(overload)
-        inputs = {name: value for name, value in bound.items() if name not in drop}
+        functional, names = functional_sibling(overload)
+        inputs = {names[name]: value for name, value in bound.items() if name in names}
         promoted = [_promoted(functional, inputs, target.meta) for target in targets]
         count = len(functional._schema.returns)
         extra = list(metas[: count - len(targets)]) if count > len(targets) else []
@@ -318,31 +319,50 @@ def _is_view(overload: torch._ops.OpOverload, base: TensorRef, meta: Any) -> boo
     return meta.untyped_storage()._cdata == base.meta.untyped_storage()._cdata
 
 
-def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOverload, set[str]]:
-    """The op without mutation, and the argument names that it does not take.
+@lru_cache(maxsize=4096)
+def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOverload, dict[str, str]]:
+    """The op without mutation, and its name for each argument that it takes.
 
-    ``add_.Tensor`` is ``add.Tensor``; ``add.out`` is ``add.Tensor`` without ``out``;
-    ``_fused_op_`` style ops with no sibling raise :class:`ImportFailed`.
+    ``add_.Tensor`` is ``add.Tensor``; ``add.out`` is ``add.Tensor`` without ``out``; ``dropout_(self, …)`` is
+    ``dropout(input, …)``; ``__iand__`` is ``__and__``. Raises :class:`ImportFailed` for an op with no sibling.
     """
     schema = overload._schema
-    outs = {a.name for a in schema.arguments if a.is_out}
-    namespace, name = schema.name.split("::")
-    base = name if outs else name.removesuffix("_")
-    for candidate_name in (base, f"{name}functional", f"{base}_functional", f"_{base}_functional"):
-        packet = getattr(getattr(torch.ops, namespace), candidate_name, None)
-        if packet is None:
+    given = [a for a in schema.arguments if not a.is_out]
+    for candidate in _functional_candidates(schema, is_out=len(given) < len(schema.arguments)):
+        if candidate._schema.is_mutable:
             continue
-        wanted = [(a.name, str(a.type)) for a in schema.arguments if a.name not in outs]
-        for overload_name in packet.overloads():
-            candidate = getattr(packet, overload_name)
-            found = [(a.name, str(a.type)) for a in candidate._schema.arguments]
-            if found == wanted and not candidate._schema.is_mutable:
-                return candidate, outs
+        names = _renamed(given, candidate._schema.arguments)
+        if names is not None:
+            return candidate, names
     raise ImportFailed(
         "this op changes its argument in place and has no functional form",
         subject=dialect_name(overload),
         advice="use the form that returns a new tensor",
     )
+
+
+def _functional_candidates(
+    schema: torch._C.FunctionSchema, *, is_out: bool
+) -> Iterator[torch._ops.OpOverload]:
+    namespace, name = schema.name.split("::")
+    base = name if is_out else name.removesuffix("_")
+    operator = f"__{name.removeprefix('__i')}" if name.startswith("__i") else base
+    for candidate in (base, f"{name}functional", f"{base}_functional", f"_{base}_functional", operator):
+        packet = getattr(getattr(torch.ops, namespace), candidate, None)
+        if packet is not None:
+            yield from (getattr(packet, overload) for overload in packet.overloads())
+
+
+def _renamed(
+    given: Sequence[torch._C.Argument], wanted: Sequence[torch._C.Argument]
+) -> dict[str, str] | None:
+    """The name of each given argument among those wanted: the same of the same type, or the one in its place."""
+    types = {argument.name: str(argument.type) for argument in wanted}
+    if {argument.name: str(argument.type) for argument in given} == types:
+        return {name: name for name in types}
+    if [str(argument.type) for argument in given] == list(types.values()):
+        return {argument.name: name for argument, name in zip(given, types, strict=True)}
+    return None
 
 
 def _promoted(overload: torch._ops.OpOverload, inputs: dict[str, Any], target: torch.Tensor) -> torch.Tensor:

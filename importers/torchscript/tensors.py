@@ -77,12 +77,7 @@ class _Plan:
             for index, a in enumerate(schema.arguments)
             if a.alias_info is not None and a.alias_info.is_write
         ]
-        self.written = [
-            index
-            for index, a in enumerate(schema.arguments)
-            if a.alias_info is not None and a.alias_info.is_write
-        ]
-        self.functional: tuple[Any, set[str]] | None = None
+        self.functional: tuple[Any, dict[str, str]] | None = None
 
 
 def _element_kind(schema_type: Any) -> str:
@@ -178,8 +173,8 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
         dict(zip(plan.names[plan.positional : len(fakes)], fakes[plan.positional :], strict=True)),
     )
     if plan.functional is not None:
-        function, dropped = plan.functional
-        keywords = {n: f for n, f in zip(plan.names, fakes, strict=False) if n not in dropped}
+        function, renamed = plan.functional
+        keywords = {renamed[n]: f for n, f in zip(plan.names, fakes, strict=False) if n in renamed}
         positional = []
     result = _run_fake(ev, function, positional, keywords, args)
     return list(result) if len(function._schema.returns) != 1 else [result]

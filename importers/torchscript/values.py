@@ -243,8 +243,12 @@ def named_tuple(name: str, fields: tuple[str, ...]) -> type:
 
 
 def tuple_class(type_text: str, annotation: str) -> type | None:
-    """The class for a ``NamedTuple(a : Tensor, b : int)`` type, ``None`` for a plain tuple."""
-    if not type_text.startswith("NamedTuple("):
+    """The class for a ``NamedTuple(a : Tensor, b : int)`` type, ``None`` for a plain tuple.
+
+    What an op returns has fields but no name: TorchScript's own result is a plain tuple then.
+    """
+    name = annotation.split(".")[-1]
+    if not type_text.startswith("NamedTuple(") or not name.isidentifier():
         return None
     fields, depth, start = [], 0, 0
     body = type_text[len("NamedTuple(") : -1]
@@ -255,4 +259,4 @@ def tuple_class(type_text: str, annotation: str) -> type | None:
             if match:
                 fields.append(match.group(1))
             start = index + 1
-    return named_tuple(annotation.split(".")[-1], tuple(fields))
+    return named_tuple(name, tuple(fields))

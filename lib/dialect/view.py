@@ -69,6 +69,10 @@ def tensor_type(value: ir.Value) -> TensorType | None:
     return parse_tensor_type(value.type)
 
 
+def is_used(value: ir.Value) -> bool:
+    return next(iter(value.uses), None) is not None
+
+
 def defining_op(value: ir.Value) -> ir.Operation | None:
     """The operation that a value is a result of; ``None`` for a block argument."""
     return None if isinstance(value.owner, ir.Block) else value.owner.operation

@@ -41,6 +41,11 @@ def differs(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     return tirx.any(x < y, x > y, tirx.isnan(x), tirx.isnan(y))
 
 
+def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """Whether a float is NaN (TVM's own test has no form for bfloat16)."""
+    return tirx.isnan(convert(value, "float32") if str(value.ty.dtype) == "bfloat16" else value)
+
+
 def loaded(value: tvm.ir.Expr) -> tvm.ir.Expr:
     """An element as it is computed with: a boolean is tested anew, since its buffer may turn into one of bytes."""
     if str(value.ty.dtype) != "bool":

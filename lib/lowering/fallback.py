@@ -19,6 +19,7 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import as_size, is_symbolic, is_tensor
@@ -91,8 +92,10 @@ def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) ->
     results = []
     for index, kind in enumerate(kinds):
         item = m.bb.emit(relax.TupleGetItem(value, index))
-        is_tensor_type = isinstance(kind, relax.TensorType)
-        results.append(m.bb.match_cast(item, kind) if is_tensor_type else Opaque(item))
+        if not isinstance(kind, relax.TensorType):
+            results.append(Opaque(item))
+        else:  # what nobody reads may have another shape than PyTorch's meta kernel says: embedding_bag's extras
+            results.append(m.bb.match_cast(item, kind) if view.is_used(op.results[index]) else item)
     return results[0] if len(results) == 1 else results
 
 
@@ -156,7 +159,8 @@ def _describe(operand: Any, kind: str, arguments: list[Any]) -> Any:
         return [_describe(item, element, arguments) for item in operand]
     if isinstance(operand, Opaque):
         arguments.append(operand.value)
-        return {"object": len(arguments) - 1}
+        is_complex = kind.startswith("!torch.list<") and "complex<" in kind
+        return {"complex objects" if is_complex else "object": len(arguments) - 1}
     if is_tensor(operand):
         arguments.append(operand)
         scalar = kind.removeprefix("!torch.optional<").removesuffix(">")

@@ -15,6 +15,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
 from torch_tvm.lowering import control_flow, fallback, loops, ops, scalars
 from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
+from torch_tvm.lowering.ops.creation import filled
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.lowering.symbols import argument_shapes
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp, bug_of
@@ -190,6 +191,8 @@ class ModuleLowering:
             if view.op_name(op) != "torch.vtensor.literal":
                 continue
             name = view.resource_name(op)
+            if _is_empty(op.results[0]):
+                continue  # made where it stands: TVM cannot load a constant without elements
             if name is None:
                 self.env[op.results[0]] = self._inline_literal(op)
                 continue
@@ -238,13 +241,16 @@ class ModuleLowering:
 
     def operation(self, op: ir.Operation) -> None:
         name = view.op_name(op)
-        if name == "torch.vtensor.literal" or name in _METADATA:
+        if name in _METADATA or (name == "torch.vtensor.literal" and op.results[0] in self.env):
             return
         b = self.builder
         b.op = name
         b.op_name = name.removeprefix("torch.").replace(".", "_")
         b.location = locations.from_mlir(op.location)
         b.results = [_result(value.type) for value in op.results]
+        if name == "torch.vtensor.literal":
+            self.env[op.results[0]] = filled(b, b.results[0].shape or (), 0)
+            return
         handler = _HANDLERS.get(name)
         if handler is not None:
             handler(self, op)
@@ -296,7 +302,7 @@ class ModuleLowering:
             self.env[results[0]] = self.shaped(results[0], values)
             return
         for result, value in zip(results, values, strict=True):
-            self.env[result] = self.shaped(result, value)
+            self.env[result] = self.shaped(result, value) if view.is_used(result) else value
 
     def shaped(self, result: ir.Value, value: Any) -> Any:
         """A value with every size that the dialect knows; sizes that nobody knows become symbols."""
@@ -333,6 +339,11 @@ class ModuleLowering:
 
 def _is_complex(mlir_type: ir.Type) -> bool:
     return "complex<" in str(mlir_type)
+
+
+def _is_empty(value: ir.Value) -> bool:
+    kind = parse_tensor_type(value.type)
+    return kind is not None and kind.shape is not None and 0 in kind.shape and not _is_complex(value.type)
 
 
 def _result(mlir_type: ir.Type) -> Result:

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
-from torch_tvm.lowering.conversion import convert, loaded
+from torch_tvm.lowering.conversion import convert, is_nan, loaded
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 
@@ -89,10 +89,6 @@ def named(value: tvm.ir.Expr, body: Callable[[tvm.ir.Expr], tvm.ir.Expr]) -> tvm
     """``body`` of a value that it uses more than once. The result may stand in one place only."""
     name = tirx.Var("value", value.ty)
     return tirx.Let(name, value, body(name))
-
-
-def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:
-    return tirx.isnan(value)
 
 
 def larger(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:

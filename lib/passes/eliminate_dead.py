@@ -19,10 +19,6 @@ class EliminateDead(Pass):
             if (
                 operation.results
                 and not has_effects(operation)
-                and not any(_used(r) for r in operation.results)
+                and not any(view.is_used(r) for r in operation.results)
             ):
                 operation.erase()
-
-
-def _used(value: ir.Value) -> bool:
-    return next(iter(value.uses), None) is not None

@@ -9,7 +9,9 @@ After::
 
     %2 = torch.vtensor.literal(dense_resource<folded> : tensor<3xsi64>)
 
-Large results, random ops and ops that fail when run stay as they are.
+Large results, random ops and ops that fail when run stay as they are. An op that reads nothing of a tensor but
+its type (``new_zeros``, ``fill``) is as good as a constant for what comes after it, and stays as it is itself.
+A tensor without elements is a constant wherever it comes from.
 """
 
 from __future__ import annotations
@@ -24,10 +26,16 @@ from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.effects import has_effects
+from torch_tvm.passes.effects import has_effects, is_random
 from torch_tvm.passes.rewriting import Rewriter
 
 MAX_ELEMENTS = 1 << 20
+
+_OF_TYPE = frozenset(
+    f"torch.aten.{name}"
+    for name in "new_zeros new_ones new_full zeros_like ones_like full_like fill.Scalar fill.Tensor zero".split()
+)
+"""Ops whose result does not depend on the elements of their first operand."""
 
 
 @dataclass
@@ -84,13 +92,22 @@ class _Folder:
             return False
         if len(operation.regions) or not operation.results or not name.startswith("torch.aten."):
             return False
-        if has_effects(operation) or not all(v in self.known for v in operation.operands):
-            return False
-        if not op_calls.is_pure(name):
+        if has_effects(operation) and not is_random(name):
             return False
         if not all(self._is_foldable(result) for result in operation.results):
             return False
-        return self._run(name, operation)
+        empty = [_empty(result) for result in operation.results]
+        if all(value is not _UNKNOWN for value in empty):
+            self.known.update(zip(operation.results, empty, strict=True))
+            return True
+        if not op_calls.is_pure(name):
+            return False
+        operands = [self.known[v] if v in self.known else _empty(v) for v in operation.operands]
+        if name in _OF_TYPE and operands[0] is _UNKNOWN:
+            operands[0] = _any_of_type(operation.operands[0])
+            self._run(name, operation, operands)
+            return False
+        return self._run(name, operation, operands)
 
     def _is_foldable(self, result: ir.Value) -> bool:
         kind = view.tensor_type(result)
@@ -103,10 +120,12 @@ class _Folder:
             count *= size or 0
         return count <= self.max_elements
 
-    def _run(self, name: str, operation: ir.Operation) -> bool:
+    def _run(self, name: str, operation: ir.Operation, operands: list[Any]) -> bool:
+        if any(operand is _UNKNOWN for operand in operands):
+            return False
         try:
             with torch.no_grad():
-                results = op_calls.run_op(name, [self.known[v] for v in operation.operands])
+                results = op_calls.run_op(name, operands)
         except Exception:  # an op that fails here fails, or not, when the program runs
             return False
         values = list(results) if isinstance(results, (list, tuple)) else [results]
@@ -123,7 +142,7 @@ class _Folder:
         rewriter = Rewriter(self.context)
         rewriter.anchor = operation
         for result in operation.results:
-            if next(iter(result.uses), None) is None:
+            if not view.is_used(result):
                 continue
             value = self.known[result]
             if is_value_tensor(result.type):
@@ -138,6 +157,25 @@ class _Folder:
             name = f"folded_{len(self.weights)}" if name == "folded" else name + "_"
         attribute = literal_attribute(value, name, self.context, self.weights)
         return rewriter.op("torch.vtensor.literal", [], kind, value=attribute)
+
+
+_UNKNOWN = object()
+
+
+def _empty(value: ir.Value) -> Any:
+    """The tensor, if it has no elements."""
+    kind = view.tensor_type(value)
+    return (
+        _any_of_type(value) if kind is not None and kind.shape is not None and 0 in kind.shape else _UNKNOWN
+    )
+
+
+def _any_of_type(value: ir.Value) -> Any:
+    """A tensor of the type of ``value``, if its sizes are known, without memory for its elements."""
+    kind = view.tensor_type(value)
+    if kind is None or kind.dtype is None or kind.shape is None or None in kind.shape:
+        return _UNKNOWN
+    return torch.zeros((), dtype=kind.dtype).expand(kind.shape)
 
 
 def _fits(value: Any, kind: TensorType | None) -> bool:

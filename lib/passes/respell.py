@@ -19,7 +19,7 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.passes import spelling_ops, spelling_parts, spelling_shape  # noqa: F401  (they fill the table of rules)
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter, argument_index, schema_of
-from torch_tvm.passes.spelling import RULES, is_used
+from torch_tvm.passes.spelling import RULES
 
 
 class Respell(Pass):
@@ -35,7 +35,7 @@ class Respell(Pass):
                 continue
             rewriter.anchor = operation
             replacement = rule(rewriter, operation)
-            if replacement is None or any(is_used(result) for result in list(operation.results)[1:]):
+            if replacement is None or any(view.is_used(result) for result in list(operation.results)[1:]):
                 continue
             operation.results[0].replace_all_uses_with(replacement)
             operation.erase()

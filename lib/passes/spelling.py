@@ -22,7 +22,3 @@ def respells(*names: str) -> Callable[[Rule], Rule]:
         return rule
 
     return decorate
-
-
-def is_used(value: ir.Value) -> bool:
-    return next(iter(value.uses), None) is not None

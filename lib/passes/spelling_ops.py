@@ -8,7 +8,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType
 from torch_tvm.passes.rewriting import Rewriter
-from torch_tvm.passes.spelling import is_used, respells
+from torch_tvm.passes.spelling import respells
 
 # -- a tensor that is a number -----------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 @respells("aten.native_layer_norm")
 def layer_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``layer_norm`` where nobody reads the mean and the deviation."""
-    if any(is_used(result) for result in list(op.results)[1:]):
+    if any(view.is_used(result) for result in list(op.results)[1:]):
         return None
     x, shape, weight, bias, eps = op.operands
     return r.op("torch.aten.layer_norm", [x, shape, weight, bias, eps, r.boolean(False)], op.results[0].type)
@@ -129,7 +129,7 @@ def batch_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         training = view.constant(operands[5])
         if training is None or (training and not _is_none(operands[3])):
             return None
-    if any(is_used(result) for result in list(op.results)[1:]):
+    if any(view.is_used(result) for result in list(op.results)[1:]):
         return None
     x, weight, bias, mean, var = operands[:5]
     momentum, eps = operands[-2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import SCALAR_TYPE
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
 from torch_tvm.passes.rewriting import Rewriter, is_static
 from torch_tvm.passes.spelling import respells
 
@@ -161,6 +161,44 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     else:
         sizes = r.integers(r.sizes(op.operands[1])) if name == "torch.aten.expand_as" else op.operands[1]
     return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
+
+
+@respells("aten.nonzero")
+def nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """The nonzero elements of a number are those of a vector, without their only coordinate.
+
+    torch-mlir ends the process on ``torch.tensor(1.0).nonzero()``.
+    """
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or source.shape != () or result.shape is None:
+        return None
+    vector = _as_vector(r, op.operands[0], source)
+    found = r.op(
+        "torch.aten.nonzero", [vector], r.types.tensor(TensorType((result.shape[0], 1), result.dtype))
+    )
+    bounds = [r.integer(number) for number in (1, 0, 0, 1)]
+    return r.op("torch.aten.slice.Tensor", [found, *bounds], op.results[0].type)
+
+
+@respells("aten.hstack")
+def hstack(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Numbers side by side are vectors of one (torch-mlir ends the process on them)."""
+    made = view.defining_op(op.operands[0])
+    if made is None or made.name != "torch.prim.ListConstruct":
+        return None
+    kinds = [view.tensor_type(value) for value in made.operands]
+    if not any(kind is not None and kind.shape == () for kind in kinds):
+        return None
+    vectors = [
+        _as_vector(r, value, kind) if kind is not None and kind.shape == () else value
+        for value, kind in zip(made.operands, kinds, strict=True)
+    ]
+    parts = r.op("torch.prim.ListConstruct", vectors, r.types.parse("!torch.list<vtensor>"))
+    return r.op("torch.aten.cat", [parts, r.integer(0)], op.results[0].type)
+
+
+def _as_vector(r: Rewriter, number: ir.Value, kind: TensorType) -> ir.Value:
+    return r.op("torch.aten.view", [number, r.integers([1])], r.types.tensor(TensorType((1,), kind.dtype)))
 
 
 @respells(

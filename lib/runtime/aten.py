@@ -2,7 +2,8 @@
 
 The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``,
 each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2),
-``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave), ``{"size": i}``,
+``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave; in it complex
+tensors are pairs of reals too, and ``{"complex objects": i}`` says that all are), ``{"size": i}``,
 ``{"float": text}`` or a list of these;
 ``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is. It is read once.
 """
@@ -49,19 +50,17 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
                 value = function(*[operand(arguments) for operand in operands])
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise invalid(error)(str(error), subject=name, location=place) from error
-        values = [value] if dtypes == [None] else _as_list(value, len(dtypes))
+        values = [value] if dtypes == [None] else _as_list(value)
         inputs = memory_ranges(_tensors_in(arguments))
         return [_own(item, dtype, inputs) for item, dtype in zip(values[: len(dtypes)], dtypes, strict=True)]
 
     return run
 
 
-def _as_list(value: Any, count: int) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
-    if isinstance(value, tuple) or (isinstance(value, list) and count != 1):
-        return list(value)
-    return [value]
+    return list(value) if isinstance(value, (tuple, list)) else [value]
 
 
 def _operand(item: Any) -> Operand:
@@ -79,6 +78,8 @@ def _operand(item: Any) -> Operand:
         return lambda arguments: as_torch(arguments[value]).item()
     if kind == "object":
         return lambda arguments: _unwrapped(arguments[value])
+    if kind == "complex objects":
+        return lambda arguments: [torch.view_as_complex(item) for item in _unwrapped(arguments[value])]
     if kind == "size":
         return lambda arguments: int(arguments[value])
     number = float(value)
@@ -121,7 +122,7 @@ def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -
         return torch.tensor(value, dtype=dtype)
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj())
-    elif value.dtype != dtype:
+    elif value.dtype != dtype and not dtype.is_complex:  # what is to be complex and is not is a pair already
         value = value.to(dtype)
     value = value.detach().resolve_neg().contiguous()
     return value.clone() if shares_memory(value, inputs) else value

@@ -80,16 +80,15 @@ class _Folder(PyExprMutator):
             self.norms[binding.var] = value
             return
         affine = self._affine(value)
+        is_inner = isinstance(binding.var, relax.DataflowVar)
         if affine is None:
             super().visit_var_binding_(binding)
-        elif isinstance(binding.var, relax.DataflowVar) and self.uses.get(binding.var, 0) == 1:
+        elif isinstance(affine, _Affine) and is_inner and self.uses.get(binding.var, 0) == 1:
             self.pending[binding.var] = affine
-        elif isinstance(binding.var, relax.DataflowVar):
-            self.set_var_remap(binding.var, self.builder_.emit(self._materialise(affine), binding.var.name))
         else:
-            self.set_var_remap(
-                binding.var, self.builder_.emit_output(self._materialise(affine), binding.var.name)
-            )
+            result = self._materialise(affine) if isinstance(affine, _Affine) else affine
+            emit = self.builder_.emit if is_inner else self.builder_.emit_output
+            self.set_var_remap(binding.var, emit(result, binding.var.name))
 
     def visit_dataflow_var_(self, var: relax.DataflowVar) -> Expr:
         if var in self.pending:
@@ -177,9 +176,7 @@ class _Folder(PyExprMutator):
         missing = rank - len(operand.ty.shape)
         return self._emit(relax.op.expand_dims(operand, list(range(missing)))) if missing else operand
 
-    def _materialise(self, affine: _Affine | Expr) -> Expr:
-        if not isinstance(affine, _Affine):
-            return affine
+    def _materialise(self, affine: _Affine) -> Expr:
         conv = affine.conv
         data, weight = (self.visit_expr(arg) for arg in conv.args)
         if affine.scale is not None:

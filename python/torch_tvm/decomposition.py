@@ -71,7 +71,11 @@ def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphM
     block, values = _emitted(module, op, given, parts)
     fits = [value.type for value in values] == [result.type for result in op.results]
     if fits:
-        for argument, value in zip(block.arguments, given, strict=True):
+        outer = dict(zip(block.arguments, given, strict=True))
+        values = [
+            outer.get(value, value) for value in values
+        ]  # ``real(x)`` is x: the arguments go with the block
+        for argument, value in outer.items():
             argument.replace_all_uses_with(value)
         for inner in list(block.operations):
             inner.operation.move_before(op)

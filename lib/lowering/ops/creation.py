@@ -51,7 +51,7 @@ def _filled_bfloat16(shape: list[Any], value: float) -> te.Tensor:
                 out[i] = tirx.Cast("bfloat16", tirx.const(value, "float32"))
             return builder.get()
 
-    buffer = tirx.decl_buffer(shape, "bfloat16", "filled")
+    buffer = tirx.decl_buffer(shape, "bfloat16", "filled", layout=None)
     return te.extern([shape], [], body, dtype="bfloat16", out_buffers=[buffer], name="full")
 
 

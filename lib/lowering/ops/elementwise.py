@@ -298,4 +298,4 @@ def heaviside(b: Builder, x: Tensor, values: Tensor) -> Expr:
         zero = tirx.const(0, dtype)
         return tirx.Select(u == zero, v, tirx.Select(u > zero, tirx.const(1, dtype), zero))
 
-    return pointwise(b, body, x, values)
+    return pointwise(b, body, x, values, compute="uint8" if b.result_dtype == "bool" else None)

@@ -21,7 +21,7 @@ _REDUCED = ("float16", "bfloat16")
 
 def _filled(b: Builder, value: float, shape: Sequence[SizeLike], dtype: str) -> Expr:
     if all(isinstance(s, int) for s in shape) and dtype != "bfloat16":
-        return relax.const(np.full([int(s) for s in shape], value, dtype))
+        return relax.const(np.full([int(s) for s in shape], value, dtype), dtype)
     return b.emit(R.full(relax.ShapeExpr(list(shape)), b.const(value, dtype), dtype))
 
 
@@ -129,10 +129,10 @@ def native_batch_norm_functional(
     dtype = b.dtype(variance)
     less = b.tensor(count - 1, dtype)
     unbiased = b.emit(R.divide(b.emit(R.multiply(variance, b.tensor(count, dtype))), less))
+    deviation = _inverse_deviation(b, variance, eps)
     return [
         result,
-        mean,
-        _inverse_deviation(b, variance, eps),
+        *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1)),
         _blend(b, running_mean, mean, momentum),
         _blend(b, running_var, unbiased, momentum),
     ]
@@ -151,7 +151,8 @@ def native_batch_norm_no_stats(
     float momentum, float eps) -> (Tensor, Tensor, Tensor)"""
     mean, variance = batch_statistics(b, x)
     result = normalize_batch(b, x, weight, bias, mean, variance, eps)
-    return [result, mean, _inverse_deviation(b, variance, eps)]
+    deviation = _inverse_deviation(b, variance, eps)
+    return [result, *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1))]
 
 
 # -- layer and root-mean-square norm --------------------------------------------------------------------
@@ -165,9 +166,20 @@ def normalize_layer(
     if not 0 < count <= b.rank(x):
         b.unsupported("normalized_shape does not fit the input")
     axes = list(range(-count, 0))
+    if dtype == "float64":  # Relax's own is for float16 and float32
+        mean, variance = _moments(b, x, axes)
+        normal = b.emit(R.multiply(b.emit(R.subtract(x, mean)), _inverse_deviation(b, variance, eps)))
+        return _scaled(b, normal, weight, bias)
     scale, shift = _affine(b, weight, 1.0, sizes, dtype), _affine(b, bias, 0.0, sizes, dtype)
     call = R.nn.layer_norm(b.cast(x, dtype), scale, shift, axes=axes, epsilon=eps)
     return b.cast(b.emit(call), b.dtype(x))
+
+
+def _scaled(b: Builder, x: Expr, weight: Expr | None, bias: Expr | None = None) -> Expr:
+    """A normalised tensor with its scale and shift, where it has them."""
+    if weight is not None:
+        x = b.emit(R.multiply(x, b.cast(weight, b.dtype(x))))
+    return x if bias is None else b.emit(R.add(x, b.cast(bias, b.dtype(x))))
 
 
 @lowers("torch.aten.layer_norm")
@@ -221,8 +233,14 @@ def rms_norm(
         b.unsupported("normalized_shape does not fit the input")
     if eps is None:
         eps = float(torch.finfo(getattr(torch, b.dtype(x))).eps)
+    axes = list(range(-count, 0))
+    if dtype == "float64" or count == b.rank(x):  # Relax's own computes in float32, over some dimensions
+        value = b.cast(x, dtype)
+        square = b.emit(R.mean(b.emit(R.multiply(value, value)), axis=axes, keepdims=True))
+        normal = b.emit(R.multiply(value, _inverse_deviation(b, square, eps)))
+        return b.cast(_scaled(b, normal, weight), b.dtype(x))
     scale = _affine(b, weight, 1.0, normalized_shape, dtype)
-    call = R.nn.rms_norm(b.cast(x, dtype), scale, axes=list(range(-count, 0)), epsilon=eps)
+    call = R.nn.rms_norm(b.cast(x, dtype), scale, axes=axes, epsilon=eps)
     return b.cast(b.emit(call), b.dtype(x))
 
 
@@ -240,11 +258,8 @@ def normalize_groups(
     size = product([shape[1] // groups, *shape[2:]])
     rows = reshape(b, b.cast(x, dtype), [shape[0], groups, size])
     normal = reshape(b, normalize_layer(b, rows, [size], None, None, eps), shape)
-    if weight is not None:
-        normal = b.emit(R.multiply(normal, per_channel(b, b.cast(weight, dtype), len(shape))))
-    if bias is not None:
-        normal = b.emit(R.add(normal, per_channel(b, b.cast(bias, dtype), len(shape))))
-    return b.cast(normal, b.dtype(x))
+    vectors = [v if v is None else per_channel(b, v, len(shape)) for v in (weight, bias)]
+    return b.cast(_scaled(b, normal, *vectors), b.dtype(x))
 
 
 @lowers("torch.aten.group_norm")

@@ -13,6 +13,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
@@ -160,8 +161,8 @@ def first_largest(dtype: str) -> Any:
 
     def combine(a: Any, c: Any) -> Any:
         is_float = _is_float(dtype)
-        a_nan = tirx.isnan(a[1]) if is_float else tirx.const(False, "bool")
-        c_nan = tirx.isnan(c[1]) if is_float else tirx.const(False, "bool")
+        a_nan = is_nan(a[1]) if is_float else tirx.const(False, "bool")
+        c_nan = is_nan(c[1]) if is_float else tirx.const(False, "bool")
         earlier = tirx.Or(c[0] < 0, tirx.And(a[0] >= 0, a[0] <= c[0]))
         ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], earlier))
         wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), earlier), tirx.And(tirx.Not(c_nan), ordered))

@@ -13,11 +13,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, as_size
-from torch_tvm.lowering.conversion import convert
+from torch_tvm.lowering.conversion import convert, is_nan
 from torch_tvm.lowering.ops.elementwise import log_add_exp
 from torch_tvm.lowering.ops.reductions import highest, lowest
 from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype, is_float, is_nan
+from torch_tvm.lowering.pointwise import compute_dtype, is_float
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.support.attributes import SCAN
 

@@ -16,6 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
@@ -33,7 +34,7 @@ def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
     if reduction in ("amax", "amin"):
         better = new > old if reduction == "amax" else new < old
         if dtype.startswith(("float", "bfloat")):
-            better = tirx.Or(better, tirx.isnan(new))
+            better = tirx.Or(better, is_nan(new))
         return tirx.Select(better, new, old)
     return new
 

@@ -105,9 +105,14 @@ def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: Tiling) -> t
     return func.with_body(Emitter(contraction, tiling).emit())
 
 
+def widest_panel(cpu: CpuModel) -> int:
+    """The most vectors in a panel."""
+    return 4 if cpu.vector_registers >= 32 else 2
+
+
 def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
     """Vectors in a panel: wide, unless a narrower one leaves clearly fewer padded columns."""
-    widest = 4 if cpu.vector_registers >= 32 else 2
+    widest = widest_panel(cpu)
     lanes = cpu.lanes(dtype)
     if columns is None:
         return min(widest, 2)
@@ -134,7 +139,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     """Tile sizes from the registers, caches and cores of ``cpu``; nothing is measured."""
     lanes = cpu.lanes(c.acc_dtype)
     rows, columns = _size(c.rows), c.column.size
-    packed_width = _packed_width(c)
+    packed_width = _packed_width(c, cpu)
     if packed_width:
         if packed_width % lanes:
             raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
@@ -236,8 +241,11 @@ def _padded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def _packed_width(c: Contraction) -> int:
-    """NR if the right operand reads one packed tensor at ``[n // NR, k, n % NR]``, otherwise 0."""
+def _packed_width(c: Contraction, cpu: CpuModel) -> int:
+    """NR if the right operand reads one packed tensor at ``[n // NR, k, n % NR]``, otherwise 0.
+
+    A matrix ``[1, k, n]`` is one panel too, where ``n`` is a width that panels have.
+    """
     found = [c.rhs] if isinstance(c.rhs, TensorLoad) else loads(c.rhs)
     if len(found) != 1 or len(found[0].indices) < 3:
         return 0
@@ -247,7 +255,10 @@ def _packed_width(c: Contraction) -> int:
         return static(last.b) or 0
     width = static(source.shape[-1])
     is_single = c.column.size is not None and last.same_as(c.column.var) and static(source.shape[0]) == 1
-    return width if is_single and width and width >= c.column.size and len(indices) == 3 else 0
+    if not (is_single and width and width >= c.column.size and len(indices) == 3):
+        return 0
+    vectors, rest = divmod(width, cpu.lanes(c.acc_dtype))
+    return width if rest == 0 and vectors <= widest_panel(cpu) else 0
 
 
 def _is_contiguous(c: Contraction) -> bool:

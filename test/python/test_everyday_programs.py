@@ -1,0 +1,310 @@
+"""Programs as people write them: each compiles whole through every importer, and its results are eager's.
+
+``LEFT`` says which ops of a program may run in PyTorch; none may because of a bug of ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import torch_tvm
+
+r = torch.randn
+Case = tuple[Any, tuple[torch.Tensor, ...]]
+CASES: dict[str, Case] = {}
+LEFT: dict[str, set[str]] = {}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 4e-2}
+
+
+def case(*arguments: torch.Tensor, left: str = "") -> Callable[[Any], Any]:
+    """Register a function, or a class of a module, with its arguments."""
+
+    def add(program: Any) -> Any:
+        CASES[program.__name__] = (program, arguments)
+        LEFT[program.__name__] = set(left.split())
+        return program
+
+    return add
+
+
+def compare(ours: Any, eager: Any) -> None:
+    left, right = pytree.tree_leaves(ours), pytree.tree_leaves(eager)
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        if not isinstance(b, torch.Tensor):
+            assert a == b
+            continue
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        bound = TOLERANCE.get(b.dtype, 0.0)
+        torch.testing.assert_close(a, b, rtol=bound, atol=bound, equal_nan=True)
+
+
+class Function(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: torch.Tensor) -> Any:
+        return self.function(*arguments)
+
+
+def compiled(program: Any, arguments: tuple[torch.Tensor, ...], frontend: str) -> Any:
+    module = program.eval() if isinstance(program, nn.Module) else Function(program)
+    if frontend == "torchscript":
+        module = torch.jit.trace(module, arguments, check_trace=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
+        return torch_tvm.compile(module, arguments, frontend=frontend)
+
+
+def check(name: str, frontend: str) -> None:
+    program, arguments = CASES[name]
+    torch.manual_seed(0)
+    program = program() if isinstance(program, type) else program
+    with torch.no_grad():
+        if isinstance(program, nn.Module):
+            program.eval()
+        call = compiled(copy.deepcopy(program), arguments, frontend)
+        for _ in range(2):
+            own = tuple(a.clone() for a in arguments)
+            compare(call(*(a.clone() for a in own)), program(*own))
+            arguments = tuple(a.flip(0) if a.dim() else a for a in arguments)
+    reasons = [item.reason for item in call.report.fallbacks]
+    assert not any("bug" in reason for reason in reasons), reasons
+    assert {item.op.removeprefix("torch.aten.") for item in call.report.fallbacks} <= LEFT[name]
+
+
+# -- networks ----------------------------------------------------------------------------------------------
+
+
+@case(r(2, 3, 8, 8))
+class DropoutInPlace(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3),
+            nn.Dropout2d(0.2, inplace=True),
+            nn.Flatten(),
+            nn.Dropout(0.2, inplace=True),
+            nn.Linear(144, 5),
+            nn.Hardswish(inplace=True),
+            nn.Dropout(0.2, inplace=True),
+        )
+
+
+class RepVggBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.wide_norm = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.point, self.point_norm = nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4)
+        self.identity = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.wide_norm(self.wide(x)) + self.point_norm(self.point(x))
+        return F.relu(y + self.identity(x))
+
+
+@case(r(2, 4, 6, 6))
+class RepVgg(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(RepVggBlock(), RepVggBlock())
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+
+
+@case(r(2, 4, 6, 6))
+class NormsThatMeet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.table, self.conv = nn.Parameter(r(2, 4, 6, 6)), nn.Conv2d(4, 4, 1)
+        self.a.running_mean.normal_()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.conv(x)
+        return self.b(self.a(x)), self.a(self.table) + x, self.b(y + self.conv(x * 2)) * 3, self.a(self.b(y))
+
+
+@case(r(2, 8, 8))
+def shifted_window_mask(x: torch.Tensor) -> torch.Tensor:
+    mask, number = x.new_zeros((8, 8)), 0
+    for rows in (slice(0, -4), slice(-4, -2), slice(-2, None)):
+        for columns in (slice(0, -4), slice(-4, -2), slice(-2, None)):
+            mask[rows, columns] = number
+            number += 1
+    windows = mask.view(2, 4, 2, 4).permute(0, 2, 1, 3).reshape(4, 16)
+    mask = windows.unsqueeze(1) - windows.unsqueeze(2)
+    return x.sum() + mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
+
+
+# -- dtypes ------------------------------------------------------------------------------------------------
+
+
+@case(r(2, 8, 5).double())
+def norms_of_float64(x: torch.Tensor) -> Any:
+    w = torch.arange(1.0, 6.0).double()
+    return (
+        F.layer_norm(x, (5,)),
+        F.layer_norm(x, (5,), w, w * 2),
+        F.group_norm(x, 2),
+        F.instance_norm(x),
+        F.rms_norm(x, (5,), w),
+        F.batch_norm(x, x[0, :, 0] * 0, x[0, :, 0] * 0 + 2),
+    )
+
+
+@case(r(4, 8), r(3).bfloat16())
+def rms_norm_over_all_dimensions(x: torch.Tensor, y: torch.Tensor) -> Any:
+    return F.rms_norm(x, (4, 8)), F.rms_norm(x, (4, 8), x + 1, 0.1), F.rms_norm(y, (3,))
+
+
+@case(r(1, 2, 8, 8).bfloat16(), torch.randint(0, 4, (4, 8)), left="scatter_reduce.two")
+def bfloat16_choices(x: torch.Tensor, index: torch.Tensor) -> Any:
+    rows = x[0, :, :2].reshape(4, 8)
+    return (
+        torch.where(x > 0, x, torch.zeros_like(x)),
+        F.max_pool2d(x, 2, return_indices=True),
+        F.adaptive_max_pool2d(x, 2, return_indices=True),
+        *(rows.scatter_reduce(0, index, rows * 2, how) for how in ("amax", "amin", "mean")),
+    )
+
+
+@case(r(4, 8) > 0, r(4, 8) > 0, torch.randint(0, 4, (4, 8)))
+def truth_values(x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> Any:
+    return torch.heaviside(x, y), x.scatter(0, index, y), x.clamp(min=0, max=1)
+
+
+# -- sizes of zero -----------------------------------------------------------------------------------------
+
+
+@case(r(3, 0, 4))
+class RecurrentOfNothing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru = nn.LSTM(4, 5, bidirectional=True), nn.GRU(4, 5)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.lstm(x), self.gru(x)
+
+
+@case(r(0, 3, 16, 16))
+class ConvolutionsOfNothing(nn.Sequential):
+    def __init__(self) -> None:
+        convolution = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        super().__init__(*convolution, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+
+
+@case(r(3, 0), r(2, 3), torch.zeros(0, dtype=torch.long))
+def parts_of_nothing(x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> Any:
+    return (
+        x.tensor_split(2, 1),
+        x.tensor_split(2, 0),
+        x.repeat(2, 2),
+        y.repeat(0, 2),
+        F.adaptive_avg_pool1d(x.T, 2),
+        torch.cat([y, x.T]),
+        x.sum(1),
+        x @ x.T,
+        F.mse_loss(x, x),
+        y[index],
+        y.index_add(0, index, x.T),
+        torch.tril_indices(0, 0),
+        F.pad(x, (1, 1), value=2.0),
+        x.nonzero(),
+    )
+
+
+@case(r(3, 4), torch.zeros(4, dtype=torch.bool), left="index.Tensor")
+def nothing_chosen(x: torch.Tensor, mask: torch.Tensor) -> Any:
+    return x[:, mask], x[:, torch.zeros(4, dtype=torch.bool)], x[mask[:3]]
+
+
+# -- ops that run in PyTorch ---------------------------------------------------------------------------------
+
+
+@case(r(5), left="where nonzero_numpy gradient.scalarint gradient.array hsplit.int")
+def lists_of_one(x: torch.Tensor) -> Any:
+    return torch.where(x > 0), (x > 0).nonzero(as_tuple=True), torch.gradient(x), torch.hsplit(x, 1)
+
+
+COMPLEX = (
+    "abs view_as_real einsum split.Tensor cat unbind.int mul.Scalar mul.Tensor bmm permute mm view select.int"
+)
+
+
+@case(torch.randn(3, 4, dtype=torch.complex64), left=COMPLEX)
+def lists_of_complex_numbers(x: torch.Tensor) -> Any:
+    return (
+        torch.einsum("ij,kj->ik", x, x).abs(),
+        [torch.view_as_real(part) for part in x.split(2, 1)],
+        torch.view_as_real(torch.cat(x.unbind(0))),
+    )
+
+
+@case(torch.tensor([1, 2, 3, 4, 0]), r(6, 4), left="embedding_bag.padding_idx")
+def bags(index: torch.Tensor, weight: torch.Tensor) -> Any:
+    ends = torch.tensor([0, 2, 5])
+    return F.embedding_bag(index, weight, ends, include_last_offset=True), F.embedding_bag(
+        index, weight, ends
+    )
+
+
+# -- what ended the process ----------------------------------------------------------------------------------
+
+
+@case(r(4))
+def parts_that_are_the_operand(x: torch.Tensor) -> Any:
+    return torch.real(x), torch.diff(x, n=0), torch.cartesian_prod(x), x.sinh()
+
+
+@case(torch.tensor(1.5), left="floor_divide remainder.Tensor")
+def numbers(x: torch.Tensor) -> Any:
+    return x.nonzero(), (x * 0).nonzero(), torch.hstack([x, x * 2])
+
+
+# Nothing that depends on data has a shape on the lazy device.
+LAZY_HAS_NO_SHAPE = {"nothing_chosen", "lists_of_one", "parts_of_nothing", "numbers"}
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("name", CASES)
+def test_program(name: str, frontend: str) -> None:
+    if frontend == "lazy" and name in LAZY_HAS_NO_SHAPE:
+        pytest.skip("an op of it leaves the lazy device")
+    check(name, frontend)
+
+
+def _largest(x: torch.Tensor):  # type: ignore[no-untyped-def]
+    return torch.max(x, dim=1)
+
+
+def _sorted(x: torch.Tensor):  # type: ignore[no-untyped-def]
+    found = torch.sort(x)
+    return [found, torch.topk(x, 5)], found.values
+
+
+@pytest.mark.parametrize("function", [_largest, _sorted])
+def test_scripted_result_with_names(function: Callable[..., Any]) -> None:
+    """TorchScript gives what an op returns under names as a plain tuple."""
+    script, x = torch.jit.script(function), r(4, 5)
+    ours, eager = torch_tvm.compile(script, (x,))(x), script(x)
+    assert pytree.tree_structure(ours) == pytree.tree_structure(eager)
+    compare(ours, eager)
+
+
+@pytest.mark.parametrize("columns", [7, 64, 512])
+def test_product_of_a_batch_of_one(columns: int) -> None:
+    """Such an operand looks like a panel of packed weights, of a width that no panel has."""
+    a, b = r(1, 16, 16), r(1, 16, columns)
+    target = {"kind": "llvm", "mcpu": "haswell", "num-cores": 8}
+    compare(torch_tvm.compile(Function(torch.bmm), (a, b), target=target, fallback=False)(a, b), a @ b)
