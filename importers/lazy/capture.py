@@ -14,6 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.dialect.types import is_array
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import is_users, user_place
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps
@@ -126,9 +127,9 @@ class _Run:
 
     def source(self, tensor: torch.Tensor, name: str, position: int | None = None) -> Source:
         """The source of a tensor; two arguments that are one tensor are refused where they are written."""
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+        if tensor.device.type != "cpu" or not is_array(tensor):
             raise InvalidInput(
-                f"'{name}' is no plain CPU tensor ({tensor.device.type}, {tensor.layout})",
+                f"'{name}' is no plain CPU tensor ({type(tensor).__name__}, {tensor.device.type}, {tensor.layout})",
                 stage=f"importer: {IMPORTER}",
                 advice="pass CPU tensors; they are moved to the lazy device here",
             )

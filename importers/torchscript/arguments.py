@@ -156,7 +156,7 @@ class Arguments:
     def _meta(self, example: torch.Tensor | TensorSpec, name: str) -> torch.Tensor:
         mode = self.ev.mode
         if isinstance(example, torch.Tensor):
-            if example.is_quantized or example.layout != torch.strided:
+            if example.is_quantized or example.is_nested or example.layout != torch.strided:
                 raise InvalidInput(f"argument '{name}' is not a plain strided tensor", stage=STAGE)
             with mode:
                 return torch.empty(example.shape, dtype=example.dtype)

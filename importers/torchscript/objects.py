@@ -128,7 +128,7 @@ class Objects:
     def tensor(self, raw: torch.Tensor, path: str) -> TensorRef:
         found = self.tensors.get(id(raw))
         if found is None:
-            if raw.is_mkldnn or raw.is_quantized or raw.layout != torch.strided:
+            if raw.is_mkldnn or raw.is_quantized or raw.is_nested or raw.layout != torch.strided:
                 raise self.evaluator.failure(
                     f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
                     advice="import the module before torch.jit.optimize_for_inference or quantisation",

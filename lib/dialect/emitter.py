@@ -149,12 +149,13 @@ class Emitter:
         key = ("literal", id(tensor))
         if key in scope:
             return scope[key]
+        kind = self.types.tensor(tensor)
         attribute = literal_attribute(tensor, self._unique(name, tensor), self.context, self.resources)
         if tensor.numel() == 1 and tensor.is_floating_point():
             self.inlined[name] = tensor
         result = ir.Operation.create(
             "torch.vtensor.literal",
-            results=[self.types.tensor(tensor)],
+            results=[kind],
             attributes={"value": attribute},
             loc=self.location,
             ip=ir.InsertionPoint.at_block_begin(self._blocks[0]),

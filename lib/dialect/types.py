@@ -4,50 +4,74 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.support.errors import ImportFailed
 
-DTYPE_TEXT: dict[torch.dtype, str] = {
-    torch.float32: "f32",
-    torch.float64: "f64",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.int8: "si8",
-    torch.int16: "si16",
-    torch.int32: "si32",
-    torch.int64: "si64",
-    torch.uint8: "ui8",
-    torch.bool: "i1",
-    torch.complex64: "complex<f32>",
-    torch.complex128: "complex<f64>",
-    torch.float8_e4m3fn: "f8E4M3FN",
-    torch.float8_e5m2: "f8E5M2",
-    torch.qint8: "!torch.qint8",
-    torch.quint8: "!torch.quint8",
-}
+_Form = TypeVar("_Form")
+
+
+class _Forms(dict[torch.dtype, _Form]):
+    """What the dialect calls a dtype; for those that it does not have, :class:`ImportFailed`."""
+
+    def __missing__(self, dtype: torch.dtype) -> _Form:
+        raise without_form(f"a tensor of {str(dtype).removeprefix('torch.')}")
+
+
+def without_form(what: str) -> ImportFailed:
+    """The error for a kind of tensor that compiled code does not have."""
+    return ImportFailed(
+        f"{what} has no form in compiled code",
+        advice="convert it before and after the compiled part, or leave this part to PyTorch",
+    )
+
+
+DTYPE_TEXT: dict[torch.dtype, str] = _Forms[str](
+    {
+        torch.float32: "f32",
+        torch.float64: "f64",
+        torch.float16: "f16",
+        torch.bfloat16: "bf16",
+        torch.int8: "si8",
+        torch.int16: "si16",
+        torch.int32: "si32",
+        torch.int64: "si64",
+        torch.uint8: "ui8",
+        torch.bool: "i1",
+        torch.complex64: "complex<f32>",
+        torch.complex128: "complex<f64>",
+        torch.float8_e4m3fn: "f8E4M3FN",
+        torch.float8_e5m2: "f8E5M2",
+        torch.qint8: "!torch.qint8",
+        torch.quint8: "!torch.quint8",
+    }
+)
 TEXT_DTYPE = {text: dtype for dtype, text in DTYPE_TEXT.items()}
 
 # c10::ScalarType, the integer by which ATen schemas name a dtype.
-SCALAR_TYPE: dict[torch.dtype, int] = {
-    torch.uint8: 0,
-    torch.int8: 1,
-    torch.int16: 2,
-    torch.int32: 3,
-    torch.int64: 4,
-    torch.float16: 5,
-    torch.float32: 6,
-    torch.float64: 7,
-    torch.complex64: 9,
-    torch.complex128: 10,
-    torch.bool: 11,
-    torch.qint8: 12,
-    torch.quint8: 13,
-    torch.bfloat16: 15,
-    torch.float8_e5m2: 23,
-    torch.float8_e4m3fn: 24,
-}
+SCALAR_TYPE: dict[torch.dtype, int] = _Forms[int](
+    {
+        torch.uint8: 0,
+        torch.int8: 1,
+        torch.int16: 2,
+        torch.int32: 3,
+        torch.int64: 4,
+        torch.float16: 5,
+        torch.float32: 6,
+        torch.float64: 7,
+        torch.complex64: 9,
+        torch.complex128: 10,
+        torch.bool: 11,
+        torch.qint8: 12,
+        torch.quint8: 13,
+        torch.bfloat16: 15,
+        torch.float8_e5m2: 23,
+        torch.float8_e4m3fn: 24,
+    }
+)
 DTYPE_OF_SCALAR_TYPE = {code: dtype for dtype, code in SCALAR_TYPE.items()}
 
 
@@ -76,9 +100,27 @@ class TensorSpec:
 
 
 def tensor_type_of(tensor: torch.Tensor) -> TensorType:
-    """The type of a (fake) tensor; symbolic sizes are unknown ones."""
+    """The type of a (fake) tensor; symbolic sizes are unknown ones.
+
+    Raises :class:`ImportFailed` for one that is not an array of plain numbers.
+    """
+    if tensor.is_nested:
+        raise without_form("a nested tensor")
+    if tensor.layout != torch.strided:
+        raise without_form(f"a tensor of layout {str(tensor.layout).removeprefix('torch.')}")
     shape = tuple(size if isinstance(size, int) else _known_size(size) for size in tensor.shape)
     return TensorType(shape, tensor.dtype)
+
+
+def is_array(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's numbers lie in memory: it is not nested, sparse, quantised, a wrapper, or freed."""
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ or tensor.is_nested:
+        return False
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor) and (
+        tensor.numel() == 0 or tensor.data_ptr() != 0
+    )
 
 
 def _known_size(size: torch.SymInt) -> int | None:

@@ -24,13 +24,18 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import as_size, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import RELAX_DTYPE
-from torch_tvm.support.errors import InternalError
+from torch_tvm.support.errors import InternalError, UnsupportedOp
 
 if TYPE_CHECKING:
     from torch_tvm.lowering.module import ModuleLowering
 
 ATEN = "torch_tvm.aten"
 _COMPLEX = {torch.complex64: "float32", torch.complex128: "float64"}
+
+
+def has_kernel_form(dtype: torch.dtype) -> bool:
+    """Whether compiled code can hold tensors of a dtype."""
+    return dtype in _COMPLEX or str(dtype) in RELAX_DTYPE
 
 
 def relax_tensor_type(dtype: torch.dtype, sizes: list[Any]) -> relax.TensorType:
@@ -40,7 +45,11 @@ def relax_tensor_type(dtype: torch.dtype, sizes: list[Any]) -> relax.TensorType:
         return relax.TensorType([*sizes, as_size(2)], _COMPLEX[dtype])
     name = RELAX_DTYPE.get(str(dtype))
     if name is None:
-        raise InternalError(f"{dtype} has no Relax form", stage="lowering")
+        raise UnsupportedOp(
+            f"a tensor of {str(dtype).removeprefix('torch.')} has no form in compiled code",
+            stage="lowering",
+            advice="convert it before and after the compiled part, or leave this part to PyTorch",
+        )
     return relax.TensorType(sizes, name)
 
 

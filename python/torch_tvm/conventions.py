@@ -10,7 +10,15 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
-from torch_tvm.runtime.convention import SCALAR_DTYPE, Argument, Convention, Size, SizeExpression
+from torch_tvm.lowering.fallback import has_kernel_form
+from torch_tvm.runtime.convention import (
+    SCALAR_DTYPE,
+    Argument,
+    Convention,
+    Size,
+    SizeExpression,
+    describe_dtype,
+)
 from torch_tvm.support.errors import InvalidInput
 
 _UNBOUNDED = 2**62
@@ -72,6 +80,12 @@ def _argument(name: str, kind: ir.Type, sizes: tuple[Size, ...] | None) -> Argum
         return Argument(name, scalar, SCALAR_DTYPE[scalar])
     if tensor.shape is None or tensor.dtype is None:
         raise InvalidInput("an argument needs a dtype and a rank", subject=f"argument '{name}'")
+    if not has_kernel_form(tensor.dtype):
+        raise InvalidInput(
+            f"kernels do not read {describe_dtype(tensor.dtype)}",
+            subject=f"argument '{name}'",
+            advice="pass it as another dtype, and convert it outside",
+        )
     return Argument(name, "tensor", tensor.dtype, sizes if sizes is not None else tensor.shape)
 
 

@@ -17,6 +17,7 @@ from tvm import relax
 from torch_tvm.conventions import convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.examples import check_examples
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
@@ -166,6 +167,7 @@ def import_program(
         raise InvalidInput(
             "expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)"
         )
+    check_examples(example_args)
     if isinstance(program, TorchModule):
         return Imported(program, "module")
     if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] in _TEXTS:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.examples import check_examples
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import ImportFailed, damaged
 from torch_tvm.support.files import read_text
@@ -34,6 +35,7 @@ def import_fx(
     """
     from torch_tvm.importers.fx import import_fx as importer
 
+    check_examples(example_args)
     return canonicalize(importer(program, example_args, dynamic_shapes=dynamic_shapes))
 
 
@@ -57,6 +59,7 @@ def import_torchscript(
     """
     from torch_tvm.importers.torchscript import import_torchscript as importer
 
+    check_examples(example_args)
     return canonicalize(importer(program, example_args, method=method))
 
 
@@ -72,6 +75,7 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     """
     from torch_tvm.importers.lazy import import_lazy as importer
 
+    check_examples(example_args)
     return canonicalize(importer(program, example_args))
 
 

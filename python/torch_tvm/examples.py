@@ -1,0 +1,38 @@
+"""Example arguments that compiled code could never be called with are refused before anything is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec
+from torch_tvm.runtime.convention import describe_dtype, describe_value
+from torch_tvm.support.errors import InvalidInput
+
+
+def check_examples(arguments: Any) -> None:
+    """Raise :class:`InvalidInput` for a tensor of a dtype or a kind that kernels do not have."""
+    leaves, _ = pytree.tree_flatten_with_path(arguments)
+    for path, leaf in leaves:
+        problem = _problem(leaf)
+        if problem:
+            raise InvalidInput(
+                f"kernels do not read {problem}",
+                subject=f"example_args{pytree.keystr(path)}",
+                advice="convert it outside of what is compiled, or use torch.compile, which leaves parts to PyTorch",
+            )
+
+
+def _problem(leaf: Any) -> str:
+    if isinstance(leaf, torch.Tensor) and (
+        leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized
+    ):
+        return describe_value(leaf)
+    if isinstance(leaf, (torch.Tensor, TensorSpec)) and leaf.dtype not in DTYPE_TEXT:
+        return describe_dtype(leaf.dtype)
+    return ""
+
+
+__all__ = ["check_examples"]

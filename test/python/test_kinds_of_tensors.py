@@ -1,0 +1,90 @@
+"""Programs whose tensors have no form in compiled code are refused with the kind, by every road."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import torch_tvm
+from torch_tvm.support.errors import ImportFailed, InvalidInput, UnsupportedOp
+
+ROADS = ("fx", "torchscript", "lazy")
+BYTES = torch.ones(4, 6, dtype=torch.uint8)
+
+KINDS: dict[str, Callable[[], torch.Tensor]] = {
+    **{
+        str(dtype).removeprefix("torch."): lambda dtype=dtype: BYTES.to(dtype)
+        for dtype in (torch.complex32, torch.uint16, torch.uint64, torch.float8_e5m2, torch.float8_e4m3fnuz)
+    },
+    "bits8": lambda: BYTES.view(torch.bits8),
+    "float4_e2m1fn_x2": lambda: BYTES.view(torch.float4_e2m1fn_x2),
+    "quint8": lambda: torch.quantize_per_tensor(torch.ones(4, 6), 0.1, 0, torch.quint8),
+    "a nested tensor": lambda: torch.nested.nested_tensor([torch.randn(6)] * 4),
+    "sparse_coo": lambda: torch.randn(4, 6).to_sparse(),
+    "_mkldnn": lambda: torch.randn(4, 6).to_mkldnn(),
+}
+
+
+def reshaped(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(6, 4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_example_arguments(kind: str, road: str) -> None:
+    program = torch.jit.script(reshaped) if road == "torchscript" else reshaped
+    with pytest.raises(InvalidInput, match=rf"^(example_args|argument).*: kernels do not read .*{kind}"):
+        torch_tvm.compile(program, (KINDS[kind](),), frontend=road)
+
+
+def test_specs_of_tensors() -> None:
+    spec = torch_tvm.TensorSpec((None,), torch.uint16)
+    with pytest.raises(InvalidInput, match=r"^example_args\[0\]: kernels do not read uint16"):
+        torch_tvm.compile(torch.jit.script(reshaped), (spec,))
+
+
+class Holds(nn.Module):
+    def __init__(self, function: Any, held: torch.Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("held", held)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, self.held)
+
+
+INSIDE: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Any], torch.Tensor]] = {
+    "uint16": (lambda x, held: x.to(torch.uint16).to(torch.float32), torch.ones(6)),
+    "uint32": (lambda x, held: x + held.to(torch.float32), torch.ones(6).to(torch.uint32)),
+    "float8_e4m3fn": (lambda x, held: x.to(torch.float8_e4m3fn).to(torch.float32), torch.ones(6)),
+    "complex32": (lambda x, held: x + held.to(torch.complex64).real, torch.ones(6).to(torch.complex32)),
+    "sparse_coo": (lambda x, held: x.to_sparse().to_dense(), torch.ones(6)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("kind", sorted(INSIDE))
+def test_inside_a_program(kind: str, road: str) -> None:
+    function, held = INSIDE[kind]
+    program, x = Holds(function, held), torch.randn(4, 6)
+    given: Any = torch.jit.trace(program, (x,), check_trace=False) if road == "torchscript" else program
+    with pytest.raises(
+        (ImportFailed, UnsupportedOp), match=rf"{kind} has no form in compiled code\n.*\n? *convert"
+    ):
+        torch_tvm.compile(given, (x,), frontend=road)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_memory_that_the_lazy_device_cannot_copy() -> None:
+    freed = torch.randn(4, 6)
+    freed.untyped_storage().resize_(0)
+    masked = torch.masked.masked_tensor(torch.randn(4, 6), torch.ones(4, 6).bool())
+    for given in (freed, masked):
+        with pytest.raises(InvalidInput, match="is no plain CPU tensor"):
+            torch_tvm.compile(reshaped, (given,), frontend="lazy")
