@@ -82,7 +82,9 @@ def export(
         with warnings.catch_warnings(), _quiet_logs():
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
-            return torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
+            exported = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
+            # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
+            return exported.run_decompositions({}) if torch.is_autocast_enabled("cpu") else exported
     except Exception as error:
         from torch_tvm.importers.fx.failure import export_failure
 
@@ -189,7 +191,7 @@ class _FunctionBuilder:
 
 def import_exported(program: ExportedProgram) -> TorchModule:
     """Import an exported program: weights are literals, mutated buffers are state, user inputs arguments."""
-    if any(_updates_statistics(node) for node in program.graph.nodes):
+    if any(_updates_statistics(node) or _is_autocast(node) for node in program.graph.nodes):
         program = program.run_decompositions({})
     signature = program.graph_signature
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
@@ -278,6 +280,12 @@ def _updates_statistics(node: torch.fx.Node) -> bool:
     if name == "aten::batch_norm":
         return node.args[5] is True and node.args[3] is not None
     return name == "aten::instance_norm" and node.args[5] is True and node.args[3] is not None
+
+
+def _is_autocast(node: torch.fx.Node) -> bool:
+    """A region under autocast: its casts are not in it."""
+    is_region = isinstance(node.target, torch._ops.HigherOrderOperator)
+    return is_region and node.target.name() == "wrap_with_autocast"
 
 
 def _is_mutable(node: torch.fx.Node) -> bool:

@@ -184,6 +184,13 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = pytree.tree_map(self.run.on_device, (args, kwargs or {}))
+        if torch.is_autocast_enabled("cpu"):
+            raise ImportFailed(
+                "the lazy device does not know autocast",
+                subject=getattr(function, "__name__", str(function)),
+                location=user_place(sys._getframe(1), IMPORTER),
+                advice="import the program with import_fx or import_torchscript, or convert it with .to(dtype)",
+            )
         result = function(*args, **kwargs)
         after = device.fallbacks()
         if after != self.fallbacks:

@@ -308,3 +308,42 @@ def test_product_of_a_batch_of_one(columns: int) -> None:
     a, b = r(1, 16, 16), r(1, 16, columns)
     target = {"kind": "llvm", "mcpu": "haswell", "num-cores": 8}
     compare(torch_tvm.compile(Function(torch.bmm), (a, b), target=target, fallback=False)(a, b), a @ b)
+
+
+# -- autocast --------------------------------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(36, 8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.linear(F.relu(self.norm(self.conv(x))).flatten(1))
+        return y, (y @ y.T).softmax(-1)
+
+
+class MixedWithin(Mixed):
+    def forward(self, x: torch.Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, weights = super().forward(x)
+        return y.float() @ self.linear.weight, weights
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("around", [True, False])
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_autocast(frontend: str, around: bool, training: bool) -> None:
+    x, module = r(2, 3, 5, 5), (Mixed if around else MixedWithin)().train(training)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+        program = module
+        if frontend == "torchscript":
+            program = torch.jit.trace(module, (x,), check_trace=False)
+        call = torch_tvm.compile(program, (x,), frontend=frontend, fallback=False)
+        compare(call(x), module(x))
+
+
+def test_autocast_on_the_lazy_device() -> None:
+    with pytest.raises(torch_tvm.ImportFailed, match="the lazy device does not know autocast") as caught:
+        torch_tvm.compile(MixedWithin().eval(), (r(2, 3, 5, 5),), frontend="lazy")
+    assert "test_everyday_programs.py" in str(caught.value) and "import_fx" in str(caught.value)
