@@ -1,0 +1,413 @@
+"""Runs random programs through the importers against eager PyTorch, and shrinks what fails.
+
+    python test/e2e/fuzz/runner.py --programs 1000 --seed 0 --jobs 2
+
+Workers are processes of their own: one that dies or hangs costs its program alone. Each failure is printed with its
+seed, its kind and the smallest program that still shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__" and "--worker" in sys.argv:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+FRONTENDS = ("fx", "torchscript", "lazy", "dynamo")
+BAD = ("wrong", "dead", "hang", "bare", "bug")
+_SECONDS = 120.0
+
+
+# -- one program -------------------------------------------------------------------------------------------
+
+
+def load(program: Any, folder: Path) -> Any:
+    """The module of a program, read from a file so that it can be scripted."""
+    import importlib.util
+
+    text = "import torch\nimport torch.nn.functional as F\n\n\n" + program.source()
+    path = folder / f"program_{program.seed}_{time.monotonic_ns()}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Program().eval()
+
+
+def _calls(program: Any) -> list[list[Any]]:
+    """Arguments of two calls; where sizes vary, those of the second are others."""
+    import torch
+
+    calls = []
+    for turn in range(2):
+        generator = torch.Generator().manual_seed(program.seed * 2 + turn)
+        grown = lambda s: tuple(n + 2 if program.dynamic and turn and n == program.size else n for n in s)
+        arguments = [each.make(generator, grown(each.shape)) for each in program.inputs]
+        if program.same and len(arguments) > 1:
+            arguments[1] = arguments[0]
+        calls.append(arguments)
+    return calls
+
+
+def _compiled(program: Any, module: Any, frontend: str, arguments: list[Any]) -> Any:
+    import torch
+
+    import torch_tvm
+
+    if frontend == "dynamo":
+        torch._dynamo.reset()
+        return torch.compile(module, backend="torch_tvm", dynamic=True if program.dynamic else None)
+    shapes = None
+    examples: Any = tuple(arguments)
+    if program.dynamic and frontend == "fx":
+        auto = torch.export.Dim.AUTO
+        shapes = tuple({d: auto for d, n in enumerate(a.shape) if n == program.size} for a in arguments)
+    if program.dynamic and frontend == "torchscript":
+        examples = tuple(
+            torch_tvm.TensorSpec(tuple(None if n == program.size else n for n in a.shape), a.dtype)
+            for a in arguments
+        )
+    return torch_tvm.compile(module, examples, frontend=frontend, dynamic_shapes=shapes)
+
+
+def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
+    """A verdict (``same``, ``refused``, ``raises`` or one of ``BAD``) and what it rests on."""
+    import copy
+
+    import torch
+
+    from torch_tvm.support.errors import InternalError, TorchTvmError
+
+    eager = load(program, folder)
+    ours_module = copy.deepcopy(eager)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            compiled = _compiled(program, ours_module, frontend, _calls(program)[0])
+        except InternalError as error:
+            return "bug", str(error)
+        except TorchTvmError as error:
+            return "refused", str(error)
+        except Exception as error:
+            return "bare", f"{type(error).__name__}: {error}"
+        state = compiled.state_dict() if frontend != "dynamo" else dict(ours_module.named_buffers())
+        for turn in range(2):
+            given, wanted_given = _calls(program)[turn], _calls(program)[turn]
+            try:
+                wanted = eager(*wanted_given)
+            except Exception:
+                return "raises", "eager raises"
+            try:
+                ours = compiled(*given)
+            except InternalError as error:
+                return "bug", str(error)
+            except TorchTvmError as error:
+                if turn and program.dynamic:
+                    return "same", "other sizes refused"
+                return ("same" if program.same else "bare"), f"call {turn}: {type(error).__name__}: {error}"
+            except Exception as error:
+                return "bare", f"call {turn}: {type(error).__name__}: {error}"
+            problem = _difference(wanted, ours, "result")
+            problem = problem or _difference(tuple(wanted_given), tuple(given), "argument")
+            if not problem and frontend == "dynamo":
+                problem = _difference(tuple(eager.buffers()), tuple(ours_module.buffers()), "state")
+            elif not problem:
+                live = compiled.state_dict()
+                names = [name for name, _ in eager.named_buffers() if name in live]
+                named = dict(eager.named_buffers())
+                problem = _difference(tuple(named[n] for n in names), tuple(live[n] for n in names), "state")
+            if problem:
+                return "wrong", f"call {turn}: {problem}"
+        del state
+    for warning in caught:
+        if (
+            "a bug of torch_tvm" in str(warning.message)
+            or "GraphNotCompiled" in type(warning.category).__name__
+        ):
+            return "bug", str(warning.message)
+        if warning.category.__name__ == "GraphNotCompiled":
+            return "refused", str(warning.message)
+    return "same", ""
+
+
+_TOLERANCE = {"torch.float64": 1e-7, "torch.float32": 2e-4, "torch.float16": 3e-2, "torch.bfloat16": 2e-1}
+
+
+def _difference(wanted: Any, ours: Any, what: str) -> str:
+    import torch
+
+    if len(wanted) != len(ours):
+        return f"{len(ours)} {what}s instead of {len(wanted)}"
+    for index, (a, b) in enumerate(zip(wanted, ours, strict=True)):
+        if type(a) is not type(b):
+            return f"{what} {index}: {type(b).__name__} instead of {type(a).__name__}"
+        if not isinstance(a, torch.Tensor):
+            if a != b:
+                return f"{what} {index}: {b} instead of {a}"
+            continue
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return f"{what} {index}: {b.dtype}{list(b.shape)} instead of {a.dtype}{list(a.shape)}"
+        if not a.is_floating_point():
+            if not torch.equal(a, b):
+                return f"{what} {index}: {_shown(b, a)}"
+            continue
+        x, y = a.double(), b.double()
+        special = ~torch.isfinite(x)
+        if not torch.equal(special, ~torch.isfinite(y)) or not torch.equal(
+            x[special].nan_to_num(), y[special].nan_to_num()
+        ):
+            return f"{what} {index}: {_shown(b, a)}"
+        scale = x[~special].abs().max().item() if (~special).any() else 0.0
+        error = (x - y)[~special].abs().max().item() if (~special).any() else 0.0
+        if error > _TOLERANCE[str(a.dtype)] * (1 + scale):
+            return f"{what} {index}: off by {error:.3g} at a scale of {scale:.3g}: {_shown(b, a)}"
+    return ""
+
+
+def _shown(ours: Any, wanted: Any) -> str:
+    return f"{str(ours.flatten()[:8].tolist())[:150]} instead of {str(wanted.flatten()[:8].tolist())[:150]}"
+
+
+# -- shrinking ---------------------------------------------------------------------------------------------
+
+
+def smaller(program: Any) -> Iterator[Any]:
+    """Programs with less: a line, a result, an argument's layout, a size, the state."""
+    if len(program.results) > 1:
+        for result in program.results:
+            yield replace(program, results=(result,))
+    for line in reversed(program.lines):
+        yield program.without(line)
+    used = set(program.results).union(
+        *[line.uses for line in program.lines], *[[l.makes] for l in program.lines]
+    )
+    unused = [each for each in program.inputs if each.name not in used]
+    if unused and len(unused) < len(program.inputs) and not program.same:
+        yield replace(program, inputs=tuple(each for each in program.inputs if each not in unused))
+    idle = [each for each in program.state if f"self.{each.name}" not in used]
+    if idle:
+        yield replace(program, state=tuple(each for each in program.state if each not in idle))
+    if program.dynamic:
+        yield replace(program, dynamic=False)
+    for index, each in enumerate(program.inputs):
+        if each.layout != "dense":
+            plain = replace(each, layout="dense")
+            yield replace(program, inputs=(*program.inputs[:index], plain, *program.inputs[index + 1 :]))
+
+
+def is_valid(program: Any, folder: Path) -> bool:
+    import torch
+
+    if not program.results or not all(r for r in program.results):
+        return False
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load(program, folder)(*_calls(program)[0])
+    except Exception:
+        return False
+    return True
+
+
+def _what(verdict: str, text: str) -> str:
+    """The kind of a failure, by which two programs show the same."""
+    head = re.split(r"\d+|:", text, maxsplit=2)
+    return verdict if verdict in ("wrong", "dead", "hang") else f"{verdict} {' '.join(head[:2])[:40]}"
+
+
+# -- worker and parent -------------------------------------------------------------------------------------
+
+
+def work() -> None:
+    """Read ``{"program": …}`` lines, write a verdict for each."""
+    import torch
+
+    from programs import make  # type: ignore[import-not-found]
+
+    torch.set_num_threads(1)
+    import logging
+
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    folder = Path(tempfile.mkdtemp(prefix="torch_tvm_fuzz_"))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        task = json.loads(line)
+        program = decode(task["program"]) if "program" in task else make(task["seed"])
+        if not is_valid(program, folder):
+            answer: tuple[str, str] = ("raises", "")
+        else:
+            answer = check(program, task["frontend"], folder)
+        for path in folder.glob("*.py"):
+            path.unlink()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def encode(program: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(program)
+
+
+def decode(data: dict[str, Any]) -> Any:
+    from programs import Input, Line, Program  # type: ignore[import-not-found]
+
+    inputs = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["inputs"])
+    state = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["state"])
+    lines = tuple(Line(**each) for each in data["lines"])
+    return Program(
+        **{**data, "inputs": inputs, "state": state, "lines": lines, "results": tuple(data["results"])}
+    )
+
+
+class Worker:
+    """A process that checks programs; it is started anew when it dies, and after many programs."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+        self.done = 0
+
+    def ask(self, task: dict[str, Any]) -> tuple[str, str]:
+        if self.process is None or self.done > 400:
+            self.close()
+            command = [sys.executable, __file__, "--worker"]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            self.done = 0
+        process = self.process
+        assert process.stdin is not None and process.stdout is not None
+        self.done += 1
+        timer = threading.Timer(_SECONDS, process.kill)
+        started = time.monotonic()
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(task) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if line:
+            verdict, text = json.loads(line)
+            return verdict, text
+        self.process = None
+        code = process.wait()
+        is_slow = time.monotonic() - started >= _SECONDS
+        return ("hang", f"not done after {_SECONDS:.0f} s") if is_slow else ("dead", f"exit code {code}")
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def shrink(
+    worker: Worker, program: Any, frontend: str, verdict: str, text: str, tries: int = 60
+) -> tuple[Any, str]:
+    """The smallest program found that fails in the same way, and how it fails."""
+    wanted = _what(verdict, text)
+    progress = True
+    while progress and tries > 0:
+        progress = False
+        for candidate in smaller(program):
+            tries -= 1
+            if tries < 0:
+                break
+            found, why = worker.ask({"program": encode(candidate), "frontend": frontend})
+            if found in BAD and _what(found, why) == wanted:
+                program, text, progress = candidate, why, True
+                break
+    return program, text
+
+
+def run(
+    seeds: range, frontends: tuple[str, ...], jobs: int = 1, shrinks: bool = True
+) -> tuple[Counter[str], list[str]]:
+    """Verdicts counted, and a text for each failure."""
+    from programs import make  # type: ignore[import-not-found]
+
+    tasks: queue.Queue[tuple[int, str]] = queue.Queue()
+    for seed in seeds:
+        for frontend in frontends:
+            tasks.put((seed, frontend))
+    counts: Counter[str] = Counter()
+    failures: list[str] = []
+    lock = threading.Lock()
+
+    def loop() -> None:
+        worker = Worker()
+        while True:
+            try:
+                seed, frontend = tasks.get_nowait()
+            except queue.Empty:
+                break
+            verdict, text = worker.ask({"seed": seed, "frontend": frontend})
+            report = ""
+            if verdict in BAD:
+                program = make(seed)
+                if shrinks:
+                    program, text = shrink(worker, program, frontend, verdict, text)
+                shown = ", ".join(f"{i.name}: {i.dtype}{list(i.shape)} {i.layout}" for i in program.inputs)
+                flags = f"{' same' if program.same else ''}{f' dynamic {program.size}' if program.dynamic else ''}"
+                report = (
+                    f"== {verdict} seed {seed} {frontend}{flags}: {text[:600]}\n# {shown}\n{program.source()}"
+                )
+            with lock:
+                counts[f"{frontend} {verdict}"] += 1
+                counts[verdict] += 1
+                if report:
+                    failures.append(report)
+                    print(report, flush=True)
+        worker.close()
+
+    threads = [threading.Thread(target=loop) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return counts, failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--programs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=None, help="the first seed; the others follow it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--frontends", default=",".join(FRONTENDS))
+    parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work()
+        return 0
+    first = given.seed if given.seed is not None else int(time.time()) * 1000
+    print(f"seeds {first} to {first + given.programs - 1}", flush=True)
+    seeds = range(first, first + given.programs)
+    counts, failures = run(seeds, tuple(given.frontends.split(",")), given.jobs, not given.no_shrink)
+    for name, count in sorted(counts.items()):
+        print(f"{count:6} {name}")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
