@@ -101,10 +101,9 @@ def call(
 
     ``metas``, fake tensors like its results, spare the run on fake tensors.
     """
-    if not overload._schema.is_mutable:
-        known = _fold(ev, overload, args)
-        if known is not None:
-            return known
+    known = None if overload._schema.is_mutable else _fold(ev, overload, args)
+    if known is not None and not _gives_views(overload):
+        return known_tensor(ev, known)
     plan = _plan(overload)
     for index in plan.written:
         if isinstance(args[index], TensorRef):
@@ -115,6 +114,8 @@ def call(
     keywords = dict(zip(names, values[plan.positional :], strict=True))
     results = ev.recorder.call(overload, values[: plan.positional], keywords, metas)
     wrapped = [_result(ev, value, meta, args) for value, meta in zip(results, metas, strict=False)]
+    if known is not None and isinstance(wrapped[0], TensorRef):
+        return KnownTensor(wrapped[0], known)
     return wrapped[0] if len(plan.returns) == 1 else tuple(wrapped) if plan.returns else None
 
 
@@ -198,7 +199,11 @@ def _run_fake(
         raise ev.failure(message, subject=dialect_name(function), origin=origins(args)) from None
 
 
-def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> KnownTensor | None:
+def _gives_views(overload: torch._ops.OpOverload) -> bool:
+    return any(each.alias_info is not None for each in overload._schema.returns)
+
+
+def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> torch.Tensor | None:
     """The result of an op on small known tensors, as traces compute sizes with; ``None`` without them."""
     seen = False
     real = []
@@ -216,7 +221,7 @@ def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> Kn
     keywords = dict(zip(plan.names[plan.positional : len(real)], real[plan.positional :], strict=True))
     result = overload(*real[: plan.positional], **keywords)
     if isinstance(result, torch.Tensor) and result.numel() <= _KNOWN_ELEMENTS:
-        return known_tensor(ev, result.clone())
+        return result.clone()
     return None
 
 

@@ -1037,3 +1037,18 @@ def run_time_index_in_nested_branches(x: Tensor, i: int) -> Tensor:
             z = x[0, 0]
         x = x * z
     return x
+
+
+@case((A, 1), (B, 2))
+def constants_written_through_views(x: Tensor, i: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    v = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    v[:] = 1.5
+    w = torch.tensor([1.0, 2.0])
+    u = w.view(2, 1)
+    w.add_(1)
+    z = torch.tensor([3.0, 4.0])
+    z.reshape(2, 1)[0] = 7
+    k = torch.tensor([2, 3])
+    before = int(k[1])
+    k[1] = 5
+    return x + v, u * 2, z, x.repeat(before, int(k[1]))
