@@ -6,7 +6,10 @@ Everything is imported on first use, so that ``import torch_tvm`` costs neither 
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import TYPE_CHECKING, Any
+
+from torch_tvm.support.interrupts import deferred_interrupts
 
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
@@ -45,6 +48,9 @@ _WHERE = {
     "register_lowering": "torch_tvm.custom",
 }
 
+_importing = threading.RLock()
+"""Threads that import modules which import each other would meet half of one."""
+
 __all__ = [
     "CompiledModule",
     "FallbackWarning",
@@ -68,11 +74,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "lazy":
-        return importlib.import_module("torch_tvm.lazy")
+        with _importing, deferred_interrupts():
+            return importlib.import_module("torch_tvm.lazy")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")
-    value = getattr(importlib.import_module(where), name)
+    with _importing, deferred_interrupts():
+        value = getattr(importlib.import_module(where), name)
     globals()[name] = value
     return value
 
