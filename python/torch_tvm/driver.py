@@ -18,6 +18,7 @@ from torch_tvm.conventions import convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.examples import check_examples
+from torch_tvm.exclusive import compiling, exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.report import FallbackOp, Kernel, Report, fallback_message
@@ -120,6 +121,20 @@ def compile(
     parsed = Options.parse(options)
     resolved = resolve_target(target)
     report = Report(target=str(resolved))
+    with compiling(exports=_may_export(program, frontend)):
+        return _compiled(program, example_args, frontend, dynamic_shapes, resolved, fallback, parsed, report)
+
+
+def _compiled(
+    program: Any,
+    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None,
+    frontend: str,
+    dynamic_shapes: Any,
+    resolved: tvm.target.Target,
+    fallback: bool,
+    parsed: Options,
+    report: Report,
+) -> CompiledModule:
     with report.phase("import"), unforeseen("import"):
         imported = import_program(program, example_args, frontend, dynamic_shapes)
     report.frontend, module = imported.frontend, imported.module
@@ -197,6 +212,13 @@ def import_program(
     return Imported(import_lazy(program, example_args), "lazy")
 
 
+_SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod, str, os.PathLike)
+
+
+def _may_export(program: Any, frontend: str) -> bool:
+    return frontend in ("auto", "fx") and not isinstance(program, (TorchModule, *_SCRIPTED))
+
+
 def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], frontend: str) -> Imported:
     is_module = isinstance(program, (torch.nn.Module, str, os.PathLike))
     if not is_module or frontend not in ("auto", "torchscript"):
@@ -218,8 +240,7 @@ def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], f
 def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shapes: Any) -> Imported:
     from torch_tvm.importers.fx.program import is_exportable
 
-    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod, str, os.PathLike)
-    if isinstance(program, scripted):
+    if isinstance(program, _SCRIPTED):
         return _import_torchscript(program, example_args)
     if isinstance(program, torch.export.ExportedProgram):
         return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
@@ -279,6 +300,7 @@ def _import_torchscript(
 # -- compile -------------------------------------------------------------------------------------------
 
 
+@exclusive(exports=False)
 def compile_module(
     module: TorchModule,
     target: tvm.target.Target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,35 +16,44 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DYNAMO = "torch._dynamo.convert_frame"
-_lock = threading.RLock()
+_lock, _importing, _thread = threading.RLock(), threading.RLock(), threading.local()
 
 
 @contextmanager
-def compiling(*, exports: bool = True) -> Iterator[None]:
+def compiling(*, exports: bool) -> Iterator[None]:
     """Wait until no other thread imports or compiles.
 
     dynamo holds a lock of its own when it calls our backend, and torch.export may take it: so it comes first
     everywhere. ``exports`` says that this program may be exported.
     """
-    with ExitStack() as held:
-        if exports and _DYNAMO not in sys.modules:
-            with deferred_interrupts():
-                import torch._dynamo.convert_frame
-        if _DYNAMO in sys.modules:
-            held.enter_context(sys.modules[_DYNAMO].compile_lock)
-        held.enter_context(_lock)
+    if getattr(_thread, "compiles", False):  # taking dynamo's lock second could wait for ever
         yield
+        return
+    with ExitStack() as held:
+        if exports or _DYNAMO in sys.modules:
+            with _importing, deferred_interrupts():
+                dynamo = importlib.import_module(_DYNAMO)
+            held.enter_context(dynamo.compile_lock)
+        held.enter_context(_lock)
+        _thread.compiles = True
+        try:
+            yield
+        finally:
+            _thread.compiles = False
 
 
-def exclusive(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, one thread at a time."""
+def exclusive(*, exports: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that runs in one thread at a time."""
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with compiling():
-            return function(*args, **kwargs)
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with compiling(exports=exports):
+                return function(*args, **kwargs)
 
-    return call
+        return call
+
+    return decorate
 
 
 __all__ = ["compiling", "exclusive"]

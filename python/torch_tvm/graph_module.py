@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.driver import Options, compile_module
+from torch_tvm.exclusive import exclusive
 from torch_tvm.graph_outputs import Finish, split_outputs
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.report import Report, fallback_message
@@ -156,6 +157,7 @@ def _require_memory(weights: Sequence[torch.Tensor]) -> None:
             )
 
 
+@exclusive(exports=True)
 def compile_graph(
     gm: GraphModule,
     static: Sequence[int] = (),

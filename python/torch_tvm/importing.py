@@ -10,12 +10,14 @@ import torch
 
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.examples import check_examples
+from torch_tvm.exclusive import exclusive
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import ImportFailed, damaged
 from torch_tvm.support.files import read_text
 from torch_tvm.support.sandbox import crash_of
 
 
+@exclusive(exports=True)
 def import_fx(
     program: torch.nn.Module | torch.export.ExportedProgram | Callable[..., Any],
     example_args: Sequence[Any] | None = None,
@@ -39,6 +41,7 @@ def import_fx(
     return canonicalize(importer(program, example_args, dynamic_shapes=dynamic_shapes))
 
 
+@exclusive(exports=False)
 def import_torchscript(
     program: torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.nn.Module | str | os.PathLike[str],
     example_args: Sequence[Any] | None = None,
@@ -63,6 +66,7 @@ def import_torchscript(
     return canonicalize(importer(program, example_args, method=method))
 
 
+@exclusive(exports=False)
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
     """Run a function or module once on the lazy device and import the graph that this records.
 
@@ -79,6 +83,7 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     return canonicalize(importer(program, example_args))
 
 
+@exclusive(exports=False)
 def parse(text_or_path: str | os.PathLike[str] | bytes, *, allow_ops: Iterable[str] = ()) -> TorchModule:
     """Read a module from text or from the path of a file.
 

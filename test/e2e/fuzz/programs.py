@@ -4,13 +4,14 @@ A program is a list of lines over named values. It is made while it runs in eage
 not taken. The text of a program is a module that every importer can read from a file.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import random
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch

@@ -57,8 +57,11 @@ def _calls(program: Any) -> list[list[Any]]:
     calls = []
     for turn in range(2):
         generator = torch.Generator().manual_seed(program.seed * 2 + turn)
-        grown = lambda s: tuple(n + 2 if program.dynamic and turn and n == program.size else n for n in s)
-        arguments = [each.make(generator, grown(each.shape)) for each in program.inputs]
+        growth = 2 if program.dynamic and turn else 0
+        arguments = [
+            each.make(generator, [n + growth if n == program.size else n for n in each.shape])
+            for each in program.inputs
+        ]
         if program.same and len(arguments) > 1:
             arguments[1] = arguments[0]
         calls.append(arguments)
@@ -195,7 +198,7 @@ def smaller(program: Any) -> Iterator[Any]:
     for line in reversed(program.lines):
         yield program.without(line)
     used = set(program.results).union(
-        *[line.uses for line in program.lines], *[[l.makes] for l in program.lines]
+        *[line.uses for line in program.lines], *[[line.makes] for line in program.lines]
     )
     unused = [each for each in program.inputs if each.name not in used]
     if unused and len(unused) < len(program.inputs) and not program.same:
@@ -237,7 +240,6 @@ def _what(verdict: str, text: str) -> str:
 def work() -> None:
     """Read ``{"program": …}`` lines, write a verdict for each."""
     import torch
-
     from programs import make  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
