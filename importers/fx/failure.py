@@ -10,6 +10,7 @@ import torch
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 _TORCH = os.path.dirname(torch.__file__)
+GENERATOR = "a random generator cannot be captured"
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -31,6 +32,8 @@ def export_failure(scope: str, error: Exception) -> ImportFailed:
 
 def _advice(error: Exception, text: str) -> str:
     kind = type(error).__name__
+    if text == GENERATOR:
+        return "pass the random tensor as an input, or draw from PyTorch's own generator"
     if "data-dependent" in text or kind == "GuardOnDataDependentSymNode":
         return "rewrite the branch with torch.cond, or compile the scripted module (frontend='torchscript')"
     if isinstance(error, TypeError) and "argument" in text:

@@ -13,11 +13,13 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
+from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
@@ -79,18 +81,27 @@ def export(
 ) -> ExportedProgram:
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
     try:
-        with warnings.catch_warnings(), _quiet_logs():
+        with warnings.catch_warnings(), _quiet_logs(), _GeneratorsRefused():
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
             exported = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
             # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
             return exported.run_decompositions({}) if torch.is_autocast_enabled("cpu") else exported
     except Exception as error:
-        from torch_tvm.importers.fx.failure import export_failure
-
         is_function = isinstance(program, _Function)
         scope = getattr(program.forward, "__qualname__", "") if is_function else type(program).__name__
         raise export_failure(scope, error) from error
+
+
+class _GeneratorsRefused(TorchFunctionMode):
+    """Refuses a call that draws from a generator of the program's own: export forgets which one it was."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for given in (*args, *kwargs.values()):
+            if isinstance(given, torch.Generator) and given is not torch.default_generator:
+                raise RuntimeError(GENERATOR)
+        return func(*args, **kwargs)
 
 
 def _distinct(arguments: Any) -> Any:

@@ -34,7 +34,6 @@ from torch_tvm.graph_module import CompiledGraph, compile_graph
 from torch_tvm.support.errors import InvalidInput
 
 Inputs = Sequence[Any]
-_AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 _OPTIONS = {"fallback": bool, "accuracy": str, "check_indices": bool, "target": object, "passes": Mapping}
 
 
@@ -133,14 +132,14 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
 
 
 def _is_importable(traced: GraphModule) -> bool:
-    """Whether every value comes from a call that importing knows: a region of autocast is none, a fake tensor
-    that tracing could not follow is left as a constant.
+    """Whether every value comes from a call that importing knows: a switch of autocast or of the gradient mode is
+    none, a fake tensor that tracing could not follow is left as a constant.
     """
-    constants = [
-        getattr(traced, str(node.target), None) for node in traced.graph.nodes if node.op == "get_attr"
-    ]
+    nodes = traced.graph.nodes
+    constants = [getattr(traced, str(node.target), None) for node in nodes if node.op == "get_attr"]
+    modules = [getattr(node.target, "__module__", None) or "" for node in nodes if node.op == "call_function"]
     return not any(isinstance(value, FakeTensor) for value in constants) and not any(
-        node.op == "call_function" and node.target in _AUTOCAST for node in traced.graph.nodes
+        name.startswith(("torch.amp", "torch._C", "torch.autograd")) for name in modules
     )
 
 

@@ -176,6 +176,8 @@ def compile_graph(
     gm = GraphModule(gm, copy.deepcopy(gm.graph))
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
     position = {node: index for index, node in enumerate(placeholders)}
+    resolved = resolve_target(target)
+    _require_device(placeholders, "cuda" if resolved.kind.name == "cuda" else "cpu")
     finish = split_outputs(gm, exact)
     _replace_symbols(gm, placeholders)
     unused = {node for node in placeholders if not node.users}
@@ -190,7 +192,6 @@ def compile_graph(
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
     options = Options.parse({"accuracy": accuracy, "check_indices": check_indices, "passes": passes or {}})
-    resolved = resolve_target(target)
     report = Report(target=str(resolved), frontend="dynamo")
     compiled = compile_module(
         module, resolved, fallback=fallback, options=options, report=report, pack=not names
@@ -200,6 +201,14 @@ def compile_graph(
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
     return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)
+
+
+def _require_device(placeholders: Sequence[Node], device: str) -> None:
+    """Raise :class:`InvalidInput` for an argument that code for ``device`` cannot read."""
+    for node in placeholders:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.device.type != device:
+            raise InvalidInput(f"argument '{node.name}' is on {value.device.type}, the code is for {device}")
 
 
 def _flat(module: TorchModule, names: list[str]) -> TorchModule:

@@ -92,6 +92,12 @@ ROWS: list[Row] = [
         id="slice_scatter-dynamic",
     ),
     row(
+        "aten.slice_scatter",
+        lambda x, y: torch.slice_scatter(x, y @ y.transpose(1, 2), 1, 0, 3),
+        lambda s: [(s.floats(2, 8, 3), s.floats(2, 3, 5))],
+        id="slice_scatter-product",
+    ),
+    row(
         "aten.select_scatter",
         lambda x, y: torch.select_scatter(x, y, 1, -1),
         lambda s: [(s.floats(3, 7, 2), s.floats(3, 2))],

@@ -143,6 +143,13 @@ def test_a_failing_function_is_named() -> None:
         torch_tvm.import_fx(choose, (torch.randn(3),))
 
 
+def test_a_generator_of_the_programs_own_is_refused_and_not_forgotten() -> None:
+    own, x = torch.Generator(), torch.randn(3)
+    for draw in (lambda x: x + torch.rand(3, generator=own), lambda x: x.clone().uniform_(generator=own)):
+        with pytest.raises(ImportFailed, match=r"test_api.py:\d+: .*a random generator cannot be captured"):
+            torch_tvm.import_fx(draw, (x,))
+
+
 def test_a_program_that_can_neither_be_exported_nor_scripted() -> None:
     class Hopeless(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -185,6 +185,13 @@ def under_autocast(x: torch.Tensor) -> Any:
         return x @ x.t(), x.exp()
 
 
+def switched(x: torch.Tensor) -> Any:
+    with torch.no_grad():
+        a = x * 2
+    with torch.enable_grad():
+        return a, x * 3
+
+
 def checkpointed(x: torch.Tensor) -> Any:
     with torch.set_grad_enabled(x.requires_grad):
         return torch.utils.checkpoint.checkpoint(lambda t: t.sin() * t, x, use_reentrant=False)
@@ -194,6 +201,7 @@ def checkpointed(x: torch.Tensor) -> Any:
     ("program", "gradient"),
     [
         (transformed, False),
+        (switched, False),
         (through_data, True),
         (through_data, False),
         (under_autocast, False),
@@ -206,6 +214,13 @@ def test_programs_that_only_autograd_can_trace(program: Any, gradient: bool) -> 
         torch.manual_seed(seed)
         x = torch.randn(3, 4, requires_grad=gradient)
         assert_same(fast(x), program(x))
+
+
+def test_an_argument_on_another_device_runs_in_pytorch() -> None:
+    x, away = torch.randn(3), torch.randn(3, device="meta")
+    with pytest.warns(GraphNotCompiled, match="is on meta, the code is for cpu"):
+        ours, there = compiled(lambda a, b: (a + 1, b + 1))(x, away)
+    assert torch.equal(ours, x + 1) and there.is_meta
 
 
 def test_what_autograd_refuses_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Expr
 from tvm.ir.expr import TensorLoad
 from tvm.ir.prim.expr import Add, Mul
+from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
 from torch_tvm.schedules.cpu import steps
@@ -175,6 +176,11 @@ def _read_store(target: tirx.BufferStore, epilogue: s_tir.SBlock | None) -> Stor
         raise Refusal("the epilogue is not elementwise")
     reads = [load for load in loads(store.value) if load.source.same_as(target.buffer)]
     bindings = _match_indices(reads, target.indices)
+    extents = {it.var: it.dom.extent for it in epilogue.iter_vars}
+    for read in reads:
+        for index, size in zip(read.indices, target.buffer.ty.shape, strict=True):
+            if isinstance(index, tirx.Var) and not Analyzer().can_prove_equal(extents[index], size):
+                raise Refusal("the epilogue reads the result at the beginning of another shape")
     for it in epilogue.iter_vars:
         if it.var not in bindings:
             if static(it.dom.extent) != 1:
