@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
 import torch
+from torch.utils._sympy.functions import FloorDiv
 
 from torch_tvm.dialect.emitter import MAX_INT, Emitter
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.size_conditions import assert_size
+
+
+@dataclass
+class Range:
+    """The bounds of a symbol, both included."""
+
+    lower: Any = 0
+    upper: Any = sympy.oo
+
+
+@dataclass
+class Symbols:
+    """Where a program finds the symbols of its sizes.
+
+    ``places`` has an argument and an axis for each symbol that is a size by itself. ``solved`` has a symbol that
+    only occurs in expressions (``2 * s0``) as an expression over one that stands for such a size.
+    """
+
+    emitter: Emitter
+    places: dict[sympy.Symbol, tuple[ir.Value, int]] = field(default_factory=dict)
+    solved: dict[sympy.Symbol, Any] = field(default_factory=dict)
+    wholes: dict[Any, sympy.Symbol] = field(default_factory=dict)
+
+    def spelled(self, size: Any) -> Any:
+        """A size over symbols that have a place."""
+        return self.wholes.get(size, size.xreplace(self.solved))
+
+    def demand(self, condition: Any, message: str) -> None:
+        """Assert a condition on sizes; one on symbols that no argument has is left to the program."""
+        condition = condition.xreplace(self.solved)
+        if condition.free_symbols <= set(self.places):
+            assert_size(self.emitter, condition, self._value, message)
+
+    def _value(self, symbol: sympy.Symbol) -> ir.Value:
+        value, axis = self.places[symbol]
+        return self.emitter.call(torch.ops.aten.size.int, (value, axis), {}, [0])[0]
 
 
 def bind_argument_shapes(
-    emitter: Emitter, arguments: Sequence[tuple[ir.Value, Any]], ranges: Mapping[Any, Any]
-) -> None:
+    emitter: Emitter, arguments: Sequence[tuple[ir.Value, Any]], ranges: MutableMapping[Any, Any]
+) -> Symbols:
     """Emit ``torch.symbolic_int`` once a symbol and ``torch.bind_symbolic_shape`` for each symbolic argument.
 
     ``arguments`` pairs values with their fake tensors; ``ranges`` maps a sympy symbol to an object with
@@ -30,10 +69,13 @@ def bind_argument_shapes(
                 for size in meta.shape
             ]
             described.append((value, sizes))
-            for size in sizes:
-                for symbol in sorted(size.free_symbols, key=str):
-                    if symbol not in symbols:
-                        symbols[symbol] = _declare(emitter, f"s{len(symbols)}", ranges.get(symbol))
+    known, conditions = _solved(emitter, described, ranges)
+    described = [(value, [known.spelled(size) for size in sizes]) for value, sizes in described]
+    for _, sizes in described:
+        for size in sizes:
+            for symbol in sorted(size.free_symbols, key=str):
+                if symbol not in symbols:
+                    symbols[symbol] = _declare(emitter, f"s{len(symbols)}", ranges.get(symbol))
     names = {symbol: f"s{index}" for index, symbol in enumerate(symbols)}
     for value, sizes in described:
         used = [symbol for symbol in symbols if any(symbol in size.free_symbols for size in sizes)]
@@ -46,6 +88,40 @@ def bind_argument_shapes(
             [],
             {"shape_expressions": attribute},
         )
+    for condition in conditions:
+        known.demand(condition, "the size is no such multiple as dynamic_shapes says")
+    return known
+
+
+def _solved(
+    emitter: Emitter, described: Sequence[tuple[ir.Value, Sequence[Any]]], ranges: MutableMapping[Any, Any]
+) -> tuple[Symbols, list[Any]]:
+    """A place for every symbol: where ``a * s + b`` is all that there is of ``s``, a new symbol is that size.
+
+    Adds the ranges of new symbols, and gives the conditions under which there is such an ``s``.
+    """
+    known, conditions = Symbols(emitter), []
+    found = [(value, axis, size) for value, sizes in described for axis, size in enumerate(sizes)]
+    for value, axis, size in found:
+        if size.is_Symbol:
+            known.places.setdefault(size, (value, axis))
+    for value, axis, size in found:
+        missing = size.free_symbols - set(known.places) - set(known.solved)
+        if len(size.free_symbols) != 1 or not missing:
+            continue
+        (symbol,) = missing
+        factor, offset = size.coeff(symbol), size.subs(symbol, 0)
+        if not factor.is_Integer or sympy.expand(factor * symbol + offset - size) != 0 or factor <= 0:
+            continue
+        whole = sympy.Symbol(f"{symbol}_{value.arg_number}_{axis}", integer=True, nonnegative=True)
+        known.places[whole] = (value, axis)
+        known.wholes[size] = whole
+        known.solved[symbol] = FloorDiv(whole - offset, factor)
+        limits = ranges.get(symbol, Range())
+        ranges[whole] = Range(factor * limits.lower + offset, factor * limits.upper + offset)
+        if factor != 1:
+            conditions.append(sympy.Eq(sympy.Mod(whole - offset, factor), 0))
+    return known, conditions
 
 
 def _declare(emitter: Emitter, name: str, bounds: Any) -> ir.Value:

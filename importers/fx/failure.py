@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 
 import torch
@@ -26,8 +27,18 @@ def export_failure(scope: str, error: Exception) -> ImportFailed:
     if own and frames[-1] is not None:
         location = SourceLocation(own[-1].filename, own[-1].lineno or 0, scope, "fx")
     text = str(error).strip()
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ImportFailed(f"torch.export refused: {first}", location=location, advice=_advice(error, text))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    problem = "\n    ".join([f"torch.export refused: {lines[0]}", *_dimensions(lines[1:])])
+    return ImportFailed(problem, location=location, advice=_advice(error, text))
+
+
+def _dimensions(lines: list[str]) -> list[str]:
+    """What torch says of each dimension, and the changes that it suggests: a line each."""
+    if "Suggested fixes:" not in lines:
+        return [line for line in lines if line.startswith("- ")]
+    start = lines.index("Suggested fixes:")
+    fixes = [line for line in lines[start + 1 :] if re.match(r"\w+ = ", line)]
+    return [line for line in lines[:start] if line.startswith("- ")] + ["Suggested fixes:", *fixes]
 
 
 def _advice(error: Exception, text: str) -> str:
@@ -38,7 +49,7 @@ def _advice(error: Exception, text: str) -> str:
         return "rewrite the branch with torch.cond, or compile the scripted module (frontend='torchscript')"
     if isinstance(error, TypeError) and "argument" in text:
         return "pass example_args that fit the module's forward"
-    if "Constraints violated" in text or kind == "UserError":
+    if "Suggested fixes:" in text or "Constraints violated" in text or kind == "UserError":
         return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
     return (
         "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"

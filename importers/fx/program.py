@@ -21,6 +21,7 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
+from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.support.errors import ImportFailed, InvalidInput
@@ -161,7 +162,7 @@ class _FunctionBuilder:
         graph: GraphModule,
         arguments: Sequence[Any],
         literals: Mapping[int, tuple[torch.Tensor, str]],
-        ranges: Mapping[Any, Any],
+        sizes: GraphSizes,
         finish: Any,
     ) -> None:
         """``arguments`` are (position, meta) of the placeholders that become function arguments."""
@@ -170,7 +171,9 @@ class _FunctionBuilder:
         inputs: dict[int, Any] = {}
         with self.emitter.block(block):
             pairs = list(zip(block.arguments, (meta for _, meta in arguments), strict=True))
-            bind_argument_shapes(self.emitter, pairs, ranges)
+            symbols = bind_argument_shapes(self.emitter, pairs, sizes.ranges)
+            for condition, reason in sizes.conditions:
+                symbols.demand(condition, reason)
             for index, (position, meta) in enumerate(arguments):
                 value = block.arguments[index]
                 inputs[position] = (
@@ -249,7 +252,8 @@ def import_exported(program: ExportedProgram) -> TorchModule:
         writes.extend(indices)
         return [*values, *extra]
 
-    builder.build(program.graph_module, arguments, literals, program.range_constraints, finish)
+    sizes = graph_sizes(program.graph, program.range_constraints)
+    builder.build(program.graph_module, arguments, literals, sizes, finish)
     builder.attributes(list(state_tensors), writes)
     call_spec = program.call_spec
     result = Signature(call_spec.in_spec, call_spec.out_spec, names, constants, outputs)
@@ -376,7 +380,7 @@ def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = 
         return [*values, *extra]
 
     ranges = _shape_env_ranges([meta for _, meta in arguments])
-    builder.build(module, arguments, {}, ranges, finish)
+    builder.build(module, arguments, {}, GraphSizes(ranges), finish)
     builder.attributes([], writes)
     in_spec = pytree.tree_structure((tuple(range(len(nodes))), {}))
     present = {position for position, _ in arguments}

@@ -151,6 +151,7 @@ class Arguments:
         self._tensors.append(ref)
         if any(not isinstance(size, int) for size in meta.shape):
             self._dynamic.append(ref)
+            self.ev.sizes.add(argument, meta)
         return ref
 
     def _meta(self, example: torch.Tensor | TensorSpec, name: str) -> torch.Tensor:
@@ -196,10 +197,11 @@ class Arguments:
             return
         for ref in self._dynamic:
             self._check_sizes(ref)
+        ranges = self.ev.sizes.final_ranges()
         first = next(iter(self.block.operations), None)
         count = sum(1 for _ in self.block.operations)
         pairs = [(self.block.arguments[ref.storage.argument or 0], ref.meta) for ref in self._dynamic]
-        bind_argument_shapes(self.ev.emitter, pairs, {})
+        bind_argument_shapes(self.ev.emitter, pairs, ranges)
         if first is not None:
             for operation in list(self.block.operations)[count:]:
                 operation.operation.move_before(first.operation)

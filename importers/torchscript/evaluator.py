@@ -27,6 +27,7 @@ from torch_tvm.importers.torchscript.containers import Containers
 from torch_tvm.importers.torchscript.graph import Code, Instruction, is_inside_torch
 from torch_tvm.importers.torchscript.objects import Objects
 from torch_tvm.importers.torchscript.scalars import Scalars
+from torch_tvm.importers.torchscript.sizes import Sizes
 from torch_tvm.importers.torchscript.values import Container, DictValue, next_serial
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
@@ -64,6 +65,7 @@ class Evaluator:
         self.scalars = Scalars(self)
         self.containers = Containers(self)
         self.objects = Objects(self)
+        self.sizes = Sizes(self)
         self.grad_enabled: bool = True
         self.effects = 0
         self._journal: list[dict[int, tuple[Container, Any]]] = []
@@ -153,7 +155,7 @@ class Evaluator:
         self._since.append(next_serial())
         grad_enabled = self.grad_enabled
         try:
-            with self.recorder.region() as written:
+            with self.recorder.region() as written, self.sizes.region():
                 yield written, changed
         finally:
             self._journal.pop()

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
@@ -27,6 +26,7 @@ from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
+from torch_tvm.importers.torchscript.sizes import AnySizes
 from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
@@ -296,7 +296,7 @@ class _Import:
         self.mlir = ir.Module.create(loc=unknown)
         self.weights: dict[str, torch.Tensor] = {}
         self.emitter = Emitter(self.mlir, self.weights)
-        shape_env = ShapeEnv(duck_shape=False, specialize_zero_one=False)
+        shape_env = AnySizes(duck_shape=False, specialize_zero_one=False)
         mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
         self.ev = Evaluator(Recorder(self.emitter), mode, program.importer)
         self.state: dict[str, torch.Tensor] = {}

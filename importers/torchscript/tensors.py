@@ -10,6 +10,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from torch_tvm.dialect.emitter import dialect_name
 from torch_tvm.importers.recorder import Storage, TensorRef, functional_sibling
+from torch_tvm.importers.torchscript.sizes import slice_sizes
 from torch_tvm.importers.torchscript.values import (
     KnownTensor,
     ListValue,
@@ -167,6 +168,8 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
     if schema.name in ("aten::select", "aten::narrow") and isinstance(args[2], Scalar):
         fakes[2] = 0 if schema.name == "aten::select" else fakes[2]
     if schema.name == "aten::copy_":
+        if isinstance(args[1], TensorRef):
+            _run_fake(ev, aten.expand.default, [args[1].meta, list(args[0].meta.shape)], {}, args)
         return [args[0].meta]
     function: Any = overload
     positional, keywords = (
@@ -177,8 +180,21 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
         function, renamed = plan.functional
         keywords = {renamed[n]: f for n, f in zip(plan.names, fakes, strict=False) if n in renamed}
         positional = []
+    sliced = ev.sizes.unguarded(lambda: _slice_meta(fakes)) if schema.name == "aten::slice" else None
+    if sliced is not None:
+        return [sliced]
     result = _run_fake(ev, function, positional, keywords, args)
     return list(result) if len(function._schema.returns) != 1 else [result]
+
+
+def _slice_meta(fakes: list[Any]) -> torch.Tensor | None:
+    """A slice of an unknown size, which eager defines for every one; ``None`` where the op's own rule will do."""
+    x, dim, start, end, step = fakes
+    sizes = slice_sizes(x, dim, start, end, step)
+    if sizes is None:
+        return None
+    strides = [stride * step if axis == dim % x.dim() else stride for axis, stride in enumerate(x.stride())]
+    return x.new_empty_strided(sizes, strides)
 
 
 def _run_fake(
@@ -186,7 +202,7 @@ def _run_fake(
 ) -> Any:
     try:
         with ev.mode:
-            return function(*positional, **keywords)
+            return ev.sizes.run(function, positional, keywords)
     except GuardOnDataDependentSymNode as error:
         raise ev.failure(
             f"the shape of a result depends on data here ({error.cond})",

@@ -24,6 +24,15 @@ class Result:
     dtype: str | None
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """What a call's sizes must fulfil, or the program raises: a condition on symbols of the arguments."""
+
+    condition: tvm.ir.Expr
+    message: str
+    location: SourceLocation
+
+
 class NeedsEffects(Exception):
     """An op may raise at run time, and the function being lowered was taken for one without effects."""
 
@@ -45,9 +54,14 @@ class Builder:
         self.suffix = ""
         self.pure = True
         self.effects = 0
+        self.requirements: list[Requirement] = []
+        self.arguments: list[tirx.Var] = []
+        self.depth = 0
+        self.analyzer = tvm.sym.Analyzer()
         self.sizes: dict[int, tuple[relax.Expr, SizeLike]] = {}
         self.computed: list[tirx.Var] = []
         self.sums: dict[int, tuple[relax.Expr, Callable[..., Any], list[Any]]] = {}
+        self.truths: dict[int, tuple[relax.Expr, tvm.ir.Expr]] = {}
         self._symbols = 0
 
     def unsupported(self, reason: str) -> NoReturn:
@@ -150,18 +164,29 @@ class Builder:
         """Raise ``kind`` with the message, after the user's line, unless ``condition`` holds.
 
         ``condition`` is a Python bool, a TIR expression or a 0-d bool tensor. The message may have a place in braces
-        for each of the ``values``.
+        for each of the ``values``. What depends on nothing but the sizes of the arguments is tested before the call
+        (an ``InvalidInput``) and costs the program nothing.
         """
+        if is_tensor(condition) and condition.__chandle__() in self.truths:
+            condition = self.truths[condition.__chandle__()][1]
         if is_symbolic(condition):
-            condition = tvm.sym.Analyzer().simplify(condition)
+            condition = self.analyzer.simplify(condition)
             condition = bool(condition) if isinstance(condition, tirx.IntImm) else condition
         if condition is True:
+            return
+        if is_symbolic(condition) and self._is_of_arguments(condition):
+            self.requirements.append(Requirement(condition, message, self.location))
             return
         self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
         texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
         operands = [condition, *texts, *map(as_size, values)]
         self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), operands, ty_args=[relax.TupleType([])]))
+
+    def _is_of_arguments(self, condition: tvm.ir.Expr) -> bool:
+        """Whether every call meets a condition, and its symbols are sizes of the arguments."""
+        free = tirx.analysis.undefined_vars(condition)
+        return self.depth == 1 and all(any(s.same_as(known) for known in self.arguments) for s in free)
 
     # -- small conversions ------------------------------------------------------------------------------
 

@@ -254,7 +254,7 @@ def _raise(m: ModuleLowering, op: ir.Operation) -> None:
 
 def _assert(m: ModuleLowering, op: ir.Operation) -> None:
     condition = m.env[op.operands[0]]
-    if not isinstance(condition, bool):
+    if not isinstance(condition, bool) and not is_symbolic(condition):
         condition = m.builder.tensor(condition, "bool")
     m.builder.check(condition, op.attributes["message"].value)
 

@@ -14,10 +14,10 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
 from torch_tvm.lowering import control_flow, fallback, loops, ops, scalars
-from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, NeedsEffects, Requirement, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.ops.creation import filled
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
-from torch_tvm.lowering.symbols import argument_shapes
+from torch_tvm.lowering.symbols import ArgumentShapes, argument_shapes
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp, bug_of
 
 ops.load()
@@ -35,11 +35,15 @@ class Fallback:
 
 @dataclass
 class LoweredModule:
-    """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order."""
+    """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order.
+
+    The caller tests the ``requirements`` before each call.
+    """
 
     mod: tvm.IRModule
     weights: dict[str, torch.Tensor]
     fallbacks: list[Fallback] = field(default_factory=list)
+    requirements: list[Requirement] = field(default_factory=list)
 
 
 def lower(
@@ -65,11 +69,12 @@ def lower(
                 raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
         if lowering.fallbacks:
             raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
-    return LoweredModule(mod, {name: module.weights[name] for name in lowering.weights}, lowering.fallbacks)
+    weights = {name: module.weights[name] for name in lowering.weights}
+    return LoweredModule(mod, weights, lowering.fallbacks, lowering.builder.requirements)
 
 
 _METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
-_STRUCTURED = {"torch.prim.If", "torch.prim.Loop"} | control_flow.RAISES
+_STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
 _HANDLERS = {**control_flow.HANDLERS, **loops.HANDLERS}
 _ADVICE = "compile with fallback=True to run these ops in PyTorch"
 
@@ -124,6 +129,7 @@ class ModuleLowering:
         function = self.module.main
         block = function.regions[0].blocks[0]
         symbols = argument_shapes(function)
+        self._know(symbols)
         arguments = []
         for index, argument in enumerate(block.arguments):
             parameter = self._parameter(f"arg{index}", argument, symbols.shapes.get(index))
@@ -146,6 +152,16 @@ class ModuleLowering:
         for name, function in self.loop_functions.items():
             mod.update_func(name, function)
         return mod if pure else relax.transform.ConvertToDataflow()(mod)
+
+    def _know(self, symbols: ArgumentShapes) -> None:
+        """The symbols that are sizes of arguments, and their ranges."""
+        b = self.builder
+        users = len(self.module.main.type.inputs) - len(self.module.state)
+        sizes = [size for index, shape in symbols.shapes.items() if index < users for size in shape]
+        b.arguments = [size for size in sizes if isinstance(size, tirx.Var)]
+        for name, (low, high) in symbols.ranges.items():
+            if name in symbols.symbols:
+                b.analyzer.bind(symbols.symbols[name], tvm.ir.Range(low, high + 1))
 
     def finish(self, result: relax.Expr, effects: int = 0) -> None:
         """End the current function; it has effects if more were emitted than there were at its start."""
@@ -236,8 +252,10 @@ class ModuleLowering:
     def block(self, block: ir.Block) -> None:
         """Lower every operation of a block but its terminator."""
         operations = list(block.operations)
+        self.builder.depth += 1
         for op in operations[:-1]:
             self.operation(op.operation)
+        self.builder.depth -= 1
 
     def operation(self, op: ir.Operation) -> None:
         name = view.op_name(op)

@@ -200,7 +200,33 @@ def _at_run_time(
     positive = len(operands) == 2 and type(operands[1]) is int and operands[1] > 0
     if dtype == common == "int64" and (stem in _LINEAR or (stem in ("floordiv", "remainder") and positive)):
         b.sums[result.__chandle__()] = (result, fold, list(operands))
+    truth = _truth(b, stem, operands)
+    if truth is not None:
+        b.truths[result.__chandle__()] = (result, truth)
     return result
+
+
+def _truth(b: Builder, stem: str, operands: list[Any]) -> tvm.ir.Expr | None:
+    """A condition on sizes as a TIR expression too, for :meth:`Builder.check`; ``None`` for anything else."""
+    if stem in _ORDER and all(is_symbolic(v) or type(v) is int for v in operands):
+        return _ORDER[stem](*map(as_size, operands))
+    if stem not in _LOGIC:
+        return None
+    known = [b.truths.get(v.__chandle__(), (None, None))[1] if is_tensor(v) else v for v in operands]
+    if any(each is None for each in known):
+        return None
+    return _LOGIC[stem](*(tirx.const(v, "bool") if isinstance(v, bool) else v for v in known))
+
+
+_ORDER: dict[str, Callable[..., tvm.ir.Expr]] = {
+    "eq": tirx.EQ,
+    "ne": tirx.NE,
+    "lt": tirx.LT,
+    "le": tirx.LE,
+    "gt": tirx.GT,
+    "ge": tirx.GE,
+}
+_LOGIC: dict[str, Callable[..., tvm.ir.Expr]] = {"__and__": tirx.And, "__or__": tirx.Or, "__not__": tirx.Not}
 
 
 _LINEAR = {"add", "sub", "mul", "neg", "max", "min"}

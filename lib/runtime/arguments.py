@@ -198,6 +198,13 @@ class ArgumentCheck:
                         f"argument '{argument.name}', dimension {axis}: expected {expression} = {wanted} "
                         f"with {values}, got {size}"
                     )
+        for requirement in self.convention.requirements:
+            if not evaluate(requirement.condition, known):
+                names = symbols_of(requirement.condition)
+                raise InvalidInput(
+                    f"{requirement.message}: {requirement.condition} does not hold with "
+                    + ", ".join(f"{name} = {known[name]} ({origin[name]})" for name in names)
+                )
 
 
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__

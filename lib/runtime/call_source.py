@@ -10,13 +10,13 @@ complex dtype ends the process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.utils import _pytree as pytree
 
 from torch_tvm.runtime.arguments import ALIGNMENT
-from torch_tvm.runtime.convention import Argument, Convention, describe_dtype
+from torch_tvm.runtime.convention import Argument, Convention, Size, SizeExpression, describe_dtype
 from torch_tvm.runtime.overlap import written_arguments
 from torch_tvm.runtime.tracing import TRACED
 
@@ -181,7 +181,30 @@ def _ranges(convention: Convention) -> list[str]:
                 if bounds:
                     test = " or ".join(bounds).replace("s", f"a{index}.shape[{axis}]")
                     tests.append(test)
-    return tests
+    places = _places(convention)
+    return [*tests, *(f"not {_test(r.condition, places)}" for r in convention.requirements)]
+
+
+def _places(convention: Convention) -> dict[str, str]:
+    """Where a call has the value of each symbol."""
+    places: dict[str, str] = {}
+    for index, argument in enumerate(convention.arguments):
+        for axis, size in enumerate(argument.sizes):
+            if isinstance(size, str):
+                places.setdefault(size, f"a{index}.shape[{axis}]")
+    return places
+
+
+def _test(size: Size | None, places: Mapping[str, str]) -> str:
+    """A condition on sizes as Python source."""
+    if not isinstance(size, SizeExpression):
+        return places[size] if isinstance(size, str) else str(int(size or 0))
+    left, right = _test(size.left, places), _test(size.right, places)
+    if size.operation in ("min", "max"):
+        return f"{size.operation}({left}, {right})"
+    if size.operation == "ceildiv":
+        return f"-(-({left}) // {right})"
+    return f"({left} {size.operation} {right})"
 
 
 # -- the call and its results --------------------------------------------------------------------------------

@@ -35,6 +35,17 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "%": operator.mod,
     "//": operator.floordiv,
     "ceildiv": lambda left, right: -(-left // right),
+    "-": operator.sub,
+    "min": min,
+    "max": max,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "and": lambda left, right: bool(left and right),
+    "or": lambda left, right: bool(left or right),
 }
 
 
@@ -50,7 +61,7 @@ def evaluate(size: Size, known: Mapping[str, int]) -> int | None:
     if not isinstance(size, SizeExpression):
         return known[size] if isinstance(size, str) else size
     left, right = evaluate(size.left, known), evaluate(size.right, known)
-    if left is None or right is None or (right == 0 and size.operation not in "+*"):
+    if left is None or right is None or (right == 0 and size.operation in ("%", "//", "ceildiv")):
         return None
     return OPERATIONS[size.operation](left, right)
 
@@ -75,6 +86,14 @@ class Argument:
         return f"{describe_dtype(self.dtype)}[{sizes}]"
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """A condition on the sizes of a call, and what is wrong where it does not hold."""
+
+    condition: Size
+    message: str
+
+
 @dataclass
 class Convention:
     """How a Python call becomes arguments of ``main`` and its results a Python value.
@@ -84,7 +103,7 @@ class Convention:
     after those are copied into the arguments that ``writes`` lists (indices count the state after the
     arguments). ``constants`` are flat positions of the user's arguments that are fixed; ``outputs`` gives per
     flat result ``None`` (the next result of ``main``) or ``(value,)``. ``ranges`` bounds a symbol, both ends
-    included.
+    included; ``requirements`` are what else the sizes must fulfil.
     """
 
     arguments: list[Argument]
@@ -97,6 +116,7 @@ class Convention:
     constant_names: dict[int, str] = field(default_factory=dict)
     outputs: list[tuple[Any] | None] | None = None
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    requirements: list[Requirement] = field(default_factory=list)
 
 
 def describe_dtype(dtype: torch.dtype) -> str:
@@ -121,6 +141,7 @@ __all__ = [
     "SCALAR_DTYPE",
     "Argument",
     "Convention",
+    "Requirement",
     "Size",
     "SizeExpression",
     "describe_dtype",

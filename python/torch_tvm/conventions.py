@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tvm import tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
+from torch_tvm.lowering.builder import Requirement as Found
 from torch_tvm.lowering.fallback import has_kernel_form
 from torch_tvm.runtime.convention import (
     SCALAR_DTYPE,
     Argument,
     Convention,
+    Requirement,
     Size,
     SizeExpression,
     describe_dtype,
 )
-from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.errors import InternalError, InvalidInput
 
 _UNBOUNDED = 2**62
 
@@ -109,8 +113,7 @@ def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[
         if name == "torch.symbolic_int":
             low = attributes["min_val"].value if "min_val" in attributes else 0
             high = attributes["max_val"].value if "max_val" in attributes else _UNBOUNDED
-            # torch.export writes 2 where it means "not specialised on 0 or 1", and lets 0 and 1 pass.
-            ranges[attributes["symbol_name"].value] = (low if low > 2 else 0, min(high, _UNBOUNDED))
+            ranges[attributes["symbol_name"].value] = (max(low, 0), min(high, _UNBOUNDED))
         elif name == "torch.bind_symbolic_shape" and op.operands[0] in positions:
             symbols = [value.owner.attributes["symbol_name"].value for value in list(op.operands)[1:]]
             expressions = attributes["shape_expressions"].value.results
@@ -138,4 +141,92 @@ _AFFINE = (
     (ir.AffineCeilDivExpr, "ceildiv"),
 )
 
-__all__ = ["convention_of"]
+
+# -- what the lowering found -------------------------------------------------------------------------------
+
+
+def add_requirements(convention: Convention, found: Sequence[Found]) -> None:
+    """What a program's ops ask of the sizes becomes ranges of symbols where it can, requirements otherwise."""
+    for each in found:
+        for condition in _conjuncts(each.condition):
+            size = _size(condition)
+            bound = _bound(size)
+            if bound is not None:
+                name, low, high = bound
+                before = convention.ranges.get(name, (0, _UNBOUNDED))
+                convention.ranges[name] = (max(low, before[0]), min(high, before[1]))
+                continue
+            place = f"{each.location}: " if each.location.file else ""
+            requirement = Requirement(size, place + each.message)
+            if all(requirement.condition != known.condition for known in convention.requirements):
+                convention.requirements.append(requirement)
+
+
+def _conjuncts(condition: Any) -> list[Any]:
+    if isinstance(condition, tirx.And):
+        return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
+    return [condition]
+
+
+def _bound(size: Size) -> tuple[str, int, int] | None:
+    """The bounds of the symbol in ``s0 >= 3`` and its like."""
+    if not isinstance(size, SizeExpression):
+        return None
+    left, operation, right = size.left, size.operation, size.right
+    if isinstance(left, int):
+        mirrored = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "=="}
+        left, operation, right = right, mirrored.get(operation, ""), left
+    if not isinstance(left, str) or not isinstance(right, int):
+        return None
+    bounds = {
+        ">=": (right, _UNBOUNDED),
+        ">": (right + 1, _UNBOUNDED),
+        "<=": (0, right),
+        "<": (0, right - 1),
+        "==": (right, right),
+    }
+    if operation == "!=" and right == 0:
+        return left, 1, _UNBOUNDED
+    return (left, *bounds[operation]) if operation in bounds else None
+
+
+def _size(expression: Any) -> Size:
+    """A TIR expression over symbols of the arguments."""
+    if isinstance(expression, tirx.Var):
+        return str(expression.name)
+    if isinstance(expression, tirx.IntImm):
+        return int(expression)
+    if isinstance(expression, tirx.Not):
+        return SizeExpression("==", _size(expression.a), 0)
+    if isinstance(expression, tirx.Cast):
+        return _size(expression.value)
+    if isinstance(expression, tirx.Select):
+        condition = _size(expression.condition)
+        chosen = SizeExpression("*", condition, _size(expression.true_value))
+        other = SizeExpression("*", SizeExpression("==", condition, 0), _size(expression.false_value))
+        return SizeExpression("+", chosen, other)
+    for kind, operation in _TIR:
+        if isinstance(expression, kind):
+            return SizeExpression(operation, _size(expression.a), _size(expression.b))
+    raise InternalError(f"a condition on sizes has no form outside of TVM: {expression}", stage="lowering")
+
+
+_TIR = (
+    (tirx.Add, "+"),
+    (tirx.Sub, "-"),
+    (tirx.Mul, "*"),
+    (tirx.FloorDiv, "//"),
+    (tirx.FloorMod, "%"),
+    (tirx.Min, "min"),
+    (tirx.Max, "max"),
+    (tirx.EQ, "=="),
+    (tirx.NE, "!="),
+    (tirx.LT, "<"),
+    (tirx.LE, "<="),
+    (tirx.GT, ">"),
+    (tirx.GE, ">="),
+    (tirx.And, "and"),
+    (tirx.Or, "or"),
+)
+
+__all__ = ["add_requirements", "convention_of"]

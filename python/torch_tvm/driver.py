@@ -14,7 +14,7 @@ import torch
 import tvm
 from tvm import relax
 
-from torch_tvm.conventions import convention_of
+from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.examples import check_examples
@@ -350,6 +350,7 @@ def _generated(
         # A kernel on a GPU cannot raise.
         check_indices = options.check_indices and target.kind.name == "llvm"
         lowered = lower(module, fallback=fallback, check_indices=check_indices, refused=refused)
+    add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
     mod = _hooked(lowered.mod, "after-lowering", options)
     mod = keep_weights_in_main(unwrap_single_result(mod))

@@ -62,3 +62,38 @@ def test_equal_sizes() -> None:
     assert str(caught.value) == "argument 'y', dimension 0: expected 3 (argument 'x', dimension 0), got 5"
     with pytest.raises(InvalidInput, match=r"argument 'x': expected float32\[s0, 4\], got float32\[3, 5\]"):
         compiled(torch.randn(3, 5), torch.randn(3, 5))
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 + x.sum()
+
+
+@pytest.mark.parametrize(
+    ("derive", "rows", "fits", "misfits"),
+    [
+        (lambda h: 2 * h, 12, [0, 2, 8], [3]),
+        (lambda h: h - 1, 11, [4, 8], [3]),
+        (lambda h: 2 * h + 1, 13, [7, 9], [0, 4]),
+    ],
+    ids=["2h", "h-1", "2h+1"],
+)
+def test_a_derived_size_alone(derive: Any, rows: int, fits: list[int], misfits: list[int]) -> None:
+    """No argument has the size ``h`` itself."""
+    height = Dim("h", min=5) if rows == 11 else Dim("h")
+    compiled = torch_tvm.compile(_doubled, (torch.randn(rows, 3),), dynamic_shapes=({0: derive(height)},))
+    for size in fits:
+        x = torch.randn(size, 3)
+        torch.testing.assert_close(compiled(x), _doubled(x))
+    for size in misfits:
+        with pytest.raises(InvalidInput):
+            compiled(torch.randn(size, 3))
+
+
+def test_what_export_suggests_is_shown_whole() -> None:
+    height = Dim("h")
+    with pytest.raises(torch_tvm.ImportFailed) as caught:
+        torch_tvm.compile(lambda x: x.view(-1, 2) + 1, (torch.randn(12),), dynamic_shapes=({0: height},))
+    text = str(caught.value)
+    assert "    Suggested fixes:\n    _h = Dim('_h'" in text
+    assert "\n    h = 2*_h\n" in text
+    assert "change dynamic_shapes as the message says" in text

@@ -1,0 +1,235 @@
+"""What an op asks of sizes that are unknown: found by running it where an assumption does not hold.
+
+A run on fake tensors decides every question about a symbolic size by its hint and leaves the answer as a guard of
+the ``ShapeEnv``. Some guards say what the op needs (``x[5]``: at least six), some merely chose a shortcut, and
+some needs leave none. So the op is run again, on real tensors where those are small, at sizes around the
+constants in its guards and at 0 and 1: where it raises, or gives other sizes than the symbolic run says, a
+condition has to keep such sizes out; where it does not, no condition is wanted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils import _pytree as pytree
+
+Point = dict[sympy.Symbol, int]
+
+_SMALL = 1 << 14
+_POINTS = 200
+_ERRORS = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError)
+
+
+class Probe:
+    """One op on arguments with symbolic sizes: ``results`` are those of its symbolic run.
+
+    ``hints`` gives the value of every symbol at which the symbolic run made its choices.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        results: Any,
+        hints: Mapping[sympy.Symbol, int],
+    ) -> None:
+        self.function = function
+        self.leaves, self.spec = pytree.tree_flatten((list(args), dict(kwargs)))
+        self.expected = [_expressions(leaf) for leaf in pytree.tree_leaves(results)]
+        free: set[sympy.Symbol] = set()
+        for leaf in self.leaves:
+            for size in _expressions(leaf):
+                free |= getattr(size, "free_symbols", set())
+        self.symbols = sorted(free, key=str)
+        self.hint = {symbol: int(hints[symbol]) for symbol in self.symbols if symbol in hints}
+        self._takes = {True: True, False: True}
+        self._seen: dict[tuple[int, ...], bool | None] = {}
+
+    def can_tell(self) -> bool:
+        """Whether the op runs at the hints, on real tensors or on such without data, as the symbolic run says."""
+        if not self.symbols or len(self.hint) < len(self.symbols):
+            return False
+        for is_real in (True, False):
+            self._takes[is_real] = self._run(self.hint, is_real) is not False
+        return any(self._run(self.hint, is_real) for is_real in (True, False))
+
+    def conditions(self, guards: Sequence[Any], known: Sequence[Any], lowest: int = 0) -> list[Any]:
+        """The conditions, of ``guards`` and others, that keep out the sizes for which the op is not as recorded.
+
+        ``known`` hold already. Where nothing can be told, all of ``guards``.
+        """
+        if not self.can_tell():
+            return list(guards)
+        points = [p for p in self._points(guards, lowest) if all(_holds(g, p) for g in known)]
+        kept = self._needed(guards, points)
+        return [*kept, *self._missing([p for p in points if all(_holds(g, p) for g in kept)])]
+
+    def _needed(self, guards: Sequence[Any], points: Sequence[Point]) -> list[Any]:
+        """Guards that keep out sizes that do not fit, rather those that keep out nothing else."""
+        good = [p for p in points if self.fits(p)]
+        bad = [p for p in points if self.fits(p) is False]
+        exact = [g for g in dict.fromkeys(guards) if all(_holds(g, p) for p in good)]
+        kept = list(exact)
+        bad = [p for p in bad if all(_holds(g, p) for g in kept)]
+        rest = [g for g in dict.fromkeys(guards) if g not in exact]
+        while bad and rest:
+            strongest = max(rest, key=lambda g: sum(not _holds(g, p) for p in bad))
+            left = [p for p in bad if _holds(strongest, p)]
+            if len(left) == len(bad):
+                break
+            kept, bad, rest = [*kept, strongest], left, [g for g in rest if g is not strongest]
+        return kept
+
+    def _missing(self, points: Sequence[Point]) -> list[Any]:
+        """Conditions on one symbol each that keep out what is left."""
+        found: list[Any] = []
+        for symbol in self.symbols:
+            values = {}
+            for point in points:
+                if all(point[s] == self.hint[s] for s in self.symbols if s != symbol):
+                    values[point[symbol]] = self.fits(point)
+            bad = sorted(value for value, fits in values.items() if fits is False)
+            good = sorted(value for value, fits in values.items() if fits)
+            if bad:
+                found.append(_separates(symbol, bad, good))
+        return found
+
+    # -- where to try ------------------------------------------------------------------------------------
+
+    def _points(self, guards: Sequence[Any], lowest: int) -> list[Point]:
+        own = set(self.symbols)
+        involved = [s for s in self.symbols if any(s in g.free_symbols for g in guards)]
+        candidates = {s: _candidates(s, guards, self.hint[s], lowest) for s in self.symbols}
+        points = [{**self.hint, s: value} for s in self.symbols for value in candidates[s]]
+        points += [dict.fromkeys(self.symbols, value) for value in range(lowest, 4)]
+        if len(involved) > 1 and own >= set(involved):
+            grid = list(itertools.product(*(candidates[s] for s in involved)))
+            grid = sorted(grid, key=lambda values: (max(values), values))[:_POINTS]
+            points += [{**self.hint, **dict(zip(involved, values, strict=True))} for values in grid]
+        return points
+
+    def fits(self, point: Point) -> bool | None:
+        """Whether the op gives the sizes of the symbolic run at a point; ``None`` where that cannot be tried."""
+        key = tuple(point[s] for s in self.symbols)
+        if key not in self._seen:
+            found = self._run(point, True) if self._takes[True] else None
+            if found is None and self._takes[False]:
+                found = self._run(point, False)
+            self._seen[key] = found
+        return self._seen[key]
+
+    def _run(self, point: Point, is_real: bool) -> bool | None:
+        try:
+            leaves = [_concrete(leaf, point, is_real) for leaf in self.leaves]
+            expected = [[_value(size, point) for size in sizes] for sizes in self.expected]
+        except (_Unknown, *_ERRORS):
+            return None
+        if any(size < 0 for leaf in leaves for size in _expressions(leaf)):
+            return None
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        try:
+            with torch.no_grad():
+                result = self.function(*args, **kwargs)
+        except NotImplementedError:
+            return None
+        except _ERRORS:
+            return False
+        got = [_expressions(leaf) for leaf in pytree.tree_leaves(result)]
+        return got == expected
+
+
+def hints(environment: ShapeEnv) -> Mapping[sympy.Symbol, int]:
+    """The value of every symbol at which a ``ShapeEnv`` makes its choices."""
+    name = "backed_var_to_val" if hasattr(environment, "backed_var_to_val") else "var_to_val"
+    return getattr(environment, name)
+
+
+class _Unknown(Exception):
+    """A size that the point says nothing of, or an argument that is too large to try."""
+
+
+def _expressions(leaf: Any) -> list[Any]:
+    """The sizes of a leaf: of a tensor all, of a symbolic number itself."""
+    if isinstance(leaf, torch.Tensor):
+        return [size.node.expr if isinstance(size, torch.SymInt) else int(size) for size in leaf.shape]
+    return [leaf.node.expr] if isinstance(leaf, torch.SymInt) else []
+
+
+def _value(size: Any, point: Point) -> int:
+    if isinstance(size, int):
+        return size
+    if isinstance(size, sympy.Symbol) and size in point:
+        return point[size]
+    found = size.xreplace({symbol: sympy.Integer(value) for symbol, value in point.items()})
+    if not found.is_number:
+        raise _Unknown
+    return int(found)
+
+
+def _concrete(leaf: Any, point: Point, is_real: bool) -> Any:
+    if isinstance(leaf, torch.SymInt):
+        return _value(leaf.node.expr, point)
+    if isinstance(leaf, (torch.SymFloat, torch.SymBool)):
+        raise _Unknown
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    sizes = [_value(size, point) for size in _expressions(leaf)]
+    if not is_real:
+        return torch.empty(sizes, dtype=leaf.dtype, device="meta")
+    if math.prod(sizes) > _SMALL:
+        raise _Unknown
+    is_float = leaf.dtype.is_floating_point or leaf.dtype.is_complex or leaf.dtype == torch.bool
+    return torch.full(sizes, is_float, dtype=leaf.dtype)
+
+
+def _holds(guard: Any, point: Point) -> bool:
+    if guard in (sympy.true, sympy.false):
+        return bool(guard)
+    if not guard.free_symbols <= set(point):
+        return True
+    try:
+        found = guard.xreplace({symbol: sympy.Integer(value) for symbol, value in point.items()})
+        return bool(found)
+    except (TypeError, ZeroDivisionError, RuntimeError):
+        return False
+
+
+def _candidates(symbol: sympy.Symbol, guards: Sequence[Any], hint: int, lowest: int) -> list[int]:
+    """Sizes at which the truth of a guard may change, and 0 and 1."""
+    values = {0, 1, hint}
+    for guard in guards:
+        if symbol not in guard.free_symbols:
+            continue
+        values |= {2, 3, 4, 5, 6, 8}
+        for number in _constants(guard):
+            values |= {number - 1, number, number + 1, 2 * number}
+    return sorted(value for value in values if lowest <= value <= 1 << 16)
+
+
+def _constants(expression: Any) -> Iterator[int]:
+    for number in expression.atoms(sympy.Integer):
+        yield abs(int(number))
+    for division in expression.atoms(sympy.Mul):
+        yield abs(math.prod(int(part) for part in division.args if part.is_Integer))
+
+
+def _separates(symbol: sympy.Symbol, bad: Sequence[int], good: Sequence[int]) -> Any:
+    """The plainest condition on a size that no bad value meets and every good one does, as far as there is one."""
+    if not good or bad[-1] < good[0]:
+        return sympy.Ge(symbol, bad[-1] + 1, evaluate=False)  # sizes of an export are positive, for sympy
+    if good[-1] < bad[0]:
+        return sympy.Le(symbol, bad[0] - 1, evaluate=False)
+    for factor in range(2, 65):
+        if all(v % factor for v in bad) and not any(v % factor for v in good):
+            return sympy.Eq(sympy.Mod(symbol, factor), 0)
+    return sympy.And(*(sympy.Ne(symbol, value, evaluate=False) for value in bad), evaluate=False)
+
+
+__all__ = ["Probe", "hints"]
