@@ -21,7 +21,7 @@ def convert(value: tvm.ir.Expr, dtype: str) -> tvm.ir.Expr:
         return convert(tirx.Cast("float32", value), dtype)
     if dtype == "bfloat16" and source != "float32":
         return tirx.Cast(dtype, convert(value, "float32"))
-    if source.startswith("float") and dtype.startswith(("int", "uint")) and dtype != "int64":
+    if source.startswith("float") and dtype.startswith(("int", "uint")) and dtype not in ("int64", "int32"):
         return tirx.Cast(dtype, tirx.Cast("int64", value))
     return tirx.Cast(dtype, value)
 

@@ -15,6 +15,7 @@ from torch_tvm.transforms.host_work import take_host_work
 from torch_tvm.transforms.limit_fusion import limit_fusion
 from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
 from torch_tvm.transforms.params import bundle_params, lift_params
+from torch_tvm.transforms.pools import legalize_max_pools
 from torch_tvm.transforms.quantized import quantized
 from torch_tvm.transforms.recurrent import pack_recurrent_weights
 from torch_tvm.transforms.reshapes import legalize_reshape, view_reshapes
@@ -52,7 +53,7 @@ def _legalize_passes() -> list[tvm.transform.Pass]:
     return [
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps({"relax.reshape": legalize_reshape}),
+        relax.transform.LegalizeOps({"relax.reshape": legalize_reshape, **legalize_max_pools}),
         relax.transform.AnnotateTIROpPattern(),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tvm
@@ -215,23 +214,27 @@ def glu(b: Builder, x: Tensor, dim: int) -> Expr:
 
 def _clamped(b: Builder, x: Expr, low: Any, high: Any) -> Expr:
     bounds = [bound for bound in (low, high) if bound is not None]
+    if any(isinstance(bound, float) and math.isnan(bound) for bound in bounds):
+        return pointwise(b, lambda u: tirx.const(math.nan, str(u.ty.dtype)), x)
 
     def body(u: Scalar, *limits: Scalar) -> Scalar:
         remaining = iter(limits)
         if low is not None:
-            u = _bounded(u, next(remaining), is_tensor(low), at_least)
+            limit = next(remaining)
+            u = _bounded(u, limit, u > limit) if is_tensor(low) else at_least(u, limit)
         if high is not None:
-            u = _bounded(u, next(remaining), is_tensor(high), at_most)
+            limit = next(remaining)
+            u = _bounded(u, limit, u < limit) if is_tensor(high) else at_most(u, limit)
         return u
 
     return pointwise(b, body, x, *bounds)
 
 
-def _bounded(u: Scalar, limit: Scalar, may_be_nan: bool, bound: Callable[[Scalar, Scalar], Scalar]) -> Scalar:
-    result = bound(u, limit)
-    if may_be_nan and is_float(str(u.ty.dtype)):
-        return tirx.Select(tirx.isnan(limit), limit, result)
-    return result
+def _bounded(u: Scalar, limit: Scalar, is_inside: Scalar) -> Scalar:
+    """``u`` where it is inside or NaN, else the limit of a tensor, also where that is NaN or as large."""
+    if is_float(str(u.ty.dtype)):
+        is_inside = tirx.any(is_inside, tirx.isnan(u))
+    return tirx.Select(is_inside, u, limit)
 
 
 @lowers("torch.aten.clamp", "torch.aten.clamp.Tensor")

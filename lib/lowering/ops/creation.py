@@ -5,6 +5,7 @@ Random values have no lowering: they come from PyTorch's own generator, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -35,6 +36,9 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
         return b.te(fill_size, sizes, value, name="full")
     if dtype == "bfloat16":
         return b.te(lambda goal: _filled_bfloat16(list(goal), float(value)), sizes, name="full")
+    if is_float(dtype) and not math.isfinite(value):  # TVM's own kernel stumbles over it
+        constant = tirx.const(float(value), dtype)
+        return b.te(lambda goal: te.compute(list(goal), lambda *i: constant, name="full"), sizes, name="full")
     return b.emit(relax.op.full(sizes, relax.const(number(value, dtype).value, dtype), dtype))
 
 

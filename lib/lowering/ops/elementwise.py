@@ -66,6 +66,8 @@ def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if b.result_dtype == "bool":
         return pointwise(b, lambda u, v, a: tirx.any(u, tirx.all(v, a)), x, y, alpha)
+    if is_float(b.result_dtype) and _is_zero(y) and math.copysign(1.0, _value(y)) > 0:
+        return pointwise(b, _plus_zero, x)
     return relax_binary(b, R.add, lambda u, v: u + v, x, _scaled(b, y, alpha))
 
 
@@ -94,9 +96,20 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
 
 
 def _is_zero(value: Any) -> bool:
-    if isinstance(value, tvm.ir.GenericConst):
-        return value.value.shape == () and float(value.value.numpy()) == 0
-    return isinstance(value, (bool, int, float)) and value == 0
+    if isinstance(value, tvm.ir.GenericConst) and value.value.shape != ():
+        return False
+    return isinstance(value, (bool, int, float, tvm.ir.GenericConst)) and _value(value) == 0
+
+
+def _value(value: Any) -> float:
+    """The number that a constant without dimensions, or a Python number, is."""
+    return float(value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else value)
+
+
+def _plus_zero(u: Scalar) -> Scalar:
+    """``u + 0``, which TVM would fold to ``u`` for -0 too."""
+    zero = tirx.const(0, str(u.ty.dtype))
+    return tirx.Select(u == zero, zero, u)
 
 
 def _times_zero(u: Scalar) -> Scalar:
@@ -211,6 +224,8 @@ def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
         value = b.cast(x, dtype)
         return b.emit(R.multiply(value, value))
     special = _FLOAT_POWERS.get(float(exponent))
+    if dtype == "float16" and exponent in _ROOTS:
+        special = _ROOTS[exponent]
     return pointwise(b, special, x) if special else pointwise(b, tirx.power, x, exponent)
 
 
@@ -224,6 +239,20 @@ _FLOAT_POWERS: dict[float, Callable[[Scalar], Scalar]] = {
     -1.0: lambda u: tirx.const(1, str(u.ty.dtype)) / u,
     -2.0: lambda u: tirx.const(1, str(u.ty.dtype)) / (u * u),
 }
+
+
+def _root(u: Scalar) -> Scalar:
+    """``u ** 0.5`` as C has it: zeros and infinities lose their sign."""
+    return tirx.Select(
+        tirx.any(u == tirx.const(0, str(u.ty.dtype)), tirx.isinf(u)), tirx.abs(u), tirx.sqrt(u)
+    )
+
+
+_ROOTS: dict[float, Callable[[Scalar], Scalar]] = {
+    0.5: _root,
+    -0.5: lambda u: tirx.const(1, str(u.ty.dtype)) / _root(u),
+}
+"""Where ATen calls C's function for float16; for all others it takes a root."""
 
 
 def _integer_power(u: Scalar, exponent: int) -> Scalar:
@@ -257,13 +286,15 @@ def binary(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
     register(name, lowering)
 
 
-def _ignoring_nan(pick: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Scalar, Scalar], Scalar]:
-    """``pick`` that gives the other operand where one is NaN."""
+def _ignoring_nan(
+    pick: Callable[[Scalar, Scalar], Scalar], comes_first: Callable[[Scalar, Scalar], Scalar]
+) -> Callable[[Scalar, Scalar], Scalar]:
+    """``pick`` that gives the other operand where one is NaN, and the first of equals."""
 
     def body(u: Scalar, v: Scalar) -> Scalar:
         if not is_float(str(u.ty.dtype)):
             return pick(u, v)
-        return tirx.Select(tirx.isnan(u), v, tirx.Select(tirx.isnan(v), u, pick(u, v)))
+        return tirx.Select(tirx.any(tirx.isnan(v), comes_first(u, v)), u, v)
 
     return body
 
@@ -281,8 +312,8 @@ def _xlogy(u: Scalar, v: Scalar) -> Scalar:
 
 binary("torch.aten.maximum", larger)
 binary("torch.aten.minimum", smaller)
-binary("torch.aten.fmax", _ignoring_nan(larger))
-binary("torch.aten.fmin", _ignoring_nan(smaller))
+binary("torch.aten.fmax", _ignoring_nan(larger, lambda u, v: u >= v))
+binary("torch.aten.fmin", _ignoring_nan(smaller, lambda u, v: u <= v))
 binary("torch.aten.atan2", lambda u, v: libm("atan2", u, v))
 binary("torch.aten.copysign.Tensor", tirx.copysign)
 binary("torch.aten.logaddexp", log_add_exp)

@@ -157,7 +157,7 @@ def _guarded(
 
 
 def first_largest(dtype: str) -> Any:
-    """A reducer of (index, value) pairs: NaN above all, then the largest, then the smallest index."""
+    """A reducer of (index, value) pairs as ATen's: the last NaN, else the first of the largest."""
 
     def combine(a: Any, c: Any) -> Any:
         is_float = _is_float(dtype)
@@ -165,7 +165,8 @@ def first_largest(dtype: str) -> Any:
         c_nan = is_nan(c[1]) if is_float else tirx.const(False, "bool")
         earlier = tirx.Or(c[0] < 0, tirx.And(a[0] >= 0, a[0] <= c[0]))
         ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], earlier))
-        wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), earlier), tirx.And(tirx.Not(c_nan), ordered))
+        later = a[0] > c[0]
+        wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), later), tirx.And(tirx.Not(c_nan), ordered))
         return tirx.Select(wins, a[0], c[0]), tirx.Select(wins, a[1], c[1])
 
     return te.comm_reducer(

@@ -107,7 +107,7 @@ def lerp(b: Builder, start: Tensor, end: Tensor, weight: Any) -> Expr:
 
     def body(u: Scalar, v: Scalar, w: Scalar) -> Scalar:
         half, one = tirx.const(0.5, str(u.ty.dtype)), tirx.const(1, str(u.ty.dtype))
-        return tirx.Select(tirx.abs(w) < half, u + w * (v - u), v - (v - u) * (one - w))
+        return tirx.Select(tirx.abs(w) < half, u + w * (v - u), v + (w - one) * (v - u))
 
     return pointwise(b, body, start, end, weight)
 

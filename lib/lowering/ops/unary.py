@@ -114,7 +114,9 @@ def abs_(b: Builder, x: Tensor) -> Expr:
 def neg(b: Builder, x: Tensor) -> Expr:
     """aten::neg(Tensor self) -> Tensor"""
     dtype = b.result_dtype
-    if dtype in HALF or dtype.startswith("uint"):
+    if dtype in HALF:
+        return pointwise(b, lambda u: u * tirx.const(-1, str(u.ty.dtype)), x)  # 0 - u loses the sign of 0
+    if dtype.startswith("uint"):
         return pointwise(b, lambda u: _zero(u) - u, x)
     return b.emit(R.negative(x))
 
