@@ -8,6 +8,7 @@ from typing import Protocol
 
 import tvm
 
+from torch_tvm.schedules.sizes import NamedSizes, name_sizes
 from torch_tvm.schedules.storage import allow_any_address, in_root_block
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -65,9 +66,10 @@ def schedule(
             updates[gvar] = finish(func, cpu)
             continue
         refusals: dict[str, str] = {}
+        named = name_sizes(func)
         for rule in rules:
             try:
-                scheduled = _apply(rule, gvar.name_hint, func, cpu, choose)
+                scheduled = _apply(rule, gvar.name_hint, named, cpu, choose)
             except Refusal as refusal:
                 refusals[rule.name] = refusal.reason
                 continue
@@ -84,12 +86,14 @@ def schedule(
 
 
 def _apply(
-    rule: Rule, name: str, func: tvm.tirx.PrimFunc, cpu: CpuModel, choose: Choose | None
+    rule: Rule, name: str, named: NamedSizes, cpu: CpuModel, choose: Choose | None
 ) -> tvm.tirx.PrimFunc:
+    func = named.func
     if choose is None or not hasattr(rule, "candidates"):
-        return finish(rule.apply(func, cpu), cpu)
-    candidates = {label: finish(scheduled, cpu) for label, scheduled in rule.candidates(func, cpu).items()}
-    return candidates[choose(name, func, candidates)]
+        return finish(named.bound(rule.apply(func, cpu)), cpu)
+    schedules = rule.candidates(func, cpu)
+    candidates = {label: finish(named.bound(scheduled), cpu) for label, scheduled in schedules.items()}
+    return candidates[choose(name, named.original, candidates)]
 
 
 def finish(func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
+import torch.nn.functional as F
 from runtime import chains
+
+import torch_tvm
 
 QUICK = ("roll", "heat", "sine", "stack")
 """Kinds that once took exponential time, or one kernel that LLVM took minutes for."""
@@ -37,3 +42,27 @@ def _alone(kind: str, steps: int) -> tuple[float, float]:
     assert done.returncode == 0, done.stderr[-2000:]
     seconds, memory = done.stdout.split()
     return float(seconds), float(memory)
+
+
+class _Windows(torch.nn.Module):
+    """Padded to whole windows and cut to size again, as the encoder of SAM does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _, height, width, _ = x.shape
+        y = F.pad(x, (0, 0, 0, (14 - width % 14) % 14, 0, (14 - height % 14) % 14))
+        return x + torch.sin(y)[:, :height, :width, :]
+
+
+def test_sizes_that_are_long_expressions() -> None:
+    """Each index of such a kernel holds copies of the sizes, and TVM's passes took minutes for them."""
+    auto = torch.export.Dim.AUTO
+    module = torch_tvm.import_fx(
+        _Windows(), (torch.randn(1, 20, 17, 8),), dynamic_shapes={"x": {1: auto, 2: auto}}
+    )
+    started = time.process_time()
+    result = torch_tvm.compile(module)
+    assert time.process_time() - started < 8
+    assert not result.report.fallbacks
+    for size in ((20, 17), (23, 30), (14, 28), (3, 2)):
+        x = torch.randn(1, *size, 8)
+        torch.testing.assert_close(result(x), _Windows()(x))
