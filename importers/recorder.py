@@ -21,6 +21,10 @@ from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 
+WITHOUT_SIBLING = ("aten::copy_", "aten::fill_diagonal_")
+"""In-place ops with no functional form, whose writes the recorder spells out."""
+_FILL_DIAGONAL = "write through x.diagonal(), or compile for one size"
+
 
 class Storage:
     """A base tensor: its current value, how often it was written, and where it came from.
@@ -224,6 +228,9 @@ class Recorder:
         if schema.name == "aten::copy_":
             self._copy_into(targets[0], bound["src"])
             return [targets[0]]
+        if schema.name == "aten::fill_diagonal_":
+            self._fill_diagonal(targets[0], bound["fill_value"], bound.get("wrap", False))
+            return [targets[0]]
         functional, names = functional_sibling(overload)
         inputs = {names[name]: value for name, value in bound.items() if name in names}
         promoted = [_promoted(functional, inputs, target.meta) for target in targets]
@@ -263,6 +270,21 @@ class Recorder:
             if tuple(source.meta.shape) != tuple(meta.shape):
                 sizes = self.sizes(target)
                 value = self.emitter.call(aten.expand.default, (value, sizes), {}, [meta])[0]
+        self.write(target, value)
+
+    def _fill_diagonal(self, target: TensorRef, number: Any, wrap: bool) -> None:
+        if not all(isinstance(size, int) for size in target.meta.shape):
+            raise ImportFailed(
+                "the size of the tensor is not known",
+                subject="torch.aten.fill_diagonal_",
+                advice=_FILL_DIAGONAL,
+            )
+        shape = [int(size) for size in target.meta.shape]
+        where = torch.zeros(shape, dtype=torch.bool).fill_diagonal_(True, wrap)
+        mask = self.emitter.literal(where, "diagonal")
+        value = self.emitter.call(
+            aten.masked_fill.Scalar, (self.read(target), mask, number), {}, [target.meta]
+        )[0]
         self.write(target, value)
 
     def sizes(self, ref: TensorRef) -> list[Any]:

@@ -9,7 +9,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from torch_tvm.dialect.emitter import dialect_name
-from torch_tvm.importers.recorder import Storage, TensorRef, functional_sibling
+from torch_tvm.importers.recorder import WITHOUT_SIBLING, Storage, TensorRef, functional_sibling
 from torch_tvm.importers.torchscript.sizes import slice_sizes
 from torch_tvm.importers.torchscript.values import (
     KnownTensor,
@@ -90,7 +90,7 @@ def _element_kind(schema_type: Any) -> str:
 @lru_cache(maxsize=4096)
 def _plan(overload: torch._ops.OpOverload) -> _Plan:
     plan = _Plan(overload)
-    if plan.is_mutable and overload._schema.name != "aten::copy_":
+    if plan.is_mutable and overload._schema.name not in WITHOUT_SIBLING:
         plan.functional = functional_sibling(overload)
     return plan
 
@@ -167,9 +167,9 @@ def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: li
     fakes = [_fake(ev, plan.types[i], arg, scalar_sizes) for i, arg in enumerate(args)]
     if schema.name in ("aten::select", "aten::narrow") and isinstance(args[2], Scalar):
         fakes[2] = 0 if schema.name == "aten::select" else fakes[2]
-    if schema.name == "aten::copy_":
-        if isinstance(args[1], TensorRef):
-            _run_fake(ev, aten.expand.default, [args[1].meta, list(args[0].meta.shape)], {}, args)
+    if schema.name == "aten::copy_" and isinstance(args[1], TensorRef):
+        _run_fake(ev, aten.expand.default, [args[1].meta, list(args[0].meta.shape)], {}, args)
+    if schema.name in WITHOUT_SIBLING:
         return [args[0].meta]
     function: Any = overload
     positional, keywords = (

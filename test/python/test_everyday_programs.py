@@ -147,6 +147,16 @@ def shifted_window_mask(x: torch.Tensor) -> torch.Tensor:
     return x.sum() + mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
 
 
+@case(r(4, 6), r(4, 6) > 0, left="as_strided as_strided_scatter __lshift__.Scalar")
+def written_in_place(x: torch.Tensor, mask: torch.Tensor) -> Any:
+    """Forms without a namesake: ``dropout_(self)``, ``__iand__``, and one without any functional form."""
+    y, chosen, bits = x * 1, mask.clone(), torch.arange(4) + x.size(0)
+    F.dropout(y[:, :3], 0.5, False, True).mul_(2)
+    chosen &= mask.flip(1)
+    bits <<= 1
+    return y, chosen, bits, x.clone().fill_diagonal_(0.5), x.T.clone().fill_diagonal_(2, wrap=True)
+
+
 # -- dtypes ------------------------------------------------------------------------------------------------
 
 
