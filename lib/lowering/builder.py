@@ -175,13 +175,25 @@ class Builder:
         if condition is True:
             return
         if is_symbolic(condition) and self._is_of_arguments(condition):
-            self.requirements.append(Requirement(condition, message, self.location))
+            text = message.format(*values) if values else message
+            self.requirements.append(Requirement(condition, text, self.location))
             return
         self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
         texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
         operands = [condition, *texts, *map(as_size, values)]
         self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), operands, ty_args=[relax.TupleType([])]))
+
+    def require(
+        self,
+        condition: tvm.ir.Expr,
+        message: str,
+        kind: str = "RuntimeError",
+        values: Sequence[SizeLike] = (),
+    ) -> None:
+        """Check a condition on sizes where nobody else has: before the call, or of sizes that the program computes."""
+        if self._is_of_arguments(condition) or self.is_computed(condition):
+            self.check(condition, message, kind, values)
 
     def _is_of_arguments(self, condition: tvm.ir.Expr) -> bool:
         """Whether every call meets a condition, and its symbols are sizes of the arguments."""

@@ -97,3 +97,44 @@ def test_what_export_suggests_is_shown_whole() -> None:
     assert "    Suggested fixes:\n    _h = Dim('_h'" in text
     assert "\n    h = 2*_h\n" in text
     assert "change dynamic_shapes as the message says" in text
+
+
+_TEXT = """func.func @main(%x: !torch.vtensor<[?],f32>) -> {result} {{
+  %s = torch.symbolic_int "s0" {{min_val = 0, max_val = 100}} : !torch.int
+  torch.bind_symbolic_shape %x, [%s], affine_map<()[s0] -> (s0)> : !torch.vtensor<[?],f32>
+  %zero = torch.constant.int 0
+  %five = torch.constant.int 5
+  %y = {op} -> {result}
+  return %y : {result}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("op", "result", "function", "sizes"),
+    [
+        (
+            "torch.aten.select.int %x, %zero, %five : !torch.vtensor<[?],f32>, !torch.int, !torch.int",
+            "!torch.vtensor<[],f32>",
+            lambda x: x[5],
+            (0, 5, 6, 8),
+        ),
+        (
+            "torch.aten.unfold %x, %zero, %five, %five : !torch.vtensor<[?],f32>, !torch.int, !torch.int, !torch.int",
+            "!torch.vtensor<[?,5],f32>",
+            lambda x: x.unfold(0, 5, 5),
+            (0, 4, 5, 11),
+        ),
+    ],
+    ids=["select", "unfold"],
+)
+def test_text_with_an_unknown_size(op: str, result: str, function: Any, sizes: tuple[int, ...]) -> None:
+    compiled = torch_tvm.compile(torch_tvm.parse(_TEXT.format(op=op, result=result)))
+    for size in sizes:
+        x = torch.arange(float(size))
+        try:
+            want = function(x)
+        except (IndexError, RuntimeError):
+            with pytest.raises(InvalidInput):
+                compiled(x)
+        else:
+            torch.testing.assert_close(compiled(x), want)

@@ -118,9 +118,9 @@ def _position(b: Builder, index: SizeLike, size: SizeLike) -> SizeLike:
     if isinstance(index, int) and isinstance(size, int) and not -size <= index < size:
         b.unsupported(f"index {index} is out of range for size {size}")
     if isinstance(index, int):
-        if b.is_computed(size):
-            inside = as_size(size) > (index if index >= 0 else -1 - index)
-            b.check(inside, _OUT_OF_RANGE, "IndexError", [index, size])
+        if not isinstance(size, int):
+            inside = size > (index if index >= 0 else -1 - index)
+            b.require(inside, _OUT_OF_RANGE, "IndexError", [index, size])
         return simplified(size + index) if index < 0 else index
     inside = tirx.all(index >= -as_size(size), index < as_size(size))
     b.check(inside, _OUT_OF_RANGE, "IndexError", [index, size])
@@ -158,9 +158,9 @@ def narrow(b: Builder, x: Tensor, dim: int, start: Size, length: Size) -> Expr:
     end = simplified(first + length)
     if isinstance(end, int) and isinstance(size, int) and end > size:
         b.unsupported(f"start {start} and length {length} exceed size {size}")
-    if b.is_computed(end) or b.is_computed(size):
+    if not (isinstance(end, int) and isinstance(size, int)):
         inside = tirx.all(as_size(first) >= 0, as_size(end) <= as_size(size))
-        b.check(inside, "narrow(): start and length exceed the dimension's size")
+        b.require(inside, "narrow(): start and length exceed the dimension's size")
     return strided_slice(b, x, axis, first, length)
 
 
@@ -197,6 +197,8 @@ def unfold(b: Builder, x: Tensor, dimension: int, size: int, step: int) -> Expr:
         b.unsupported("windows of a 0-d tensor")
     axis = b.axis(dimension, b.rank(x))
     shape = b.shape(x)
+    if not isinstance(shape[axis], int):
+        b.require(shape[axis] >= size, "the windows are larger than the dimension")
     count = (
         simplified((shape[axis] - size) // step + 1)
         if isinstance(shape[axis], int)
