@@ -106,7 +106,16 @@ CANONICAL: dict[str, tuple[str, ...]] = {
 
 CANONICAL_OPS: frozenset[str] = frozenset(f"torch.{name}" for names in CANONICAL.values() for name in names)
 
+KEPT_WHOLE: tuple[str, ...] = (
+    "aten.binary_cross_entropy_with_logits",  # forgets pos_weight in the sum over classes
+    "aten.kl_div",  # NaN where the target is 0
+    "aten.renorm",  # a negative dim is the wrong one
+    "aten.fft_rfft", "aten.masked_scatter", "aten.bilinear", "aten._softmax_backward_data",  # wrong, or no result at all
+)  # fmt: skip
+"""What torch-mlir decomposes wrongly: kept from it, so that PyTorch's own decomposition takes its place."""
+
 
 def legal_ops_option() -> str:
-    """The canonical ops as torch-mlir's ``legal-ops`` lists them."""
-    return ",".join(name.removeprefix("torch.") for name in sorted(CANONICAL_OPS))
+    """The canonical ops, and those that torch-mlir has to leave alone, as its ``legal-ops`` lists them."""
+    names = {name.removeprefix("torch.") for name in CANONICAL_OPS}
+    return ",".join(sorted(names.union(KEPT_WHOLE)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import PassManager, ir
@@ -32,8 +30,8 @@ def canonicalize(module: TorchModule) -> TorchModule:
         compare_with_tensors(mlir)
         _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=" + legal_ops_option() + "}")
     Respell().run(mlir)
-    if _has_empty(mlir):
-        fold_constants(mlir, weights)  # torch-mlir's decompositions take a size of 0 for 1, or crash
+    # First by PyTorch: torch-mlir takes negative integers for huge ones, and a size of 0 for 1, or crashes.
+    fold_constants(mlir, weights)
     _run(
         mlir, "func.func(torch-decompose-complex-ops{legal-ops=" + legal_ops_option() + "},canonicalize,cse)"
     )
@@ -54,17 +52,6 @@ def _run(mlir: ir.Module, passes: str) -> None:
         raise ImportFailed(
             f"torch-mlir could not bring the module to canonical form: {error}", stage="canonicalisation"
         ) from error
-
-
-def _has_empty(mlir: ir.Module) -> bool:
-    """Whether a tensor is known to have no elements."""
-    blocks = [block for function in view.functions(mlir).values() for block in function.regions[0].blocks]
-    arguments = (argument for block in blocks for argument in block.arguments)
-    results = (result for operation in view.walk(mlir) for result in operation.results)
-    return any(_ZERO.search(str(value.type)) for value in itertools.chain(arguments, results))
-
-
-_ZERO = re.compile(r"[\[,]0[],]")
 
 
 def _is_typed(mlir: ir.Module) -> bool:

@@ -6,8 +6,8 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.types import TensorType
-from torch_tvm.passes.rewriting import Rewriter
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
+from torch_tvm.passes.rewriting import Rewriter, is_static
 from torch_tvm.passes.spelling import respells
 
 # -- a tensor that is a number -----------------------------------------------------------------------------
@@ -15,6 +15,7 @@ from torch_tvm.passes.spelling import respells
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
 
 COMPARISONS = frozenset(f"torch.aten.{stem}.Scalar" for stem in _COMPARED)
+COMPARED_TENSORS = frozenset(f"torch.aten.{stem}.Tensor" for stem in _COMPARED)
 
 _SCALAR_FORM = {
     f"torch.aten.{stem}.Tensor": f"torch.aten.{stem}.Scalar"
@@ -28,8 +29,8 @@ _SCALAR_FORM = {
 @respells(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
 def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``add.Tensor`` with a 0-d literal is ``add.Scalar``, where the result's dtype stays the same."""
-    if view.op_name(op) == "torch.aten.eq.Tensor" and op.operands[0] == op.operands[1]:
-        return _is_number(r, op)
+    if view.op_name(op) in COMPARED_TENSORS and op.operands[0] == op.operands[1]:
+        return _compared_with_itself(r, op)
     literal = view.defining_op(op.operands[1])
     kind, other = view.tensor_type(op.operands[0]), view.tensor_type(op.operands[1])
     if literal is None or literal.name != "torch.vtensor.literal" or kind is None or other is None:
@@ -52,13 +53,22 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(name, [op.operands[0], r.number(value), *list(op.operands)[2:]], op.results[0].type)
 
 
-def _is_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """``x == x`` asks for NaN; torch-mlir would fold it to true."""
-    kind = view.tensor_type(op.operands[0])
-    if kind is None or kind.dtype is None or not kind.dtype.is_floating_point:
+def _compared_with_itself(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``x == x`` asks for NaN; torch-mlir would fold it to true, also where it cannot compute with that any further."""
+    kind, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    stem = view.op_name(op).split(".")[2]
+    if kind is None or kind.dtype is None or kind.dtype.is_complex or result is None:
         return None
-    is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
-    return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
+    if kind.dtype.is_floating_point:
+        if stem != "eq":
+            return None
+        is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
+        return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
+    if not is_static(result):
+        return None
+    operands = [r.integers(list(result.shape or ())), r.boolean(stem in ("eq", "le", "ge"))]
+    operands += [r.integer(SCALAR_TYPE[torch.bool]), r.none(), r.none(), r.none()]
+    return r.op("torch.aten.full", operands, op.results[0].type)
 
 
 @respells(*(f"aten.{stem}.Scalar" for stem in _COMPARED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -222,6 +223,14 @@ def _as_result(b: Builder, x: Expr, index: int) -> Expr:
     return x if dtype is None else b.cast(x, dtype)
 
 
+@cache
+def _smallest_eps(dtype: torch.dtype) -> float:
+    """What this PyTorch adds where no eps is given: the spacing at 1 of half precision, or of what it computes that in."""
+    wide = torch.float32 if dtype.itemsize < 4 else dtype
+    small = torch.full((1,), 2**-10, dtype=dtype)  # its square is far below the one, and above the other
+    return float(torch.finfo(wide if torch.rms_norm(small, [1]).item() > 0.5 else dtype).eps)
+
+
 @lowers("torch.aten.rms_norm")
 def rms_norm(
     b: Builder, x: Tensor, normalized_shape: list[int], weight: Tensor | None, eps: float | None
@@ -232,7 +241,7 @@ def rms_norm(
     if not 0 < count <= b.rank(x):
         b.unsupported("normalized_shape does not fit the input")
     if eps is None:
-        eps = float(torch.finfo(getattr(torch, b.dtype(x))).eps)
+        eps = _smallest_eps(getattr(torch, b.dtype(x)))
     axes = list(range(-count, 0))
     if dtype == "float64" or count == b.rank(x):  # Relax's own computes in float32, over some dimensions
         value = b.cast(x, dtype)
