@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from passes.op_database import database
 
 KNOWN = {
     "var_mean": "the mean of infinities in half precision is summed in another order",
     "nn.functional.fractional_max_pool2d": "draws its regions",
     "nn.functional.fractional_max_pool3d": "draws its regions",
     "native_batch_norm": "training updates the statistics that it is given",
+    "special.laguerre_polynomial_l": "PyTorch itself counts to an order of 2**31",
     "nn.functional.pad.replicate_negative": "PyTorch itself refuses the padding that torch-mlir infers",
 }
 """What differs, and is no fault of a decomposition."""
 
 
-def sweep(names: list[str], *, seed: int, count: int, compiles: bool, dtypes: list[str] | None) -> list[str]:
+def sweep(**request: Any) -> list[str]:
     """The calls that are eager's after import and no longer after canonicalisation or compilation."""
-    request = {"names": names, "seed": seed, "count": count, "compiles": compiles, "dtypes": dtypes}
     worker = [sys.executable, str(Path(__file__).with_name("op_database.py"))]
     done = subprocess.run(worker, input=json.dumps(request), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -47,15 +46,12 @@ DECOMPOSED = [
 
 def test_some_operators() -> None:
     seed = random.randrange(1 << 20)
-    names = {op.full_name for op in database()} - set(KNOWN)
-    drawn = [*DECOMPOSED, *random.Random(seed).sample(sorted(names), 10)]
-    wrong = sweep(drawn, seed=0, count=1, compiles=False, dtypes=["float32", "int64"])
+    wrong = sweep(names=DECOMPOSED, draw=10, seed=seed, count=1, compiles=False, dtypes=["float32", "int64"])
     assert not wrong, "\n".join([f"seed {seed}", *wrong])
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("part", range(40))
 def test_all_operators(part: int) -> None:
-    names = sorted({op.full_name for op in database()})[part::40]
-    wrong = sweep(names, seed=part, count=4, compiles=True, dtypes=None)
+    wrong = sweep(part=(part, 40), seed=part, count=4, compiles=True, dtypes=None)
     assert not wrong, "\n".join(wrong)
