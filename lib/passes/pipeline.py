@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
