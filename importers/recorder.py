@@ -17,6 +17,7 @@ import torch
 
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
@@ -82,6 +83,7 @@ class Recorder:
 
     def __init__(self, emitter: Emitter) -> None:
         self.emitter = emitter
+        self.aliasing = Aliasing()
         self._written: list[dict[int, tuple[Storage, ir.Value]]] = []
         self._cached: list[list[TensorRef]] = []
 
@@ -100,10 +102,14 @@ class Recorder:
 
     def read(self, ref: TensorRef) -> ir.Value:
         """The current value, replaying the view chain when the base has been written since."""
+        self.aliasing.read(ref)
+        return self._current(ref)
+
+    def _current(self, ref: TensorRef) -> ir.Value:
         if ref.parent is None or ref.step is None:
             return ref.storage.value
         if ref._value is None or ref._version != ref.storage.version:
-            self._cache(ref, self._replay(self.read(ref.parent), ref.step))
+            self._cache(ref, self._replay(self._current(ref.parent), ref.step))
         assert ref._value is not None
         return ref._value
 
@@ -119,6 +125,10 @@ class Recorder:
 
     def write(self, ref: TensorRef, value: ir.Value) -> None:
         """Give ``ref`` a new value; every alias sees it."""
+        self.aliasing.written(ref)
+        self._write(ref, value)
+
+    def _write(self, ref: TensorRef, value: ir.Value) -> None:
         if ref.parent is None or ref.step is None:
             storage = ref.storage
             if self._written and id(storage) not in self._written[-1]:
@@ -126,7 +136,7 @@ class Recorder:
             storage.value = value
             storage.version += 1
             return
-        self.write(ref.parent, self._scatter(ref.parent, ref.step, value))
+        self._write(ref.parent, self._scatter(ref.parent, ref.step, value))
         self._cache(ref, value)
 
     @contextmanager
@@ -164,11 +174,17 @@ class Recorder:
         schema = overload._schema
         if schema.is_mutable:
             return self._mutate(overload, args, kwargs, metas)
+        if schema.name in BY_STRIDES:
+            self.aliasing.by_strides(args[0].meta)
         viewed = _viewed_argument(overload, args, kwargs)
         if viewed is not None and _is_view(overload, viewed, metas[0]):
-            return self._view(overload, viewed, args[1:], kwargs, metas[0])
-        values = self.emitter.call(overload, self._values(args), self._values(kwargs), metas)
-        return [self._wrap(value, meta) for value, meta in zip(values, metas, strict=True)]
+            results = self._view(overload, viewed, args[1:], kwargs, metas[0])
+        else:
+            values = self.emitter.call(overload, self._values(args), self._values(kwargs), metas)
+            results = [self._wrap(value, meta) for value, meta in zip(values, metas, strict=True)]
+        if viewed is not None and schema.name in BY_LAYOUT and isinstance(results[0], TensorRef):
+            self.aliasing.made(viewed, results[0])
+        return results
 
     def _values(self, item: Any) -> Any:
         if isinstance(item, TensorRef):
@@ -197,14 +213,14 @@ class Recorder:
         args, kwargs = tuple(self._values(list(rest))), self._values(kwargs)
         if isinstance(meta, torch.Tensor):
             ref = TensorRef(base.storage, meta, base, ViewStep(overload, args, kwargs, meta))
-            self.read(ref)
+            self._current(ref)
             return [ref]
         metas = tuple(meta)
         refs = [
             TensorRef(base.storage, m, base, ViewStep(overload, args, kwargs, m, metas, index))
             for index, m in enumerate(metas)
         ]
-        values = self.emitter.call(overload, (self.read(base), *args), kwargs, [list(metas)])[0]
+        values = self.emitter.call(overload, (self._current(base), *args), kwargs, [list(metas)])[0]
         for ref, value in zip(refs, values, strict=True):
             self._cache(ref, value)
         return [refs]
@@ -264,7 +280,7 @@ class Recorder:
         value = self._values(source)
         meta = target.meta
         if not isinstance(source, TensorRef):
-            value = self.emitter.call(aten.full_like.default, (self.read(target), value), {}, [meta])[0]
+            value = self.emitter.call(aten.full_like.default, (self._current(target), value), {}, [meta])[0]
         else:
             value = self._cast(value, source.meta, meta.dtype)
             if tuple(source.meta.shape) != tuple(meta.shape):
@@ -294,7 +310,7 @@ class Recorder:
             if isinstance(size, int):
                 sizes.append(size)
             else:
-                sizes.append(self.emitter.call(aten.size.int, (self.read(ref), axis), {}, [0])[0])
+                sizes.append(self.emitter.call(aten.size.int, (self._current(ref), axis), {}, [0])[0])
         return sizes
 
     # -- the inverse of a view -------------------------------------------------------------------------
@@ -419,7 +435,9 @@ def _identity(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -
 
 def _scatter_with(overload: torch._ops.OpOverload) -> _Inverse:
     def scatter(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-        return r.emitter.call(overload, (r.read(parent), value, *step.args), step.kwargs, [parent.meta])[0]
+        return r.emitter.call(overload, (r._current(parent), value, *step.args), step.kwargs, [parent.meta])[
+            0
+        ]
 
     return scatter
 
@@ -446,12 +464,12 @@ def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) ->
     axis = given.get("dim", 0)
     if name == "unbind":
         return r.emitter.call(
-            aten.select_scatter.default, (r.read(parent), value, axis, step.index), {}, [parent.meta]
+            aten.select_scatter.default, (r._current(parent), value, axis, step.index), {}, [parent.meta]
         )[0]
     start = sum(int(meta.shape[axis]) for meta in step.metas[: step.index])
     end = start + int(step.meta.shape[axis])
     return r.emitter.call(
-        aten.slice_scatter.default, (r.read(parent), value, axis, start, end), {}, [parent.meta]
+        aten.slice_scatter.default, (r._current(parent), value, axis, start, end), {}, [parent.meta]
     )[0]
 
 

@@ -282,13 +282,17 @@ def _scalar_overload(context: ir.Context, stem: str, kinds: Sequence[str]) -> st
 # -- locations -------------------------------------------------------------------------------------------
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_TORCH = os.path.dirname(torch.__file__)
+_NOT_USERS = (
+    os.path.dirname(torch.__file__),
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    "torch/",
+)
 
 
 @lru_cache(maxsize=8192)
 def _user_frame(stack_trace: str) -> tuple[str, int]:
     frames = [(file, int(line)) for file, line in _FRAME.findall(stack_trace)]
-    own = [frame for frame in frames if not frame[0].startswith(_TORCH) and not frame[0].startswith("torch/")]
+    own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
     return (own or frames or [("", 0)])[-1]
 
 

@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
-from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
+from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TorchModule
+from torch_tvm.importers.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
@@ -51,7 +52,10 @@ def import_fx(
     if example_args is None:
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
     module = program if isinstance(program, torch.nn.Module) else _Function(program)
-    return import_exported(export(module, example_args, dynamic_shapes=dynamic_shapes))
+    queries = LayoutQueries(recorded=True)
+    with queries:
+        program = export(module, example_args, dynamic_shapes=dynamic_shapes)
+    return import_exported(program, "dense" if queries.asked else "")
 
 
 def is_exportable(program: Any) -> bool:
@@ -166,7 +170,8 @@ class _FunctionBuilder:
         finish: Any,
     ) -> None:
         """``arguments`` are (position, meta) of the placeholders that become function arguments."""
-        types = [self.emitter._result_type(meta) for _, meta in arguments]
+        self.metas = [meta for _, meta in arguments]
+        types = [self.emitter._result_type(meta) for meta in self.metas]
         self.function, block = self.emitter.function("main", types)
         inputs: dict[int, Any] = {}
         with self.emitter.block(block):
@@ -202,9 +207,24 @@ class _FunctionBuilder:
         if writes:
             self.function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(list(writes), self.context)
 
+    def ask(self, layout: str) -> None:
+        """Say what the program asks of its arguments; those of the example have to be like that."""
+        if not layout:
+            return
+        if not all(is_dense(meta) for meta in self.metas if isinstance(meta, torch.Tensor)):
+            raise ImportFailed(
+                "the program gives other numbers for other strides, and an example argument is not contiguous",
+                stage="importer: fx",
+                advice="pass contiguous arguments, then and now; or use torch.compile, which looks at strides",
+            )
+        self.function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.context)
 
-def import_exported(program: ExportedProgram) -> TorchModule:
-    """Import an exported program: weights are literals, mutated buffers are state, user inputs arguments."""
+
+def import_exported(program: ExportedProgram, layout: str = "") -> TorchModule:
+    """Import an exported program: weights are literals, mutated buffers are state, user inputs arguments.
+
+    ``layout`` is what the program asks of its arguments beyond what the graph shows.
+    """
     if any(_updates_statistics(node) or _is_autocast(node) for node in program.graph.nodes):
         program = program.run_decompositions({})
     signature = program.graph_signature
@@ -255,6 +275,7 @@ def import_exported(program: ExportedProgram) -> TorchModule:
     sizes = graph_sizes(program.graph, program.range_constraints)
     builder.build(program.graph_module, arguments, literals, sizes, finish)
     builder.attributes(list(state_tensors), writes)
+    builder.ask(max(layout, builder.recorder.aliasing.layout))
     call_spec = program.call_spec
     result = Signature(call_spec.in_spec, call_spec.out_spec, names, constants, outputs)
     return TorchModule(builder.mlir, builder.weights, state_tensors, result, builder.emitter.inlined)
@@ -347,7 +368,7 @@ def _written(builder: _FunctionBuilder) -> tuple[list[ir.Value], list[int]]:
     values, indices = [], []
     for index, reference in enumerate(builder.references):
         if isinstance(reference, TensorRef) and reference.storage.version > 0:
-            values.append(reference.storage.value)
+            values.append(builder.recorder.read(reference))
             indices.append(index)
     return values, indices
 
@@ -382,6 +403,7 @@ def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = 
     ranges = _shape_env_ranges([meta for _, meta in arguments])
     builder.build(module, arguments, {}, GraphSizes(ranges), finish)
     builder.attributes([], writes)
+    builder.ask(builder.recorder.aliasing.layout)
     in_spec = pytree.tree_structure((tuple(range(len(nodes))), {}))
     present = {position for position, _ in arguments}
     constants = {i: None for i in range(len(nodes)) if i not in present}

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import is_array
+from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import is_users, user_place
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps
@@ -62,6 +63,7 @@ class Capture:
     outputs: list[Any]
     out_spec: pytree.TreeSpec
     calls: list[WholeOp]
+    queries: LayoutQueries
 
 
 def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
@@ -79,13 +81,16 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     ]
     body = run.stand_in(program) if is_module else program
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
-    with torch.set_grad_enabled(has_gradients), whole:
+    queries = LayoutQueries(recorded=False)
+    with torch.set_grad_enabled(has_gradients), queries, whole:
         result = run.call(body, given, type(program).__name__ if is_module else "")
         flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
         outputs = [run.on_device(item) for item in flat]
         for item in outputs:
             _check_output(item)
-    return Capture(list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls)
+    return Capture(
+        list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls, queries
+    )
 
 
 def _check_output(item: Any) -> None:

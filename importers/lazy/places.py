@@ -10,11 +10,11 @@ import torch
 from torch_tvm.support.errors import SourceLocation
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def is_users(file: str) -> bool:
-    """Whether a source file is neither torch's nor this importer's."""
+    """Whether a source file is neither torch's nor an importer's."""
     return not file.startswith((_TORCH, _OURS, "<"))
 
 

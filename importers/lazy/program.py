@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import STATE, WRITES, Signature, TorchModule
+from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TorchModule
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
@@ -96,6 +96,9 @@ class _Assembly:
             order = [*self.arguments, *self.state]
             indices = [order.index(source) for source in self.writes]
             main.attributes[WRITES] = ir.DenseI64ArrayAttr.get(indices, context)
+        if run.queries.asked or (run.queries.copies and run.queries.writes):
+            self._refuse_other_layouts()
+            main.attributes[LAYOUT] = ir.StringAttr.get("dense", context)
         module.state = {source.name: source.tensor for source in self.state}
         constants = {i: leaf for i, leaf in enumerate(run.leaves) if not isinstance(leaf, torch.Tensor)}
         outputs: list[tuple[Any] | None] = [
@@ -105,6 +108,21 @@ class _Assembly:
         module.signature = Signature(
             run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs
         )
+
+    def _refuse_other_layouts(self) -> None:
+        """To the lazy device every tensor is dense: there ``contiguous`` never copies."""
+        if self.run.queries.copies_view and self.run.queries.writes:
+            raise ImportFailed(
+                "contiguous() of a view beside a write: on the lazy device it shares memory with the view",
+                stage=f"importer: {IMPORTER}",
+                advice="use clone(), or another frontend",
+            )
+        if not all(source.tensor.is_contiguous() for source in self.arguments):
+            raise ImportFailed(
+                "the program gives other numbers for other strides, and an example argument is not contiguous",
+                stage=f"importer: {IMPORTER}",
+                advice="pass contiguous arguments, then and now",
+            )
 
 
 def _refuse_random(nodes: list[Node]) -> None:

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
-from torch_tvm.dialect.module import STATE, WRITES, Signature, TensorSpec, TorchModule
+from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TensorSpec, TorchModule
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.arguments import Arguments
@@ -421,6 +421,9 @@ class _Import:
             function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(
                 [index for index, _ in writes], context=context
             )
+        layout = self.ev.recorder.aliasing.layout
+        if layout:
+            function.attributes[LAYOUT] = ir.StringAttr.get(layout, context)
         used = {id(tensor) for tensor in self.state.values()}
         for name in [name for name, tensor in self.weights.items() if id(tensor) in used]:
             del self.weights[name]

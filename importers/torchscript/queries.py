@@ -47,6 +47,7 @@ def _count(ev: Evaluator, args: list[Any]) -> Any:
 
 def _stride(ev: Evaluator, args: list[Any]) -> Any:
     strides = args[0].meta.stride()
+    _ask_for_dense(ev, args[0])
     if not all(isinstance(stride, int) for stride in strides):
         raise ev.failure("the strides of a tensor with unknown sizes")
     return strides[args[1]] if len(args) > 1 else ListValue(list(strides))
@@ -78,6 +79,17 @@ def _equal(ev: Evaluator, args: list[Any]) -> Any:
 
 def _attribute(read: Callable[[torch.Tensor], Any]) -> Handler:
     return lambda ev, args: read(args[0].meta)
+
+
+def _is_contiguous(ev: Evaluator, args: list[Any]) -> bool:
+    _ask_for_dense(ev, args[0])
+    return bool(args[0].meta.is_contiguous())
+
+
+def _ask_for_dense(ev: Evaluator, ref: TensorRef) -> None:
+    """The program asks for strides, which are known where arguments are contiguous."""
+    if not isinstance(ref.storage, tensors.LiteralStorage):
+        ev.recorder.aliasing.asks("dense")
 
 
 def _requires_grad(ev: Evaluator, args: list[Any]) -> bool:
@@ -118,7 +130,7 @@ HANDLERS: dict[str, Handler] = {
     "aten::is_complex": _dtype_test(lambda d: d.is_complex),
     "aten::is_signed": _dtype_test(lambda d: d.is_signed),
     "aten::is_same_size": lambda ev, args: tuple(args[0].meta.shape) == tuple(args[1].meta.shape),
-    "aten::is_contiguous": _attribute(lambda t: t.is_contiguous()),
+    "aten::is_contiguous": _is_contiguous,
     "aten::is_conj": lambda ev, args: False,
     "aten::is_neg": lambda ev, args: False,
     "aten::is_inference": lambda ev, args: False,

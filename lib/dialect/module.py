@@ -18,6 +18,7 @@ from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation,
 
 STATE = "torch_tvm.state"
 WRITES = "torch_tvm.writes"
+LAYOUT = "torch_tvm.layout"
 SIGNATURE = "torch_tvm.signature"
 STATE_VALUES = "torch_tvm.state_values"
 
@@ -200,6 +201,14 @@ class TorchModule:
         written = self.main.operation.attributes.get(WRITES) or []
         return [int(getattr(index, "value", index)) for index in written]
 
+    @property
+    def layout(self) -> str:
+        """What the program asks of its arguments: ``"dense"``, ``"whole"`` (they start at the start of their memory as
+        well), or nothing.
+        """
+        asked = self.main.operation.attributes.get(LAYOUT)
+        return str(asked.value) if asked is not None else ""
+
     # -- calling -----------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -321,6 +330,7 @@ def _mismatch(value: Any, text: str, kind: TensorType | None) -> str | None:
 
 
 __all__ = [
+    "LAYOUT",
     "SIGNATURE",
     "STATE",
     "STATE_VALUES",

@@ -135,6 +135,7 @@ class ArgumentCheck:
             if problem:
                 raise InvalidInput(f"argument '{argument.name}': {problem}")
         self._check_symbols(arguments, flat)
+        self._check_layout(arguments, flat)
         if torch.is_grad_enabled():
             for argument, value in zip(arguments, flat, strict=True):
                 if isinstance(value, torch.Tensor) and value.requires_grad:
@@ -163,6 +164,19 @@ class ArgumentCheck:
             or any(isinstance(w, int) and w != s for w, s in zip(argument.sizes, value.shape, strict=True))
         )
         return f"expected {argument}{where}, got {describe_value(value)}" if mismatch else ""
+
+    def _check_layout(self, arguments: Sequence[Argument], flat: Sequence[Any]) -> None:
+        for argument, value in zip(arguments, flat, strict=True):
+            if not self.convention.layout or argument.kind != "tensor":
+                continue
+            is_whole = self.convention.layout != "whole" or value.storage_offset() == 0
+            if not value.is_contiguous() or not is_whole:
+                raise InvalidInput(
+                    f"argument '{argument.name}': the program gives other numbers for other strides"
+                    + ("" if is_whole and value.is_contiguous() else " and offsets")
+                    + f", and this one has {value.stride()}, offset {value.storage_offset()}",
+                    advice="pass a contiguous clone, or use torch.compile, which looks at strides",
+                )
 
     # -- symbolic sizes ------------------------------------------------------------------------------
 

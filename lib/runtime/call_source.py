@@ -122,6 +122,8 @@ def _guard(convention: Convention, device: str) -> list[str]:
             return ["return slow(args, kwargs)"]
         lines.append(f"t{index} = {name}")
         unusual += _unusual(name, argument, device)
+        if convention.layout == "whole":
+            unusual.append(f"{name}.storage_offset()")
         if argument.dtype.is_floating_point:
             grads.append(f"{name}.requires_grad")
     if grads:

@@ -55,6 +55,7 @@ def convention_of(module: TorchModule) -> Convention:
         },
         outputs=signature.outputs,
         ranges=ranges,
+        layout=module.layout,
     )
 
 

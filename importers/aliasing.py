@@ -1,0 +1,160 @@
+"""Programs whose numbers depend on the strides of their arguments.
+
+``y = x.reshape(-1); y.add_(1)`` writes ``x`` where ``x`` is dense, and a copy where it is transposed. A program is
+imported for one layout, so one that writes on one side of such an op and reads on the other says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._prims_common import is_contiguous_or_false
+from torch.overrides import TorchFunctionMode
+
+from torch_tvm.support.errors import ImportFailed
+
+BY_LAYOUT = frozenset(
+    f"aten::{name}" for name in ("reshape", "contiguous", "flatten", "ravel", "reshape_as", "_reshape_alias")
+)
+"""Ops that give a view or a copy, whichever the strides allow."""
+
+BY_STRIDES = frozenset(
+    f"aten::{name}" for name in ("as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter")
+)
+"""Ops that read memory past the shape of their operand."""
+
+
+@dataclass
+class Edge:
+    """A tensor made by such an op, what it was made of, and which of both was written since."""
+
+    base: Any
+    made: Any
+    written: set[bool] = field(default_factory=set)
+
+    def is_made(self, ref: Any) -> bool:
+        """Whether a reference of one of both storages leads through the op."""
+        if self.base.storage is not self.made.storage:
+            return ref.storage is self.made.storage
+        while ref is not None and ref is not self.made:
+            ref = ref.parent
+        return ref is not None
+
+
+class Aliasing:
+    """Notes reads and writes of storages; ``layout`` is what the program then asks of its arguments."""
+
+    def __init__(self) -> None:
+        self.layout = ""
+        self._edges: dict[int, list[Edge]] = {}
+
+    def made(self, base: Any, ref: Any) -> None:
+        """``ref`` is a view or a copy of ``base``."""
+        edge = Edge(base, ref)
+        for storage in {id(base.storage), id(ref.storage)}:
+            self._edges.setdefault(storage, []).append(edge)
+
+    def written(self, ref: Any) -> None:
+        for edge in self._edges.get(id(ref.storage), ()):
+            edge.written.add(edge.is_made(ref))
+
+    def read(self, ref: Any) -> None:
+        for edge in self._edges.get(id(ref.storage), ()):
+            if (not edge.is_made(ref)) in edge.written:
+                self.asks("dense")
+
+    def asks(self, layout: str) -> None:
+        """``"dense"``: arguments are contiguous; ``"whole"``: they start at the start of their memory as well."""
+        self.layout = max(self.layout, layout)
+
+    def by_strides(self, tensor: torch.Tensor) -> None:
+        """An op reads the memory of a tensor by strides: it has to be dense here as well as in eager."""
+        if not is_dense(tensor) or tensor.storage_offset() != 0:
+            raise ImportFailed(
+                "reads the memory of a tensor that is not dense by strides",
+                advice="use slices, unfold or indexing; or call .clone(memory_format=torch.contiguous_format) before",
+            )
+        self.asks("whole")
+
+
+_QUERIES = frozenset({torch.Tensor.is_contiguous, torch.Tensor.stride, torch.Tensor.storage_offset})
+_MAYBE_COPIES = frozenset(
+    {
+        torch.Tensor.contiguous,
+        torch.Tensor.reshape,
+        torch.Tensor.reshape_as,
+        torch.Tensor.flatten,
+        torch.Tensor.ravel,
+        torch.reshape,
+        torch.flatten,
+        torch.ravel,
+    }
+)
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_TRACERS = tuple(
+    _TORCH + name
+    for name in (
+        "export",
+        "_export",
+        "fx",
+        "overrides",
+        "utils",
+        "_subclasses",
+        "_ops",
+        "_dynamo",
+        "_higher_order_ops",
+    )
+)
+
+
+class LayoutQueries(TorchFunctionMode):
+    """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides, ``copies``
+    that it calls what copies for some strides only, ``copies_view`` that this is ``contiguous`` of a view, ``writes`` that it
+    changes a tensor.
+
+    PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
+    """
+
+    def __init__(self, *, recorded: bool) -> None:
+        super().__init__()
+        self.asked = self.copies = self.copies_view = self.writes = False
+        self._recorded = recorded
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _QUERIES and not isinstance(args[0], torch.nn.Parameter):
+            self.asked = self.asked or _is_users(sys._getframe(1))
+        self.writes = self.writes or _is_write(func, kwargs)
+        if func in _MAYBE_COPIES:
+            self.copies = True
+            self.copies_view = self.copies_view or (func is torch.Tensor.contiguous and args[0]._is_view())
+        if self._recorded and func is torch.Tensor.contiguous and len(args) == 1:
+            return torch.ops.aten.contiguous.default(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a function is called that changes a tensor: ``add_``, ``__iadd__``, ``__setitem__``, one with ``out=``."""
+    name = getattr(func, "__name__", "")
+    is_in_place = name.startswith("__i") if name.endswith("__") else name.endswith("_")
+    return is_in_place or name == "__setitem__" or kwargs.get("out") is not None
+
+
+def _is_users(frame: FrameType | None) -> bool:
+    """Whether the call that a tracer handles stands in code that is not torch's."""
+    while frame is not None and (frame.f_code.co_filename.startswith(_TRACERS)):
+        frame = frame.f_back
+    return frame is not None and not frame.f_code.co_filename.startswith(_TORCH)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a fake tensor is known to be contiguous."""
+    return bool(is_contiguous_or_false(tensor))
+
+
+__all__ = ["BY_LAYOUT", "BY_STRIDES", "Aliasing", "LayoutQueries", "is_dense"]
