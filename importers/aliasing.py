@@ -96,6 +96,7 @@ _MAYBE_COPIES = frozenset(
     }
 )
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _TRACERS = tuple(
     _TORCH + name
     for name in (
@@ -149,7 +150,7 @@ def _is_users(frame: FrameType | None) -> bool:
     """Whether the call that a tracer handles stands in code that is not torch's."""
     while frame is not None and (frame.f_code.co_filename.startswith(_TRACERS)):
         frame = frame.f_back
-    return frame is not None and not frame.f_code.co_filename.startswith(_TORCH)
+    return frame is not None and not frame.f_code.co_filename.startswith((_TORCH, _OURS))
 
 
 def is_dense(tensor: torch.Tensor) -> bool:

@@ -173,7 +173,7 @@ class ArgumentCheck:
             if not value.is_contiguous() or not is_whole:
                 raise InvalidInput(
                     f"argument '{argument.name}': the program gives other numbers for other strides"
-                    + ("" if is_whole and value.is_contiguous() else " and offsets")
+                    + ("" if is_whole else " and offsets")
                     + f", and this one has {value.stride()}, offset {value.storage_offset()}",
                     advice="pass a contiguous clone, or use torch.compile, which looks at strides",
                 )
