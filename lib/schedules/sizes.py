@@ -16,7 +16,7 @@ from tvm.ir import Expr, PrimType, TensorLoad, Var
 from tvm.s_tir import SBlockRealize
 from tvm.tirx.buffer import is_buffer_var
 
-LONG = 16
+LONG = 8
 """Nodes of an expression from which on it gets a name: rules still see that ``n // 7 * 7`` is a multiple of 7."""
 
 
