@@ -91,7 +91,8 @@ def _compared_as(kind: TensorType, number: float) -> tuple[torch.dtype, float]:
     """The dtype in which a tensor and a number are compared, and what the number is there."""
     example = torch.empty([1] * min(1, len(kind.shape or ())), dtype=kind.dtype)
     dtype = torch.result_type(example, number)
-    return dtype, torch.tensor(number).to(dtype).item()
+    exact = torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else torch.int64)
+    return dtype, exact.to(dtype).item()
 
 
 def _comparison(r: Rewriter, name: str, op: ir.Operation, compared: tuple[torch.dtype, float]) -> ir.Value:

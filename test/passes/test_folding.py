@@ -18,6 +18,7 @@ from torch_tvm.importers.fx import import_fx
 from torch_tvm.passes.pipeline import canonicalize
 
 VALUES = {
+    torch.float64: (0.1, -1.5),
     torch.float32: (0.0, 1.5, -2.5, float("inf"), float("nan")),
     torch.float16: (0.1, -1.5),
     torch.int64: (0, 7, -3, 2**62),
