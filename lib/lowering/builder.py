@@ -180,7 +180,10 @@ class Builder:
             return
         self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
-        texts = [tvm.ir.StringImm(text) for text in (kind, f"{self.location}: {message}")]
+        texts = [
+            tvm.ir.StringImm(text)
+            for text in (kind, f"{self.location if self.location.file else self.op}: {message}")
+        ]
         operands = [condition, *texts, *map(as_size, values)]
         self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), operands, ty_args=[relax.TupleType([])]))
 
