@@ -1,0 +1,53 @@
+"""Conversions to bfloat16 round, also where the next op converts back; under "strict" every op rounds as eager's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+import torch_tvm
+
+
+class There(torch.nn.Module):
+    """``float32(bfloat16(x))``: TVM by itself makes x of it."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = x.to(torch.bfloat16)
+        z = x.double().to(torch.bfloat16).double()
+        return y.float(), y % x, x.to(torch.float16).float(), z, (x * 1.37).to(torch.bfloat16).float() * 3
+
+
+class Chain(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return (
+            (x * y + x) * y,
+            (x * y).exp() + y,
+            torch.softmax(x * y, -1) * y,
+            (x.sum(-1, keepdim=True) + y) * y,
+            F.gelu(x) * y + x,
+        )
+
+
+def _special(x: torch.Tensor) -> torch.Tensor:
+    x[0, :6] = torch.tensor([float("nan"), float("inf"), -float("inf"), 3.39e38, -0.0, 1e-40])
+    x[1, :4] = torch.tensor([1.00390625, 1.01171875, -1.00390625, 255.5])  # half-way between two values
+    return x
+
+
+def test_conversions_round() -> None:
+    for frontend in ("fx", "torchscript", "lazy"):
+        example = _special(torch.randn(7, 37))
+        compiled = torch_tvm.compile(There(), (example,), frontend=frontend, fallback=False)
+        for x in (example, _special(torch.randn(7, 37) * 1e3)):
+            for ours, eager in zip(compiled(x), There()(x), strict=True):
+                torch.testing.assert_close(ours, eager, rtol=0, atol=0, equal_nan=True)
+
+
+def test_every_op_rounds_under_strict() -> None:
+    x, y = torch.randn(2, 5, 37).bfloat16()
+    compiled = torch_tvm.compile(Chain(), (x, y), options={"accuracy": "strict"}, fallback=False)
+    for ours, eager in zip(compiled(x, y), Chain()(x, y), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=2**-8, atol=0)
+    assert torch.equal(compiled(x, y)[0], Chain()(x, y)[0])
