@@ -32,7 +32,7 @@ print(errors)
 """
 
 _INTERRUPT = """
-import os, signal, sys, threading, time, torch
+import os, signal, sys, threading, time, torch, torch._dynamo
 seconds, way = float(sys.argv[1]), sys.argv[2]
 model = torch.nn.Sequential(*[m for i in range(6) for m in (torch.nn.Linear(16, 16), torch.nn.GELU())])
 model.eval().requires_grad_(False)
