@@ -176,6 +176,8 @@ class Recorder:
             return self._mutate(overload, args, kwargs, metas)
         if schema.name in BY_STRIDES:
             self.aliasing.by_strides(args[0].meta)
+        if (each := self._views_of_each(overload, args, metas)) is not None:
+            return [each]
         viewed = _viewed_argument(overload, args, kwargs)
         if viewed is not None and _is_view(overload, viewed, metas[0]):
             results = self._view(overload, viewed, args[1:], kwargs, metas[0])
@@ -185,6 +187,21 @@ class Recorder:
         if viewed is not None and schema.name in BY_LAYOUT and isinstance(results[0], TensorRef):
             self.aliasing.made(viewed, results[0])
         return results
+
+    def _views_of_each(
+        self, overload: torch._ops.OpOverload, args: Sequence[Any], metas: Sequence[Any]
+    ) -> list[Any] | None:
+        """The results of an op that makes a view of each tensor of a list, of which its schema says nothing."""
+        name = overload._schema.name
+        if not args or not isinstance(args[0], (list, tuple)) or not isinstance(metas[0], (list, tuple)):
+            return None
+        pairs = list(zip(args[0], metas[0], strict=True))
+        if overload._schema.overload_name == "Sequence" and name in _UNTOLD_VIEWS:
+            one = overload.overloadpacket.default
+            return [self.call(one, (ref,), {}, [meta])[0] for ref, meta in pairs]
+        if name == "aten::broadcast_tensors" and all(isinstance(n, int) for _, m in pairs for n in m.shape):
+            return [self.call(aten.expand.default, (ref, list(m.shape)), {}, [m])[0] for ref, m in pairs]
+        return None
 
     def _values(self, item: Any) -> Any:
         if isinstance(item, TensorRef):
@@ -318,7 +335,7 @@ class Recorder:
     def _scatter(self, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
         name = step.overload._schema.name.split("::")[1]
         inverse = _INVERSES.get(name)
-        if inverse is None:
+        if inverse is None or (name in _EXPANSIONS and not _is_one_to_one(parent.meta, step.meta)):
             raise ImportFailed(
                 "an in-place update through this view cannot be made functional",
                 subject=dialect_name(step.overload),
@@ -331,18 +348,44 @@ def _viewed_argument(
     overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> TensorRef | None:
     schema = overload._schema
-    if (
-        not args
-        or not schema.returns
-        or (schema.returns[0].alias_info is None and not _returns_alias_list(schema))
-    ):
+    if not args or not schema.returns or not isinstance(args[0], TensorRef):
         return None
-    return args[0] if isinstance(args[0], TensorRef) else None
+    is_told = schema.returns[0].alias_info is not None or _returns_alias_list(schema)
+    return args[0] if is_told or _is_untold_view(overload, args, kwargs) else None
 
 
 def _returns_alias_list(schema: torch._C.FunctionSchema) -> bool:
     return schema.name in ("aten::chunk", "aten::tensor_split", "aten::unsafe_split", "aten::unsafe_chunk")
 
+
+def _is_untold_view(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether the op returns its operand or a view of it, of which its schema says nothing."""
+    schema = overload._schema
+    returns_view = _UNTOLD_VIEWS.get(schema.name)
+    if returns_view is None:
+        return False
+    given = dict(zip((argument.name for argument in schema.arguments), args, strict=False), **kwargs)
+    return returns_view(args[0].meta, given)
+
+
+def _is_off(_: torch.Tensor, given: dict[str, Any]) -> bool:
+    return given["train"] is False or given["p"] == 0
+
+
+def _is_same_shape(meta: torch.Tensor, given: dict[str, Any]) -> bool:
+    return list(meta.shape) == list(given["size"])
+
+
+_UNTOLD_VIEWS: dict[str, Callable[[torch.Tensor, dict[str, Any]], bool]] = {
+    **dict.fromkeys(("aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d"), lambda meta, given: True),
+    **dict.fromkeys(
+        ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"),
+        _is_off,
+    ),
+    "aten::sum_to_size": _is_same_shape,
+    "aten::type_as": lambda meta, given: meta.dtype == given["other"].meta.dtype,
+    "aten::conj_physical": lambda meta, given: not meta.dtype.is_complex,
+}
 
 _MAYBE_VIEWS = {"aten::reshape", "aten::contiguous", "aten::to", "aten::flatten", "aten::_reshape_alias"}
 
@@ -442,6 +485,13 @@ def _scatter_with(overload: torch._ops.OpOverload) -> _Inverse:
     return scatter
 
 
+def _is_one_to_one(parent: torch.Tensor, meta: torch.Tensor) -> bool:
+    """Whether an expansion adds nothing but dimensions of size 1; eager refuses to write through any other."""
+    return tuple(meta.shape[meta.dim() - parent.dim() :]) == tuple(parent.shape) and all(
+        size == 1 for size in meta.shape[: meta.dim() - parent.dim()]
+    )
+
+
 def _swap_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
     dims = step.args or (0, 1)
     return r.emitter.call(aten.transpose.int, (value, *dims), {}, [parent.meta])[0]
@@ -473,7 +523,9 @@ def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) ->
     )[0]
 
 
+_EXPANSIONS = ("expand", "expand_as", "broadcast_to")
 _INVERSES: dict[str, _Inverse] = {
+    **dict.fromkeys(_EXPANSIONS, _reshape_back),
     **dict.fromkeys(
         (
             "view",
@@ -485,10 +537,15 @@ _INVERSES: dict[str, _Inverse] = {
             "_unsafe_view",
             "view_as",
             "reshape_as",
+            "atleast_1d",
+            "atleast_2d",
+            "atleast_3d",
         ),
         _reshape_back,
     ),
     **dict.fromkeys(("detach", "alias", "contiguous", "to", "lift_fresh", "positive", "_to_copy"), _identity),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _identity),
+    **dict.fromkeys(("sum_to_size", "type_as", "conj_physical"), _identity),
     **dict.fromkeys(("t", "transpose", "swapaxes", "swapdims", "numpy_T", "mT"), _swap_back),
     **dict.fromkeys(("unbind", "split", "split_with_sizes", "chunk", "tensor_split"), _element),
     "permute": _permute_back,

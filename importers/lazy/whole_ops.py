@@ -29,7 +29,8 @@ TAKEN_APART = frozenset(
     "aten::conv_transpose2d.input aten::conv_transpose3d.input aten::layer_norm aten::batch_norm aten::softmax.int "
     "aten::log_softmax.int aten::dropout aten::feature_dropout aten::alpha_dropout aten::feature_alpha_dropout "
     "aten::max_pool2d aten::item aten::is_nonzero aten::_batch_norm_impl_index aten::_convolution_mode "
-    "aten::to.other aten::type_as aten::_autocast_to_reduced_precision aten::_autocast_to_full_precision".split()
+    "aten::to.other aten::type_as aten::atleast_1d aten::atleast_2d aten::atleast_3d aten::sum_to_size "
+    "aten::_autocast_to_reduced_precision aten::_autocast_to_full_precision".split()
 )
 # Ops whose lazy kernels run them eagerly, or say them in terms of strides; they are not composite.
 _LEAVING = (

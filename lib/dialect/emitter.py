@@ -189,6 +189,7 @@ class Emitter:
         an ``ir.Type``, or a list of tensors.
         """
         overload, args = _scalar_overload(self.context, overload, args)
+        overload = _admitted(overload, args)
         operands = self.operands(overload, args, kwargs)
         types = [self._result_type(meta) for meta in results]
         operation = self.op(dialect_name(overload), operands, types)
@@ -312,6 +313,13 @@ def dialect_name(overload: torch._ops.OpOverload) -> str:
     name = overload._schema.name.replace("::", ".")
     suffix = overload._schema.overload_name
     return f"torch.{name}.{suffix}" if suffix else f"torch.{name}"
+
+
+def _admitted(overload: torch._ops.OpOverload, args: Sequence[Any]) -> torch._ops.OpOverload:
+    """``norm.Scalar`` of bfloat16, which torch-mlir's verifier takes for no float, is ``linalg_vector_norm``."""
+    if overload is torch.ops.aten.norm.Scalar and str(getattr(args[0], "type", "")).endswith("bf16>"):
+        return torch.ops.aten.linalg_vector_norm.default
+    return overload
 
 
 def _scalar_overload(

@@ -122,7 +122,10 @@ ROWS: list[Row] = [
     ),
     row("aten.scatter.src", torch.scatter, _scatter),
     row(
-        "aten.scatter.value", torch.scatter, lambda s: [(s.floats(4, 6), 1, _positions(s, 4, 3, size=6), 2.5)]
+        "aten.scatter.value",
+        torch.scatter,
+        lambda s: [(s.floats(4, 6), 1, _positions(s, 4, 3, size=6), 2.5)],
+        dynamic=lambda s, n: (s.floats(n, 3, 6), 2, _positions(s, n, 3, n, size=6), 2.5),
     ),
     row(
         "aten.scatter_add",

@@ -194,7 +194,13 @@ ROWS: list[Row] = [
     row(
         "aten.norm.Scalar",
         lambda x, p: torch.ops.aten.norm.Scalar(x, p),
-        lambda s: [(s.floats(3, 5, 2), 2), (s.floats(0), 1), (s.floats(), 3.5), (s.floats(7), float("inf"))],
+        lambda s: [
+            (s.floats(3, 5, 2), 2),
+            (s.floats(0), 1),
+            (s.floats(), 3.5),
+            (s.floats(7), float("inf")),
+            (s.floats(9).bfloat16(), 2),
+        ],
     ),
     row("aten.logsumexp", torch.logsumexp, over(([1],), ([0, 2], True), ints=False)),
 ]

@@ -76,9 +76,8 @@ def write_at(
     if isinstance(total, int) and total == 0:
         return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
-    width = as_size(row)
 
-    def combine(out: Any, place: Any, value: Callable[[Any], Any], chunk: Any) -> None:
+    def combine(out: Any, place: Any, value: Callable[[Any], Any], chunk: Any, width: Any) -> None:
         """One place, if it is one: the part ``chunk`` of a row, or its only element."""
         with T.If(place >= 0), T.Then():
             if isinstance(row, int) and row == 1:
@@ -88,21 +87,21 @@ def write_at(
             with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
                 out[place * width + first + j] = value(first + j)
 
-    def kernel(ins: Sequence[Any], outs: Sequence[Any]) -> tirx.Stmt:
+    def kernel(ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
         data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
         out = T.buffer_proxy(outs[0])
-        each = tirx.floordiv(ins[1].shape[0], as_size(groups))
+        each = tirx.floordiv(ins[1].shape[0], parts)
         chunks = tirx.floordiv(width + (COLUMNS - 1), COLUMNS)
         with IRBuilder() as builder:
             with T.seq_scope():
                 with T.parallel(0, ins[0].shape[0]) as i:
                     out[i] = data[i]
-                with T.parallel(0, as_size(groups) * chunks) as task:
+                with T.parallel(0, parts * chunks) as task:
                     group, chunk = task // chunks, task % chunks
                     if not include_self:
                         with T.serial(0, each) as i:
                             start = lambda _: _identity(reduction, dtype)
-                            combine(out, where[group * each + i], start, chunk)
+                            combine(out, where[group * each + i], start, chunk, width)
                     with T.serial(0, each) as i:
                         number = group * each + i
 
@@ -110,16 +109,18 @@ def write_at(
                             old = out[where[number] * width + j]
                             return _combined(reduction, old, values[number * width + j], dtype)
 
-                        combine(out, where[number], update, chunk)
+                        combine(out, where[number], update, chunk, width)
             return builder.get()
 
-    def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor) -> te.Tensor:
+    def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
+        write = lambda ins, outs: kernel(ins, outs, width, parts)
         return te.extern(
-            [data.shape], [data, where, values], kernel, dtype=data.dtype, out_buffers=[out], name="scatter"
+            [data.shape], [data, where, values], write, dtype=data.dtype, out_buffers=[out], name="scatter"
         )
 
-    return reshape(b, b.te(scatter, *flat, name=f"scatter_{reduction}"), shape)
+    sizes = as_size(row), as_size(groups)
+    return reshape(b, b.te(scatter, *flat, *sizes, name=f"scatter_{reduction}"), shape)
 
 
 def _nothing_after(b: Builder, x: Expr, places: Expr) -> Expr:
