@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,15 +21,7 @@ from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
 
 aten = torch.ops.aten
 
-_IGNORED = {
-    "_assert_tensor_metadata",
-    "_assert_scalar",
-    "_assert_async",
-    "sym_constrain_range",
-    "sym_constrain_range_for_size",
-    "_functional_sym_constrain_range",
-    "_functional_sym_constrain_range_for_size",
-}
+_ASSERTIONS = ("assert_scalar", "assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 
 _SCALAR_OPS: dict[Any, str] = {
     operator.add: "add",
@@ -84,7 +76,7 @@ class GraphWalk:
         raise ImportFailed("the graph has no output node")
 
     def _record(self, node: Node) -> None:
-        location = node_location(node, self.importer)
+        location = _place(node, self.importer)
         self.emitter.location = locations.to_mlir(location, self.emitter.context)
         try:
             self.env[node] = self._call(node)
@@ -133,9 +125,13 @@ class GraphWalk:
 
     def _aten(self, node: Node, overload: torch._ops.OpOverload) -> Any:
         name = overload._schema.name.split("::")[1]
-        if name in _IGNORED:
+        if name == "_assert_tensor_metadata":
             return None
         args, kwargs = self._lookup(list(node.args)), self._lookup(dict(node.kwargs))
+        if name.removeprefix("_functional").removeprefix("_") in _ASSERTIONS:
+            given = {a.name: v for a, v in zip(overload._schema.arguments, args, strict=False)} | kwargs
+            self._demand(name, given)
+            return given.get("dep_token")
         meta = node.meta.get("val")
         if name == "sym_size":
             return self._size(args[0], args[1], meta)
@@ -153,6 +149,24 @@ class GraphWalk:
         metas = [meta] if returns == 1 else list(meta) if meta is not None else []
         results = self.recorder.call(overload, args, kwargs, metas)
         return results[0] if returns == 1 else results
+
+    def _demand(self, name: str, given: Mapping[str, Any]) -> None:
+        """A condition or a range that the program wants of a value, as ``torch.runtime.assert``."""
+        if "assert" in name:
+            message = given.get("assert_msg") or "an assertion of the program failed"
+            self._assert(self._condition(given["self"]), message)
+            return
+        size, low, high = given["size"], given.get("min"), given.get("max")
+        low = 0 if low is None and name.endswith("for_size") else low
+        for stem, limit in (("ge", low), ("le", high)):
+            if limit is not None:
+                fits = self._scalar_call(f"{stem}.int", [size, limit], True)
+                self._assert(fits, f"the program allows values from {low} to {high}")
+
+    def _assert(self, condition: ir.Value, message: str) -> None:
+        message = re.sub(r" on node '\w+'$", "", message)
+        attributes = {"message": ir.StringAttr.get(message, self.emitter.context)}
+        self.emitter.op("torch.runtime.assert", [condition], [], attributes)
 
     def _size(self, ref: TensorRef, axis: int, meta: Any) -> Any:
         if isinstance(meta, int):
@@ -294,6 +308,17 @@ def _user_frame(stack_trace: str) -> tuple[str, int]:
     frames = [(file, int(line)) for file, line in _FRAME.findall(stack_trace)]
     own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
     return (own or frames or [("", 0)])[-1]
+
+
+def _place(node: Node, importer: str) -> SourceLocation:
+    """The location of a node; of an assertion that torch.export inserted, that of what it is about."""
+    place = node_location(node, importer)
+    if not any(name in str(node.target) for name in _ASSERTIONS):
+        return place
+    while (not place.file or place.file.startswith(_NOT_USERS)) and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        place = node_location(node, importer)
+    return place
 
 
 def node_location(node: Node, importer: str) -> SourceLocation:

@@ -184,11 +184,11 @@ def _snapshot(environment: ShapeEnv) -> dict[str, Any]:
 
 def _restore(environment: ShapeEnv, before: dict[str, Any]) -> None:
     """Forget what was assumed since; symbols made since stay."""
-    ranges = dict(environment.var_to_range)
+    made = {name: dict(getattr(environment, name)) for name in ("var_to_range", "var_to_range_sloc")}
     for name, value in before.items():
         setattr(environment, name, copy(value))
-    for symbol, known in ranges.items():
-        environment.var_to_range.setdefault(symbol, known)
+    for name, known in made.items():
+        setattr(environment, name, {**known, **getattr(environment, name)})
     _forget(environment)
 
 

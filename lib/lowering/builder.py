@@ -14,6 +14,7 @@ from torch_tvm.support.errors import Refusal, SourceLocation
 SizeLike: TypeAlias = int | tvm.ir.Expr
 
 ASSERT = "torch_tvm.assert"
+_SIZES = tvm.ir.Range(tirx.IntImm("int64", 0), tirx.IntImm("int64", 1 << 62))
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Builder:
         if origin is not None:
             _, combine, operands = origin
             return combine(*[self.size(operand) for operand in operands])
-        symbol = self.symbol("n")
+        symbol = tirx.Var(self._fresh("n"), "int64")
         self.computed.append(symbol)
         shape = self.emit(relax.op.tensor_to_shape(self.reshape(self.cast(value, "int64"), [1])))
         self.bb.match_cast(shape, relax.ShapeType([symbol]))
@@ -226,9 +227,14 @@ class Builder:
         return self.emit(relax.op.broadcast_to(x, relax.ShapeExpr([as_size(s) for s in shape])))
 
     def symbol(self, stem: str = "d") -> tirx.Var:
-        """A fresh symbolic size."""
+        """A fresh symbolic size: not negative."""
+        symbol = tirx.Var(self._fresh(stem), "int64")
+        self.analyzer.bind(symbol, _SIZES)
+        return symbol
+
+    def _fresh(self, stem: str) -> str:
         self._symbols += 1
-        return tirx.Var(f"{stem}{self._symbols}", "int64")
+        return f"{stem}{self._symbols}"
 
     def match_shape(self, x: relax.Expr, shape: Sequence[SizeLike], dtype: str) -> relax.Expr:
         """Tell Relax the shape of ``x`` (checked at run time); fresh symbols in it become defined."""

@@ -201,7 +201,10 @@ class ArgumentCheck:
                 if not low <= size <= high:
                     raise InvalidInput(f"{place}: expected {_range(low, high)}, got {size}")
             elif known[symbol] != size:
-                raise InvalidInput(f"{place}: expected {known[symbol]} ({origin[symbol]}), got {size}")
+                raise InvalidInput(
+                    f"{place}: expected {known[symbol]} ({origin[symbol]}), got {size}",
+                    advice=_BROADCAST if 1 in (size, known[symbol]) else "",
+                )
         for argument, axis, expression, size in dimensions:
             names = symbols_of(expression)
             if all(name in known for name in names):
@@ -221,6 +224,10 @@ class ArgumentCheck:
                 )
 
 
+_BROADCAST = (
+    "unknown sizes that meet in an op are taken for equal; where one of them is 1 and is to be broadcast, "
+    "compile with that size given as 1"
+)
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__
 
 

@@ -19,7 +19,9 @@ from torch_tvm.support.errors import (
     InvalidInput,
     InvalidOperand,
     SourceLocation,
+    TorchTvmError,
     UnsupportedOp,
+    bug_of,
 )
 
 BAD_INDEX = "torch_tvm.bad_index"
@@ -53,6 +55,33 @@ def bad_index(text: str, index: int, size: int) -> NoReturn:
     raise out_of_range(json.loads(str(text)), int(index), int(size))
 
 
+_OF_TVM = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+_OF_SIZES = ("Mismatch", "mismatch", "unsatisfied constraint")
+_EAGER = (
+    "call the program in eager mode with these arguments: it names the op, or answers, and then report it"
+)
+
+
+def explained(error: Exception, has_unknown_sizes: bool) -> Exception:
+    """What an error that left compiled code is to the user, whose arguments all fit by themselves.
+
+    Our own errors and those of a custom op stay as they are. TVM's say that sizes do not fit each other: at a
+    ``match_cast``, where a size is first known, and with ``has_unknown_sizes`` at a kernel; or that there is no memory.
+    Anything else is a bug of ours.
+    """
+    if isinstance(error, TorchTvmError) or not isinstance(error, _OF_TVM):
+        return error
+    text = str(error)
+    if "bad_alloc" in text:
+        return InvalidOperand("there is not enough memory for a tensor of the program", stage="runtime")
+    if "match_cast" in text or (has_unknown_sizes and any(word in text for word in _OF_SIZES)):
+        line = next(line.strip() for line in text.splitlines() if line.strip())
+        return InvalidOperand(f"sizes do not fit each other: {line}", stage="runtime", advice=_EAGER)
+    return InternalError(
+        bug_of(error), stage="runtime", advice="report it with the program and the arguments"
+    )
+
+
 def register() -> None:
     """Make errors and functions known to TVM; once a process."""
     tvm.register_global_func(BAD_INDEX, bad_index, override=True)
@@ -60,4 +89,4 @@ def register() -> None:
         tvm_ffi.register_error(f"torch_tvm.{error.__name__}", error)
 
 
-__all__ = ["BAD_INDEX", "bad_index", "invalid", "location_of", "out_of_range", "register"]
+__all__ = ["BAD_INDEX", "bad_index", "explained", "invalid", "location_of", "out_of_range", "register"]

@@ -22,7 +22,7 @@ from torch_tvm.runtime.tensors import (
     read_int,
     shares_memory,
 )
-from torch_tvm.support.errors import InternalError, InvalidIndex, InvalidOperand
+from torch_tvm.support.errors import InternalError, InvalidIndex, InvalidInput, InvalidOperand
 
 LOOP = "torch_tvm.loop"
 ASSERT = "torch_tvm.assert"
@@ -76,15 +76,14 @@ def _own(value: Any, borrowed: list[tuple[int, int]]) -> Any:
     return tensor.clone() if shares_memory(tensor, borrowed) else value
 
 
-_EXCEPTIONS: dict[str, type[Exception]] = {
-    "RuntimeError": RuntimeError,
+_EXCEPTIONS: dict[str, type[InvalidInput]] = {
+    "RuntimeError": InvalidOperand,
     "IndexError": InvalidIndex,
-    "InvalidInput": InvalidOperand,
 }
 
 
 def check(condition: Any, kind: str, message: str, *values: int) -> None:
-    """Raise the exception that the program raises unless a condition, a number or a 0-d tensor, is true."""
+    """Raise an :class:`InvalidInput`, also of the program's kind, unless a condition (a number or 0-d tensor) is true."""
     if not (condition if isinstance(condition, (bool, int)) else read_bool(condition)):
         raise _EXCEPTIONS[str(kind)](str(message).format(*values) if values else str(message))
 

@@ -373,8 +373,15 @@ class CompiledModule:
         """
         flat = self._checked(args, kwargs)
         if all(is_kernel_ready(value, ALIGNMENT[self._code.device]) for value in flat):
-            raise error
+            raise self._explained(error)
         return self._run(flat)
+
+    def _explained(self, error: Exception) -> Exception:
+        main = self.relax_module["main"] if self.relax_module is not None else None
+        is_fixed = main is not None and not relax.analysis.defined_symbolic_vars(main)
+        explained = failures.explained(error, not is_fixed)
+        explained.__cause__ = None if explained is error else error
+        return explained
 
     def _checked(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         flat = flatten(self._code.convention, args, kwargs)
@@ -398,6 +405,8 @@ class CompiledModule:
             packed = [self._weights.packed] if self._code.lifted else self._weights.packed
             packed = packed if self._weights.tensors else []
             result = main(*operands, *packed)
+        except Exception as error:
+            raise self._explained(error) from error.__cause__
         finally:
             loop.running.vm, loop.running.keeps_turn = before
         values = self._values(result)

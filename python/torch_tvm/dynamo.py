@@ -110,6 +110,11 @@ def _without_autograd(
     return _compiled(traced, _static_positions(gm), (), options, eager=gm)
 
 
+torch.fx.node.has_side_effect(
+    torch.ops.aten._assert_async.default
+)  # PyTorch knows that of its other overload
+
+
 def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     """The graph in ATen with its composite ops whole; ``None`` when memory is shared in a way that callers
     see, or when the trace holds no calls of ops but their results on fake tensors.

@@ -102,9 +102,8 @@ def _compare(compiled: Any, program: Program, *, may_refuse: bool) -> None:
         try:
             want = program.function(*(argument.clone() for argument in arguments))
         except (RuntimeError, IndexError, ValueError):
-            with pytest.raises((InvalidInput, RuntimeError, ValueError, IndexError)) as raised:
+            with pytest.raises(InvalidInput):
                 print(sizes, compiled(*arguments))
-            assert "Check failed" not in str(raised.value), sizes
             continue
         try:
             got = compiled(*arguments)
