@@ -18,6 +18,7 @@ import torch
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
+from torch_tvm.importers.memory_order import note_memory_order
 from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
@@ -183,6 +184,7 @@ class Recorder:
             results = self._view(overload, viewed, args[1:], kwargs, metas[0])
         else:
             values = self.emitter.call(overload, self._values(args), self._values(kwargs), metas)
+            note_memory_order(overload, values, _metas(overload, args, kwargs))
             results = [self._wrap(value, meta) for value, meta in zip(values, metas, strict=True)]
         if viewed is not None and schema.name in BY_LAYOUT and isinstance(results[0], TensorRef):
             self.aliasing.made(viewed, results[0])
@@ -251,7 +253,8 @@ class Recorder:
     ) -> list[Any]:
         """An in-place or out= op: its functional sibling, then a write to each mutated argument."""
         schema = overload._schema
-        bound = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+        bound = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        bound.update(zip((argument.name for argument in schema.arguments), args, strict=False))
         bound.update(kwargs)
         targets = [
             bound[a.name]
@@ -270,6 +273,7 @@ class Recorder:
         count = len(functional._schema.returns)
         extra = list(metas[: count - len(targets)]) if count > len(targets) else []
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
+        note_memory_order(functional, values, _metas(functional, (), inputs), in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             self.write(target, self._cast(value, meta, target.meta.dtype))
         returned = [self._wrap(value, meta) for value, meta in zip(values, extra, strict=False)]
@@ -342,6 +346,13 @@ class Recorder:
                 advice="update a clone, or write to the base tensor with index_put_ or slices",
             )
         return inverse(self, parent, step, value)
+
+
+def _metas(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """Per argument of the schema the fake tensor that is given for it, or what else is."""
+    names = [argument.name for argument in overload._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return [item.meta if isinstance(item := given.get(name), TensorRef) else item for name in names]
 
 
 def _viewed_argument(

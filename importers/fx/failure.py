@@ -8,6 +8,7 @@ import traceback
 
 import torch
 
+from torch_tvm.importers.seeding import SEEDED, SEEDED_ADVICE
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -43,6 +44,8 @@ def _dimensions(lines: list[str]) -> list[str]:
 
 def _advice(error: Exception, text: str) -> str:
     kind = type(error).__name__
+    if text == SEEDED:
+        return SEEDED_ADVICE
     if text == GENERATOR:
         return "pass the random tensor as an input, or draw from PyTorch's own generator"
     if "data-dependent" in text or kind == "GuardOnDataDependentSymNode":

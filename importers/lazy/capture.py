@@ -18,7 +18,8 @@ from torch_tvm.dialect.types import is_array
 from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import is_users, user_place
-from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps
+from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps, random_op
+from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
 
 
@@ -160,7 +161,7 @@ class _Run:
 
     def call(self, program: Callable[..., Any], args: Sequence[Any], scope: str) -> Any:
         try:
-            with torch.device("lazy"), _Watch(self):
+            with torch.device("lazy"), _Watch(self), seeding_refused():
                 return program(*args)
         except TorchTvmError:
             raise
@@ -196,7 +197,11 @@ class _Watch(TorchFunctionMode):
                 location=user_place(sys._getframe(1), IMPORTER),
                 advice="import the program with import_fx or import_torchscript, or convert it with .to(dtype)",
             )
+        state = torch.get_rng_state()
         result = function(*args, **kwargs)
+        if not torch.equal(state, torch.get_rng_state()):
+            name = getattr(function, "__name__", str(function))
+            raise random_op(name, user_place(sys._getframe(1), IMPORTER))
         after = device.fallbacks()
         if after != self.fallbacks:
             new = [name for name, count in after.items() if count != self.fallbacks.get(name)]

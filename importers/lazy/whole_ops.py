@@ -226,6 +226,8 @@ def _draws(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     if "dropout_p" in names:
         return bool(given.get("dropout_p", 0.0))
+    if "training" in names:
+        return bool(given.get("training", False))
     if "dropout" in names and "train" in names:
         return bool(given["dropout"]) and bool(given["train"])
     return True

@@ -262,7 +262,6 @@ HANDLERS: dict[str, Handler] = {
     "aten::is_scripting": lambda ev, instruction, args: True,
     "aten::warn": lambda ev, instruction, args: None,
     "aten::requires_grad_": lambda ev, instruction, args: args[0],
-    "aten::manual_seed": lambda ev, instruction, args: None,
     "aten::lift_fresh": lambda ev, instruction, args: args[0],
     "aten::is_pinned": lambda ev, instruction, args: False,
 }

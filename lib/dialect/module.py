@@ -19,6 +19,7 @@ from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation,
 STATE = "torch_tvm.state"
 WRITES = "torch_tvm.writes"
 LAYOUT = "torch_tvm.layout"
+MEMORY_ORDER = "torch_tvm.memory_order"
 SIGNATURE = "torch_tvm.signature"
 STATE_VALUES = "torch_tvm.state_values"
 

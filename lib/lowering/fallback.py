@@ -2,8 +2,8 @@
 
 The call is ``torch_tvm.aten(spec, tensors…)``. ``spec`` is JSON: the op's name, its operands (a constant, or
 ``{"tensor": i}`` for the i-th argument, ``{"scalar": i}`` for a 0-d argument read as a number, ``{"size": i}``
-for an integer argument, a list of these) and per result its dtype. Complex tensors travel as pairs of reals,
-with a last dimension of 2.
+for an integer argument, a list of these), per result its dtype, and of a random op how its operands lie in memory.
+Complex tensors travel as pairs of reals, with a last dimension of 2.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tvm import relax
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import MEMORY_ORDER
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import as_size, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import RELAX_DTYPE
@@ -90,6 +91,8 @@ def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) ->
         "results": [_result_text(value) for value in op.results],
         "location": dataclasses.asdict(m.builder.location),
     }
+    if MEMORY_ORDER in op.attributes:
+        spec["memory orders"] = [list(ir.DenseI64ArrayAttr(item)) for item in op.attributes[MEMORY_ORDER]]
     text = tvm.ir.StringImm(json.dumps(spec))
     fields = [relax.TupleType([_erase(kind) for kind in kinds])]
     if has_effects(name) or not kinds:

@@ -114,8 +114,17 @@ KEPT_WHOLE: tuple[str, ...] = (
 )  # fmt: skip
 """What torch-mlir decomposes wrongly: kept from it, so that PyTorch's own decomposition takes its place."""
 
+DRAWING: tuple[str, ...] = (
+    "aten.rand", "aten.rand_like", "aten.randn", "aten.randn.generator", "aten.randn_like", "aten.randint",
+    "aten.randint.low", "aten.random", "aten.random.from", "aten.bernoulli", "aten.bernoulli.p",
+    "aten.bernoulli.Tensor", "aten.uniform", "aten.normal_functional", "aten.exponential", "aten.multinomial",
+    "aten.dropout", "aten.native_dropout", "aten.rrelu", "aten.rrelu_with_noise",
+    "aten.rrelu_with_noise_functional", "valsem.aten.bernoulli.float",
+)  # fmt: skip
+"""Random ops of the dialect. torch-mlir's decompositions draw other numbers from a seed than PyTorch's kernels."""
+
 
 def legal_ops_option() -> str:
     """The canonical ops, and those that torch-mlir has to leave alone, as its ``legal-ops`` lists them."""
     names = {name.removeprefix("torch.") for name in CANONICAL_OPS}
-    return ",".join(sorted(names.union(KEPT_WHOLE)))
+    return ",".join(sorted(names.union(KEPT_WHOLE, DRAWING)))

@@ -29,6 +29,16 @@ def dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return None
 
 
+@respells("aten.rrelu", "aten.rrelu_with_noise")
+def rrelu(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``rrelu`` outside training: a leaky ReLU with the mean of its slopes."""
+    lower, upper, training = (view.constant(value) for value in list(op.operands)[-4:-1])
+    if training is not False or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+        return None
+    slope = r.floating((lower + upper) / 2)
+    return r.op("torch.aten.leaky_relu", [op.operands[0], slope], op.results[0].type)
+
+
 @respells("aten.native_dropout")
 def native_dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.as_type(op.operands[0], op.results[0].type) if view.constant(op.operands[2]) is False else None

@@ -5,7 +5,9 @@ each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a las
 ``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave; in it complex
 tensors are pairs of reals too, and ``{"complex objects": i}`` says that all are), ``{"size": i}``,
 ``{"float": text}`` or a list of these;
-``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is. It is read once.
+``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is; for a random op perhaps
+``memory orders``, per operand the axes from the outermost in memory to the innermost, with a last -1 for a tensor
+with gaps that is drawn into. It is read once.
 """
 
 from __future__ import annotations
@@ -31,6 +33,19 @@ _SCALAR_RESULT = {
     "!torch.number": torch.float64,
 }
 
+# Random ops that make their result dense, and those that draw into what they get.
+_IN_PLACE = {
+    f"torch.aten.{name}": f"torch.aten.{in_place}"
+    for name, in_place in {
+        "bernoulli.p": "bernoulli_.float",
+        "bernoulli.Tensor": "bernoulli_.Tensor",
+        "normal_functional": "normal_",
+        "random.from": "random_.from",
+        "random.to": "random_.to",
+        **{name: f"{name}_" for name in "cauchy exponential geometric log_normal random uniform".split()},
+    }.items()
+}
+
 Arguments = Sequence[Any]
 Operand = Callable[[Arguments], Any]
 
@@ -42,6 +57,10 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     name, place = call["op"], location_of(call["location"])
     function = resolve(name)
     operands = [_operand(item) for item in call["operands"]]
+    orders = call.get("memory orders", ())
+    operands = [_laid_out(*pair) for pair in zip(operands, orders, strict=True)] if orders else operands
+    if orders and -1 in orders[0]:
+        function = resolve(_IN_PLACE.get(name, name))
     dtypes = [_result_dtype(text) for text in call["results"]]
 
     def run(arguments: Arguments) -> list[Any]:
@@ -84,6 +103,23 @@ def _operand(item: Any) -> Operand:
         return lambda arguments: int(arguments[value])
     number = float(value)
     return lambda _: number
+
+
+def _laid_out(operand: Operand, order: Sequence[int]) -> Operand:
+    """The operand with its axes in another order in memory; for a last -1 with gaps between its elements."""
+    if not order:
+        return operand
+    has_gaps = order[-1] == -1
+    axes = order[:-1] if has_gaps else order
+    back = sorted(range(len(axes)), key=axes.__getitem__)
+
+    def laid_out(arguments: Arguments) -> torch.Tensor:
+        given: torch.Tensor = operand(arguments)
+        sizes = [given.shape[axis] for axis in axes]
+        memory = given.new_empty([*sizes, 2])[..., 0] if has_gaps else given.new_empty(sizes)
+        return memory.permute(back).copy_(given)
+
+    return laid_out
 
 
 def _result_dtype(text: str) -> torch.dtype | None:

@@ -16,10 +16,11 @@ import functools
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import RestartAnalysis
 from torch._functorch._aot_autograd.schemas import OutputType
@@ -63,7 +64,7 @@ def torch_tvm(
         if compiled is not None:
             return compiled
     try:
-        with _transforms_undone():
+        with _transforms_undone(), _draws_kept():
             return _through_aot(given)(gm, example_inputs)
     except RestartAnalysis:
         raise
@@ -201,8 +202,26 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
         fw_compiler=forward,
         bw_compiler=backward,
         inference_compiler=forward,
-        partition_fn=min_cut_rematerialization_partition,
+        partition_fn=_partition,
     )
+
+
+def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[GraphModule, GraphModule]:
+    """The forward and the backward graph. PyTorch merges equal calls before, of ``randn_like`` and ``exponential`` too:
+    not where numbers are drawn.
+    """
+    targets = [node.target for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    draws = any(torch.Tag.nondeterministic_seeded in target.tags for target in targets)
+    with torch._functorch.config.patch(cse=False) if draws else nullcontext():
+        return min_cut_rematerialization_partition(joint, *arguments, **options)
+
+
+def _draws_kept() -> AbstractContextManager[Any]:
+    """AOTAutograd keeps what nobody uses of random numbers, as eager draws them, only for a backend that asks so."""
+    from torch._inductor import config
+
+    patch: AbstractContextManager[Any] = config.patch(fallback_random=True)
+    return patch
 
 
 def _regenerated(metadata: Any) -> list[int] | None:

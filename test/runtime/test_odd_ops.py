@@ -72,7 +72,7 @@ ODD = {
     transform: "torch.aten.mul.Scalar: TVM has no complex numbers",
     mask: "torch.aten.index.Tensor: a boolean index: the result's shape depends on data",
     draw: "torch.aten.multinomial: no lowering for this op",
-    noise: "torch.aten.uniform: no lowering for this op",
+    noise: "torch.aten.rand_like: no lowering for this op (2 times)",
     special: "torch.aten.special_zeta.other_scalar: no lowering for this op",
     counts: "torch.aten.bincount: no lowering for this op",
     middle: "torch.aten.mode: no lowering for this op",
