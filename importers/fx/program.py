@@ -23,6 +23,7 @@ from torch_tvm.importers.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
+from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.recorder import Recorder, TensorRef
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.symbols import bind_argument_shapes
@@ -87,7 +88,13 @@ def export(
 ) -> ExportedProgram:
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
     try:
-        with warnings.catch_warnings(), _quiet_logs(), _GeneratorsRefused(), seeding_refused():
+        with (
+            warnings.catch_warnings(),
+            _quiet_logs(),
+            _GeneratorsRefused(),
+            seeding_refused(),
+            MasksUnexamined(),
+        ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
             exported = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)

@@ -19,6 +19,7 @@ from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import is_users, user_place
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps, random_op
+from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
 
@@ -83,7 +84,7 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     body = run.stand_in(program) if is_module else program
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
     queries = LayoutQueries(recorded=False)
-    with torch.set_grad_enabled(has_gradients), queries, whole:
+    with torch.set_grad_enabled(has_gradients), queries, MasksUnexamined(), whole:
         result = run.call(body, given, type(program).__name__ if is_module else "")
         flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
         outputs = [run.on_device(item) for item in flat]

@@ -28,7 +28,13 @@ from torch_tvm.importers.torchscript.graph import Code, Instruction, is_inside_t
 from torch_tvm.importers.torchscript.objects import Objects
 from torch_tvm.importers.torchscript.scalars import Scalars
 from torch_tvm.importers.torchscript.sizes import Sizes
-from torch_tvm.importers.torchscript.values import Container, DictValue, next_serial
+from torch_tvm.importers.torchscript.values import (
+    RUNTIME_TEXT,
+    Container,
+    DictValue,
+    RuntimeText,
+    next_serial,
+)
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 IMPORTER = "torchscript"
@@ -257,6 +263,8 @@ def _resolve(instruction: Instruction) -> Handler:
         return lambda ev, i, args: query(ev, args)
     returns = " ".join(str(r.type) for r in overload._schema.returns)
     takes = " ".join(str(a.type) for a in overload._schema.arguments)
+    if kind == "aten::len" and takes == "str":
+        return _text_length
     if "Tensor" not in returns and "Tensor" not in takes:
         return lambda ev, i, args: _scalar_op(ev, overload, args)
     return lambda ev, i, args: tensors.call(ev, overload, args)
@@ -266,6 +274,16 @@ def _scalar_op(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) 
     if args and isinstance(args[0], DictValue):
         return dicts.dict_handler(ev, overload._schema.name.split("::")[1], args)
     return prims.wrap(ev.scalars.call(overload, [prims.unwrap(ev, arg) for arg in args]))
+
+
+def _text_length(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    """``len(text)``; of text that only run time knows no more than what ``if text:`` asks, ``len(text) > 0``."""
+    uses = [use.user for use in instruction.node.output().uses()]
+    asks = all(user.kind() == "aten::gt" and user.inputsAt(1).toIValue() == 0 for user in uses)
+    if isinstance(args[0], RuntimeText) and args[0] == RUNTIME_TEXT and asks:
+        return 1
+    assert instruction.overload is not None
+    return _scalar_op(ev, instruction.overload, args)
 
 
 def _reaches_out(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:

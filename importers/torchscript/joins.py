@@ -15,12 +15,14 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript.values import (
+    RUNTIME_TEXT,
     UNINITIALIZED,
     Container,
     DictValue,
     ListValue,
     Maybe,
     ObjectValue,
+    RuntimeText,
     Scalar,
     Stack,
     kind_of,
@@ -138,6 +140,8 @@ class Joiner:
             return joined
         if type(a) is type(b) and a == b:
             return a
+        if isinstance(a, str) and isinstance(b, str) and a.strip() and b.strip():
+            return RuntimeText(RUNTIME_TEXT)
         raise self._disagree(a, b, what)
 
     def _snapshots(self, a: Container, b: Container) -> tuple[Any, Any]:

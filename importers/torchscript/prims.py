@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_tvm.dialect.types import SCALAR_TYPE
+from torch_tvm.importers.mask_questions import asks_of_mask
 from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph, tensors
 from torch_tvm.importers.torchscript.graph import Instruction
@@ -157,6 +158,8 @@ def _call_method(ev: Evaluator, instruction: Instruction, args: list[Any]) -> An
 
 @_handles("CallFunction")
 def _call_function(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    if asks_of_mask(str(args[0].type)) and args[2] is None:
+        return False
     types = [value.type() for value in instruction.node.inputs()]
     code = ev.objects.function(args[0].name, [args[0].type, *types[1:]], instruction.output_type)
     return ev.call(code, args)

@@ -278,7 +278,14 @@ class Scalars:
         short = overload._schema.name.split("::")[1]
         if not origins_or_runtime(args):
             result = overload(*args)
-            return RuntimeText(result) if isinstance(result, str) and _has_runtime_text(args) else result
+            if not _has_runtime_text(args):
+                return result
+            if not isinstance(result, str):
+                raise self.evaluator.failure(
+                    f"'{overload._schema.name}' of text that has run-time values in it or is chosen at run time",
+                    advice="decide by the values themselves",
+                )
+            return RuntimeText(result)
         name = _NAMES.get(short, short)
         if name in ("Int", "Float", "Bool"):
             return self.convert(args[0], name.lower())

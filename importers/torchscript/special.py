@@ -11,6 +11,7 @@ from torch_tvm.importers.recorder import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
+    RUNTIME_TEXT,
     ListValue,
     RuntimeText,
     Scalar,
@@ -177,7 +178,7 @@ def _refuse_resize(ev: Evaluator, instruction: Instruction, args: list[Any]) -> 
 
 def text_of(value: Any) -> str:
     """A value inside a message; run-time ones print as ``<value>``."""
-    return "<value>" if isinstance(value, (Scalar, TensorRef, ListValue)) else str(value)
+    return RUNTIME_TEXT if isinstance(value, (Scalar, TensorRef, ListValue)) else str(value)
 
 
 def _formatted(parts: list[Any], build: Callable[[list[Any]], str]) -> str:

@@ -54,8 +54,15 @@ class Scalar:
         self.origin = origin
 
 
+RUNTIME_TEXT = "<value>"
+"""Text, never empty, that only run time knows."""
+
+
 class RuntimeText(str):
-    """A message with run-time values in it; they print as ``<value>``. Only error messages may use it."""
+    """A message with run-time values in it, printed as :data:`RUNTIME_TEXT`, or one of two messages.
+
+    Only error messages may use it, and the question whether there is a message.
+    """
 
     __slots__ = ()
 

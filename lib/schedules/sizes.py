@@ -81,6 +81,7 @@ class _Namer:
             shape,
             str(buffer.dtype),
             buffer.name,
+            elem_offset=buffer.elem_offset,  # without it a factor makes a variable that nothing binds
             data_alignment=buffer.data_alignment,
             offset_factor=buffer.offset_factor,
         )

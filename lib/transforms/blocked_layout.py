@@ -265,7 +265,10 @@ class _Rewriter(PyExprMutator):
     # --- layouts of values ---------------------------------------------------------------------------
 
     def _emit(self, value: Expr, channels: int) -> Blocked:
-        return Blocked(self.builder_.emit(value), channels)
+        emitted = self.builder_.emit(value)
+        if emitted.ty.shape is None:
+            raise Refusal("sizes that are not known to agree")
+        return Blocked(emitted, channels)
 
     def _pack(self, arg: relax.Var | Blocked, lanes: int) -> Blocked:
         """``arg``, ``[N, C, *spatial]`` unless it is so already, in blocked form."""

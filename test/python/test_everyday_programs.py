@@ -357,3 +357,149 @@ def test_autocast_on_the_lazy_device() -> None:
     with pytest.raises(torch_tvm.ImportFailed, match="the lazy device does not know autocast") as caught:
         torch_tvm.compile(MixedWithin().eval(), (r(2, 3, 5, 5),), frontend="lazy")
     assert "test_everyday_programs.py" in str(caught.value) and "import_fx" in str(caught.value)
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_bool_within_bounds(frontend: str) -> None:
+    def program(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> Any:
+        return x.clamp(min=low), x.clamp(max=high[:1]), x.clamp(low.int(), high.int())
+
+    arguments = tuple(torch.tensor([number >> bit & 1 for number in range(8)]).bool() for bit in range(3))
+    call = compiled(program, arguments, frontend)
+    assert not call.report.fallbacks
+    compare(call(*arguments), program(*arguments))
+
+
+# -- masks of transformers -------------------------------------------------------------------------------------
+
+
+class Decoded(nn.Module):
+    """Whether its mask is the causal one is a question about data, which ``nn.Transformer`` asks for speed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.decoder = nn.TransformerDecoder(layer, 1)
+
+    def forward(
+        self, x: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor
+    ) -> Any:
+        return self.decoder(x, memory, tgt_mask=mask, memory_key_padding_mask=padding)
+
+
+class Encoded(nn.Module):
+    """TorchScript's reason to take no short cut is one of two texts, chosen at run time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> Any:
+        return self.encoder(x, mask=mask, src_key_padding_mask=padding)
+
+
+class Attended(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> Any:
+        mixed = self.attention(x, x, x, attn_mask=mask, key_padding_mask=padding, need_weights=False)[0]
+        averaged = self.attention(x, x, x, attn_mask=mask)
+        each = self.attention(x, x, x, key_padding_mask=padding, average_attn_weights=False)
+        return mixed, averaged, each
+
+
+CAUSAL = nn.Transformer.generate_square_subsequent_mask(4)
+PADDING = torch.tensor([[False, False, False, True], [False, False, True, True]])
+MASKED: dict[type[nn.Module], list[tuple[torch.Tensor, ...]]] = {
+    Decoded: [(CAUSAL, PADDING), (torch.zeros(4, 4), ~PADDING.flip(1))],
+    Encoded: [(CAUSAL.isinf(), PADDING), (CAUSAL.isinf().T, PADDING.flip(1))],
+    Attended: [(CAUSAL.isinf(), PADDING), (CAUSAL.isinf().flip(0, 1), PADDING.flip(1))],
+}
+
+
+@pytest.mark.parametrize("road", ["fx", "torchscript", "lazy", "torch.compile"])
+@pytest.mark.parametrize("kind", MASKED)
+def test_masks(kind: type[nn.Module], road: str) -> None:
+    torch.manual_seed(0)
+    module, x = kind().eval(), r(2, 4, 8)
+    first, *_ = calls = [(x, *([x.flip(0)] if kind is Decoded else []), *masks) for masks in MASKED[kind]]
+    with torch.no_grad():
+        if road == "torch.compile":
+            call = torch.compile(module, backend="torch_tvm")
+        else:
+            program = torch.jit.script(module) if road == "torchscript" else module
+            if kind is Encoded and road == "lazy":  # PyTorch makes a nested tensor of the padding
+                with pytest.raises(torch_tvm.ImportFailed, match="leaves the lazy device"):
+                    torch_tvm.compile(program, first, frontend=road)
+                return
+            call = torch_tvm.compile(program, first, frontend=road, fallback=False)
+        for arguments in calls:
+            compare(call(*arguments), module(*arguments))
+
+
+def test_sequence_to_sequence() -> None:
+    class Translated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+        def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            mask = nn.Transformer.generate_square_subsequent_mask(target.size(1))
+            return self.transformer(source, target, tgt_mask=mask)
+
+    module, arguments = Translated().eval(), (r(2, 5, 8), r(2, 4, 8))
+    with torch.no_grad():
+        compare(torch_tvm.compile(module, arguments, fallback=False)(*arguments), module(*arguments))
+
+
+def _told(x: torch.Tensor) -> torch.Tensor:
+    why = "above" if bool(x.sum() > 0) else "below"
+    if not why:
+        return x
+    return x + 1 if len(why) > 0 else x
+
+
+def _told_by_text(x: torch.Tensor) -> torch.Tensor:
+    why = "above" if bool(x.sum() > 0) else "below"
+    return x + 1 if why == "below" else x
+
+
+def test_text_that_run_time_chooses() -> None:
+    x = r(3)
+    compare(torch_tvm.compile(torch.jit.script(_told), (x,))(x), _told(x))
+    with pytest.raises(torch_tvm.ImportFailed, match=r"'aten::eq' of text .* chosen at run time"):
+        torch_tvm.compile(torch.jit.script(_told_by_text), (x,))
+
+
+# -- sizes that are equal only for what a program was exported for ---------------------------------------------
+
+
+def test_join_of_a_half_and_a_whole_picture() -> None:
+    """A U-Net joins ``h`` with ``2 * ((h - 1) // 2 + 1)``: equal for an even ``h``, which no prover of TVM's sees."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Conv2d(16, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+            self.out = nn.Conv2d(32, 16, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = F.relu(self.up(x))
+            z = F.interpolate(self.down(y), scale_factor=2.0)
+            z = self.up(z) + self.down.bias[:, None, None]
+            return self.out(torch.cat([z, y], 1)).relu()
+
+    module, x = Net().eval(), r(1, 16, 8, 12)
+    height, width = torch.export.Dim("h", min=2, max=16), torch.export.Dim("w", min=2, max=16)
+    with torch.no_grad():
+        call = torch_tvm.compile(
+            module, (x,), dynamic_shapes=({2: 2 * height, 3: 2 * width},), fallback=False
+        )
+        for sizes in ((8, 12), (4, 20)):
+            x = r(1, 16, *sizes)
+            compare(call(x), module(x))

@@ -227,7 +227,9 @@ def _clamped(b: Builder, x: Expr, low: Any, high: Any) -> Expr:
             u = _bounded(u, limit, u < limit) if is_tensor(high) else at_most(u, limit)
         return u
 
-    return pointwise(b, body, x, *bounds)
+    if b.result_dtype != "bool":
+        return pointwise(b, body, x, *bounds)
+    return pointwise(b, lambda *v: body(*(item.astype("int8") for item in v)).astype("bool"), x, *bounds)
 
 
 def _bounded(u: Scalar, limit: Scalar, is_inside: Scalar) -> Scalar:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, unsqueeze_at
+from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, same_size, unsqueeze_at
 from torch_tvm.lowering.ops.slicing import computed
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 
@@ -29,7 +29,28 @@ def concatenate(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
 
 
 def _joined(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
-    return tensors[0] if len(tensors) == 1 else b.emit(R.concat(list(tensors), axis))
+    if len(tensors) == 1:
+        return tensors[0]
+    joined = R.concat(_agreeing(b, tensors, axis), axis)
+    return b.emit(joined)
+
+
+def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:
+    """The tensors with the first one's sizes outside of ``axis``, checked at run time where they are not provably so.
+
+    Relax knows no shape of a join otherwise: ``2 * ((h - 1) // 2 + 1)`` is ``h`` only for the even ``h`` that
+    a program was exported for.
+    """
+    first = b.shape(tensors[0])
+    same: list[Expr] = []
+    for tensor in tensors:
+        own = b.shape(tensor)
+        wanted = [*first[:axis], own[axis], *first[axis + 1 :]]
+        if all(same_size(x, y) for x, y in zip(own, wanted, strict=True)):
+            same.append(tensor)
+        else:
+            same.append(b.match_shape(tensor, wanted, b.dtype(tensor)))
+    return same
 
 
 def _is_zero(size: SizeLike) -> bool:
