@@ -61,6 +61,7 @@ class Builder:
         self.analyzer = tvm.sym.Analyzer()
         self.sizes: dict[int, tuple[relax.Expr, SizeLike]] = {}
         self.computed: list[tirx.Var] = []
+        self.found: list[tirx.Var] = []
         self.sums: dict[int, tuple[relax.Expr, Callable[..., Any], list[Any]]] = {}
         self.truths: dict[int, tuple[relax.Expr, tvm.ir.Expr]] = {}
         self._symbols = 0
@@ -150,8 +151,16 @@ class Builder:
 
     def is_computed(self, size: Any) -> bool:
         """Whether a size depends on an integer that the program computes: nothing is known of its range."""
-        free = tirx.analysis.undefined_vars(size) if is_symbolic(size) else []
-        return any(symbol.same_as(known) for symbol in free for known in self.computed)
+        return _depends_on(size, self.computed)
+
+    def is_of_values(self, size: Any) -> bool:
+        """Whether a size depends on what the program computes: on an integer, or on a size that only a result has."""
+        return _depends_on(size, [*self.computed, *self.found])
+
+    def found_size(self) -> tirx.Var:
+        """A symbol for a size that nothing tells but the result that has it: that of ``nonzero``."""
+        self.found.append(self.symbol("d"))
+        return self.found[-1]
 
     def has_effect(self) -> None:
         """The op being lowered must run in its place; raises :class:`NeedsEffects` where nothing can."""
@@ -239,6 +248,11 @@ class Builder:
     def match_shape(self, x: relax.Expr, shape: Sequence[SizeLike], dtype: str) -> relax.Expr:
         """Tell Relax the shape of ``x`` (checked at run time); fresh symbols in it become defined."""
         return self.bb.match_cast(x, relax.TensorType([as_size(s) for s in shape], dtype))
+
+
+def _depends_on(size: Any, symbols: Sequence[tirx.Var]) -> bool:
+    free = tirx.analysis.undefined_vars(size) if is_symbolic(size) else []
+    return any(symbol.same_as(known) for symbol in free for known in symbols)
 
 
 def is_tensor(value: Any) -> bool:

@@ -154,7 +154,7 @@ def _result_type(m: ModuleLowering, value: ir.Value) -> Any:
         return relax.AnyType() if dtype is None else relax.TensorType([], dtype)
     if tensor.shape is None or tensor.dtype is None:
         raise InternalError("a result of unknown rank or dtype reached the lowering", stage="lowering")
-    sizes = [m.builder.symbol("d") if size is None else size for size in tensor.shape]
+    sizes = [m.builder.found_size() if size is None else size for size in tensor.shape]
     return relax_tensor_type(tensor.dtype, sizes)
 
 

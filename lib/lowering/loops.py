@@ -104,7 +104,7 @@ def _loop(m: ModuleLowering, op: ir.Operation) -> None:
         value = m.bb.emit(relax.op.call_pure_packed(LOOP_DRIVER, *arguments, ty_args=kinds))
     for index, (kind, result) in enumerate(zip(types, op.results, strict=True)):
         item = m.bb.emit(relax.TupleGetItem(value, index))
-        sizes = [m.builder.symbol("d") if _has(own, size) else size for size in kind.shape.values]
+        sizes = [m.builder.found_size() if _has(own, size) else size for size in kind.shape.values]
         m.env[result] = m.shaped(result, m.bb.match_cast(item, relax.TensorType(sizes, kind.dtype)))
 
 

@@ -350,7 +350,7 @@ class ModuleLowering:
                 return value
         else:
             rank = len(wanted.shape.values)
-            merged = [self.builder.symbol("d") if int(s) == -1 else s for s in wanted.shape.values]
+            merged = [self.builder.found_size() if int(s) == -1 else s for s in wanted.shape.values]
             assert len(merged) == rank
         return self.builder.match_shape(value, merged, str(wanted.dtype))
 

@@ -17,6 +17,7 @@ from torch_tvm.runtime.convention import (
     evaluate,
     symbols_of,
 )
+from torch_tvm.runtime.tensors import compact, compact_strides
 from torch_tvm.support.errors import InvalidInput
 
 ALIGNMENT = {"cpu": 1, "cuda": 16}
@@ -265,16 +266,8 @@ def dense(value: torch.Tensor, alignment: int = 1) -> torch.Tensor:
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj())
     value = value.resolve_neg().contiguous()
-    if not value.numel():  # torch counts a size of 0 as 1 in its strides, TVM does not
-        value = value.as_strided(value.shape, _strides(value.shape))
+    value = compact(value)
     return value.clone() if value.data_ptr() % alignment else value
-
-
-def _strides(shape: Sequence[int]) -> list[int]:
-    strides = [1] * len(shape)
-    for axis in reversed(range(len(shape) - 1)):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
-    return strides
 
 
 def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
@@ -285,7 +278,7 @@ def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
         and not value._is_zerotensor()
         and not value.is_complex()
         and value.data_ptr() % alignment == 0
-        and (value.numel() > 0 or list(value.stride()) == _strides(value.shape))
+        and (value.numel() > 0 or list(value.stride()) == compact_strides(value.shape))
     )
 
 

@@ -23,7 +23,7 @@ import tvm_ffi
 
 from torch_tvm.runtime.aten_ops import resolve
 from torch_tvm.runtime.failures import invalid, location_of
-from torch_tvm.runtime.tensors import as_torch, memory_ranges, shares_memory
+from torch_tvm.runtime.tensors import as_torch, compact, memory_ranges, shares_memory
 
 NAME = "torch_tvm.aten"
 _SCALAR_RESULT = {
@@ -160,7 +160,7 @@ def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -
         value = torch.view_as_real(value.resolve_conj())
     elif value.dtype != dtype and not dtype.is_complex:  # what is to be complex and is not is a pair already
         value = value.to(dtype)
-    value = value.detach().resolve_neg().contiguous()
+    value = compact(value.detach().resolve_neg().contiguous())
     return value.clone() if shares_memory(value, inputs) else value
 
 

@@ -19,6 +19,19 @@ def as_torch(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else from_dlpack(value)
 
 
+def compact(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor with TVM's strides: torch counts a size of 0 as 1 in them, TVM does not."""
+    return tensor if tensor.numel() else tensor.as_strided(tensor.shape, compact_strides(tensor.shape))
+
+
+def compact_strides(shape: Sequence[int]) -> list[int]:
+    """TVM's strides of a contiguous tensor."""
+    strides = [1] * len(shape)
+    for axis in reversed(range(len(shape) - 1)):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return strides
+
+
 def read_bool(value: Any) -> bool:
     """The value of a 0-d boolean CPU tensor, without a conversion to torch."""
     if isinstance(value, torch.Tensor):
@@ -60,6 +73,8 @@ __all__ = [
     "array_item",
     "array_size",
     "as_torch",
+    "compact",
+    "compact_strides",
     "memory_ranges",
     "read_bool",
     "read_int",

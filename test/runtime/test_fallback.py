@@ -87,3 +87,43 @@ def test_an_output_padding_that_pytorch_refuses(spatial: int) -> None:
         compiled = torch_tvm.compile(layer, (x,))
     with pytest.raises(RuntimeError, match=r"(?s)conv_transpose.*output padding must be smaller"):
         compiled(x)
+
+
+class SelectedRows(nn.Module):
+    def forward(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        selected = a[a > 0]
+        return selected.view(3) + 1, selected.view(3, -1) + 1
+
+
+class SelectedSum(nn.Module):
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return a[a > 0] + torch.ones(3)
+
+
+class EmptyOrder(nn.Module):
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return torch.argsort(a.double() * 2, dim=0, stable=True) + 1
+
+
+@pytest.mark.filterwarnings("ignore::torch_tvm.FallbackWarning")
+@pytest.mark.parametrize("program", [SelectedRows(), SelectedSum()])
+def test_a_size_that_only_the_values_tell_is_checked(program: nn.Module) -> None:
+    compiled = torch_tvm.compile(program, (torch.tensor([1.0, 2, -1, 3]),), frontend="torchscript")
+    fits = torch.tensor([2.0, -1, 5, 7])
+    torch.testing.assert_close(compiled(fits), program(fits))
+    for count in (4, 0):
+        given = torch.ones(4) if count else -torch.ones(4)
+        with pytest.raises(RuntimeError):
+            program(given)
+        with pytest.raises(
+            RuntimeError, match=r"invalid for the number of elements|sizes do not fit each other"
+        ):
+            compiled(given)
+
+
+@pytest.mark.filterwarnings("ignore::torch_tvm.FallbackWarning")
+def test_a_kernel_takes_what_pytorch_left_empty() -> None:
+    spec = torch_tvm.TensorSpec((None, 0), torch.float32)
+    compiled = torch_tvm.compile(EmptyOrder(), (spec,), frontend="torchscript")
+    for rows in (2, 0, 3):
+        torch.testing.assert_close(compiled(torch.zeros(rows, 0)), torch.zeros(rows, 0, dtype=torch.int64))

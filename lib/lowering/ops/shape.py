@@ -122,7 +122,7 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
         fits = total == given if not unknown else given != 0 and total % given == 0
         if not fits:
             b.unsupported(f"shape {list(size)} is invalid for {total} elements")
-    elif b.is_computed(total) or b.is_computed(given):
+    elif b.is_of_values(total) or b.is_of_values(given):
         rest = tirx.floormod(as_size(total), tirx.max(as_size(given), as_size(1)))
         fits = tirx.all(as_size(given) != 0, rest == 0) if unknown else as_size(total) == as_size(given)
         b.check(fits, "the shape is invalid for the number of elements")
