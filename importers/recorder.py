@@ -172,6 +172,9 @@ class Recorder:
 
         Returns a ``TensorRef``, a list of them, or an ``ir.Value`` per schema result.
         """
+        if overload is torch.ops.aten.kthvalue.default and args[0].meta.dim() == 0:
+            # torch-mlir verifies that the dimension is one of none; of one number every order gives the same
+            overload, args, kwargs = torch.ops.aten.max.dim, [args[0], 0, False], {}
         schema = overload._schema
         if schema.is_mutable:
             return self._mutate(overload, args, kwargs, metas)

@@ -154,6 +154,8 @@ def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -
         if isinstance(value, (list, tuple)):
             return [_own(item, None, inputs) for item in value]
         return _own(value, value.dtype, inputs) if isinstance(value, torch.Tensor) else value
+    if value is None:  # a result that this call does not have: attention's weights where none are asked for
+        return torch.empty(0, dtype=dtype)
     if not isinstance(value, torch.Tensor):
         return torch.tensor(value, dtype=dtype)
     if value.is_complex():

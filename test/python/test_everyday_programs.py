@@ -373,6 +373,15 @@ def test_bool_within_bounds(frontend: str) -> None:
     compare(call(*arguments), program(*arguments))
 
 
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_kth_of_one_number(frontend: str) -> None:
+    def program(x: torch.Tensor) -> Any:
+        return tuple(torch.kthvalue(x, 1)) + tuple(torch.kthvalue(-x, 1, 0, True))
+
+    for x in (torch.tensor(3.0), torch.tensor(7)):
+        compare(compiled(program, (x,), frontend)(x), program(x))
+
+
 # -- masks of transformers -------------------------------------------------------------------------------------
 
 
@@ -440,6 +449,14 @@ def test_masks(kind: type[nn.Module], road: str) -> None:
             call = torch_tvm.compile(program, first, frontend=road, fallback=False)
         for arguments in calls:
             compare(call(*arguments), module(*arguments))
+
+
+def test_traced_attention_without_weights() -> None:
+    """PyTorch's fused op leaves out a result that is not asked for."""
+    torch.manual_seed(0)
+    module, arguments = Attended().eval(), (r(2, 4, 8), *MASKED[Attended][0])
+    with torch.no_grad():
+        compare(compiled(module, arguments, "torchscript")(*arguments), module(*arguments))
 
 
 def test_sequence_to_sequence() -> None:
