@@ -150,7 +150,7 @@ class Builder:
         return symbol
 
     def is_computed(self, size: Any) -> bool:
-        """Whether a size depends on an integer that the program computes: nothing is known of its range."""
+        """Whether a size depends on an integer that the program computes, or on a size of a text: nobody asked its range."""
         return _depends_on(size, self.computed)
 
     def is_of_values(self, size: Any) -> bool:
@@ -161,6 +161,11 @@ class Builder:
         """A symbol for a size that nothing tells but the result that has it: that of ``nonzero``."""
         self.found.append(self.symbol("d"))
         return self.found[-1]
+
+    def expect(self, condition: Any, message: str) -> None:
+        """Check a condition on sizes that no importer has looked at."""
+        if self.is_of_values(condition):
+            self.check(condition, message)
 
     def has_effect(self) -> None:
         """The op being lowered must run in its place; raises :class:`NeedsEffects` where nothing can."""
@@ -205,7 +210,7 @@ class Builder:
         values: Sequence[SizeLike] = (),
     ) -> None:
         """Check a condition on sizes where nobody else has: before the call, or of sizes that the program computes."""
-        if self._is_of_arguments(condition) or self.is_computed(condition):
+        if self._is_of_arguments(condition) or self.is_of_values(condition):
             self.check(condition, message, kind, values)
 
     def _is_of_arguments(self, condition: tvm.ir.Expr) -> bool:

@@ -159,6 +159,9 @@ class ModuleLowering:
         users = len(self.module.main.type.inputs) - len(self.module.state)
         sizes = [size for index, shape in symbols.shapes.items() if index < users for size in shape]
         b.arguments = [size for size in sizes if isinstance(size, tirx.Var)]
+        for name in symbols.unsettled:
+            b.computed.append(symbols.symbols[name])
+            b.analyzer.bind(symbols.symbols[name], tvm.ir.Range(0, 1 << 62))
         for name, (low, high) in symbols.ranges.items():
             if name in symbols.symbols:
                 b.analyzer.bind(symbols.symbols[name], tvm.ir.Range(low, high + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,17 +10,22 @@ from tvm import tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.types import parse_tensor_type
 
 _UNBOUNDED = 2**62
 
 
 @dataclass
 class ArgumentShapes:
-    """``shapes`` gives, per described argument, ints and TIR expressions; ``ranges`` the bounds of a symbol."""
+    """``shapes`` gives, per described argument, ints and TIR expressions; ``ranges`` the bounds of a symbol.
+
+    ``unsettled`` symbols have their name from us: no importer said what the program needs of them.
+    """
 
     shapes: dict[int, list[Any]] = field(default_factory=dict)
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     symbols: dict[str, tirx.Var] = field(default_factory=dict)
+    unsettled: set[str] = field(default_factory=set)
 
 
 def argument_shapes(function: ir.OpView) -> ArgumentShapes:
@@ -41,6 +47,22 @@ def argument_shapes(function: ir.OpView) -> ArgumentShapes:
         variables = [found.symbols.setdefault(s, tirx.Var(s, "int64")) for s in symbols]
         results = op.attributes["shape_expressions"].value.results
         found.shapes[positions[op.operands[0]]] = [_expression(e, variables) for e in results]
+    for index, sizes in unnamed_sizes(function, found.shapes).items():
+        names = [size for size in sizes if isinstance(size, str)]
+        found.unsettled.update(names)
+        found.symbols.update({name: tirx.Var(name, "int64") for name in names})
+        found.shapes[index] = [found.symbols[s] if isinstance(s, str) else s for s in sizes]
+    return found
+
+
+def unnamed_sizes(function: ir.OpView, named: Container[int]) -> dict[int, list[int | str]]:
+    """Sizes of the arguments with unknown ones that no ``torch.bind_symbolic_shape`` names, with names for those."""
+    found: dict[int, list[int | str]] = {}
+    for index, argument in enumerate(function.regions[0].blocks[0].arguments):
+        tensor = parse_tensor_type(argument.type)
+        shape = tensor.shape if tensor is not None and index not in named else None
+        if shape is not None and None in shape:
+            found[index] = [f"size_{index}_{axis}" if s is None else s for axis, s in enumerate(shape)]
     return found
 
 

@@ -14,6 +14,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import Requirement as Found
 from torch_tvm.lowering.fallback import has_kernel_form
+from torch_tvm.lowering.symbols import unnamed_sizes
 from torch_tvm.runtime.convention import (
     SCALAR_DTYPE,
     Argument,
@@ -119,6 +120,7 @@ def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[
             symbols = [value.owner.attributes["symbol_name"].value for value in list(op.operands)[1:]]
             expressions = attributes["shape_expressions"].value.results
             sizes[positions[op.operands[0]]] = tuple(_expression(e, symbols) for e in expressions)
+    sizes.update({index: tuple(found) for index, found in unnamed_sizes(main, sizes).items()})
     return sizes, ranges
 
 

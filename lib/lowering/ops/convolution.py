@@ -52,6 +52,11 @@ def convolve(
     beyond = [0] * spatial
     if extra is not None:
         padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
+    else:
+        for size, k, (low, high), gap in zip(
+            b.shape(x)[-spatial:], b.shape(weight)[-spatial:], padding, dilation, strict=True
+        ):
+            b.expect(size + low + high > gap * (k - 1), "the kernel is larger than the padded input")
     value = _call(b, x, weight, stride, padding, dilation, groups, extra)
     if any(beyond):
         value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)

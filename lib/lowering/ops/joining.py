@@ -81,6 +81,10 @@ def _check_joined(b: Builder, tensors: Sequence[Expr], axis: int) -> None:
         sizes = {s for s in (b.shape(x)[other] for x in tensors) if isinstance(s, int)}
         if other != axis and len(sizes) > 1:
             b.unsupported(f"sizes {sorted(sizes)} in dimension {other} differ")
+        if other != axis:
+            for x in tensors[1:]:
+                same = tirx.EQ(as_size(b.shape(x)[other]), as_size(b.shape(tensors[0])[other]))
+                b.expect(same, f"sizes in dimension {other} differ")
 
 
 @lowers("torch.aten.stack")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from tvm import relax
+from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike
+from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import broadcast_shape, product, reshape
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 
@@ -34,6 +34,7 @@ def _check(b: Builder, x: Expr, y: Expr) -> None:
     inner, other = rows[-1], columns[-2 if len(columns) > 1 else -1]
     if isinstance(inner, int) and isinstance(other, int) and inner != other:
         b.unsupported(f"inner sizes {inner} and {other} differ")
+    b.expect(tirx.EQ(as_size(inner), as_size(other)), "the inner sizes of a product differ")
     if b.dtype(x) != b.dtype(y):
         b.unsupported(f"operands of {b.dtype(x)} and {b.dtype(y)}")
 

@@ -41,6 +41,8 @@ def constant_pad_nd(b: Builder, x: Tensor, pad: list[Size], value: Number) -> Ex
     result = [simplified(s + low + high) for s, (low, high) in zip(shape, pairs, strict=True)]
     if any(isinstance(s, int) and s < 0 for s in result):
         b.unsupported("padding leaves a negative size")
+    for size, pair in zip(shape, pairs, strict=True):
+        _check_crop(b, size, sum(min(p, 0) for p in pair if isinstance(p, int)))
     if dtype in ("float32", "float64") and all(isinstance(p, int) and p >= 0 for pair in pairs for p in pair):
         return b.emit(R.nn.pad(x, [p for pair in pairs for p in pair], "constant", float(value)))
 
@@ -63,6 +65,15 @@ def constant_pad_nd(b: Builder, x: Tensor, pad: list[Size], value: Number) -> Ex
         return te.compute([as_size(s) for s in sizes], element, name="pad")
 
     return b.te(padded, x, result, lows)
+
+
+def _check_crop(b: Builder, size: SizeLike, crop: int) -> None:
+    """What is cropped has to be there before anything is added."""
+    if isinstance(size, int):
+        if size + crop < 0:
+            b.unsupported("padding crops more than there is")
+    elif crop:
+        b.require(size + crop >= 0, "padding crops more than there is")
 
 
 def _reflected(place: Any, size: SizeLike) -> Any:
@@ -98,6 +109,9 @@ def _pad_from(b: Builder, x: Expr, pad: Sequence[SizeLike], source: Source) -> E
 
 def _check_pad(b: Builder, size: SizeLike, pair: tuple[SizeLike, SizeLike], source: Source) -> None:
     if not isinstance(size, int):
+        most = max((p for p in pair if isinstance(p, int)), default=0)
+        least: dict[Source, int] = {_reflected: most + 1, _wrapped: most}
+        b.expect(size >= max(least.get(source, 1), 1), "the padding does not fit the size")
         return
     if source is _wrapped and any(isinstance(p, int) and p < 0 for p in pair):
         b.unsupported("circular padding that crops")

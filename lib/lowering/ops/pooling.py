@@ -51,6 +51,8 @@ class Window:
         self.output = [self._output(i) for i in range(spatial)]
         if any(isinstance(o, int) and o < 1 for o in self.output):
             b.unsupported("the output would be empty")
+        for output in self.output:
+            b.expect(as_size(output) >= 1, "the window is larger than the padded input")
 
     def _output(self, i: int) -> SizeLike:
         size, stride, pad = self.sizes[i], self.stride[i], self.padding[i]

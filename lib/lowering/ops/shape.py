@@ -124,7 +124,9 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
             b.unsupported(f"shape {list(size)} is invalid for {total} elements")
     elif b.is_of_values(total) or b.is_of_values(given):
         rest = tirx.floormod(as_size(total), tirx.max(as_size(given), as_size(1)))
-        fits = tirx.all(as_size(given) != 0, rest == 0) if unknown else as_size(total) == as_size(given)
+        fits = (
+            tirx.all(as_size(given) != 0, rest == 0) if unknown else tirx.EQ(as_size(total), as_size(given))
+        )
         b.check(fits, "the shape is invalid for the number of elements")
     return [quotient(shape, known) if i in unknown else s for i, s in enumerate(size)]
 
@@ -187,7 +189,10 @@ def expand(b: Builder, x: Tensor, size: list[Size], implicit: bool) -> Expr:
         if isinstance(have, int) and isinstance(want, int) and have not in (1, want):
             b.unsupported(f"size {have} cannot expand to {want}")
         if have != 1 and (b.is_computed(have) or b.is_computed(want)):
-            b.check(as_size(have) == as_size(want), "the expanded size must match the existing size")
+            b.check(
+                tirx.any(as_size(have) == as_size(want), as_size(have) == 1),
+                "the expanded size must match the existing size",
+            )
     return expand_to(b, x, wanted)
 
 

@@ -247,7 +247,10 @@ def split_with_sizes(b: Builder, x: Tensor, split_sizes: list[Size], dim: int) -
     for size in split_sizes:
         total = simplified(total + size)
     if b.is_computed(total):
-        b.check(total == as_size(b.shape(x)[axis]), "the sizes of a split do not add up to the dimension's")
+        b.check(
+            tirx.EQ(as_size(total), as_size(b.shape(x)[axis])),
+            "the sizes of a split do not add up to the dimension's",
+        )
     return _pieces(b, x, axis, split_sizes)
 
 

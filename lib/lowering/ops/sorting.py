@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.builder import Builder, as_size
 from torch_tvm.lowering.ops.sort_kernels import is_selection, order
 from torch_tvm.lowering.ops.sort_kernels import largest as selected
 from torch_tvm.lowering.pointwise import compute_dtype, is_float, pointwise
@@ -89,6 +89,7 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
     if b.rank(x) == 0 or 0 in b.shape(x):
         b.unsupported("topk of a scalar or of nothing")
     axis = b.axis(dim, b.rank(x))
+    b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
     if not is_selection(k, b.shape(x)[axis]):
         return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
     places = b.te(lambda keys: selected(keys, axis, k, not largest), _keys(b, x), name="topk")
@@ -101,6 +102,7 @@ def kthvalue(b: Builder, x: Tensor, k: int, dim: int, keepdim: bool) -> list[Exp
     if b.rank(x) == 0 or 0 in b.shape(x):
         b.unsupported("kthvalue of a scalar or of nothing")
     axis = b.axis(dim, b.rank(x))
+    b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
     order = sorting_indices(b, x, axis, False)
 
     def point(indices: Any) -> list[Any]:
