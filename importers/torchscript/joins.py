@@ -141,7 +141,7 @@ class Joiner:
         if type(a) is type(b) and a == b:
             return a
         if isinstance(a, str) and isinstance(b, str) and a.strip() and b.strip():
-            return RuntimeText(RUNTIME_TEXT)
+            return RuntimeText(RUNTIME_TEXT, self._disagree(a, b, what))
         raise self._disagree(a, b, what)
 
     def _snapshots(self, a: Container, b: Container) -> tuple[Any, Any]:

@@ -72,7 +72,9 @@ class Results:
             return value
         raise self._refusal(value)
 
-    def _refusal(self, value: Any) -> ImportFailed:
+    def _refusal(self, value: Any) -> Exception:
+        if isinstance(value, RuntimeText) and value.refusal is not None:
+            return value.refusal
         what = "a value of this type"
         if isinstance(value, Maybe):
             what = "a value that is None on one run-time path"

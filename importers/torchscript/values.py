@@ -64,7 +64,14 @@ class RuntimeText(str):
     Only error messages may use it, and the question whether there is a message.
     """
 
-    __slots__ = ()
+    __slots__ = ("refusal",)
+    refusal: Exception | None
+
+    def __new__(cls, text: str, refusal: Exception | None = None) -> RuntimeText:
+        """``refusal`` is the error for whoever returns the text."""
+        made = super().__new__(cls, text)
+        made.refusal = refusal
+        return made
 
 
 class Maybe:
