@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -36,6 +37,19 @@ class Requirement:
 
 class NeedsEffects(Exception):
     """An op may raise at run time, and the function being lowered was taken for one without effects."""
+
+
+@contextmanager
+def function_scope(
+    bb: relax.BlockBuilder, name: str, params: Sequence[relax.Var], attrs: dict[str, Any]
+) -> Iterator[None]:
+    """``bb.function``, which ends its block where an exception leaves it: TVM warns of an open one on stderr."""
+    with bb.function(name, params, attrs=attrs):
+        try:
+            yield
+        except BaseException:
+            bb._end_block()
+            raise
 
 
 class Builder:

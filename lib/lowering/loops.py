@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering import scalar_loops
-from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.lowering.builder import function_scope, is_symbolic, is_tensor
 from torch_tvm.lowering.control_flow import terminator
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ def _body(
     m.use_builder(body)
     b.suffix, b.sizes = f"_{name}", {}
     try:
-        with body.function(
-            name, [first, *values, *captured.parameters, *symbols], attrs={"global_symbol": name}
-        ):
+        parameters = [first, *values, *captured.parameters, *symbols]
+        with function_scope(body, name, parameters, {"global_symbol": name}):
             m.block(op.regions[0].blocks[0])
             condition, *finals = (m.env[v] for v in terminator(op.regions[0]).operands)
             results = [m.as_tensor(v, dtype=str(t.dtype)) for v, t in zip(finals, types, strict=True)]

@@ -14,7 +14,15 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
 from torch_tvm.lowering import control_flow, fallback, loops, ops, scalars
-from torch_tvm.lowering.builder import Builder, NeedsEffects, Requirement, Result, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import (
+    Builder,
+    NeedsEffects,
+    Requirement,
+    Result,
+    function_scope,
+    is_symbolic,
+    is_tensor,
+)
 from torch_tvm.lowering.ops.creation import filled
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.lowering.symbols import ArgumentShapes, argument_shapes
@@ -60,7 +68,6 @@ def lower(
     try:
         mod = lowering.run()
     except NeedsEffects:
-        lowering.bb._end_block()
         lowering = ModuleLowering(module, pure=False, **how)
         mod = lowering.run()
     if not fallback:
@@ -139,7 +146,7 @@ class ModuleLowering:
         terminator = block.operations[len(block.operations) - 1]
         pure = self.builder.pure
         attrs = {"num_input": len(arguments), "global_symbol": "main"}
-        with self.bb.function("main", [*arguments, *weights], attrs=attrs):
+        with function_scope(self.bb, "main", [*arguments, *weights], attrs):
             if not pure:
                 self.block(block)
                 self.finish(self._results(terminator))

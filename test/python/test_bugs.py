@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 import torch_tvm
 from torch_tvm import driver
+from torch_tvm.lowering.module import ModuleLowering
 from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.support.errors import InternalError
 
@@ -50,7 +52,7 @@ def test_one_op_runs_in_pytorch(broken_lowering: None) -> None:
         compiled = torch_tvm.compile(net, (torch.randn(3, 4),))
     assert len(caught) == 1
     assert re.search(
-        r"test_bugs.py:28: torch.aten.sinh: a bug of torch_tvm: KeyError: 'lost'", str(caught[0].message)
+        r"test_bugs.py:30: torch.aten.sinh: a bug of torch_tvm: KeyError: 'lost'", str(caught[0].message)
     )
     assert [item.op for item in compiled.report.fallbacks] == ["torch.aten.sinh"]
     _check(compiled, net)
@@ -60,7 +62,7 @@ def test_one_op_without_fallback(broken_lowering: None) -> None:
     with pytest.raises(InternalError) as caught:
         torch_tvm.compile(Net(), (torch.randn(3, 4),), fallback=False)
     head, where, advice = str(caught.value).split("\n")
-    assert re.search(r"test_bugs.py:28: torch.aten.sinh: a bug of torch_tvm: KeyError: 'lost'$", head)
+    assert re.search(r"test_bugs.py:30: torch.aten.sinh: a bug of torch_tvm: KeyError: 'lost'$", head)
     assert where.endswith("(lowering)") or where == "  in lowering"
     path = re.search(r"torch-tvm compile --no-fallback (\S+)$", advice)
     assert path is not None
@@ -95,3 +97,36 @@ def test_a_stage_that_fails(stage: str, frontend: str, monkeypatch: pytest.Monke
 def test_errors_of_the_users_own_passes_stay_what_they_are() -> None:
     with pytest.raises(KeyError, match="lost"):
         torch_tvm.compile(Net(), (torch.randn(3, 4),), options={"passes": {"after-lowering": [_broken]}})
+
+
+@pytest.mark.parametrize("raises", ["lowering", "stage"])
+def test_nothing_is_written_to_stderr(
+    raises: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TVM warns there of a block that an exception left open."""
+    original, calls = ModuleLowering._define, []
+
+    def fails_late(self: ModuleLowering, *args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyError("lost")
+        original(self, *args)
+
+    if raises == "lowering":
+        monkeypatch.setattr(ModuleLowering, "_define", fails_late)
+    else:
+        monkeypatch.setattr(driver, "optimize", _broken)
+    with pytest.raises(InternalError):
+        torch_tvm.compile(Net(), (torch.randn(3, 4),), fallback=False)
+    monkeypatch.undo()
+    torch_tvm.compile(torch.jit.script(_raises_and_loops), (torch.randn(3), 2))
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
+def _raises_and_loops(x: torch.Tensor, n: int) -> torch.Tensor:
+    if n > 3:
+        raise RuntimeError("too many")
+    for _ in range(n):
+        x = x * 2 if bool(x.sum() > 0) else x[torch.tensor([0, 1, 2])]
+    return x
