@@ -147,8 +147,10 @@ def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _is_users(frame: FrameType | None) -> bool:
-    """Whether the call that a tracer handles stands in code that is not torch's."""
-    while frame is not None and (frame.f_code.co_filename.startswith(_TRACERS)):
+    """Whether the call that a tracer handles, or a mode around it, stands in code that is not torch's."""
+    while frame is not None and (
+        frame.f_code.co_filename.startswith(_TRACERS) or frame.f_code.co_name == "__torch_function__"
+    ):
         frame = frame.f_back
     return frame is not None and not frame.f_code.co_filename.startswith((_TORCH, _OURS))
 
