@@ -63,6 +63,12 @@ class Aliasing:
         for edge in self._edges.get(id(ref.storage), ()):
             edge.written.add(edge.is_made(ref))
 
+    def moved(self, ref: Any) -> None:
+        """The object got another shape in place: its copy has not, which other strides make it itself."""
+        for edge in self._edges.get(id(ref.storage), ()):
+            if ref in (edge.base, edge.made) and edge.base.meta.dim() == edge.made.meta.dim():
+                self.asks("dense")
+
     def read(self, ref: Any) -> None:
         for edge in self._edges.get(id(ref.storage), ()):
             if (not edge.is_made(ref)) in edge.written:
@@ -147,7 +153,7 @@ def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _is_users(frame: FrameType | None) -> bool:
-    """Whether the call that a tracer handles, or a mode around it, stands in code that is not torch's."""
+    """Whether the call that a tracer, or another mode, handles stands in code that is not torch's."""
     while frame is not None and (
         frame.f_code.co_filename.startswith(_TRACERS) or frame.f_code.co_name == "__torch_function__"
     ):

@@ -1,15 +1,14 @@
 """What the importers share: tensors with views and in-place updates become value-semantic operations.
 
-A ``Storage`` is a base tensor with its current value; a ``TensorRef`` is that base seen through a chain of
-views. Reading a view replays its chain when the base has changed since; writing through a view scatters
-the new value back into the base. So the dialect never sees a mutation.
+Reading a view replays its chain when the base has changed since; writing through a view scatters the new value
+back into the base. So the dialect never sees a mutation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,66 +16,19 @@ import torch
 
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers import aliases, hidden_writes, inverses
 from torch_tvm.importers.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.importers.memory_order import note_memory_order
+from torch_tvm.importers.storages import SOURCE, Place, Storage, TensorRef, ViewStep
 from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 
-WITHOUT_SIBLING = ("aten::copy_", "aten::fill_diagonal_")
-"""In-place ops with no functional form, whose writes the recorder spells out."""
+WITHOUT_SIBLING = frozenset(
+    f"aten::{name}_" for name in ("copy", "detach", "fill_diagonal", "resize", "resize_as", "set")
+)
+"""In-place ops with no functional form, which the recorder spells out."""
 _FILL_DIAGONAL = "write through x.diagonal(), or compile for one size"
-
-
-class Storage:
-    """A base tensor: its current value, how often it was written, and where it came from.
-
-    ``depth`` is the number of open regions when it was made (0 for what belongs to the program itself).
-    """
-
-    __slots__ = ("argument", "depth", "meta", "value", "version")
-
-    def __init__(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> None:
-        self.value = value
-        self.meta = meta
-        self.version = 0
-        self.depth = 0
-        self.argument = argument
-
-
-@dataclass(frozen=True)
-class ViewStep:
-    """One view op of a chain: ``overload(parent, *args, **kwargs)`` gave a tensor like ``meta``.
-
-    For a view out of a list result (``unbind``, ``split``), ``index`` says which element.
-    """
-
-    overload: torch._ops.OpOverload
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    meta: torch.Tensor
-    metas: tuple[torch.Tensor, ...] = ()
-    index: int | None = None
-
-
-class TensorRef:
-    """A tensor of the program being imported; ``meta`` is a fake tensor with its shape, dtype and strides."""
-
-    __slots__ = ("_value", "_version", "meta", "parent", "step", "storage")
-
-    def __init__(
-        self,
-        storage: Storage,
-        meta: torch.Tensor,
-        parent: TensorRef | None = None,
-        step: ViewStep | None = None,
-    ) -> None:
-        self.storage = storage
-        self.meta = meta
-        self.parent = parent
-        self.step = step
-        self._value: ir.Value | None = None
-        self._version = -1
 
 
 class Recorder:
@@ -86,13 +38,16 @@ class Recorder:
         self.emitter = emitter
         self.aliasing = Aliasing()
         self._written: list[dict[int, tuple[Storage, ir.Value]]] = []
-        self._cached: list[list[TensorRef]] = []
+        self._cached: list[list[Place]] = []
 
     def tensor(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> TensorRef:
         """A fresh base tensor; ``argument`` is its index when it is an argument of the function."""
-        ref = TensorRef(Storage(value, meta, argument), meta)
-        ref.storage.depth = self.depth
-        return ref
+        return self.whole(Storage(value, meta, argument))
+
+    def whole(self, storage: Storage) -> TensorRef:
+        """A new object for all of a storage, which belongs to the regions that are open."""
+        storage.depth = self.depth
+        return TensorRef(Place(storage, storage.meta))
 
     @property
     def depth(self) -> int:
@@ -103,42 +58,55 @@ class Recorder:
 
     def read(self, ref: TensorRef) -> ir.Value:
         """The current value, replaying the view chain when the base has been written since."""
-        self.aliasing.read(ref)
-        return self._current(ref)
+        self.aliasing.read(ref.place)
+        return self.value(ref.place)
 
-    def _current(self, ref: TensorRef) -> ir.Value:
-        if ref.parent is None or ref.step is None:
-            return ref.storage.value
-        if ref._value is None or ref._version != ref.storage.version:
-            self._cache(ref, self._replay(self._current(ref.parent), ref.step))
-        assert ref._value is not None
-        return ref._value
+    def value(self, place: Place) -> ir.Value:
+        """What :meth:`read` gives for a tensor at ``place``; the program itself does not read it."""
+        if place.parent is None or place.step is None:
+            return place.storage.value
+        if place.value is None or place.version != place.storage.version:
+            args, kwargs = self.replayed(place.step, self.value(place.parent))
+            results = self.emitter.call(place.step.overload, args, kwargs, place.step.metas)
+            self._cache(place, place.step.pick(results))
+        assert place.value is not None
+        return place.value
 
-    def _cache(self, ref: TensorRef, value: ir.Value) -> None:
-        ref._value, ref._version = value, ref.storage.version
+    def replayed(self, step: ViewStep, parent: ir.Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a view op with another value for the parent."""
+        replace = lambda item: parent if item is SOURCE else item
+        args = [
+            [replace(item) for item in arg] if isinstance(arg, list) else replace(arg) for arg in step.args
+        ]
+        return tuple(args), step.kwargs
+
+    def _cache(self, place: Place, value: ir.Value) -> None:
+        place.value, place.version = value, place.storage.version
         if self._cached:
-            self._cached[-1].append(ref)
-
-    def _replay(self, parent: ir.Value, step: ViewStep) -> ir.Value:
-        metas: list[Any] = [list(step.metas)] if step.index is not None else [step.meta]
-        result = self.emitter.call(step.overload, (parent, *step.args), step.kwargs, metas)[0]
-        return result[step.index] if step.index is not None else result
+            self._cached[-1].append(place)
 
     def write(self, ref: TensorRef, value: ir.Value) -> None:
         """Give ``ref`` a new value; every alias sees it."""
-        self.aliasing.written(ref)
-        self._write(ref, value)
+        self.aliasing.written(ref.place)
+        self._write(ref.place, value)
 
-    def _write(self, ref: TensorRef, value: ir.Value) -> None:
-        if ref.parent is None or ref.step is None:
-            storage = ref.storage
-            if self._written and id(storage) not in self._written[-1]:
-                self._written[-1][id(storage)] = (storage, storage.value)
-            storage.value = value
-            storage.version += 1
+    def write_storage(self, storage: Storage, value: ir.Value) -> None:
+        """Give all of a storage a new value."""
+        self.aliasing.written(Place(storage, storage.meta))
+        self._write_storage(storage, value)
+
+    def _write_storage(self, storage: Storage, value: ir.Value) -> None:
+        if self._written and id(storage) not in self._written[-1]:
+            self._written[-1][id(storage)] = (storage, storage.value)
+        storage.value = value
+        storage.version += 1
+
+    def _write(self, place: Place, value: ir.Value) -> None:
+        if place.parent is None or place.step is None:
+            self._write_storage(place.storage, value)
             return
-        self._write(ref.parent, self._scatter(ref.parent, ref.step, value))
-        self._cache(ref, value)
+        self._write(place.parent, inverses.scatter(self, place.parent, place.step, value))
+        self._cache(place, value)
 
     @contextmanager
     def region(self) -> Iterator[dict[int, tuple[Storage, ir.Value]]]:
@@ -153,8 +121,8 @@ class Recorder:
             yield written
         finally:
             self._written.pop()
-            for ref in self._cached.pop():
-                ref._value, ref._version = None, -1
+            for place in self._cached.pop():
+                place.value, place.version = None, -1
             for storage, before in written.values():
                 storage.value = before
                 storage.version += 1
@@ -172,80 +140,104 @@ class Recorder:
 
         Returns a ``TensorRef``, a list of them, or an ``ir.Value`` per schema result.
         """
-        if overload is torch.ops.aten.kthvalue.default and args[0].meta.dim() == 0:
+        if overload is aten.kthvalue.default and args[0].meta.dim() == 0:
             # torch-mlir verifies that the dimension is one of none; of one number every order gives the same
-            overload, args, kwargs = torch.ops.aten.max.dim, [args[0], 0, False], {}
-        schema = overload._schema
-        if schema.is_mutable:
-            return self._mutate(overload, args, kwargs, metas)
-        if schema.name in BY_STRIDES:
-            self.aliasing.by_strides(args[0].meta)
-        if (each := self._views_of_each(overload, args, metas)) is not None:
-            return [each]
-        viewed = _viewed_argument(overload, args, kwargs)
-        if viewed is not None and _is_view(overload, viewed, metas[0]):
-            results = self._view(overload, viewed, args[1:], kwargs, metas[0])
-        else:
-            values = self.emitter.call(overload, self._values(args), self._values(kwargs), metas)
-            note_memory_order(overload, values, _metas(overload, args, kwargs))
-            results = [self._wrap(value, meta) for value, meta in zip(values, metas, strict=True)]
-        if viewed is not None and schema.name in BY_LAYOUT and isinstance(results[0], TensorRef):
-            self.aliasing.made(viewed, results[0])
-        return results
-
-    def _views_of_each(
-        self, overload: torch._ops.OpOverload, args: Sequence[Any], metas: Sequence[Any]
-    ) -> list[Any] | None:
-        """The results of an op that makes a view of each tensor of a list, of which its schema says nothing."""
+            overload, args, kwargs = aten.max.dim, [args[0], 0, False], {}
         name = overload._schema.name
-        if not args or not isinstance(args[0], (list, tuple)) or not isinstance(metas[0], (list, tuple)):
-            return None
-        pairs = list(zip(args[0], metas[0], strict=True))
-        if overload._schema.overload_name == "Sequence" and name in _UNTOLD_VIEWS:
-            one = overload.overloadpacket.default
-            return [self.call(one, (ref,), {}, [meta])[0] for ref, meta in pairs]
-        if name == "aten::broadcast_tensors" and all(isinstance(n, int) for _, m in pairs for n in m.shape):
-            return [self.call(aten.expand.default, (ref, list(m.shape)), {}, [m])[0] for ref, m in pairs]
-        return None
+        if name in hidden_writes.HANDLERS:
+            results = hidden_writes.HANDLERS[name](self, bound_arguments(overload, args, kwargs))
+            if results is not None:
+                return results
+        if name in RESTRIDES:
+            return [self._restride(overload, args, kwargs, metas)]
+        if overload._schema.is_mutable:
+            return self._mutate(overload, args, kwargs, metas)
+        return self._pure(overload, args, kwargs, metas)
 
-    def _values(self, item: Any) -> Any:
-        if isinstance(item, TensorRef):
-            return self.read(item)
-        if isinstance(item, dict):
-            return {key: self._values(value) for key, value in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [self._values(value) for value in item]
-        return item
+    def run(self, overload: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any:
+        """Record an op that the importer adds itself; its results are like what it gives for fake tensors."""
+        fakes, named = _fakes(list(args)), _fakes(kwargs)
+        with torch.no_grad():
+            results = overload(*fakes, **named)
+        is_single = len(overload._schema.returns) == 1
+        recorded = self.call(overload, args, kwargs, [results] if is_single else list(results))
+        return recorded[0] if is_single else recorded
 
-    def _wrap(self, value: Any, meta: Any) -> Any:
-        if isinstance(meta, torch.Tensor):
-            return self.tensor(value, meta)
-        if isinstance(meta, (list, tuple)):
-            return [self.tensor(v, m) for v, m in zip(value, meta, strict=True)]
-        return value
-
-    def _view(
+    def _pure(
         self,
         overload: torch._ops.OpOverload,
-        base: TensorRef,
-        rest: Sequence[Any],
+        args: Sequence[Any],
         kwargs: dict[str, Any],
-        meta: Any,
+        metas: Sequence[Any],
     ) -> list[Any]:
-        args, kwargs = tuple(self._values(list(rest))), self._values(kwargs)
-        if isinstance(meta, torch.Tensor):
-            ref = TensorRef(base.storage, meta, base, ViewStep(overload, args, kwargs, meta))
-            self._current(ref)
-            return [ref]
-        metas = tuple(meta)
-        refs = [
-            TensorRef(base.storage, m, base, ViewStep(overload, args, kwargs, m, metas, index))
-            for index, m in enumerate(metas)
-        ]
-        values = self.emitter.call(overload, (self._current(base), *args), kwargs, [list(metas)])[0]
-        for ref, value in zip(refs, values, strict=True):
-            self._cache(ref, value)
-        return [refs]
+        """An op that writes nothing; results may be views of its arguments."""
+        name = overload._schema.name
+        if overload is aten.as_strided.default:
+            args, kwargs = self._from_memory(args, kwargs)
+        elif name in BY_STRIDES:
+            self.aliasing.by_strides(args[0].meta)
+        sources = {
+            path: aliases.aliased(overload, args, meta, path)
+            for path, meta in _leaves(metas)
+            if isinstance(meta, torch.Tensor)
+        }
+        viewed = [aliases.at(args, source) for source in sources.values() if source is not None]
+        given, named = self._values(list(args), viewed), self._values(kwargs)
+        values = self.emitter.call(overload, given, named, metas)
+        note_memory_order(overload, values, _metas(overload, args, kwargs))
+
+        def wrap(value: Any, meta: Any, *path: int) -> Any:
+            if isinstance(meta, (list, tuple)):
+                return [wrap(v, m, *path, i) for i, (v, m) in enumerate(zip(value, meta, strict=True))]
+            if not isinstance(meta, torch.Tensor):
+                return value
+            source = sources[path]
+            if source is None:
+                return self.tensor(value, meta)
+            argument = aliases.at(args, source)
+            is_argument = aliases.is_argument(overload, argument.meta, meta)
+            if is_argument and name not in BY_LAYOUT:
+                return argument
+            parent = argument.place
+            step = ViewStep(overload, tuple(_with_source(given, source)), named, tuple(metas), path)
+            place = Place(parent.storage, meta, parent, step)
+            self._cache(place, value)
+            return argument.twin(place) if is_argument else TensorRef(place)
+
+        results = [wrap(value, meta, i) for i, (value, meta) in enumerate(zip(values, metas, strict=True))]
+        if name in BY_LAYOUT:
+            self.aliasing.made(args[0].place, results[0].place)
+        return results
+
+    def _from_memory(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """``as_strided`` addresses the memory behind its argument: all of the storage, as it lies."""
+        ref, size, stride = args[0], *args[1:3]
+        offset = args[3] if len(args) > 3 else kwargs.get("storage_offset")
+        root = TensorRef(ref.place.root)
+        self.aliasing.asks("whole")
+        order = sorted(range(root.meta.dim()), key=lambda axis: -int(root.meta.stride(axis)))
+        if not root.meta.is_contiguous():
+            root = self.run(aten.permute.default, root, order)
+        if not root.meta.is_contiguous() or root.meta.storage_offset() != 0:
+            raise ImportFailed(
+                "the memory of this tensor is not a whole",
+                subject="torch.aten.as_strided",
+                advice="make it contiguous before as_strided",
+            )
+        start = ref.meta.storage_offset() if offset is None else offset
+        return [root, size, stride, start], {}
+
+    def _values(self, item: Any, viewed: Sequence[TensorRef] = ()) -> Any:
+        """Arguments with values for tensors, all of which are read but those that are only ``viewed``."""
+        if isinstance(item, TensorRef):
+            return self.value(item.place) if item in viewed else self.read(item)
+        if isinstance(item, dict):
+            return {key: self._values(value, viewed) for key, value in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [self._values(value, viewed) for value in item]
+        return item
+
+    # -- writes ----------------------------------------------------------------------------------------
 
     def _mutate(
         self,
@@ -256,13 +248,12 @@ class Recorder:
     ) -> list[Any]:
         """An in-place or out= op: its functional sibling, then a write to each mutated argument."""
         schema = overload._schema
-        bound = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-        bound.update(zip((argument.name for argument in schema.arguments), args, strict=False))
-        bound.update(kwargs)
+        defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        bound = defaults | bound_arguments(overload, args, kwargs)
         targets = [
             bound[a.name]
             for a in schema.arguments
-            if a.alias_info is not None and a.alias_info.is_write and a.name in bound
+            if a.alias_info is not None and a.alias_info.is_write and isinstance(bound.get(a.name), TensorRef)
         ]
         if schema.name == "aten::copy_":
             self._copy_into(targets[0], bound["src"])
@@ -272,15 +263,28 @@ class Recorder:
             return [targets[0]]
         functional, names = functional_sibling(overload)
         inputs = {names[name]: value for name, value in bound.items() if name in names}
-        promoted = [_promoted(functional, inputs, target.meta) for target in targets]
         count = len(functional._schema.returns)
         extra = list(metas[: count - len(targets)]) if count > len(targets) else []
+        if len(names) < len(schema.arguments):
+            self._resize_outputs(targets, metas)
+        promoted = [
+            _promoted(functional, inputs, target.meta, len(extra) + i) for i, target in enumerate(targets)
+        ]
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
         note_memory_order(functional, values, _metas(functional, (), inputs), in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             self.write(target, self._cast(value, meta, target.meta.dtype))
-        returned = [self._wrap(value, meta) for value, meta in zip(values, extra, strict=False)]
+        returned = [
+            self.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
+            for value, meta in zip(values, extra, strict=False)
+        ]
         return [*returned, *targets][: max(1, len(schema.returns))]
+
+    def _resize_outputs(self, targets: Sequence[TensorRef], metas: Sequence[Any]) -> None:
+        """``out=`` tensors of another shape than the result's are given that one, as eager does."""
+        for target, meta in zip(targets, metas, strict=False):
+            if isinstance(meta, torch.Tensor) and tuple(meta.shape) != tuple(target.meta.shape):
+                self._resize(target, list(meta.shape))
 
     def _positional(
         self, overload: torch._ops.OpOverload, inputs: dict[str, Any]
@@ -304,11 +308,13 @@ class Recorder:
         value = self._values(source)
         meta = target.meta
         if not isinstance(source, TensorRef):
-            value = self.emitter.call(aten.full_like.default, (self._current(target), value), {}, [meta])[0]
+            value = self.emitter.call(aten.full_like.default, (self.value(target.place), value), {}, [meta])[
+                0
+            ]
         else:
             value = self._cast(value, source.meta, meta.dtype)
             if tuple(source.meta.shape) != tuple(meta.shape):
-                sizes = self.sizes(target)
+                sizes = self.sizes(target.place)
                 value = self.emitter.call(aten.expand.default, (value, sizes), {}, [meta])[0]
         self.write(target, value)
 
@@ -327,91 +333,162 @@ class Recorder:
         )[0]
         self.write(target, value)
 
-    def sizes(self, ref: TensorRef) -> list[Any]:
-        """The shape of ``ref`` as numbers and, where a size is symbolic, values of type ``!torch.int``."""
+    def sizes(self, place: Place | TensorRef) -> list[Any]:
+        """The shape of a tensor as numbers and, where a size is symbolic, values of type ``!torch.int``."""
+        place = place.place if isinstance(place, TensorRef) else place
         sizes: list[Any] = []
-        for axis, size in enumerate(ref.meta.shape):
+        for axis, size in enumerate(place.meta.shape):
             if isinstance(size, int):
                 sizes.append(size)
             else:
-                sizes.append(self.emitter.call(aten.size.int, (self._current(ref), axis), {}, [0])[0])
+                sizes.append(self.emitter.call(aten.size.int, (self.value(place), axis), {}, [0])[0])
         return sizes
 
-    # -- the inverse of a view -------------------------------------------------------------------------
+    # -- in-place changes of shape ---------------------------------------------------------------------
 
-    def _scatter(self, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-        name = step.overload._schema.name.split("::")[1]
-        inverse = _INVERSES.get(name)
-        if inverse is None or (name in _EXPANSIONS and not _is_one_to_one(parent.meta, step.meta)):
+    def _restride(
+        self,
+        overload: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        metas: Sequence[Any],
+    ) -> TensorRef:
+        """``x.unsqueeze_(0)`` and its kin: the same object sees its memory differently from now on."""
+        target: TensorRef = args[0]
+        name = overload._schema.name
+        if name == "aten::detach_":
+            return target
+        if target.storage.depth < self.depth:
+            stem = name.removeprefix("aten::")
             raise ImportFailed(
-                "an in-place update through this view cannot be made functional",
-                subject=dialect_name(step.overload),
-                advice="update a clone, or write to the base tensor with index_put_ or slices",
+                f"{stem} inside a run-time branch or loop",
+                advice=f"use {stem.removesuffix('_')} and a new name",
             )
-        return inverse(self, parent, step, value)
+        if name == "aten::set_":
+            if overload is not aten.set_.source_Tensor:
+                raise ImportFailed("only set_ to another tensor is supported", subject=dialect_name(overload))
+            self._move(target, self._pure(aten.alias.default, [args[1]], {}, [args[1].meta])[0])
+        elif name == "aten::resize_as_":
+            self._resize(target, self.sizes(args[1]))
+        elif name == "aten::resize_":
+            self._resize(target, list(args[1]))
+        else:
+            functional, _ = functional_sibling(overload)
+            self._move(target, self._pure(functional, args, kwargs, metas)[0])
+        return target
+
+    def _move(self, target: TensorRef, to: TensorRef) -> None:
+        """``target`` sees what ``to`` sees from now on, as do its twins."""
+        self.aliasing.moved(target.place)
+        for twin in target.twins:
+            twin.place = to.place
+
+    def _resize(self, target: TensorRef, sizes: list[Any]) -> None:
+        """The start of the object's memory in another shape; elements that were not there have no value."""
+        root, meta = target.place.root, target.meta
+        if not all(isinstance(size, int) for size in (*sizes, *root.meta.shape, *meta.shape)):
+            raise ImportFailed(
+                "resize_ needs sizes that are known when the program is imported",
+                subject="torch.aten.resize_",
+                advice="create a new tensor",
+            )
+        if sizes == list(meta.shape):
+            return
+        needed, present = math.prod(sizes), root.meta.numel() - meta.storage_offset()
+        if needed > present and root.meta.numel() > 0:
+            raise ImportFailed(
+                f"resize_ gives a tensor of {present} elements {needed}: the others have no value",
+                subject="torch.aten.resize_",
+                advice="create a new tensor",
+            )
+        if needed > present:
+            like = meta.new_empty(sizes)
+            zeros = self.emitter.call(aten.zeros.default, (sizes,), {"dtype": meta.dtype}, [like])[0]
+            self._move(target, self.tensor(zeros, like))
+            return
+        strides = list(torch.empty(sizes, device="meta").stride())
+        self._move(target, self.run(aten.as_strided.default, target, sizes, strides))
+
+
+RESTRIDES = {
+    f"aten::{name}_"
+    for name in (
+        "as_strided",
+        "detach",
+        "resize",
+        "resize_as",
+        "set",
+        "squeeze",
+        "swapaxes",
+        "swapdims",
+        "t",
+        "transpose",
+        "unsqueeze",
+    )
+}
+
+
+def check_in_place(ref: TensorRef, what: str) -> None:
+    """Raise when the program gave a tensor of its caller's, or a part of its state, another shape in place."""
+    meta, made = ref.meta, ref.made
+    same = ref.place is made or (
+        ref.storage is made.storage
+        and tuple(meta.shape) == tuple(made.meta.shape)
+        and meta.stride() == made.meta.stride()
+        and meta.storage_offset() == made.meta.storage_offset()
+    )
+    if not same:
+        raise ImportFailed(
+            f"the program changes the shape, or the memory, of {what} in place",
+            advice="give the changed tensor another name: y = x.unsqueeze(0)",
+        )
+
+
+def bound_arguments(
+    overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The given arguments by the names of the schema."""
+    return {
+        **{argument.name: value for argument, value in zip(overload._schema.arguments, args, strict=False)},
+        **kwargs,
+    }
+
+
+def _leaves(metas: Sequence[Any], *path: int) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The results of an op, and those inside of lists, each with the way to it."""
+    for index, meta in enumerate(metas):
+        if isinstance(meta, (list, tuple)):
+            yield from _leaves(meta, *path, index)
+        else:
+            yield (*path, index), meta
 
 
 def _metas(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     """Per argument of the schema the fake tensor that is given for it, or what else is."""
+    given = bound_arguments(overload, args, kwargs)
     names = [argument.name for argument in overload._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
     return [item.meta if isinstance(item := given.get(name), TensorRef) else item for name in names]
 
 
-def _viewed_argument(
-    overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
-) -> TensorRef | None:
-    schema = overload._schema
-    if not args or not schema.returns or not isinstance(args[0], TensorRef):
-        return None
-    is_told = schema.returns[0].alias_info is not None or _returns_alias_list(schema)
-    return args[0] if is_told or _is_untold_view(overload, args, kwargs) else None
+def _with_source(given: list[Any], path: tuple[int, ...]) -> Iterator[Any]:
+    for index, item in enumerate(given):
+        if index != path[0]:
+            yield item
+        elif len(path) == 1:
+            yield SOURCE
+        else:
+            yield [SOURCE if i == path[1] else each for i, each in enumerate(item)]
 
 
-def _returns_alias_list(schema: torch._C.FunctionSchema) -> bool:
-    return schema.name in ("aten::chunk", "aten::tensor_split", "aten::unsafe_split", "aten::unsafe_chunk")
-
-
-def _is_untold_view(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether the op returns its operand or a view of it, of which its schema says nothing."""
-    schema = overload._schema
-    returns_view = _UNTOLD_VIEWS.get(schema.name)
-    if returns_view is None:
-        return False
-    given = dict(zip((argument.name for argument in schema.arguments), args, strict=False), **kwargs)
-    return returns_view(args[0].meta, given)
-
-
-def _is_off(_: torch.Tensor, given: dict[str, Any]) -> bool:
-    return given["train"] is False or given["p"] == 0
-
-
-def _is_same_shape(meta: torch.Tensor, given: dict[str, Any]) -> bool:
-    return list(meta.shape) == list(given["size"])
-
-
-_UNTOLD_VIEWS: dict[str, Callable[[torch.Tensor, dict[str, Any]], bool]] = {
-    **dict.fromkeys(("aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d"), lambda meta, given: True),
-    **dict.fromkeys(
-        ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"),
-        _is_off,
-    ),
-    "aten::sum_to_size": _is_same_shape,
-    "aten::type_as": lambda meta, given: meta.dtype == given["other"].meta.dtype,
-    "aten::conj_physical": lambda meta, given: not meta.dtype.is_complex,
-}
-
-_MAYBE_VIEWS = {"aten::reshape", "aten::contiguous", "aten::to", "aten::flatten", "aten::_reshape_alias"}
-
-
-def _is_view(overload: torch._ops.OpOverload, base: TensorRef, meta: Any) -> bool:
-    """Whether the op really aliases: some only do when strides or dtypes allow it."""
-    name = overload._schema.name
-    if name.startswith("aten::unsafe_"):
-        return False
-    if not isinstance(meta, torch.Tensor) or name not in _MAYBE_VIEWS:
-        return True
-    return meta.untyped_storage()._cdata == base.meta.untyped_storage()._cdata
+def _fakes(item: Any) -> Any:
+    """Arguments with a fake tensor for each tensor, and a number for each that only run time knows."""
+    if isinstance(item, TensorRef):
+        return item.meta
+    if isinstance(item, dict):
+        return {key: _fakes(value) for key, value in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_fakes(value) for value in item]
+    return 1 if isinstance(item, ir.Value) else item
 
 
 @lru_cache(maxsize=4096)
@@ -460,111 +537,22 @@ def _renamed(
     return None
 
 
-def _promoted(overload: torch._ops.OpOverload, inputs: dict[str, Any], target: torch.Tensor) -> torch.Tensor:
-    """What the functional op returns where an in-place one returns ``target``: its dtype may be wider."""
-    others = [item.meta for item in inputs.values() if isinstance(item, TensorRef)]
-    if all(meta.dtype == target.dtype for meta in others):
-        return target
+def _promoted(
+    overload: torch._ops.OpOverload, inputs: dict[str, Any], target: torch.Tensor, index: int
+) -> torch.Tensor:
+    """What the functional op returns where an in-place one returns ``target``: its dtype may be another."""
 
     def probe(item: Any) -> Any:
         if isinstance(item, TensorRef):
             return torch.empty([1] * item.meta.dim(), dtype=item.meta.dtype, device="meta")
+        if isinstance(item, (list, tuple)):
+            return [probe(each) for each in item]
         return 1 if isinstance(item, ir.Value) else item
 
     try:
         result = overload(**{name: probe(item) for name, item in inputs.items()})
-    except (RuntimeError, TypeError, NotImplementedError):
+    except (RuntimeError, TypeError, NotImplementedError, IndexError, ValueError):
         return target
+    result = result[index] if isinstance(result, (tuple, list)) else result
     dtype = result.dtype if isinstance(result, torch.Tensor) else target.dtype
     return target if dtype == target.dtype else torch.empty_like(target, dtype=dtype)
-
-
-_Inverse = Callable[[Recorder, TensorRef, ViewStep, ir.Value], ir.Value]
-
-
-def _reshape_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-    return r.emitter.call(aten.reshape.default, (value, r.sizes(parent)), {}, [parent.meta])[0]
-
-
-def _identity(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-    return value
-
-
-def _scatter_with(overload: torch._ops.OpOverload) -> _Inverse:
-    def scatter(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-        return r.emitter.call(overload, (r._current(parent), value, *step.args), step.kwargs, [parent.meta])[
-            0
-        ]
-
-    return scatter
-
-
-def _is_one_to_one(parent: torch.Tensor, meta: torch.Tensor) -> bool:
-    """Whether an expansion adds nothing but dimensions of size 1; eager refuses to write through any other."""
-    return tuple(meta.shape[meta.dim() - parent.dim() :]) == tuple(parent.shape) and all(
-        size == 1 for size in meta.shape[: meta.dim() - parent.dim()]
-    )
-
-
-def _swap_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-    dims = step.args or (0, 1)
-    return r.emitter.call(aten.transpose.int, (value, *dims), {}, [parent.meta])[0]
-
-
-def _permute_back(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-    rank = parent.meta.dim()
-    order = [d % rank for d in step.args[0]]
-    inverse = [order.index(axis) for axis in range(rank)]
-    return r.emitter.call(aten.permute.default, (value, inverse), {}, [parent.meta])[0]
-
-
-def _element(r: Recorder, parent: TensorRef, step: ViewStep, value: ir.Value) -> ir.Value:
-    """The inverse of one element of ``unbind``, ``split``, ``chunk`` and their kin."""
-    assert step.index is not None
-    name = step.overload._schema.name.split("::")[1]
-    given = dict(
-        zip([a.name for a in step.overload._schema.arguments[1:]], step.args, strict=False), **step.kwargs
-    )
-    axis = given.get("dim", 0)
-    if name == "unbind":
-        return r.emitter.call(
-            aten.select_scatter.default, (r._current(parent), value, axis, step.index), {}, [parent.meta]
-        )[0]
-    start = sum(int(meta.shape[axis]) for meta in step.metas[: step.index])
-    end = start + int(step.meta.shape[axis])
-    return r.emitter.call(
-        aten.slice_scatter.default, (r._current(parent), value, axis, start, end), {}, [parent.meta]
-    )[0]
-
-
-_EXPANSIONS = ("expand", "expand_as", "broadcast_to")
-_INVERSES: dict[str, _Inverse] = {
-    **dict.fromkeys(_EXPANSIONS, _reshape_back),
-    **dict.fromkeys(
-        (
-            "view",
-            "reshape",
-            "flatten",
-            "unflatten",
-            "squeeze",
-            "unsqueeze",
-            "_unsafe_view",
-            "view_as",
-            "reshape_as",
-            "atleast_1d",
-            "atleast_2d",
-            "atleast_3d",
-        ),
-        _reshape_back,
-    ),
-    **dict.fromkeys(("detach", "alias", "contiguous", "to", "lift_fresh", "positive", "_to_copy"), _identity),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _identity),
-    **dict.fromkeys(("sum_to_size", "type_as", "conj_physical"), _identity),
-    **dict.fromkeys(("t", "transpose", "swapaxes", "swapdims", "numpy_T", "mT"), _swap_back),
-    **dict.fromkeys(("unbind", "split", "split_with_sizes", "chunk", "tensor_split"), _element),
-    "permute": _permute_back,
-    "select": _scatter_with(aten.select_scatter.default),
-    "slice": _scatter_with(aten.slice_scatter.default),
-    "diagonal": _scatter_with(aten.diagonal_scatter.default),
-    "as_strided": _scatter_with(aten.as_strided_scatter.default),
-}

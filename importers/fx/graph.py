@@ -16,7 +16,8 @@ from torch.fx import GraphModule, Node
 from torch_tvm.dialect import locations
 from torch_tvm.dialect.emitter import MAX_INT
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import Recorder, Storage, TensorRef
+from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
 
 aten = torch.ops.aten
@@ -60,6 +61,7 @@ class GraphWalk:
         self.module = module
         self.importer = importer
         self.env: dict[Node, Any] = {}
+        self.attributes: dict[int, tuple[str, torch.Tensor, TensorRef]] = {}
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Bind the placeholders, record every node, return what the output node gives."""
@@ -99,8 +101,12 @@ class GraphWalk:
         for part in str(node.target).split("."):
             value = getattr(value, part)
         if isinstance(value, torch.Tensor):
-            name = str(node.target)
-            return self.recorder.tensor(self.emitter.literal(value, name), value)
+            name, meta = str(node.target), node.meta.get("val", value)
+            if id(value) not in self.attributes:
+                ref = self.recorder.whole(LiteralStorage(self.emitter, value, name, meta))
+                ref.storage.depth = 0
+                self.attributes[id(value)] = (name, value, ref)
+            return self.attributes[id(value)][2]
         return value
 
     # -- nodes -----------------------------------------------------------------------------------------
@@ -143,8 +149,6 @@ class GraphWalk:
             if kind is None:
                 raise ImportFailed("a scalar of unknown kind", subject="torch.aten.item")
             return self._scalar_call(f"{kind}.Tensor", [self.recorder.read(args[0])], meta)
-        if overload is torch.ops.aten.detach_.default:
-            return args[0]
         returns = len(overload._schema.returns)
         metas = [meta] if returns == 1 else list(meta) if meta is not None else []
         results = self.recorder.call(overload, args, kwargs, metas)
@@ -191,6 +195,7 @@ class GraphWalk:
 
     def _inlined(self, submodule: GraphModule, inputs: Sequence[Any]) -> Any:
         walk = GraphWalk(self.recorder, submodule, self.importer)
+        walk.attributes = self.attributes
         return walk.run(inputs)
 
     def _condition(self, item: Any) -> ir.Value:
@@ -335,4 +340,4 @@ def node_location(node: Node, importer: str) -> SourceLocation:
     return SourceLocation(file, line, scope, importer)
 
 
-__all__ = ["GraphWalk", "Storage", "node_location"]
+__all__ = ["GraphWalk", "node_location"]

@@ -10,22 +10,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
-from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TorchModule
+from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
+from torch_tvm.importers import attributes
+from torch_tvm.importers.aliases import is_always_alias, shares_memory
 from torch_tvm.importers.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.mask_questions import MasksUnexamined
-from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.importers.recorder import Recorder, check_in_place
 from torch_tvm.importers.seeding import seeding_refused
+from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
+from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
@@ -86,8 +93,13 @@ def export(
     *,
     dynamic_shapes: Any = None,
 ) -> ExportedProgram:
-    """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line."""
-    try:
+    """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line.
+
+    Tensors that the program puts in place of its parameters, buffers and attributes are written to those; a program
+    that depends on another attribute which it changes is such a failure: export would keep the first value.
+    """
+
+    def exported() -> ExportedProgram:
         with (
             warnings.catch_warnings(),
             _quiet_logs(),
@@ -97,13 +109,147 @@ def export(
         ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
-            exported = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
+            found = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
             # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
-            return exported.run_decompositions({}) if torch.is_autocast_enabled("cpu") else exported
+            return found.run_decompositions({}) if torch.is_autocast_enabled("cpu") else found
+
+    before = attributes.of_module(program)
+    state: set[Key] = set()
+    try:
+        with _watched(program, state) as changed:
+            result = exported()
+        read = _constants_read(result)
+        state |= {key for key, values in changed.items() if _is_state(before[key], values, read)}
+        if state:
+            with _watched(program, state) as changed:
+                result = exported()
     except Exception as error:
         is_function = isinstance(program, _Function)
         scope = getattr(program.forward, "__qualname__", "") if is_function else type(program).__name__
         raise export_failure(scope, error) from error
+    finally:
+        attributes.forget_new(program, before)
+        attributes.assign(program, {key: old for key, (old, _) in _changed_since(program, before).items()})
+    if changed:
+        _refuse_dependence(program, before, changed, result, exported)
+    return result
+
+
+Key = tuple[str, str]
+Changed = dict[Key, tuple[Any, Any]]
+
+
+def _changed_since(program: torch.nn.Module, before: attributes.Attributes) -> Changed:
+    return attributes.changes(before, attributes.of_module(program))
+
+
+def _are_alike(old: Any, new: Any) -> bool:
+    """Whether both are tensors of one type."""
+    are_tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
+    return are_tensors and old.dtype == new.dtype and tuple(old.shape) == tuple(new.shape)
+
+
+def _is_state(original: Any, values: tuple[Any, Any], read: set[int]) -> bool:
+    """Whether an attribute that the program replaces is one that it reads, and can be written."""
+    return _are_alike(*values) and _is_read(original, read)
+
+
+def _is_read(original: Any, read: set[int]) -> bool:
+    return any(tensor.untyped_storage().data_ptr() in read for tensor in attributes.tensors(original))
+
+
+@contextmanager
+def _watched(program: torch.nn.Module, state: set[Key]) -> Iterator[Changed]:
+    """Collects the attributes that a call of the program changes.
+
+    Registered tensors, and those of ``state``, that it replaces are written instead, at the end of the call.
+    """
+    changed: Changed = {}
+    start: attributes.Attributes = {}
+
+    def enter(module: torch.nn.Module, args: Any) -> None:
+        start.update(attributes.of_module(program))
+
+    def leave(module: torch.nn.Module, args: Any, result: Any) -> Any:
+        found = _changed_since(program, start)
+        written = {
+            key: values
+            for key, values in found.items()
+            if _are_alike(*values) and (key in state or attributes.is_registered(program, key))
+        }
+        changed.update({key: values for key, values in found.items() if key not in written})
+        if not written:
+            return None
+        olds = {old.untyped_storage()._cdata for old, _ in written.values()}
+
+        def apart(item: Any) -> Any:
+            is_old = isinstance(item, torch.Tensor) and item.untyped_storage()._cdata in olds
+            return item.clone() if is_old else item
+
+        kept = pytree.tree_map(apart, result)
+        values = [(old, new.clone()) for old, new in written.values()]
+        with torch.no_grad():
+            for old, new in values:
+                old.copy_(new)
+        attributes.assign(program, {key: old for key, (old, _) in written.items()})
+        return kept
+
+    hooks = [program.register_forward_pre_hook(enter, prepend=True), program.register_forward_hook(leave)]
+    try:
+        yield changed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _refuse_dependence(
+    program: torch.nn.Module,
+    before: attributes.Attributes,
+    changed: Changed,
+    result: ExportedProgram,
+    exported: Callable[[], ExportedProgram],
+) -> None:
+    """Raise when what the program changed is what it reads: another export, with it changed, is another graph."""
+    read = _constants_read(result)
+    for key, (old, new) in changed.items():
+        are_tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
+        if are_tensors and attributes.is_registered(program, key):
+            raise ImportFailed(
+                f"the program gives '{'.'.join(filter(None, key))}' another shape or dtype",
+                stage="importer: fx",
+                advice="keep the shape and dtype of a module's state",
+            )
+        if _is_read(before[key], read):
+            raise _dependent(key)
+    after = {key: attributes.with_zeros(new) for key, (_, new) in changed.items()}
+    attributes.assign(program, after)
+    try:
+        again = exported()
+        is_same = again.graph_module.code == result.graph_module.code
+    except Exception:
+        is_same = False
+    finally:
+        attributes.forget_new(program, before)
+        attributes.assign(program, {key: before[key] for key in changed})
+    if not is_same:
+        raise _dependent(next(iter(changed)))
+
+
+def _constants_read(program: ExportedProgram) -> set[int]:
+    """Addresses of the constants that the graph reads."""
+    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    specs = [spec for spec in program.graph_signature.input_specs if spec.arg.name in used]
+    constants = [program.constants.get(spec.target or "") for spec in specs]
+    return {each.untyped_storage().data_ptr() for each in constants if isinstance(each, torch.Tensor)}
+
+
+def _dependent(key: tuple[str, str]) -> ImportFailed:
+    name = ".".join(part for part in key if part)
+    return ImportFailed(
+        f"the program changes its attribute '{name}' and reads it in the next call",
+        stage="importer: fx",
+        advice="make it a buffer (register_buffer), or use frontend='torchscript', where it becomes state",
+    )
 
 
 class _GeneratorsRefused(TorchFunctionMode):
@@ -160,72 +306,81 @@ def _is_aten_level(module: GraphModule) -> bool:
 
 
 class _FunctionBuilder:
-    """One ``@main`` under construction: arguments, walk, results, attributes."""
+    """One ``@main`` under construction: arguments, walk, results, state.
 
-    def __init__(self) -> None:
+    ``layout`` is what the program asks of its arguments beyond what the graph shows.
+    """
+
+    def __init__(self, layout: str = "") -> None:
+        self.layout = layout
         self.weights: dict[str, torch.Tensor] = {}
         self.context = new_context()
         self.mlir = ir.Module.create(loc=ir.Location.unknown(self.context))
         self.emitter = Emitter(self.mlir, self.weights)
         self.recorder = Recorder(self.emitter)
+        self.outputs: list[tuple[Any] | None] = []
 
     def build(
         self,
         graph: GraphModule,
-        arguments: Sequence[Any],
-        literals: Mapping[int, tuple[torch.Tensor, str]],
+        arguments: Sequence[tuple[int, Any]],
+        literals: Callable[[Recorder], Mapping[int, Brought]],
         sizes: GraphSizes,
-        finish: Any,
+        finish: Callable[[Any], list[ir.Value]],
     ) -> None:
         """``arguments`` are (position, meta) of the placeholders that become function arguments."""
-        self.metas = [meta for _, meta in arguments]
-        types = [self.emitter._result_type(meta) for meta in self.metas]
-        self.function, block = self.emitter.function("main", types)
-        inputs: dict[int, Any] = {}
+        metas = [meta for _, meta in arguments]
+        types = [self.emitter._result_type(meta) for meta in metas]
+        function, block = self.emitter.function("main", types)
+        self.inputs: dict[int, Any] = {}
+        self.state = StateArguments(self.emitter, block)
         with self.emitter.block(block):
-            pairs = list(zip(block.arguments, (meta for _, meta in arguments), strict=True))
+            pairs = list(zip(block.arguments, metas, strict=True))
             symbols = bind_argument_shapes(self.emitter, pairs, sizes.ranges)
             for condition, reason in sizes.conditions:
                 symbols.demand(condition, reason)
             for index, (position, meta) in enumerate(arguments):
                 value = block.arguments[index]
-                inputs[position] = (
-                    self.recorder.tensor(value, meta, argument=index)
-                    if isinstance(meta, torch.Tensor)
-                    else value
-                )
-            for position, (tensor, name) in literals.items():
-                inputs[position] = self.recorder.tensor(self.emitter.literal(tensor, name), tensor)
-            self.references = [inputs[position] for position, _ in arguments]
+                is_tensor = isinstance(meta, torch.Tensor)
+                self.inputs[position] = self.recorder.tensor(value, meta, index) if is_tensor else value
+            brought = literals(self.recorder)
+            self.inputs.update({position: ref for position, (_, _, ref) in brought.items()})
             count = sum(1 for node in graph.graph.nodes if node.op == "placeholder")
-            outputs = GraphWalk(self.recorder, graph).run([inputs.get(i) for i in range(count)])
-            results = finish(outputs)
-            self.emitter.location = ir.Location.unknown(self.context)
-            self.emitter.op("func.return", results, [])
-        self._set_type(types, [value.type for value in results])
+            walk = GraphWalk(self.recorder, graph)
+            results = finish(walk.run([self.inputs.get(i) for i in range(count)]))
+            self._write_arguments([self.inputs[position] for position, _ in arguments])
+            self.state.add_written(self.recorder, [*brought.values(), *walk.attributes.values()])
+            self.state.finish(function, results, self.weights)
+        layout = max(self.layout, self.recorder.aliasing.layout)
+        if layout:
+            _check_layout(metas)
+            function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.context)
 
-    def _set_type(self, inputs: Sequence[ir.Type], results: Sequence[ir.Type]) -> None:
-        kind = ir.FunctionType.get(list(inputs), list(results), context=self.context)
-        self.function.attributes["function_type"] = ir.TypeAttr.get(kind, context=self.context)
+    def result(self, item: Any) -> list[ir.Value]:
+        """The values of one flat output; one that has none is a constant of the signature."""
+        value = self.recorder.read(item) if isinstance(item, TensorRef) else item
+        is_known = not isinstance(value, ir.Value)
+        self.outputs.append((item,) if is_known else None)
+        return [] if is_known else [value]
 
-    def attributes(self, state: Sequence[str], writes: Sequence[int]) -> None:
-        if state:
-            names = [ir.StringAttr.get(name, self.context) for name in state]
-            self.function.attributes[STATE] = ir.ArrayAttr.get(names, self.context)
-        if writes:
-            self.function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(list(writes), self.context)
+    def _write_arguments(self, references: Sequence[Any]) -> None:
+        for index, reference in enumerate(references):
+            if not isinstance(reference, TensorRef):
+                continue
+            check_in_place(reference, f"argument {index}")
+            value = self.recorder.read(TensorRef(reference.made))  # by the caller
+            if reference.storage.version > 0:
+                self.state.write(index, value)
 
-    def ask(self, layout: str) -> None:
-        """Say what the program asks of its arguments; those of the example have to be like that."""
-        if not layout:
-            return
-        if not all(is_dense(meta) for meta in self.metas if isinstance(meta, torch.Tensor)):
-            raise ImportFailed(
-                "the program gives other numbers for other strides, and an example argument is not contiguous",
-                stage="importer: fx",
-                advice="pass contiguous arguments, then and now; or use torch.compile, which looks at strides",
-            )
-        self.function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.context)
+
+def _check_layout(arguments: Sequence[Any]) -> None:
+    """Raise where an example argument is not as the program asks."""
+    if not all(is_dense(meta) for meta in arguments if isinstance(meta, torch.Tensor)):
+        raise ImportFailed(
+            "the program gives other numbers for other strides, and an example argument is not contiguous",
+            stage="importer: fx",
+            advice="pass contiguous arguments, then and now; or use torch.compile, which looks at strides",
+        )
 
 
 def import_exported(program: ExportedProgram, layout: str = "") -> TorchModule:
@@ -233,97 +388,114 @@ def import_exported(program: ExportedProgram, layout: str = "") -> TorchModule:
 
     ``layout`` is what the program asks of its arguments beyond what the graph shows.
     """
-    if any(_updates_statistics(node) or _is_autocast(node) for node in program.graph.nodes):
+    if any(_is_autocast(node) for node in program.graph.nodes):
         program = program.run_decompositions({})
-    signature = program.graph_signature
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    mutated = _mutated(program)
-    builder = _FunctionBuilder()
-    user: list[tuple[int, Any]] = []
-    state: list[tuple[int, Any]] = []
-    names: list[str] = []
-    state_tensors: dict[str, torch.Tensor] = {}
-    literals: dict[int, tuple[torch.Tensor, str]] = {}
-    constants: dict[int, Any] = {}
-    position_of_user = 0
-    for position, (node, spec) in enumerate(zip(placeholders, signature.input_specs, strict=True)):
-        if spec.kind == InputKind.USER_INPUT:
-            meta = node.meta.get("val")
-            if isinstance(meta, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
-                user.append((position, meta))
-                names.append(node.name)
-            else:
-                constants[position_of_user] = meta
-            position_of_user += 1
-            continue
-        tensor, target = _lifted(program, spec)
-        if target in mutated:
-            state.append((position, tensor))
-            state_tensors[target] = tensor
-        elif isinstance(tensor, torch.Tensor):
-            literals[position] = (tensor, target)
-    arguments = [*user, *state]
-    outputs: list[tuple[Any] | None] = []
-    writes: list[int] = []
+    program = _with_shared_memory(program)
+    try:
+        return _Exported(program, {}, layout).module()
+    except SharedMemory as shared:
+        return _Exported(program, shared.owners, layout).module()
 
-    def finish(results: Any) -> list[ir.Value]:
+
+class _Exported:
+    """The import of an exported program; ``owners`` are tensors by the address of memory that several share."""
+
+    def __init__(
+        self, program: ExportedProgram, owners: Mapping[int, tuple[str, torch.Tensor]], layout: str
+    ) -> None:
+        self.program = program
+        self.owners = owners
+        self.builder = _FunctionBuilder(layout)
+        self.nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+        self.positions = {node.name: position for position, node in enumerate(self.nodes)}
+        self.by_target: dict[str, TensorRef] = {}
+
+    def module(self) -> TorchModule:
+        program, builder = self.program, self.builder
+        arguments: list[tuple[int, Any]] = []
+        constants: dict[int, Any] = {}
+        specs = program.graph_signature.input_specs
+        users = [spec.kind == InputKind.USER_INPUT for spec in specs]
+        for user, position in enumerate([i for i, is_user in enumerate(users) if is_user]):
+            meta = self.nodes[position].meta.get("val")
+            if isinstance(meta, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
+                arguments.append((position, meta))
+            else:
+                constants[user] = meta
+        sizes = graph_sizes(program.graph, program.range_constraints)
+        builder.build(program.graph_module, arguments, self._literals, sizes, self._results)
+        names = [self.nodes[position].name for position, _ in arguments]
+        spec = program.call_spec
+        signature = Signature(spec.in_spec, spec.out_spec, names, constants, builder.outputs)
+        return TorchModule(
+            builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined
+        )
+
+    def _literals(self, recorder: Recorder) -> dict[int, Brought]:
+        """Weights, buffers and constants by the position of their placeholders."""
+        lifted = {
+            position: _lifted(self.program, spec)
+            for position, spec in enumerate(self.program.graph_signature.input_specs)
+            if spec.kind != InputKind.USER_INPUT
+        }
+        metas = {id(tensor): self._meta(position) for position, (tensor, _) in lifted.items()}
+        owners = {}
+        for where, (name, memory) in self.owners.items():
+            meta = metas[id(memory)] if id(memory) in metas else self._fake(memory)
+            owners[where] = recorder.whole(LiteralStorage(recorder.emitter, memory, name, meta))
+        found: dict[int, Brought] = {}
+        for position, (tensor, target) in lifted.items():
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            where, meta = address(tensor), self._meta(position)
+            if where in owners:
+                ref = view_of(owners[where], self.owners[where][1], tensor, meta)
+            else:
+                ref = recorder.whole(LiteralStorage(recorder.emitter, tensor, target, meta))
+            found[position] = (target, tensor, ref)
+            self.by_target[target] = ref
+        return found
+
+    def _meta(self, position: int) -> Any:
+        return self.nodes[position].meta.get("val")
+
+    def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        mode = detect_fake_mode([node.meta.get("val") for node in self.nodes]) or FakeTensorMode()
+        fake: torch.Tensor = mode.from_tensor(tensor, static_shapes=True)
+        return fake
+
+    def _results(self, results: Any) -> list[ir.Value]:
         flat = pytree.tree_leaves(results, is_leaf=lambda item: item is None)
         values = []
-        for item, spec in zip(flat, signature.output_specs, strict=True):
+        for item, spec in zip(flat, self.program.graph_signature.output_specs, strict=True):
             if spec.kind == OutputKind.USER_OUTPUT:
-                value, constant = _output(builder, item)
-                outputs.append(constant)
-                values.extend([] if value is None else [value])
-            else:
-                _write_back(builder, program, spec, item, state_tensors, len(user))
-        extra, indices = _written(builder)
-        writes.extend(indices)
-        return [*values, *extra]
+                values += self.builder.result(item)
+            elif spec.kind == OutputKind.BUFFER_MUTATION:
+                self._write(self.by_target[spec.target], item)
+            elif spec.kind == OutputKind.USER_INPUT_MUTATION:
+                self._write(self.builder.inputs[self.positions[spec.target]], item)
+        return values
 
-    sizes = graph_sizes(program.graph, program.range_constraints)
-    builder.build(program.graph_module, arguments, literals, sizes, finish)
-    builder.attributes(list(state_tensors), writes)
-    builder.ask(max(layout, builder.recorder.aliasing.layout))
-    call_spec = program.call_spec
-    result = Signature(call_spec.in_spec, call_spec.out_spec, names, constants, outputs)
-    return TorchModule(builder.mlir, builder.weights, state_tensors, result, builder.emitter.inlined)
+    def _write(self, target: TensorRef, item: Any) -> None:
+        """An output that the signature calls a mutation becomes a write."""
+        self.builder.recorder.write(target, self.builder.recorder.read(item))
 
 
-def _mutated(program: ExportedProgram) -> set[str]:
-    """Buffers and other tensors that the program writes: listed in the signature, or changed in place by a node."""
-    signature = program.graph_signature
-    found = set(signature.buffers_to_mutate.values())
-    by_name = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
-    if not any(_is_mutable(node) for node in program.graph.nodes):
-        return found
-    aliases: dict[torch.fx.Node, str] = {}
+def _with_shared_memory(program: ExportedProgram) -> ExportedProgram:
+    """A program whose fake tensors share memory where its tensors do: those of one that was saved do not."""
     for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in by_name:
-            aliases[node] = by_name[node.name]
-        elif node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
-            source = aliases.get(node.args[0])
-            schema = getattr(node.target, "_schema", None)
-            if (
-                source is not None
-                and schema is not None
-                and schema.returns
-                and schema.returns[0].alias_info is not None
-            ):
-                aliases[node] = source
-            if schema is not None and schema.is_mutable:
-                for argument, value in zip(schema.arguments, node.args, strict=False):
-                    written = argument.alias_info is not None and argument.alias_info.is_write
-                    if written and isinstance(value, torch.fx.Node) and value in aliases:
-                        found.add(aliases[value])
-    return found
-
-
-def _updates_statistics(node: torch.fx.Node) -> bool:
-    """A normalisation in training mode writes its running statistics, which its schema does not say."""
-    name = getattr(getattr(node.target, "_schema", None), "name", "")
-    if name == "aten::batch_norm":
-        return node.args[5] is True and node.args[3] is not None
-    return name == "aten::instance_norm" and node.args[5] is True and node.args[3] is not None
+        schema = getattr(node.target, "_schema", None)
+        source = (
+            node.args[0].meta.get("val") if node.args and isinstance(node.args[0], torch.fx.Node) else None
+        )
+        result = node.meta.get("val")
+        if schema is None or not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor):
+            continue
+        if is_always_alias(schema):
+            if not shares_memory(source, result):
+                _propagate(program)
+            break
+    return program
 
 
 def _is_autocast(node: torch.fx.Node) -> bool:
@@ -332,9 +504,14 @@ def _is_autocast(node: torch.fx.Node) -> bool:
     return is_region and node.target.name() == "wrap_with_autocast"
 
 
-def _is_mutable(node: torch.fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+def _propagate(program: ExportedProgram) -> None:
+    """Compute the fake tensors anew, if PyTorch can."""
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
+    mode = detect_fake_mode(values)
+    try:
+        FakeTensorProp(program.graph_module, mode).propagate_dont_convert_inputs(*values)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        logging.getLogger(__name__).debug("no fake tensors that share memory", exc_info=True)
 
 
 def _lifted(program: ExportedProgram, spec: Any) -> tuple[Any, str]:
@@ -342,43 +519,6 @@ def _lifted(program: ExportedProgram, spec: Any) -> tuple[Any, str]:
     if target in program.state_dict:
         return program.state_dict[target], target
     return program.constants.get(target), target
-
-
-def _output(builder: _FunctionBuilder, item: Any) -> tuple[ir.Value | None, tuple[Any] | None]:
-    if isinstance(item, TensorRef):
-        return builder.recorder.read(item), None
-    if isinstance(item, ir.Value):
-        return item, None
-    return None, (item,)
-
-
-def _write_back(
-    builder: _FunctionBuilder,
-    program: ExportedProgram,
-    spec: Any,
-    item: Any,
-    state: Mapping[str, Any],
-    users: int,
-) -> None:
-    """An output that the signature calls a mutation becomes a write to its argument."""
-    if spec.kind == OutputKind.BUFFER_MUTATION:
-        index = users + list(state).index(spec.target)
-    elif spec.kind == OutputKind.USER_INPUT_MUTATION:
-        inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]
-        index = inputs.index(spec.target)
-    else:
-        return
-    builder.recorder.write(builder.references[index], builder.recorder.read(item))
-
-
-def _written(builder: _FunctionBuilder) -> tuple[list[ir.Value], list[int]]:
-    """New values of the arguments that were written, and their indices."""
-    values, indices = [], []
-    for index, reference in enumerate(builder.references):
-        if isinstance(reference, TensorRef) and reference.storage.version > 0:
-            values.append(builder.recorder.read(reference))
-            indices.append(index)
-    return values, indices
 
 
 def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = None) -> TorchModule:
@@ -392,36 +532,22 @@ def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = 
             node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
         )
     ]
-    outputs: list[tuple[Any] | None] = []
-    writes: list[int] = []
     specs: list[Any] = []
 
     def finish(results: Any) -> list[ir.Value]:
         flat, spec = pytree.tree_flatten(results, is_leaf=lambda item: item is None)
         specs.append(spec)
-        values = []
-        for item in flat:
-            value, constant = _output(builder, item)
-            outputs.append(constant)
-            values.extend([] if value is None else [value])
-        extra, indices = _written(builder)
-        writes.extend(indices)
-        return [*values, *extra]
+        return [value for item in flat for value in builder.result(item)]
 
     ranges = _shape_env_ranges([meta for _, meta in arguments])
-    builder.build(module, arguments, {}, GraphSizes(ranges), finish)
-    builder.attributes([], writes)
-    builder.ask(builder.recorder.aliasing.layout)
+    builder.build(module, arguments, lambda recorder: {}, GraphSizes(ranges), finish)
     in_spec = pytree.tree_structure((tuple(range(len(nodes))), {}))
     present = {position for position, _ in arguments}
     constants = {i: None for i in range(len(nodes)) if i not in present}
     names = [nodes[position].name for position, _ in arguments]
+    signature = Signature(in_spec, specs[0], names, constants, builder.outputs)
     return TorchModule(
-        builder.mlir,
-        builder.weights,
-        {},
-        Signature(in_spec, specs[0], names, constants, outputs),
-        builder.emitter.inlined,
+        builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,32 +16,44 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import is_array
+from torch_tvm.importers import attributes
 from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import is_users, user_place
-from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps, random_op
+from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps, native_batch_norm, random_op
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.seeding import seeding_refused
+from torch_tvm.importers.state import address, memory_behind
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
+
+# Numbers of sources that have no device data of their own: far from those that the backend gives.
+_OWN_NUMBERS = itertools.count(10**12)
 
 
 @dataclass(eq=False)
 class Source:
     """A tensor that the program found: an argument (``position`` among the flat ones) or one of its own.
 
-    ``lazy`` stands for ``tensor`` during the run; ``number`` is that of its device data.
+    ``lazy`` stands for ``tensor`` during the run, a view of ``owner``'s where it lies in the memory of that;
+    ``number`` is that of its device data. ``replaced`` is what an attribute that held it holds after the run.
     """
 
     tensor: torch.Tensor
     name: str
     position: int | None = None
+    owner: Source | None = None
     lazy: torch.Tensor = field(init=False)
     number: int = field(init=False)
     before: Any = field(init=False)
+    replaced: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        lazy = device.from_cpu(self.tensor)
-        self.number = device.data_of([lazy])[0][0]
+        if self.owner is None:
+            lazy = device.from_cpu(self.tensor)
+            self.number = device.data_of([lazy])[0][0]
+        else:
+            lazy = self._within(self.owner)
+            self.number = next(_OWN_NUMBERS)
         if isinstance(self.tensor, torch.nn.Parameter):
             lazy = torch.nn.Parameter(lazy, requires_grad=self.tensor.requires_grad)
         elif self.tensor.requires_grad:
@@ -48,8 +61,27 @@ class Source:
         self.lazy = lazy
         self.before = device.fingerprint(lazy)
 
+    def _within(self, owner: Source) -> torch.Tensor:
+        """The stand-in as a view of that of the owner, in views that the lazy device can write through."""
+        if not self.tensor.is_contiguous():
+            raise ImportFailed(
+                f"'{self.name}' shares memory with '{owner.name}', which the program writes, and is not contiguous",
+                stage=f"importer: {IMPORTER}",
+                advice="use frontend='torchscript', or give it its own memory",
+            )
+        start = self.tensor.storage_offset() - owner.tensor.storage_offset()
+        flat = owner.lazy.detach().view(-1)
+        return flat[start : start + self.tensor.numel()].view(self.tensor.shape)
+
+    @property
+    def value(self) -> torch.Tensor:
+        """What the program left of it."""
+        return self.lazy if self.replaced is None else self.replaced
+
     def is_written(self) -> bool:
         """Whether the program wrote it since."""
+        if self.replaced is not None:
+            return True
         device.sync(self.lazy)
         return device.fingerprint(self.lazy) != self.before
 
@@ -71,17 +103,39 @@ class Capture:
 def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
     """Run ``program(*args)`` on the lazy device; modules run without gradients, on their own tensors' stand-ins."""
     device.start()
+    found = _capture(program, args, {})
+    owners = _owners(found.sources)
+    return _capture(program, args, owners) if owners else found
+
+
+def _owners(sources: Sequence[Source]) -> dict[int, tuple[str, torch.Tensor]]:
+    """By address: the tensor around those of the program that share memory of which the program writes some."""
+    groups: dict[int, list[Source]] = {}
+    for source in sources:
+        if source.position is None:
+            groups.setdefault(address(source.tensor), []).append(source)
+    return {
+        where: memory_behind([(source.name, source.tensor) for source in group])
+        for where, group in groups.items()
+        if len(group) > 1 and any(source.is_written() for source in group)
+    }
+
+
+def _capture(
+    program: Callable[..., Any], args: Sequence[Any], owners: Mapping[int, tuple[str, torch.Tensor]]
+) -> Capture:
     leaves, in_spec = pytree.tree_flatten((tuple(args), {}))
     names = _names(program, args)
     is_module = isinstance(program, torch.nn.Module)
     has_gradients = torch.is_grad_enabled() and not is_module
     whole = WholeOps(has_gradients)
-    run = _Run(whole.opaque)
+    run = _Run(whole.opaque, owners)
     stand_ins = [
         run.source(leaf, names[position], position).lazy if isinstance(leaf, torch.Tensor) else leaf
         for position, leaf in enumerate(leaves)
     ]
     body = run.stand_in(program) if is_module else program
+    before = attributes.of_module(body) if isinstance(body, torch.nn.Module) else {}
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
     queries = LayoutQueries(recorded=False)
     with torch.set_grad_enabled(has_gradients), queries, MasksUnexamined(), whole:
@@ -90,6 +144,8 @@ def capture(program: Callable[..., Any], args: Sequence[Any]) -> Capture:
         outputs = [run.on_device(item) for item in flat]
         for item in outputs:
             _check_output(item)
+        if is_module:
+            run.note_attributes(program, body, before)
     return Capture(
         list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls, queries
     )
@@ -128,9 +184,10 @@ def _names(program: Callable[..., Any], args: Sequence[Any]) -> list[str]:
 class _Run:
     """Stand-ins on the lazy device for every tensor that a program meets."""
 
-    def __init__(self, opaque: set[int]) -> None:
+    def __init__(self, opaque: set[int], owners: Mapping[int, tuple[str, torch.Tensor]]) -> None:
         self.sources: dict[int, Source] = {}
         self.opaque = opaque
+        self.owners = owners
 
     def source(self, tensor: torch.Tensor, name: str, position: int | None = None) -> Source:
         """The source of a tensor; two arguments that are one tensor are refused where they are written."""
@@ -143,16 +200,50 @@ class _Run:
         key = id(tensor) if position is None else -1 - position
         found = self.sources.get(key)
         if found is None:
-            found = self.sources[key] = Source(tensor, name, position)
+            owner = self._owner(tensor) if position is None else None
+            found = self.sources[key] = Source(tensor, name, position, owner)
             self.opaque.add(found.number)
         return found
 
+    def _owner(self, tensor: torch.Tensor) -> Source | None:
+        name, memory = self.owners.get(address(tensor), ("", tensor))
+        return None if memory is tensor else self.source(memory, name)
+
     def stand_in(self, module: torch.nn.Module) -> torch.nn.Module:
-        """A copy of a module that shares no tensor with it: parameters and buffers are on the lazy device."""
+        """A copy of a module that shares no tensor with it: its tensors are on the lazy device."""
         memo: dict[int, Any] = {}
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        for name, tensor in _tensors_of(module):
             memo[id(tensor)] = self.source(tensor, name).lazy
         return copy.deepcopy(module, memo)
+
+    def note_attributes(
+        self, module: torch.nn.Module, body: torch.nn.Module, before: attributes.Attributes
+    ) -> None:
+        """Note the tensors that ``body``, the copy of ``module`` that ran, has given up for others.
+
+        ``before`` are its attributes before it ran.
+        """
+        left = dict(_tensors_of(body))
+        for name, tensor in _tensors_of(module):
+            source, value = self.sources[id(tensor)], self.on_device(left.get(name))
+            if value is source.lazy:
+                continue
+            if value is None or (value.dtype, value.shape) != (tensor.dtype, tensor.shape):
+                raise ImportFailed(
+                    f"attribute '{name}' changes its shape or dtype",
+                    stage=f"importer: {IMPORTER}",
+                    advice="keep the shape and dtype of a module's state",
+                )
+            _check_output(value)
+            source.replaced = value
+        for key, (_, new) in attributes.changes(before, attributes.of_module(body)).items():
+            if isinstance(before[key], torch.Tensor) or _is_on(new, "lazy"):
+                continue
+            raise ImportFailed(
+                f"attribute '{'.'.join(part for part in key if part)}' is changed by the program",
+                stage=f"importer: {IMPORTER}",
+                advice="make it a buffer, or use frontend='torchscript', where it becomes state",
+            )
 
     def on_device(self, item: Any) -> Any:
         """The stand-in of a CPU tensor that the program found elsewhere; anything else as it is."""
@@ -174,11 +265,24 @@ class _Run:
             ) from error
 
 
+def _tensors_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, buffers and plain tensor attributes by name."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+    for (path, name), value in attributes.of_module(module).items():
+        if isinstance(value, torch.Tensor):
+            yield f"{path}.{name}" if path else name, value
+
+
 def _place_of(error: Exception, scope: str) -> SourceLocation:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     if not frames:
         return SourceLocation(scope=scope, importer=IMPORTER)
     return SourceLocation(frames[-1].filename, frames[-1].lineno or 0, scope, IMPORTER)
+
+
+_INSTEAD: dict[Any, Callable[..., Any]] = {torch.native_batch_norm: native_batch_norm}
+_OF_MEMORY = {torch.Tensor.resize_, torch.Tensor.resize_as_, torch.Tensor.set_}
 
 
 class _Watch(TorchFunctionMode):
@@ -198,8 +302,15 @@ class _Watch(TorchFunctionMode):
                 location=user_place(sys._getframe(1), IMPORTER),
                 advice="import the program with import_fx or import_torchscript, or convert it with .to(dtype)",
             )
+        if function in _OF_MEMORY:
+            raise ImportFailed(
+                "the lazy device does not know how a tensor lies in memory",
+                subject=f"Tensor.{function.__name__}",
+                location=user_place(sys._getframe(1), IMPORTER),
+                advice="create a new tensor, or use frontend='torchscript'",
+            )
         state = torch.get_rng_state()
-        result = function(*args, **kwargs)
+        result = _INSTEAD.get(function, function)(*args, **kwargs)
         if not torch.equal(state, torch.get_rng_state()):
             name = getattr(function, "__name__", str(function))
             raise random_op(name, user_place(sys._getframe(1), IMPORTER))

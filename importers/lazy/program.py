@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TorchModule
+from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
+from torch_tvm.importers import state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
@@ -74,7 +75,7 @@ class _Assembly:
     def module(self) -> TorchModule:
         held = [(source.number, source.tensor) for source in (*self.arguments, *self.state)]
         weights = [(source.number, Weight(source.tensor, source.name)) for source in self.run.sources]
-        roots = [*self.results, *(source.lazy for source in self.writes)]
+        roots = [*self.results, *(source.value for source in self.writes)]
         graph = assemble(roots, self.run.calls, held, weights, Fixed)
         whole = {call.overload._schema.name for call in self.run.calls}
         _refuse_random([node for node in graph.nodes if node.kind not in whole])
@@ -87,18 +88,15 @@ class _Assembly:
     # -- calling convention ------------------------------------------------------------------------------
 
     def _describe(self, module: TorchModule) -> None:
-        run, context = self.run, module.mlir.context
+        run = self.run
         main = module.main.operation
-        if self.state:
-            held = [ir.StringAttr.get(source.name, context) for source in self.state]
-            main.attributes[STATE] = ir.ArrayAttr.get(held, context)
-        if self.writes:
-            order = [*self.arguments, *self.state]
-            indices = [order.index(source) for source in self.writes]
-            main.attributes[WRITES] = ir.DenseI64ArrayAttr.get(indices, context)
+        order = [*self.arguments, *self.state]
+        state.describe(
+            main, [source.name for source in self.state], [order.index(source) for source in self.writes]
+        )
         if run.queries.asked or (run.queries.copies and run.queries.writes):
             self._refuse_other_layouts()
-            main.attributes[LAYOUT] = ir.StringAttr.get("dense", context)
+            main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
         module.state = {source.name: source.tensor for source in self.state}
         constants = {i: leaf for i, leaf in enumerate(run.leaves) if not isinstance(leaf, torch.Tensor)}
         outputs: list[tuple[Any] | None] = [

@@ -18,6 +18,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.importers.aliases import shares_memory
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.places import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
@@ -85,6 +86,7 @@ class WholeOps:
 
     def _over_autograd(self, names: Iterable[str]) -> None:
         self._library.impl("batch_norm", _batch_norm, "AutogradLazy")
+        self._library.impl("instance_norm", self._instance_norm, "AutogradLazy")
         for name in names:
             self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
 
@@ -111,13 +113,6 @@ class WholeOps:
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
-        if name == "aten::instance_norm" and args[3] is not None and args[5]:
-            raise ImportFailed(
-                "instance_norm that updates its running statistics has no Torch dialect form",
-                subject=subject,
-                location=place,
-                advice="call .eval() on the module, or set track_running_stats=False",
-            )
         if torch.Tag.nondeterministic_seeded in overload.tags and _draws(overload, args, kwargs):
             raise random_op(subject, place)
         metas = self._metas(overload, args, kwargs, subject, place)
@@ -159,13 +154,28 @@ class WholeOps:
             raise ImportFailed("this op leaves the lazy device", subject=subject, location=place)
         return metas
 
+    def _instance_norm(self, *args: Any) -> Any:
+        """Instance normalisation whose update of the running statistics is a write, as that of a batch norm."""
+        x, weight, bias, mean, var, uses_input, momentum, *rest = args
+        kernel = self._composite("aten::instance_norm")
+        if not uses_input or mean is None or var is None:
+            return kernel(*args)
+        result = kernel(x, weight, bias, None, None, True, momentum, *rest)
+        axes = list(range(2, x.dim()))
+        with torch.no_grad():
+            wide = x.to(mean.dtype)
+            mean.copy_(torch.lerp(mean, wide.mean(axes).mean(0), momentum))
+            var.copy_(torch.lerp(var, wide.var(axes, unbiased=True).mean(0), momentum))
+        return result
+
     def _composite(self, name: str) -> Callable[..., Any]:
         """A kernel that notes a composite op, or decomposes it where gradients are needed."""
         overload = _overload(name)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
             tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
-            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            needs_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+            if needs_gradients or _is_view(overload, args, kwargs):
                 return overload.decompose(*args, **kwargs)
             for tensor in tensors:
                 device.sync(tensor)
@@ -205,6 +215,27 @@ def _batch_norm(
     return result
 
 
+def native_batch_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """As :func:`_batch_norm`, for a program that asks for the batch's statistics."""
+    if not training or mean is None or var is None:
+        return torch.native_batch_norm(x, weight, bias, mean, var, training, momentum, eps)
+    functional = torch.ops.aten._native_batch_norm_legit_functional.default
+    *results, new_mean, new_var = functional(x, weight, bias, mean, var, True, momentum, eps)
+    with torch.no_grad():
+        mean.copy_(new_mean)
+        var.copy_(new_var)
+    return tuple(results)
+
+
 def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
     """Memory that nobody filled is zeros in canonical form; the device's own would be a constant of chance."""
     return device.like(torch.empty(size, dtype=dtype, device="meta"))
@@ -233,6 +264,24 @@ def _draws(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[
     return True
 
 
+def _is_view(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a composite op gives its argument's memory back, which no schema tells (``atleast_2d``, ``einsum``)."""
+
+    def described(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            return torch.empty(item.shape, dtype=item.dtype, device="meta")
+        return torch.device("meta") if isinstance(item, torch.device) else item
+
+    given, named = pytree.tree_map(described, (args, kwargs))
+    try:
+        with torch.no_grad():
+            result = overload(*given, **named)
+    except Exception:  # what it cannot say without values is no view
+        return False
+    held = [item for item in pytree.tree_leaves((given, named)) if isinstance(item, torch.Tensor)]
+    return isinstance(result, torch.Tensor) and any(shares_memory(item, result) for item in held)
+
+
 def _unwrapped(item: Any) -> Any:
     if isinstance(item, torch.Tensor) and torch._is_functional_tensor(item):
         return torch._from_functional_tensor(item)
@@ -258,6 +307,7 @@ def _composites() -> tuple[str, ...]:
         if name.startswith("aten::")
         and has(name, "CompositeImplicitAutograd")
         and name not in TAKEN_APART
+        and name != "aten::instance_norm"
         and all(str(result.type) == "Tensor" for result in _overload(name)._schema.returns)
         and "backward" not in name
     )

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TensorSpec
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.importers.torchscript import prims, tensors
 from torch_tvm.importers.torchscript.profiles import AnyNumber
@@ -185,7 +185,7 @@ class Arguments:
             index = ref.storage.argument
             assert index is not None
             if ref.storage.value != self.block.arguments[index]:
-                found.append((index, ref.storage.value))
+                found.append((index, self.ev.recorder.read(TensorRef(ref.made))))
         return found
 
     def bind_sizes(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import Storage, TensorRef
+from torch_tvm.importers.storages import Storage, TensorRef
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.joins import Joiner, Slot, StackLeaf, Widener, fill, leaves, match
 from torch_tvm.importers.torchscript.values import (
@@ -212,7 +212,7 @@ def _finish_if(
         ev.touch(container)
         container.restore(fill(joined, replace))
     for (storage, _), ref in zip(storages, results[len(results) - len(storages) :], strict=True):
-        ev.recorder.write(TensorRef(storage, storage.meta), ref.storage.value)
+        ev.recorder.write_storage(storage, ref.storage.value)
     _mark_shared(ev, instruction, joiner, results)
 
 
@@ -386,7 +386,7 @@ class _LoopRecord:
                 ev.touch(container)
                 container.restore(fill(pattern, replace))
             for storage, slot in self.storages.values():
-                ev.recorder.write(TensorRef(storage, storage.meta), values[id(slot)].storage.value)
+                ev.recorder.write_storage(storage, values[id(slot)].storage.value)
             self._share(values, slots)
 
         return _record(ev, block, code, self.env, begin)
@@ -472,7 +472,7 @@ class _LoopRecord:
             ev.touch(container)
             container.restore(fill(pattern, replace))
         for storage, slot in self.storages.values():
-            ev.recorder.write(TensorRef(storage, storage.meta), values[id(slot)].storage.value)
+            ev.recorder.write_storage(storage, values[id(slot)].storage.value)
         self._share(values, slots)
 
     def _never(self, limit: Any, condition: Any, error: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript.containers import handles
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, origins
 

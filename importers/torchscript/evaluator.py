@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch_tvm.dialect.harmless import is_harmless
 from torch_tvm.dialect.locations import to_mlir
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import (
     containers,
     dicts,

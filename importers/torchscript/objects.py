@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.state import Brought, address, view_of
+from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript import graph, tensors
 from torch_tvm.importers.torchscript.graph import Code
-from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import Container, DictValue, ListValue, ObjectValue, tuple_class
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ class Objects:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
-        self.tensors: dict[int, tuple[torch.Tensor, TensorRef]] = {}
+        self.tensors: dict[int, Brought] = {}
         self.names: dict[int, str] = {}
+        self.owners: Mapping[int, tuple[str, torch.Tensor]] = {}
+        self._owners: dict[int, TensorRef] = {}
+        self._named: list[tuple[str, torch.Tensor]] = []
         self.attributes: list[tuple[Container, Any, str]] = []
         self.unpacked: dict[str, torch.Tensor] = {}
         self.numbers: dict[str, Any] = {}
@@ -60,6 +64,7 @@ class Objects:
         """Call parameters and buffers what ``state_dict`` calls them, wherever the program finds them."""
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             self.names.setdefault(id(tensor), name)
+            self._named.append((name, tensor))
 
     def object(self, source: Any, path: str) -> ObjectValue:
         found = self._objects.get(source)
@@ -139,9 +144,32 @@ class Objects:
                     advice="load the weights first: module.to_empty(device='cpu'), then load_state_dict",
                 )
             name = self.names.get(id(raw)) or path or "constant"
-            found = self.tensors[id(raw)] = (raw, tensors.literal(self.evaluator, raw, name))
-            found[1].storage.depth = 0
-        return found[1]
+            found = self.tensors[id(raw)] = (name, raw, self._placed(raw, name))
+        return found[2]
+
+    def _placed(self, raw: torch.Tensor, name: str) -> TensorRef:
+        """A tensor of its own, or a view of the one that owns its memory."""
+        where = address(raw)
+        if where not in self.owners:
+            ref = tensors.literal(self.evaluator, raw, name)
+            ref.storage.depth = 0
+            return ref
+        owner_name, memory = self.owners[where]
+        if where not in self._owners:
+            self._owners[where] = tensors.literal(self.evaluator, memory, owner_name)
+            self._owners[where].storage.depth = 0
+        owner = self._owners[where]
+        return view_of(owner, memory, raw, owner.meta if raw is memory else self.evaluator.fake_of(raw))
+
+    def find_shared(self) -> None:
+        """Take up the module's tensors that lie in memory of others which the program writes."""
+        storages = [ref.storage for _, _, ref in self.tensors.values()]
+        written = {
+            address(each.tensor) for each in storages if isinstance(each, LiteralStorage) and each.is_written
+        }
+        for name, tensor in self._named:
+            if address(tensor) in written:
+                self.tensor(tensor, name)
 
     def method(self, target: ObjectValue, name: str, types: list[Any], result: Any) -> Code:
         """The body of a method, from the object itself where it has one."""
@@ -179,22 +207,22 @@ class Objects:
             result = result if changed is None else changed
         return result
 
-    def written(self) -> list[tuple[str, TensorRef]]:
-        """The tensors of the program that it changed in place: name and value, in the order of first use."""
-        return [
-            (storage.name, ref)
-            for _, ref in self.tensors.values()
-            if isinstance(storage := ref.storage, LiteralStorage) and storage.is_written
-        ]
+    def found(self) -> list[Brought]:
+        """The tensors of the program, in the order of first use."""
+        return list(self.tensors.values())
+
+    def brought(self, ref: TensorRef) -> Brought | None:
+        """The tensor of the program that this object is."""
+        return next((each for each in self.tensors.values() if each[2] is ref), None)
 
     def read(self) -> list[tuple[str, LiteralStorage]]:
         """The tensors, and the numbers kept as tensors, that the program looked at: name and storage."""
         unread = self.numbers.keys() - self.numbers_read
         return [
             (storage.name, storage)
-            for _, ref in self.tensors.values()
+            for _, _, ref in self.tensors.values()
             if isinstance(storage := ref.storage, LiteralStorage)
-            and storage.initial is not None
+            and storage.is_read
             and storage.name not in unread
         ]
 

@@ -10,7 +10,7 @@ import torch
 
 from torch_tvm.dialect.types import SCALAR_TYPE
 from torch_tvm.importers.mask_questions import asks_of_mask
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph, tensors
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
@@ -156,10 +156,21 @@ def _call_method(ev: Evaluator, instruction: Instruction, args: list[Any]) -> An
     return ev.call(code, args, target.path if target.source is not None else None)
 
 
+# Scripting drops the call in these that scales rows longer than ``max_norm``: see the test of LimitedEmbedding.
+_LOOKUPS = ("torch.nn.functional.embedding", "torch.nn.functional.embedding_bag")
+
+
+def _renormalise(ev: Evaluator, args: list[Any]) -> None:
+    _, indices, weight, _, max_norm, norm_type, *_ = args
+    tensors.call(ev, torch.ops.aten.embedding_renorm_.default, [weight, indices, max_norm, norm_type])
+
+
 @_handles("CallFunction")
 def _call_function(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     if asks_of_mask(str(args[0].type)) and args[2] is None:
         return False
+    if str(args[0].type).removeprefix("__torch__.") in _LOOKUPS and args[4] is not None:
+        _renormalise(ev, args)
     types = [value.type() for value in instruction.node.inputs()]
     code = ev.objects.function(args[0].name, [args[0].type, *types[1:]], instruction.output_type)
     return ev.call(code, args)
@@ -262,7 +273,12 @@ def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
     return own.isSubtypeOf(wanted) or own.kind() in ("AnyType", "OptionalType", "UnionType")
 
 
-@_handles("unchecked_cast", "unchecked_unwrap_optional", "annotate", "profile", "profile_ivalue", "data")
+@_handles("data")
+def _data(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+    return tensors.call(ev, torch.ops.aten.detach.default, args)
+
+
+@_handles("unchecked_cast", "unchecked_unwrap_optional", "annotate", "profile", "profile_ivalue")
 def _same(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     is_refined = isinstance(args[0], Maybe) and instruction.output_type.kind() != "OptionalType"
     return args[0].value if is_refined else args[0]

@@ -17,8 +17,10 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
-from torch_tvm.dialect.module import LAYOUT, STATE, WRITES, Signature, TensorSpec, TorchModule
-from torch_tvm.importers.recorder import Recorder, TensorRef
+from torch_tvm.dialect.module import LAYOUT, Signature, TensorSpec, TorchModule
+from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
+from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
@@ -27,7 +29,6 @@ from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
 from torch_tvm.importers.torchscript.sizes import AnySizes
-from torch_tvm.importers.torchscript.tensors import LiteralStorage
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 
@@ -51,12 +52,13 @@ class Program:
 class Assumptions:
     """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie.
 
-    ``state`` are attributes that others change.
+    ``owners`` are tensors by the address of memory that several share. ``state`` are attributes that others change.
     """
 
     state: frozenset[str] = frozenset()
     constants: set[int] = field(default_factory=set)
     numbers: dict[str, Any] = field(default_factory=dict)
+    owners: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
     has_uniform_hints: bool = False
 
 
@@ -115,6 +117,8 @@ def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str
             assumptions.constants |= request.arguments
         except Restart as request:
             assumptions.numbers.update(request.numbers)
+        except SharedMemory as shared:
+            assumptions.owners.update(shared.owners)
         except CertainError as error:
             raise ImportFailed(
                 f"the program raises for these arguments: {error.message}", location=error.location
@@ -299,13 +303,13 @@ class _Import:
         shape_env = AnySizes(duck_shape=False, specialize_zero_one=False)
         mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
         self.ev = Evaluator(Recorder(self.emitter), mode, program.importer)
-        self.state: dict[str, torch.Tensor] = {}
 
     def module(self) -> TorchModule:
         none = ir.FunctionType.get([], [], context=self.emitter.context)
         with ir.Location.unknown(self.emitter.context), ir.InsertionPoint(self.mlir.body):
             function = func.FuncOp("main", none)
         self.block = function.regions[0].blocks.append()
+        self.state = StateArguments(self.emitter, self.block)
         with self.emitter.block(self.block):
             arguments = Arguments(self.ev, self.block, self.program, self.examples, self.assumptions)
             values = arguments.values()
@@ -313,9 +317,12 @@ class _Import:
             code = Code(self.program.graph, self.program.keep)
             outcome = self._run(code, values)
             results = Results(self.ev, outcome)
-            writes = self._state(arguments)
+            self._add_state(arguments)
             arguments.bind_sizes()
-            self._finish(function, results.values, writes)
+            self.state.finish(function, results.values, self.weights)
+        layout = self.ev.recorder.aliasing.layout
+        if layout:
+            function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.emitter.context)
         signature = Signature(
             in_spec=arguments.in_spec,
             out_spec=results.spec,
@@ -324,10 +331,11 @@ class _Import:
             outputs=results.outputs if any(output is not None for output in results.outputs) else None,
         )
         self.mlir.operation.verify()
-        return TorchModule(self.mlir, self.weights, self.state, signature, self.emitter.inlined)
+        return TorchModule(self.mlir, self.weights, self.state.tensors, signature, self.emitter.inlined)
 
     def _run(self, code: Code, values: list[Any]) -> Any:
         if self.program.owner is not None:
+            self.ev.objects.owners = self.assumptions.owners
             self.ev.objects.name_weights(torch.jit._recursive.wrap_cpp_module(self.program.owner))
             this = self.ev.objects.object(self.program.owner, "")
             return self.ev.objects.call_with_hooks(this, self.program.name, code, values)
@@ -340,54 +348,49 @@ class _Import:
         for path, number in self.assumptions.numbers.items():
             tensor = torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None)
             ref = tensors.literal(self.ev, tensor, path)
-            self.ev.objects.tensors[id(tensor)] = (tensor, ref)
+            self.ev.objects.tensors[id(tensor)] = (path, tensor, ref)
             self.ev.objects.number_storages[path] = ref.storage
             self.ev.objects.numbers[path] = tensors.element(self.ev, ref, kind_of(number))
 
-    def _state(self, arguments: Arguments) -> list[tuple[int, ir.Value]]:
-        """What the caller has to write back: argument index and new value."""
-        writes = arguments.writes()
-        final: dict[str, tuple[Any, ir.Value]] = {}
+    def _add_state(self, arguments: Arguments) -> None:
+        """What the caller has to write back."""
+        for index, value in arguments.writes():
+            self.state.write(index, value)
         for path in self.ev.objects.changed_containers():
             raise self._unsupported_state(path)
-        for owner, name, before, after in self.ev.objects.reassigned():
+        objects = self.ev.objects
+        final: dict[str, tuple[Brought, ir.Value]] = {}
+        for owner, name, before, after in objects.reassigned():
             self._reassigned(owner, name, before, after, final)
-        for name, ref in self.ev.objects.written():
-            final.setdefault(name, (ref.storage, ref.storage.value))
-        for name, (storage, value) in final.items():
-            index, initial = len(self.block.arguments), storage.initial
-            argument = self._state_argument(name, storage)
-            writes.append((index, argument if value is initial else value))
-        for name, storage in self.ev.objects.read():
-            if name in self.assumptions.state and name not in final:
-                self._state_argument(name, storage)
-        return writes
-
-    def _state_argument(self, name: str, storage: Any) -> ir.Value:
-        argument = self.block.add_argument(self.emitter.types.tensor(storage.meta), self.emitter.location)
-        if storage.initial is not None:
-            self._replace_literal(storage.initial, argument)
-        self.state[name] = storage.tensor
-        return argument
-
-    def _replace_literal(self, literal: ir.Value, argument: ir.Value) -> None:
-        literal.replace_all_uses_with(argument)
-        literal.owner.erase()
+        objects.find_shared()
+        self.state.add_written(self.ev.recorder, [each for each in objects.found() if each[0] not in final])
+        for name, ((_, tensor, ref), value) in final.items():
+            storage = ref.storage
+            literal = storage.initial if ref.is_whole and isinstance(storage, LiteralStorage) else None
+            self.state.write(self.state.add(name, tensor, ref.meta, literal), value)
+        for name, storage in objects.read():
+            if name in self.assumptions.state and name not in self.state.tensors:
+                self.state.add_storage(storage)
 
     def _reassigned(
-        self, owner: ObjectValue, name: str, before: Any, after: Any, final: dict[str, Any]
+        self,
+        owner: ObjectValue,
+        name: str,
+        before: Any,
+        after: Any,
+        final: dict[str, tuple[Brought, ir.Value]],
     ) -> None:
         path = f"{owner.path}.{name}" if owner.path else name
         if isinstance(before, TensorRef) and isinstance(after, TensorRef):
-            storage = before.storage
-            assert isinstance(storage, LiteralStorage)
+            brought = self.ev.objects.brought(before)
+            assert brought is not None
             if before.meta.dtype != after.meta.dtype or tuple(before.meta.shape) != tuple(after.meta.shape):
                 raise ImportFailed(
                     f"attribute '{path}' changes its shape or dtype",
                     stage=STAGE,
                     advice="keep the shape and dtype of a module's state",
                 )
-            final[storage.name] = (storage, self.ev.recorder.read(after))
+            final[brought[0]] = (brought, self.ev.recorder.read(after))
             return
         if kind_of(before) is None or kind_of(before) != kind_of(after):
             if before == after:
@@ -397,7 +400,8 @@ class _Import:
             if not isinstance(after, Scalar) and before == after:
                 return
             raise Restart({path: before})
-        final[path] = (self.ev.objects.number_storages[path], self.ev.scalars.tensor(after))
+        number = next(each for each in self.ev.objects.found() if each[0] == path)
+        final[path] = (number, self.ev.scalars.tensor(after))
 
     def _unsupported_state(self, path: str) -> ImportFailed:
         return ImportFailed(
@@ -405,25 +409,3 @@ class _Import:
             stage=STAGE,
             advice="keep such state outside the module, or in a buffer",
         )
-
-    def _finish(self, function: Any, results: list[ir.Value], writes: list[tuple[int, ir.Value]]) -> None:
-        context = self.emitter.context
-        values = [*results, *(value for _, value in writes)]
-        self.emitter.location = ir.Location.unknown(context)
-        self.emitter.op("func.return", values, [])
-        inputs = [argument.type for argument in self.block.arguments]
-        kind = ir.FunctionType.get(inputs, [value.type for value in values], context=context)
-        function.attributes["function_type"] = ir.TypeAttr.get(kind, context=context)
-        if self.state:
-            names = [ir.StringAttr.get(name, context) for name in self.state]
-            function.attributes[STATE] = ir.ArrayAttr.get(names, context=context)
-        if writes:
-            function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(
-                [index for index, _ in writes], context=context
-            )
-        layout = self.ev.recorder.aliasing.layout
-        if layout:
-            function.attributes[LAYOUT] = ir.StringAttr.get(layout, context)
-        used = {id(tensor) for tensor in self.state.values()}
-        for name in [name for name, tensor in self.weights.items() if id(tensor) in used]:
-            del self.weights[name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE, SCALAR_TYPE
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.values import ListValue, Scalar
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
@@ -37,29 +37,14 @@ def _overload(instruction: Instruction) -> torch._ops.OpOverload:
     return instruction.overload
 
 
-# -- normalisations that update their running statistics ---------------------------------------------------
+# -- normalisations ----------------------------------------------------------------------------------------
 
 
 def _batch_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    """In training mode the statistics change: the functional form gives them as results."""
-    x, weight, bias, mean, var, training, momentum, eps = args[:8]
+    """By known statistics the result is like the argument: no need to ask."""
+    x, mean, training = args[0], args[3], args[5]
     if training is False and mean is not None and x.meta.dim() > 1 and x.meta.shape[1] == mean.meta.shape[0]:
         return tensors.call(ev, _overload(instruction), args, [ev.fake_of(x.meta)])
-    if training is not True or mean is None:
-        return tensors.call(ev, _overload(instruction), args)
-    op = aten._native_batch_norm_legit_functional.default
-    results = tensors.call(ev, op, [x, weight, bias, mean, var, True, momentum, eps])
-    ev.recorder.write(mean, ev.recorder.read(results[3]))
-    ev.recorder.write(var, ev.recorder.read(results[4]))
-    return results[0]
-
-
-def _instance_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    if args[5] is True and args[3] is not None:
-        raise ev.failure(
-            "instance_norm that updates its running statistics has no Torch dialect form",
-            advice="call .eval() on the module, or set track_running_stats=False",
-        )
     return tensors.call(ev, _overload(instruction), args)
 
 
@@ -147,32 +132,6 @@ def _cat(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
     return tensors.call(ev, aten.reshape.default, [moved, ListValue(shape)])
 
 
-# -- in-place changes of shape -----------------------------------------------------------------------------
-
-
-def _restride(name: str) -> Handler:
-    """``x.unsqueeze_(0)`` and its kin: the same object seen differently from now on."""
-
-    def restride(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
-        target = args[0]
-        if ev.in_region:
-            raise ev.failure(f"{name}_ inside a run-time branch or loop", advice=f"use {name} and a new name")
-        base = TensorRef(target.storage, target.meta, target.parent, target.step)
-        overload = getattr(getattr(aten, name), _overload(instruction)._overloadname)
-        view = tensors.call(ev, overload, [base, *args[1:]])
-        target.meta, target.parent, target.step = view.meta, view.parent or base, view.step
-        target._value, target._version = None, -1
-        return target
-
-    return restride
-
-
-def _refuse_resize(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    raise ev.failure(
-        "this op changes a tensor's memory in place", advice="use reshape, or create a new tensor"
-    )
-
-
 # -- text --------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +195,6 @@ def _nested(ev: Evaluator, ref: TensorRef) -> Any:
 
 HANDLERS: dict[str, Handler] = {
     "aten::batch_norm": _batch_norm,
-    "aten::instance_norm": _instance_norm,
     "aten::tensor": _tensor,
     "aten::as_tensor": _tensor,
     "aten::scalar_tensor": _scalar_tensor,
@@ -245,11 +203,6 @@ HANDLERS: dict[str, Handler] = {
     "aten::cat": _cat,
     "aten::concat": _cat,
     "aten::concatenate": _cat,
-    **{
-        f"aten::{name}_": _restride(name)
-        for name in ("unsqueeze", "squeeze", "transpose", "t", "swapaxes", "swapdims", "detach")
-    },
-    **dict.fromkeys(("aten::resize_", "aten::resize_as_", "aten::set_", "aten::as_strided_"), _refuse_resize),
     "aten::format": _format,
     "aten::percentFormat": _percent_format,
     "aten::str": _str,

@@ -9,7 +9,8 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from torch_tvm.dialect.emitter import dialect_name
-from torch_tvm.importers.recorder import WITHOUT_SIBLING, Storage, TensorRef, functional_sibling
+from torch_tvm.importers.recorder import WITHOUT_SIBLING, functional_sibling
+from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript.sizes import slice_sizes
 from torch_tvm.importers.torchscript.values import (
     KnownTensor,
@@ -31,34 +32,6 @@ aten = torch.ops.aten
 
 _SIZE_FROM_SCALARS = ("aten::arange", "aten::range", "aten::linspace", "aten::logspace")
 _KNOWN_ELEMENTS = 64
-
-
-class LiteralStorage(Storage):
-    """A tensor of the program (weight, buffer, constant): its literal appears when it is first read."""
-
-    __slots__ = ("_evaluator", "_value", "initial", "name", "tensor")
-
-    def __init__(self, evaluator: Evaluator, tensor: torch.Tensor, name: str, meta: torch.Tensor) -> None:
-        self._evaluator = evaluator
-        self._value: Any = None
-        self.initial: Any = None
-        self.tensor = tensor
-        self.name = name
-        super().__init__(None, meta)
-
-    @property
-    def value(self) -> Any:  # type: ignore[override]
-        if self._value is None:
-            self._value = self.initial = self._evaluator.emitter.literal(self.tensor, self.name)
-        return self._value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._value = value
-
-    @property
-    def is_written(self) -> bool:
-        return self._value is not None and self._value is not self.initial
 
 
 class _Plan:
@@ -244,9 +217,7 @@ def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> to
 def literal(ev: Evaluator, tensor: torch.Tensor, name: str) -> TensorRef:
     """A tensor of the program as a value."""
     meta = ev.fake_of(tensor)
-    ref = TensorRef(LiteralStorage(ev, tensor, name, meta), meta)
-    ref.storage.depth = ev.recorder.depth
-    return ref
+    return ev.recorder.whole(LiteralStorage(ev.emitter, tensor, name, meta))
 
 
 def known_tensor(ev: Evaluator, tensor: torch.Tensor) -> KnownTensor:

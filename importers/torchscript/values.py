@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import TensorRef
+from torch_tvm.importers.storages import TensorRef
 
 _serial = itertools.count()
 
@@ -202,12 +202,12 @@ class KnownTensor(TensorRef):
     __slots__ = ("_elements",)
 
     def __init__(self, base: TensorRef, elements: torch.Tensor) -> None:
-        super().__init__(base.storage, base.meta, base.parent, base.step)
+        super().__init__(base.place)
         self._elements = elements
 
     @property
     def known(self) -> torch.Tensor | None:
-        return self._elements if self.storage.version == 0 else None
+        return self._elements if self.storage.version == 0 and self.is_whole else None
 
 
 class ScalarTensor(TensorRef):
@@ -216,12 +216,12 @@ class ScalarTensor(TensorRef):
     __slots__ = ("_scalar",)
 
     def __init__(self, base: TensorRef, scalar: Scalar) -> None:
-        super().__init__(base.storage, base.meta, base.parent, base.step)
+        super().__init__(base.place)
         self._scalar = scalar
 
     @property
     def scalar(self) -> Scalar | None:
-        return self._scalar if self.storage.version == 0 else None
+        return self._scalar if self.storage.version == 0 and self.is_whole else None
 
 
 def is_number(value: Any) -> bool:

@@ -289,3 +289,38 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
     )
     return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
+
+
+# -- operands of one type --------------------------------------------------------------------------------
+
+
+@respells("aten.masked_scatter")
+def masked_scatter(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Tensor and mask have the shape of the result: torch-mlir counts the elements of a tensor that is broadcast."""
+    result = view.tensor_type(op.results[0])
+    kinds = [view.tensor_type(operand) for operand in op.operands]
+    if result is None or result.shape is None or None in result.shape:
+        return None
+    if all(kind is not None and kind.shape == result.shape for kind in kinds[:2]):
+        return None
+    sizes = r.integers([size for size in result.shape if size is not None])
+
+    def expanded(operand: ir.Value, kind: TensorType | None) -> ir.Value:
+        wanted = r.types.tensor(TensorType(result.shape, kind.dtype if kind is not None else result.dtype))
+        return r.op("torch.aten.expand", [operand, sizes, r.boolean(False)], wanted)
+
+    operands = [expanded(operand, kind) for operand, kind in zip(op.operands, kinds[:2], strict=False)]
+    return r.op(view.op_name(op), [*operands, op.operands[2]], op.results[0].type)
+
+
+@respells("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss")
+def loss(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Both sides of a loss have the dtype of the result: torch-mlir subtracts what it is given."""
+    result, (x, target, *rest) = view.tensor_type(op.results[0]), op.operands
+    kinds = view.tensor_type(x), view.tensor_type(target)
+    if result is None or result.dtype is None or any(kind is None for kind in kinds):
+        return None
+    if all(kind is not None and kind.dtype == result.dtype for kind in kinds):
+        return None
+    sides = [r.as_dtype(x, result.dtype), r.as_dtype(target, result.dtype)]
+    return r.op(view.op_name(op), [*sides, *rest], op.results[0].type)

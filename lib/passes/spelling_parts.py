@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType
@@ -161,3 +163,27 @@ def meshgrid(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         grid = r.types.tensor(TensorType(tuple(known), kind.dtype))
         grids.append(r.op("torch.aten.expand", [line, sizes, r.boolean(False)], grid))
     return r.op("torch.prim.ListConstruct", grids, op.results[0].type)
+
+
+@respells("aten.broadcast_tensors")
+def broadcast_tensors(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Tensors are expanded one by one, each with its own dtype."""
+    given = view.defining_op(op.operands[0])
+    if given is None or given.name != "torch.prim.ListConstruct":
+        return None
+    tensors = list(given.operands)
+    kinds = [kind for kind in map(view.tensor_type, tensors) if kind is not None and kind.shape is not None]
+    shapes = [tuple(size for size in kind.shape or () if size is not None) for kind in kinds]
+    if len(kinds) < len(tensors) or any(
+        len(s) < len(k.shape or ()) for s, k in zip(shapes, kinds, strict=True)
+    ):
+        return None
+    common = tuple(torch.broadcast_shapes(*shapes))
+    sizes = r.integers(common)
+    expanded = [
+        r.op(
+            "torch.aten.expand", [x, sizes, r.boolean(False)], r.types.tensor(TensorType(common, kind.dtype))
+        )
+        for x, kind in zip(tensors, kinds, strict=True)
+    ]
+    return r.op("torch.prim.ListConstruct", expanded, op.results[0].type)

@@ -176,7 +176,7 @@ class CompiledModule:
         self._code = code
         self._weights = weights
         self._scalars = dict(scalars or {})
-        self._state = {name: snapshot(tensor).contiguous() for name, tensor in (state or {}).items()}
+        self._state = {name: _owned_copy(tensor) for name, tensor in (state or {}).items()}
         self._check = ArgumentCheck(code.convention, code.device)
         self._call = self._bind()
 
@@ -343,7 +343,7 @@ class CompiledModule:
             "recover": self._recover,
             "running": loop.running,
             "slow": self._slow,
-            "state": list(self._state.values()),
+            "state": [dense(tensor) for tensor in self._state.values()],
             "torch_threads": torch.get_num_threads,
             "unflatten": pytree.tree_unflatten,
             "view_as_complex": torch.view_as_complex,
@@ -507,6 +507,12 @@ def _is_like(value: Any, wanted: torch.Tensor) -> bool:
         and value.shape == wanted.shape
         and value.dtype == wanted.dtype
     )
+
+
+def _owned_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy whose memory, contiguous, holds the numbers themselves, so that kernels can read it in place."""
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    return plain.clone(memory_format=torch.contiguous_format)
 
 
 def _write(target: torch.Tensor, value: torch.Tensor) -> None:

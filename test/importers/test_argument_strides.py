@@ -36,6 +36,19 @@ def contiguous_view_and_write(x: torch.Tensor) -> torch.Tensor:
     return x * 2
 
 
+def reshape_and_write_for_the_caller(x: torch.Tensor) -> torch.Tensor:
+    y = x.reshape(-1)
+    y.add_(1)
+    return y
+
+
+def contiguous_and_transposed_in_place(x: torch.Tensor) -> torch.Tensor:
+    z = x * 1
+    y = z.contiguous()
+    y.t_()
+    return z * 2
+
+
 def by_strides(x: torch.Tensor) -> torch.Tensor:
     return x.as_strided((2, 3), (1, 2)) + 0
 
@@ -59,6 +72,8 @@ PROGRAMS = [
     write_and_reshaped,
     contiguous_and_write,
     contiguous_view_and_write,
+    reshape_and_write_for_the_caller,
+    contiguous_and_transposed_in_place,
     by_strides,
     by_strides_and_offset,
     is_it_contiguous,

@@ -127,10 +127,10 @@ def complex_constant(x: Tensor) -> Tensor:
     return x * (1.0 + 2.0j)  # here
 
 
-@rejected("this op changes a tensor's memory in place", X, advice="use reshape")
+@rejected("the others have no value", X, advice="create a new tensor")
 def resizes(x: Tensor) -> Tensor:
     y = x.clone()
-    y.resize_(2)  # here
+    y.resize_(200)  # here
     return y
 
 

@@ -1,0 +1,73 @@
+"""Ops whose writes their schema does not tell (norms that keep running statistics), or that only other ops can say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch_tvm.importers.recorder import Recorder
+
+aten = torch.ops.aten
+Bound = dict[str, Any]
+Handler = Callable[["Recorder", Bound], "list[Any] | None"]
+
+
+def _batch_norm(r: Recorder, bound: Bound) -> list[Any] | None:
+    """The functional form gives the new statistics as results."""
+    mean, var = bound["running_mean"], bound["running_var"]
+    if bound["training"] is not True or mean is None or var is None:
+        return None
+    x, weight, bias = bound["input"], bound["weight"], bound["bias"]
+    op = aten._native_batch_norm_legit_functional.default
+    out, batch_mean, batch_scale, new_mean, new_var = r.run(
+        op, x, weight, bias, mean, var, True, bound["momentum"], bound["eps"]
+    )
+    r.write(mean, r.read(new_mean))
+    r.write(var, r.read(new_var))
+    return [out, batch_mean, batch_scale]
+
+
+def _instance_norm(r: Recorder, bound: Bound) -> list[Any] | None:
+    """Running statistics move towards the batch's mean of those of the instances."""
+    mean, var = bound["running_mean"], bound["running_var"]
+    if bound["use_input_stats"] is not True or mean is None or var is None:
+        return None
+    x, momentum = bound["input"], bound["momentum"]
+    kept = [x, bound["weight"], bound["bias"], None, None, True, momentum, bound["eps"], False]
+    out = r.run(aten.instance_norm.default, *kept)
+    wide = x if x.meta.dtype == mean.meta.dtype else r.run(aten._to_copy.default, x, dtype=mean.meta.dtype)
+    axes = list(range(2, x.meta.dim()))
+    means = r.run(aten.mean.dim, wide, axes)
+    variances = r.run(aten.var.correction, wide, axes, correction=1)
+    for target, each in ((mean, means), (var, variances)):
+        moved = r.run(aten.lerp.Scalar, target, r.run(aten.mean.dim, each, [0]), momentum)
+        r.write(target, r.read(moved))
+    return [out]
+
+
+def _first(results: list[Any] | None) -> list[Any] | None:
+    return None if results is None else results[:1]
+
+
+def _embedding_renorm(r: Recorder, bound: Bound) -> list[Any]:
+    """The rows that are looked up are scaled where they are longer than ``max_norm``."""
+    weight, limit = bound["self"], bound["max_norm"]
+    index = r.run(aten.reshape.default, bound["indices"], [-1])
+    rows = r.run(aten.index_select.default, weight, 0, index)
+    lengths = r.run(aten.linalg_vector_norm.default, rows, bound["norm_type"], [1], True)
+    inverse = r.run(aten.reciprocal.default, r.run(aten.add.Scalar, lengths, 1e-7))
+    scaled = r.run(aten.mul.Tensor, rows, r.run(aten.mul.Scalar, inverse, limit))
+    limited = r.run(aten.where.self, r.run(aten.gt.Scalar, lengths, limit), scaled, rows)
+    r.write(weight, r.read(r.run(aten.index_put.default, weight, [index], limited)))
+    return [weight]
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten::batch_norm": lambda r, bound: _first(_batch_norm(r, bound)),
+    "aten::embedding_renorm_": _embedding_renorm,
+    "aten::native_batch_norm": _batch_norm,
+    "aten::instance_norm": _instance_norm,
+}
