@@ -51,3 +51,16 @@ def loaded(value: tvm.ir.Expr) -> tvm.ir.Expr:
     if str(value.ty.dtype) != "bool":
         return value
     return tirx.NE(tirx.Cast("int32", value), tirx.const(0, "int32"))
+
+
+def rounded(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """A float32 with the nearest value that bfloat16 has, the even one of two; NaN stays NaN.
+
+    TVM computes bfloat16 in float32 and drops a conversion there and back, ``float32(bfloat16(x))``. Where a program asks
+    for one, the bits are rounded first; what is dropped then changes nothing.
+    """
+    bits = tirx.reinterpret("uint32", value)
+    word = lambda number: tirx.const(number, "uint32")
+    last = tirx.bitwise_and(bits >> word(16), word(1))
+    near = tirx.bitwise_and(bits + word(0x7FFF) + last, word(0xFFFF0000))
+    return tirx.Select(tirx.isnan(value), value, tirx.reinterpret("float32", near))

@@ -24,6 +24,7 @@ from torch_tvm.lowering.builder import (
     is_tensor,
 )
 from torch_tvm.lowering.ops.creation import filled
+from torch_tvm.lowering.pointwise import round_to_bfloat16
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.lowering.symbols import ArgumentShapes, argument_shapes
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, UnsupportedOp, bug_of
@@ -55,15 +56,21 @@ class LoweredModule:
 
 
 def lower(
-    module: TorchModule, *, fallback: bool = True, check_indices: bool = True, refused: str = ""
+    module: TorchModule,
+    *,
+    fallback: bool = True,
+    check_indices: bool = True,
+    refused: str = "",
+    rounds: bool = False,
 ) -> LoweredModule:
     """Lower ``@main`` of a canonical module.
 
+    With ``rounds`` each result of bfloat16 is rounded, also where the next op computes with it in float32.
     With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
     nearest one. With a reason in ``refused`` every op runs in PyTorch. Raises :class:`UnsupportedOp` with every op that
     has no lowering when ``fallback`` is false, :class:`InternalError` where a lowering has a bug.
     """
-    how: dict[str, Any] = {"check_indices": check_indices, "refused": refused}
+    how: dict[str, Any] = {"check_indices": check_indices, "refused": refused, "rounds": rounds}
     lowering = ModuleLowering(module, pure=not _has_structure(module), **how)
     try:
         mod = lowering.run()
@@ -117,10 +124,17 @@ class ModuleLowering:
     """
 
     def __init__(
-        self, module: TorchModule, *, pure: bool = True, check_indices: bool = True, refused: str = ""
+        self,
+        module: TorchModule,
+        *,
+        pure: bool = True,
+        check_indices: bool = True,
+        refused: str = "",
+        rounds: bool = False,
     ) -> None:
         self.module = module
         self.refused = refused
+        self.rounds = rounds
         self.bb = relax.BlockBuilder()
         self.builder = Builder(self.bb, checks_indices=check_indices)
         self.builder.pure = pure
@@ -327,10 +341,15 @@ class ModuleLowering:
         if not results:
             return
         if len(results) == 1:
-            self.env[results[0]] = self.shaped(results[0], values)
+            self.env[results[0]] = self._as_told(self.shaped(results[0], values))
             return
         for result, value in zip(results, values, strict=True):
-            self.env[result] = self.shaped(result, value) if view.is_used(result) else value
+            self.env[result] = self._as_told(self.shaped(result, value)) if view.is_used(result) else value
+
+    def _as_told(self, value: Any) -> Any:
+        if self.rounds and is_tensor(value) and self.builder.dtype(value) == "bfloat16":
+            return round_to_bfloat16(self.builder, value)
+        return value
 
     def shaped(self, result: ir.Value, value: Any) -> Any:
         """A value with every size that the dialect knows; sizes that nobody knows become symbols."""

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
-from torch_tvm.lowering.conversion import convert, is_nan, loaded
+from torch_tvm.lowering.conversion import convert, is_nan, loaded, rounded
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 
@@ -147,6 +147,11 @@ def pointwise(
         return te.compute(shape, element, name="compute")
 
     return b.te(kernel, *tensors, *sizes, name=name, attributes={POINTWISE: True})
+
+
+def round_to_bfloat16(b: Builder, x: relax.Expr) -> relax.Expr:
+    """``x`` as bfloat16, rounded also where the next op computes with it in float32."""
+    return pointwise(b, rounded, x, compute="float32", result="bfloat16", name="round")
 
 
 def _indices(source: te.Tensor, indices: Sequence[Any], shape: Sequence[Any]) -> list[Any]:

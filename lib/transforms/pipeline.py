@@ -19,7 +19,6 @@ from torch_tvm.transforms.pools import legalize_max_pools
 from torch_tvm.transforms.quantized import quantized
 from torch_tvm.transforms.recurrent import pack_recurrent_weights
 from torch_tvm.transforms.reshapes import legalize_reshape, view_reshapes
-from torch_tvm.transforms.rounding import legalize_astype, round_each_op
 
 
 def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
@@ -29,7 +28,7 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
         *(_graph_passes(CpuModel.from_target(target), accuracy) if is_cpu else [fold_batch_norm()]),
         lift_params(),
         take_host_work(),
-        *_legalize_passes(accuracy),
+        *_legalize_passes(),
         *_fusion_passes(),
         bundle_params(),
     ]
@@ -50,14 +49,11 @@ def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
     ]
 
 
-def _legalize_passes(accuracy: str) -> list[tvm.transform.Pass]:
+def _legalize_passes() -> list[tvm.transform.Pass]:
     return [
         relax.backend.DispatchSampling(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps(
-            {"relax.reshape": legalize_reshape, "relax.astype": legalize_astype, **legalize_max_pools}
-        ),
-        *([round_each_op] if accuracy == "strict" else []),
+        relax.transform.LegalizeOps({"relax.reshape": legalize_reshape, **legalize_max_pools}),
         relax.transform.AnnotateTIROpPattern(),
     ]
 

@@ -349,7 +349,13 @@ def _generated(
     with report.phase("lower"):
         # A kernel on a GPU cannot raise.
         check_indices = options.check_indices and target.kind.name == "llvm"
-        lowered = lower(module, fallback=fallback, check_indices=check_indices, refused=refused)
+        lowered = lower(
+            module,
+            fallback=fallback,
+            check_indices=check_indices,
+            refused=refused,
+            rounds=options.accuracy == "strict",
+        )
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
     mod = _hooked(lowered.mod, "after-lowering", options)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.pointwise import is_float, pointwise
+from torch_tvm.lowering.pointwise import is_float, pointwise, round_to_bfloat16
 from torch_tvm.lowering.registry import Tensor, lowers
 
 Expr: TypeAlias = relax.Expr
@@ -17,6 +17,10 @@ def converted(b: Builder, x: Expr) -> Expr:
     """``x`` in the dtype of the op's result: fractions are cut off, anything but zero is true."""
     source, target = b.dtype(x), b.result_dtype
     if source == target:
+        return x
+    if "bfloat16" in (source, target):  # a chain in bfloat16 is computed in float32 up to here
+        x = round_to_bfloat16(b, x)
+    if target == "bfloat16":
         return x
     if target == "bool" or (is_float(source) and not is_float(target)):
         return pointwise(b, lambda u: u, x, compute=source, name="cast")

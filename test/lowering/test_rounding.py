@@ -36,6 +36,26 @@ def _special(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+class Ends(torch.nn.Module):
+    """A chain of bfloat16 that the program leaves, and a product that is rounded once after its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(72, 72, dtype=torch.bfloat16)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.linear(x.to(torch.bfloat16)).float()
+
+
+def test_products_round_once() -> None:
+    module, x = Ends().requires_grad_(False), torch.randn(3, 72)
+    exact = x.bfloat16().double() @ module.linear.weight.double().T + module.linear.bias.double()
+    for accuracy in ("default", "strict"):
+        ours = torch_tvm.compile(module, (x,), options={"accuracy": accuracy}, fallback=False)(x)
+        assert torch.equal(ours, ours.bfloat16().float())
+        assert (ours - exact).abs().max() <= exact.abs().max() * 2**-8
+
+
 def test_conversions_round() -> None:
     for frontend in ("fx", "torchscript", "lazy"):
         example = _special(torch.randn(7, 37))
