@@ -255,10 +255,15 @@ def test_sizes_of_one_that_are_not_known() -> None:
         compiled(X, 3, 3, 2)
 
 
+def chosen(x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    none = x[x[:, 0] > 1e9]
+    return none[i], none.index_select(0, i)
+
+
 UNCHECKED = """
 import torch, torch_tvm, warnings
 warnings.simplefilter("ignore")
-from test_indices import BAD, GOOD, USES, X, Uses
+from test_indices import BAD, GOOD, USES, X, Uses, chosen
 torch.manual_seed(0)
 arguments = (X, *[GOOD.clone() for _ in USES])
 compiled = torch_tvm.compile(Uses(), arguments, options={"check_indices": False})
@@ -276,9 +281,14 @@ empty = torch_tvm.compile(
     (X, GOOD), dynamic_shapes={"x": {0: torch.export.Dim("n", min=0, max=99)}, "i": {}},
     options={"check_indices": False},
 )
-results = empty(X[:0], GOOD)
-assert torch.equal(results[0], torch.zeros(3, 4)) and torch.equal(results[1], torch.zeros(3, 4))
-assert all(result.shape == (0, 4) for result in results[2:])
+try:
+    empty(X[:0], GOOD)
+    raise SystemExit("an axis without elements has no position")
+except torch_tvm.InvalidInput as error:
+    assert "expected a size from 1 to 99, got 0" in str(error)
+found = torch_tvm.compile(torch.jit.script(chosen), (X, GOOD), options={"check_indices": False})
+for ours in found(X, GOOD):
+    assert torch.equal(ours, torch.zeros(3, 4)), ours
 print("done")
 """
 
