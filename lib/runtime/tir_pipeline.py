@@ -47,6 +47,16 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pa
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, annotate)))
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="DropScopes")
+def _drop_scopes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+    """Without the marks of the IR builder's ``seq_scope``: code generation warns of each on stderr."""
+
+    def visit(mark: tirx.AttrStmt) -> tirx.Stmt:
+        return mark.body if mark.attr_key == "pragma_scope" else mark
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AttrStmt, visit)))
+
+
 @tvm.transform.module_pass(opt_level=0, name="SkipChecks")
 def _skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
     """Leave out the conditions on arguments of trusted kernels, which are packed functions by now."""
@@ -59,6 +69,7 @@ def _skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
 def _passes() -> list[tvm.transform.Pass]:
     s, t = s_tir.transform, tirx.transform
     return [
+        _drop_scopes,
         s.CanonicalizeLoop(),
         s.LowerInitBlock(),
         s.PlanAndUpdateBufferAllocationLocation(),
