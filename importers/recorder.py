@@ -438,10 +438,14 @@ def check_in_place(ref: TensorRef, what: str) -> None:
         and meta.storage_offset() == made.meta.storage_offset()
     )
     if not same:
-        raise ImportFailed(
-            f"the program changes the shape, or the memory, of {what} in place",
-            advice="give the changed tensor another name: y = x.unsqueeze(0)",
-        )
+        raise reshaped_in_place(what)
+
+
+def reshaped_in_place(what: str) -> ImportFailed:
+    return ImportFailed(
+        f"the program changes the shape, or the memory, of {what} in place",
+        advice="give the changed tensor another name: y = x.unsqueeze(0)",
+    )
 
 
 def bound_arguments(

@@ -13,6 +13,7 @@ from torch_tvm.importers import state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
+from torch_tvm.importers.recorder import reshaped_in_place
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
@@ -68,6 +69,9 @@ class _Assembly:
         self.run = run
         self.arguments = [source for source in run.sources if source.position is not None]
         written = [source for source in run.sources if source.is_written()]
+        for source in written:
+            if source.replaced is None and source.value.shape != source.tensor.shape:
+                raise reshaped_in_place(f"'{source.name}'")
         self.state = [source for source in written if source.position is None]
         self.writes = [*(source for source in written if source.position is not None), *self.state]
         self.results = [item for item in run.outputs if isinstance(item, torch.Tensor)]

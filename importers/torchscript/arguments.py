@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TensorSpec
+from torch_tvm.importers.recorder import check_in_place
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.importers.torchscript import prims, tensors
@@ -184,6 +185,7 @@ class Arguments:
         for ref in self._tensors:
             index = ref.storage.argument
             assert index is not None
+            check_in_place(ref, f"argument {index}")
             if ref.storage.value != self.block.arguments[index]:
                 found.append((index, self.ev.recorder.read(TensorRef(ref.made))))
         return found

@@ -81,9 +81,18 @@ def _view_argument(node: Node) -> Node | None:
         return None
     returns = node.target._schema.returns
     alias = returns[0].alias_info if len(returns) == 1 else None
-    if alias is None or alias.is_write or not isinstance(node.args[0], Node):
+    source = node.args[0]
+    if alias is None or alias.is_write or not isinstance(source, Node):
         return None
-    return node.args[0]
+    return source if _shares_memory(node.meta.get("val"), source.meta.get("val")) else None
+
+
+def _shares_memory(value: Any, source: Any) -> bool:
+    """Whether a call gave a view: ``to`` and ``contiguous`` do for some operands only."""
+    made = value[0] if isinstance(value, (list, tuple)) and value else value
+    if not isinstance(made, torch.Tensor) or not isinstance(source, torch.Tensor):
+        return True
+    return bool(made.untyped_storage()._cdata == source.untyped_storage()._cdata)
 
 
 def _source(node: Node, symbols: _Symbols, shared: Collection[Node], is_exact: bool) -> Node:

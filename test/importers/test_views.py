@@ -67,3 +67,22 @@ def test_many_writes_through_views(importer: str, seed: int, tmp_path: Path) -> 
     programs = sample(60, seed, tmp_path / "valid.py")
     kept = [p for p in programs if importer != "lazy" or p.view not in NOT_LAZY]
     assert_as_eager(kept, importer, tmp_path / f"programs_{importer}_{seed}.py")
+
+
+class _Reshaped(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.t_()
+        return x + 1
+
+
+class _Swapped(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.transpose_(0, -1)
+        return x.unsqueeze(0) + 1
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("module", [_Reshaped(), _Swapped()])
+def test_an_argument_of_another_shape_is_refused(module: torch.nn.Module, frontend: str) -> None:
+    with pytest.raises(torch_tvm.ImportFailed, match=r"changes the shape, or the memory, of .* in place"):
+        torch_tvm.compile(module, (torch.randn(2, 3),), frontend=frontend)
