@@ -14,6 +14,7 @@ TVM's lowering lets no function but a packed one return anything.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -154,7 +155,22 @@ def use_openmp() -> OpenMP | None:
     register.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     if register(b"__TVMBackendParallelLaunch", library["address"]()):
         return None
-    return OpenMP(library["want"], library["count"])
+    want = library["want"]
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _in_child(want))
+    return OpenMP(lambda threads: want(1 if _is_forked() else threads), library["count"])
+
+
+_parent = os.getpid()
+
+
+def _is_forked() -> bool:
+    return os.getpid() != _parent
+
+
+def _in_child(want: Callable[[int], object]) -> None:
+    """A forked process has no OpenMP threads but its own: GNU's runtime would wait for the others for ever."""
+    want(1)
 
 
 def _packed(callee: str, *dtypes: str) -> tirx.PrimFunc:

@@ -94,3 +94,20 @@ def test_idle_workers_sleep() -> None:
     """With TVM's default the workers burn 77 ms of CPU after the last call, here below 20 ms."""
     done = subprocess.run([sys.executable, "-c", _IDLE], capture_output=True, text=True, check=True)
     assert float(done.stdout.splitlines()[-1]) < 0.02
+
+
+_FORKS = """
+import os, torch, torch_tvm
+module, x = torch.nn.Linear(256, 256).requires_grad_(False), torch.randn(512, 256)
+compiled = torch_tvm.compile(module, (x,))
+before = compiled(x)
+child = os.fork()
+if not child:
+    os._exit(0 if (compiled(x).numpy() == before.numpy()).all() else 1)  # torch.equal itself waits for threads
+print(os.waitpid(child, 0)[1], torch.equal(compiled(x), before))
+"""
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "0 True\n", done.stdout + done.stderr
