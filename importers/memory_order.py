@@ -44,11 +44,29 @@ def note_memory_order(
 
 def _order(operand: Any, is_target: bool) -> list[int]:
     """The axes from the outermost in memory to the innermost; empty where the tensor is contiguous."""
-    if not isinstance(operand, torch.Tensor) or is_dense(operand):
+    if not isinstance(operand, torch.Tensor):
+        return []
+    if any(isinstance(number, torch.SymInt) for number in (*operand.shape, *operand.stride())):
+        return _order_of_unknown_sizes(operand)
+    if is_dense(operand):
         return []
     order = list(compute_elementwise_output_logical_to_physical_perm(operand)[0])
     has_gaps = is_target and not is_non_overlapping_and_dense_or_false(operand)
     return [*order, -1] if has_gaps else order
+
+
+def _order_of_unknown_sizes(operand: torch.Tensor) -> list[int]:
+    """The order at the sizes of the example, without a question that would become a condition on sizes."""
+    strides = [_hint(stride) for stride in operand.stride()]
+    if None in strides:
+        return []
+    order = sorted(range(operand.dim()), key=lambda axis: -(strides[axis] or 0))
+    return [] if order == list(range(operand.dim())) else order
+
+
+def _hint(number: int | torch.SymInt) -> int | None:
+    hint = number if isinstance(number, int) else number.node.hint
+    return None if hint is None else int(hint)
 
 
 __all__ = ["note_memory_order"]
