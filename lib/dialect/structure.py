@@ -93,5 +93,6 @@ def _attributes_text(operation: ir.Operation) -> str:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    dense = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.detach().reshape(-1))
+    raw = dense.view(torch.uint8).numpy()
     return hashlib.sha256(raw.data).hexdigest()[:16]

@@ -21,6 +21,14 @@ def identity(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.as_type(op.operands[0], op.results[0].type)
 
 
+@respells("aten.conj_physical")
+def conjugate_of_real(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.dtype is None or kind.dtype.is_complex:
+        return None
+    return r.as_type(op.operands[0], op.results[0].type)
+
+
 @respells("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
 def dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Dropout outside training."""

@@ -177,12 +177,12 @@ ROWS: list[Row] = [
     ),
     row(
         "aten.max_unpool2d",
-        lambda x, i: F.max_unpool2d(x, i, 2),
+        lambda x, i: torch._C._nn.max_unpool2d(x, i, [6, 8]),  # a trace of F.max_unpool2d fails in PyTorch
         lambda s: [(s.floats(2, 3, 4), _unique(s, 2, 12, 48).reshape(2, 3, 4))],
     ),
     row(
         "aten.max_unpool3d",
-        lambda x, i: F.max_unpool3d(x, i, 2),
+        lambda x, i: torch._C._nn.max_unpool3d(x, i, [4, 6, 2], [2, 2, 2], [0, 0, 0]),
         lambda s: [(s.floats(1, 2, 2, 3, 1), _unique(s, 2, 6, 48).reshape(1, 2, 2, 3, 1))],
     ),
     row(

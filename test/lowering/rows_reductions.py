@@ -108,7 +108,7 @@ ROWS: list[Row] = [
         over(([1],), ([0, 2],), ([-1], True), ints=False),
         dynamic=lambda s, n: (s.floats(n, 4, 5), [0, 1]),
     ),
-    row("aten.mean.dim", lambda x: x.mean(1), lambda s: [(s.floats(3, 0),)], id="mean.dim-empty"),
+    row("aten.mean.dim", lambda x: x.mean(1), lambda s: [(s.floats(3, 0),)], id="mean.dim-empty", folds=True),
     row("aten.mean", torch.mean, whole, dynamic=by_size),
     row("aten.prod.dim_int", torch.prod, over((1,), (-1, True))),
     row(

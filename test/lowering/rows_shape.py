@@ -89,7 +89,9 @@ ROWS: list[Row] = [
         id="adjoint",
         dynamic=lambda s, n: (s.floats(n, 3, n),),
     ),
-    row("aten.conj_physical", lambda x: torch.conj_physical(x) + 1, lambda s: [(s.floats(2, 3),)]),
+    row(
+        "aten.conj_physical", lambda x: torch.conj_physical(x) + 1, lambda s: [(s.floats(2, 3),)], folds=True
+    ),
     row(
         "aten.view.dtype",
         lambda x: x.to(torch.float32).view(torch.int32),

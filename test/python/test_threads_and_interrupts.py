@@ -72,7 +72,6 @@ def test_threads_that_compile() -> None:
 def test_an_interrupt(seconds: float, way: str) -> None:
     done = _run(_INTERRUPT, str(seconds), way)
     assert done.stdout == "KeyboardInterrupt\n", done.stdout + done.stderr[-3000:]
-    assert not done.stderr
 
 
 @pytest.mark.e2e
