@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 READERS = Path(__file__).with_name("readers.py")
-SEED = int(os.environ.get("TORCH_TVM_SEED", torch.seed() % 100_000))
+SEED = int(os.environ.get("TORCH_TVM_SEED", "77"))
 
 
 def _read_edited(kind: str, count: int, folder: Path) -> None:
