@@ -28,7 +28,7 @@ _TEXTS = frozenset(
     "self a b s t l string substr chars separator old new fillchar values key idx el input inputs item dict "
     "to_add ind".split()
 )
-"""Arguments that may be text. ``filename``, ``key`` of a registry and the like are not among them."""
+"""Arguments that may be text. ``filename`` and names that are looked up elsewhere are not among them."""
 
 _STATEFUL = frozenset(
     f"aten::{name}"
