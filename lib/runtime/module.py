@@ -510,9 +510,13 @@ def _is_like(value: Any, wanted: torch.Tensor) -> bool:
 
 
 def _owned_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy whose memory, contiguous, holds the numbers themselves, so that kernels can read it in place."""
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    return plain.clone(memory_format=torch.contiguous_format)
+    """A copy whose memory, contiguous, holds the numbers themselves, so that kernels can read it in place.
+
+    It may be written in every mode.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        plain = tensor.detach().resolve_conj().resolve_neg()
+        return plain.clone(memory_format=torch.contiguous_format)
 
 
 def _write(target: torch.Tensor, value: torch.Tensor) -> None:

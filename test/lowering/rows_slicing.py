@@ -47,7 +47,7 @@ ROWS: list[Row] = [
     ),
     row(
         "aten.diagonal",
-        lambda x: (x.diagonal(), x.diagonal(1, -1, 0), x.diagonal(-2, 1, 2), x.diagonal(9, 0, 1)),
+        lambda x: (x.diagonal(), x.diagonal(1, -1, 0), x.diagonal(-2, 1, 2), x.diagonal(99, 0, 1)),
         lambda s: [(s.floats(3, 5, 4),)],
         dynamic=lambda s, n: (s.floats(n, n, 4),),
     ),
