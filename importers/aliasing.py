@@ -6,7 +6,6 @@ imported for one layout, so one that writes on one side of such an op and reads 
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from types import FrameType
@@ -16,6 +15,7 @@ import torch
 from torch._prims_common import is_contiguous_or_false
 from torch.overrides import TorchFunctionMode
 
+from torch_tvm.importers.user_code import TORCH, is_users
 from torch_tvm.support.errors import ImportFailed
 
 BY_LAYOUT = frozenset(
@@ -101,10 +101,8 @@ _MAYBE_COPIES = frozenset(
         torch.ravel,
     }
 )
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _TRACERS = tuple(
-    _TORCH + name
+    TORCH + name
     for name in (
         "export",
         "_export",
@@ -135,7 +133,7 @@ class LayoutQueries(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _QUERIES and not isinstance(args[0], torch.nn.Parameter):
-            self.asked = self.asked or _is_users(sys._getframe(1))
+            self.asked = self.asked or _is_called_by_user(sys._getframe(1))
         self.writes = self.writes or _is_write(func, kwargs)
         if func in _MAYBE_COPIES:
             self.copies = True
@@ -152,13 +150,13 @@ def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
     return is_in_place or name == "__setitem__" or kwargs.get("out") is not None
 
 
-def _is_users(frame: FrameType | None) -> bool:
+def _is_called_by_user(frame: FrameType | None) -> bool:
     """Whether the call that a tracer, or another mode, handles stands in code that is not torch's."""
     while frame is not None and (
         frame.f_code.co_filename.startswith(_TRACERS) or frame.f_code.co_name == "__torch_function__"
     ):
         frame = frame.f_back
-    return frame is not None and not frame.f_code.co_filename.startswith((_TORCH, _OURS))
+    return frame is not None and is_users(frame.f_code.co_filename)
 
 
 def is_dense(tensor: torch.Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +11,11 @@ from typing import Any
 
 import torch
 
+from torch_tvm.importers.user_code import TORCH
+
 SEEDED = "the program seeds the random generator, which compiled code cannot"
 SEEDED_ADVICE = "call it before the compiled program instead"
 _SETTERS = ("manual_seed", "seed", "set_rng_state", "fork_rng")
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def _refusing(function: Callable[..., Any], thread: int) -> Callable[..., Any]:
     @wraps(function)
     def refuse(*args: Any, **kwargs: Any) -> Any:
         is_own = threading.get_ident() == thread
-        if is_own and not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+        if is_own and not sys._getframe(1).f_code.co_filename.startswith(TORCH):
             raise RuntimeError(SEEDED)
         return function(*args, **kwargs)
 

@@ -1,9 +1,11 @@
-"""The wheel that ``pip install`` makes: every folder with code is in it, with its metadata."""
+"""The source distribution and the wheel: every module is in both, with its metadata, and editors find each."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -19,71 +21,117 @@ else:
 
 ROOT = Path(__file__).parent.parent
 TOP_FOLDERS = ("python", "importers", "lib", "tools")
+NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
 def configuration() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def folders_with_code() -> set[str]:
-    """Folders, relative to the root, that hold Python sources and belong to the package."""
+def modules() -> set[str]:
+    """``torch_tvm/lowering/ops/unary.py`` and all others, through the links that make one tree of the folders."""
+    package = ROOT / "python" / "torch_tvm"
+    folders = [package, *(entry for entry in package.iterdir() if entry.is_symlink())]
     return {
-        path.parent.relative_to(ROOT).as_posix()
-        for top in TOP_FOLDERS
-        for path in (ROOT / top).rglob("*.py")
-        if "egg-info" not in str(path)
+        (Path("torch_tvm") / folder.relative_to(package) / path.relative_to(folder.resolve())).as_posix()
+        for folder in folders
+        for path in folder.resolve().rglob("*.py")
     }
 
 
-def missing_folders(setuptools: dict[str, Any], folders: set[str]) -> list[str]:
-    """Folders with code that the configuration forgets: no package of the list is mapped onto them."""
-    mapping = setuptools["package-dir"]
-    packaged = {mapping.get(package, package.replace(".", "/")) for package in setuptools["packages"]}
-    return sorted(folders - packaged)
+def test_every_folder_with_code_is_linked_into_the_package() -> None:
+    linked = {entry.resolve() for entry in (ROOT / "python" / "torch_tvm").iterdir() if entry.is_symlink()}
+    folders = {
+        ROOT / "importers",
+        ROOT / "tools",
+        *(path.parent for path in (ROOT / "lib").glob("*/__init__.py")),
+    }
+    assert linked == folders
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    assert missing_folders(configuration()["tool"]["setuptools"], folders_with_code()) == []
-
-
-def test_a_forgotten_package_is_noticed() -> None:
-    setuptools = configuration()["tool"]["setuptools"]
-    packages = [package for package in setuptools["packages"] if package != "torch_tvm.passes"]
-    assert missing_folders({**setuptools, "packages": packages}, folders_with_code()) == ["lib/passes"]
-    assert missing_folders(setuptools, folders_with_code() | {"lib/new"}) == ["lib/new"]
+    folders = {path.parent for top in TOP_FOLDERS for path in (ROOT / top).rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """A wheel built from a copy of the sources, so that nothing of the build lands beside them."""
-    source = tmp_path_factory.mktemp("source")
-    target = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both, built from a copy of the sources, so that nothing of the build lands beside them."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        (source / name).write_bytes((ROOT / name).read_bytes())
+        shutil.copy(ROOT / name, source)
     for top in TOP_FOLDERS:
-        for path in (ROOT / top).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and "egg-info" not in str(path):
-                copied = source / path.relative_to(ROOT)
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                copied.write_bytes(path.read_bytes())
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(target), str(source)],
-        capture_output=True,
-        text=True,
+        shutil.copytree(ROOT / top, source / top, symlinks=True, ignore=NOT_SOURCES)
+    # The wheel is built from the source distribution, as an index's users get it.
+    command = [sys.executable, "-m", "build", "--quiet", "--outdir", str(target), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    (path,) = built.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_source_distribution_has_every_module(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        files = {member.name.partition("/python/")[2] for member in archive if member.isfile()}
+    assert modules() - files == set()
+
+
+def test_the_wheel_has_every_module(wheel: zipfile.ZipFile) -> None:
+    assert len(modules()) > 250
+    assert modules() - set(wheel.namelist()) == set()
+
+
+def test_what_the_wheel_installs_compiles(built: Path, tmp_path: Path) -> None:
+    (path,) = built.glob("*.whl")
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(path)]
+    subprocess.run([sys.executable, *install], check=True)
+    program = (
+        "import torch, torch_tvm; print(torch_tvm.__file__);"
+        "print(torch_tvm.compile(torch.nn.ReLU(), (torch.ones(2),))(-torch.ones(2)).tolist())"
     )
-    assert done.returncode == 0, done.stderr
-    (built,) = target.glob("*.whl")
-    return zipfile.ZipFile(built)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert done.stdout.decode().split("\n")[:2] == [f"{tmp_path}/torch_tvm/__init__.py", "[0.0, 0.0]"], (
+        done.stderr
+    )
 
 
-def test_the_wheel_has_every_source(wheel: zipfile.ZipFile) -> None:
-    mapping = configuration()["tool"]["setuptools"]["package-dir"]
-    expected = set()
-    for package, folder in mapping.items():
-        for path in (ROOT / folder).glob("*.py"):
-            expected.add(f"{package.replace('.', '/')}/{path.name}")
-    assert len(expected) > 30
-    assert expected - set(wheel.namelist()) == set()
+IMPORTS = """\
+from torch_tvm.importers.recorder import Recorder
+from torch_tvm.lowering.registry import LOWERINGS
+from torch_tvm.schedules.cpu import matmul
+"""
+
+
+def pyright(file: Path, text: str) -> subprocess.CompletedProcess[str]:
+    file.write_text(text)
+    command = [
+        sys.executable,
+        "-m",
+        "basedpyright",
+        "--pythonpath",
+        sys.executable,
+        "--level",
+        "error",
+        str(file),
+    ]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_editors_find_every_sub_package(tmp_path: Path) -> None:
+    done = pyright(tmp_path / "good.py", IMPORTS)
+    assert done.returncode == 0, done.stdout
+    done = pyright(tmp_path / "bad.py", IMPORTS.replace("Recorder", "Nothing").replace("cpu", "nowhere"))
+    assert done.returncode == 1
+    assert '"Nothing" is unknown import symbol' in done.stdout
+    assert "torch_tvm.schedules.nowhere" in done.stdout
 
 
 def test_the_wheel_has_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ["-m", "ruff", "check", "--quiet", "."],
         ["-m", "ruff", "format", "--check", "--quiet", "."],
-        ["tools/typecheck.py"],
+        ["-m", "mypy"],
     ],
     ids=["lint", "format", "types"],
 )

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 
-import torch
-
 from torch_tvm.importers.seeding import SEEDED, SEEDED_ADVICE
+from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
-_TORCH = os.path.dirname(torch.__file__)
 GENERATOR = "a random generator cannot be captured"
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def export_failure(scope: str, error: Exception) -> ImportFailed:
     """An :class:`ImportFailed` at the last frame of the traceback that is the user's own; ``scope`` names the program."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_TORCH, _OURS)) and not frame.filename.startswith("<")
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     location = SourceLocation(importer="fx")
     if own and frames[-1] is not None:

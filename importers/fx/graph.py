@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -18,6 +17,7 @@ from torch_tvm.dialect.emitter import MAX_INT
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recorder import Recorder
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
+from torch_tvm.importers.user_code import OURS, TORCH
 from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
 
 aten = torch.ops.aten
@@ -301,11 +301,7 @@ def _scalar_overload(context: ir.Context, stem: str, kinds: Sequence[str]) -> st
 # -- locations -------------------------------------------------------------------------------------------
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_NOT_USERS = (
-    os.path.dirname(torch.__file__),
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    "torch/",
-)
+_NOT_USERS = (TORCH, OURS, "torch/")
 
 
 @lru_cache(maxsize=8192)

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.importers.aliases import shares_memory
 from torch_tvm.importers.lazy import device
-from torch_tvm.importers.lazy.places import user_place
+from torch_tvm.importers.user_code import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 IMPORTER = "lazy"

@@ -25,7 +25,7 @@ from torch_tvm.importers.torchscript import (
     tensors,
 )
 from torch_tvm.importers.torchscript.containers import Containers
-from torch_tvm.importers.torchscript.graph import Code, Instruction, is_inside_torch
+from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.objects import Objects
 from torch_tvm.importers.torchscript.scalars import Scalars
 from torch_tvm.importers.torchscript.sizes import Sizes
@@ -36,6 +36,7 @@ from torch_tvm.importers.torchscript.values import (
     RuntimeText,
     next_serial,
 )
+from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 IMPORTER = "torchscript"
@@ -182,7 +183,7 @@ class Evaluator:
         innermost = instruction or self._current
         chain = [*self._callers, innermost] if innermost is not None else list(self._callers)
         places = [each.place for each in reversed(chain) if each.place[0]]
-        own = [place for place in places if not is_inside_torch(place[0])]
+        own = [place for place in places if is_users(place[0])]
         return (own or places or [("", 0)])[0]
 
     def at(self, instruction: Instruction) -> None:
@@ -196,7 +197,7 @@ class Evaluator:
 
     def _mlir_location(self, instruction: Instruction) -> ir.Location:
         place = instruction.place
-        if not place[0] or is_inside_torch(place[0]):
+        if not is_users(place[0]):
             place = self.place(instruction)
         key = (*place, self._scopes[-1])
         found = self._locations.get(key)

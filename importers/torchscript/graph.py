@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 
 from torch_tvm.importers.torchscript.values import FunctionValue
+from torch_tvm.importers.user_code import is_users
 
-_TORCH_ROOT = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _SCRIPT_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 _TRACE_PLACE = re.compile(r"^(.+?)\((\d+)\): ", re.M)
 
@@ -136,12 +135,8 @@ def _place(text: str) -> tuple[str, int]:
     if script is not None:
         return script.group(1), int(script.group(2))
     frames = [(file.strip(), int(line)) for file, line in _TRACE_PLACE.findall(text)]
-    own = [frame for frame in frames if not frame[0].startswith(_TORCH_ROOT)]
+    own = [frame for frame in frames if is_users(frame[0])]
     return (own or frames or [("", 0)])[0]
-
-
-def is_inside_torch(file: str) -> bool:
-    return file.startswith(_TORCH_ROOT) or file.startswith("<")
 
 
 def of_graph(graph: Any) -> Code:
