@@ -9,6 +9,8 @@ import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from torch_tvm import quick_imports
+from torch_tvm.support.garbage import rare_collections
 from torch_tvm.support.interrupts import deferred_interrupts
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ _WHERE = {
 _importing = threading.RLock()
 """Threads that import modules which import each other would meet half of one."""
 
+quick_imports.install()
+
 __all__ = [
     "CompiledModule",
     "FallbackWarning",
@@ -74,12 +78,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "lazy":
-        with _importing, deferred_interrupts():
+        with _importing, deferred_interrupts(), rare_collections():
             return importlib.import_module("torch_tvm.lazy")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")
-    with _importing, deferred_interrupts():
+    with _importing, deferred_interrupts(), rare_collections():
         value = getattr(importlib.import_module(where), name)
     globals()[name] = value
     return value

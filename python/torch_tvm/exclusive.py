@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from torch_tvm.support.garbage import rare_collections
 from torch_tvm.support.interrupts import deferred_interrupts
 
 P = ParamSpec("P")
@@ -30,6 +31,7 @@ def compiling(*, exports: bool) -> Iterator[None]:
         yield
         return
     with ExitStack() as held:
+        held.enter_context(rare_collections())
         if exports or _DYNAMO in sys.modules:
             with _importing, deferred_interrupts():
                 dynamo = importlib.import_module(_DYNAMO)

@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm.target import codegen
 
+from torch_tvm.quick_imports import register_devices
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InvalidInput
 
@@ -39,6 +40,7 @@ def resolve_target(target: Any) -> tvm.target.Target:
 
 
 def _cuda(options: dict[str, Any]) -> tvm.target.Target:
+    register_devices()
     device = tvm.cuda(0)
     if "arch" not in options:
         if not device.exist:
