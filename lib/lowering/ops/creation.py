@@ -47,6 +47,8 @@ def _filled_bfloat16(shape: list[Any], value: float) -> te.Tensor:
     count: Any = 1
     for size in shape:
         count = count * size
+    if any(isinstance(size, (int, tirx.IntImm)) and int(size) == 0 for size in shape):
+        return te.compute(shape, lambda *_: tirx.const(value, "bfloat16"), name="full")
 
     def body(_: Any, outs: Any) -> tvm.tirx.Stmt:
         with IRBuilder() as builder:

@@ -192,10 +192,25 @@ class _Expander:
         if getattr(call.op, "name", "") != "prim.if_then_else":
             return mutator.default_mutate(call)
         condition, *branches = call.args
-        return tirx.if_then_else(mutator.mutate(condition), *(self.run(branch) for branch in branches))
+        expanded = (_without_named_bools(self.run(branch)) for branch in branches)
+        return tirx.if_then_else(mutator.mutate(condition), *expanded)
 
     def _let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
         return tirx.Let(let.var, mutator.mutate(let.value), self.run(let.body))
+
+
+def _without_named_bools(expr: tirx.Expr) -> tirx.Expr:
+    """What ``expr`` binds to bools as floats: names in a branch stay there, and TVM binds no vectors of bools."""
+
+    def visit(let: tirx.Let, mutator: Any) -> tirx.Expr:
+        value, body = mutator.mutate(let.value), mutator.mutate(let.body)
+        if let.var.ty.dtype != "bool":
+            return tirx.Let(let.var, value, body)
+        one, zero = tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
+        name = Var(let.var.name, one.ty)
+        return tirx.Let(name, tirx.Select(value, one, zero), substitute(body, {let.var: name > zero}))
+
+    return tvm_ffi.structural_mutate(expr, [(tirx.Let, visit)])
 
 
 def fresh_lets(expr: tirx.Expr) -> tirx.Expr:

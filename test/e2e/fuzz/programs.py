@@ -18,6 +18,10 @@ import torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+OTHERS = (
+    "float32", "float32", "float64", "float64", "int64", "int64", "int32", "int32", "bool", "bool", "uint8", "uint8",
+    "int16", "int8", "float16", "bfloat16", "complex64",
+)  # fmt: skip
 LAYOUTS = ("dense", "transposed", "channels_last", "expanded", "stepped", "offset", "flipped_storage")
 _NAME = re.compile(r"\b(?:a\d+|v\d+|self\.b\d+)\b")
 _MOST_ELEMENTS = 20_000
@@ -50,7 +54,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Program:
-    """``same`` says that the first two arguments are one tensor, ``dynamic`` that sizes of ``size`` vary."""
+    """A module's text and its arguments.
+
+    ``same`` says that the first two arguments are one tensor, ``dynamic`` that sizes of ``size`` vary, ``relaid`` that
+    the strides of a later call are others.
+    """
 
     inputs: tuple[Input, ...]
     state: tuple[Input, ...]
@@ -60,6 +68,7 @@ class Program:
     same: bool = False
     dynamic: bool = False
     size: int = 0
+    relaid: bool = False
 
     def source(self, name: str = "Program") -> str:
         arguments = "".join(f", {each.name}: torch.Tensor" for each in self.inputs)
@@ -91,6 +100,8 @@ def values(dtype: str, shape: tuple[int, ...], rng: torch.Generator) -> torch.Te
     if kind in INTEGERS:
         low = 0 if kind == torch.uint8 else -4
         return torch.randint(low, 6, shape, generator=rng).to(kind)
+    if kind.is_complex:
+        return torch.view_as_complex(torch.rand((*shape, 2), generator=rng) * 4 - 2).to(kind)
     return (torch.rand(shape, generator=rng, dtype=torch.float64) * 4 - 2).to(kind)
 
 
@@ -157,18 +168,16 @@ class Maker:
         results = made[-3:] if made else [inputs[0].name]
         if rng.random() < 0.2 and made:
             results.append(rng.choice(made))
+        if rng.random() < 0.1:
+            results.append(rng.choice(inputs).name)
         return Program(
             tuple(inputs), tuple(state), tuple(self.lines), tuple(dict.fromkeys(results)), self.seed, same,
-            self.dynamic, self.size,
+            self.dynamic, self.size, relaid=rng.random() < 0.25,
         )  # fmt: skip
 
     def _input(self, name: str, main: str) -> Input:
         rng = self.rng
-        dtype = (
-            main
-            if rng.random() < 0.75
-            else rng.choice(("float32", "float64", "int64", "int32", "bool", "uint8"))
-        )
+        dtype = main if rng.random() < 0.75 else rng.choice(OTHERS)
         layout = rng.choice(LAYOUTS) if rng.random() < 0.5 else "dense"
         return Input(name, f"torch.{dtype}", self._shape(), layout)
 
@@ -217,9 +226,15 @@ class Maker:
             return
         if line.makes:
             made = names[line.makes]
-            if not isinstance(made, torch.Tensor) or made.numel() > _MOST_ELEMENTS or made.is_complex():
+            if not isinstance(made, torch.Tensor) or made.numel() > _MOST_ELEMENTS:
                 return
-            if made.is_floating_point() and made.numel() and not (made.abs() < 1e4).all():
+            if made.is_complex() and self.rng.random() < 0.5:
+                return
+            if (
+                (made.is_floating_point() or made.is_complex())
+                and made.numel()
+                and not (made.abs() < 1e4).all()
+            ):
                 return
             self.values[line.makes] = made
             self.count += 1
@@ -444,6 +459,33 @@ def view(m: Maker) -> str:
     )  # fmt: skip
 
 
+@value(5)
+def rarer_view(m: Maker) -> str:
+    a = m.at_least(1)
+    d, e = m.dim(a), m.dim(a)
+    shape = m.values[a].shape
+    order = m.rng.sample(range(len(shape)), len(shape))
+    return m.pick(
+        f"{a}.permute({', '.join(map(str, order))})", f"{a}.unflatten({d}, (1, -1))", f"{a}.unflatten({d}, (-1, 2))",
+        f"{a}.as_strided((2, 2), (1, 1), 1)", f"{a}.unsafe_chunk(2, {d})[0]", f"{a}.unsafe_split(1, {d})[-1]", f"{a}.mH",
+        f"{a}.hsplit(2)[1]", f"{a}.vsplit(2)[0]", f"{a}.dsplit(1)[0]", f"{a}.diagonal({m.pick(0, 1, -1)}, {d}, {e})",
+        f"{a}.unfold({d}, 1, 2)", f"{a}.split([1, {max(0, shape[d] - 1)}], {d})[1]", f"{a}.narrow({d}, -1, 1)", f"{a}.expand_as({a})",
+        f"{a}.view({a}.dtype)", f"{a}.data", f"{a}.chunk(3, {d})[-1]", f"{a}.T", f"{a}.real", f"torch.view_as_real({a})",
+        f"{a}[..., None, :]", f"{a}[:, :1]", f"{a}[-1:, ...]", f"{a}.select({d}, -1).unsqueeze({d})", f"{a}.to({a}.dtype)",
+        f"{a}.view({', '.join(map(str, shape[::-1]))})", f"{a}.reshape({', '.join(map(str, sorted(shape)))})", f"{a}.cpu()",
+        f"{a}.squeeze(({d}, {e}))", f"{a}.moveaxis({d}, 0)", f"{a}.view(1, *{a}.shape)", f"{a}.unbind({d})[-1].flatten()",
+    )  # fmt: skip
+
+
+@value(1)
+def complex_numbers(m: Maker) -> str:
+    a = m.any()
+    return m.pick(
+        f"torch.complex({a}, {m.like(a)})", f"torch.fft.fft({a})", f"torch.fft.rfft({a}).abs()", f"{a}.imag", f"{a}.conj()",
+        f"torch.view_as_complex({a})", f"{a}.angle()", f"torch.polar({a}, {a})", f"{a} * 1j", f"torch.real({a})",
+    )  # fmt: skip
+
+
 @value(2)
 def copy(m: Maker) -> str:
     a = m.any()
@@ -496,6 +538,25 @@ def in_place_on_view(m: Maker) -> str:
         return f"{window} = {source}"
     return m.pick(f"{window}.add_({source})", f"{window}.mul_({m.number()})", f"{window}.fill_({m.number()})",
                   f"{window}.copy_({m.any()})", f"{window}.zero_()", f"{window}.sub_({source})")  # fmt: skip
+
+
+@update(3)
+def rarer_update(m: Maker) -> str:
+    a = m.at_least(1)
+    b, d = m.like(a), m.dim(a)
+    order = f"torch.argsort({a}, dim={d}, stable=True)"
+    return m.pick(
+        f"{a}.index_add_(0, torch.tensor([0, 0]), {m.any()}[:2])", f"{a}.index_fill_({d}, torch.tensor([0]), {m.number()})",
+        f"{a}.index_copy_(0, torch.tensor([0]), {a}[-1:])", f"{a}.scatter_({d}, {order}, {m.number()})", f"{a}.scatter_add_({d}, {order}, {a})",
+        f"{a}.index_put_((torch.tensor([0, -1]),), {b}[0])", f"{a}[[0, -1]] = {m.number()}", f"{a}[[-1]] += {b}[:1]",
+        f"{a}.masked_scatter_({a} > 0, {b}.flatten())", f"torch.add({a}, {b}, out={m.any()})", f"torch.mul({a}, {m.number()}, out={m.any()})",
+        f"torch.relu_({a})", f"{a}.pow_(2)", f"{a}.tril_()", f"{a}.cumsum_({d})", f"{a}.fill_diagonal_(1)", f"{a}.clamp_min_({m.number()})",
+        f"{a}.logical_not_()", f"{a}.bitwise_and_({b})", f"{a}.eq_({b})", f"{a}.remainder_(2)", f"{a}.swapaxes(0, {d}).add_({b})",
+        f"{a}.unsafe_chunk(2, {d})[0].add_(1)", f"{a}.split(1, {d})[-1].mul_(3)", f"{a}.unbind({d})[0].copy_({b})", f"{a}.data.add_(1)",
+        f"{a}.expand(2, {', '.join('-1' for _ in m.values[a].shape)}).select(0, 1).add_(1)", f"{a}.detach().mul_(2)", f"{a}.addcdiv_({b}, {b}, value=0.5)",
+        f"for each in {a}.unbind({d}):\n    each.add_(1)", f"for each in {a}.chunk(2, {d}):\n    each.mul_(2)", f"{a}.to({a}.dtype).add_(1)",
+        f"{a}.contiguous().add_(1)", f"{a}.reshape(-1).mul_(2)", f"{a}.squeeze().neg_()", f"{a}.real.add_(1)", f"{a}.float().add_(1)",
+    )  # fmt: skip
 
 
 @update(2)
@@ -655,6 +716,40 @@ def repeated(m: Maker) -> str:
 def repeated_update(m: Maker) -> str:
     a = m.at_least(1)
     return f"OUT = {a}.clone()\nfor i in range({a}.shape[0]):\n    OUT[i] = OUT[i] + i"
+
+
+@block(0.6)
+def repeated_until(m: Maker) -> str:
+    a = m.floating()
+    return f"OUT = {a}.abs() + 1\nwhile bool(OUT.sum() < {m.rng.randint(1, 40)}):\n    OUT = OUT * 2"
+
+
+@block(0.8)
+def gathered(m: Maker) -> str:
+    a = m.any()
+    join = m.pick("torch.stack(OUTs)", "torch.cat(OUTs)", "OUTs[-1]", "torch.cat(OUTs, -1)")
+    return f"OUTs = [{a}]\nfor i in range({m.rng.randint(1, 3)}):\n    OUTs.append(OUTs[-1] * 2 - i)\nOUT = {join}"
+
+
+@block(0.8)
+def number_of_tensor(m: Maker) -> str:
+    a = m.any(lambda t: not t.is_complex() and t.numel() > 0)
+    read = m.pick(
+        f"{a}.max().item()",
+        f"float({a}.sum())",
+        f"int({a}.sum())",
+        f"{a}.numel()",
+        f"{a}.size(-1)",
+        f"{a}.dim()",
+    )
+    return f"n = {read}\nOUT = {m.any()} * n"
+
+
+@block(1)
+def branch_with_update(m: Maker) -> str:
+    a = m.any()
+    test = m.pick(f"bool({a}.sum() > 0)", f"{a}.numel() > {m.rng.randint(0, 30)}", f"{a}.dim() == 2")
+    return f"OUT = {a}.clone()\nif {test}:\n    OUT.add_(1)\n    {a}.mul_(2)\nelse:\n    OUT = OUT - 1"
 
 
 def make(seed: int) -> Program:
