@@ -46,13 +46,32 @@ def lift_params() -> tvm.transform.Pass:
     def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         if not _has_weights(mod):
             return mod
-        lifted = relax.transform.LiftTransformParams()(mod)
+        lifted = relax.transform.LiftTransformParams()(_with_named_result(mod))
         gvar = lifted.get_global_var(TRANSFORM_PARAMS)
         # LiftTransformParams leaves num_input = 0 there: BundleModelParams would wrap the tuple again.
         lifted.update_func(gvar, lifted[gvar].without_attr("num_input"))
         return lifted
 
     return run
+
+
+def _with_named_result(mod: tvm.IRModule) -> tvm.IRModule:
+    """``return (weight, y)`` becomes ``result = (weight, y); return result``.
+
+    ``LiftTransformParams`` takes a weight for unused, and leaves it undefined, that only the former reads; blocks
+    after a branch end so.
+    """
+    main = mod["main"]
+    if isinstance(main.body.body, relax.Var):
+        return mod
+    result = relax.Var("result", main.body.body.ty)
+    block = relax.BindingBlock([relax.VarBinding(result, main.body.body)])
+    body = relax.SeqExpr([*main.body.blocks, block], result)
+    named = relax.BlockBuilder(mod).get()
+    named.update_func(
+        mod.get_global_var("main"), relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    )
+    return named
 
 
 def bundle_params() -> tvm.transform.Pass:

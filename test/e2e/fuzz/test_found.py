@@ -1,0 +1,47 @@
+"""Programs that random search found, as small as they get, against eager PyTorch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from programs import Input, Line, Program  # type: ignore[import-not-found]  # noqa: E402
+from runner import check  # type: ignore[import-not-found]  # noqa: E402
+
+ALL = "fx torchscript lazy dynamo"
+
+FOUND = [
+    # TVM fills nothing: it divides by the number of elements.
+    (ALL, "return (a0 != a0).to(torch.bfloat16), torch.zeros_like(a0, dtype=torch.bfloat16)", ["float32[2,0]"]),
+    # TVM binds no vectors of bools, as names of a branch are.
+    (ALL, "v = torch.where(a0 > -1, a0, a0.masked_fill(a0 > 0, -1))\nreturn torch.block_diag(v, torch.arange(4))",
+     ["bfloat16[4]"]),
+    # TVM's LiftTransformParams took a weight for unused that only a returned tuple has.
+    ("torchscript", "if a0.numel() > 25:\n    a0.mul_(2)\nreturn torch.linspace(0, 1, 5)", ["int8[4,?,?]"]),
+    ("torchscript", "v = a0\nwhile bool(v.sum() < 8):\n    v = v + 1\nreturn v, torch.ones(2, 3) * 2", ["float32[3]"]),
+]  # fmt: skip
+
+
+def _program(text: str, arguments: list[str]) -> Program:
+    """``?`` is a size that varies, 3 at first; ``float32[2,3]:expanded`` has a layout."""
+    inputs = []
+    for index, argument in enumerate(arguments):
+        kind, _, layout = argument.partition(":")
+        dtype, _, sizes = kind.rstrip("]").partition("[")
+        shape = tuple(3 if size == "?" else int(size) for size in sizes.split(",") if size)
+        inputs.append(Input(f"a{index}", f"torch.{dtype}", shape, layout or "dense"))
+    body, _, results = text.rpartition("return ")
+    is_dynamic = any("?" in argument for argument in arguments)
+    return Program(
+        tuple(inputs), (), (Line(body.strip()),) if body else (), (results,), 1, dynamic=is_dynamic, size=3
+    )
+
+
+@pytest.mark.parametrize("frontends, text, arguments", FOUND, ids=[text for _, text, _ in FOUND])
+def test_found(frontends: str, text: str, arguments: list[str], tmp_path: Path) -> None:
+    for frontend in frontends.split():
+        assert check(_program(text, arguments), frontend, tmp_path) == ("same", ""), frontend
