@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from programs import Input, Line, Program  # type: ignore[import-not-found]  # noqa: E402
-from runner import check  # type: ignore[import-not-found]  # noqa: E402
+from programs import Input, Line, Program  # type: ignore[import-not-found]
+from runner import check  # type: ignore[import-not-found]
 
 ALL = "fx torchscript lazy dynamo"
 
