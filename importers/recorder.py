@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers import aliases, hidden_writes, inverses
 from torch_tvm.importers.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.importers.memory_order import note_memory_order
+from torch_tvm.importers.size_probe import Probe
 from torch_tvm.importers.storages import SOURCE, Place, Storage, TensorRef, ViewStep
 from torch_tvm.support.errors import ImportFailed
 
@@ -143,6 +145,7 @@ class Recorder:
         if overload is aten.kthvalue.default and args[0].meta.dim() == 0:
             # torch-mlir verifies that the dimension is one of none; of one number every order gives the same
             overload, args, kwargs = aten.max.dim, [args[0], 0, False], {}
+        _try_without_elements(overload, args, kwargs, metas)
         name = overload._schema.name
         if name in hidden_writes.HANDLERS:
             results = hidden_writes.HANDLERS[name](self, bound_arguments(overload, args, kwargs))
@@ -539,6 +542,28 @@ def _renamed(
     if [str(argument.type) for argument in given] == list(types.values()):
         return {argument.name: name for argument, name in zip(given, types, strict=True)}
     return None
+
+
+def _try_without_elements(
+    overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any], metas: Sequence[Any]
+) -> None:
+    """Refuse a tensor without elements for which the op raises, or gives another shape than fake tensors say.
+
+    The first kernel is ``aten.pixel_unshuffle``, which gives a copy of it.
+    """
+    given, named = _fakes(list(args)), _fakes(kwargs)
+    leaves = [leaf for leaf in pytree.tree_leaves((given, named)) if isinstance(leaf, torch.Tensor)]
+    if not any(isinstance(size, int) and size == 0 for leaf in leaves for size in leaf.shape):
+        return
+    if overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
+        return
+    probe = Probe(overload, given, named, list(metas), {})
+    if not probe.symbols and probe.fits({}) is False:
+        raise ImportFailed(
+            "for a tensor without elements, eager PyTorch raises or gives another shape than its fake tensors do",
+            subject=dialect_name(overload),
+            advice="leave the op out where there are no elements",
+        )
 
 
 def _promoted(

@@ -24,6 +24,23 @@ Point = dict[sympy.Symbol, int]
 _SMALL = 1 << 14
 _POINTS = 200
 _ERRORS = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError)
+_WITHOUT_DATA = frozenset(
+    f"aten::{name}"
+    for name in (
+        "_batch_norm_with_update",
+        "_batch_norm_with_update_functional",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_functional",
+        "_native_batch_norm_legit_no_training",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_weight_norm",
+        "_weight_norm_interface",
+        "mkldnn_rnn_layer",
+        "native_batch_norm",
+        "scaled_dot_product_attention",
+    )
+)
+"""Ops that PyTorch (2.9 to 2.13) does not check: for sizes that do not fit, and some of 0, they end the process."""
 
 
 class Probe:
@@ -49,16 +66,18 @@ class Probe:
                 free |= getattr(size, "free_symbols", set())
         self.symbols = sorted(free, key=str)
         self.hint = {symbol: int(hints[symbol]) for symbol in self.symbols if symbol in hints}
-        self._takes = {True: True, False: True}
+        schema = getattr(function, "_schema", None)
+        self._takes = {True: schema is None or schema.name not in _WITHOUT_DATA, False: True}
         self._seen: dict[tuple[int, ...], bool | None] = {}
 
     def can_tell(self) -> bool:
         """Whether the op runs at the hints, on real tensors or on such without data, as the symbolic run says."""
         if not self.symbols or len(self.hint) < len(self.symbols):
             return False
-        for is_real in (True, False):
-            self._takes[is_real] = self._run(self.hint, is_real) is not False
-        return any(self._run(self.hint, is_real) for is_real in (True, False))
+        kinds = [is_real for is_real, takes in self._takes.items() if takes]
+        found = {is_real: self._run(self.hint, is_real) for is_real in kinds}
+        self._takes = {is_real: found.get(is_real, False) is not False for is_real in (True, False)}
+        return any(found.values())
 
     def conditions(self, guards: Sequence[Any], known: Sequence[Any], lowest: int = 0) -> list[Any]:
         """The conditions, of ``guards`` and others, that keep out the sizes for which the op is not as recorded.
@@ -67,21 +86,21 @@ class Probe:
         """
         if not self.can_tell():
             return list(guards)
-        points = [p for p in self._points(guards, lowest) if all(_holds(g, p) for g in known)]
+        points = [p for p in self._points(guards, lowest) if all(holds(g, p) for g in known)]
         kept = self._needed(guards, points)
-        return [*kept, *self._missing([p for p in points if all(_holds(g, p) for g in kept)])]
+        return [*kept, *self._missing([p for p in points if all(holds(g, p) for g in kept)])]
 
     def _needed(self, guards: Sequence[Any], points: Sequence[Point]) -> list[Any]:
         """Guards that keep out sizes that do not fit, rather those that keep out nothing else."""
         good = [p for p in points if self.fits(p)]
         bad = [p for p in points if self.fits(p) is False]
-        exact = [g for g in dict.fromkeys(guards) if all(_holds(g, p) for p in good)]
-        kept = list(exact)
-        bad = [p for p in bad if all(_holds(g, p) for g in kept)]
+        exact = [g for g in dict.fromkeys(guards) if all(holds(g, p) for p in good)]
+        kept = sorted(exact, key=lambda g: sum(holds(g, p) for p in bad))  # what says most, first
+        bad = [p for p in bad if all(holds(g, p) for g in kept)]
         rest = [g for g in dict.fromkeys(guards) if g not in exact]
         while bad and rest:
-            strongest = max(rest, key=lambda g: sum(not _holds(g, p) for p in bad))
-            left = [p for p in bad if _holds(strongest, p)]
+            strongest = max(rest, key=lambda g: sum(not holds(g, p) for p in bad))
+            left = [p for p in bad if holds(strongest, p)]
             if len(left) == len(bad):
                 break
             kept, bad, rest = [*kept, strongest], left, [g for g in rest if g is not strongest]
@@ -189,7 +208,8 @@ def _concrete(leaf: Any, point: Point, is_real: bool) -> Any:
     return torch.full(sizes, is_float, dtype=leaf.dtype)
 
 
-def _holds(guard: Any, point: Point) -> bool:
+def holds(guard: Any, point: Mapping[sympy.Symbol, int]) -> bool:
+    """Whether a condition holds at a point, which may say nothing of its symbols."""
     if guard in (sympy.true, sympy.false):
         return bool(guard)
     if not guard.free_symbols <= set(point):
@@ -232,4 +252,4 @@ def _separates(symbol: sympy.Symbol, bad: Sequence[int], good: Sequence[int]) ->
     return sympy.And(*(sympy.Ne(symbol, value, evaluate=False) for value in bad), evaluate=False)
 
 
-__all__ = ["Probe", "hints"]
+__all__ = ["Probe", "hints", "holds"]

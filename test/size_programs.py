@@ -201,6 +201,11 @@ def view_fours(x: Tensor) -> Tensor:
 
 
 @program(("n",))
+def view_sevens(x: Tensor) -> Tensor:
+    return x.view(-1, 7) + 1
+
+
+@program(("n",))
 def view_fixed(x: Tensor) -> Tensor:
     return x.view(2, 2) + 1
 
@@ -374,6 +379,11 @@ def max_pool2d(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, stride=2)
 
 
+@program((2, "n"))
+def max_pool1d(x: Tensor) -> Tensor:
+    return F.max_pool1d(x, 3, 2, 1)
+
+
 @program((1, 2, "n"))
 def avg_pool1d(x: Tensor) -> Tensor:
     return F.avg_pool1d(x, 4, stride=1, padding=1)
@@ -387,6 +397,11 @@ def adaptive_avg_pool1d(x: Tensor) -> Tensor:
 @program((1, 2, "n"))
 def pad_zeros(x: Tensor) -> Tensor:
     return F.pad(x, (2, -3))
+
+
+@program(("n", 3))
+def pad_rows(x: Tensor) -> Tensor:
+    return F.pad(x, (1, 0, 2, 1))
 
 
 @program((1, 2, "n"))
@@ -407,6 +422,21 @@ def pad_replicate(x: Tensor) -> Tensor:
 @program((1, 2, "n"))
 def interpolate(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="linear")
+
+
+@program(("n", 1, 3))
+def interpolate_batch(x: Tensor) -> Tensor:
+    return F.interpolate(x, size=5) + F.interpolate(x, scale_factor=1.7)
+
+
+@program((1, 1, "n"))
+def interpolate_uneven(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=1.7, mode="linear")
+
+
+@program(("n", 4, 6))
+def col2im(x: Tensor) -> Tensor:
+    return F.fold(x, (4, 3), 2)
 
 
 @program((1, 1, "n", 4))

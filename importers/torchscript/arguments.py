@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 STAGE = "importer: torchscript"
 _HINTS = (17, 13, 11, 19, 23, 29)
-_UNIFORM_HINT = 12
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,12 @@ class Arguments:
                 return torch.empty(list(example.shape), dtype=example.dtype)
         hints = [self._hint(axis) if size is None else size for axis, size in enumerate(example.shape)]
         dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in example.shape]
-        return mode.from_tensor(
-            torch.empty(hints, dtype=example.dtype),
-            symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic),
-        )
+        with FakeTensorMode():  # the hints may be large
+            like = torch.empty(hints, dtype=example.dtype)
+        return mode.from_tensor(like, symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic))
 
     def _hint(self, axis: int) -> int:
-        return _UNIFORM_HINT if self.assumptions.has_uniform_hints else _HINTS[axis % len(_HINTS)]
+        return self.assumptions.hint or _HINTS[axis % len(_HINTS)]
 
     # -- after the program -------------------------------------------------------------------------------
 
@@ -212,11 +211,13 @@ class Arguments:
         index = ref.storage.argument or 0
         for axis, size in enumerate(ref.meta.shape):
             if not isinstance(size, int) and size.node.maybe_as_int() is not None:
+                known = size.node.maybe_as_int()
+                is_hint = known == self._hint(axis)
+                need = "has another form for each size" if is_hint else f"needs {known}"
                 raise ImportFailed(
-                    f"the size of argument {index} along axis {axis} was given as unknown, but the program "
-                    f"needs {size.node.maybe_as_int()}",
+                    f"the size of argument {index} along axis {axis} was given as unknown, but the program {need}",
                     stage=STAGE,
-                    advice=f"give the size {size.node.maybe_as_int()} in its TensorSpec",
+                    advice=f"give the size {'that it has' if is_hint else known} in its TensorSpec",
                 )
 
 

@@ -134,9 +134,13 @@ class Evaluator:
         return results[0] if len(results) == 1 else tuple(results)
 
     def fake_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A fake tensor like ``tensor``, with known sizes; ``FakeTensorMode.from_tensor`` is far slower."""
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-        return FakeTensor(self.mode, meta, torch.device("cpu"))
+        """A fake tensor like ``tensor``; ``FakeTensorMode.from_tensor`` is far slower."""
+
+        def make() -> torch.Tensor:
+            meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            return FakeTensor(self.mode, meta, torch.device("cpu"))
+
+        return self.sizes.unguarded(make)
 
     def new_symbol(self) -> torch.SymInt:
         shape_env = self.mode.shape_env

@@ -48,18 +48,24 @@ class Program:
     name: str = "forward"
 
 
+_HINTS = (12, 80640)
+"""Sizes that fit each other; then a large one that windows, heads and factors divide: 256 * 9 * 5 * 7."""
+
+
 @dataclass
 class Assumptions:
     """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie.
 
     ``owners`` are tensors by the address of memory that several share. ``state`` are attributes that others change.
+    ``hints`` are what is left to try for all unknown sizes alike; without a ``hint``, each has one of its own.
     """
 
     state: frozenset[str] = frozenset()
     constants: set[int] = field(default_factory=set)
     numbers: dict[str, Any] = field(default_factory=dict)
     owners: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
-    has_uniform_hints: bool = False
+    hint: int | None = None
+    hints: list[int] = field(default_factory=lambda: list(_HINTS))
 
 
 class Restart(Exception):
@@ -107,6 +113,7 @@ def import_graph(
 
 def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str] = ()) -> TorchModule:
     assumptions = Assumptions(state=frozenset(state), numbers=_numbers(program.owner, state))
+    plain: ImportFailed | None = None
     for _ in range(_ATTEMPTS):
         try:
             with _quiet():
@@ -123,10 +130,12 @@ def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str
             raise ImportFailed(
                 f"the program raises for these arguments: {error.message}", location=error.location
             ) from None
-        except ImportFailed:
-            if assumptions.has_uniform_hints or not _has_unknown_sizes(examples):
-                raise
-            assumptions.has_uniform_hints = True
+        except ImportFailed as failure:
+            if assumptions.hint == _HINTS[0]:
+                plain = failure
+            if not assumptions.hints or not _has_unknown_sizes(examples):
+                raise plain or failure from None
+            assumptions.hint = assumptions.hints.pop(0)
     raise ImportFailed("the import did not settle on the types of this program", stage=STAGE)
 
 

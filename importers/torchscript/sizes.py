@@ -18,8 +18,9 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from torch_tvm.dialect.emitter import dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.size_conditions import assert_size, bound
-from torch_tvm.importers.size_probe import Probe, hints
+from torch_tvm.importers.size_probe import Probe, hints, holds
 from torch_tvm.importers.symbols import Range
+from torch_tvm.importers.torchscript.size_rules import ruled
 
 if TYPE_CHECKING:
     from torch_tvm.importers.torchscript.evaluator import Evaluator
@@ -87,8 +88,15 @@ class Sizes:
         self._take_over()
         before = _snapshot(environment)
         known = len(environment.guards)
-        result = function(*args, **kwargs)
-        guards = [guard.expr for guard in environment.guards[known:]]
+        found = self.unguarded(lambda: ruled(function, args, kwargs))
+        if found is None:
+            result = function(*args, **kwargs)
+            guards = [guard.expr for guard in environment.guards[known:]]
+        else:
+            result, guards = found
+            wrong = [guard for guard in guards if not holds(guard, hints(environment))]
+            if wrong:
+                raise RuntimeError(f"the op needs {wrong[0]} of the unknown sizes: give those that are known")
         is_pointwise = torch.Tag.pointwise in getattr(function, "tags", ())
         if not guards and is_pointwise:
             return result

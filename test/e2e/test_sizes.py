@@ -19,6 +19,9 @@ _IN_CI = {
     "element",
     "narrow",
     "view_pairs",
+    "view_sevens",
+    "interpolate_uneven",
+    "pad_zeros",
     "conv1d",
     "max_pool2d",
     "pad_reflect",
@@ -32,6 +35,9 @@ _IN_CI = {
 
 _BROADCAST = {"add_two", "add_rows", "where_two", "matmul_batches", "mse_loss", "chunk_two"}
 """Unknown sizes that meet are taken for equal: one of 1 beside another is refused."""
+
+_NOT_EMPTY = {"pixel_unshuffle"}
+"""PyTorch's kernel gives no shape for a size of 0 that its fake tensors know."""
 
 _CONSTANT = {
     "split_all",
@@ -67,7 +73,7 @@ def test_torchscript(program: Program) -> None:
             torch_tvm.compile(torch.jit.script(program.function), specs)
         return
     compiled = torch_tvm.compile(torch.jit.script(program.function), specs)
-    _compare(compiled, program, may_refuse=str(program) in _BROADCAST)
+    _compare(compiled, program, may_refuse=str(program) in _BROADCAST | _NOT_EMPTY)
 
 
 @pytest.mark.parametrize("program", _cases())

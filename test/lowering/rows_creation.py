@@ -83,6 +83,7 @@ def likes(s: Sample) -> Cases:
         (s.ints(5),),
         (s.floats(),),
         (s.floats(0, 2, dtype=torch.bfloat16),),
+        (s.floats(4, 0, dtype=torch.bfloat16),),
         (s.bools(3),),
     ]
 

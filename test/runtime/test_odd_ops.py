@@ -152,3 +152,14 @@ def test_two_draws_are_two_draws_and_keep_their_order() -> None:
     with pytest.warns(torch_tvm.FallbackWarning):
         module = torch_tvm.compile(Program(noise), (torch.zeros(1000),), frontend="fx")
     assert float(module(torch.zeros(1000)).abs().max()) > 0
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_nothing_in_another_shape_than_fake_tensors_say(frontend: str) -> None:
+    """Of a tensor without elements, ``pixel_unshuffle`` gives a copy; by fake tensors, another shape."""
+    unshuffled = torch.nn.PixelUnshuffle(2)
+    assert unshuffled(torch.ones(1, 1, 0, 4)).shape == (1, 1, 0, 4)
+    example = (torch.ones(1, 1, 0, 4),)
+    program = torch.jit.trace(unshuffled, example) if frontend == "torchscript" else unshuffled
+    with pytest.raises(torch_tvm.ImportFailed, match=r"without elements.* another shape"):
+        torch_tvm.compile(program, example, frontend=frontend)

@@ -14,7 +14,7 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import is_float, number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
@@ -34,7 +34,7 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
     if is_symbolic(value):
         fill_size = lambda goal, v: te.compute(list(goal), lambda *i: convert(v, dtype), name="full")
         return b.te(fill_size, sizes, value, name="full")
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" and all(plain_size(size) != 0 for size in shape):
         return b.te(lambda goal: _filled_bfloat16(list(goal), float(value)), sizes, name="full")
     if is_float(dtype) and not math.isfinite(value):  # TVM's own kernel stumbles over it
         constant = tirx.const(float(value), dtype)

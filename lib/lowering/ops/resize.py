@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import permute, product, reshape
+from torch_tvm.lowering.ops.shape import permute, product, quotient, reshape
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 
 Expr: TypeAlias = relax.Expr
@@ -367,8 +367,12 @@ def pixel_unshuffle(b: Builder, x: Tensor, downscale_factor: int) -> Expr:
     """aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"""
     *batch, channels, height, width = b.shape(x)
     r, n = downscale_factor, len(batch)
-    if not isinstance(height, int) or not isinstance(width, int) or height % r or width % r:
-        b.unsupported("the image does not divide by the factor")
-    split = reshape(b, x, [*batch, channels, height // r, r, width // r, r])
+    for size in (height, width):
+        if isinstance(size, int) and size % r:
+            b.unsupported("the image does not divide by the factor")
+        if not isinstance(size, int):
+            b.require(tirx.floormod(size, as_size(r)) == 0, "the image does not divide by the factor")
+    rows, columns = quotient([height], [r]), quotient([width], [r])
+    split = reshape(b, x, [*batch, channels, rows, r, columns, r])
     order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-    return reshape(b, permute(b, split, order), [*batch, channels * r * r, height // r, width // r])
+    return reshape(b, permute(b, split, order), [*batch, channels * r * r, rows, columns])

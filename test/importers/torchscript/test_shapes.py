@@ -111,3 +111,28 @@ def test_unknown_shape_without_examples_is_refused_by_name() -> None:
     scripted = torch.jit.script(zoo.Affine())
     with pytest.raises(InvalidInput, match="argument 'x' of type Tensor has no known shape"):
         import_torchscript(scripted)
+
+
+def test_ops_that_pytorch_does_not_check_are_not_run_to_see_what_they_need() -> None:
+    """Each ends the process, in PyTorch 2.13, at one of the sizes that would be tried."""
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(x, x, x)[0]
+
+    def normalised(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._native_batch_norm_legit_functional(
+            x, None, None, mean, mean + 1, True, 0.1, 1e-5
+        )[0]
+
+    def weight(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._weight_norm_interface(x, torch.ones(1, 7), 1)[0]
+
+    x, y, v = torch.randn(1, 2, 12, 8), torch.randn(2, 12, 5), torch.randn(12, 7)
+    for function, args, shapes in (
+        (attention, (x,), [(1, 2, None, 8)]),
+        (normalised, (y, y[0, :, 0]), [(2, None, 5), (None,)]),
+        (weight, (v,), [(None, 7)]),
+    ):
+        traced = torch.jit.trace(function, args, check_trace=False)
+        module = import_torchscript(traced, tuple(TensorSpec(shape) for shape in shapes))
+        torch.testing.assert_close(module(*args), function(*args))

@@ -1,0 +1,232 @@
+"""Results whose sizes a formula gives for every size, where PyTorch's fake kernels settle for that of the example.
+
+A fake kernel that computes in C++ asks for numbers and so makes a size constant, and one that is decomposed may divide
+by a size that is 0. A rule gives the sizes of its op, and what it asks of those of the arguments; trying the op, as for all
+others, finds what else there is to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, prod
+from typing import Any
+
+import sympy
+import torch
+
+aten = torch.ops.aten
+
+Sizes = list[Any]
+Found = tuple[Sizes, list[Any]] | None
+Rule = Callable[..., Found]
+"""From the arguments of an op to the sizes of its result and conditions; ``None`` where it does not apply."""
+
+_RULES: dict[Any, Rule] = {}
+
+
+def ruled(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[torch.Tensor, list[Any]] | None:
+    """A fake result of an op and the conditions of its rule; ``None`` where there is no rule, or nothing unknown."""
+    rule = _RULES.get(function)
+    if rule is None:
+        return None
+    arguments = function._schema.arguments
+    bound = {argument.name: argument.default_value for argument in arguments}
+    bound |= {argument.name: value for argument, value in zip(arguments, args, strict=False)} | dict(kwargs)
+    x = bound[arguments[0].name]
+    if not any(isinstance(size, torch.SymInt) for size in x.shape):
+        return None
+    found = rule(**bound)
+    if found is None:
+        return None
+    sizes, conditions = found
+    wanted = [condition for condition in conditions if condition.free_symbols]
+    if function in _VIEWS:
+        return x.as_strided(sizes, _dense_strides(sizes), x.storage_offset()), wanted
+    return x.new_empty(sizes), wanted
+
+
+def _rule(*functions: Any) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(functions, rule))
+        return rule
+
+    return register
+
+
+def _expression(size: Any) -> Any:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+
+
+def _dense_strides(sizes: Sizes) -> Sizes:
+    return [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+
+
+def _at_least(size: Any, number: int) -> Any:
+    return sympy.Ge(_expression(size), number, evaluate=False)
+
+
+def _divides(size: Any, factor: Any) -> Any:
+    return sympy.Eq(sympy.Mod(_expression(size), _expression(factor)), 0)
+
+
+# -- reshaping ---------------------------------------------------------------------------------------------
+
+
+def _reshaped(x: torch.Tensor, shape: Sequence[Any]) -> Found:
+    """Of a dense tensor; what lies otherwise is for PyTorch to say."""
+    if not x.is_contiguous():
+        return None
+    total, inferred = prod(x.shape), [axis for axis, size in enumerate(shape) if _is(size, -1)]
+    known = prod(size for axis, size in enumerate(shape) if axis not in inferred)
+    if len(inferred) > 1 or _is(known, 0):
+        return None
+    if not inferred:
+        fits = sympy.Eq(_expression(total), _expression(known))
+        return list(shape), [fits, *(_at_least(size, 0) for size in shape)]
+    sizes = [total // known if axis in inferred else size for axis, size in enumerate(shape)]
+    return sizes, [_divides(total, known)]
+
+
+def _is(size: Any, number: int) -> bool:
+    return isinstance(size, int) and size == number
+
+
+@_rule(aten.view.default, aten._unsafe_view.default)
+def _view(*, self: torch.Tensor, size: Sequence[Any]) -> Found:
+    return _reshaped(self, size)
+
+
+@_rule(aten.reshape.default)
+def _reshape(*, self: torch.Tensor, shape: Sequence[Any]) -> Found:
+    return _reshaped(self, shape)
+
+
+_VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+
+
+# -- images ------------------------------------------------------------------------------------------------
+
+
+@_rule(aten.pixel_unshuffle.default)
+def _pixel_unshuffle(*, self: torch.Tensor, downscale_factor: int) -> Found:
+    if self.dim() < 3 or downscale_factor < 1:
+        return None
+    *batch, channels, height, width = self.shape
+    sizes = [*batch, channels * downscale_factor**2, height // downscale_factor, width // downscale_factor]
+    return sizes, [_divides(size, downscale_factor) for size in (height, width)]
+
+
+def _scaled(size: Any, factor: float) -> Any:
+    """``int(size * factor)``, in integers where that is exact."""
+    top, bottom = float(factor).as_integer_ratio()
+    return size * top // bottom if abs(top) <= _EXACT and bottom <= _EXACT else torch.sym_int(size * factor)
+
+
+_EXACT = 1 << 20
+
+
+def _upsample(*, input: torch.Tensor, output_size: Any, scale_factors: Any, **_: Any) -> Found:
+    if output_size is not None:
+        return _upsample_to(self=input, output_size=output_size)
+    if input.dim() != len(scale_factors) + 2:
+        return None
+    pairs = list(zip(input.shape[2:], scale_factors, strict=True))
+    # what the new sizes ask, of the old ones: a rounded product has no form in the dialect
+    wanted = [_at_least(size, ceil(1 / factor)) for size, factor in pairs if factor > 0]
+    return [*input.shape[:2], *(_scaled(size, factor) for size, factor in pairs)], wanted
+
+
+def _upsample_to(*, self: torch.Tensor, output_size: Any, **_: Any) -> Found:
+    shape = [*self.shape[:2], *output_size]
+    return (shape, [_at_least(size, 1) for size in shape[1:]]) if self.dim() == len(shape) else None
+
+
+_UPSAMPLES = (
+    *(f"{kind}{count}d" for kind in ("upsample_nearest", "_upsample_nearest_exact") for count in (1, 2, 3)),
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+)
+for _name in _UPSAMPLES:
+    _rule(getattr(aten, _name).vec)(_upsample)
+    _rule(getattr(aten, _name).default)(_upsample_to)
+
+
+def _places(size: Any, kernel: int, stride: int, padding: int, dilation: int) -> Any:
+    """Where a window fits along a dimension."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@_rule(aten.max_pool1d.default)
+def _max_pool1d(
+    *,
+    self: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> Found:
+    if ceil_mode or self.dim() not in (2, 3):
+        return None
+    count = _places(self.shape[-1], kernel_size[0], (stride or kernel_size)[0], padding[0], dilation[0])
+    return [*self.shape[:-1], count], [_at_least(count, 1)]
+
+
+@_rule(aten.im2col.default)
+def _im2col(
+    *,
+    self: torch.Tensor,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Found:
+    if self.dim() not in (3, 4):
+        return None
+    *batch, channels, height, width = self.shape
+    windows = zip((height, width), kernel_size, stride, padding, dilation, strict=True)
+    blocks = [_places(*window) for window in windows]
+    return [*batch, channels * prod(kernel_size), prod(blocks)], [_at_least(block, 1) for block in blocks]
+
+
+@_rule(aten.col2im.default)
+def _col2im(*, self: torch.Tensor, output_size: Sequence[Any], kernel_size: Sequence[int], **_: Any) -> Found:
+    *batch, channels, blocks = self.shape
+    if self.dim() not in (2, 3) or isinstance(blocks, torch.SymInt):
+        return None
+    factor = prod(kernel_size)
+    return [*batch, channels // factor, *output_size], [_divides(channels, factor)]
+
+
+# -- padding -----------------------------------------------------------------------------------------------
+
+
+def _padded(x: torch.Tensor, pad: Sequence[Any]) -> Found:
+    if len(pad) % 2 or len(pad) > 2 * x.dim() or not all(isinstance(each, int) for each in pad):
+        return None
+    sizes, wanted = list(x.shape), []
+    for place in range(0, len(pad), 2):
+        axis, before, after = x.dim() - 1 - place // 2, *pad[place : place + 2]
+        kept = [sizes[axis] + min(before, 0), sizes[axis] + min(before, 0) + min(after, 0)]
+        wanted += [_at_least(size, 0) for size in kept]
+        sizes[axis] = sizes[axis] + before + after
+    return sizes, wanted
+
+
+@_rule(aten.constant_pad_nd.default)
+def _constant_pad(*, self: torch.Tensor, pad: Sequence[Any], **_: Any) -> Found:
+    return _padded(self, pad)
+
+
+@_rule(aten.pad.default)
+def _pad(*, self: torch.Tensor, pad: Sequence[Any], mode: str, **_: Any) -> Found:
+    return _padded(self, pad) if mode == "constant" else None
+
+
+__all__ = ["ruled"]
