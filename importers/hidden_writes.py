@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.recording import Recording
 
 aten = torch.ops.aten
 Bound = dict[str, Any]
-Handler = Callable[["Recorder", Bound], "list[Any] | None"]
+Handler = Callable[[Recording, Bound], list[Any] | None]
 
 
-def _batch_norm(r: Recorder, bound: Bound) -> list[Any] | None:
+def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
     """The functional form gives the new statistics as results."""
     mean, var = bound["running_mean"], bound["running_var"]
     if bound["training"] is not True or mean is None or var is None:
@@ -30,7 +29,7 @@ def _batch_norm(r: Recorder, bound: Bound) -> list[Any] | None:
     return [out, batch_mean, batch_scale]
 
 
-def _instance_norm(r: Recorder, bound: Bound) -> list[Any] | None:
+def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
     """Running statistics move towards the batch's mean of those of the instances."""
     mean, var = bound["running_mean"], bound["running_var"]
     if bound["use_input_stats"] is not True or mean is None or var is None:
@@ -52,7 +51,7 @@ def _first(results: list[Any] | None) -> list[Any] | None:
     return None if results is None else results[:1]
 
 
-def _embedding_renorm(r: Recorder, bound: Bound) -> list[Any]:
+def _embedding_renorm(r: Recording, bound: Bound) -> list[Any]:
     """The rows that are looked up are scaled where they are longer than ``max_norm``."""
     weight, limit = bound["self"], bound["max_norm"]
     index = r.run(aten.reshape.default, bound["indices"], [-1])

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.recording import Recording
 from torch_tvm.importers.storages import Place, ViewStep
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.recorder import Recorder
-
 aten = torch.ops.aten
-Inverse = Callable[["Recorder", Place, ViewStep, ir.Value], ir.Value]
+Inverse = Callable[[Recording, Place, ViewStep, ir.Value], ir.Value]
 
 
-def scatter(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def scatter(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     """The value of ``parent`` whose view by ``step`` is ``value``, and that is as before elsewhere."""
     return _INVERSES.get(step.name, _by_index)(r, parent, step, value)
 
 
-def _emit(r: Recorder, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any) -> ir.Value:
+def _emit(r: Recording, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any) -> ir.Value:
     value: ir.Value = r.emitter.call(overload, args, {}, [meta])[0]
     return value
 
 
-def _by_index(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _by_index(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     """Any view: the same view of the elements' numbers tells where each element comes from."""
     count = parent.meta.numel()
     numbers, flat = parent.meta.new_empty((count,), dtype=torch.int64), parent.meta.new_empty((count,))
@@ -53,45 +51,45 @@ def _as_numbers(meta: Any) -> Any:
     return torch.empty_like(meta, dtype=torch.int64)
 
 
-def _reshape_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _reshape_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.reshape.default, parent.meta, value, r.sizes(parent))
 
 
-def _identity(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _identity(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return value
 
 
 def _scatter_with(overload: torch._ops.OpOverload) -> Inverse:
-    def scatter(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+    def scatter(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
         return r.emitter.call(overload, (r.value(parent), value, *step.rest), step.kwargs, [parent.meta])[0]
 
     return scatter
 
 
-def _swap_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _swap_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     first, second = step.rest or (0, 1)
     return _emit(r, aten.transpose.int, parent.meta, value, first, second) if parent.meta.dim() > 1 else value
 
 
-def _transpose_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _transpose_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.transpose.int, parent.meta, value, -2, -1)
 
 
-def _adjoint_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _adjoint_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _conj_back(r, parent, step, _transpose_back(r, parent, step, value))
 
 
-def _reverse_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _reverse_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.permute.default, parent.meta, value, list(range(parent.meta.dim()))[::-1])
 
 
-def _permute_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _permute_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     rank = parent.meta.dim()
     order = [d % rank for d in step.rest[0]]
     return _emit(r, aten.permute.default, parent.meta, value, [order.index(axis) for axis in range(rank)])
 
 
-def _narrow_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _narrow_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     axis, start, length = step.rest
     if not isinstance(start, int) or not isinstance(length, int):
         return _by_index(r, parent, step, value)
@@ -105,7 +103,7 @@ def _narrow_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) ->
     )
 
 
-def _element(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _element(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     """The inverse of one element of ``unbind``, ``split``, ``chunk`` and their kin."""
     axis, index, metas = step.given("dim", 0), step.path[1], step.metas[0]
     base = r.value(parent)
@@ -121,17 +119,17 @@ def _element(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.
 # -- complex numbers, and memory read as another dtype ---------------------------------------------------------
 
 
-def _conj_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _conj_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     if not parent.meta.is_complex():
         return value
     return _emit(r, aten.conj_physical.default, parent.meta, value)
 
 
-def _neg_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _neg_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.neg.default, parent.meta, value)
 
 
-def _part_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _part_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     """``x.real`` or ``x.imag`` was written: the other part stays."""
     if not parent.meta.is_complex():
         return value
@@ -141,15 +139,15 @@ def _part_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> i
     return _emit(r, aten.complex.default, parent.meta, *pair)
 
 
-def _complex_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _complex_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.view_as_complex.default, parent.meta, value)
 
 
-def _pairs_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _pairs_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.view_as_real.default, parent.meta, value)
 
 
-def _view_back(r: Recorder, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+def _view_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     if step.meta.dtype == parent.meta.dtype:
         return _reshape_back(r, parent, step, value)
     return _emit(r, aten.view.dtype, parent.meta, value, parent.meta.dtype)

@@ -225,12 +225,11 @@ def _run_passes(command: Command, module: TorchModule) -> TorchModule:
 def _with_new_literals(module: TorchModule) -> TorchModule:
     """The module with the literals that a pass made among its weights: only its text has their bytes."""
     from torch_tvm.dialect import view
-    from torch_tvm.dialect.parse import assemble
 
     names = {view.resource_name(op) for op in view.walk(module.mlir) if op.name == "torch.vtensor.literal"}
     if names - {None} <= module.weights.keys():
         return module
-    again = assemble(str(module.mlir), "-", needs_state=False)
+    again = type(module).read(str(module.mlir), "-", needs_state=False)
     again.state, again.signature = module.state, module.signature
     return again
 
@@ -278,7 +277,7 @@ def _named_target(processor: str) -> tvm.target.Target:
 
 
 def _report(error: TorchTvmError, text: str = "") -> int:
-    from torch_tvm.dialect.parse import caret
+    from torch_tvm.dialect.reader import caret
     from torch_tvm.passes.pipeline_text import PassFailed
 
     shown = (

@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from torch_tvm.importers.lazy import device, graph_text
+from torch_tvm.importers.lazy.calls import WholeOp, tensors_of
 from torch_tvm.importers.lazy.graph_text import GraphText, Node
-from torch_tvm.importers.lazy.whole_ops import WholeOp
 
 _NUMBERS = (torch.int64, torch.float64, torch.bool)
 Inputs = Sequence[tuple[int, Any]]
@@ -82,12 +81,6 @@ def data_of_step(roots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor for _, tensor in device.data_of(_copies(roots))]
 
 
-def tensors_of(call: WholeOp) -> list[torch.Tensor]:
-    """The tensors among the arguments of a noted op."""
-    leaves = pytree.tree_leaves((call.args, call.kwargs))
-    return [item for item in leaves if isinstance(item, torch.Tensor)]
-
-
 def constant_value(tensor: torch.Tensor, calls: Sequence[WholeOp], opaque: set[int]) -> torch.Tensor | None:
     """The value of a pending tensor that depends on no data in ``opaque``; ``None`` if it does."""
     makers = {number: call for call in calls for number in call.data}
@@ -151,4 +144,4 @@ def _describe(
     return numbers
 
 
-__all__ = ["Node", "assemble", "assemble_step", "constant_value", "data_of_step", "tensors_of"]
+__all__ = ["Node", "assemble", "assemble_step", "constant_value", "data_of_step"]

@@ -19,7 +19,8 @@ from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
 from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
-from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOp, WholeOps, native_batch_norm, random_op
+from torch_tvm.importers.lazy.calls import WholeOp
+from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import address, memory_behind

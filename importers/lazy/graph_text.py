@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.types import SCALAR_TYPE
-from torch_tvm.importers.lazy.whole_ops import WholeOp
+from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.support.errors import SourceLocation
 
 _NODE = re.compile(r"\s+(%[\w.]+ : .+?) = (\w+::\w+)(\[.*\])?\((.*)\)$")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,8 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.importers.aliases import shares_memory
 from torch_tvm.importers.lazy import device
+from torch_tvm.importers.lazy.assembly import constant_value
+from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.user_code import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
@@ -42,18 +43,6 @@ _LEAVING = (
 )
 _READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::_copy_from")
 _FOREIGN = ("prim", "prims", "profiler", "inductor", "static_runtime", "debugprims", "rngprims", "_")
-
-
-@dataclass
-class WholeOp:
-    """One noted call. ``args`` and ``results`` hold lazy tensors; ``data`` the numbers of the results' data."""
-
-    overload: torch._ops.OpOverload
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    data: list[int]
-    is_list: bool
-    place: SourceLocation
 
 
 class WholeOps:
@@ -125,8 +114,6 @@ class WholeOps:
 
     def _constant(self, tensor: torch.Tensor) -> Any:
         """The number in a tensor that depends on constants only, else ``None``."""
-        from torch_tvm.importers.lazy.assembly import constant_value
-
         found = constant_value(tensor, self.calls, self.opaque)
         return None if found is None else found.item()
 

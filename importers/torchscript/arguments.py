@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,13 +16,11 @@ from torch_tvm.importers.recorder import check_in_place
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.importers.torchscript import prims, tensors
+from torch_tvm.importers.torchscript.attempt import Assumptions, Program
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, kind_of, tuple_class
 from torch_tvm.support.errors import ImportFailed, InvalidInput
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-    from torch_tvm.importers.torchscript.program import Assumptions, Program
 
 STAGE = "importer: torchscript"
 _HINTS = (17, 13, 11, 19, 23, 29)

@@ -15,6 +15,7 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.storages import Storage, TensorRef
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.joins import Joiner, Slot, StackLeaf, Widener, fill, leaves, match
+from torch_tvm.importers.torchscript.signals import CertainError
 from torch_tvm.importers.torchscript.values import (
     UNINITIALIZED,
     Container,
@@ -155,7 +156,6 @@ def _take(ev: Evaluator, instruction: Instruction, env: Env, which: int) -> None
 
 
 def _record_if(ev: Evaluator, instruction: Instruction, env: Env, condition: Scalar) -> None:
-    from torch_tvm.importers.torchscript.evaluator import CertainError
 
     trial = ev.emitter.op("torch.prim.If", [condition.value], [], regions=2)
     effects = ev.effects
@@ -342,7 +342,6 @@ class _LoopRecord:
         raise ev.failure("what this loop carries changes its type from turn to turn")
 
     def _attempt(self, limit: Any, condition: Any, start: int) -> bool:
-        from torch_tvm.importers.torchscript.evaluator import CertainError
 
         ev = self.ev
         slots = self._slots()

@@ -28,6 +28,7 @@ from torch_tvm.importers.torchscript.containers import Containers
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.objects import Objects
 from torch_tvm.importers.torchscript.scalars import Scalars
+from torch_tvm.importers.torchscript.signals import CertainError, Specialise
 from torch_tvm.importers.torchscript.sizes import Sizes
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
@@ -42,24 +43,6 @@ from torch_tvm.support.errors import ImportFailed, SourceLocation
 IMPORTER = "torchscript"
 Env = dict[int, Any]
 Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
-
-
-class CertainError(Exception):
-    """The program raises on every path from here; ``message`` is what eager would say."""
-
-    def __init__(self, message: str, location: SourceLocation) -> None:
-        super().__init__(message)
-        self.message = message
-        self.location = location
-
-
-class Specialise(Exception):
-    """The import needs these user arguments (flat positions) as constants."""
-
-    def __init__(self, arguments: frozenset[int], cause: ImportFailed) -> None:
-        super().__init__(arguments)
-        self.arguments = arguments
-        self.cause = cause
 
 
 class Evaluator:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.dialect.module import TensorSpec
+from torch_tvm.importers.torchscript.attempt import Program
 from torch_tvm.support.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.program import Program
 
 STAGE = "importer: torchscript"
 _NUMBERS = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}

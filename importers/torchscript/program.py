@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,49 +22,19 @@ from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.arguments import Arguments
-from torch_tvm.importers.torchscript.evaluator import IMPORTER, CertainError, Evaluator, Specialise
+from torch_tvm.importers.torchscript.attempt import HINTS, Assumptions, Program
+from torch_tvm.importers.torchscript.evaluator import IMPORTER, Evaluator
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
+from torch_tvm.importers.torchscript.signals import CertainError, Specialise
 from torch_tvm.importers.torchscript.sizes import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 
 STAGE = f"importer: {IMPORTER}"
 _ATTEMPTS = 8
-
-
-@dataclass
-class Program:
-    """What is imported: a graph, its schema arguments, and the object that it belongs to."""
-
-    graph: Any
-    schema: Any
-    owner: Any = None
-    keep: Any = None
-    importer: str = IMPORTER
-    name: str = "forward"
-
-
-_HINTS = (12, 80640)
-"""Sizes that fit each other; then a large one that windows, heads and factors divide: 256 * 9 * 5 * 7."""
-
-
-@dataclass
-class Assumptions:
-    """What an earlier attempt found out: arguments to fix, number attributes that change, sizes to tie.
-
-    ``owners`` are tensors by the address of memory that several share. ``state`` are attributes that others change.
-    ``hints`` are what is left to try for all unknown sizes alike; without a ``hint``, each has one of its own.
-    """
-
-    state: frozenset[str] = frozenset()
-    constants: set[int] = field(default_factory=set)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    owners: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
-    hint: int | None = None
-    hints: list[int] = field(default_factory=lambda: list(_HINTS))
 
 
 class Restart(Exception):
@@ -131,7 +100,7 @@ def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str
                 f"the program raises for these arguments: {error.message}", location=error.location
             ) from None
         except ImportFailed as failure:
-            if assumptions.hint == _HINTS[0]:
+            if assumptions.hint == HINTS[0]:
                 plain = failure
             if not assumptions.hints or not _has_unknown_sizes(examples):
                 raise plain or failure from None

@@ -6,16 +6,15 @@ steps and not for reading MLIR again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.op_calls import STAGE, callable_for, run_op, runtime_assert
-from torch_tvm.support.errors import InvalidInput, format_message
+from torch_tvm.support.errors import InvalidInput, SourceLocation, format_message
 
 Slots = dict[int, Any]
 Step = Callable[[Slots], None]
@@ -23,23 +22,34 @@ Step = Callable[[Slots], None]
 __all__ = ["callable_for", "run", "run_op"]
 
 
-def run(module: TorchModule, args: Sequence[Any]) -> list[Any]:
-    """Run ``@main`` on flat arguments and return its flat results, those of ``torch_tvm.writes`` included.
+def run(
+    mlir: ir.Module,
+    entry: str,
+    args: Sequence[Any],
+    *,
+    weights: Mapping[str, torch.Tensor],
+    admit: Callable[[str, SourceLocation], None],
+) -> list[Any]:
+    """Run the function ``entry`` on flat arguments and return its flat results.
 
-    Nothing is written back: ``TorchModule.__call__`` does that. Raises :class:`UnsupportedOp` for an op that
-    PyTorch does not have and :class:`InvalidInput` for a wrong count of arguments or a weight without data.
+    ``admit`` raises for an op that may not run. Raises :class:`UnsupportedOp` for one that PyTorch does not have and
+    :class:`InvalidInput` for a wrong count of arguments or a weight without data.
     """
-    name = ir.StringAttr(module.main.operation.attributes["sym_name"]).value
-    return _Program(module).call(name, args)
+    return _Program(mlir, weights, admit).call(entry, args)
 
 
 class _Program:
     """The functions of one module, each planned on its first call; literals are read once."""
 
-    def __init__(self, module: TorchModule) -> None:
-        self.check_admitted = module.check_admitted
-        self._weights = module.weights
-        self._functions = view.functions(module.mlir)
+    def __init__(
+        self,
+        mlir: ir.Module,
+        weights: Mapping[str, torch.Tensor],
+        admit: Callable[[str, SourceLocation], None],
+    ) -> None:
+        self.admit = admit
+        self._weights = weights
+        self._functions = view.functions(mlir)
         self._plans: dict[str, tuple[_Plan, list[int]]] = {}
 
     def call(self, name: str, args: Sequence[Any]) -> list[Any]:
@@ -60,7 +70,7 @@ class _Program:
 class _Plan:
     """The steps of one function body; ``values`` numbers the MLIR values of it."""
 
-    def __init__(self, program: _Program, weights: dict[str, torch.Tensor]) -> None:
+    def __init__(self, program: _Program, weights: Mapping[str, torch.Tensor]) -> None:
         self._program = program
         self._weights = weights
         self._values: dict[ir.Value, int] = {}
@@ -98,7 +108,7 @@ class _Plan:
         name = view.op_name(operation)
         if name.startswith("torch.constant."):
             return _store(outputs, view.constant_of_op(operation))
-        self._program.check_admitted(name, view.location(operation))
+        self._program.admit(name, view.location(operation))
         function = callable_for("torch.aten._int_mm" if _is_int_mm(operation, name) else name)
         if len(outputs) == 1:
             target = outputs[0]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from torch_tvm.dialect import view
+from torch_tvm.dialect import interpreter, reader, view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.op_calls import may_be_named
 from torch_tvm.dialect.signature import Signature
@@ -50,6 +51,44 @@ class TorchModule:
         self.signature = signature or Signature()
         self.inlined = inlined or {}
         self._versions = {name: _version(tensor) for name, tensor in weights.items()}
+
+    @classmethod
+    def read(
+        cls, data: str | bytes, source: str, *, on_disk: bool = False, needs_state: bool = True
+    ) -> TorchModule:
+        """A module from text or bytecode that this process wrote; ``torch_tvm.parse`` reads what others wrote.
+
+        ``source`` is how errors call it, ``on_disk`` says that it is a file with just this data. Without ``needs_state``
+        the text may lack the values of state tensors.
+        """
+        module = cls(*reader.read(data, source, on_disk))
+        if view.functions(module.mlir):
+            module._take_attributes(needs_state)
+        return module
+
+    def _take_attributes(self, needs_state: bool) -> None:
+        """Move the calling convention and the state's values from the entry function to the module."""
+        try:
+            main = self.main.operation
+        except InvalidInput:
+            return
+        if SIGNATURE in main.attributes:
+            self.signature = Signature.from_json(str(main.attributes[SIGNATURE].value))
+            del main.attributes[SIGNATURE]
+        names = [attribute.value for attribute in main.attributes.get(STATE) or []]
+        values = []
+        if STATE_VALUES in main.attributes:
+            values = view.tensors_of_text(str(main.attributes[STATE_VALUES]))
+            del main.attributes[STATE_VALUES]
+        if not values and not needs_state:
+            return
+        if len(names) != len(values):
+            raise InvalidInput(
+                f"the module names {len(names)} state tensors and has values for {len(values)}",
+                subject=STATE,
+                advice=view.HOW_TO_PRINT,
+            )
+        self.state = dict(zip(names, values, strict=True))
 
     @property
     def main(self) -> ir.OpView:
@@ -218,13 +257,11 @@ class TorchModule:
         Arguments and state that the program mutates are written back. Raises :class:`InvalidInput` for
         arguments that do not fit.
         """
-        from torch_tvm.dialect import interpreter
-
         self.check_weights()
         flat = [*self.signature.flatten(args, kwargs), *self.state.values()]
         self._check_arguments(flat)
         writes = self.writes
-        results = interpreter.run(self, flat)
+        results = self.run(flat)
         count = len(results) - len(writes)
         targets = [flat[index] for index in writes]
         values = _apart_from(results, targets)
@@ -232,6 +269,15 @@ class TorchModule:
             for target, value in zip(targets, values[count:], strict=True):
                 target.copy_(value)
         return self.signature.unflatten(values[:count])
+
+    def run(self, args: Sequence[Any]) -> list[Any]:
+        """The flat results of the entry function for flat arguments, those of ``torch_tvm.writes`` included.
+
+        Nothing is written back. Raises :class:`UnsupportedOp` for an op that PyTorch does not have and
+        :class:`InvalidInput` for a wrong count of arguments or a weight without data.
+        """
+        entry = ir.StringAttr(self.main.operation.attributes["sym_name"]).value
+        return interpreter.run(self.mlir, entry, args, weights=self.weights, admit=self.check_admitted)
 
     def _check_arguments(self, flat: list[Any]) -> None:
         types = self.main.type.inputs
@@ -261,9 +307,7 @@ class TorchModule:
 def _restore(
     bytecode: bytes, signature: Signature | None, admitted: frozenset[str] | None = None
 ) -> TorchModule:
-    from torch_tvm.dialect.parse import assemble
-
-    module = assemble(bytecode, "-")
+    module = TorchModule.read(bytecode, "-")
     module.admitted = admitted
     if signature is not None:
         module.signature = replace(

@@ -7,38 +7,46 @@ number that both branches give) stays known while lowering.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tvm import relax, te, tirx
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.lowering.context import LoweringContext, structured
 from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.support.errors import UnsupportedOp
-
-if TYPE_CHECKING:
-    from torch_tvm.lowering.module import ModuleLowering
 
 RAISES = frozenset({"torch.prim.RaiseException", "torch.runtime.assert"})
 
 
-def _list_construct(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.ListConstruct", "torch.prim.TupleConstruct")
+def _list_construct(m: LoweringContext, op: ir.Operation) -> None:
     m.env[op.results[0]] = [m.env[operand] for operand in op.operands]
 
 
-def _number_to_tensor(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.NumToTensor.Scalar")
+def _number_to_tensor(m: LoweringContext, op: ir.Operation) -> None:
     m.env[op.results[0]] = m.as_tensor(m.env[op.operands[0]], dtype=m.builder.result_dtype)
 
 
-def _forward(m: ModuleLowering, op: ir.Operation) -> None:
+@structured(
+    "torch.derefine",
+    "torch.tensor_static_info_cast",
+    "torch.copy.to_vtensor",
+    "torch.copy.to_tensor",
+    "torch.prim.unchecked_cast",
+)
+def _forward(m: LoweringContext, op: ir.Operation) -> None:
     m.env[op.results[0]] = m.shaped(op.results[0], m.env[op.operands[0]])
 
 
 # -- lists ---------------------------------------------------------------------------------------------
 
 
-def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.ListUnpack", "torch.prim.TupleUnpack")
+def _unpack(m: LoweringContext, op: ir.Operation) -> None:
     items = m.env[op.operands[0]]
     if not isinstance(items, list):
         m.run_in_aten(op)
@@ -47,7 +55,8 @@ def _unpack(m: ModuleLowering, op: ir.Operation) -> None:
         m.env[result] = m.shaped(result, value)
 
 
-def _get_item(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.TupleIndex", "torch.aten.__getitem__.t")
+def _get_item(m: LoweringContext, op: ir.Operation) -> None:
     items, index = (m.env[operand] for operand in op.operands)
     if not isinstance(items, list):
         m.run_in_aten(op)
@@ -57,7 +66,7 @@ def _get_item(m: ModuleLowering, op: ir.Operation) -> None:
         _get_item_at_run_time(m, op, items, index)
 
 
-def _get_item_at_run_time(m: ModuleLowering, op: ir.Operation, items: list[Any], index: Any) -> None:
+def _get_item_at_run_time(m: LoweringContext, op: ir.Operation, items: list[Any], index: Any) -> None:
     """An item that the program's own number chooses: numbers from a table, tensors by comparisons."""
     b = m.builder
     symbol = b.size(index)
@@ -83,7 +92,7 @@ def _get_item_at_run_time(m: ModuleLowering, op: ir.Operation, items: list[Any],
     m.env[op.results[0]] = m.shaped(op.results[0], chosen)
 
 
-def _entry(m: ModuleLowering, table: list[Any], index: Any, dtype: str) -> relax.Expr:
+def _entry(m: LoweringContext, table: list[Any], index: Any, dtype: str) -> relax.Expr:
     """One number of a constant table."""
 
     def kernel(data: te.Tensor, at: te.Tensor) -> te.Tensor:
@@ -95,7 +104,7 @@ def _entry(m: ModuleLowering, table: list[Any], index: Any, dtype: str) -> relax
     )
 
 
-def _choose(m: ModuleLowering, values: list[relax.Expr], index: Any, length: int) -> relax.Expr:
+def _choose(m: LoweringContext, values: list[relax.Expr], index: Any, length: int) -> relax.Expr:
     """One of the first items of a list, by a chain of comparisons of which each skips the rest."""
     if len(values) == 1:
         return values[0]
@@ -114,7 +123,8 @@ def _choose(m: ModuleLowering, values: list[relax.Expr], index: Any, length: int
     return m.bb.emit(relax.If(here, then, relax.SeqExpr([m.bb._end_block()], found)))
 
 
-def _length(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.aten.len.t")
+def _length(m: LoweringContext, op: ir.Operation) -> None:
     items = m.env[op.operands[0]]
     if isinstance(items, list):
         m.env[op.results[0]] = len(items)
@@ -122,7 +132,8 @@ def _length(m: ModuleLowering, op: ir.Operation) -> None:
         m.run_in_aten(op)
 
 
-def _concatenate(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.aten.add.t")
+def _concatenate(m: LoweringContext, op: ir.Operation) -> None:
     left, right = (m.env[operand] for operand in op.operands)
     if isinstance(left, list) and isinstance(right, list):
         m.env[op.results[0]] = left + right
@@ -133,7 +144,8 @@ def _concatenate(m: ModuleLowering, op: ir.Operation) -> None:
 # -- conditions ----------------------------------------------------------------------------------------
 
 
-def _if(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.If")
+def _if(m: LoweringContext, op: ir.Operation) -> None:
     condition = m.env[op.operands[0]]
     if isinstance(condition, bool):
         region = op.regions[0 if condition else 1]
@@ -172,7 +184,7 @@ def terminator(region: ir.Region) -> ir.Operation:
 Finish = Callable[[list[Callable[[], relax.Expr]]], relax.SeqExpr]
 
 
-def _branch(m: ModuleLowering, region: ir.Region) -> Finish:
+def _branch(m: LoweringContext, region: ir.Region) -> Finish:
     """Lower one branch; the function it gives ends it with a tuple of values."""
     sizes = dict(m.builder.sizes)
     m.bb._begin_binding_block()
@@ -193,7 +205,7 @@ Form = Callable[[list[relax.Expr]], Any]
 
 
 def _join(
-    m: ModuleLowering, then: Any, other: Any, result: ir.Value, location: Any
+    m: LoweringContext, then: Any, other: Any, result: ir.Value, location: Any
 ) -> tuple[Form, list[Leaf]]:
     """How a result follows from what the branches give: a function of the tensors to pass out of them."""
     if isinstance(then, list) and isinstance(other, list) and len(then) == len(other):
@@ -238,7 +250,7 @@ def _describe(value: Any) -> str:
     return f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
 
 
-def _bind_results(m: ModuleLowering, op: ir.Operation, values: list[Any]) -> None:
+def _bind_results(m: LoweringContext, op: ir.Operation, values: list[Any]) -> None:
     for result, value in zip(op.results, values, strict=True):
         m.env[result] = m.shaped(result, value)
 
@@ -246,37 +258,19 @@ def _bind_results(m: ModuleLowering, op: ir.Operation, values: list[Any]) -> Non
 # -- exceptions ----------------------------------------------------------------------------------------
 
 
-def _raise(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.RaiseException")
+def _raise(m: LoweringContext, op: ir.Operation) -> None:
     parts = [m.env[operand] for operand in op.operands]
     message = next((part for part in parts if isinstance(part, str)), "an exception of the program")
     m.builder.check(False, message)
 
 
-def _assert(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.runtime.assert")
+def _assert(m: LoweringContext, op: ir.Operation) -> None:
     condition = m.env[op.operands[0]]
     if not isinstance(condition, bool) and not is_symbolic(condition):
         condition = m.builder.tensor(condition, "bool")
     m.builder.check(condition, op.attributes["message"].value)
 
 
-HANDLERS: dict[str, Callable[[Any, ir.Operation], None]] = {
-    "torch.prim.ListConstruct": _list_construct,
-    "torch.prim.TupleConstruct": _list_construct,
-    "torch.prim.ListUnpack": _unpack,
-    "torch.prim.TupleUnpack": _unpack,
-    "torch.prim.TupleIndex": _get_item,
-    "torch.aten.__getitem__.t": _get_item,
-    "torch.aten.len.t": _length,
-    "torch.aten.add.t": _concatenate,
-    "torch.prim.NumToTensor.Scalar": _number_to_tensor,
-    "torch.derefine": _forward,
-    "torch.tensor_static_info_cast": _forward,
-    "torch.copy.to_vtensor": _forward,
-    "torch.copy.to_tensor": _forward,
-    "torch.prim.unchecked_cast": _forward,
-    "torch.prim.If": _if,
-    "torch.prim.RaiseException": _raise,
-    "torch.runtime.assert": _assert,
-}
-
-__all__ = ["HANDLERS", "RAISES", "terminator"]
+__all__ = ["RAISES", "terminator"]

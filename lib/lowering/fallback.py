@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,9 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import MEMORY_ORDER
 from torch_tvm.dialect.types import parse_tensor_type
-from torch_tvm.lowering.builder import as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import RELAX_DTYPE
-from torch_tvm.support.errors import InternalError, UnsupportedOp
-
-if TYPE_CHECKING:
-    from torch_tvm.lowering.module import ModuleLowering
+from torch_tvm.support.errors import InternalError, SourceLocation, UnsupportedOp
 
 ATEN = "torch_tvm.aten"
 _COMPLEX = {torch.complex64: "float32", torch.complex128: "float64"}
@@ -72,42 +70,48 @@ class Opaque:
     value: relax.Expr
 
 
-def emit(m: ModuleLowering, op: ir.Operation, name: str, operands: list[Any]) -> Any:
+def emit(
+    b: Builder,
+    admit: Callable[[str, SourceLocation], None],
+    op: ir.Operation,
+    name: str,
+    operands: list[Any],
+) -> Any:
     """One op as a call into ATen; returns its value, or a list of values.
 
     An op without results and one that draws random numbers are called in the program's own order, even where
-    nobody uses what they give.
+    nobody uses what they give. ``admit`` raises for an op that may not run.
     """
-    m.module.check_admitted(name, m.builder.location)
+    admit(name, b.location)
     arguments: list[Any] = []
     described = [
         _describe(operand, str(value.type), arguments)
         for operand, value in zip(operands, op.operands, strict=True)
     ]
-    kinds = [_result_type(m, value) for value in op.results]
+    kinds = [_result_type(b, value) for value in op.results]
     spec = {
         "op": name,
         "operands": described,
         "results": [_result_text(value) for value in op.results],
-        "location": dataclasses.asdict(m.builder.location),
+        "location": dataclasses.asdict(b.location),
     }
     if MEMORY_ORDER in op.attributes:
         spec["memory orders"] = [list(ir.DenseI64ArrayAttr(item)) for item in op.attributes[MEMORY_ORDER]]
     text = tvm.ir.StringImm(json.dumps(spec))
     fields = [relax.TupleType([_erase(kind) for kind in kinds])]
     if has_effects(name) or not kinds:
-        m.builder.has_effect()
+        b.has_effect()
         call = relax.Call(relax.ExternFunc(ATEN), [text, *arguments], ty_args=fields)
     else:
         call = relax.op.call_pure_packed(ATEN, text, *arguments, ty_args=fields)
-    value = m.bb.emit(call)
+    value = b.bb.emit(call)
     results = []
     for index, kind in enumerate(kinds):
-        item = m.bb.emit(relax.TupleGetItem(value, index))
+        item = b.bb.emit(relax.TupleGetItem(value, index))
         if not isinstance(kind, relax.TensorType):
             results.append(Opaque(item))
         else:  # what nobody reads may have another shape than PyTorch's meta kernel says: embedding_bag's extras
-            results.append(m.bb.match_cast(item, kind) if view.is_used(op.results[index]) else item)
+            results.append(b.bb.match_cast(item, kind) if view.is_used(op.results[index]) else item)
     return results[0] if len(results) == 1 else results
 
 
@@ -147,14 +151,14 @@ _SCALARS = {
 }
 
 
-def _result_type(m: ModuleLowering, value: ir.Value) -> Any:
+def _result_type(b: Builder, value: ir.Value) -> Any:
     tensor = parse_tensor_type(value.type)
     if tensor is None:
         dtype = _SCALARS.get(str(value.type))
         return relax.AnyType() if dtype is None else relax.TensorType([], dtype)
     if tensor.shape is None or tensor.dtype is None:
         raise InternalError("a result of unknown rank or dtype reached the lowering", stage="lowering")
-    sizes = [m.builder.found_size() if size is None else size for size in tensor.shape]
+    sizes = [b.found_size() if size is None else size for size in tensor.shape]
     return relax_tensor_type(tensor.dtype, sizes)
 
 

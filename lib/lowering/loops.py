@@ -6,9 +6,8 @@ has the sizes that all turns agree on; a size that a turn changes is a symbol of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tvm
 from tvm import relax, tirx
@@ -17,10 +16,8 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering import scalar_loops
 from torch_tvm.lowering.builder import function_scope, is_symbolic, is_tensor
+from torch_tvm.lowering.context import LoweringContext, structured
 from torch_tvm.lowering.control_flow import terminator
-
-if TYPE_CHECKING:
-    from torch_tvm.lowering.module import ModuleLowering
 
 LOOP_DRIVER = "torch_tvm.loop"
 
@@ -64,7 +61,8 @@ class _Body:
     has_effects: bool
 
 
-def _loop(m: ModuleLowering, op: ir.Operation) -> None:
+@structured("torch.prim.Loop")
+def _loop(m: LoweringContext, op: ir.Operation) -> None:
     """``prim.Loop(limit, condition, carried…)`` as ``torch_tvm.loop(name, endless, limit, condition, carried, captured)``."""
     outside = _captured_values(m, op.regions[0])
     if scalar_loops.is_scalar_loop(m, op, outside):
@@ -109,7 +107,7 @@ def _loop(m: ModuleLowering, op: ir.Operation) -> None:
 
 
 def _body(
-    m: ModuleLowering,
+    m: LoweringContext,
     op: ir.Operation,
     types: list[relax.TensorType],
     captured: _Captured,
@@ -146,7 +144,7 @@ def _body(
 # -- types of carried values -----------------------------------------------------------------------------
 
 
-def _first_type(m: ModuleLowering, value: relax.Expr, own: list[tirx.Var]) -> relax.TensorType:
+def _first_type(m: LoweringContext, value: relax.Expr, own: list[tirx.Var]) -> relax.TensorType:
     """The type of a carried value, for a first try: that of its initial value."""
     shape = value.ty.shape
     if isinstance(shape, relax.ShapeExpr):
@@ -155,7 +153,7 @@ def _first_type(m: ModuleLowering, value: relax.Expr, own: list[tirx.Var]) -> re
 
 
 def _general(
-    m: ModuleLowering, before: relax.TensorType, after: relax.TensorType, own: list[tirx.Var]
+    m: LoweringContext, before: relax.TensorType, after: relax.TensorType, own: list[tirx.Var]
 ) -> relax.TensorType:
     """Sizes that a turn of the loop changes become symbols of the body."""
     equal = tvm.sym.Analyzer().can_prove_equal
@@ -170,7 +168,7 @@ def _general(
     )
 
 
-def _new(m: ModuleLowering, own: list[tirx.Var]) -> tirx.Var:
+def _new(m: LoweringContext, own: list[tirx.Var]) -> tirx.Var:
     own.append(m.builder.symbol("c"))
     return own[-1]
 
@@ -194,7 +192,7 @@ def _erased(kind: relax.TensorType) -> relax.TensorType:
 # -- captured values -------------------------------------------------------------------------------------
 
 
-def _captured_values(m: ModuleLowering, region: ir.Region) -> list[ir.Value]:
+def _captured_values(m: LoweringContext, region: ir.Region) -> list[ir.Value]:
     """Values of the enclosing code that the loop's body uses, each once, in order of first use."""
     inner: set[ir.Value] = set()
     found: dict[ir.Value, None] = {}
@@ -225,6 +223,4 @@ def _free_symbols(items: list[Any]) -> list[tirx.Var]:
     return found
 
 
-HANDLERS: dict[str, Callable[[Any, ir.Operation], None]] = {"torch.prim.Loop": _loop}
-
-__all__ = ["HANDLERS", "LOOP_DRIVER"]
+__all__ = ["LOOP_DRIVER"]

@@ -8,7 +8,7 @@ booleans) and one of float64, and a ``while`` over them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
@@ -18,17 +18,15 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering import scalars
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
+from torch_tvm.lowering.context import LoweringContext
 from torch_tvm.lowering.control_flow import terminator
 from torch_tvm.lowering.conversion import convert, loaded
-
-if TYPE_CHECKING:
-    from torch_tvm.lowering.module import ModuleLowering
 
 _NUMBERS = (bool, int, float)
 _STRUCTURE = {"torch.prim.If", "torch.prim.If.yield", "torch.prim.Loop", "torch.prim.Loop.condition"}
 
 
-def is_scalar_loop(m: ModuleLowering, op: ir.Operation, captured: Sequence[ir.Value]) -> bool:
+def is_scalar_loop(m: LoweringContext, op: ir.Operation, captured: Sequence[ir.Value]) -> bool:
     """Whether nothing but scalars goes into the loop, happens in it and comes out of it."""
     if not all(str(result.type) in scalars.SCALAR_DTYPE for result in op.results):
         return False
@@ -53,7 +51,7 @@ def _is_scalar_body(region: ir.Region) -> bool:
     return True
 
 
-def emit(m: ModuleLowering, op: ir.Operation, captured: Sequence[ir.Value]) -> list[relax.Expr]:
+def emit(m: LoweringContext, op: ir.Operation, captured: Sequence[ir.Value]) -> list[relax.Expr]:
     """The results of a loop for which :func:`is_scalar_loop` holds, as 0-d tensors."""
     b = m.builder
     outside = list(dict.fromkeys([*op.operands, *captured]))
@@ -84,7 +82,7 @@ def emit(m: ModuleLowering, op: ir.Operation, captured: Sequence[ir.Value]) -> l
     ]
 
 
-def _read(m: ModuleLowering, vector: relax.Expr, slot: int, dtype: str) -> relax.Expr:
+def _read(m: LoweringContext, vector: relax.Expr, slot: int, dtype: str) -> relax.Expr:
     read = lambda source: te.compute((), lambda: convert(source(slot), dtype), name="read")
     return m.builder.te(read, vector, name="read")
 

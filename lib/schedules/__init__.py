@@ -4,6 +4,7 @@
 that does not refuse takes it. The decisions come back for the report.
 """
 
-from torch_tvm.schedules.rule import KernelDecision, Rule, schedule
+from torch_tvm.schedules.driver import schedule
+from torch_tvm.schedules.rule import KernelDecision, Rule
 
 __all__ = ["KernelDecision", "Rule", "schedule"]

@@ -18,7 +18,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul import panel_vectors
+from torch_tvm.schedules.cpu.matmul_tiling import panel_vectors
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.bfloat16_weights import (
     is_memory_bound,

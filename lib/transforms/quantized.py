@@ -21,7 +21,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul import panel_vectors
+from torch_tvm.schedules.cpu.matmul_tiling import panel_vectors
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.dequantized import (
     BYTES,

@@ -16,10 +16,11 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
-from torch_tvm.driver import Options, compile_module
 from torch_tvm.exclusive import exclusive
 from torch_tvm.graph_outputs import Finish, split_outputs
 from torch_tvm.importers.fx import import_fx
+from torch_tvm.options import Options
+from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.content_watch import ContentWatch
 from torch_tvm.runtime.module import CompiledModule

@@ -15,8 +15,9 @@ import tvm
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.module import TensorSpec, TorchModule
-from torch_tvm.driver import Options, compile_module
 from torch_tvm.importers.torchscript import import_torchscript
+from torch_tvm.options import Options
+from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import Code, CompiledModule, Weights, refuse_pickling

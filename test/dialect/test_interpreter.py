@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from torch_tvm.dialect.interpreter import callable_for, run, run_op
+from torch_tvm.dialect.interpreter import callable_for, run_op
 from torch_tvm.dialect.mlir import PassManager
 from torch_tvm.dialect.parse import parse
 from torch_tvm.support.errors import InvalidInput, UnsupportedOp
@@ -17,7 +17,7 @@ F23 = "!torch.vtensor<[2,3],f32>"
 
 
 def run_text(text: str, *args: Any) -> list[Any]:
-    return run(parse(text), args)
+    return parse(text).run(args)
 
 
 def body(lines: str, arguments: str, results: str) -> str:
@@ -277,7 +277,7 @@ def test_reified_shape_calculations_run_their_body() -> None:
     )
     assert "torch.shape.calculate" in str(module)
     x = torch.randn(2, 3)
-    assert torch.equal(run(module, [x])[0], x.tanh())
+    assert torch.equal(module.run([x])[0], x.tanh())
 
 
 def test_operator_names_resolve_with_and_without_prefix() -> None:

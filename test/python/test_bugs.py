@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import torch_tvm
-from torch_tvm import driver
+from torch_tvm import pipeline
 from torch_tvm.lowering.module import ModuleLowering
 from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.support.errors import InternalError
@@ -76,7 +76,7 @@ def test_one_op_without_fallback(broken_lowering: None) -> None:
 @pytest.mark.parametrize("stage", ["optimize", "schedule", "build"])
 @pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
 def test_a_stage_that_fails(stage: str, frontend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = getattr(driver, stage), []
+    original, calls = getattr(pipeline, stage), []
 
     def fails_once(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -84,7 +84,7 @@ def test_a_stage_that_fails(stage: str, frontend: str, monkeypatch: pytest.Monke
             raise ValueError("min() arg is an empty sequence")
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(driver, stage, fails_once)
+    monkeypatch.setattr(pipeline, stage, fails_once)
     net = Net().requires_grad_(False)
     with pytest.warns(torch_tvm.FallbackWarning, match="a bug of torch_tvm: ValueError: min"):
         compiled = torch_tvm.compile(net, (torch.randn(3, 4),), frontend=frontend)
@@ -115,7 +115,7 @@ def test_nothing_is_written_to_stderr(
     if raises == "lowering":
         monkeypatch.setattr(ModuleLowering, "_define", fails_late)
     else:
-        monkeypatch.setattr(driver, "optimize", _broken)
+        monkeypatch.setattr(pipeline, "optimize", _broken)
     with pytest.raises(InternalError):
         torch_tvm.compile(Net(), (torch.randn(3, 4),), fallback=False)
     monkeypatch.undo()

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from tvm import relax, tirx
 
-from torch_tvm.schedules.cpu.matmul import Matmul, panel_vectors, tile_rows
+from torch_tvm.schedules.cpu.matmul import Matmul
+from torch_tvm.schedules.cpu.matmul_tiling import panel_vectors, tile_rows
 from torch_tvm.schedules.target import CpuModel
 
 from .relax_models import TARGET, Compiled, check, var

@@ -12,8 +12,8 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.pointwise import libm
+from torch_tvm.schedules.cpu.finish import finish
 from torch_tvm.schedules.cpu.vector_math import FLOAT64, FUNCTIONS
-from torch_tvm.schedules.rule import finish
 from torch_tvm.schedules.target import CpuModel, host_target
 
 from .kernel_cases import Case, run

@@ -28,7 +28,7 @@ from torch_tvm.schedules.cpu import steps
 from torch_tvm.schedules.cpu.attention_kernel import AttentionSpec, Emitter, Tiling
 from torch_tvm.schedules.cpu.contraction import substitute
 from torch_tvm.schedules.cpu.emit import const, static
-from torch_tvm.schedules.cpu.matmul import tile_rows
+from torch_tvm.schedules.cpu.matmul_tiling import tile_rows
 from torch_tvm.schedules.cpu.register_tile import TileShape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tvm
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
-from torch_tvm.schedules.cpu.candidates import conv_tilings
 from torch_tvm.schedules.cpu.conv_kernel import DirectKernel
+from torch_tvm.schedules.cpu.conv_tiling import conv_tilings
 from torch_tvm.schedules.cpu.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch_tvm.schedules.target import CpuModel
 
@@ -124,3 +124,16 @@ def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int) -> float:
     pressure = LOAD_PRESSURE if cpu.folds_broadcast else LOAD_PRESSURE_UNFOLDED
     loads = pressure * (width + vectors) / LOAD_PORTS
     return steps * (step + loads) + TILE_OVERHEAD + 2.0 * width * vectors
+
+
+def conv_tilings(tiling: Tiling, out_blocks: int, registers: int) -> dict[str, Tiling]:
+    """Two columns more or less, one block of output channels more or less, as far as registers allow."""
+    width, vectors = tiling.width, tiling.vectors
+    tries = [(width, vectors), (width + 2, vectors), (width - 2, vectors)]
+    tries += [(width * vectors // other, other) for other in (vectors - 1, vectors + 1) if other > 0]
+    return {
+        f"{columns} columns x {blocks} vectors": replace(tiling, width=columns, vectors=blocks)
+        for columns, blocks in tries
+        if (columns > 0 and blocks <= out_blocks and columns * blocks + blocks + 2 <= registers)
+        or (columns, blocks) == (width, vectors)
+    }

@@ -23,7 +23,8 @@ from tvm.sym import Analyzer
 
 from torch_tvm.schedules.cpu.contraction import Contraction, read_contraction, substitute, variables
 from torch_tvm.schedules.cpu.emit import broadcast, const, load, loop, sequence, static, store, when
-from torch_tvm.schedules.cpu.matmul import Emitter, Tiling, choose_tiling, pieces, tile_rows, unflatten
+from torch_tvm.schedules.cpu.matmul import Emitter, pieces, unflatten
+from torch_tvm.schedules.cpu.matmul_tiling import Tiling, choose_tiling, tile_rows
 from torch_tvm.schedules.cpu.register_tile import TileShape, lanes_loop, unrolled
 from torch_tvm.schedules.cpu.words import GROUP, dot, with_dot
 from torch_tvm.schedules.target import CpuModel

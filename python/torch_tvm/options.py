@@ -1,0 +1,65 @@
+"""The options of a compile, and what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+
+from torch_tvm.support.errors import InvalidInput
+
+Hook = Callable[[tvm.IRModule], tvm.IRModule]
+_ACCURACIES = ("strict", "default", "fast")
+_STAGES = ("after-lowering", "after-optimizing", "after-scheduling")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``accuracy`` is ``"strict"``, ``"default"`` or ``"fast"``; ``passes`` are functions by stage.
+
+    ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk. Without
+    ``check_indices`` a position out of range is no error: the nearest one is read, and nothing is written.
+    """
+
+    accuracy: str = "default"
+    measure: bool = False
+    check_indices: bool = True
+    passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None) -> Options:
+        """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
+        given = dict(options or {})
+        known = {"accuracy", "measure", "check_indices", "passes"}
+        for name in given:
+            if name not in known:
+                raise InvalidInput(
+                    f"unknown option '{name}'", subject="options", advice=f"known: {', '.join(sorted(known))}"
+                )
+        parsed = cls(**given)
+        if parsed.accuracy not in _ACCURACIES:
+            raise InvalidInput(
+                f"unknown accuracy {parsed.accuracy!r}",
+                subject="options",
+                advice=f"known: {', '.join(_ACCURACIES)}",
+            )
+        for name in ("measure", "check_indices"):
+            if not isinstance(getattr(parsed, name), bool):
+                raise InvalidInput(
+                    f"expected a bool, got {getattr(parsed, name)!r}",
+                    subject=f"options['{name}']",
+                    advice="pass True or False",
+                )
+        for stage in parsed.passes:
+            if stage not in _STAGES:
+                raise InvalidInput(
+                    f"unknown stage '{stage}'",
+                    subject="options['passes']",
+                    advice=f"known: {', '.join(_STAGES)}",
+                )
+        return parsed
+
+
+__all__ = ["Options"]

@@ -1,0 +1,174 @@
+"""From an imported module to a compiled one: the pipeline that all importers share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+import tvm
+from tvm import relax
+
+from torch_tvm.conventions import add_requirements, convention_of
+from torch_tvm.dialect import view
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.exclusive import exclusive
+from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
+from torch_tvm.options import Options
+from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.report import FallbackOp, Kernel, Report
+from torch_tvm.reproducer import reproducible
+from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
+from torch_tvm.runtime.build import build
+from torch_tvm.runtime.convention import Convention
+from torch_tvm.runtime.measure import Measurer
+from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
+from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
+from torch_tvm.schedules import schedule
+from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError, bug_of
+from torch_tvm.targets import why_not_runnable
+from torch_tvm.transforms import optimize
+
+
+@exclusive(exports=False)
+def compile_module(
+    module: TorchModule,
+    target: tvm.target.Target,
+    *,
+    fallback: bool = True,
+    options: Options | None = None,
+    report: Report | None = None,
+    pack: bool = True,
+) -> CompiledModule:
+    """Compile an imported module; the given report is filled in.
+
+    With ``pack=False`` the weights are not packed yet: ``with_weights`` does it, with the real ones.
+    """
+    options, report = options or Options(), report or Report(target=str(target))
+    inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
+    with report.phase("canonicalise"), reproducible(module, target, options):
+        module = _decomposed(canonicalize(module))
+        convention = convention_of(module)
+    generated = functools.partial(
+        _generated, module, convention, target, options, report, inlined=inlined, pack=pack
+    )
+    with reproducible(module, target, options):
+        if not fallback or options.passes:
+            return generated(fallback=fallback)
+        try:
+            return generated(fallback=True)
+        except Exception as error:
+            if isinstance(error, TorchTvmError) and not isinstance(error, InternalError):
+                raise
+            return generated(fallback=True, refused=bug_of(error))
+
+
+def _generated(
+    module: TorchModule,
+    convention: Convention,
+    target: tvm.target.Target,
+    options: Options,
+    report: Report,
+    *,
+    inlined: Mapping[str, torch.Tensor],
+    pack: bool,
+    fallback: bool,
+    refused: str = "",
+) -> CompiledModule:
+    """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
+    with report.phase("lower"):
+        # A kernel on a GPU cannot raise.
+        check_indices = options.check_indices and target.kind.name == "llvm"
+        lowered = lower(
+            module,
+            fallback=fallback,
+            check_indices=check_indices,
+            refused=refused,
+            rounds=options.accuracy == "strict",
+        )
+    add_requirements(convention, lowered.requirements)
+    report.fallbacks = _fallbacks(lowered)
+    mod = _hooked(lowered.mod, "after-lowering", options)
+    mod = keep_weights_in_main(unwrap_single_result(mod))
+    with report.phase("optimise"):
+        mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
+    relax_module = mod
+    program = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
+    with report.phase("schedule"):
+        measurer = _measurer(target) if options.measure else None
+        mod, decisions = schedule(mod, target, choose=measurer.choose if measurer else None)
+        mod = _hooked(mod, "after-scheduling", options)
+    report.measured = measurer.records if measurer else []
+    report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
+    with report.phase("build"):
+        obstacle = why_not_runnable(target)
+        executable = build(mod, target, is_native=not obstacle)
+    main = mod["main"]
+    loops = [
+        g.name_hint
+        for g, f in mod.functions_items()
+        if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
+    ]
+    code = Code(
+        library=None if obstacle else executable.jit(),
+        obstacle=obstacle,
+        convention=convention,
+        target=target,
+        copies=frozenset(results_to_copy(main)),
+        single=not isinstance(main.ret_ty, relax.TupleType),
+        loops=frozenset(loops),
+        keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
+        lifted=bool(program) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
+        program=program,
+    )
+    with report.phase("pack weights"):
+        weights = Weights(code, lowered.weights, pack=pack)
+    return CompiledModule(
+        code,
+        weights,
+        module.state,
+        scalars=inlined,
+        report=report,
+        relax_module=relax_module,
+        tir_module=mod,
+    )
+
+
+def _decomposed(module: TorchModule) -> TorchModule:
+    """A canonical module with ops that have no lowering taken apart where that helps, canonical again."""
+    if all(is_lowered(op) for op in view.walk(module.main)):
+        return module
+    from torch_tvm.decomposition import decompose  # imports what torch.export imports
+
+    return canonicalize(module) if decompose(module) else module
+
+
+def _measurer(target: tvm.target.Target) -> Measurer:
+    obstacle = "it is no CPU" if target.kind.name != "llvm" else why_not_runnable(target)
+    if obstacle:
+        raise InvalidInput(
+            f"kernels for {target.kind.name} cannot be measured on this machine: {obstacle}",
+            subject="options['measure']",
+            advice="compile without it, or on the machine that will run the kernels",
+        )
+    return Measurer(target)
+
+
+def _fallbacks(lowered: LoweredModule) -> list[FallbackOp]:
+    return [FallbackOp(f.op, str(f.location), f.location.scope, f.reason) for f in lowered.fallbacks]
+
+
+def _hooked(mod: tvm.IRModule, stage: str, options: Options) -> tvm.IRModule:
+    for hook in options.passes.get(stage, ()):
+        mod = hook(mod)
+        if not isinstance(mod, tvm.IRModule):
+            raise InvalidInput(
+                f"a pass returned {type(mod).__name__}",
+                subject=f"options['passes']['{stage}']",
+                advice="return an IRModule",
+            )
+    return mod
+
+
+__all__ = ["compile_module"]
