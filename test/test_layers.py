@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,58 @@ def test_imports_are_those_of_the_table(package: str) -> None:
 
 def test_every_package_has_sources() -> None:
     assert {package_of(module) for module, _ in sources()} == set(LAYERS)
+
+
+def imported_files(module: str, tree: ast.AST, modules: Collection[str]) -> set[str]:
+    """The files of ours that a source imports when it runs, at its top or inside a function."""
+    found = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else str(node.module) for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        else:
+            found |= imported_files(module, node, modules)
+    return found & set(modules) - {module}
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Files that import each other, directly or not: those from which they are reached themselves."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        pending = list(graph[start])
+        while pending:
+            name = pending.pop()
+            if name not in seen:
+                seen.add(name)
+                pending += graph[name]
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    rings = {frozenset(b for b in reach[a] if a in reach[b]) for a in graph if a in reach[a]}
+    return sorted(sorted(ring) for ring in rings)
+
+
+def test_files_do_not_import_each_other() -> None:
+    modules = dict(sources())
+    graph = {
+        name: imported_files(name, ast.parse(path.read_text()), modules) for name, path in modules.items()
+    }
+    assert sum(map(len, graph.values())) > len(graph)
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    modules = {"torch_tvm.a", "torch_tvm.b", "torch_tvm.c"}
+    hidden = ast.parse("def f():\n    from torch_tvm import b, c")
+    typed = ast.parse("if TYPE_CHECKING:\n    from torch_tvm.a import A")
+    assert imported_files("torch_tvm.a", hidden, modules) == {"torch_tvm.b", "torch_tvm.c"}
+    assert imported_files("torch_tvm.c", typed, modules) == set()
+    assert circles({"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a", "d"]}) == [["b", "c"], ["d"]]
 
 
 BAD = [
