@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.mask_questions import MasksUnexamined
+from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recorder import Recorder, check_in_place
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
@@ -81,9 +84,28 @@ class _Function(torch.nn.Module):
         super().__init__()
         try:
             inspect.signature(function)
-            self.forward = function
+            self.forward = _as_forward(function)
         except ValueError:  # a builtin: export names arguments after the signature
             self.forward = lambda *arguments: function(*arguments)
+
+
+def _as_forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with code of the name ``forward``: export notes the lines of no other code."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(_as_forward(function.__func__), function.__self__)
+    if isinstance(function, functools.partial):
+        return functools.partial(_as_forward(function.func), *function.args, **function.keywords)
+    if not isinstance(function, types.FunctionType):
+        own = getattr(function, "__call__", None)  # noqa: B004
+        return _as_forward(own) if isinstance(own, types.MethodType) else function
+    code = function.__code__.replace(co_name="forward")
+    same = types.FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    same.__kwdefaults__, same.__qualname__ = function.__kwdefaults__, function.__qualname__
+    same.__module__, same.__annotations__ = function.__module__, function.__annotations__
+    same.__dict__.update(function.__dict__)
+    return same
 
 
 def export(
@@ -103,6 +125,7 @@ def export(
         with (
             warnings.catch_warnings(),
             _quiet_logs(),
+            quiet_refusals(),
             _GeneratorsRefused(),
             seeding_refused(),
             MasksUnexamined(),
@@ -248,7 +271,8 @@ def _dependent(key: tuple[str, str]) -> ImportFailed:
     return ImportFailed(
         f"the program changes its attribute '{name}' and reads it in the next call",
         stage="importer: fx",
-        advice="make it a buffer (register_buffer), or use frontend='torchscript', where it becomes state",
+        advice="make it a buffer (register_buffer), or use frontend='torchscript', where it becomes state; "
+        "if it is a cache, which a call fills for these sizes, call the program once before",
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
 import itertools
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -131,6 +134,8 @@ def _capture(
     has_gradients = torch.is_grad_enabled() and not is_module
     whole = WholeOps(has_gradients)
     run = _Run(whole.opaque, owners)
+    for name, leaf in zip(names, leaves, strict=True):
+        _check_fixed(name, leaf)
     stand_ins = [
         run.source(leaf, names[position], position).lazy if isinstance(leaf, torch.Tensor) else leaf
         for position, leaf in enumerate(leaves)
@@ -150,6 +155,36 @@ def _capture(
     return Capture(
         list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls, queries
     )
+
+
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, range, enum.Enum),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+    *(type, types.FunctionType, types.BuiltinFunctionType, np.generic),
+)
+
+
+def _check_fixed(name: str, leaf: Any) -> None:
+    """Refuse an argument that is no tensor and may change between two calls: the graph holds what it is now."""
+    if isinstance(leaf, torch.Tensor) or _cannot_change(leaf):
+        return
+    raise InvalidInput(
+        f"a {type(leaf).__name__} may change between calls, and the graph holds what it is now",
+        subject=f"argument '{name}'",
+        stage=f"importer: {IMPORTER}",
+        advice="pass its tensors and numbers, in lists, tuples, dicts or named tuples where they are many",
+    )
+
+
+def _cannot_change(value: Any) -> bool:
+    if isinstance(value, slice):
+        return all(map(_cannot_change, (value.start, value.stop, value.step)))
+    if isinstance(value, frozenset):
+        return all(map(_cannot_change, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        is_frozen = value.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        return is_frozen and all(_cannot_change(getattr(value, each.name)) for each in fields(value))
+    return isinstance(value, _PLAIN)
 
 
 def _check_output(item: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import warnings
@@ -17,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TensorSpec, TorchModule
+from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recorder import Recorder
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
@@ -85,7 +85,7 @@ def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str
     plain: ImportFailed | None = None
     for _ in range(_ATTEMPTS):
         try:
-            with _quiet():
+            with quiet_refusals(), torch.no_grad():
                 return _Import(program, examples, assumptions).module()
         except Specialise as request:
             if request.arguments <= assumptions.constants:
@@ -236,19 +236,6 @@ def _place_in(text: str) -> SourceLocation | None:
 
     found = _SCRIPT_PLACE.search(text)
     return SourceLocation(found.group(1), int(found.group(2)), "", IMPORTER) if found else None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Fake tensors log each op that they reject; our error says it once."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _example_tuple(program: Program, example_args: Any) -> tuple[Any, ...]:

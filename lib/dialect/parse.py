@@ -38,6 +38,7 @@ def read_module(
     Without ``needs_state`` a module may name state tensors that the text has no values for.
     """
     # MLIR's reader of bytecode leaves a damaged heap behind when it refuses, so it must not refuse here.
+    admitted = admitted_ops(allow_ops)
     attempt = failure_of if isinstance(data, bytes) else crash_of
     with damaged(source):
         head = data if isinstance(data, bytes) else with_sound_blobs(data)[0]
@@ -47,8 +48,20 @@ def read_module(
                 f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})"
             )
         module = TorchModule.read(data, source, on_disk=on_disk, needs_state=needs_state)
-    module.admitted = frozenset(name.replace("::", ".") for name in allow_ops)
+    module.admitted = admitted
     return module
+
+
+def admitted_ops(names: Iterable[str]) -> frozenset[str]:
+    """``ns::op`` as the dialect spells it; :class:`InvalidInput` for what is no list of names."""
+    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in given):
+        raise InvalidInput(
+            f"expected a list of names of ops, got {names!r}",
+            subject="allow_ops",
+            advice='pass allow_ops=["my_ns::scale"]',
+        )
+    return frozenset(name.replace("::", ".") for name in given)
 
 
 def _last_line(text: str) -> str:

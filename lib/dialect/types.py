@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.support.errors import ImportFailed
+from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 _Form = TypeVar("_Form")
 
@@ -97,6 +97,25 @@ class TensorSpec:
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        """Raise :class:`InvalidInput` for what is no size and no dtype."""
+        if not isinstance(self.shape, (tuple, list)):
+            raise _no_spec(f"expected a tuple of sizes, got {self.shape!r}")
+        object.__setattr__(self, "shape", tuple(self.shape))
+        for size in self.shape:
+            if size is not None and (type(size) is not int or size < 0):
+                raise _no_spec(f"{size!r} is no size")
+        if not isinstance(self.dtype, torch.dtype):
+            raise _no_spec(f"expected a torch.dtype, got {self.dtype!r}")
+
+
+def _no_spec(problem: str) -> InvalidInput:
+    return InvalidInput(
+        problem,
+        subject="TensorSpec",
+        advice="write TensorSpec((None, 3), torch.float32); None is an unknown size",
+    )
 
 
 def tensor_type_of(tensor: torch.Tensor) -> TensorType:

@@ -41,7 +41,7 @@ def flatten(convention: Convention, args: Sequence[Any], kwargs: dict[str, Any])
         if not _is_same(flat[position], fixed):
             name = convention.constant_names.get(position, str(position))
             raise InvalidInput(
-                f"argument '{name}': is fixed to {fixed!r} by the example arguments, got {flat[position]!r}",
+                f"argument '{name}': is fixed to {_shown(fixed)} by the example arguments, got {_shown(flat[position])}",
                 advice="compile again with this value",
             )
     return [value for position, value in enumerate(flat) if position not in convention.constants]
@@ -117,6 +117,13 @@ def _is_same(given: Any, fixed: Any) -> bool:
     if isinstance(given, torch.Tensor) or isinstance(fixed, torch.Tensor):
         return given is fixed
     return type(given) is type(fixed) and (bool(given == fixed) or (given != given and fixed != fixed))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return describe_value(value)
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class ArgumentCheck:

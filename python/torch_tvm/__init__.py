@@ -77,9 +77,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "lazy":
+    if name in ("dynamo", "lazy"):
         with _importing, deferred_interrupts(), rare_collections():
-            return importlib.import_module("torch_tvm.lazy")
+            return importlib.import_module(f"torch_tvm.{name}")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")

@@ -16,10 +16,10 @@ def register_lowering(name: str) -> Callable[[Callable[..., Any]], Callable[...,
     annotated as in :mod:`torch_tvm.lowering.registry`, and returns a Relax expression. Raises
     :class:`InvalidInput` for a name without a namespace and ``ValueError`` for an op that has a lowering.
     """
-    namespace, separator, op = name.partition("::")
+    namespace, separator, op = name.partition("::") if isinstance(name, str) else ("", "", "")
     if not separator or not namespace or not op:
         raise InvalidInput(
-            f"'{name}' is no operator name", subject="register_lowering", advice='write "ns::op"'
+            f"{name!r} is no operator name", subject="register_lowering", advice='write "ns::op"'
         )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.reproducer import unforeseen
 from torch_tvm.runtime.module import CompiledModule
-from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 from torch_tvm.targets import resolve_target
 
@@ -84,7 +83,7 @@ def _compiled(
     assert module is not None
     compiled = compile_module(module, resolved, fallback=fallback, options=parsed, report=report)
     if report.fallbacks:
-        warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=2)
+        warn_user(fallback_message(report.fallbacks), FallbackWarning)
     return compiled
 
 
@@ -116,11 +115,12 @@ def import_program(
         raise InvalidInput(
             f"unknown frontend {frontend!r}", subject="frontend", advice=f"known: {', '.join(_FRONTENDS)}"
         )
-    if isinstance(example_args, torch.Tensor):
+    if isinstance(program, CompiledModule):
         raise InvalidInput(
-            "expected a tuple of arguments, got a tensor", subject="example_args", advice="pass (tensor,)"
+            "this program is compiled", subject="program", advice="pass the one it was compiled from"
         )
-    check_examples(example_args)
+    if not isinstance(example_args, Mapping):
+        check_examples(example_args)
     if isinstance(program, TorchModule):
         return Imported(program, "module")
     if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] in _TEXTS:
@@ -172,6 +172,7 @@ def _import_by_method(program: Any, example_args: Mapping[str, Sequence[Any]], f
                 subject=f"example_args['{name}']",
                 advice="pass (argument,)",
             )
+        check_examples(args)
     return _import_torchscript(program, example_args)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -31,8 +30,12 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import _disable_current_modes
 
-from torch_tvm.graph_module import CompiledGraph, compile_graph
+from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.interrupts import deferred_interrupts
+
+with deferred_interrupts():
+    from torch_tvm.graph_module import CompiledGraph, compile_graph
 
 Inputs = Sequence[Any]
 _OPTIONS = {"fallback": bool, "accuracy": str, "check_indices": bool, "target": object, "passes": Mapping}
@@ -273,11 +276,10 @@ def _left_to_pytorch(gm: GraphModule, error: Exception, options: Mapping[str, An
     if options.get("fallback", True) is False:
         raise error
     reason = str(error) or type(error).__name__
-    warnings.warn(
+    warn_user(
         f"a graph of {_operation_count(gm)} ops runs in PyTorch, not in compiled code: "
         f"{type(error).__name__}: {reason}",
         GraphNotCompiled,
-        stacklevel=3,
     )
     return functools.partial(_run_eagerly, gm)
 

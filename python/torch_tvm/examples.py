@@ -13,7 +13,13 @@ from torch_tvm.support.errors import InvalidInput
 
 
 def check_examples(arguments: Any) -> None:
-    """Raise :class:`InvalidInput` for a tensor of a dtype or a kind that kernels do not have."""
+    """Raise :class:`InvalidInput` for what is no tuple, and a tensor of a dtype or a kind that kernels do not have."""
+    if arguments is not None and not isinstance(arguments, (tuple, list)):
+        raise InvalidInput(
+            f"expected a tuple of arguments, got {describe_value(arguments)}",
+            subject="example_args",
+            advice="pass (argument,)",
+        )
     leaves, _ = pytree.tree_flatten_with_path(arguments)
     for path, leaf in leaves:
         problem = _problem(leaf)

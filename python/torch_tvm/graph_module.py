@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.content_watch import ContentWatch
 from torch_tvm.runtime.module import CompiledModule
-from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
 
@@ -198,7 +197,7 @@ def compile_graph(
         module, resolved, fallback=fallback, options=options, report=report, pack=not names
     )
     if report.fallbacks:
-        warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=3)
+        warn_user(fallback_message(report.fallbacks), FallbackWarning)
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
     return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)

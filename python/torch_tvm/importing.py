@@ -98,13 +98,15 @@ def parse(text_or_path: str | os.PathLike[str] | bytes, *, allow_ops: Iterable[s
     >>> torch_tvm.parse(str(tm))(torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
+    from torch_tvm.dialect.parse import admitted_ops
     from torch_tvm.dialect.parse import parse as parse_dialect
 
     source = os.fspath(text_or_path) if isinstance(text_or_path, (str, os.PathLike)) else ""
     if not is_graph_file(source):
         return parse_dialect(text_or_path, allow_ops=allow_ops)
+    admitted = admitted_ops(allow_ops)
     module = read_graph_file(source, canonicalize)
-    module.admitted = frozenset(name.replace("::", ".") for name in allow_ops)
+    module.admitted = admitted
     return module
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from torch_tvm.driver import compile as compile_program
-from torch_tvm.importers.lazy import device
-from torch_tvm.importers.lazy.assembly import data_of_step
-from torch_tvm.importers.lazy.program import import_step
-from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.interrupts import deferred_interrupts
+
+with deferred_interrupts():
+    from torch_tvm.driver import compile as compile_program
+    from torch_tvm.importers.lazy import device
+    from torch_tvm.importers.lazy.assembly import data_of_step
+    from torch_tvm.importers.lazy.program import import_step
+    from torch_tvm.runtime.module import CompiledModule
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import Code, CompiledModule, Weights, refuse_pickling
-from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -146,7 +145,7 @@ class Methods:
             module, settings.target, fallback=settings.fallback, options=settings.options, report=report
         )
         if report.fallbacks:
-            warnings.warn(fallback_message(report.fallbacks), FallbackWarning, stacklevel=5)
+            warn_user(fallback_message(report.fallbacks), FallbackWarning)
         code.share_state(self._state)
         code.share_weights(self._snapshots)
         return Variant(name, args, code, frozenset(module.state), module.signature.constants)

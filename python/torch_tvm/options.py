@@ -31,6 +31,12 @@ class Options:
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
         """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
+        if options is not None and not isinstance(options, Mapping):
+            raise InvalidInput(
+                f"expected a dict, got {type(options).__name__}",
+                subject="options",
+                advice='pass options={"accuracy": "strict"}, for one',
+            )
         given = dict(options or {})
         known = {"accuracy", "measure", "check_indices", "passes"}
         for name in given:
@@ -52,6 +58,12 @@ class Options:
                     subject=f"options['{name}']",
                     advice="pass True or False",
                 )
+        if not isinstance(parsed.passes, Mapping):
+            raise InvalidInput(
+                f"expected a dict of lists of passes, got {type(parsed.passes).__name__}",
+                subject="options['passes']",
+                advice=f"known stages: {', '.join(_STAGES)}",
+            )
         for stage in parsed.passes:
             if stage not in _STAGES:
                 raise InvalidInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Any
 
 import tvm
@@ -11,6 +12,7 @@ from tvm.target import codegen
 from torch_tvm.quick_imports import register_devices
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.sandbox import crash_of
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
@@ -19,7 +21,7 @@ def resolve_target(target: Any) -> tvm.target.Target:
     Raises :class:`InvalidInput` for anything else, and for CUDA without a GPU and without an ``arch``.
     """
     if isinstance(target, tvm.target.Target):
-        return target
+        return _known_to_llvm(target)
     if target in ("auto", "llvm"):
         return host_target()
     if target == "cuda":
@@ -50,6 +52,12 @@ def _cuda(options: dict[str, Any]) -> tvm.target.Target:
                 advice='give it: target={"kind": "cuda", "arch": "sm_90"}',
             )
         options = {**options, "arch": f"sm_{device.compute_version.replace('.', '')}"}
+    if isinstance(options["arch"], str) and not re.fullmatch(r"sm_\d+[af]?", options["arch"]):
+        raise InvalidInput(
+            f"{options['arch']!r} is no architecture",
+            subject="target['arch']",
+            advice='write "sm_90", for one',
+        )
     defaults = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 49152, "thread_warp_size": 32}
     return _parse({**defaults, **options, "host": dict_of(host_target())})
 
@@ -86,9 +94,36 @@ def dict_of(target: tvm.target.Target) -> dict[str, Any]:
 
 def _parse(target: Any) -> tvm.target.Target:
     try:
-        return tvm.target.Target(target)
+        parsed = tvm.target.Target(target)
     except Exception as error:
-        raise InvalidInput(f"TVM does not take it: {error}", subject="target") from error
+        raise InvalidInput(
+            f"TVM does not take it: {error}",
+            subject="target",
+            advice='give it a kind and what TVM knows of that: {"kind": "llvm", "mcpu": "znver4"}',
+        ) from error
+    return _known_to_llvm(parsed)
+
+
+def _known_to_llvm(target: tvm.target.Target) -> tvm.target.Target:
+    """Refuse a processor that LLVM does not have: it takes another one, and ends the process for an unknown family."""
+    if target.kind.name != "llvm":
+        return target
+    cpu, triple = target.attrs.get("mcpu"), str(target.attrs.get("mtriple", ""))
+    family = tvm.target.Target({"kind": "llvm", **({"mtriple": triple} if triple else {})})
+    if triple and crash_of(lambda: codegen.llvm_get_cpu_archlist(family)):
+        raise InvalidInput(
+            f"LLVM has no processors of the family '{triple}'",
+            subject="target['mtriple']",
+            advice=f"known: {', '.join(map(str, codegen.llvm_get_targets()))}, as in 'aarch64-linux-gnu'",
+        )
+    known = sorted(str(name) for name in codegen.llvm_get_cpu_archlist(family))
+    if cpu is not None and cpu not in known:
+        raise InvalidInput(
+            f"LLVM has no processor '{cpu}'" + (f" in the family '{triple}'" if triple else ""),
+            subject="target['mcpu']",
+            advice=f"known: {', '.join(get_close_matches(str(cpu), known, 10, 0.3) or known)}",
+        )
+    return target
 
 
 __all__ = ["resolve_target", "why_not_runnable"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import torch_tvm
 from torch_tvm.dialect import view
 from torch_tvm.dialect.parse import parse
 from torch_tvm.support.errors import ImportFailed, InvalidInput
@@ -160,3 +161,10 @@ def test_several_blobs_of_odd_sizes_come_out_of_bytecode() -> None:
     text += "{-#\n dialect_resources: { builtin: {\n" + ",\n".join(entries) + "\n} }\n#-}\n"
     for module in (parse(text), parse(parse(text).bytecode())):
         assert {name: bytes(weight.tolist()) for name, weight in module.weights.items()} == blobs
+
+
+@pytest.mark.parametrize("names", ["my_ns::scale", 3, [3]], ids=str)
+@pytest.mark.parametrize("path", ["", "nothing.ts"])
+def test_allowed_ops_are_a_list_of_names(names: object, path: str) -> None:
+    with pytest.raises(InvalidInput, match="allow_ops: expected a list of names of ops, got"):
+        torch_tvm.parse(path, allow_ops=names)  # type: ignore[arg-type]

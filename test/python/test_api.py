@@ -15,7 +15,7 @@ from tvm import relax
 
 import torch_tvm
 from torch_tvm.lowering.registry import LOWERINGS, Tensor
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InvalidInput, UnsupportedOp
 
 _LAZY = """
 import sys, time, torch
@@ -79,7 +79,16 @@ def test_weights_are_snapshots() -> None:
         ({"options": {"speed": 1}}, "options: unknown option 'speed'"),
         ({"options": {"accuracy": "exact"}}, "options: unknown accuracy 'exact'"),
         ({"options": {"passes": {"never": []}}}, r"options\['passes'\]: unknown stage 'never'"),
-        ({"example_args": torch.zeros(1)}, "example_args: expected a tuple of arguments, got a tensor"),
+        ({"options": ["accuracy"]}, "options: expected a dict, got list"),
+        ({"options": {"passes": 1}}, r"options\['passes'\]: expected a dict of lists of passes, got int"),
+        ({"target": {"kind": "llvm", "mcpu": "znver99"}}, r"(?s)no processor 'znver99'.*\n  known: .*znver4"),
+        ({"target": {"kind": "llvm", "mcpu": ""}}, "no processor ''"),
+        ({"target": {"kind": "llvm", "mtriple": "foo-bar"}}, "no processors of the family 'foo-bar'"),
+        ({"target": tvm.target.Target({"kind": "llvm", "mcpu": "x"})}, "no processor 'x'"),
+        ({"target": {"kind": "cuda", "arch": "sm_x"}}, r"target\['arch'\]: 'sm_x' is no architecture"),
+        ({"example_args": torch.zeros(1)}, r"example_args: expected a tuple of arguments, got float32\[1\]"),
+        ({"example_args": "ab"}, "example_args: expected a tuple of arguments, got str 'ab'"),
+        ({"example_args": {1, 2}}, "example_args: expected a tuple of arguments, got set"),
         ({"frontend": "torchscript", "dynamic_shapes": {}}, "dynamic_shapes: only the fx frontend takes it"),
     ],
 )
@@ -92,6 +101,79 @@ def test_a_wrong_option_is_named(arguments: dict[str, Any], message: str) -> Non
 def test_what_is_no_program_is_refused(program: Any) -> None:
     with pytest.raises(InvalidInput, match="program: cannot compile a "):
         torch_tvm.compile(program, (torch.zeros(1),))
+
+
+def test_a_compiled_program_is_not_compiled_again() -> None:
+    compiled = torch_tvm.compile(nn.ReLU(), (torch.zeros(1),))
+    for frontend in ("auto", "fx", "torchscript", "lazy"):
+        with pytest.raises(InvalidInput, match="program: this program is compiled"):
+            torch_tvm.compile(compiled, (torch.zeros(1),), frontend=frontend)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (((-1, 3),), "-1 is no size"),
+        (((2.0,),), "2.0 is no size"),
+        (((True,),), "True is no size"),
+        ((4,), "expected a tuple of sizes, got 4"),
+        (((4,), "float32"), "expected a torch.dtype, got 'float32'"),
+    ],
+)
+def test_a_wrong_spec_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=f"TensorSpec: {message}"):
+        torch_tvm.TensorSpec(*given)
+    assert torch_tvm.TensorSpec([None, 3]).shape == (None, 3)  # type: ignore[arg-type]
+
+
+class Counting(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def count(self, x: torch.Tensor) -> torch.Tensor:
+        return x.bincount()
+
+
+def counted(x: torch.Tensor) -> torch.Tensor:
+    return x.bincount()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_warning_stands_at_the_line_of_the_call() -> None:
+    x, script = torch.arange(4), torch.jit.script(Counting())
+    here = sys._getframe().f_lineno
+    with pytest.warns(torch_tvm.FallbackWarning) as caught:
+        torch_tvm.compile(counted, (x,), frontend="fx")
+        torch_tvm.compile(torch.jit.script(counted), (x,))
+        torch_tvm.compile(script, (x,)).count(x)
+    lines = [(item.filename, item.lineno) for item in caught if item.category is torch_tvm.FallbackWarning]
+    assert lines == [(__file__, here + 2), (__file__, here + 3), (__file__, here + 4)]
+
+
+class Counter:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x.bincount()
+
+    def method(self, x: torch.Tensor, *, least: int = 0) -> torch.Tensor:
+        return x.bincount(minlength=least)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        counted,
+        lambda x: x.bincount(),
+        Counter(),
+        Counter().method,
+        functools.partial(Counter().method, least=2),
+    ],
+    ids=["function", "lambda", "object", "method", "partial"],
+)
+def test_ops_of_functions_have_their_lines(function: Any) -> None:
+    """torch.export notes lines only below a frame whose name is ``forward``."""
+    with pytest.raises(UnsupportedOp, match=r"test_api.py:\d+: torch.aten.bincount"):
+        torch_tvm.compile(function, (torch.arange(4),), frontend="fx", fallback=False)
 
 
 def test_a_function_with_what_it_finds_outside() -> None:
@@ -239,3 +321,5 @@ def test_an_op_of_the_user_is_lowered_by_his_function() -> None:
             del LOWERINGS["torch.torch_tvm_test.triple"]
     with pytest.raises(InvalidInput, match="'triple' is no operator name"):
         torch_tvm.register_lowering("triple")
+    with pytest.raises(InvalidInput, match="register_lowering: 3 is no operator name"):
+        torch_tvm.register_lowering(3)  # type: ignore[arg-type]

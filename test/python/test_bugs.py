@@ -125,6 +125,26 @@ def test_nothing_is_written_to_stderr(
     assert capfd.readouterr().err == ""
 
 
+class Branch(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Misfit(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ x
+
+
+@pytest.mark.parametrize("program", [Branch(), Misfit()], ids=["branch", "misfit"])
+def test_pytorch_writes_nothing_about_what_it_refuses(
+    program: torch.nn.Module, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the graph up to a branch, and logs with a traceback what fake tensors reject."""
+    with pytest.raises(torch_tvm.ImportFailed, match=r"test_bugs.py:1\d\d: "):
+        torch_tvm.compile(program, (torch.ones(2, 4),), frontend="fx")
+    assert capfd.readouterr() == ("", "")
+
+
 def _raises_and_loops(x: torch.Tensor, n: int) -> torch.Tensor:
     if n > 3:
         raise RuntimeError("too many")

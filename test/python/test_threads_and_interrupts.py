@@ -33,7 +33,7 @@ print(errors)
 
 _INTERRUPT = """
 import os, signal, sys, threading, time, torch, torch._dynamo
-seconds, way = float(sys.argv[1]), sys.argv[2]
+when, way = sys.argv[1:]
 model = torch.nn.Sequential(*[m for i in range(6) for m in (torch.nn.Linear(16, 16), torch.nn.GELU())])
 model.eval().requires_grad_(False)
 x = torch.randn(4, 16)
@@ -45,9 +45,21 @@ def go():
         return torch.compile(model, backend="torch_tvm")(x)
     return torch_tvm.compile(model, (x,), frontend=way)(x)
 
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class AtImport:
+    def find_spec(self, name, path, target=None):
+        if name == when:
+            sys.meta_path.remove(self)
+            interrupt()
+
 ended = "done"
 try:
-    threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    if when[0].isdigit():
+        threading.Timer(float(when), interrupt).start()
+    else:
+        sys.meta_path.insert(0, AtImport())
     go()
     time.sleep(60)
 except KeyboardInterrupt:
@@ -68,10 +80,14 @@ def test_threads_that_compile() -> None:
     assert done.stdout == "[]\n", done.stdout + done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(("seconds", "way"), [(0.3, "fx"), (2.5, "torchscript")])
-def test_an_interrupt(seconds: float, way: str) -> None:
-    done = _run(_INTERRUPT, str(seconds), way)
+@pytest.mark.parametrize(
+    ("when", "way"), [("tvm.runtime.vm", "fx"), ("tvm.runtime.vm", "dynamo"), ("2.5", "torchscript")]
+)
+def test_an_interrupt(when: str, way: str) -> None:
+    """``when`` is a number of seconds, or the module whose import is interrupted."""
+    done = _run(_INTERRUPT, when, way)
     assert done.stdout == "KeyboardInterrupt\n", done.stdout + done.stderr[-3000:]
+    assert not done.stderr
 
 
 @pytest.mark.e2e

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import torch_tvm
 from torch_tvm import ImportFailed, InvalidInput, TorchModule, import_lazy
 from torch_tvm.importers.lazy import device
 
@@ -211,3 +214,46 @@ def test_a_step_with_gradients() -> None:
         return loss.detach(), w.detach() - 0.1 * gradient
 
     agrees(step, torch.randn(2, 5, 4))
+
+
+@dataclass
+class Open:
+    shift: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Closed:
+    scale: float
+    axes: range = range(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("mutable", "function"),
+    [
+        (Open(torch.ones(4)), lambda x, given: x + given.shift),
+        (np.ones(4, np.float32), lambda x, given: x + torch.from_numpy(given)),
+        ({1, 2}, lambda x, given: x + len(given)),
+        (bytearray(b"a"), lambda x, given: x + given[0]),
+        (Closed([2.0]), lambda x, given: x * given.scale[0]),  # type: ignore[arg-type]
+    ],
+    ids=["object", "array", "set", "bytearray", "frozen object with a list"],
+)
+def test_an_argument_that_may_change_is_refused(mutable: Any, function: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"(?s)argument 'given'.*may change between calls"):
+        import_lazy(function, (torch.ones(4), mutable))
+
+
+def test_arguments_that_cannot_change_are_fixed() -> None:
+    def function(x: torch.Tensor, a: Any, b: Any, c: Any, d: Any) -> torch.Tensor:
+        return (x * a.scale)[a.axes.start :].to(b) + float(c) + d.__len__()
+
+    arguments = (torch.randn(5), Closed(2.0), torch.float64, np.float32(0.5), "text" * 100)
+    compiled = torch_tvm.compile(function, arguments, frontend="lazy")
+    torch.testing.assert_close(compiled(*arguments), function(*arguments))
+    with pytest.raises(InvalidInput, match=r"argument 'a': is fixed to .*Closed\(scale=2.0") as caught:
+        compiled(arguments[0], torch.ones(300), *arguments[2:])
+    assert "got float32[300]" in str(caught.value)
+    with pytest.raises(
+        InvalidInput, match=r"argument 'd': is fixed to 'texttext.*\.\.\. by the example arguments, got 3"
+    ):
+        compiled(*arguments[:4], 3)
