@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch.export._trace
 import torch.fx.graph_module
@@ -25,7 +24,8 @@ def quiet_refusals() -> Iterator[None]:
             held.callback(logger.setLevel, level)
             logger.setLevel(logging.CRITICAL)
         for module in _PRINTS:
-            held.enter_context(mock.patch.object(module, "print", _print_nothing, create=True))
+            held.callback(module.__dict__.pop, "print", None)
+            module.__dict__["print"] = _print_nothing
         yield
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -160,7 +159,7 @@ def _capture(
 _PLAIN = (
     *(type(None), bool, int, float, complex, str, bytes, range, enum.Enum),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
-    *(type, types.FunctionType, types.BuiltinFunctionType, np.generic),
+    *(type, types.FunctionType, types.BuiltinFunctionType),
 )
 
 
@@ -184,7 +183,8 @@ def _cannot_change(value: Any) -> bool:
     if is_dataclass(value) and not isinstance(value, type):
         is_frozen = value.__dataclass_params__.frozen  # type: ignore[attr-defined]
         return is_frozen and all(_cannot_change(getattr(value, each.name)) for each in fields(value))
-    return isinstance(value, _PLAIN)
+    is_number = any((each.__module__, each.__name__) == ("numpy", "generic") for each in type(value).__mro__)
+    return is_number or isinstance(value, _PLAIN)
 
 
 def _check_output(item: Any) -> None:
