@@ -1,12 +1,30 @@
-"""Shared by all tests: golden text that ``pytest --update-golden`` writes anew."""
+"""Shared by all tests: the seed of random inputs, and golden text that ``pytest --update-golden`` writes anew."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+SEED = "TORCH_TVM_SEED"
+
+
+def pytest_configure() -> None:
+    """One seed for all processes of a run; a new one each time, unless the environment has it."""
+    os.environ.setdefault(SEED, str(random.randrange(100_000)))
+
+
+def pytest_report_header() -> str:
+    return f"random inputs: {SEED}={os.environ[SEED]}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"random inputs were those of {SEED}={os.environ[SEED]}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
