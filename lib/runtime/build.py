@@ -51,9 +51,8 @@ def _is_kill(value: relax.Expr) -> bool:
 
 
 def _has_branches(function: relax.Function) -> bool:
-    found = []
-    relax.analysis.post_order_visit(function, lambda e: found.append(e) if isinstance(e, relax.If) else None)
-    return bool(found)
+    bindings = (binding for block in function.body.blocks for binding in block.bindings)
+    return any(isinstance(binding.value, relax.If) for binding in bindings)
 
 
 def build(

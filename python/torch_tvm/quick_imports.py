@@ -102,7 +102,8 @@ def _watch_targets(devices: ModuleType) -> None:
 def _is_cpu(target: Any) -> bool:
     if isinstance(target, dict):
         return not target.get("tag") and _is_cpu(target.get("kind")) and _is_cpu(target.get("host"))
-    return target is None or (isinstance(target, str) and target in ("llvm", "c"))
+    kind = getattr(getattr(target, "kind", None), "name", target)
+    return kind is None or (isinstance(kind, str) and kind in ("llvm", "c"))
 
 
 @functools.cache

@@ -11,7 +11,8 @@ from torch_tvm.support.garbage import rare_collections
 
 _OURS_FIRST = """
 import torch, torch_tvm
-torch_tvm.compile
+x = torch.randn(3, 4)
+assert torch.equal(torch_tvm.compile(lambda x: x.relu(), (x,))(x), x.relu())
 import tvm
 from tvm.backend.loader import is_loaded
 assert not is_loaded("cuda") and tvm.runtime.disco is not None

@@ -138,3 +138,19 @@ def test_text_with_an_unknown_size(op: str, result: str, function: Any, sizes: t
                 compiled(x)
         else:
             torch.testing.assert_close(compiled(x), want)
+
+
+class _Edges(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * 2 + x[:, -1:]
+
+
+def test_a_size_that_is_less_than_a_tile() -> None:
+    """Of ``min(1, n)`` elements no tile is whole, and TVM's simplifier refuses to divide by that 0."""
+    compiled = torch_tvm.compile(
+        torch.jit.script(_Edges()), (torch_tvm.TensorSpec((None, None), torch.float32),)
+    )
+    assert not compiled.report.fallbacks
+    for size in ((4, 7), (1, 1), (3, 0), (0, 3), (5000, 30)):
+        x = torch.randn(size)
+        torch.testing.assert_close(compiled(x), _Edges()(x), rtol=0, atol=0)

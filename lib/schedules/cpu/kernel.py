@@ -428,8 +428,10 @@ def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Mapping:
     """The value of each of ``rows`` at a position of their fused loop."""
     env: Mapping = {}
     for row in reversed(rows[1:]):
-        env[row.var] = tirx.floormod(position, row.extent)
-        position = tirx.floordiv(position, row.extent)
+        # A number of whole tiles may be known to be 0: TVM's simplifier refuses to divide by that, in a loop of no turns.
+        size = row.extent if isinstance(row.extent, (tirx.IntImm, Var)) else tirx.max(row.extent, constant(1))
+        env[row.var] = tirx.floormod(position, size)
+        position = tirx.floordiv(position, size)
     if rows:
         env[rows[0].var] = position
     return env
