@@ -41,6 +41,12 @@ _LEAVING = (
     "aten::pixel_unshuffle",
     "aten::native_group_norm",
 )
+# Ops that give views, of which their schemas say nothing, and the same ops with such schemas.
+_UNTOLD = {
+    "unsafe_split.Tensor": torch.ops.aten.split.Tensor,
+    "unsafe_split_with_sizes": torch.ops.aten.split_with_sizes.default,
+    "_unsafe_view": torch.ops.aten.view.default,
+}
 _READS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::_copy_from")
 _FOREIGN = ("prim", "prims", "profiler", "inductor", "static_runtime", "debugprims", "rngprims", "_")
 
@@ -78,6 +84,9 @@ class WholeOps:
         self._library.impl("instance_norm", self._instance_norm, "AutogradLazy")
         for name in names:
             self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
+        if not self.has_gradients:  # a write to one view of several is none that autograd takes
+            for name, told in _UNTOLD.items():
+                self._library.impl(name, told, "AutogradLazy")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

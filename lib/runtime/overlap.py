@@ -48,7 +48,7 @@ def refuse_overlaps(convention: Convention, flat: Sequence[Any]) -> None:
                 f"argument '{names[target]}': the program writes it, and it was made in inference mode",
                 advice="call under torch.inference_mode(), or pass a clone",
             )
-        if _overlaps_itself(written):
+        if overlaps_itself(written):
             raise InvalidInput(
                 f"argument '{names[target]}': the program writes it, and some of its elements share memory",
                 advice="pass a clone",
@@ -62,7 +62,7 @@ def refuse_overlaps(convention: Convention, flat: Sequence[Any]) -> None:
                 )
 
 
-def _overlaps_itself(tensor: torch.Tensor) -> bool:
+def overlaps_itself(tensor: torch.Tensor) -> bool:
     """Whether two indices may be one element."""
     extent = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -111,4 +111,4 @@ class _Interface:
         self.__array_interface__ = interface
 
 
-__all__ = ["overlaps", "refuse_overlaps", "written_arguments"]
+__all__ = ["overlaps", "overlaps_itself", "refuse_overlaps", "written_arguments"]

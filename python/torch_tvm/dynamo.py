@@ -30,6 +30,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import _disable_current_modes
 
+from torch_tvm.runtime.overlap import overlaps_itself
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.interrupts import deferred_interrupts
@@ -62,6 +63,8 @@ def torch_tvm(
                 subject="options",
                 advice=f"known: {', '.join(sorted(_OPTIONS))}",
             )
+    if not _needs_gradient(example_inputs):
+        _tell_views(gm)
     if not _needs_gradient(example_inputs) and not _transforms_functions(gm):
         compiled = _without_autograd(gm, example_inputs, given)
         if compiled is not None:
@@ -77,6 +80,22 @@ def torch_tvm(
 
 def _needs_gradient(inputs: Inputs) -> bool:
     return torch.is_grad_enabled() and any(isinstance(i, torch.Tensor) and i.requires_grad for i in inputs)
+
+
+_UNTOLD = {f"unsafe_{name}": name for name in ("chunk", "split", "split_with_sizes")}
+
+
+def _tell_views(gm: GraphModule) -> None:
+    """``unsafe_split`` and its kin give views that their schemas do not tell: AOTAutograd would lose writes to them."""
+    for part in gm.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+            if name in _UNTOLD and node.op == "call_method":
+                node.target = _UNTOLD[name]
+            elif name in _UNTOLD and node.target is getattr(torch, name):
+                node.target = getattr(torch, _UNTOLD[name])
+        if isinstance(part, GraphModule):
+            part.recompile()
 
 
 def _transforms_functions(gm: GraphModule) -> bool:
@@ -195,6 +214,10 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
         context = TracingContext.try_get()
         metadata = context.fw_metadata if context is not None else None
         written = set(getattr(metadata, "mutated_inp_runtime_indices", None) or [])
+        if any(overlaps_itself(inputs[i]) for i in written):
+            raise InvalidInput(
+                "the program writes an argument some of whose elements share memory", advice="pass a clone"
+            )
         static = [i for i in getattr(metadata, "static_input_indices", None) or [] if i not in written]
         return _boxed(_compiled(gm, static, _regenerated(metadata), options))
 

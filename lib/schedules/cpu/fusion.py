@@ -200,17 +200,29 @@ class _Expander:
 
 
 def _without_named_bools(expr: tirx.Expr) -> tirx.Expr:
-    """What ``expr`` binds to bools as floats: names in a branch stay there, and TVM binds no vectors of bools."""
+    """What ``expr`` binds to bools as floats, and numbers made of bools as choices: names in a branch stay there, and
+    TVM binds no vectors of bools.
+    """
 
     def visit(let: tirx.Let, mutator: Any) -> tirx.Expr:
         value, body = mutator.mutate(let.value), mutator.mutate(let.body)
         if let.var.ty.dtype != "bool":
             return tirx.Let(let.var, value, body)
-        one, zero = tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
-        name = Var(let.var.name, one.ty)
-        return tirx.Let(name, tirx.Select(value, one, zero), substitute(body, {let.var: name > zero}))
+        name = Var(let.var.name, tvm.ir.PrimType("float32"))
+        positive = name > tirx.const(0.0, "float32")
+        return tirx.Let(name, _chosen(value, "float32"), substitute(body, {let.var: positive}))
 
-    return tvm_ffi.structural_mutate(expr, [(tirx.Let, visit)])
+    def cast(node: tirx.Cast, mutator: Any) -> tirx.Expr:
+        value = mutator.mutate(node.value)
+        if value.ty.dtype == "bool" and node.ty.dtype != "bfloat16":
+            return _chosen(value, str(node.ty.dtype))
+        return tirx.Cast(node.ty.dtype, value)
+
+    return tvm_ffi.structural_mutate(expr, [(tirx.Let, visit), (tirx.Cast, cast)])
+
+
+def _chosen(condition: tirx.Expr, dtype: str) -> tirx.Expr:
+    return tirx.Select(condition, tirx.const(1, dtype), tirx.const(0, dtype))
 
 
 def fresh_lets(expr: tirx.Expr) -> tirx.Expr:

@@ -20,9 +20,16 @@ FOUND = [
     # TVM binds no vectors of bools, as names of a branch are.
     (ALL, "v = torch.where(a0 > -1, a0, a0.masked_fill(a0 > 0, -1))\nreturn torch.block_diag(v, torch.arange(4))",
      ["bfloat16[4]"]),
+    ("fx", "return torch.cat([a0, a0, a1 < a1]), torch.cat([a1, a1, a0 == a0]).int()", ["float16[6,6]", "float64[6,6]"]),
     # TVM's LiftTransformParams took a weight for unused that only a returned tuple has.
     ("torchscript", "if a0.numel() > 25:\n    a0.mul_(2)\nreturn torch.linspace(0, 1, 5)", ["int8[4,?,?]"]),
     ("torchscript", "v = a0\nwhile bool(v.sum() < 8):\n    v = v + 1\nreturn v, torch.ones(2, 3) * 2", ["float32[3]"]),
+    # The schemas of these views tell none: AOTAutograd and the lazy device lost what is written to them.
+    (ALL, """v, w = a0.unsafe_chunk(2, 0)[0], torch.unsafe_split(a0, 1, 1)[-1]
+v.add_(1)
+w.mul_(2)
+a0.unsafe_split_with_sizes([1, 3], 0)[1].sub_(3)
+return v, w, a0 * 1""", ["float32[4,3]"]),
 ]  # fmt: skip
 
 
