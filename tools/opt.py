@@ -212,7 +212,7 @@ def _run_passes(command: Command, module: TorchModule) -> TorchModule:
         context = module.mlir.context
         steps = value if name == "pass-pipeline" else [single_pass(name, value, context)]
         run_pipeline(
-            module.mlir,
+            module,
             steps,
             verify_each="verify-each" in command.switches,
             print_after=print_after,

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
 from torch_tvm.dialect import view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.support.errors import InternalError, InvalidInput
 
 MODULE = "builtin.module"
@@ -28,7 +28,7 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 class Pass:
     """A Torch-to-Torch pass. Subclasses are dataclasses; each field, with a default, is an option.
 
-    ``anchor`` says what :meth:`run` is given: the ``ir.Module``, or one ``func.func`` at a time. ``name``
+    ``anchor`` says what :meth:`run` is given: the :class:`TorchModule`, or one ``func.func`` at a time. ``name``
     comes from the class: ``FoldBatchNorm`` is ``fold-batch-norm``.
     """
 
@@ -40,15 +40,15 @@ class Pass:
         cls.name = _WORD_START.sub("-", cls.__name__).lower()
 
     def run(self, root: Any) -> None:
-        """Rewrite ``root`` in place: the ``ir.Module`` or, where ``anchor`` says so, a ``func.func``."""
+        """Rewrite ``root`` in place: the :class:`TorchModule` or, where ``anchor`` says so, a ``func.func``."""
         raise NotImplementedError
 
-    def apply(self, module: ir.Module) -> None:
+    def apply(self, module: TorchModule) -> None:
         """Run on a whole module; a function pass runs on each function that has a body."""
         if self.anchor == MODULE:
             self.run(module)
             return
-        for function in view.functions(module).values():
+        for function in view.functions(module.mlir).values():
             if function.regions[0].blocks:
                 self.run(function)
 

@@ -6,7 +6,7 @@ The dialect marks few ops as free of effects, so MLIR's own canonicaliser keeps 
 from __future__ import annotations
 
 from torch_tvm.dialect import view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects
 
@@ -14,8 +14,8 @@ from torch_tvm.passes.effects import has_effects
 class EliminateDead(Pass):
     """Remove value-semantic operations without uses."""
 
-    def run(self, root: ir.Module) -> None:
-        for operation in reversed(list(view.walk(root))):
+    def run(self, module: TorchModule) -> None:
+        for operation in reversed(list(view.walk(module.mlir))):
             if (
                 operation.results
                 and not has_effects(operation)

@@ -24,6 +24,7 @@ import torch
 from torch_tvm.dialect import op_calls, view
 from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects, is_random
@@ -44,18 +45,12 @@ class FoldConstants(Pass):
 
     max_elements: int = MAX_ELEMENTS
 
-    def run(self, root: ir.Module) -> None:
-        fold_constants(root, {}, self.max_elements)
-
-
-def fold_constants(
-    module: ir.Module, weights: dict[str, torch.Tensor], max_elements: int = MAX_ELEMENTS
-) -> None:
-    """Fold in place; new literals that do not fit inline are added to ``weights``."""
-    for function in view.functions(module).values():
-        for region in function.regions:
-            for block in region.blocks:
-                _Folder(module.context, weights, max_elements).block(block)
+    def run(self, module: TorchModule) -> None:
+        """New literals that do not fit inline are added to the weights."""
+        for function in view.functions(module.mlir).values():
+            for region in function.regions:
+                for block in region.blocks:
+                    _Folder(module.mlir.context, module.weights, self.max_elements).block(block)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects
 
@@ -21,8 +22,8 @@ from torch_tvm.passes.effects import has_effects
 class MergeDuplicates(Pass):
     """Common subexpressions, within a block and the blocks inside it."""
 
-    def run(self, root: ir.Module) -> None:
-        for function in view.functions(root).values():
+    def run(self, module: TorchModule) -> None:
+        for function in view.functions(module.mlir).values():
             for region in function.regions:
                 for block in region.blocks:
                     self._block(block, {})

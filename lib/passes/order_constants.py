@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 
 
 class OrderConstants(Pass):
     """Move constants in front of everything else."""
 
-    def run(self, root: ir.Module) -> None:
-        for function in view.functions(root).values():
+    def run(self, module: TorchModule) -> None:
+        for function in view.functions(module.mlir).values():
             if not function.regions[0].blocks:
                 continue
             used: dict[ir.Value, ir.Operation] = {}

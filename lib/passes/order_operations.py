@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects
 
@@ -15,8 +16,8 @@ from torch_tvm.passes.effects import has_effects
 class OrderOperations(Pass):
     """Put operations in depth-first order of use."""
 
-    def run(self, root: ir.Module) -> None:
-        for function in view.functions(root).values():
+    def run(self, module: TorchModule) -> None:
+        for function in view.functions(module.mlir).values():
             for region in function.regions:
                 for block in region.blocks:
                     _order(block)

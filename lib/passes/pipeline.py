@@ -1,56 +1,76 @@
-"""The named pipeline from a freshly imported module to canonical form."""
+"""The passes from a freshly imported module to canonical form, in order."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.passes.base import Pass
 from torch_tvm.passes.canonical_ops import legal_ops_option
 from torch_tvm.passes.eliminate_dead import EliminateDead
-from torch_tvm.passes.fold_constants import fold_constants
+from torch_tvm.passes.fold_constants import FoldConstants
 from torch_tvm.passes.merge_duplicates import MergeDuplicates
 from torch_tvm.passes.order_constants import OrderConstants
 from torch_tvm.passes.order_operations import OrderOperations
-from torch_tvm.passes.recognize_causal_mask import recognize_causal_mask
+from torch_tvm.passes.recognize_causal_mask import RecognizeCausalMask
 from torch_tvm.passes.recompose_products import RecomposeProducts
 from torch_tvm.passes.respell import Respell, compare_with_tensors
 from torch_tvm.passes.verify_contract import VerifyContract
 from torch_tvm.support.errors import ImportFailed
 
 
-def canonicalize(module: TorchModule) -> TorchModule:
-    """Bring a module to canonical form, in place, and return it.
+@dataclass(frozen=True)
+class _TorchMlir(Pass):
+    """Passes of torch-mlir; ``LEGAL`` in their text stands for the canonical op set."""
 
-    Value semantics and types first (torch-mlir's own pipeline, only where an import did not give them),
-    then one spelling for each concept, decomposition of everything else, folding, and the contract.
-    """
-    mlir, weights = module.mlir, module.weights
-    if not _is_typed(mlir):
-        compare_with_tensors(mlir)
-        _run(mlir, "torch-function-to-torch-backend-pipeline{backend-legal-ops=" + legal_ops_option() + "}")
-    Respell().run(mlir)
+    passes: str
+
+    def run(self, module: TorchModule) -> None:
+        text = self.passes.replace("LEGAL", legal_ops_option())
+        try:
+            PassManager.parse(f"builtin.module({text})", module.mlir.context).run(module.mlir.operation)
+        except ir.MLIRError as error:
+            raise ImportFailed(
+                f"torch-mlir could not bring the module to canonical form: {error}", stage="canonicalisation"
+            ) from error
+
+
+class _GiveTypes(Pass):
+    """Value semantics and types by torch-mlir's own pipeline, only where an import did not give them."""
+
+    def run(self, module: TorchModule) -> None:
+        if not _is_typed(module.mlir):
+            compare_with_tensors(module.mlir)
+            _TorchMlir("torch-function-to-torch-backend-pipeline{backend-legal-ops=LEGAL}").run(module)
+
+
+CANONICALIZATION: tuple[Pass, ...] = (
+    _GiveTypes(),
+    Respell(),
     # First by PyTorch: torch-mlir takes negative integers for huge ones, and a size of 0 for 1, or crashes.
-    fold_constants(mlir, weights)
-    _run(
-        mlir, "func.func(torch-decompose-complex-ops{legal-ops=" + legal_ops_option() + "},canonicalize,cse)"
-    )
-    Respell().run(mlir)
-    RecomposeProducts().run(mlir)
-    _run(mlir, "func.func(canonicalize,cse)")
-    fold_constants(mlir, weights)
-    recognize_causal_mask(mlir, weights)
-    for step in (MergeDuplicates(), EliminateDead(), OrderOperations(), OrderConstants(), VerifyContract()):
-        step.run(mlir)
+    FoldConstants(),
+    _TorchMlir("func.func(torch-decompose-complex-ops{legal-ops=LEGAL},canonicalize,cse)"),
+    Respell(),
+    RecomposeProducts(),
+    _TorchMlir("func.func(canonicalize,cse)"),
+    FoldConstants(),
+    RecognizeCausalMask(),
+    MergeDuplicates(),
+    EliminateDead(),
+    OrderOperations(),
+    OrderConstants(),
+    VerifyContract(),
+)
+"""One spelling for each concept, decomposition of everything else, folding, one order, and the contract."""
+
+
+def canonicalize(module: TorchModule) -> TorchModule:
+    """Bring a module to canonical form, in place, and return it."""
+    for step in CANONICALIZATION:
+        step.run(module)
     return module
-
-
-def _run(mlir: ir.Module, passes: str) -> None:
-    try:
-        PassManager.parse(f"builtin.module({passes})", context=mlir.context).run(mlir.operation)
-    except ir.MLIRError as error:
-        raise ImportFailed(
-            f"torch-mlir could not bring the module to canonical form: {error}", stage="canonicalisation"
-        ) from error
 
 
 def _is_typed(mlir: ir.Module) -> bool:

@@ -18,6 +18,7 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from torch_tvm.dialect.mlir import PassManager, ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import FUNCTION, MODULE, Pass, registry
 from torch_tvm.support.errors import InvalidInput, SourceLocation, TorchTvmError
 
@@ -65,26 +66,27 @@ class Step:
         )
         return "(".join([*self.anchors, inner]) + ")" * len(self.anchors)
 
-    def run(self, module: ir.Module, print_after: TextIO | None = None) -> None:
+    def run(self, module: TorchModule, print_after: TextIO | None = None) -> None:
         """Apply to a module; :class:`PassFailed` carries the diagnostics of a pass that fails."""
         if self.python_pass is not None:
             self.python_pass.apply(module)
             if print_after is not None:
-                print(f"// -----// IR Dump After {self.name} //----- //\n{module}", file=print_after)
+                print(f"// -----// IR Dump After {self.name} //----- //\n{module.mlir}", file=print_after)
             return
-        manager = PassManager.parse(self.text, module.context)
+        context = module.mlir.context
+        manager = PassManager.parse(self.text, context)
         if print_after is not None:
             print_after.flush()
-            module.context.enable_multithreading(False)
+            context.enable_multithreading(False)
             manager.enable_ir_printing()
         try:
-            manager.run(module.operation)
+            manager.run(module.mlir.operation)
         except ir.MLIRError as error:
             raise PassFailed(self.name, error) from error
 
 
 def run_pipeline(
-    module: ir.Module,
+    module: TorchModule,
     pipeline: str | Sequence[Step],
     *,
     verify_each: bool = False,
@@ -97,7 +99,7 @@ def run_pipeline(
     gets the module after each pass, ``before_each`` each step before it runs. Raises :class:`InvalidInput`
     for text that is no pipeline and :class:`PassFailed` when a pass fails.
     """
-    steps = parse_pipeline(pipeline, module.context) if isinstance(pipeline, str) else pipeline
+    steps = parse_pipeline(pipeline, module.mlir.context) if isinstance(pipeline, str) else pipeline
     for step in steps:
         if before_each is not None:
             before_each(step)
@@ -106,9 +108,9 @@ def run_pipeline(
             _verify(module, step)
 
 
-def _verify(module: ir.Module, step: Step) -> None:
+def _verify(module: TorchModule, step: Step) -> None:
     try:
-        module.operation.verify()
+        module.mlir.operation.verify()
     except ir.MLIRError as error:
         raise PassFailed(step.name, error, "the module is invalid after this pass: ") from error
 

@@ -17,6 +17,7 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter
 
@@ -26,29 +27,27 @@ ATTENTION = "torch.aten.scaled_dot_product_attention"
 class RecognizeCausalMask(Pass):
     """Drop a constant attention mask that is causal, or lets everything through."""
 
-    def run(self, root: ir.Module) -> None:
-        recognize_causal_mask(root, {})
+    def run(self, module: TorchModule) -> None:
+        rewriter = Rewriter(module.mlir.context)
+        for operation in view.walk(module.mlir):
+            if view.op_name(operation) != ATTENTION or view.constant(operation.operands[5]) is not False:
+                continue
+            mask = _known_mask(operation.operands[3], module.weights)
+            kind = None if mask is None else _kind(mask)
+            if kind is None:
+                continue
+            rewriter.anchor = operation
+            operation.operands[3] = rewriter.none()
+            if kind == "causal":
+                operation.operands[5] = rewriter.boolean(True)
 
 
-def recognize_causal_mask(module: ir.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Rewrite in place; ``weights`` holds the literals' tensors."""
-    rewriter = Rewriter(module.context)
-    for operation in view.walk(module):
-        if view.op_name(operation) != ATTENTION or view.constant(operation.operands[5]) is not False:
-            continue
-        literal = view.defining_op(operation.operands[3])
-        if literal is None or literal.name != "torch.vtensor.literal":
-            continue
-        name = view.resource_name(literal)
-        if name is not None and name not in weights:
-            continue
-        kind = _kind(view.literal(literal, weights))
-        if kind is None:
-            continue
-        rewriter.anchor = operation
-        operation.operands[3] = rewriter.none()
-        if kind == "causal":
-            operation.operands[5] = rewriter.boolean(True)
+def _known_mask(value: ir.Value, weights: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    literal = view.defining_op(value)
+    if literal is None or literal.name != "torch.vtensor.literal":
+        return None
+    name = view.resource_name(literal)
+    return None if name is not None and name not in weights else view.literal(literal, weights)
 
 
 def _kind(mask: torch.Tensor) -> str | None:

@@ -24,6 +24,7 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter
 
@@ -34,9 +35,9 @@ Shape = tuple[int, ...]
 class RecomposeProducts(Pass):
     """Linear layers and matrix products over leading dimensions, from products of reshaped operands."""
 
-    def run(self, root: ir.Module) -> None:
-        rewriter = Rewriter(root.context)
-        for operation in view.walk(root):
+    def run(self, module: TorchModule) -> None:
+        rewriter = Rewriter(module.mlir.context)
+        for operation in view.walk(module.mlir):
             rule = _rule_of(operation)
             if rule is None:
                 continue

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes import spelling_ops, spelling_parts, spelling_shape  # noqa: F401  (they fill the table of rules)
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.rewriting import Rewriter, argument_index, schema_of
@@ -25,9 +26,9 @@ from torch_tvm.passes.spelling import RULES
 class Respell(Pass):
     """Spell each concept as the canonical op set does."""
 
-    def run(self, root: ir.Module) -> None:
-        rewriter = Rewriter(root.context)
-        for operation in view.walk(root):
+    def run(self, module: TorchModule) -> None:
+        rewriter = Rewriter(module.mlir.context)
+        for operation in view.walk(module.mlir):
             name = view.op_name(operation)
             _drop_placement(rewriter, operation, name)
             rule = RULES.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
 from torch_tvm.support.errors import ImportFailed
 
@@ -11,8 +12,8 @@ from torch_tvm.support.errors import ImportFailed
 class VerifyContract(Pass):
     """Refuse a module with a tensor whose rank or dtype is unknown, or that is not a value."""
 
-    def run(self, root: ir.Module) -> None:
-        for operation in view.walk(root):
+    def run(self, module: TorchModule) -> None:
+        for operation in view.walk(module.mlir):
             for value in operation.results:
                 text = str(value.type)
                 if text.startswith("!torch.tensor"):

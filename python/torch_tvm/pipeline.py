@@ -12,6 +12,7 @@ from tvm import relax
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.options import Options
@@ -46,12 +47,15 @@ def compile_module(
     With ``pack=False`` the weights are not packed yet: ``with_weights`` does it, with the real ones.
     """
     options, report = options or Options(), report or Report(target=str(target))
+    dump = Dump()
+    dump("imported.mlir", module.asm)
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
     with report.phase("canonicalise"), reproducible(module, target, options):
         module = _decomposed(canonicalize(module))
+        dump("canonical.mlir", module.asm)
         convention = convention_of(module)
     generated = functools.partial(
-        _generated, module, convention, target, options, report, inlined=inlined, pack=pack
+        _generated, module, convention, target, options, report, dump, inlined=inlined, pack=pack
     )
     with reproducible(module, target, options):
         if not fallback or options.passes:
@@ -70,6 +74,7 @@ def _generated(
     target: tvm.target.Target,
     options: Options,
     report: Report,
+    dump: Dump,
     *,
     inlined: Mapping[str, torch.Tensor],
     pack: bool,
@@ -89,16 +94,19 @@ def _generated(
         )
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
+    dump("lowered.py", lowered.mod.script)
     mod = _hooked(lowered.mod, "after-lowering", options)
     mod = keep_weights_in_main(unwrap_single_result(mod))
     with report.phase("optimise"):
         mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
+    dump("optimised.py", mod.script)
     relax_module = mod
     program = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
         measurer = _measurer(target) if options.measure else None
         mod, decisions = schedule(mod, target, choose=measurer.choose if measurer else None)
         mod = _hooked(mod, "after-scheduling", options)
+    dump("scheduled.py", mod.script)
     report.measured = measurer.records if measurer else []
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):

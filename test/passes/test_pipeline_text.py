@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from torch_tvm.dialect.mlir import ir, new_context
+from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes import base
 from torch_tvm.passes.base import FUNCTION, Pass, registry
 from torch_tvm.passes.pipeline_text import PassFailed, parse_pipeline, run_pipeline, single_pass
@@ -56,10 +57,13 @@ class MarkFunction(Pass):
 class CountAdds(Pass):
     """Count additions and the marks that are there already."""
 
-    def run(self, root: ir.Module) -> None:
-        TRACE.append(
-            (str(root).count("aten.add.int"), str(root).count("marked"), str(root).count("constant.int 2"))
-        )
+    def run(self, module: TorchModule) -> None:
+        text = str(module.mlir)
+        TRACE.append(tuple(map(text.count, ("aten.add.int", "marked", "constant.int 2"))))
+
+
+def module_of(text: str) -> TorchModule:
+    return TorchModule(ir.Module.parse(text, new_context()), {})
 
 
 @pytest.fixture(autouse=True)
@@ -73,11 +77,11 @@ def passes() -> Iterator[None]:
 
 
 @pytest.fixture
-def module() -> ir.Module:
-    return ir.Module.parse(MODULE, new_context())
+def module() -> TorchModule:
+    return module_of(MODULE)
 
 
-def test_passes_of_both_kinds_run_in_order(module: ir.Module) -> None:
+def test_passes_of_both_kinds_run_in_order(module: TorchModule) -> None:
     run_pipeline(
         module,
         "builtin.module(count-adds,func.func(mark-function,cse),count-adds,func.func(canonicalize),count-adds)",
@@ -87,30 +91,30 @@ def test_passes_of_both_kinds_run_in_order(module: ir.Module) -> None:
     assert [entry for entry in TRACE if isinstance(entry[0], int)] == [(1, 0, 2), (1, 2, 1), (0, 2, 0)]
 
 
-def test_options_arrive_with_their_types(module: ir.Module) -> None:
+def test_options_arrive_with_their_types(module: TorchModule) -> None:
     text = "builtin.module(func.func(mark-function{legal-ops=aten.a,aten.b factor=2 count=-1 text={x}}))"
     run_pipeline(module, text)
     assert TRACE[0][1] == MarkFunction(("aten.a", "aten.b"), False, 2.0, -1, "x")
 
 
-def test_a_step_prints_as_what_reads_back(module: ir.Module) -> None:
+def test_a_step_prints_as_what_reads_back(module: TorchModule) -> None:
     text = "builtin.module(func.func(mark-function{legal-ops=a,b breaks=true factor=2.5 count=7 text=x}))"
-    (step,) = parse_pipeline(text, module.context)
-    (again,) = parse_pipeline(step.text, module.context)
+    (step,) = parse_pipeline(text, module.mlir.context)
+    (again,) = parse_pipeline(step.text, module.mlir.context)
     assert step.text == text and again == step
 
 
-def test_white_space_is_free(module: ir.Module) -> None:
+def test_white_space_is_free(module: TorchModule) -> None:
     text = "builtin.module ( \n func.func ( cse , mark-function { count = 3 } ) \n )".replace(
         "count = 3", "count=4"
     )
-    steps = parse_pipeline(text, module.context)
+    steps = parse_pipeline(text, module.mlir.context)
     assert [step.name for step in steps] == ["cse", "mark-function"] and steps[1].python_pass.count == 4
 
 
-def test_empty_pipelines_do_nothing(module: ir.Module) -> None:
+def test_empty_pipelines_do_nothing(module: TorchModule) -> None:
     for text in ("builtin.module()", "builtin.module(func.func())"):
-        assert parse_pipeline(text, module.context) == []
+        assert parse_pipeline(text, module.mlir.context) == []
 
 
 ERRORS = [
@@ -154,21 +158,23 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "column", "message"), ERRORS, ids=[row[0] or "empty" for row in ERRORS])
-def test_errors_point_at_their_column(text: str, column: int, message: str, module: ir.Module) -> None:
+def test_errors_point_at_their_column(text: str, column: int, message: str, module: TorchModule) -> None:
     with pytest.raises(InvalidInput) as caught:
         run_pipeline(module, text)
     first, source, caret = str(caught.value).splitlines()
     assert f"pass pipeline: column {column}: " in first and message in first
     assert source == f"  {text}" and caret == " " * (column + 1) + "^"
-    assert TRACE == [] and str(module) == str(ir.Module.parse(MODULE, module.context)), "nothing ran"
+    assert TRACE == [] and str(module.mlir) == str(ir.Module.parse(MODULE, module.mlir.context)), (
+        "nothing ran"
+    )
 
 
-def test_errors_in_later_lines_name_the_line(module: ir.Module) -> None:
+def test_errors_in_later_lines_name_the_line(module: TorchModule) -> None:
     with pytest.raises(InvalidInput, match=r"pass pipeline: 2:3: 'nope' is no pass.*\n    nope\)\n    \^"):
         run_pipeline(module, "builtin.module(cse,\n  nope)")
 
 
-def test_a_broken_module_is_blamed_on_the_pass(module: ir.Module) -> None:
+def test_a_broken_module_is_blamed_on_the_pass(module: TorchModule) -> None:
     text = "builtin.module(func.func(mark-function{breaks=true}))"
     with pytest.raises(
         PassFailed, match=r"-:4: mark-function: the module is invalid after this pass: .*terminator"
@@ -177,9 +183,8 @@ def test_a_broken_module_is_blamed_on_the_pass(module: ir.Module) -> None:
 
 
 def test_a_failing_pass_repeats_its_diagnostics() -> None:
-    module = ir.Module.parse(
-        "func.func @main(%x: !torch.vtensor) -> !torch.vtensor {\n  return %x : !torch.vtensor\n}",
-        new_context(),
+    module = module_of(
+        "func.func @main(%x: !torch.vtensor) -> !torch.vtensor {\n  return %x : !torch.vtensor\n}"
     )
     with pytest.raises(
         PassFailed, match=r"-:1: torch-function-to-torch-backend-pipeline: unsupported by backend"
@@ -187,22 +192,22 @@ def test_a_failing_pass_repeats_its_diagnostics() -> None:
         run_pipeline(module, "builtin.module(torch-function-to-torch-backend-pipeline)")
 
 
-def test_modules_are_printed_after_each_pass_of_ours(module: ir.Module) -> None:
+def test_modules_are_printed_after_each_pass_of_ours(module: TorchModule) -> None:
     out = io.StringIO()
     run_pipeline(module, "builtin.module(func.func(mark-function))", print_after=out)
     assert "IR Dump After mark-function" in out.getvalue() and "marked" in out.getvalue()
 
 
-def test_a_single_pass_is_nested_as_it_needs(module: ir.Module) -> None:
+def test_a_single_pass_is_nested_as_it_needs(module: TorchModule) -> None:
     for name, nested in [
         ("mark-function", "builtin.module(func.func("),
         ("count-adds", "builtin.module(count-adds"),
         ("torch-decompose-complex-ops", "builtin.module(func.func("),
         ("canonicalize", "builtin.module(canonicalize"),
     ]:
-        assert single_pass(name, "", module.context).text.startswith(nested)
+        assert single_pass(name, "", module.mlir.context).text.startswith(nested)
     with pytest.raises(InvalidInput, match="'nope' is no pass"):
-        single_pass("nope", "", module.context)
+        single_pass("nope", "", module.mlir.context)
 
 
 def test_names_come_from_the_class() -> None:
@@ -237,7 +242,7 @@ def test_a_misnamed_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_pass_takes_modules_without_code(name: str) -> None:
     declaration = "func.func private @declared(!torch.int) -> !torch.int"
     for text in ("module {}", declaration, "func.func @f() { return }"):
-        module = ir.Module.parse(text, new_context())
-        before = str(module)
-        run_pipeline(module, [single_pass(name, "", module.context)], verify_each=True)
-        assert str(module) == before
+        module = module_of(text)
+        before = str(module.mlir)
+        run_pipeline(module, [single_pass(name, "", module.mlir.context)], verify_each=True)
+        assert str(module.mlir) == before
