@@ -549,7 +549,7 @@ def rarer_update(m: Maker) -> str:
         f"{a}.index_add_(0, torch.tensor([0, 0]), {m.any()}[:2])", f"{a}.index_fill_({d}, torch.tensor([0]), {m.number()})",
         f"{a}.index_copy_(0, torch.tensor([0]), {a}[-1:])", f"{a}.scatter_({d}, {order}, {m.number()})", f"{a}.scatter_add_({d}, {order}, {a})",
         f"{a}.index_put_((torch.tensor([0, -1]),), {b}[0])", f"{a}[[0, -1]] = {m.number()}", f"{a}[[-1]] += {b}[:1]",
-        f"{a}.masked_scatter_({a} > 0, {b}.flatten())", f"torch.add({a}, {b}, out={m.any()})", f"torch.mul({a}, {m.number()}, out={m.any()})",
+        f"{a}.masked_scatter_({a} > 0, {b}.flatten().clone())", f"torch.add({a}, {b}, out={m.any()})", f"torch.mul({a}, {m.number()}, out={m.any()})",
         f"torch.relu_({a})", f"{a}.pow_(2)", f"{a}.tril_()", f"{a}.cumsum_({d})", f"{a}.fill_diagonal_(1)", f"{a}.clamp_min_({m.number()})",
         f"{a}.logical_not_()", f"{a}.bitwise_and_({b})", f"{a}.eq_({b})", f"{a}.remainder_(2)", f"{a}.swapaxes(0, {d}).add_({b})",
         f"{a}.unsafe_chunk(2, {d})[0].add_(1)", f"{a}.split(1, {d})[-1].mul_(3)", f"{a}.unbind({d})[0].copy_({b})", f"{a}.data.add_(1)",
