@@ -291,10 +291,10 @@ def _save_time() -> None:
     """Compile what several importers agree on once; less garbage collection; no measuring of dynamo's guards."""
     import torch._dynamo.guards
 
-    import torch_tvm.driver
+    import torch_tvm.pipeline
 
-    torch_tvm.driver.schedule = remembered(torch_tvm.driver.schedule)
-    torch_tvm.driver.build = remembered(torch_tvm.driver.build)
+    torch_tvm.pipeline.schedule = remembered(torch_tvm.pipeline.schedule)
+    torch_tvm.pipeline.build = remembered(torch_tvm.pipeline.build)
     torch._dynamo.guards.profile_guard_manager = lambda *_: 0.0
     gc.collect()
     gc.freeze()
