@@ -35,3 +35,13 @@ def test_readme_example_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("(")[1].split(",")[0].rstrip(")\n")) < 1e-5
+
+
+@pytest.mark.parametrize("guide", ["pass", "transform", "schedule_rule", "target"])
+def test_guides_run(guide: str) -> None:
+    text = (ROOT / "docs" / f"adding_a_{guide}.md").read_text()
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
