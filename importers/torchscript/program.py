@@ -32,6 +32,7 @@ from torch_tvm.importers.torchscript.signals import CertainError, Specialise
 from torch_tvm.importers.torchscript.sizes import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.sandbox import crash_of
 
 STAGE = f"importer: {IMPORTER}"
 _ATTEMPTS = 8
@@ -194,10 +195,33 @@ def _own_calls() -> Iterator[None]:
         yield
 
 
+_SPARE_MEMORY = 1 << 30
+
+
+def _read_all(path: str) -> None:
+    """Load a file with its record of source lines, which PyTorch reads when it is asked for one; it trusts both."""
+    with _own_calls():
+        module = torch.jit.load(path, map_location="cpu")
+    for name in module._c._method_names():
+        graphs = [module._c._get_method(name).inlined_graph]
+        while graphs:
+            for node in graphs.pop().nodes():
+                node.sourceRange()
+                graphs += node.blocks()
+
+
 def _load_file(path: str) -> Any:
     if not os.path.isfile(path):
         raise InvalidInput(
             f"'{path}' is a directory" if os.path.isdir(path) else f"no such file: {path}", stage=STAGE
+        )
+    failure = crash_of(lambda: _read_all(path), memory=4 * os.path.getsize(path) + _SPARE_MEMORY)
+    if failure is not None:
+        raise ImportFailed(
+            f"the file is damaged: PyTorch cannot read it ({failure})",
+            subject=path,
+            stage=STAGE,
+            advice="save the module again with torch.jit.save",
         )
     try:
         with _own_calls():

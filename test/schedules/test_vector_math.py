@@ -8,9 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import tvm
 from tvm import relax, tirx
 
+import torch_tvm
 from torch_tvm.lowering.pointwise import libm
 from torch_tvm.schedules.cpu.finish import finish
 from torch_tvm.schedules.cpu.vector_math import FLOAT64, FUNCTIONS
@@ -175,3 +177,23 @@ def test_a_chain_compiles_in_linear_time() -> None:
     start = time.process_time()
     build(elementwise("sigmoid", 64, repeat=8))
     assert time.process_time() - start < 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [5, 64])
+def test_functions_on_parts_of_a_result_compile_in_linear_time(size: int) -> None:
+    """Behind the guards of ``cat`` and ``pad``, within rows and across them; TVM takes exponential time for their lets."""
+
+    def program(x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        angles = i[:, None] * x[:1].exp()
+        rows = torch.cat((x.sin().exp().tanh(), x.cos().log1p(), torch.erf(x)), 0).sinh()
+        flags = torch.cat((x.sin() > 0, x.cos() > 0.5), 1)
+        edges = F.pad(torch.sin(x) * torch.cos(x), (3, 2)).tanh()
+        return F.silu(torch.cat((angles.sin(), angles.cos()), -1)), rows, flags, edges
+
+    arguments = torch.rand(3, size), torch.tensor([3, 7])
+    start = time.process_time()
+    compiled = torch_tvm.compile(program, arguments, fallback=False)
+    assert time.process_time() - start < 20
+    for ours, eager in zip(compiled(*arguments), program(*arguments), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)

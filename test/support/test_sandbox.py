@@ -36,6 +36,11 @@ def test_work_without_end_is_killed() -> None:
     assert time.monotonic() - start < 30
 
 
+def test_a_limit_of_memory() -> None:
+    assert crash_of(lambda: bytearray(1 << 20), memory=1 << 28) is None
+    assert crash_of(lambda: bytearray(1 << 30), memory=1 << 28) == "it takes too much memory"
+
+
 def test_nothing_of_the_child_is_seen_here(capfd: pytest.CaptureFixture[str]) -> None:
     values: list[int] = []
 

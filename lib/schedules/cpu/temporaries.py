@@ -7,6 +7,7 @@ chain of activations; a load it leaves alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -15,15 +16,16 @@ from tvm import tirx
 from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.lets import RARELY
-from torch_tvm.schedules.cpu.program import constant, substitute
+from torch_tvm.schedules.cpu.program import constant, substitute, uses
 
 
 def materialize_lets(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Move the lets of every store (those outside guards) into temporaries of the enclosing vector loop.
+    """Move the lets of every store into temporaries of the enclosing vector loop.
 
     ``vectorized i: B[i] = let v = f(A[i]) in v * v`` becomes
     ``t = alloc(lanes); vectorized i: { t[i] = f(A[i]); B[i] = t[i] * t[i] }``. A step that is rarely needed
-    (:func:`Lets.rarely`) is skipped for a vector none of whose lanes needs it.
+    (:func:`Lets.rarely`) is skipped for a vector none of whose lanes needs it. A guard around lets becomes
+    a statement, outside, and inside of them one that is the same for all lanes.
     """
     body = _Materializer().run(func.body)
     return func.with_body(tvm_ffi.structural_map(body, (tvm.ir.Call, _always)))
@@ -35,6 +37,12 @@ def _always(call: tvm.ir.Call) -> tirx.Expr:
         return call
     key, bound, usual, rare = call.args[1:]
     return tirx.Select(key > bound, rare, usual)
+
+
+def _has_lets(expr: tirx.Expr) -> bool:
+    found: list[tirx.Let] = []
+    tvm_ffi.structural_walk(expr, (tirx.Let, found.append))
+    return bool(found)
 
 
 def _is_rare(expr: Any) -> bool:
@@ -81,7 +89,32 @@ class _Materializer:
         """What a guard protects stays behind it."""
         if getattr(call.op, "name", "") != "prim.if_then_else":
             return mutator.default_mutate(call)
-        return tirx.if_then_else(mutator.mutate(call.args[0]), *call.args[1:])
+        condition = mutator.mutate(call.args[0])
+        if self._is_one(condition) and any(map(_has_lets, call.args[1:])):
+            return self._guarded(condition, call.args[1:], mutator)
+        return tirx.if_then_else(condition, *call.args[1:])
+
+    def _is_one(self, condition: tirx.Expr) -> bool:
+        """Whether all lanes have the same condition."""
+        if self.vector is None:
+            return tvm.DataType(str(condition.ty.dtype)).lanes == 1
+        return not uses(condition, [self.vector[0]])
+
+    def _guarded(self, condition: tirx.Expr, values: Sequence[tirx.Expr], mutator: Any) -> tirx.Expr:
+        """``if_then_else`` as a statement, so that each branch may have temporaries."""
+        before, self.stores = self.stores, []
+        place = self._temporary(Var("guarded", values[0].ty), values[0])
+        target, branches = self.stores[-1], []
+        for value in values:
+            self.stores = []
+            lifted = mutator.mutate(value)
+            if target.buffer.dtype != str(values[0].ty.dtype).partition("x")[0]:
+                lifted = tirx.Cast(target.value.ty.dtype, lifted)
+            branches.append(
+                _sequence([*self.stores, tirx.BufferStore(target.buffer, lifted, target.indices)])
+            )
+        self.stores = [*before, tirx.IfThenElse(condition, *branches)]
+        return place
 
     def _let(self, let: tirx.Let, mutator: Any) -> tirx.Expr:
         if _is_rare(let.value) and self._can_branch(let.var):
@@ -139,11 +172,11 @@ class _Materializer:
 
 
 def _vector_loops(loop: tirx.For, body: tirx.Stmt) -> list[tirx.Stmt]:
-    """``loop`` with ``body``, cut where a rare step branches: the branch is taken by whole vectors."""
+    """``loop`` with ``body``, cut where a guard or a rare step branches: the branch is taken by whole vectors."""
 
     def vector(statements: list[tirx.Stmt]) -> tirx.Stmt:
         var = Var(loop.loop_var.name, loop.loop_var.ty)
-        inner = statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+        inner = _sequence(statements)
         inner = tvm_ffi.structural_map(inner, (Var, lambda v: var if v.same_as(loop.loop_var) else v))
         return tirx.For(var, loop.min, loop.extent, loop.kind, inner, annotations=loop.annotations)
 
@@ -152,8 +185,11 @@ def _vector_loops(loop: tirx.For, body: tirx.Stmt) -> list[tirx.Stmt]:
     for statement in _flattened(body):
         if isinstance(statement, tirx.IfThenElse):
             result += [vector(run)] if run else []
-            branch = vector(_flattened(statement.then_case))
-            result.append(tirx.IfThenElse(statement.condition, branch, None))
+            then, otherwise = (
+                _sequence(_vector_loops(loop, case)) if case is not None else None
+                for case in (statement.then_case, statement.else_case)
+            )
+            result.append(tirx.IfThenElse(statement.condition, then, otherwise))
             run = []
         else:
             run.append(statement)
@@ -167,5 +203,8 @@ def _flattened(body: tirx.Stmt) -> list[tirx.Stmt]:
 
 
 def _with_allocations(buffers: list[tirx.Buffer], statements: list[tirx.Stmt]) -> tirx.Stmt:
-    everything = [*(tirx.AllocBuffer(buffer) for buffer in buffers), *statements]
-    return everything[0] if len(everything) == 1 else tirx.SeqStmt(everything)
+    return _sequence([*(tirx.AllocBuffer(buffer) for buffer in buffers), *statements])
+
+
+def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)

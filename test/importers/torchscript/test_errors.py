@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +159,19 @@ def test_our_own_calls_of_torch_jit_do_not_warn() -> None:
         import_torchscript(nn.Linear(2, 2), (torch.ones(1, 2),))
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         torch.jit.script(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("part", ["data.pkl", ".debug_pkl"])
+def test_a_file_that_asks_for_all_memory_is_refused(part: str, tmp_path: Path) -> None:
+    """PyTorch's reader of pickles makes a table as long as an index in it says, for source lines when they are asked for."""
+    torch.jit.script(torch.nn.Linear(4, 2)).save(str(tmp_path / "sound.pt"))
+    greedy = b"\x80\x02]r" + (0xFFFFFFF0).to_bytes(4, "little") + b"."
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as sound,
+        zipfile.ZipFile(tmp_path / "greedy.pt", "w") as made,
+    ):
+        for name in sound.namelist():
+            made.writestr(name, greedy if name.endswith(part) else sound.read(name))
+    import_torchscript(str(tmp_path / "sound.pt"), (torch.ones(2, 4),))
+    with pytest.raises(ImportFailed, match=r"PyTorch cannot read it \(it takes too much memory"):
+        import_torchscript(str(tmp_path / "greedy.pt"), (torch.ones(2, 4),))
