@@ -1,4 +1,7 @@
-"""Ops whose writes their schema does not tell (norms that keep running statistics), or that only other ops can say."""
+"""Ops whose writes their schema does not tell (norms that keep running statistics), or that only other ops can say.
+
+And one whose dtype PyTorch itself tells wrongly.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import torch
 
 from torch_tvm.importers.recording import Recording
+from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 Bound = dict[str, Any]
@@ -20,6 +24,12 @@ def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
     if bound["training"] is not True or mean is None or var is None:
         return None
     x, weight, bias = bound["input"], bound["weight"], bound["bias"]
+    if x.meta.dim() < 2:
+        raise ImportFailed(
+            "the input has no channels",
+            subject="torch.aten.batch_norm",
+            advice="pass it as (batch, channels)",
+        )
     op = aten._native_batch_norm_legit_functional.default
     out, batch_mean, batch_scale, new_mean, new_var = r.run(
         op, x, weight, bias, mean, var, True, bound["momentum"], bound["eps"]
@@ -42,8 +52,9 @@ def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
     means = r.run(aten.mean.dim, wide, axes)
     variances = r.run(aten.var.correction, wide, axes, correction=1)
     for target, each in ((mean, means), (var, variances)):
-        moved = r.run(aten.lerp.Scalar, target, r.run(aten.mean.dim, each, [0]), momentum)
-        r.write(target, r.read(moved))
+        new = r.run(aten.mul.Scalar, r.run(aten.mean.dim, each, [0]), momentum)
+        kept = r.run(aten.mul.Scalar, target, 1 - momentum)
+        r.write(target, r.read(r.run(aten.add.Tensor, kept, new)))
     return [out]
 
 
@@ -64,9 +75,22 @@ def _embedding_renorm(r: Recording, bound: Bound) -> list[Any]:
     return [weight]
 
 
+def _threshold_backward(r: Recording, bound: Bound) -> None:
+    """PyTorch's fake tensors have the dtype of the gradient where its kernel promotes both operands."""
+    dtypes = [bound[name].meta.dtype for name in ("grad_output", "self")]
+    if dtypes[0] != dtypes[1]:
+        names = " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ImportFailed(
+            f"operands of {names}: PyTorch tells another dtype of the result than it gives",
+            subject="torch.aten.threshold_backward",
+            advice="convert one of them to the dtype of the other",
+        )
+
+
 HANDLERS: dict[str, Handler] = {
     "aten::batch_norm": lambda r, bound: _first(_batch_norm(r, bound)),
     "aten::embedding_renorm_": _embedding_renorm,
     "aten::native_batch_norm": _batch_norm,
     "aten::instance_norm": _instance_norm,
+    "aten::threshold_backward": _threshold_backward,
 }

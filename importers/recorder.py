@@ -580,7 +580,7 @@ def _promoted(
 
     try:
         result = overload(**{name: probe(item) for name, item in inputs.items()})
-    except (RuntimeError, TypeError, NotImplementedError, IndexError, ValueError):
+    except (RuntimeError, TypeError, IndexError, ValueError, ArithmeticError):
         return target
     result = result[index] if isinstance(result, (tuple, list)) else result
     dtype = result.dtype if isinstance(result, torch.Tensor) else target.dtype

@@ -160,8 +160,8 @@ class WholeOps:
         axes = list(range(2, x.dim()))
         with torch.no_grad():
             wide = x.to(mean.dtype)
-            mean.copy_(torch.lerp(mean, wide.mean(axes).mean(0), momentum))
-            var.copy_(torch.lerp(var, wide.var(axes, unbiased=True).mean(0), momentum))
+            mean.copy_(mean * (1 - momentum) + wide.mean(axes).mean(0) * momentum)
+            var.copy_(var * (1 - momentum) + wide.var(axes, unbiased=True).mean(0) * momentum)
         return result
 
     def _composite(self, name: str) -> Callable[..., Any]:
@@ -203,8 +203,8 @@ def _batch_norm(
         result = decompose(x, weight, bias, None, None, True, momentum, eps, *rest)
         dims = [axis for axis in range(x.dim()) if axis != 1]
         with torch.no_grad():
-            new_mean = torch.lerp(mean, x.mean(dims).to(mean.dtype), momentum)
-            new_var = torch.lerp(var, x.var(dims, unbiased=True).to(var.dtype), momentum)
+            new_mean = mean * (1 - momentum) + x.mean(dims).to(mean.dtype) * momentum
+            new_var = var * (1 - momentum) + x.var(dims, unbiased=True).to(var.dtype) * momentum
     with torch.no_grad():
         mean.copy_(new_mean)
         var.copy_(new_var)

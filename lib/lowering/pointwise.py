@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +80,21 @@ def wrapped(value: int, dtype: str) -> int:
     return value - (1 << bits) if not dtype.startswith("uint") and value >> (bits - 1) else value
 
 
+def kept(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """``value``; a float zero as a constant that TVM does not fold (it takes ``x * 0`` for 0 and ``x + 0`` for ``x``)."""
+    if not isinstance(value, tirx.FloatImm) or value.value != 0:
+        return value
+    dtype = str(value.ty.dtype)
+    bits = tvm.DataType(dtype).bits
+    negative = tirx.reinterpret(dtype, tirx.const(1 << (bits - 1), f"uint{bits}"))
+    return negative if math.copysign(1.0, value.value) < 0 else negative * tirx.const(-1, dtype)
+
+
+def times(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
+    """``x * y``, NaN for zero times infinity or NaN also where a factor is a constant."""
+    return kept(x) * kept(y)
+
+
 def libm(name: str, *args: tvm.ir.Expr) -> tvm.ir.Expr:
     """A call of the C library's function, ``name`` without the suffix for float32."""
     dtype = str(args[0].ty.dtype)
@@ -147,6 +163,14 @@ def pointwise(
         return te.compute(shape, element, name="compute")
 
     return b.te(kernel, *tensors, *sizes, name=name, attributes={POINTWISE: True})
+
+
+def scaled(b: Builder, x: relax.Expr, factor: Any) -> relax.Expr:
+    """``x`` times a number, in the dtype of ``x``."""
+    dtype = b.dtype(x)
+    if is_float(dtype) and isinstance(factor, (bool, int, float)) and factor == 0:
+        return pointwise(b, times, x, factor, result=dtype, name="scale")
+    return b.emit(relax.op.multiply(x, b.tensor(factor, dtype)))
 
 
 def round_to_bfloat16(b: Builder, x: relax.Expr) -> relax.Expr:

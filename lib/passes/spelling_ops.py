@@ -133,19 +133,38 @@ def layer_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 
 @respells("aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")
 def batch_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """``batch_norm`` where nothing is written to running statistics, and nobody reads those of the batch."""
+    """``batch_norm`` where nothing is written to running statistics, and nobody reads those of the batch.
+
+    torch-mlir takes the batch's for one a channel outside of training, too.
+    """
     operands = list(op.operands)
     training = False
     if view.op_name(op) == "torch.aten.native_batch_norm":
         training = view.constant(operands[5])
         if training is None or (training and not _is_none(operands[3])):
             return None
-    if any(view.is_used(result) for result in list(op.results)[1:]):
-        return None
+    for result in list(op.results)[1:]:
+        if view.is_used(result) and (training or not _is_nothing(result)):
+            return None
+        if view.is_used(result):
+            result.replace_all_uses_with(_empty(r, result))
     x, weight, bias, mean, var = operands[:5]
     momentum, eps = operands[-2:]
     rest = [r.boolean(training), momentum, eps, r.boolean(False)]
     return r.op("torch.aten.batch_norm", [x, weight, bias, mean, var, *rest], op.results[0].type)
+
+
+def _is_nothing(value: ir.Value) -> bool:
+    kind = view.tensor_type(value)
+    return kind is not None and kind.shape == (0,)
+
+
+def _empty(r: Rewriter, value: ir.Value) -> ir.Value:
+    """A tensor of no elements: outside of training the batch has no statistics."""
+    kind = view.tensor_type(value)
+    assert kind is not None and kind.dtype is not None
+    operands = [r.integers([0]), r.integer(SCALAR_TYPE[kind.dtype]), r.none(), r.none(), r.none()]
+    return r.op("torch.aten.zeros", operands, value.type)
 
 
 def _is_none(value: ir.Value) -> bool:
@@ -289,6 +308,15 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
     )
     return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
+
+
+@respells("aten.count_nonzero")
+def count_nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """torch-mlir verifies that the dimension is one of none; a number is counted without."""
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.shape != () or _is_none(op.operands[1]):
+        return None
+    return r.op(view.op_name(op), [op.operands[0], r.none()], op.results[0].type)
 
 
 # -- operands of one type --------------------------------------------------------------------------------

@@ -129,7 +129,12 @@ ROWS: list[Row] = [
     row(
         "aten.count_nonzero",
         torch.count_nonzero,
-        lambda s: [(s.ints(5, 6, low=-1, high=2), 1), (s.special(), 0), (s.ints(30, low=0, high=3),)],
+        lambda s: [
+            (s.ints(5, 6, low=-1, high=2), 1),
+            (s.special(), 0),
+            (s.ints(30, low=0, high=3),),
+            (s.floats(), 0),
+        ],
     ),
     row(
         "aten.count_nonzero.dim_IntList",

@@ -77,6 +77,15 @@ UNARY: dict[str, Callable[..., T]] = {
     "remainder of infinity": lambda x: x % INF,
     "plus 0": lambda x: x + 0.0,
     "minus 0": lambda x: x - 0.0,
+    "minus -0": lambda x: x - -0.0,
+    "less 0 times 1": lambda x: torch.rsub(x, 1.0, alpha=0),
+    "times zeros": lambda x: x * torch.zeros_like(x),
+    "leaky_relu of slope 0": lambda x: F.leaky_relu(x, 0.0),
+    "elu of 0": lambda x: F.elu(x, 0.0),
+    "softplus of 0": lambda x: F.softplus(x, 0.0),
+    "softshrink of 0": lambda x: F.softshrink(x, 0.0),
+    "by 0 down": lambda x: torch.floor_divide(x, 0.0),
+    "by 0 towards 0": lambda x: torch.div(x, -0.0, rounding_mode="trunc"),
     "times 0": lambda x: x * 0.0,
     "by 0": lambda x: x / 0.0,
     "full": lambda x: torch.full_like(x, -INF),
@@ -93,6 +102,12 @@ BINARY: dict[str, Callable[..., T]] = {
     "clamp to": lambda x, y: x.clamp(max=y),
     "lerp": lambda x, y: torch.lerp(x, y, x),
     "where": lambda x, y: torch.where(x > y, x, y),
+    "add 0 times": lambda x, y: torch.add(x, y, alpha=0),
+    "sub 0 times": lambda x, y: torch.sub(x, y, alpha=0.0),
+    "lerp by 0": lambda x, y: torch.lerp(x, y, 0.0),
+    "lerp by 1": lambda x, y: torch.lerp(x, y, 1.0),
+    "addcmul of 0": lambda x, y: torch.addcmul(x, x, y, value=0),
+    "addcdiv of 0": lambda x, y: torch.addcdiv(x, x, y, value=0.0),
 }
 
 
@@ -142,7 +157,15 @@ REDUCTIONS: dict[str, Callable[..., T]] = {
     "places of max_pool2d": lambda x: F.max_pool2d(x[None], 3, 2, 1, return_indices=True)[1],
     "places of adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x[None], (5, 4), return_indices=True)[1],
 }
-ANY_ZERO = {"amax over 0", "amax over 1", "amin over 0", "amin over 1", "softshrink", "logsigmoid"}
+ANY_ZERO = {
+    "amax over 0",
+    "amax over 1",
+    "amin over 0",
+    "amin over 1",
+    "softshrink",
+    "softshrink of 0",
+    "logsigmoid",
+}
 """Eager's vectors give zeros of another sign than its loop over the rest, or take zeros in an order of their own."""
 
 
@@ -164,6 +187,32 @@ def _wrong(ours: T, eager: T) -> T:
     close = (u - v).abs() <= CLOSE[eager.dtype] * v.abs() + 100 * torch.finfo(eager.dtype).tiny
     close &= (u != 0) | (v != 0)  # two zeros are the same or not
     return ~(same | close | (u.isnan() & v.isnan()))
+
+
+PRODUCTS: dict[str, Callable[..., T]] = {
+    "addmm without product": lambda x, y, z: torch.addmm(x, y, z, alpha=0),
+    "addmm without either": lambda x, y, z: torch.addmm(x, y, z, alpha=0, beta=0),
+    "addmm without bias": lambda x, y, z: torch.addmm(x, y, z, beta=0),
+    "addmv without product": lambda x, y, z: torch.addmv(x[0], y, z[1], alpha=0),
+    "addr": lambda x, y, z: torch.addr(x, y[0], z[1], alpha=0),
+    "addr without bias": lambda x, y, z: torch.addr(x, y[0], z[1], alpha=0.0, beta=0.0),
+    "addbmm without product": lambda x, y, z: torch.addbmm(x, y[None], z[None], alpha=0),
+    "baddbmm": lambda x, y, z: torch.baddbmm(x[None], y[None], z[None], alpha=0),
+    "baddbmm without bias": lambda x, y, z: torch.baddbmm(x[None], y[None], z[None], beta=0),
+    "index_add": lambda x, y, z: torch.index_add(x, 0, torch.arange(len(y)) // 2, y, alpha=0),
+    "attention": lambda x, y, z: F.scaled_dot_product_attention(x[None], y[None], z[None], scale=0.0),
+    "mean that stays": lambda x, y, z: _statistics(x, y, z, 0.0)[0],
+    "variance that stays": lambda x, y, z: _statistics(x, y, z, 0.0)[1],
+    "mean that goes": lambda x, y, z: _statistics(x, y, z, 1.0)[0],
+}
+
+
+def _statistics(x: T, y: T, z: T, momentum: float) -> tuple[T, ...]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    results = torch.ops.aten._native_batch_norm_legit_functional(
+        x, None, None, y[1].to(wide), z[1].to(wide), True, momentum, 1e-5
+    )
+    return tuple(results[3:])
 
 
 def _rows(dtype: torch.dtype) -> T:
@@ -204,6 +253,50 @@ def _runs(function: Callable[..., T], operands: tuple[T, ...]) -> bool:
     except (RuntimeError, NotImplementedError):
         return False
     return True
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [3, 9])
+def test_products(dtype: torch.dtype, size: int) -> None:
+    """Of a product that is scaled by zero: BLAS does not read its factors, ATen's own loops do."""
+    x, y, z = torch.randn(3, size, size, generator=torch.Generator().manual_seed(4)).to(dtype)
+    x[0, 1], y[0, 0], y[2, 1], z[1, 1] = NAN, INF, NAN, -INF
+    _check(PRODUCTS, x, y, z)
+
+
+def _sampled(mode: str, padding: str, corners: bool) -> Callable[..., T]:
+    return lambda image, volume, places: F.grid_sample(volume, places, mode, padding, corners)
+
+
+def _resized(mode: str, size: tuple[int, int]) -> Callable[..., T]:
+    return lambda image, *_: F.interpolate(image, size, mode=mode, antialias=True)
+
+
+SAMPLED: dict[str, Callable[..., T]] = {
+    **{
+        f"{mode} {padding} {corners}": _sampled(mode, padding, corners)
+        for mode in ("bilinear", "nearest")
+        for padding in ("zeros", "border", "reflection")
+        for corners in (False, True)
+    },
+    **{
+        f"{mode} {size}": _resized(mode, size)
+        for mode in ("bilinear", "bicubic")
+        for size in ((3, 4), (5, 22))
+    },
+}
+
+
+def test_sampling() -> None:
+    """Places far outside of a volume, and infinite pixels under a filter that is narrower at the border."""
+    image, volume = torch.randn(1, 2, 9, 11), torch.randn(1, 2, 3, 4, 5)
+    image[0, :, 3, 4], image[0, 0, 8, 10], image[0, 1, 0, 0] = INF, INF, NAN
+    places = torch.randn(1, 1, 3, 5, 3) * torch.tensor([1.0, 7.0, 1e6])[:, None, None]
+    places[0, 0, 0, :4] = torch.tensor(
+        [[1e10, 0.3, -0.2], [-1e20, 3e9, 5.0], [INF, 0.0, NAN], [-1.0, 1.0, 2.5]]
+    )
+    _check(SAMPLED, image, volume, places)
 
 
 _E2E = [pytest.param(dtype, marks=pytest.mark.e2e) for dtype in (torch.float64, torch.bfloat16)]

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_tensor
-from torch_tvm.lowering.pointwise import HALF, is_float, libm, pointwise
+from torch_tvm.lowering.pointwise import HALF, is_float, kept, libm, pointwise, times
 from torch_tvm.lowering.registry import Number, Tensor, lowers
 
 R = relax.op
@@ -64,7 +64,7 @@ def hardtanh(b: Builder, x: Tensor, min_val: Number, max_val: Number) -> Expr:
 @lowers("torch.aten.leaky_relu")
 def leaky_relu(b: Builder, x: Tensor, negative_slope: Number) -> Expr:
     """aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
-    return pointwise(b, lambda u: tirx.Select(u > _c(0, u), u, u * _c(negative_slope, u)), x)
+    return pointwise(b, lambda u: tirx.Select(u > _c(0, u), u, times(u, _c(negative_slope, u))), x)
 
 
 @lowers("torch.aten.prelu")
@@ -83,7 +83,7 @@ def elu(b: Builder, x: Tensor, alpha: Number, scale: Number, input_scale: Number
     """aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
 
     def body(u: Scalar) -> Scalar:
-        negative = _expm1(u * _c(input_scale, u)) * _c(alpha * scale, u)
+        negative = times(_expm1(u * _c(input_scale, u)), _c(alpha * scale, u))
         return tirx.Select(u <= _c(0, u), negative, u * _c(scale, u))
 
     return pointwise(b, body, x)
@@ -155,8 +155,8 @@ def softplus(b: Builder, x: Tensor, beta: Number, threshold: Number) -> Expr:
     """aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
 
     def body(u: Scalar) -> Scalar:
-        scaled = u * _c(beta, u)
-        return tirx.Select(scaled > _c(threshold, u), u, libm("log1p", tirx.exp(scaled)) / _c(beta, u))
+        scaled = times(u, _c(beta, u))
+        return tirx.Select(scaled > _c(threshold, u), u, libm("log1p", tirx.exp(scaled)) / kept(_c(beta, u)))
 
     return pointwise(b, body, x)
 
@@ -189,7 +189,7 @@ def softshrink(b: Builder, x: Tensor, lambd: Number) -> Expr:
 
     def body(u: Scalar) -> Scalar:
         low, high = _c(-lambd, u), _c(lambd, u)
-        middle = tirx.Select(u < low, u + high, tirx.Select(tirx.isnan(u), u, _c(0, u)))
+        middle = tirx.Select(u < low, u + high, times(u, _c(0, u)))
         return tirx.Select(u > high, u - high, middle)
 
     return pointwise(b, body, x)

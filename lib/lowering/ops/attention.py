@@ -11,6 +11,7 @@ from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.matmul import product_of
 from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, unsqueeze_at
 from torch_tvm.lowering.ops.softmax import softmax_over
+from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
 R = relax.op
@@ -39,19 +40,19 @@ def _scores(
     wide = "float32" if dtype in ("float16", "bfloat16") else dtype
     q, k = b.cast(q, wide), b.cast(k, wide)
     keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
-    scores = b.emit(R.multiply(product_of(b, q, keys), _scale(b, q, scale)))
+    scores = scaled(b, product_of(b, q, keys), _scale(b, q, scale))
     bias = _bias(b, mask, wide)
     if causal:
         bias = _causal_bias(b, b.shape(q)[-2], b.shape(k)[-2], wide)
     return (scores if bias is None else b.emit(R.add(scores, bias))), bias
 
 
-def _scale(b: Builder, q: Expr, scale: float | None) -> Expr:
+def _scale(b: Builder, q: Expr, scale: float | None) -> float | Expr:
     if scale is not None:
-        return b.const(scale, b.dtype(q))
+        return scale
     width = b.shape(q)[-1]
     if isinstance(width, int):
-        return b.const(1.0 / math.sqrt(width) if width else 0.0, b.dtype(q))
+        return 1.0 / math.sqrt(width) if width else 0.0
     return b.emit(R.rsqrt(b.tensor(width, b.dtype(q))))
 
 

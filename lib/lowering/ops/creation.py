@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import is_float, number
+from torch_tvm.lowering.pointwise import is_float, kept, number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
 
 Expr: TypeAlias = relax.Expr
@@ -36,8 +36,10 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
         return b.te(fill_size, sizes, value, name="full")
     if dtype == "bfloat16" and all(plain_size(size) != 0 for size in shape):
         return b.te(lambda goal: _filled_bfloat16(list(goal), float(value)), sizes, name="full")
-    if is_float(dtype) and not math.isfinite(value):  # TVM's own kernel stumbles over it
-        constant = tirx.const(float(value), dtype)
+    if is_float(dtype) and (
+        value == 0 or not math.isfinite(value)
+    ):  # TVM's own kernel stumbles over infinities
+        constant = kept(tirx.const(float(value), dtype))
         return b.te(lambda goal: te.compute(list(goal), lambda *i: constant, name="full"), sizes, name="full")
     return b.emit(relax.op.full(sizes, relax.const(number(value, dtype).value, dtype), dtype))
 

@@ -16,11 +16,13 @@ from torch_tvm.lowering.pointwise import (
     compute_dtype,
     is_float,
     is_integer,
+    kept,
     larger,
     libm,
     number,
     pointwise,
     smaller,
+    times,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
@@ -58,7 +60,7 @@ def _scaled(b: Builder, x: Any, alpha: Any) -> Any:
     """``alpha * x`` in the dtype that the result is computed in; ``x`` itself when alpha is 1."""
     if not is_tensor(alpha) and not is_symbolic(alpha) and alpha == 1:
         return x
-    return pointwise(b, lambda v, a: v * a, x, alpha, result=compute_dtype(b.result_dtype), name="scale")
+    return pointwise(b, times, x, alpha, result=compute_dtype(b.result_dtype), name="scale")
 
 
 @lowers("torch.aten.add.Tensor", "torch.aten.add.Scalar")
@@ -67,13 +69,15 @@ def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     if b.result_dtype == "bool":
         return pointwise(b, lambda u, v, a: tirx.any(u, tirx.all(v, a)), x, y, alpha)
     if is_float(b.result_dtype) and _is_zero(y) and math.copysign(1.0, _value(y)) > 0:
-        return pointwise(b, _plus_zero, x)
+        return pointwise(b, lambda u: u + kept(tirx.const(0, str(u.ty.dtype))), x)
     return relax_binary(b, R.add, lambda u, v: u + v, x, _scaled(b, y, alpha))
 
 
 @lowers("torch.aten.sub.Tensor", "torch.aten.sub.Scalar")
 def sub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    if is_float(b.result_dtype) and _is_zero(y):
+        return pointwise(b, lambda u, v, a: u - kept(v * a), x, y, alpha)
     return relax_binary(b, R.subtract, lambda u, v: u - v, x, _scaled(b, y, alpha))
 
 
@@ -91,8 +95,8 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
     if is_float(b.result_dtype):
         for factor, other in ((x, y), (y, x)):
             if _is_zero(factor) and is_tensor(other):
-                return pointwise(b, _times_zero, other)
-    return relax_binary(b, R.multiply, lambda u, v: u * v, x, y)
+                return pointwise(b, times, other, _value(factor))
+    return relax_binary(b, R.multiply, times, x, y)
 
 
 def _is_zero(value: Any) -> bool:
@@ -104,19 +108,6 @@ def _is_zero(value: Any) -> bool:
 def _value(value: Any) -> float:
     """The number that a constant without dimensions, or a Python number, is."""
     return float(value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else value)
-
-
-def _plus_zero(u: Scalar) -> Scalar:
-    """``u + 0``, which TVM would fold to ``u`` for -0 too."""
-    zero = tirx.const(0, str(u.ty.dtype))
-    return tirx.Select(u == zero, zero, u)
-
-
-def _times_zero(u: Scalar) -> Scalar:
-    """``u * 0``, which TVM would fold to 0 for NaN and the infinities too."""
-    dtype = str(u.ty.dtype)
-    rest = tirx.copysign(tirx.const(0, dtype), u)
-    return tirx.Select(tirx.any(tirx.isnan(u), tirx.isinf(u)), tirx.const(float("nan"), dtype), rest)
 
 
 # -- quotients -----------------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def div_mode(b: Builder, x: Tensor, y: Any, rounding_mode: str | None) -> Expr:
     if rounding_mode == "floor":
         return floor_divide(b, x, y)
     if is_float(b.result_dtype):
-        return pointwise(b, lambda u, v: tirx.trunc(u / v), x, y)
+        return pointwise(b, lambda u, v: tirx.trunc(u / kept(v)), x, y)
     return _integer_quotient(b, tirx.truncdiv, x, y)
 
 
@@ -189,7 +180,7 @@ def _float_remainder(u: Scalar, v: Scalar) -> Scalar:
 
 def _float_floor_divide(u: Scalar, v: Scalar) -> Scalar:
     """ATen's ``div_floor_floating`` (c10/util/generic_math.h)."""
-    dtype = str(u.ty.dtype)
+    dtype, v = str(u.ty.dtype), kept(v)
     zero, one, half = (tirx.const(value, dtype) for value in (0, 1, 0.5))
     rest = libm("fmod", u, v)
     quotient = (u - rest) / v

@@ -13,7 +13,7 @@ from tvm import relax, te, tirx
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size, plain_size
 from torch_tvm.lowering.ops.resize import CUBIC
 from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype, is_float, named
+from torch_tvm.lowering.pointwise import compute_dtype, is_float, libm, named
 from torch_tvm.lowering.registry import Size, Tensor, lowers, register
 
 Expr: TypeAlias = relax.Expr
@@ -154,7 +154,11 @@ class _Sampler:
         )
 
     def _unnormalized(self, value: Scalar, size: SizeLike) -> Scalar:
-        """From -1 … 1 to pixels."""
+        """From -1 … 1 to pixels, rounded as ATen's vectors do, or as its loop over volumes."""
+        if len(self.sizes) == 3:
+            if self.align_corners:
+                return (value + self._number(1)) * self._number(0.5) * (self._number(size) - self._number(1))
+            return ((value + self._number(1)) * self._number(size) - self._number(1)) * self._number(0.5)
         if self.align_corners:
             return (value + self._number(1)) * ((self._number(size) - self._number(1)) * self._number(0.5))
         return (value + self._number(1)) * (self._number(size) * self._number(0.5)) - self._number(0.5)
@@ -175,12 +179,28 @@ class _Sampler:
         """Mirrored at the outer pixels, or at their outer edges."""
         low = self._number(0 if self.align_corners else -0.5)
         span = self._number(size) - self._number(1 if self.align_corners else 0)
+        if len(self.sizes) == 3:
+            return self._reflected_in_volume(value, low, span)
         distance, twice = tirx.abs(value - low), tirx.max(span * self._number(2), self._number(1))
         mirrored = lambda rest: tirx.Select(
             span > self._number(0), tirx.min(rest, twice - rest) + low, self._number(0)
         )
         turned = lambda far: named(far - tirx.trunc(far / twice) * twice, mirrored)
         return named(distance, turned)
+
+    def _reflected_in_volume(self, value: Scalar, low: Scalar, span: Scalar) -> Scalar:
+        """ATen counts the mirrors in 32 bits; too many are an even number of them."""
+        some = tirx.max(span, self._number(1) if self.align_corners else self._number(0.5))
+
+        def turned(far: Scalar) -> Scalar:
+            mirrors = tirx.floor(far / some)
+            is_counted = mirrors < self._number(2.0**31)
+            count = tirx.Cast("int64", tirx.Select(is_counted, mirrors, self._number(0)))
+            is_odd = tirx.NE(tirx.bitwise_and(count, tirx.const(1, "int64")), tirx.const(0, "int64"))
+            rest = lambda r: tirx.Select(is_odd, some - r, r) + low
+            return named(libm("fmod", far, some), rest)
+
+        return tirx.Select(span > self._number(0), named(tirx.abs(value - low), turned), self._number(0))
 
 
 for _name in ("grid_sampler_2d", "grid_sampler_3d"):

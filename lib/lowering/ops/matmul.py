@@ -9,6 +9,7 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.shape import broadcast_shape, product, reshape
+from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 
 R = relax.op
@@ -80,17 +81,33 @@ def linear(b: Builder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Expr:
     return result if bias is None else b.emit(R.add(result, bias))
 
 
-def add_product(b: Builder, x: Expr, y: Expr, bias: Expr, beta: Any, alpha: Any) -> Expr:
-    """``beta * bias + alpha * (x @ y)``; ``beta`` 0 drops ``bias`` even where it is NaN."""
+def add_product(
+    b: Builder, x: Expr, y: Expr, bias: Expr, beta: Any, alpha: Any, by_blas: bool | None = None
+) -> Expr:
+    """``beta * bias + alpha * (x @ y)``; ``beta`` 0 drops ``bias`` even where it is NaN, as BLAS does the product."""
     _check(b, x, y)
-    dtype = b.dtype(x)
     result = product_of(b, x, y)
-    if alpha != 1:
-        result = b.emit(R.multiply(result, b.tensor(alpha, dtype)))
+    if alpha == 0 and (_is_by_blas(b, x, y) if by_blas is None else by_blas):
+        result = b.emit(
+            R.zeros(relax.ShapeExpr([as_size(size) for size in b.shape(result)]), b.dtype(result))
+        )
+    elif alpha != 1:
+        result = scaled(b, result, alpha)
     if beta == 0:
         return result
-    scaled = bias if beta == 1 else b.emit(R.multiply(bias, b.tensor(beta, dtype)))
-    return b.emit(R.add(result, scaled))
+    return b.emit(R.add(result, bias if beta == 1 else scaled(b, bias, beta)))
+
+
+def _is_by_blas(b: Builder, x: Expr, y: Expr) -> bool:
+    """Whether ATen calls BLAS, which reads no factor of a product that is scaled by zero."""
+    if b.rank(x) < 3:
+        return b.dtype(x) not in _REDUCED
+    size = product([*b.shape(x)[1:], b.shape(y)[-1]])
+    return isinstance(size, int) and size >= _BLAS_FROM
+
+
+_BLAS_FROM = 400
+"""The multiplications of one product of a batch from which on ATen leaves it to BLAS."""
 
 
 @lowers("torch.aten.addmm", "torch.aten.baddbmm")
@@ -112,7 +129,7 @@ def addbmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: 
 def addr(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: Number) -> Expr:
     """aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     left, right = b.emit(R.expand_dims(x, 1)), b.emit(R.expand_dims(y, 0))
-    return add_product(b, left, right, bias, beta, alpha)
+    return add_product(b, left, right, bias, beta, alpha, by_blas=False)
 
 
 register("torch.aten.addmv", addmm, custom=True)

@@ -12,6 +12,7 @@ from tvm import relax
 
 from torch_tvm.lowering.builder import Builder, SizeLike
 from torch_tvm.lowering.ops.shape import product, reshape, squeeze_at
+from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
@@ -78,9 +79,8 @@ def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
 
 
 def _blend(b: Builder, old: Expr, new: Expr, momentum: float) -> Expr:
-    dtype = b.dtype(old)
-    kept = b.emit(R.multiply(old, b.const(1 - momentum, dtype)))
-    return b.emit(R.add(kept, b.emit(R.multiply(b.cast(new, dtype), b.const(momentum, dtype)))))
+    kept, moved = scaled(b, old, 1 - momentum), scaled(b, b.cast(new, b.dtype(old)), momentum)
+    return b.emit(R.add(kept, moved))
 
 
 @lowers("torch.aten.batch_norm")
@@ -123,10 +123,11 @@ def native_batch_norm_functional(
         result = normalize_batch(b, x, weight, bias, running_mean, running_var, eps)
         empty = _filled(b, 0.0, [0], _wide(b, x))
         return [result, empty, empty, running_mean, running_var]
+    count = product([s for axis, s in enumerate(b.shape(x)) if axis != 1])
+    if isinstance(count, int) and count < 2:
+        b.unsupported("statistics of fewer than two values")
     mean, variance = batch_statistics(b, x)
     result = normalize_batch(b, x, weight, bias, mean, variance, eps)
-    shape = b.shape(x)
-    count = product([s for axis, s in enumerate(shape) if axis != 1])
     dtype = b.dtype(variance)
     less = b.tensor(count - 1, dtype)
     unbiased = b.emit(R.divide(b.emit(R.multiply(variance, b.tensor(count, dtype))), less))

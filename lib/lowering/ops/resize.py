@@ -152,24 +152,25 @@ def filtered(
         table = functools.partial(_tables, *tables[axis])
         made = b.te(table, [before[axis], sizes[axis]], name="resize_table")
         places, weights = (b.emit(relax.TupleGetItem(made, i)) for i in range(2))
-        value = b.te(functools.partial(_weighted, axis + 2), value, places, weights)
+        value = b.te(functools.partial(_weighted, axis + 2, antialias), value, places, weights)
     return b.cast(value, dtype)
 
 
 def _tables(taps: int, entry: Callable[..., tuple[Any, Any]], sizes: list[Any]) -> list[te.Tensor]:
-    """Place and weight of each tap for each output place."""
+    """Place and weight of each tap for each output place; a place of -1 is none."""
     size, count = (as_size(s) for s in sizes)
     part = lambda i: te.compute([taps, count], lambda k, o: entry(k, o, size, count)[i], name="table")
     return [part(0), part(1)]
 
 
-def _weighted(axis: int, data: te.Tensor, places: te.Tensor, weights: te.Tensor) -> te.Tensor:
+def _weighted(axis: int, some: bool, data: te.Tensor, places: te.Tensor, weights: te.Tensor) -> te.Tensor:
     tap = te.reduce_axis((0, places.shape[0]), name="tap")
     shape = [places.shape[1] if a == axis else size for a, size in enumerate(data.shape)]
 
     def element(*i: Any) -> Any:
-        place = [*i[:axis], places(tap, i[axis]), *i[axis + 1 :]]
-        return te.sum(data(*place) * weights(tap, i[axis]), axis=tap)
+        at = places(tap, i[axis])
+        part = data(*i[:axis], tirx.max(at, 0) if some else at, *i[axis + 1 :]) * weights(tap, i[axis])
+        return te.sum(tirx.Select(at >= 0, part, tirx.const(0, data.dtype)) if some else part, axis=tap)
 
     return te.compute(shape, element, name="resample")
 
@@ -229,7 +230,7 @@ def _antialiased(
 
         total = functools.reduce(operator.add, (share(tirx.const(j, "int64")) for j in range(taps)))
         pixel = first + tirx.Cast("int64", k)
-        return tirx.min(pixel, last - 1), share(tirx.Cast("int64", k)) / total
+        return tirx.Select(pixel < last, pixel, tirx.const(-1, "int64")), share(tirx.Cast("int64", k)) / total
 
     return taps, entry
 

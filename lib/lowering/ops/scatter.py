@@ -20,6 +20,7 @@ from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
+from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
 
 R = relax.op
@@ -315,7 +316,7 @@ def _along(
 def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Number) -> Expr:
     """aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
     if alpha != 1:
-        source = b.emit(R.multiply(source, b.tensor(alpha, b.dtype(source))))
+        source = scaled(b, source, alpha)
     return _along(b, x, dim, index, source, "sum")
 
 

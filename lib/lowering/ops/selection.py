@@ -15,6 +15,7 @@ from torch_tvm.lowering.pointwise import (
     is_float,
     number,
     pointwise,
+    times,
 )
 from torch_tvm.lowering.registry import Tensor, lowers
 
@@ -107,7 +108,7 @@ def lerp(b: Builder, start: Tensor, end: Tensor, weight: Any) -> Expr:
 
     def body(u: Scalar, v: Scalar, w: Scalar) -> Scalar:
         half, one = tirx.const(0.5, str(u.ty.dtype)), tirx.const(1, str(u.ty.dtype))
-        return tirx.Select(tirx.abs(w) < half, u + w * (v - u), v + (w - one) * (v - u))
+        return tirx.Select(tirx.abs(w) < half, u + times(w, v - u), v + times(w - one, v - u))
 
     return pointwise(b, body, start, end, weight)
 
@@ -115,10 +116,10 @@ def lerp(b: Builder, start: Tensor, end: Tensor, weight: Any) -> Expr:
 @lowers("torch.aten.addcmul")
 def addcmul(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     """aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    return pointwise(b, lambda u, v, w, a: u + a * v * w, x, y, z, value)
+    return pointwise(b, lambda u, v, w, a: u + times(a, v) * w, x, y, z, value)
 
 
 @lowers("torch.aten.addcdiv")
 def addcdiv(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     """aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    return pointwise(b, lambda u, v, w, a: u + a * (v / w), x, y, z, value)
+    return pointwise(b, lambda u, v, w, a: u + times(a, v / w), x, y, z, value)

@@ -1,0 +1,56 @@
+"""Norms that keep statistics of batches, in their rarer forms, and an op whose dtype PyTorch tells wrongly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import torch_tvm
+
+T = torch.Tensor
+aten = torch.ops.aten
+
+
+class Norms(nn.Module):
+    def forward(self, x: T, a: T, b: T, mean: T, var: T) -> list[T]:
+        results = [
+            *torch.native_batch_norm(x, a, b, mean, var, False, 0.1, 1e-5),
+            *aten._batch_norm_with_update(x, a, b, mean, var, 0.25, 1e-5)[:3],
+            *aten._native_batch_norm_legit(x, a, b, mean, var, False, 0.1, 1e-5),
+        ]
+        return [*results, F.instance_norm(x, mean, var, use_input_stats=True, momentum=0.5)]
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_statistics(frontend: str) -> None:
+    """Running ones move as eager's do, also towards infinity; outside of training the batch has none."""
+    x = torch.randn(4, 3, 5)
+    arguments = [x, *torch.rand(4, 3)]
+    program: torch.nn.Module = Norms()
+    if frontend == "torchscript":
+        program = torch.jit.trace(program, tuple(t.clone() for t in arguments), check_trace=False)
+    compiled = torch_tvm.compile(program, tuple(t.clone() for t in arguments), frontend=frontend)
+    x[1, 2, 3] = float("inf")
+    ours, eager = ([t.clone() for t in arguments] for _ in range(2))
+    results = [*compiled(*ours), *ours], [*Norms()(*eager), *eager]
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, equal_nan=True)
+
+
+def test_a_norm_without_channels() -> None:
+    nothing = torch.zeros(0)
+    with pytest.raises(torch_tvm.ImportFailed, match="the input has no channels"):
+        torch_tvm.import_fx(lambda x, m, v: F.batch_norm(x, m, v, training=True), (nothing,) * 3)
+
+
+def test_a_dtype_that_pytorch_tells_wrongly() -> None:
+    """Mended in PyTorch when the first assertion fails."""
+    gradient, x = torch.ones(2, dtype=torch.float16), torch.ones(2)
+    threshold = aten.threshold_backward.default
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = threshold(mode.from_tensor(gradient), mode.from_tensor(x), 0)
+    assert (fake.dtype, threshold(gradient, x, 0).dtype) == (torch.float16, torch.float32)
+    with pytest.raises(torch_tvm.ImportFailed, match="operands of float16 and float32"):
+        torch_tvm.compile(lambda g, x: threshold(g, x, 0), (gradient, x))
