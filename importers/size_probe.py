@@ -46,7 +46,7 @@ _WITHOUT_DATA = frozenset(
 class Probe:
     """One op on arguments with symbolic sizes: ``results`` are those of its symbolic run.
 
-    ``hints`` gives the value of every symbol at which the symbolic run made its choices.
+    ``known`` gives the value of every symbol at which the symbolic run made its choices; by default, the arguments do.
     """
 
     def __init__(
@@ -55,17 +55,18 @@ class Probe:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         results: Any,
-        hints: Mapping[sympy.Symbol, int],
+        known: Mapping[sympy.Symbol, int] | None = None,
     ) -> None:
         self.function = function
         self.leaves, self.spec = pytree.tree_flatten((list(args), dict(kwargs)))
         self.expected = [_expressions(leaf) for leaf in pytree.tree_leaves(results)]
+        known = _hints_of(self.leaves) if known is None else known
         free: set[sympy.Symbol] = set()
         for leaf in self.leaves:
             for size in _expressions(leaf):
                 free |= getattr(size, "free_symbols", set())
         self.symbols = sorted(free, key=str)
-        self.hint = {symbol: int(hints[symbol]) for symbol in self.symbols if symbol in hints}
+        self.hint = {symbol: int(known[symbol]) for symbol in self.symbols if symbol in known}
         schema = getattr(function, "_schema", None)
         self._takes = {True: schema is None or schema.name not in _WITHOUT_DATA, False: True}
         self._seen: dict[tuple[int, ...], bool | None] = {}
@@ -134,6 +135,10 @@ class Probe:
             points += [{**self.hint, **dict(zip(involved, values, strict=True))} for values in grid]
         return points
 
+    def fits_example(self) -> bool | None:
+        """Whether the op gives the sizes of the symbolic run for those that it had."""
+        return self.fits(self.hint) if len(self.hint) == len(self.symbols) else None
+
     def fits(self, point: Point) -> bool | None:
         """Whether the op gives the sizes of the symbolic run at a point; ``None`` where that cannot be tried."""
         key = tuple(point[s] for s in self.symbols)
@@ -168,6 +173,12 @@ def hints(environment: ShapeEnv) -> Mapping[sympy.Symbol, int]:
     """The value of every symbol at which a ``ShapeEnv`` makes its choices."""
     name = "backed_var_to_val" if hasattr(environment, "backed_var_to_val") else "var_to_val"
     return getattr(environment, name)
+
+
+def _hints_of(leaves: Sequence[Any]) -> Mapping[sympy.Symbol, int]:
+    sizes = [size for leaf in leaves for size in (leaf.shape if isinstance(leaf, torch.Tensor) else [leaf])]
+    environments = [size.node.shape_env for size in sizes if isinstance(size, torch.SymInt)]
+    return hints(environments[0]) if environments else {}
 
 
 class _Unknown(Exception):

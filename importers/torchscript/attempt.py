@@ -20,8 +20,8 @@ class Program:
     name: str = "forward"
 
 
-HINTS = (12, 80640)
-"""Sizes that fit each other; then a large one that windows, heads and factors divide: 256 * 9 * 5 * 7."""
+HINTS = (12, 80640, 2)
+"""Sizes that fit each other; a large one that windows, heads and factors divide, 256 * 9 * 5 * 7; and a small one."""
 
 
 @dataclass

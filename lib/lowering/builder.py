@@ -181,6 +181,18 @@ class Builder:
         if self.is_of_values(condition):
             self.check(condition, message)
 
+    def expect_equal(self, sizes: Sequence[SizeLike], others: Sequence[SizeLike], message: str) -> None:
+        """Check that sizes are equal pair by pair, where no importer has looked at them."""
+        for size, other in zip(sizes, others, strict=True):
+            if not (isinstance(size, int) and isinstance(other, int)):
+                self.expect(tirx.EQ(as_size(size), as_size(other)), message)
+
+    def expect_within(self, sizes: Sequence[SizeLike], limits: Sequence[SizeLike], message: str) -> None:
+        """Check that no size is above its limit, where no importer has looked at them."""
+        for size, limit in zip(sizes, limits, strict=True):
+            if not (isinstance(size, int) and isinstance(limit, int)):
+                self.expect(as_size(size) <= as_size(limit), message)
+
     def has_effect(self) -> None:
         """The op being lowered must run in its place; raises :class:`NeedsEffects` where nothing can."""
         if self.pure:

@@ -81,3 +81,103 @@ def test_of_data() -> None:
     assert torch.equal(compiled(torch.tensor([1.0, 2.0, -1.0, -1.0])), torch.tensor([[2.0, 4.0]]))
     with pytest.raises(InvalidInput):  # two of the three were returned
         compiled(torch.tensor([1.0, 2.0, 3.0, -1.0]))
+
+
+WRITES = f"""
+func.func @main(%x: {V}<[?],f32>, %p: {V}<[?],f32>, %m: {V}<[?,?],f32>, %r: {V}<[?],f32>, %t: {V}<[?,3],f32>,
+    %j: {V}<[?,?],si64>, %s: {V}<[?,?],f32>, %c: {V}<[1,1,?,?],f32>, %k: {V}<[1,?,5],f32>, %w: {V}<[2,?,3],f32>) -> (
+    {V}<[?],f32>, {V}<[?,?],f32>, {V}<[?],f32>, {V}<[?,?],f32>, {V}<[?,3],f32>, {V}<[1,9,?],f32>,
+    {V}<[1,1,2,2],f32>, {V}<[1,2,3],f32>) {{
+  %0 = torch.constant.int 0
+  %1 = torch.constant.int 1
+  %2 = torch.constant.int 2
+  %3 = torch.constant.int 3
+  %f = torch.constant.bool false
+  %none = torch.constant.none
+  %a = torch.aten.slice_scatter %x, %p, %0, %1, %3, %1 : {V}<[?],f32>, {V}<[?],f32>, !torch.int, !torch.int,
+      !torch.int, !torch.int -> {V}<[?],f32>
+  %b = torch.aten.select_scatter %m, %r, %0, %1 : {V}<[?,?],f32>, {V}<[?],f32>, !torch.int, !torch.int -> {V}<[?,?],f32>
+  %l1 = torch.prim.ListConstruct %1 : (!torch.int) -> !torch.list<int>
+  %d = torch.aten.amax %m, %l1, %f : {V}<[?,?],f32>, !torch.list<int>, !torch.bool -> {V}<[?],f32>
+  %e = torch.aten.gather %t, %0, %j, %f : {V}<[?,3],f32>, !torch.int, {V}<[?,?],si64>, !torch.bool -> {V}<[?,?],f32>
+  %g = torch.aten.scatter_add %t, %0, %j, %s : {V}<[?,3],f32>, !torch.int, {V}<[?,?],si64>, {V}<[?,?],f32>
+      -> {V}<[?,3],f32>
+  %l3 = torch.prim.ListConstruct %3, %3 : (!torch.int, !torch.int) -> !torch.list<int>
+  %l11 = torch.prim.ListConstruct %1, %1 : (!torch.int, !torch.int) -> !torch.list<int>
+  %l00 = torch.prim.ListConstruct %0, %0 : (!torch.int, !torch.int) -> !torch.list<int>
+  %h = torch.aten.im2col %c, %l3, %l11, %l00, %l11 : {V}<[1,1,?,?],f32>, !torch.list<int>, !torch.list<int>,
+      !torch.list<int>, !torch.list<int> -> {V}<[1,9,?],f32>
+  %l2 = torch.prim.ListConstruct %2, %2 : (!torch.int, !torch.int) -> !torch.list<int>
+  %i = torch.aten.adaptive_avg_pool2d %c, %l2 : {V}<[1,1,?,?],f32>, !torch.list<int> -> {V}<[1,1,2,2],f32>
+  %l0 = torch.prim.ListConstruct %0 : (!torch.int) -> !torch.list<int>
+  %n = torch.aten.conv1d %k, %w, %none, %l1, %l0, %l1, %1 : {V}<[1,?,5],f32>, {V}<[2,?,3],f32>, !torch.none,
+      !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.int -> {V}<[1,2,3],f32>
+  return %a, %b, %d, %e, %g, %h, %i, %n : {V}<[?],f32>, {V}<[?,?],f32>, {V}<[?],f32>, {V}<[?,?],f32>,
+      {V}<[?,3],f32>, {V}<[1,9,?],f32>, {V}<[1,1,2,2],f32>, {V}<[1,2,3],f32>
+}}
+"""
+
+
+def _written(
+    x: Tensor,
+    p: Tensor,
+    m: Tensor,
+    r: Tensor,
+    t: Tensor,
+    j: Tensor,
+    s: Tensor,
+    c: Tensor,
+    k: Tensor,
+    w: Tensor,
+) -> Any:
+    return (
+        x.slice_scatter(p, 0, 1, 3),
+        m.select_scatter(r, 0, 1),
+        m.amax(1),
+        t.gather(0, j),
+        t.scatter_add(0, j, s),
+        F.unfold(c, 3),
+        F.adaptive_avg_pool2d(c, 2),
+        F.conv1d(k, w),
+    )
+
+
+_FITTING = [(5,), (2,), (3, 4), (4,), (4, 3), (2, 3), (2, 3), (1, 1, 5, 4), (1, 4, 5), (2, 4, 3)]
+_OTHERS: list[tuple[int, tuple[int, ...]]] = [
+    (1, (0,)),
+    (1, (3,)),
+    (0, (2,)),
+    (3, (0,)),
+    (3, (5,)),
+    (2, (1, 4)),
+    (2, (3, 0)),
+    (5, (2, 4)),
+    (5, (2, 2)),
+    (6, (1, 3)),
+    (6, (4, 4)),
+    (4, (0, 3)),
+    (7, (1, 1, 2, 4)),
+    (7, (1, 1, 0, 4)),
+    (7, (1, 1, 3, 3)),
+    (8, (1, 3, 5)),
+    (9, (2, 5, 3)),
+]
+
+
+def test_sizes_of_what_is_written_and_read() -> None:
+    """Several read beyond their operands, and ended the process; others gave numbers for what eager refuses."""
+    compiled = torch_tvm.compile(torch_tvm.parse(WRITES), fallback=False)
+    answers = 0
+    for place, shape in [(0, _FITTING[0]), *_OTHERS]:
+        shapes = [*_FITTING[:place], shape, *_FITTING[place + 1 :]]
+        arguments = [torch.randn(each) for each in shapes]
+        arguments[5] = torch.randint(0, 4, shapes[5])
+        try:
+            want = _written(*arguments)
+        except (RuntimeError, IndexError):
+            with pytest.raises(InvalidInput):
+                print(shapes, compiled(*arguments))
+            continue
+        answers += 1
+        torch.testing.assert_close(compiled(*arguments), want)
+    assert answers == 4

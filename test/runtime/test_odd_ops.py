@@ -163,3 +163,12 @@ def test_nothing_in_another_shape_than_fake_tensors_say(frontend: str) -> None:
     program = torch.jit.trace(unshuffled, example) if frontend == "torchscript" else unshuffled
     with pytest.raises(torch_tvm.ImportFailed, match=r"without elements.* another shape"):
         torch_tvm.compile(program, example, frontend=frontend)
+
+
+def test_nothing_in_another_shape_under_torch_compile() -> None:
+    """The graph for a size of 0 leaves the op to PyTorch, whatever it knows of the other sizes."""
+    torch._dynamo.reset()
+    compiled = torch.compile(torch.nn.PixelUnshuffle(2), backend="torch_tvm", dynamic=True)
+    assert compiled(torch.ones(1, 1, 8, 4)).shape == (1, 4, 4, 2)
+    with pytest.warns(torch_tvm.dynamo.GraphNotCompiled, match="without elements"):
+        assert compiled(torch.ones(1, 1, 0, 4)).shape == (1, 1, 0, 4)

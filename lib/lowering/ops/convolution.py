@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from tvm import relax
+from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.builder import Builder, as_size
 from torch_tvm.lowering.ops.padding import constant_pad_nd
 from torch_tvm.lowering.registry import Tensor, lowers
 
@@ -50,12 +50,16 @@ def convolve(
     stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
     extra = None if output_padding is None else _per_axis(output_padding, spatial)
     beyond = [0] * spatial
+    sizes, windows = b.shape(x)[-spatial:], b.shape(weight)[-spatial:]
     if extra is not None:
+        for size, k, step, (low, high), gap, more in zip(
+            sizes, windows, stride, padding, dilation, extra, strict=True
+        ):
+            last = (size - 1) * step + gap * (k - 1) + more
+            b.expect(last >= low + high, "the padding cuts off all of the result")
         padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
     else:
-        for size, k, (low, high), gap in zip(
-            b.shape(x)[-spatial:], b.shape(weight)[-spatial:], padding, dilation, strict=True
-        ):
+        for size, k, (low, high), gap in zip(sizes, windows, padding, dilation, strict=True):
             b.expect(size + low + high > gap * (k - 1), "the kernel is larger than the padded input")
     value = _call(b, x, weight, stride, padding, dilation, groups, extra)
     if any(beyond):
@@ -100,8 +104,12 @@ def _check_channels(b: Builder, x: Expr, weight: Expr, spatial: int, groups: int
     channels, expected = b.shape(x)[-spatial - 1], b.shape(weight)[0 if transposed else 1]
     if not transposed and isinstance(expected, int):
         expected = expected * groups
-    if isinstance(channels, int) and isinstance(expected, int) and channels != expected:
-        b.unsupported(f"{channels} input channels where the weight has {expected}")
+    if isinstance(channels, int) and isinstance(expected, int):
+        if channels != expected:
+            b.unsupported(f"{channels} input channels where the weight has {expected}")
+    else:
+        same = tirx.EQ(as_size(channels), as_size(expected))
+        b.expect(same, "the input has other channels than the weight")
 
 
 def _call(
@@ -131,6 +139,7 @@ def _call(
 
 
 def _add_bias(b: Builder, x: Expr, bias: Expr) -> Expr:
+    b.expect_equal(b.shape(bias), [b.shape(x)[1]], "the bias has other channels than the result")
     shape = [1] * b.rank(x)
     shape[1] = b.shape(bias)[0]
     return b.emit(R.add(x, b.reshape(bias, shape)))

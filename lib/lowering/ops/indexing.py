@@ -86,6 +86,7 @@ def gather(b: Builder, x: Tensor, dim: int, index: Tensor, sparse_grad: bool) ->
 
 def gather_along(b: Builder, x: Expr, axis: int, index: Expr) -> Expr:
     """``result[…, i, …] = x[…, index[…, i, …], …]``; ``index`` may be smaller in the other dimensions."""
+    expect_inside(b, b.shape(index), b.shape(x), axis)
 
     def body(data: te.Tensor, places: te.Tensor) -> te.Tensor:
         return te.compute(
@@ -95,6 +96,14 @@ def gather_along(b: Builder, x: Expr, axis: int, index: Expr) -> Expr:
         )
 
     return b.te(body, x, checked(b, index, b.shape(x)[axis]))
+
+
+def expect_inside(b: Builder, index: Sequence[SizeLike], shape: Sequence[SizeLike], axis: int) -> None:
+    """Check that an index is no larger than a tensor in the dimensions that it does not choose in."""
+    others = [other for other in range(len(shape)) if other != axis]
+    if len(index) == len(shape):
+        limits = [shape[other] for other in others]
+        b.expect_within([index[other] for other in others], limits, "the index is larger than the tensor")
 
 
 def take(b: Builder, x: Tensor, index: Tensor) -> Expr:

@@ -38,6 +38,8 @@ def cross_entropy_loss(
     if 0 in b.shape(x):
         b.unsupported("a loss of nothing")
     inner = compute_dtype(dtype)
+    sizes = b.shape(x)
+    b.expect_equal(b.shape(target), [*sizes[:dim], *sizes[dim + 1 :]], "the target does not fit the scores")
     labels = checked(b, target, b.shape(x)[dim], ignored=ignore_index, nearest=False)
 
     def loss(scores: te.Tensor, labels: te.Tensor) -> te.Tensor:

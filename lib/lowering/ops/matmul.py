@@ -78,7 +78,19 @@ def linear(b: Builder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Expr:
     transposed = b.emit(R.permute_dims(weight, [1, 0])) if b.rank(weight) == 2 else weight
     _check(b, x, transposed)
     result = product_of(b, x, transposed)
-    return result if bias is None else b.emit(R.add(result, bias))
+    if bias is None:
+        return result
+    _expect_broadcast(b, bias, result)
+    return b.emit(R.add(result, bias))
+
+
+def _expect_broadcast(b: Builder, x: Expr, result: Expr) -> None:
+    """Check that ``x`` broadcasts to ``result``."""
+    rank = b.rank(x)
+    for size, other in zip(b.shape(x), b.shape(result)[-rank:] if rank else [], strict=True):
+        if not isinstance(size, int) or not isinstance(other, int):
+            fits = tirx.any(as_size(size) == as_size(other), as_size(size) == 1)
+            b.expect(fits, "what is added does not fit the product")
 
 
 def add_product(
@@ -95,6 +107,7 @@ def add_product(
         result = scaled(b, result, alpha)
     if beta == 0:
         return result
+    _expect_broadcast(b, bias, result)
     return b.emit(R.add(result, bias if beta == 1 else scaled(b, bias, beta)))
 
 

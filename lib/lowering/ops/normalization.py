@@ -29,6 +29,8 @@ def _filled(b: Builder, value: float, shape: Sequence[SizeLike], dtype: str) -> 
 
 def _affine(b: Builder, x: Expr | None, value: float, shape: Sequence[SizeLike], dtype: str) -> Expr:
     """The given scale or shift, or its neutral value."""
+    if x is not None:
+        b.expect_equal(b.shape(x), shape, "a scale or shift does not fit the input")
     return _filled(b, value, shape, dtype) if x is None else b.cast(x, dtype)
 
 
@@ -53,6 +55,8 @@ def normalize_batch(
     if b.rank(x) < 2:
         b.unsupported("batch norm of a tensor without channels")
     dtype, channels = _wide(b, x), [b.shape(x)[1]]
+    for vector in (mean, variance):
+        b.expect_equal(b.shape(vector), channels, "the statistics are not of as many channels as the input")
     parameters = [
         _affine(b, weight, 1.0, channels, dtype),
         _affine(b, bias, 0.0, channels, dtype),
@@ -164,10 +168,8 @@ def normalize_layer(
     b: Builder, x: Expr, sizes: Sequence[SizeLike], weight: Expr | None, bias: Expr | None, eps: float
 ) -> Expr:
     """Layer norm over the last ``len(sizes)`` dimensions."""
-    count, dtype = len(sizes), _wide(b, x)
-    if not 0 < count <= b.rank(x):
-        b.unsupported("normalized_shape does not fit the input")
-    axes = list(range(-count, 0))
+    dtype = _wide(b, x)
+    axes = _normalized(b, x, sizes)
     if dtype == "float64":  # Relax's own is for float16 and float32
         mean, variance = _moments(b, x, axes)
         normal = b.emit(R.multiply(b.emit(R.subtract(x, mean)), _inverse_deviation(b, variance, eps)))
@@ -177,8 +179,21 @@ def normalize_layer(
     return b.cast(b.emit(call), b.dtype(x))
 
 
+def _normalized(b: Builder, x: Expr, sizes: Sequence[SizeLike]) -> list[int]:
+    """The last dimensions, which are to have these sizes."""
+    if not 0 < len(sizes) <= b.rank(x):
+        b.unsupported("normalized_shape does not fit the input")
+    b.expect_equal(b.shape(x)[-len(sizes) :], sizes, "normalized_shape does not fit the input")
+    return list(range(-len(sizes), 0))
+
+
 def _scaled(b: Builder, x: Expr, weight: Expr | None, bias: Expr | None = None) -> Expr:
     """A normalised tensor with its scale and shift, where it has them."""
+    for vector in (weight, bias):
+        if vector is not None:
+            b.expect_within(
+                b.shape(vector), b.shape(x)[-b.rank(vector) :], "a scale or shift does not fit the input"
+            )
     if weight is not None:
         x = b.emit(R.multiply(x, b.cast(weight, b.dtype(x))))
     return x if bias is None else b.emit(R.add(x, b.cast(bias, b.dtype(x))))
@@ -239,11 +254,9 @@ def rms_norm(
     """aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None,
     float? eps=None) -> Tensor"""
     dtype, count = _wide(b, x), len(normalized_shape)
-    if not 0 < count <= b.rank(x):
-        b.unsupported("normalized_shape does not fit the input")
+    axes = _normalized(b, x, normalized_shape)
     if eps is None:
         eps = _smallest_eps(getattr(torch, b.dtype(x)))
-    axes = list(range(-count, 0))
     if dtype == "float64" or count == b.rank(x):  # Relax's own computes in float32, over some dimensions
         value = b.cast(x, dtype)
         square = b.emit(R.mean(b.emit(R.multiply(value, value)), axis=axes, keepdims=True))

@@ -42,6 +42,8 @@ class _Patches:
         ]
         if any(isinstance(count, int) and count < 1 for count in self.counts):
             b.unsupported("no patch fits into the image")
+        for count in self.counts:
+            b.expect(as_size(count) >= 1, "no patch fits into the image")
 
 
 def _batched(b: Builder, x: Expr, rank: int) -> tuple[Expr, bool]:
@@ -58,6 +60,7 @@ def im2col(
     patches = _Patches(b, b.shape(x)[-2:], kernel_size, dilation, padding, stride)
     value, batched = _batched(b, x, 4)
     batch, channels = b.shape(value)[:2]
+    b.expect(as_size(channels) >= 1, "an image without channels")
     kernel, (step_h, step_w), (gap_h, gap_w) = patches.kernel, patches.stride, patches.dilation
     if any(patches.padding):
         (above, left) = patches.padding

@@ -352,6 +352,8 @@ def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[int
         b.unsupported("an empty output")
     if any(isinstance(s, int) and s < 1 for s in b.shape(x)[-spatial:]):
         b.unsupported("an empty input")
+    for size in b.shape(x)[-spatial:]:
+        b.expect(as_size(size) >= 1, "an empty input")
     return counts
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.builder import Builder, as_size
 from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.pointwise import (
     compute_dtype,
@@ -308,6 +308,8 @@ def _extremum(b: Builder, x: Expr, dim: Any, keepdim: bool, is_max: bool, result
 def _refuse_empty(b: Builder, x: Expr, axes: Sequence[int]) -> None:
     if any(b.shape(x)[axis] == 0 for axis in axes if isinstance(b.shape(x)[axis], int)):
         b.unsupported("an extremum of nothing, which ATen reports as an error")
+    for axis in axes:
+        b.expect(as_size(b.shape(x)[axis]) >= 1, "an extremum of nothing")
 
 
 @lowers("torch.aten.amax")

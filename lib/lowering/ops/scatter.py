@@ -17,7 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.conversion import is_nan
-from torch_tvm.lowering.ops.indexing import INTEGERS, Positions
+from torch_tvm.lowering.ops.indexing import INTEGERS, Positions, expect_inside
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
 from torch_tvm.lowering.pointwise import scaled
@@ -167,6 +167,9 @@ def _scatter(
             b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape
         )
     axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
+    expect_inside(b, b.shape(index), b.shape(x), axis)
+    if not isinstance(source, (bool, int, float)):
+        b.expect_within(b.shape(index), b.shape(source), "the index is larger than what is written")
     if not is_checked:
         index = checked(b, index, b.shape(x)[axis], nearest=False)
 
@@ -295,6 +298,9 @@ def _along(
     axis = b.axis(dim, b.rank(x))
     if b.dtype(index) not in INTEGERS:
         b.unsupported("an index that is no integer tensor")
+    shape = b.shape(x)
+    slices = [*shape[:axis], product(b.shape(index)), *shape[axis + 1 :]]
+    b.expect_equal(b.shape(source), slices, "what is written does not fit the index and the tensor")
     adds = reduction == "sum" and b.rank(x) > 1  # ATen adds nothing to nothing
     needed = [size for other, size in enumerate(b.shape(x)) if adds or other != axis]
     index = checked(b, index, b.shape(x)[axis], wraps=wraps, needed=needed, nearest=False)
@@ -307,9 +313,9 @@ def _along(
 
         where = b.te(lambda i, s: rows(i, as_size(s[0])), index, b.shape(x), name="index_places")
         return write_at(b, x, where, source, reduction, row=product(b.shape(x)[1:]))
-    shape: list[SizeLike] = [1] * b.rank(x)
-    shape[axis] = product(b.shape(index))
-    wide = expand_to(b, reshape(b, index, shape), b.shape(source))
+    single: list[SizeLike] = [1] * b.rank(x)
+    single[axis] = product(b.shape(index))
+    wide = expand_to(b, reshape(b, index, single), b.shape(source))
     return _scatter(b, x, axis, wide, source, reduction, is_checked=True)
 
 
@@ -356,6 +362,7 @@ def max_unpool3d(
 
 def _unpool(b: Builder, x: Expr, indices: Expr, output_size: Sequence[SizeLike]) -> Expr:
     """Each element at the flat position in its channel that ``indices`` gives; zeros elsewhere."""
+    b.expect_equal(b.shape(indices), b.shape(x), "there are not as many indices as elements")
     leading, spatial = b.shape(x)[: -len(output_size)], b.shape(x)[-len(output_size) :]
     flat = [product(leading), product(output_size)]
     zeros = b.broadcast(b.const(0, b.dtype(x)), flat)

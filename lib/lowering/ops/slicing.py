@@ -16,6 +16,7 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 _END = 2**62
+_NO_FIT = "the sizes of what is written do not fit"
 _OUT_OF_RANGE = "select(): index out of range: {} in a dimension of size {}"
 
 
@@ -299,6 +300,8 @@ def slice_scatter(
     have = b.shape(source)[axis]
     if isinstance(have, int) and isinstance(count, int) and have != count:
         b.unsupported(f"{have} elements for a slice of {count}")
+    shape = b.shape(x)
+    b.expect_equal(b.shape(source), [*shape[:axis], count, *shape[axis + 1 :]], _NO_FIT)
     if is_one(step) and first == 0 and isinstance(count, int) and count == size:
         return b.cast(source, b.dtype(x))
     if isinstance(count, int) and count == 0:
@@ -318,7 +321,9 @@ def slice_scatter(
 def select_scatter(b: Builder, x: Tensor, source: Tensor, dim: int, index: Size) -> Expr:
     """aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     axis = b.axis(dim, b.rank(x))
-    at = _position(b, index, b.shape(x)[axis])
+    shape = b.shape(x)
+    at = _position(b, index, shape[axis])
+    b.expect_equal(b.shape(source), [*shape[:axis], *shape[axis + 1 :]], _NO_FIT)
     return _replaced(
         b, x, source, lambda i, n: i[axis] == n[0], lambda i, _: [*i[:axis], *i[axis + 1 :]], [at]
     )
@@ -330,6 +335,7 @@ def diagonal_scatter(b: Builder, x: Tensor, source: Tensor, offset: int, dim1: i
     row, column, rest, count = _diagonal(b, x, offset, dim1, dim2)
     if count == 0:
         return x
+    b.expect_equal(b.shape(source), [*(b.shape(x)[axis] for axis in rest), count], _NO_FIT)
     down, right = max(-offset, 0), max(offset, 0)
     return _replaced(
         b,
