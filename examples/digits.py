@@ -1,4 +1,4 @@
-"""Train a small CNN on real handwritten digits, compile it by two roads, and compare with eager PyTorch.
+"""Train a small CNN on real handwritten digits, compile it by two frontends, and compare with eager PyTorch.
 
 Run it with ``python examples/digits.py``; it takes about a minute and needs scikit-learn for its data.
 """

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tvm
 
-from torch_tvm.schedules.cpu import words
+from torch_tvm.schedules.cpu.matmul import packed_dot_product as words
 from torch_tvm.schedules.target import CpuModel, host_target
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
     from torch_tvm.tools.sources import Source
 
-ROADS = ("fx", "torchscript", "lazy")
+FRONTENDS = ("fx", "torchscript", "lazy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an argument of a file's model: 1x3x64x64:f32",
     )
     target = argparse.ArgumentParser(add_help=False)
-    target.add_argument("--via", default="", metavar="ROAD", help=f"the importer: {', '.join(ROADS)}")
+    target.add_argument("--via", default="", metavar="FRONTEND", help=f"the importer: {', '.join(FRONTENDS)}")
     target.add_argument(
         "--target", default="auto", help="auto, llvm, cuda, or an LLVM processor name as mcpu=NAME"
     )
@@ -84,12 +84,15 @@ def _parser() -> argparse.ArgumentParser:
 
     imported = add("import", _import, "print the canonical Torch dialect module of a model", model)
     imported.add_argument(
-        "--via", default="", metavar="ROADS", help=f"importers, separated by commas: {', '.join(ROADS)}"
+        "--via",
+        default="",
+        metavar="FRONTENDS",
+        help=f"importers, separated by commas: {', '.join(FRONTENDS)}",
     )
     imported.add_argument(
         "--diff",
         action="store_true",
-        help="compare the first road with the others; exit code 1 if they differ",
+        help="compare the first frontend with the others; exit code 1 if they differ",
     )
     imported.add_argument(
         "-o",
@@ -123,40 +126,42 @@ def _source(command: argparse.Namespace) -> Source:
     return find(command.model, command.batch, command.input, seed=getattr(command, "seed", 0))
 
 
-def _roads(text: str, source: Source) -> list[str]:
-    roads = [road.strip() for road in text.split(",") if road.strip()] or [source.roads[0]]
-    for road in roads:
-        if road not in (*ROADS, *source.roads):
+def _frontends(text: str, source: Source) -> list[str]:
+    frontends = [frontend.strip() for frontend in text.split(",") if frontend.strip()] or [
+        source.frontends[0]
+    ]
+    for frontend in frontends:
+        if frontend not in (*FRONTENDS, *source.frontends):
             raise InvalidInput(
-                f"no such importer '{road}'", subject="--via", advice=f"known: {', '.join(ROADS)}"
+                f"no such importer '{frontend}'", subject="--via", advice=f"known: {', '.join(FRONTENDS)}"
             )
-        if road not in source.roads:
+        if frontend not in source.frontends:
             raise InvalidInput(
-                f"'{source.name}' cannot be imported by {road}",
+                f"'{source.name}' cannot be imported by {frontend}",
                 subject="--via",
-                advice=f"possible: {', '.join(source.roads)}",
+                advice=f"possible: {', '.join(source.frontends)}",
             )
-    return list(dict.fromkeys(roads))
+    return list(dict.fromkeys(frontends))
 
 
 def _import(command: argparse.Namespace) -> int:
     source = _source(command)
-    roads = _roads(command.via, source)
-    if command.diff and len(roads) < 2:
+    frontends = _frontends(command.via, source)
+    if command.diff and len(frontends) < 2:
         raise InvalidInput(
             "a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy"
         )
-    if command.output and len(roads) > 1:
+    if command.output and len(frontends) > 1:
         raise InvalidInput("one file holds one module", subject="-o", advice="name one importer: --via fx")
-    modules = {road: source.module(road) for road in roads}
+    modules = {frontend: source.module(frontend) for frontend in frontends}
     if command.diff:
         return _differences(modules)
     if command.output:
-        modules[roads[0]].save(command.output)
+        modules[frontends[0]].save(command.output)
         return 0
-    for road, module in modules.items():
-        if len(roads) > 1:
-            print(f"// via {road}")
+    for frontend, module in modules.items():
+        if len(frontends) > 1:
+            print(f"// via {frontend}")
         print(module.asm(elide=True))
     return 0
 
@@ -180,16 +185,16 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     import torch_tvm
 
     source = _source(command)
-    (road, *more) = _roads(command.via, source)
+    (frontend, *more) = _frontends(command.via, source)
     if more:
-        raise InvalidInput("a model is compiled by one road", subject="--via", advice="name one importer")
+        raise InvalidInput("a model is compiled by one frontend", subject="--via", advice="name one importer")
     target: Any = command.target
     if target.startswith("mcpu="):
         target = {"kind": "llvm", "mcpu": target.removeprefix("mcpu=")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        compiled = torch_tvm.compile(source.module(road), target=target, fallback=not command.no_fallback)
-    compiled.report.frontend = road
+        compiled = torch_tvm.compile(source.module(frontend), target=target, fallback=not command.no_fallback)
+    compiled.report.frontend = frontend
     return source, compiled
 
 

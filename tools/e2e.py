@@ -1,4 +1,4 @@
-"""End-to-end tests: every model by every road, compiled and compared with eager PyTorch.
+"""End-to-end tests: every model by every frontend, compiled and compared with eager PyTorch.
 
 ``python -m torch_tvm.tools.e2e --filter 'resnet|bert' --via fx,torchscript --batch 1,4,dynamic``
 """
@@ -20,21 +20,21 @@ import torch_tvm
 from torch_tvm.tools.numerics import assert_matches
 from torch_tvm.tools.zoo import MODELS, build
 
-ROADS = ("fx", "torchscript", "lazy")
+FRONTENDS = ("fx", "torchscript", "lazy")
 BATCHES = ("1", "4", "dynamic")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the road by which it is captured (``fx``, ``torchscript``, ``lazy``) and its batch."""
+    """A model, the frontend by which it is captured (``fx``, ``torchscript``, ``lazy``) and its batch."""
 
     model: str
-    road: str
+    frontend: str
     batch: str
 
     @property
     def id(self) -> str:
-        return f"{self.model}-{self.road}-{self.batch}"
+        return f"{self.model}-{self.frontend}-{self.batch}"
 
 
 def cases(small_only: bool = False) -> Iterator[Case]:
@@ -42,11 +42,11 @@ def cases(small_only: bool = False) -> Iterator[Case]:
     for model in MODELS.values():
         if small_only and not model.small and model.name not in ("bert", "gpt2"):
             continue
-        for road in ROADS:
+        for frontend in FRONTENDS:
             for batch in BATCHES:
-                if batch == "dynamic" and road != "fx":
+                if batch == "dynamic" and frontend != "fx":
                     continue
-                yield Case(model.name, road, batch)
+                yield Case(model.name, frontend, batch)
 
 
 def run(case: Case) -> str:
@@ -66,7 +66,7 @@ def run(case: Case) -> str:
 
 
 def _program(case: Case, model: torch.nn.Module, args: Sequence[Any]) -> Any:
-    if case.road != "torchscript":
+    if case.frontend != "torchscript":
         return model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,7 +75,7 @@ def _program(case: Case, model: torch.nn.Module, args: Sequence[Any]) -> Any:
 
 def _options(case: Case, args: Sequence[Any]) -> dict[str, Any]:
     if case.batch != "dynamic":
-        return {"frontend": case.road}
+        return {"frontend": case.frontend}
     axis = MODELS[case.model].batch_axis
     batch = torch.export.Dim("batch", min=1, max=64)
     return {"frontend": "fx", "dynamic_shapes": tuple({axis: batch} for _ in args)}
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen cases, print a line each, and return the number of failures (at most 1 as exit code)."""
     parser = argparse.ArgumentParser(prog="python -m torch_tvm.tools.e2e", description=__doc__)
     parser.add_argument("--filter", default="", help="regular expression over case names")
-    parser.add_argument("--via", default=",".join(ROADS), help="roads, comma-separated")
+    parser.add_argument("--via", default=",".join(FRONTENDS), help="frontends, comma-separated")
     parser.add_argument("--batch", default=",".join(BATCHES), help="batches, comma-separated")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     arguments = parser.parse_args(argv)
@@ -110,12 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = re.compile(arguments.filter)
     except re.error as error:
         parser.error(f"--filter is no regular expression: {error}")
-    roads, batches = arguments.via.split(","), arguments.batch.split(",")
-    for given, known, option in ((roads, ROADS, "--via"), (batches, BATCHES, "--batch")):
+    frontends, batches = arguments.via.split(","), arguments.batch.split(",")
+    for given, known, option in ((frontends, FRONTENDS, "--via"), (batches, BATCHES, "--batch")):
         for item in given:
             if item not in known:
                 parser.error(f"{option}: unknown '{item}', known: {', '.join(known)}")
-    chosen = [c for c in cases() if c.road in roads and c.batch in batches and wanted.search(c.id)]
+    chosen = [c for c in cases() if c.frontend in frontends and c.batch in batches and wanted.search(c.id)]
     if not chosen:
         parser.error("no case matches")
     if arguments.list:

@@ -31,10 +31,10 @@ _TEXTS = (".mlir", ".mlirbc", ".ts", ".ltc")
 
 @dataclass
 class Source:
-    """A program with arguments. ``roads`` are the importers that can read it; ``"text"`` stands for a text."""
+    """A program with arguments. ``frontends`` are the importers that can read it; ``"text"`` stands for a text."""
 
     name: str
-    roads: tuple[str, ...]
+    frontends: tuple[str, ...]
     module: Callable[[str], TorchModule]
     arguments: Callable[[], tuple[Any, ...]]
     program: Callable[..., Any] | None = None
@@ -91,12 +91,12 @@ def random_tensor(spec: TensorSpec, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 2 if spec.dtype == torch.bool else 10, shape, generator=generator).to(spec.dtype)
 
 
-def _imported(program: Any, arguments: tuple[Any, ...], road: str) -> TorchModule:
+def _imported(program: Any, arguments: tuple[Any, ...], frontend: str) -> TorchModule:
     import torch_tvm
 
-    if road == "fx":
+    if frontend == "fx":
         return torch_tvm.import_fx(program, arguments)
-    if road == "lazy":
+    if frontend == "lazy":
         return torch_tvm.import_lazy(program, arguments)
     if isinstance(program, torch.export.ExportedProgram):
         program = program.module()
@@ -112,8 +112,10 @@ def _from_zoo(name: str, batch: int, seed: int) -> Source:
     from torch_tvm.tools.zoo import build
 
     module, arguments = build(name, batch, seed=seed)
-    roads = ("fx", "torchscript", "lazy")
-    return Source(name, roads, lambda road: _imported(module, arguments, road), lambda: arguments, module)
+    frontends = ("fx", "torchscript", "lazy")
+    return Source(
+        name, frontends, lambda frontend: _imported(module, arguments, frontend), lambda: arguments, module
+    )
 
 
 def _from_script(path: str, given: tuple[Any, ...]) -> Source:
@@ -130,7 +132,7 @@ def _from_script(path: str, given: tuple[Any, ...]) -> Source:
     def arguments() -> tuple[Any, ...]:
         return given or tuple(_profiled(script))
 
-    def module(road: str) -> TorchModule:
+    def module(frontend: str) -> TorchModule:
         import torch_tvm
 
         return torch_tvm.import_torchscript(script, given or None)
@@ -159,14 +161,14 @@ def _from_exported(path: str, given: tuple[Any, ...]) -> Source:
         raise ImportFailed(f"not an exported program: {problem}", subject=path) from None
     arguments = given or tuple((program.example_inputs or ((), {}))[0])
 
-    def module(road: str) -> TorchModule:
-        return _imported(program if road == "fx" else program.module(), arguments, road)
+    def module(frontend: str) -> TorchModule:
+        return _imported(program if frontend == "fx" else program.module(), arguments, frontend)
 
     return Source(path, ("fx", "torchscript", "lazy"), module, lambda: arguments, program.module())
 
 
 def _from_text(path: str, given: tuple[Any, ...], seed: int) -> Source:
-    def module(road: str) -> TorchModule:
+    def module(frontend: str) -> TorchModule:
         import torch_tvm
         from torch_tvm.passes.pipeline import canonicalize
 

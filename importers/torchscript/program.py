@@ -71,7 +71,7 @@ def import_graph(
     """Import a bare ``torch._C.Graph`` (of ``torch._C.parse_ir``, or of a lazy tensor) for inputs like these.
 
     ``input_metas`` holds a tensor, a ``TensorSpec``, a Python value, or a ``Weight`` or ``Fixed`` per graph
-    input; a number for a tensor input is folded as a constant. ``importer`` is what locations call the road.
+    input; a number for a tensor input is folded as a constant. ``importer`` is what locations call the frontend.
     """
     values = list(graph.inputs())
     if len(values) != len(input_metas):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def recurrent(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    """``aten::lstm.input`` and its kin; the packed-sequence overloads take the general road."""
+    """``aten::lstm.input`` and its kin; the packed-sequence overloads take the general path."""
     overload = instruction.overload
     assert overload is not None
     if overload._overloadname != "input" or not isinstance(args[0].meta, torch.Tensor):

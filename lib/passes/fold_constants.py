@@ -28,7 +28,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.effects import has_effects, is_random
-from torch_tvm.passes.rewriting import Rewriter
+from torch_tvm.passes.patterns.rewriting import Rewriter
 
 MAX_ELEMENTS = 1 << 20
 

@@ -26,7 +26,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.rewriting import Rewriter
+from torch_tvm.passes.patterns.rewriting import Rewriter
 
 VIEW, EXPAND, SQUEEZE = "torch.aten.view", "torch.aten.expand", "torch.aten.squeeze.dim"
 Shape = tuple[int, ...]

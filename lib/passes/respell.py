@@ -17,10 +17,10 @@ from __future__ import annotations
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.passes import spelling_ops, spelling_parts, spelling_shape  # noqa: F401  (they fill the table of rules)
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.rewriting import Rewriter, argument_index, schema_of
-from torch_tvm.passes.spelling import RULES
+from torch_tvm.passes.patterns import ops, parts, shape  # noqa: F401  (they fill the table of rules)
+from torch_tvm.passes.patterns.rewriting import Rewriter, argument_index, schema_of
+from torch_tvm.passes.patterns.table import RULES
 
 
 class Respell(Pass):
@@ -48,12 +48,12 @@ _NUMBERS = {"!torch.int": "si64", "!torch.float": "f64"}
 def compare_with_tensors(root: ir.Module) -> None:
     """Where nobody knows a dtype yet, a number to compare with becomes a tensor.
 
-    See :func:`torch_tvm.passes.spelling_ops.compared_number` for what torch-mlir makes of the number.
+    See :func:`torch_tvm.passes.patterns.ops.compared_number` for what torch-mlir makes of the number.
     """
     rewriter = Rewriter(root.context)
     for operation in view.walk(root):
         name = view.op_name(operation)
-        if name not in spelling_ops.COMPARISONS:
+        if name not in ops.COMPARISONS:
             continue
         rewriter.anchor = operation
         tensor, number = operation.operands

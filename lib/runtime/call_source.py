@@ -216,9 +216,9 @@ def _enter(operands: Sequence[str], has_loops: bool) -> list[str]:
     call = f"r = local.main({', '.join(operands)})"
     lines = ["if local.threads != torch_threads():", _INDENT + "local.configure()", "try:"]
     if has_loops:
-        inner = ["outer = running.vm, running.keeps_turn"]
-        inner += ["running.vm, running.keeps_turn = local.vm, keeps_turn", "try:", _INDENT + call]
-        inner += ["finally:", _INDENT + "running.vm, running.keeps_turn = outer"]
+        inner = ["outer = running.vm, running.keeps_iteration"]
+        inner += ["running.vm, running.keeps_iteration = local.vm, keeps_iteration", "try:", _INDENT + call]
+        inner += ["finally:", _INDENT + "running.vm, running.keeps_iteration = outer"]
     else:
         inner = [call]
     lines += [_INDENT + line for line in inner]

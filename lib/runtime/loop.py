@@ -32,7 +32,7 @@ class _Running(threading.local):
     """The VM whose code the current thread runs, and the loop bodies that may return their turn number."""
 
     vm: Any = None
-    keeps_turn: frozenset[str] = frozenset()
+    keeps_iteration: frozenset[str] = frozenset()
 
 
 running = _Running()
@@ -51,7 +51,7 @@ def loop(
     if running.vm is None:
         raise InternalError("a loop runs outside a compiled module", stage="runtime")
     body = running.vm[str(name)]
-    keeps_turn = str(name) in running.keeps_turn
+    keeps_iteration = str(name) in running.keeps_iteration
     values, fixed = list(carried), list(captured)
     borrowed = memory_ranges([v for v in (*values, *fixed) if not isinstance(v, (int, float))])
     counter = torch.zeros((), dtype=torch.int64)
@@ -60,7 +60,7 @@ def loop(
     positions = range(1, len(values) + 1)
     checks = str(kind) != "endless"
     while goes_on and done < total:
-        if keeps_turn:
+        if keeps_iteration:
             turn = from_dlpack(torch.tensor(done))
         else:
             cell[()] = done

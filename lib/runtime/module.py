@@ -13,6 +13,10 @@ import tvm
 from torch.utils import _pytree as pytree
 from tvm import relax
 
+from torch_tvm.codegen.build import build
+from torch_tvm.codegen.threads import configure_threads
+from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
+from torch_tvm.profiling.machine import measure_limits
 from torch_tvm.runtime import aten, failures, loop
 from torch_tvm.runtime.arguments import (
     ALIGNMENT,
@@ -23,14 +27,10 @@ from torch_tvm.runtime.arguments import (
     is_kernel_ready,
     why_unreadable,
 )
-from torch_tvm.runtime.benchmark import Benchmark, Recorder, benchmark
-from torch_tvm.runtime.build import build
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
-from torch_tvm.runtime.machine import measure_limits
 from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
-from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
 from torch_tvm.runtime.weights_program import run_weights_program
 from torch_tvm.support.errors import InvalidInput
@@ -44,7 +44,7 @@ class Code:
     """The compiled code, shared by every copy and every thread.
 
     ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that
-    ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_turn`` those among
+    ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_iteration`` those among
     them that may return their turn number. ``lifted`` says that the
     work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
     work where PyTorch does it. ``obstacle`` says why this machine cannot run the code; there is no ``library``
@@ -57,7 +57,7 @@ class Code:
     copies: frozenset[int] = frozenset()
     single: bool = False
     loops: frozenset[str] = frozenset()
-    keeps_turn: frozenset[str] = frozenset()
+    keeps_iteration: frozenset[str] = frozenset()
     lifted: bool = True
     program: str = ""
     obstacle: str = ""
@@ -334,7 +334,7 @@ class CompiledModule:
             "inference_mode": torch.is_inference_mode_enabled,
             "int_dtype": torch.int64,
             "item": array_item,
-            "keeps_turn": code.keeps_turn,
+            "keeps_iteration": code.keeps_iteration,
             "local": self._local,
             "number": torch.tensor,
             "out_spec": convention.out_spec,
@@ -399,8 +399,8 @@ class CompiledModule:
         operands += [dense(tensor) for tensor in self._state.values()]
         if local.threads != torch.get_num_threads():
             local.configure()
-        before = loop.running.vm, loop.running.keeps_turn
-        loop.running.vm, loop.running.keeps_turn = vm or local.vm, self._code.keeps_turn
+        before = loop.running.vm, loop.running.keeps_iteration
+        loop.running.vm, loop.running.keeps_iteration = vm or local.vm, self._code.keeps_iteration
         try:
             packed = [self._weights.packed] if self._code.lifted else self._weights.packed
             packed = packed if self._weights.tensors else []
@@ -408,7 +408,7 @@ class CompiledModule:
         except Exception as error:
             raise self._explained(error) from error.__cause__
         finally:
-            loop.running.vm, loop.running.keeps_turn = before
+            loop.running.vm, loop.running.keeps_iteration = before
         values = self._values(result)
         for target, value in zip(convention.writes, values[len(convention.results) :], strict=True):
             _write(targets[target], value)

@@ -1,4 +1,4 @@
-"""Runs the program that ``lib/transforms/host_work.py`` makes of the work on weights."""
+"""Runs the program that ``lib/transforms/params/weight_prepacking.py`` makes of the work on weights."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ HIDDEN = "torch_tvm_hidden"
 RECURRENT = "torch_tvm.recurrent"
 """The kernel is the time loop of a recurrent layer; the value describes it, as JSON."""
 
-STRAIGHT_LINE = "torch_tvm.straight_line"
+KERNEL_SEQUENCE = "torch_tvm.kernel_sequence"
 """The function does nothing but call kernels one after the other."""
 
-TRUSTED = "torch_tvm.trusted"
+CHECKS_ELIDED = "torch_tvm.trusted"
 """The kernel reads nothing but weights and what other kernels made, so that it need not check its arguments."""

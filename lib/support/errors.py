@@ -16,7 +16,7 @@ class SourceLocation:
     """A place in the user's own program.
 
     ``file`` and ``line`` name the statement, ``scope`` the module path that it belongs to
-    (``Encoder.layers.0``) and ``importer`` the road by which it came in. Any of them may be empty.
+    (``Encoder.layers.0``) and ``importer`` the frontend by which it came in. Any of them may be empty.
     """
 
     file: str = ""

@@ -8,7 +8,7 @@ becomes
 Operands are read through the views that lead to them (:mod:`torch_tvm.transforms.views`): heads split off
 a projection, a third of a joint QKV projection, heads repeated for grouped queries. A transpose of the
 result is folded into how it is stored, and so is ``where(visible, result, 0)``.
-:mod:`torch_tvm.schedules.cpu.attention` has the kernel; the PrimFunc's own body is the plain computation,
+:mod:`torch_tvm.schedules.cpu.attention.rule` has the kernel; the PrimFunc's own body is the plain computation,
 which any other rule can schedule.
 """
 
@@ -25,8 +25,8 @@ from tvm.ir import Expr
 from tvm.ir.expr import GenericConst
 from tvm_ffi import structural_equal
 
+from torch_tvm.transforms.params.weights import Weights
 from torch_tvm.transforms.views import Path, View, trace
-from torch_tvm.transforms.weights import Weights
 
 ATTRIBUTE = "torch_tvm.attention"
 OPAQUE = 8

@@ -12,7 +12,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.schedules.cpu.program import CALL_COST, EXPENSIVE, weight
+from torch_tvm.schedules.cpu.loops.program import CALL_COST, EXPENSIVE, weight
 
 MOST = 160
 """Operations in one kernel, where that can be helped."""

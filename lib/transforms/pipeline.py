@@ -6,17 +6,17 @@ import tvm
 from tvm import relax
 
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.blocked_layout import blocked_layout
 from torch_tvm.transforms.branch_sizes import keep_branch_sizes
-from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
+from torch_tvm.transforms.convolution.blocked_layout import blocked_layout
+from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
+from torch_tvm.transforms.convolution.pools import legalize_max_pools
 from torch_tvm.transforms.fuse_attention import fuse_attention
-from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
-from torch_tvm.transforms.host_work import take_host_work
 from torch_tvm.transforms.limit_fusion import limit_fusion
-from torch_tvm.transforms.pack_matmul_weights import pack_matmul_weights
-from torch_tvm.transforms.params import bundle_params, lift_params
-from torch_tvm.transforms.pools import legalize_max_pools
-from torch_tvm.transforms.quantized import quantized
+from torch_tvm.transforms.matmul.fuse_siblings import fuse_sibling_matmuls
+from torch_tvm.transforms.matmul.pack_weights import pack_matmul_weights
+from torch_tvm.transforms.params.split import bundle_params, lift_params
+from torch_tvm.transforms.params.weight_prepacking import take_host_work
+from torch_tvm.transforms.quantized.products import quantized
 from torch_tvm.transforms.recurrent import pack_recurrent_weights
 from torch_tvm.transforms.reshapes import legalize_reshape, view_reshapes
 

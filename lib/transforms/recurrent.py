@@ -1,4 +1,4 @@
-"""Pack the recurrent weights of layers for :mod:`torch_tvm.schedules.cpu.recurrent`.
+"""Pack the recurrent weights of layers for :mod:`torch_tvm.schedules.cpu.recurrent.rule`.
 
     call_tir(lstm, (x, h, c, w))              # w: [D, G * H, H]
 becomes
@@ -18,10 +18,10 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr, TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 
-from torch_tvm.schedules.cpu.recurrent import choose_panel
+from torch_tvm.schedules.cpu.recurrent.rule import choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
-from torch_tvm.transforms.host_work import Steps, host_attribute
+from torch_tvm.transforms.params.weight_prepacking import Steps, host_attribute
 
 
 def pack_recurrent_weights(cpu: CpuModel) -> tvm.transform.Pass:

@@ -15,7 +15,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.emit import static
-from torch_tvm.transforms.weights import Weights
+from torch_tvm.transforms.params.weights import Weights
 
 
 @dataclass

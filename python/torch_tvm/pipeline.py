@@ -9,6 +9,9 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
+from torch_tvm.codegen.build import build
+from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
@@ -17,14 +20,11 @@ from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.profiling.autotune import Measurer
 from torch_tvm.report import FallbackOp, Kernel, Report
 from torch_tvm.reproducer import reproducible
-from torch_tvm.runtime.aliases import results_to_copy, returns_first_parameter
-from torch_tvm.runtime.build import build
 from torch_tvm.runtime.convention import Convention
-from torch_tvm.runtime.measure import Measurer
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
-from torch_tvm.runtime.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.schedules import schedule
 from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError, bug_of
@@ -126,7 +126,7 @@ def _generated(
         copies=frozenset(results_to_copy(main)),
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),
-        keeps_turn=frozenset(name for name in loops if returns_first_parameter(mod[name])),
+        keeps_iteration=frozenset(name for name in loops if returns_first_parameter(mod[name])),
         lifted=bool(program) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
         program=program,
     )

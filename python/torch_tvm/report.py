@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch_tvm.runtime.measure import Measured
+    from torch_tvm.profiling.autotune import Measured
 
 
 @dataclass(frozen=True)

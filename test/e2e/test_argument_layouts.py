@@ -1,4 +1,4 @@
-"""Every op row and every small model on arguments in every layout, by every road, with ``-m e2e``.
+"""Every op row and every small model on arguments in every layout, by every frontend, with ``-m e2e``.
 
 A compiled program gives bit for bit what it gives for dense arguments. ``torch.compile`` traces again for other
 strides, so it is compared with eager, for one mixture of layouts a program.
@@ -22,15 +22,15 @@ import torch_tvm
 from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.tools.zoo import MODELS, build
 
-ROADS = ("fx", "torchscript", "lazy")
+FRONTENDS = ("fx", "torchscript", "lazy")
 SEED = int(os.environ["TORCH_TVM_SEED"])
 ROWS = [row for row in all_rows() if row.xfail is None]
 SMALL = [model.name for model in MODELS.values() if model.small]
 
 
-def _compiled(program: torch.nn.Module, args: Sequence[Any], road: str) -> Callable[..., Any]:
-    given = _traced(program, args) if road == "torchscript" else program
-    return torch_tvm.compile(given, tuple(args), frontend=road)
+def _compiled(program: torch.nn.Module, args: Sequence[Any], frontend: str) -> Callable[..., Any]:
+    given = _traced(program, args) if frontend == "torchscript" else program
+    return torch_tvm.compile(given, tuple(args), frontend=frontend)
 
 
 def _traced(program: torch.nn.Module, args: Sequence[Any]) -> torch.jit.ScriptModule:
@@ -40,13 +40,13 @@ def _traced(program: torch.nn.Module, args: Sequence[Any]) -> torch.jit.ScriptMo
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("frontend", FRONTENDS)
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
-def test_row(row: Row, road: str) -> None:
-    if road in row.refused:
-        pytest.skip(row.refused[road])
+def test_row(row: Row, frontend: str) -> None:
+    if frontend in row.refused:
+        pytest.skip(row.refused[frontend])
     program = CasesModule(row.function, row.inputs(sample(row, SEED)))
-    assert_same_for_any_layout(_compiled(Flat(program), program.arguments, road), program.arguments)
+    assert_same_for_any_layout(_compiled(Flat(program), program.arguments, frontend), program.arguments)
 
 
 @pytest.mark.e2e
@@ -64,11 +64,11 @@ def test_row_by_torch_compile(row: Row) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("frontend", FRONTENDS)
 @pytest.mark.parametrize("name", SMALL)
-def test_model(name: str, road: str) -> None:
+def test_model(name: str, frontend: str) -> None:
     model, args = build(name, 2)
-    assert_same_for_any_layout(_compiled(model, args, road), args)
+    assert_same_for_any_layout(_compiled(model, args, frontend), args)
 
 
 @pytest.mark.e2e

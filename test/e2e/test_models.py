@@ -1,4 +1,4 @@
-"""Models by every road against eager: a small subset always, all of them with ``-m e2e``."""
+"""Models by every frontend against eager: a small subset always, all of them with ``-m e2e``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from torch_tvm.tools.e2e import Case, cases, run
 
 QUICK = {
-    Case(model, road, batch)
+    Case(model, frontend, batch)
     for model in (
         "mlp",
         "lenet",
@@ -19,8 +19,8 @@ QUICK = {
         "resnet18_small",
         "mobilenet_v2_small",
     )
-    for road, batch in (("fx", "dynamic"), ("torchscript", "4"))
-} | {Case(model, road, "1") for model in ("bert", "gpt2") for road in ("fx", "torchscript")}
+    for frontend, batch in (("fx", "dynamic"), ("torchscript", "4"))
+} | {Case(model, frontend, "1") for model in ("bert", "gpt2") for frontend in ("fx", "torchscript")}
 
 
 @pytest.mark.parametrize("case", sorted(QUICK, key=lambda c: c.id), ids=lambda c: c.id)

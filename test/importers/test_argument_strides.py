@@ -90,13 +90,13 @@ def layouts() -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("road", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_other_strides(program: Callable[[torch.Tensor], torch.Tensor], road: str) -> None:
-    given: Any = torch.jit.script(program) if road == "torchscript" else program
+def test_other_strides(program: Callable[[torch.Tensor], torch.Tensor], frontend: str) -> None:
+    given: Any = torch.jit.script(program) if frontend == "torchscript" else program
     for example in ("dense", "transposed"):
         try:
-            compiled = torch_tvm.compile(given, (layouts()[example],), frontend=road)
+            compiled = torch_tvm.compile(given, (layouts()[example],), frontend=frontend)
         except ImportFailed as error:
             assert example == "transposed" or "clone()" in str(error)
             continue
@@ -121,9 +121,9 @@ def harmless(x: torch.Tensor) -> torch.Tensor:
     return z * 2
 
 
-@pytest.mark.parametrize("road", ["fx", "torchscript"])
-def test_writes_apart_from_reshapes_take_any_strides(road: str) -> None:
-    given: Any = torch.jit.script(harmless) if road == "torchscript" else harmless
-    compiled = torch_tvm.compile(given, (layouts()["dense"],), frontend=road)
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_writes_apart_from_reshapes_take_any_strides(frontend: str) -> None:
+    given: Any = torch.jit.script(harmless) if frontend == "torchscript" else harmless
+    compiled = torch_tvm.compile(given, (layouts()["dense"],), frontend=frontend)
     for x in layouts().values():
         assert torch.equal(compiled(x), harmless(x))

@@ -1,4 +1,4 @@
-"""Ops without a lowering run as what PyTorch makes of them, on every road into the compiler."""
+"""Ops without a lowering run as what PyTorch makes of them, on every frontend into the compiler."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def outer_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.kron(a, b) + F.huber_loss(a, a + 1)
 
 
-@pytest.mark.parametrize("road", ["script", "trace", "lazy", "dynamo"])
-def test_every_road(road: str) -> None:
+@pytest.mark.parametrize("frontend", ["script", "trace", "lazy", "dynamo"])
+def test_every_frontend(frontend: str) -> None:
     arguments = (torch.randn(3, 4), torch.randn(2, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch_tvm.FallbackWarning)
-        if road == "dynamo":
+        if frontend == "dynamo":
             compiled: Any = torch.compile(outer_loss, backend="torch_tvm", options={"fallback": False})
-        elif road == "lazy":
+        elif frontend == "lazy":
             compiled = torch_tvm.compile(outer_loss, arguments, frontend="lazy", fallback=False)
         else:
-            make = torch.jit.script if road == "script" else lambda f: torch.jit.trace(f, arguments)
+            make = torch.jit.script if frontend == "script" else lambda f: torch.jit.trace(f, arguments)
             compiled = torch_tvm.compile(make(outer_loss), arguments, fallback=False)
         assert_matches(compiled(*arguments), outer_loss, arguments)
 

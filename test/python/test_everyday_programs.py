@@ -440,22 +440,22 @@ MASKED: dict[type[nn.Module], list[tuple[torch.Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("road", ["fx", "torchscript", "lazy", "torch.compile"])
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy", "torch.compile"])
 @pytest.mark.parametrize("kind", MASKED)
-def test_masks(kind: type[nn.Module], road: str) -> None:
+def test_masks(kind: type[nn.Module], frontend: str) -> None:
     torch.manual_seed(0)
     module, x = kind().eval(), r(2, 4, 8)
     first, *_ = calls = [(x, *([x.flip(0)] if kind is Decoded else []), *masks) for masks in MASKED[kind]]
     with torch.no_grad():
-        if road == "torch.compile":
+        if frontend == "torch.compile":
             call = torch.compile(module, backend="torch_tvm")
         else:
-            program = torch.jit.script(module) if road == "torchscript" else module
-            if kind is Encoded and road == "lazy":  # PyTorch makes a nested tensor of the padding
+            program = torch.jit.script(module) if frontend == "torchscript" else module
+            if kind is Encoded and frontend == "lazy":  # PyTorch makes a nested tensor of the padding
                 with pytest.raises(torch_tvm.ImportFailed, match="leaves the lazy device"):
-                    torch_tvm.compile(program, first, frontend=road)
+                    torch_tvm.compile(program, first, frontend=frontend)
                 return
-            call = torch_tvm.compile(program, first, frontend=road, fallback=False)
+            call = torch_tvm.compile(program, first, frontend=frontend, fallback=False)
         for arguments in calls:
             compare(call(*arguments), module(*arguments))
 

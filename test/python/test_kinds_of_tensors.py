@@ -1,4 +1,4 @@
-"""Programs whose tensors have no form in compiled code are refused with the kind, by every road."""
+"""Programs whose tensors have no form in compiled code are refused with the kind, by every frontend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 import torch_tvm
 from torch_tvm.support.errors import ImportFailed, InvalidInput, UnsupportedOp
 
-ROADS = ("fx", "torchscript", "lazy")
+FRONTENDS = ("fx", "torchscript", "lazy")
 BYTES = torch.ones(4, 6, dtype=torch.uint8)
 
 KINDS: dict[str, Callable[[], torch.Tensor]] = {
@@ -34,12 +34,12 @@ def reshaped(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("frontend", FRONTENDS)
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_example_arguments(kind: str, road: str) -> None:
-    program = torch.jit.script(reshaped) if road == "torchscript" else reshaped
+def test_example_arguments(kind: str, frontend: str) -> None:
+    program = torch.jit.script(reshaped) if frontend == "torchscript" else reshaped
     with pytest.raises(InvalidInput, match=rf"^(example_args|argument).*: kernels do not read .*{kind}"):
-        torch_tvm.compile(program, (KINDS[kind](),), frontend=road)
+        torch_tvm.compile(program, (KINDS[kind](),), frontend=frontend)
 
 
 def test_specs_of_tensors() -> None:
@@ -68,16 +68,16 @@ INSIDE: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Any], torch.Tenso
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("frontend", FRONTENDS)
 @pytest.mark.parametrize("kind", sorted(INSIDE))
-def test_inside_a_program(kind: str, road: str) -> None:
+def test_inside_a_program(kind: str, frontend: str) -> None:
     function, held = INSIDE[kind]
     program, x = Holds(function, held), torch.randn(4, 6)
-    given: Any = torch.jit.trace(program, (x,), check_trace=False) if road == "torchscript" else program
+    given: Any = torch.jit.trace(program, (x,), check_trace=False) if frontend == "torchscript" else program
     with pytest.raises(
         (ImportFailed, UnsupportedOp), match=rf"{kind} has no form in compiled code\n.*\n? *convert"
     ):
-        torch_tvm.compile(given, (x,), frontend=road)
+        torch_tvm.compile(given, (x,), frontend=frontend)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import torch_tvm
-from torch_tvm.runtime import measure
-from torch_tvm.runtime.measure import Measurer
+from torch_tvm.profiling import autotune as measure
+from torch_tvm.profiling.autotune import Measurer
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InvalidInput
 

@@ -8,8 +8,8 @@ from torch import nn
 from tvm.script import from_source
 
 import torch_tvm
-from torch_tvm.runtime.machine import measure_limits
-from torch_tvm.runtime.operations import count_operations
+from torch_tvm.profiling.machine import measure_limits
+from torch_tvm.profiling.operations import count_operations
 from torch_tvm.support.errors import InvalidInput
 
 

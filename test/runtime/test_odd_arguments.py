@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import torch_tvm
 from torch_tvm.support.errors import InvalidInput
 
-ROADS = ("fx", "torchscript", "lazy")
+FRONTENDS = ("fx", "torchscript", "lazy")
 
 
 class FirstUseIsAView(nn.Module):
@@ -57,11 +57,11 @@ class AnySize(nn.Module):
         return rows.t() @ rows, x.flatten(1) * 2, y.unsqueeze(0) + 1, x.flatten(1).softmax(1)
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_strides_of_an_argument_count(road: str) -> None:
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_strides_of_an_argument_count(frontend: str) -> None:
     module, args = FirstUseIsAView().eval(), first_use_arguments()
-    program = torch.jit.trace(module, args) if road == "torchscript" else module
-    compiled = torch_tvm.compile(program, args, frontend=road)
+    program = torch.jit.trace(module, args) if frontend == "torchscript" else module
+    compiled = torch_tvm.compile(program, args, frontend=frontend)
     assert_same_for_any_layout(compiled, args)
     given = (args[0].contiguous(memory_format=torch.channels_last), args[1], args[2].t(), args[3].t())
     with torch.no_grad():
@@ -88,8 +88,8 @@ def test_torch_compile_sees_the_layout(layout: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("road", [*ROADS, "torch.compile"])
-def test_weights_and_state_in_any_layout(road: str) -> None:
+@pytest.mark.parametrize("frontend", [*FRONTENDS, "torch.compile"])
+def test_weights_and_state_in_any_layout(frontend: str) -> None:
     class Layouts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -104,16 +104,16 @@ def test_weights_and_state_in_any_layout(road: str) -> None:
 
     eager, x = Layouts(), torch.randn(4, 6)
     module = copy.deepcopy(eager)
-    if road == "torch.compile":
+    if frontend == "torch.compile":
         torch._dynamo.reset()
         compiled = torch.compile(module, backend="torch_tvm")
     else:
-        program = torch.jit.script(module) if road == "torchscript" else module
-        compiled = torch_tvm.compile(program, (x,), frontend=road)
+        program = torch.jit.script(module) if frontend == "torchscript" else module
+        compiled = torch_tvm.compile(program, (x,), frontend=frontend)
     for given in (x, x.t().reshape(4, 6)):
         torch.testing.assert_close(compiled(given), eager(given))
     transposed = x.t().contiguous().t()
-    if road == "lazy":  # the lazy device has no strides, so it cannot tell whether the reshape is a copy
+    if frontend == "lazy":  # the lazy device has no strides, so it cannot tell whether the reshape is a copy
         with pytest.raises(InvalidInput, match="the program gives other numbers for other strides"):
             compiled(transposed)
     else:
@@ -157,13 +157,13 @@ def shared_pairs() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     }
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_an_argument_that_is_written_shares_memory_with_no_other(road: str) -> None:
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_an_argument_that_is_written_shares_memory_with_no_other(frontend: str) -> None:
     args = (torch.arange(24).view(4, 6), torch.arange(24).view(4, 6))
     program: Any = Writes()
-    if road == "torchscript":
+    if frontend == "torchscript":
         program = torch.jit.script(program)
-    compiled = torch_tvm.compile(program, args, frontend=road)
+    compiled = torch_tvm.compile(program, args, frontend=frontend)
     for name, (a, b) in shared_pairs().items():
         before = (a.clone(), b.clone())
         if name not in ("apart", "interleaved", "repeated and read"):

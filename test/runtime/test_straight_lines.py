@@ -12,10 +12,10 @@ from torch import nn
 from tvm import relax, tirx
 
 import torch_tvm
-from torch_tvm.runtime.build import build
-from torch_tvm.runtime.straight_lines import join_straight_lines
+from torch_tvm.codegen.build import build
+from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
 from torch_tvm.schedules.target import host_target
-from torch_tvm.support.attributes import STRAIGHT_LINE
+from torch_tvm.support.attributes import KERNEL_SEQUENCE
 
 
 class Chain(nn.Module):
@@ -53,8 +53,8 @@ class Types(nn.Module):
 def joined(compiled: torch_tvm.CompiledModule) -> list[tirx.PrimFunc]:
     """The functions that a compiled module's kernels are joined in."""
     mod = relax.transform.ToNonDataflow()(compiled.tir_module)
-    mod = join_straight_lines(relax.transform.CallTIRRewrite()(mod))
-    return [function for _, function in mod.functions_items() if STRAIGHT_LINE in (function.attrs or {})]
+    mod = join_kernel_sequences(relax.transform.CallTIRRewrite()(mod))
+    return [function for _, function in mod.functions_items() if KERNEL_SEQUENCE in (function.attrs or {})]
 
 
 def calls(compiled: torch_tvm.CompiledModule, **options: bool) -> list[str]:

@@ -9,8 +9,8 @@ from torch import nn
 from tvm import relax, tirx
 
 import torch_tvm
-from torch_tvm.runtime.trust import trust_kernels
-from torch_tvm.support.attributes import TRUSTED
+from torch_tvm.codegen.argument_checks import elide_argument_checks
+from torch_tvm.support.attributes import CHECKS_ELIDED
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -18,8 +18,8 @@ def trusted(mod: tvm.IRModule) -> set[str]:
     marked = relax.transform.ToNonDataflow()(mod)
     return {
         gvar.name_hint
-        for gvar, function in trust_kernels(marked).functions_items()
-        if isinstance(function, tirx.PrimFunc) and TRUSTED in function.attrs
+        for gvar, function in elide_argument_checks(marked).functions_items()
+        if isinstance(function, tirx.PrimFunc) and CHECKS_ELIDED in function.attrs
     }
 
 

@@ -8,7 +8,7 @@ import torch
 import tvm
 from tvm import relax
 
-from torch_tvm.runtime.build import build
+from torch_tvm.codegen.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import KernelDecision, schedule
 from torch_tvm.schedules.target import host_target

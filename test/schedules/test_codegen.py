@@ -9,7 +9,7 @@ from tvm import relax, tirx
 
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.cpu.emit import INTERLEAVED
-from torch_tvm.schedules.cpu.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms import optimize
 

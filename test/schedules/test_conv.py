@@ -13,14 +13,15 @@ from spelled_out import spell_out
 from tvm import relax
 
 import torch_tvm
-from torch_tvm.runtime.build import build
+from torch_tvm.codegen.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
-from torch_tvm.schedules.cpu.conv_geometry import Phase, cover_columns, split_columns
-from torch_tvm.schedules.cpu.conv_tiling import choose_tiling
+from torch_tvm.schedules.cpu.convolution.geometry import Phase, cover_columns, split_columns
+from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
+from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.schedules.winograd_matrices import winograd_matrices
-from torch_tvm.transforms import conv_choice, optimize
+from torch_tvm.transforms import optimize
+from torch_tvm.transforms.convolution import choice as conv_choice
 
 from .relax_models import check as compare
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from tvm import relax
 
-from torch_tvm.schedules.cpu.contraction import read_contraction
-from torch_tvm.schedules.cpu.matmul_tiling import choose_tiling
+from torch_tvm.schedules.cpu.matmul.contraction import read_contraction
+from torch_tvm.schedules.cpu.matmul.tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel
 
 from .relax_models import TARGET, Compiled, check, var

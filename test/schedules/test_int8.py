@@ -8,11 +8,11 @@ import tvm
 from spelled_out import spell_out
 from tvm import relax, tirx
 
-from torch_tvm.runtime.build import build
+from torch_tvm.codegen.build import build
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms import optimize
-from torch_tvm.transforms.int8_weights import pack_int8_panels
+from torch_tvm.transforms.matmul.int8_weights import pack_int8_panels
 
 from .relax_models import TARGET, Compiled, check, var
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from tvm import relax, tirx
 
-from torch_tvm.schedules.cpu.matmul import Matmul
-from torch_tvm.schedules.cpu.matmul_tiling import panel_vectors, tile_rows
+from torch_tvm.schedules.cpu.matmul.rule import Matmul
+from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors, tile_rows
 from torch_tvm.schedules.target import CpuModel
 
 from .relax_models import TARGET, Compiled, check, var
@@ -206,7 +206,7 @@ def test_wide_vectors_in_the_assembly() -> None:
     if CpuModel.from_target(TARGET).vector_bits != 512:
         pytest.skip("this machine has no 512-bit vectors")
     model = compile_linear((16,), 64, 96)
-    from torch_tvm.runtime.build import build
+    from torch_tvm.codegen.build import build
 
     assembly = build(model.scheduled, TARGET).mod.imports[0].inspect_source("asm")
     assert assembly.count("%zmm") > 50

@@ -13,7 +13,7 @@ from tvm import relax, tirx
 
 import torch_tvm
 from torch_tvm.lowering.recurrence import Recurrence, recurrence
-from torch_tvm.schedules.cpu.recurrent import STEP_WORK, choose_panel
+from torch_tvm.schedules.cpu.recurrent.rule import STEP_WORK, choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
 

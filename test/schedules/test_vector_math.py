@@ -14,8 +14,8 @@ from tvm import relax, tirx
 
 import torch_tvm
 from torch_tvm.lowering.pointwise import libm
-from torch_tvm.schedules.cpu.finish import finish
-from torch_tvm.schedules.cpu.vector_math import FLOAT64, FUNCTIONS
+from torch_tvm.schedules.cpu.finish.kernel import finish
+from torch_tvm.schedules.cpu.math.vector_math import FLOAT64, FUNCTIONS
 from torch_tvm.schedules.target import CpuModel, host_target
 
 from .kernel_cases import Case, run

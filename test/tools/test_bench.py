@@ -158,7 +158,7 @@ def test_kernels_are_timed_one_by_one(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(float(row["µs"]) > 0 and float(row["GFLOP/s"]) > 0 for row in rows)
 
 
-def test_imports_are_timed_by_road(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_imports_are_timed_by_frontend(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "imports.md"
     arguments = [
         "bench",

@@ -55,7 +55,7 @@ def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(
         sources,
         "_imported",
-        lambda program, args, road: first(other if road == "lazy" else program, args, road),
+        lambda program, args, frontend: first(other if frontend == "lazy" else program, args, frontend),
     )
     code, out, _ = run(capsys, "import", "--via", "fx,lazy", "--diff", "mlp")
     assert code == 1
@@ -72,11 +72,11 @@ def test_text_goes_to_a_file_and_back(
     assert code == 0 and "torch.aten.relu" in out
 
 
-@pytest.mark.parametrize("road", ["fx", "torchscript", "lazy"])
-def test_an_exported_program_runs_by_every_road(
-    capsys: pytest.CaptureFixture[str], exported: str, road: str
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_an_exported_program_runs_by_every_frontend(
+    capsys: pytest.CaptureFixture[str], exported: str, frontend: str
 ) -> None:
-    code, out, err = run(capsys, "run", "--via", road, exported)
+    code, out, err = run(capsys, "run", "--via", frontend, exported)
     assert (code, err) == (0, "")
     assert out.splitlines() == ["result 0: [2, 3] float32", "agrees with eager PyTorch"]
 
@@ -110,7 +110,7 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["import", "--via", "fx", "--diff", "mlp"], "needs two importers"),
         (["import", "--input", "2x3", "mlp"], "inputs of their own"),
         (["run", "--batch", "0", "mlp"], "expected a positive number"),
-        (["run", "--via", "fx,lazy", "mlp"], "by one road"),
+        (["run", "--via", "fx,lazy", "mlp"], "by one frontend"),
         (["run", "--target", "nosuch", "mlp"], "nosuch"),
         (["compile", "-o", "model.zip", "mlp"], "cannot tell the format"),
     ],
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_an_error_in_words(capsys: pytest.CaptureFixture[str],
         assert code == 1 and name in err and "Traceback" not in err, name
 
 
-def test_a_script_has_one_road(capsys: pytest.CaptureFixture[str], script: str) -> None:
+def test_a_script_has_one_frontend(capsys: pytest.CaptureFixture[str], script: str) -> None:
     code, _, err = run(capsys, "import", "--via", "lazy", "--input", "4x5", script)
     assert code == 1 and "possible: torchscript" in err
 

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.support.errors import Refusal
-from torch_tvm.transforms.channelwise import on_blocks
+from torch_tvm.transforms.convolution.channelwise import on_blocks
 
 Element = Callable[..., tvm.ir.Expr]
 

@@ -11,12 +11,12 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
-from torch_tvm.runtime.build import build
+from torch_tvm.codegen.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms import optimize
-from torch_tvm.transforms.fold_batch_norm import fold_batch_norm
+from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
 
 TARGET = host_target()
 R = relax.op

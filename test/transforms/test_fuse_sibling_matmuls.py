@@ -7,12 +7,12 @@ import torch.nn.functional as F
 import tvm
 from tvm import relax
 
-from torch_tvm.runtime.build import build
+from torch_tvm.codegen.build import build
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms import optimize
-from torch_tvm.transforms.fuse_sibling_matmuls import fuse_sibling_matmuls
+from torch_tvm.transforms.matmul.fuse_siblings import fuse_sibling_matmuls
 
 op = relax.op
 TOKENS, HEADS, DEPTH = 9, 3, 8

@@ -15,13 +15,13 @@ from numerics import assert_matches
 from spelled_out import spell_out
 
 import torch_tvm
+from torch_tvm.codegen.build import build
 from torch_tvm.lowering.module import lower
 from torch_tvm.report import Kernel
-from torch_tvm.runtime.build import build
 from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms import optimize
-from torch_tvm.transforms.quantized import LONGEST_SUM
+from torch_tvm.transforms.quantized.products import LONGEST_SUM
 
 Q = torch.ops.quantized_decomposed
 HAS_VNNI = CpuModel.from_target(host_target()).has_vnni

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_tvm.runtime.threads import usable_cores
+from torch_tvm.codegen.threads import usable_cores
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
 from torch_tvm.tools.bench.measure import Comparison, Plan, compare
 from torch_tvm.tools.bench.plot import check_plot, plot
@@ -17,7 +17,7 @@ from torch_tvm.tools.bench.suites import SUITES, models_of
 from torch_tvm.tools.bench.table import markdown
 
 _PEERS = tuple(name for name in RUNTIMES if name != "ours")
-_QUICK = Plan(rounds=3, turn_seconds=0.05)
+_QUICK = Plan(rounds=3, iteration_seconds=0.05)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--accuracy", choices=("strict", "default", "fast"), default="default")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK.rounds} short rounds")
     parser.add_argument("--kernels", action="store_true", help="time our kernels one by one instead")
-    parser.add_argument("--imports", action="store_true", help="time the import by each road instead")
+    parser.add_argument("--imports", action="store_true", help="time the import by each frontend instead")
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table there as well")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw speeds to a PNG, SVG or PDF")
     return parser
@@ -80,7 +80,7 @@ def _progress(text: str) -> None:
 def _compare_all(models: Sequence[str], peers: Sequence[str], options: argparse.Namespace) -> int:
     settings = Options(options.threads, options.accuracy)
     plan = _QUICK if options.quick else Plan()
-    plan = Plan(options.rounds or plan.rounds, plan.turn_seconds)
+    plan = Plan(options.rounds or plan.rounds, plan.iteration_seconds)
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="torch-tvm-bench-") as folder:
         for model in models:

@@ -1,4 +1,4 @@
-"""How long each road from a PyTorch model to the canonical module takes: ``torch-tvm bench --imports``."""
+"""How long each frontend from a PyTorch model to the canonical module takes: ``torch-tvm bench --imports``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = (
 
 @dataclass
 class ImportTimes:
-    """Median seconds of each step of a model's imports; ``failures`` has the reason of a road that failed."""
+    """Median seconds of each step of a model's imports; ``failures`` has the reason of a frontend that failed."""
 
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class ImportTimes:
 
 
 def time_imports(model: str, batch: int, rounds: int) -> ImportTimes:
-    """Import a model of the zoo ``rounds`` times by each road, each time from the eager module."""
+    """Import a model of the zoo ``rounds`` times by each frontend, each time from the eager module."""
     times = ImportTimes(model)
     module, args = build(model, batch)
-    for road in (_by_fx, _by_torchscript, _by_lazy):
+    for frontend in (_by_fx, _by_torchscript, _by_lazy):
         records: dict[str, list[float]] = {}
         try:
             for _ in range(rounds):
-                road(module, args, _Clock(records))
+                frontend(module, args, _Clock(records))
         except TorchTvmError as error:
-            times.failures[road.__name__.removeprefix("_by_")] = str(error)
+            times.failures[frontend.__name__.removeprefix("_by_")] = str(error)
             continue
         times.seconds.update({step: median(values) for step, values in records.items()})
     return times
@@ -91,7 +91,7 @@ def _by_lazy(module: torch.nn.Module, args: tuple[Any, ...], clock: _Clock) -> N
 def imports_markdown(models: Sequence[ImportTimes], batch: int, rounds: int) -> str:
     """One row a model, milliseconds by step."""
     heading = (
-        f"Milliseconds of an import by each road, batch {batch}, medians of {rounds} in one process. torch.export and "
+        f"Milliseconds of an import by each frontend, batch {batch}, medians of {rounds} in one process. torch.export and "
         "torch.jit (script, or trace where that fails) are PyTorch's own time before ours; lazy includes the run on "
         "the lazy device. canonical: what bringing that module to canonical form takes afterwards."
     )
@@ -102,8 +102,8 @@ def imports_markdown(models: Sequence[ImportTimes], batch: int, rounds: int) -> 
 def _cell(times: ImportTimes, step: str) -> str:
     if step in times.seconds:
         return f"{times.seconds[step] * 1e3:.1f}"
-    road = {"torch.export": "fx", "torch.jit": "torchscript"}.get(step, step.removeprefix("canonical: "))
-    return reason(times.failures.get(road, "–"))
+    frontend = {"torch.export": "fx", "torch.jit": "torchscript"}.get(step, step.removeprefix("canonical: "))
+    return reason(times.failures.get(frontend, "–"))
 
 
 __all__ = ["ImportTimes", "imports_markdown", "time_imports"]

@@ -25,10 +25,10 @@ _MOST_RUNS = 2000
 
 @dataclass(frozen=True)
 class Plan:
-    """``rounds`` turns for each runtime, of about ``turn_seconds`` each; ``timeout`` in seconds for one answer."""
+    """``rounds`` turns for each runtime, of about ``iteration_seconds`` each; ``timeout`` in seconds for one answer."""
 
     rounds: int = 9
-    turn_seconds: float = 0.3
+    iteration_seconds: float = 0.3
     timeout: float = 900.0
 
 
@@ -142,7 +142,7 @@ def _take_turns(
             if outcome.failure or (turn and estimate[name] > _SLOW):
                 continue
             time.sleep(PAUSE)
-            runs = max(1, min(_MOST_RUNS, round(plan.turn_seconds / max(estimate[name], 1e-7))))
+            runs = max(1, min(_MOST_RUNS, round(plan.iteration_seconds / max(estimate[name], 1e-7))))
             try:
                 seconds = worker.time(runs)
             except RuntimeFailed as failure:

@@ -1,7 +1,7 @@
 """Quantised tensors as PT2E export writes them: integers with a scale and a zero point.
 
 Dequantising is written as plain Relax operations, ``(float32(q) - zero_point) * scale``: that is the pattern
-:mod:`torch_tvm.transforms.quantized` looks for, whoever wrote it.
+:mod:`torch_tvm.transforms.quantized.products` looks for, whoever wrote it.
 """
 
 from __future__ import annotations

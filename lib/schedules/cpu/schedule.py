@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tvm
 
-from torch_tvm.schedules.cpu.finish import finish
+from torch_tvm.schedules.cpu.finish.kernel import finish
 from torch_tvm.schedules.cpu.rules import RULES
 from torch_tvm.schedules.rule import Choose, KernelDecision, Rule
 from torch_tvm.schedules.sizes import NamedSizes, name_sizes

@@ -1,0 +1,1 @@
+"""From scheduled kernels and Relax functions to machine code."""

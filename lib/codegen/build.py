@@ -1,0 +1,87 @@
+"""From scheduled PrimFuncs and Relax functions to a VM executable."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from torch_tvm.codegen.argument_checks import elide_argument_checks
+from torch_tvm.codegen.bfloat16 import legalize_bfloat16
+from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
+from torch_tvm.codegen.llvm import compile_cpu
+
+
+@tvm.transform.module_pass(opt_level=0, name="PlanMemory")
+def plan_memory(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Reuse storage inside each function without branches.
+
+    ``StaticPlanBlockMemory`` lets one branch of an ``If`` use storage that only another branch allocates, so
+    functions with branches take their memory from the allocator's pool, tensor by tensor.
+    """
+    branching = {
+        gvar: function
+        for gvar, function in mod.functions_items()
+        if isinstance(function, relax.Function) and _has_branches(function)
+    }
+    rest = tvm.IRModule({g: f for g, f in mod.functions_items() if g not in branching}, attrs=mod.attrs)
+    planned = relax.transform.StaticPlanBlockMemory()(rest)
+    for gvar, function in branching.items():
+        planned.update_func(gvar, function)
+    return planned
+
+
+@relax.transform.function_pass(opt_level=0, name="LeaveLastToReturn")
+def leave_last_to_return(
+    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
+) -> relax.Function:
+    """Do not let go one by one of what lives until the function returns."""
+    if not function.body.blocks:
+        return function
+    *blocks, last = function.body.blocks
+    bindings = list(last.bindings)
+    while bindings and _is_kill(bindings[-1].value):
+        bindings.pop()
+    body = relax.SeqExpr([*blocks, relax.BindingBlock(bindings)], function.body.body)
+    return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+
+
+def _is_kill(value: relax.Expr) -> bool:
+    kills = ("relax.vm.kill_object", "relax.memory.kill_tensor", "relax.memory.kill_storage")
+    return isinstance(value, relax.Call) and getattr(value.op, "name", "") in kills
+
+
+def _has_branches(function: relax.Function) -> bool:
+    bindings = (binding for block in function.body.blocks for binding in block.bindings)
+    return any(isinstance(binding.value, relax.If) for binding in bindings)
+
+
+def build(
+    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+) -> relax.VMExecutable:
+    """Lower Relax to VM code and TIR to machine code.
+
+    ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs. Unless ``joined``, the VM
+    calls every kernel itself, so that its instrument sees them; on a GPU it always does.
+    """
+    is_cpu = target.kind.name == "llvm"
+    lowering = tvm.transform.Sequential(
+        [
+            relax.transform.ToNonDataflow(),
+            relax.transform.RemovePurityChecking(),
+            *([elide_argument_checks] if is_cpu else []),
+            relax.transform.CallTIRRewrite(),
+            *([join_kernel_sequences] if joined and is_cpu else []),
+            plan_memory,
+            relax.transform.LowerAllocTensor(),
+            relax.transform.KillAfterLastUse(),
+            leave_last_to_return,
+            relax.transform.LowerRuntimeBuiltin(),
+            relax.transform.ComputePrimValue(),
+            relax.transform.VMShapeLower(),
+            relax.transform.AttachGlobalSymbol(),
+        ]
+    )
+    mod = legalize_bfloat16(mod)
+    if is_cpu:
+        return compile_cpu(mod, target, lowering, is_native=is_native)
+    return tvm.compile(mod, target, relax_pipeline=lowering)

@@ -1,0 +1,1 @@
+"""Canonicalisation patterns: for each op its one spelling."""

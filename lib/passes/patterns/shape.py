@@ -1,0 +1,232 @@
+"""Spelling rules for copies, conversions, shapes and parts of tensors."""
+
+from __future__ import annotations
+
+from torch_tvm.dialect import view
+from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
+from torch_tvm.passes.patterns.rewriting import Rewriter, is_static
+from torch_tvm.passes.patterns.table import respells
+
+# -- nothing happens ---------------------------------------------------------------------------------------
+
+
+@respells(
+    "aten.clone", "aten.contiguous", "aten.detach", "aten.alias", "aten.lift", "aten.lift_fresh",
+    "aten.lift_fresh_copy", "aten.positive", "aten.detach_copy", "aten.alias_copy", "aten.requires_grad_",
+    "aten.resolve_conj", "aten.resolve_neg", "prims.view_of",
+)  # fmt: skip
+def identity(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A copy or an alias: with value semantics both are the value."""
+    return r.as_type(op.operands[0], op.results[0].type)
+
+
+@respells("aten.conj_physical")
+def conjugate_of_real(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.dtype is None or kind.dtype.is_complex:
+        return None
+    return r.as_type(op.operands[0], op.results[0].type)
+
+
+@respells("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
+def dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Dropout outside training."""
+    if view.constant(op.operands[2]) is False or view.constant(op.operands[1]) == 0.0:
+        return r.as_type(op.operands[0], op.results[0].type)
+    return None
+
+
+@respells("aten.rrelu", "aten.rrelu_with_noise")
+def rrelu(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``rrelu`` outside training: a leaky ReLU with the mean of its slopes."""
+    lower, upper, training = (view.constant(value) for value in list(op.operands)[-4:-1])
+    if training is not False or not isinstance(lower, (int, float)) or not isinstance(upper, (int, float)):
+        return None
+    slope = r.floating((lower + upper) / 2)
+    return r.op("torch.aten.leaky_relu", [op.operands[0], slope], op.results[0].type)
+
+
+@respells("aten.native_dropout")
+def native_dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    return r.as_type(op.operands[0], op.results[0].type) if view.constant(op.operands[2]) is False else None
+
+
+@respells(
+    "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.to.prim_Device",
+    "aten._to_copy", "aten.type_as", "prims.convert_element_type",
+)  # fmt: skip
+def conversion(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A change of dtype, or of nothing."""
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or result.dtype is None:
+        return None
+    if source.dtype == result.dtype:
+        return r.as_type(op.operands[0], op.results[0].type)
+    code = SCALAR_TYPE[result.dtype]
+    if view.op_name(op) == "torch.aten.to.dtype" and [view.constant(v, "") for v in list(op.operands)[1:]] == [
+        code, False, False, None,
+    ]:  # fmt: skip
+        return None
+    return r.as_dtype(op.operands[0], result.dtype, op.results[0].type)
+
+
+# -- shape -------------------------------------------------------------------------------------------------
+
+
+@respells(
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.view_copy",
+    "aten.flatten.using_ints", "aten.unflatten.int", "aten.view_as", "aten.reshape_as", "aten._reshape_copy",
+    "aten.ravel",
+)  # fmt: skip
+def reshape(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Any change of shape in row-major order is ``aten.view`` with the sizes that are known and one -1."""
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or source.shape is None or result.shape is None:
+        return None
+    if is_static(source) and source.shape == result.shape:
+        return r.as_type(op.operands[0], op.results[0].type)
+    name = view.op_name(op)
+    unknown = [axis for axis, size in enumerate(result.shape) if size is None]
+    if len(unknown) <= 1 and not (unknown and 0 in result.shape):
+        sizes: list[int | ir.Value] = [-1 if size is None else size for size in result.shape]
+        if name == "torch.aten.view" and view.constant(op.operands[1]) == sizes:
+            return None
+        return r.op("torch.aten.view", [op.operands[0], r.integers(sizes)], op.results[0].type)
+    listed = _view_sizes(r, op, name, source.shape)
+    if listed is None:
+        return None
+    return r.op("torch.aten.view", [op.operands[0], listed], op.results[0].type)
+
+
+def _view_sizes(r: Rewriter, op: ir.Operation, name: str, shape: tuple[int | None, ...]) -> ir.Value | None:
+    if name in ("torch.aten.reshape", "torch.aten._unsafe_view", "torch.aten.view_copy"):
+        return op.operands[1]
+    if name in ("torch.aten.view_as", "torch.aten.reshape_as"):
+        return r.integers(r.sizes(op.operands[1]))
+    sizes = r.sizes(op.operands[0])
+    if name == "torch.aten.flatten.using_ints":
+        start, end = (view.constant(v) % max(len(shape), 1) for v in list(op.operands)[1:3])
+        return r.integers([*sizes[:start], -1, *sizes[end + 1 :]])
+    if name == "torch.aten.unflatten.int":
+        axis = view.constant(op.operands[1]) % len(shape)
+        inner = list(op.operands[2].owner.operands)
+        return r.integers([*sizes[:axis], *inner, *sizes[axis + 1 :]])
+    return None
+
+
+@respells("aten.t", "aten.numpy_T", "aten.transpose.int", "aten.swapaxes", "aten.swapdims", "aten.movedim.int",
+          "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist", "aten.permute", "aten.mT", "aten.mH",
+          "aten.matrix_H", "aten.adjoint", "aten.t_copy", "aten.transpose_copy.int", "aten.permute_copy")  # fmt: skip
+def permute(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Any change of the order of dimensions is ``aten.permute`` with non-negative dimensions."""
+    kind = view.tensor_type(op.operands[0])
+    if kind is None or kind.shape is None:
+        return None
+    rank = len(kind.shape)
+    arguments = [view.constant(v) for v in list(op.operands)[1:]]
+    if any(argument is None for argument in arguments):
+        return None
+    if view.op_name(op) in _CONJUGATING and (rank < 2 or kind.dtype is None or kind.dtype.is_complex):
+        return None
+    order = _permutation(view.op_name(op), rank, arguments)
+    if order == list(range(rank)):
+        return r.as_type(op.operands[0], op.results[0].type)
+    if view.op_name(op) == "torch.aten.permute" and arguments[0] == order:
+        return None
+    return r.op("torch.aten.permute", [op.operands[0], r.integers(order)], op.results[0].type)
+
+
+_CONJUGATING = ("torch.aten.mH", "torch.aten.matrix_H", "torch.aten.adjoint")
+
+
+def _permutation(name: str, rank: int, arguments: list) -> list[int]:
+    order = list(range(rank))
+    stem = name.split(".")[2]
+    if stem in ("t", "t_copy", "numpy_T"):
+        return order[::-1]
+    if stem in ("mT", "mH", "matrix_H", "adjoint"):
+        return [*order[:-2], rank - 1, rank - 2]
+    if stem in ("permute", "permute_copy"):
+        return [dim % rank for dim in arguments[0]]
+    if rank == 0:
+        return order
+    if stem in ("movedim", "moveaxis"):
+        given = [[a] if isinstance(a, int) else list(a) for a in arguments]
+        source, target = ([dim % rank for dim in dims] for dims in given)
+        rest = iter(dim for dim in order if dim not in source)
+        return [source[target.index(axis)] if axis in target else next(rest) for axis in order]
+    first, second = arguments[0] % rank, arguments[1] % rank
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+@respells("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
+def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A broadcast is ``aten.expand``; to the same shape it is nothing."""
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or result.shape is None:
+        return None
+    if is_static(source) and source.shape == result.shape:
+        return r.as_type(op.operands[0], op.results[0].type)
+    name = view.op_name(op)
+    if None not in result.shape:
+        sizes = r.integers(list(result.shape))
+        if name == "torch.aten.expand" and view.constant(op.operands[1]) == list(result.shape):
+            return None
+    elif name == "torch.aten.expand":
+        return None
+    else:
+        sizes = r.integers(r.sizes(op.operands[1])) if name == "torch.aten.expand_as" else op.operands[1]
+    return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
+
+
+@respells("aten.nonzero")
+def nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """The nonzero elements of a number are those of a vector, without their only coordinate.
+
+    torch-mlir ends the process on ``torch.tensor(1.0).nonzero()``.
+    """
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or source.shape != () or result.shape is None:
+        return None
+    vector = _as_vector(r, op.operands[0], source)
+    found = r.op(
+        "torch.aten.nonzero", [vector], r.types.tensor(TensorType((result.shape[0], 1), result.dtype))
+    )
+    bounds = [r.integer(number) for number in (1, 0, 0, 1)]
+    return r.op("torch.aten.slice.Tensor", [found, *bounds], op.results[0].type)
+
+
+@respells("aten.hstack")
+def hstack(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Numbers side by side are vectors of one (torch-mlir ends the process on them)."""
+    made = view.defining_op(op.operands[0])
+    if made is None or made.name != "torch.prim.ListConstruct":
+        return None
+    kinds = [view.tensor_type(value) for value in made.operands]
+    if not any(kind is not None and kind.shape == () for kind in kinds):
+        return None
+    vectors = [
+        _as_vector(r, value, kind) if kind is not None and kind.shape == () else value
+        for value, kind in zip(made.operands, kinds, strict=True)
+    ]
+    parts = r.op("torch.prim.ListConstruct", vectors, r.types.parse("!torch.list<vtensor>"))
+    return r.op("torch.aten.cat", [parts, r.integer(0)], op.results[0].type)
+
+
+def _as_vector(r: Rewriter, number: ir.Value, kind: TensorType) -> ir.Value:
+    return r.op("torch.aten.view", [number, r.integers([1])], r.types.tensor(TensorType((1,), kind.dtype)))
+
+
+@respells(
+    "aten.squeeze", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze_copy", "aten.squeeze_copy.dims"
+)
+def squeeze(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A squeeze of a dimension that is not one is nothing; of several it is a view."""
+    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
+    if source is None or result is None or source.shape is None or result.shape is None:
+        return None
+    if len(source.shape) == len(result.shape):
+        return r.as_type(op.operands[0], op.results[0].type)
+    return reshape(r, op) if view.op_name(op) != "torch.aten.squeeze.dim" else None

@@ -1,0 +1,193 @@
+"""Scaled dot product attention in one kernel: scores, mask, softmax and weighted sum stay in cache.
+
+    for task in parallel(batch × heads [× row chunks]):
+        pack K as [keys / NR, D, NR] and V as [keys, DV]        # filled up to whole vectors
+        for row block (BR rows):
+            for key block (BC keys):                            # one turn unless there are more than BC keys
+                S[BR, BC] = Q K^T                               # register tiles
+                S = mask(S); m = max(m, rows of S); S = exp(S - m); l = l * exp(m_old - m) + rows of S
+                O = O * exp(m_old - m) + S V                    # register tiles
+            out = O / l
+
+The running maximum and sum follow "Online normalizer calculation for softmax" (Milakov and Gimelshein,
+arXiv:1805.02867) as FlashAttention does; with a single key block nothing is rescaled. Under a causal mask,
+key blocks and panels to the right of the diagonal are not computed.
+
+The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention` writes it): the blocks
+named ``attention_scores``, ``attention_masked``, ``attention_output``, ``attention_rows`` and
+``attention_cast`` say how Q, K, V, the mask and the result lie in memory.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad
+from tvm_ffi.structural import structural_map
+
+from torch_tvm.schedules.cpu.attention.kernel import AttentionSpec, Emitter, Tiling
+from torch_tvm.schedules.cpu.emit import const, static
+from torch_tvm.schedules.cpu.loops import steps
+from torch_tvm.schedules.cpu.matmul.contraction import substitute
+from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
+from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+ATTRIBUTE = "torch_tvm.attention"
+KEY_BLOCK = 512
+ROW_BLOCK = 64
+
+
+class Attention:
+    """See the module's text."""
+
+    name = "attention"
+
+    def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
+        spec = read_attention(func)
+        body = Emitter(spec, choose_tilings(spec, cpu)).emit()
+        return func.with_body(body).without_attr(ATTRIBUTE)
+
+
+def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
+    """Read the specification or raise :class:`Refusal`."""
+    if not func.attrs or ATTRIBUTE not in func.attrs:
+        raise Refusal("no attention")
+    facts = func.attrs[ATTRIBUTE]
+    sch = steps.start(func)
+    found = {sch.get(block).name_hint: sch.get(block) for block in steps.blocks(sch)}
+    names = ("attention_scores", "attention_masked", "attention_output")
+    scores, masked, output = (found.get(name) for name in names)
+    if scores is None or masked is None or output is None:
+        raise Refusal("the blocks of an attention are missing")
+    b, h, i, j, d = (it.var for it in scores.iter_vars)
+    extents = [it.dom.extent for it in scores.iter_vars]
+    query, key = scores.body.value.b.a, scores.body.value.b.b
+    weights, value = output.body.value.b.a, output.body.value.b.b
+    after = [found[name] for name in ("attention_rows", "attention_cast") if name in found]
+    if str(output.body.buffer.dtype) != "float32":
+        raise Refusal("the exponential is written for single precision")
+    depth, value_depth = static(extents[4]), None
+    point = list(_first_load(weights).indices)
+    for it in output.iter_vars:
+        if not any(it.var.same_as(known) for known in point):
+            value_var, value_depth = it.var, static(it.dom.extent)
+    if depth is None or value_depth is None:
+        raise Refusal("the size of a head is not constant")
+    if any(static(extent) == 0 for extent in (*extents, value_depth)):
+        raise Refusal("an axis is empty")
+    at = lambda expr, old: lambda *new: substitute(expr, dict(zip(old, new, strict=True))).astype("float32")
+    masked_vars = [it.var for it in masked.iter_vars]
+
+    def masked_score(*args: Expr) -> Expr:
+        *place, score = args
+        value = substitute(masked.body.value, dict(zip(masked_vars, place, strict=True)))
+        return _replace_load(value, scores.body.buffer.name, score)
+
+    def store(b_: Expr, h_: Expr, i_: Expr, d_: Expr, total: Expr) -> tirx.Stmt:
+        bindings = {point[0]: b_, point[1]: h_, point[2]: i_, value_var: d_}
+        indices = [substitute(at_, bindings) for at_ in output.body.indices]
+        buffer = output.body.buffer
+        for block in after:
+            value = substitute(
+                block.body.value, dict(zip((it.var for it in block.iter_vars), indices, strict=True))
+            )
+            total, buffer = _replace_load(value, buffer.name, total), block.body.buffer
+        return tirx.BufferStore(buffer, total, indices)
+
+    causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[
+        str(facts["causal"])
+    ]
+    return AttentionSpec(
+        batch=extents[0],
+        heads=extents[1],
+        rows=extents[2],
+        keys=extents[3],
+        depth=depth,
+        value_depth=value_depth,
+        query=at(query, (b, h, i, d)),
+        key=at(key, (b, h, j, d)),
+        value=at(value, (point[0], point[1], point[3], value_var)),
+        masked=masked_score,
+        store=store,
+        causal=causal,
+        is_safe=bool(facts["safe"]),
+    )
+
+
+def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
+    """Tilings in falling order of rows; the first with at least as many rows as its row block is used."""
+    lanes = cpu.lanes("float32")
+    keys, rows = static(spec.keys), static(spec.rows)
+    score_vectors = 2 if keys is None else min(3 if cpu.vector_registers >= 32 else 2, -(-keys // lanes))
+    sum_vectors = min(-(-spec.value_depth // lanes), 4 if cpu.vector_registers >= 32 else 2)
+    while -(-spec.value_depth // lanes) % sum_vectors:
+        sum_vectors -= 1
+    widest = max(score_vectors, sum_vectors)
+    most = tile_rows(None, widest, cpu)
+    tasks = None if static(spec.batch) is None else (static(spec.batch) or 1) * (static(spec.heads) or 1)
+    width = score_vectors * lanes
+    padded = None if keys is None else -(-keys // width) * width
+    block = KEY_BLOCK // width * width
+    one_block = padded is not None and padded <= block and spec.value_depth % lanes == 0
+    has_tail = one_block and spec.causal is None
+    tail_vectors = -(-(keys % width) // lanes) % score_vectors if has_tail else 0
+
+    def tiling(tile: int, row_block: int) -> Tiling:
+        chunks = 1
+        if tasks is not None and rows is not None and tasks < cpu.cores:
+            chunks = min(-(-cpu.cores // tasks), -(-rows // row_block))
+        work = None if None in (tasks, rows, keys) else tasks * rows * keys * spec.depth
+        return Tiling(
+            score=_shape(tile, score_vectors, lanes),
+            tail=_shape(tile, tail_vectors, lanes) if tail_vectors else None,
+            sum=_shape(tile, sum_vectors, lanes),
+            row_block=row_block,
+            key_block=block if padded is None or padded > block else padded,
+            row_chunks=chunks,
+            one_block=one_block,
+            parallel=cpu.cores > 1 and (work is None or work >= 1 << 17),
+        )
+
+    if rows is None:
+        return [tiling(most, 4 * most), tiling(most, most), tiling(1, 1)]
+    if rows <= most:
+        return [tiling(rows, rows)]
+    tile = tile_rows(rows, widest, cpu)
+    return [tiling(*(_rows(rows, most, one_block) or (tile, tile)))]
+
+
+def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int] | None:
+    """Rows of a tile and of a block that take the least work: a row of each tile, and as much as one for the tile.
+
+    With ``overlap`` the last tile of a block may overlap the one before; otherwise blocks are whole tiles, and None is
+    the answer where no block of them has room.
+    """
+    fewest = -(-rows // ROW_BLOCK)
+    found = []
+    for blocks in range(fewest, min(2 * fewest + 1, rows // most) + 1):
+        for tile in range(max(1, most // 2), most + 1):
+            tiles = -(-rows // (blocks * tile))
+            block = max(tile, -(-rows // blocks)) if overlap else tiles * tile
+            if block <= rows:
+                found.append((blocks * tiles * (tile + 1.0), blocks, -tile, block))
+    if not found:
+        return None
+    _, _, tile, block = min(found)
+    return -tile, block
+
+
+def _shape(rows: int, vectors: int, lanes: int) -> TileShape:
+    chains = 4 if rows * vectors <= 4 else 2 if rows * vectors <= 8 else 1
+    return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
+
+
+def _first_load(expr: Expr) -> TensorLoad:
+    while not isinstance(expr, TensorLoad):
+        expr = expr.value
+    return expr
+
+
+def _replace_load(expr: Expr, name: str, value: Expr) -> Expr:
+    """``expr`` with ``value`` for what it loads from the buffer ``name``."""
+    return structural_map(expr, (TensorLoad, lambda load: value if load.source.name == name else load))

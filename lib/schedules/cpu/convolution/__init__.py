@@ -1,0 +1,1 @@
+"""Convolutions: direct, depthwise and by Winograd's algorithm."""

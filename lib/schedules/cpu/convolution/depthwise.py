@@ -1,0 +1,74 @@
+"""Depthwise convolution: one filter a channel, vectors along the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
+from torch_tvm.schedules.cpu import emit
+from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place
+from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_width
+from torch_tvm.schedules.cpu.emit import const
+from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+
+class DepthwiseConv:
+    """``conv; epilogue`` becomes ``parallel (n, block of channels, row): tile of columns, one vector each``."""
+
+    name = "depthwise-convolution"
+
+    def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
+        kernel = read_fused(func, ANNOTATION)
+        conv = ConvWorkload.from_json(str(kernel.anchors[0].annotations[ANNOTATION]))
+        if conv.algorithm != "depthwise":
+            raise Refusal(f"the algorithm is {conv.algorithm}")
+        return kernel.rebuilt(_DepthwiseKernel(kernel, conv, cpu).body())
+
+
+class _DepthwiseKernel(DirectKernel):
+    """A tile holds one accumulator a column; neighbouring taps share their loads of data."""
+
+    def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
+        super().__init__(kernel, conv, cpu)
+        self.groups, self.out_blocks, self.in_blocks = 1, -(-conv.out_channels // conv.lanes), 1
+
+    def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
+        spare = self.conv.kernel[-1] + 2
+        return Tiling(choose_width(columns, self.cpu.vector_registers // 2 - min(spare, 4)), 1)
+
+    def _chunks_apart(self) -> int:
+        return self.out_blocks
+
+    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
+        return emit.loop("kw", count, tap, kind="unrolled")
+
+    def _reduction(
+        self,
+        acc: emit.Accumulators,
+        place: Place,
+        in_block: Expr,
+        taps: tuple[Expr, Expr, Expr],
+        position: tuple[Expr, Expr, Expr],
+        in_step: int,
+        columns: Sequence[int],
+    ) -> tirx.Stmt:
+        """One tap: every column adds its vector of data times the vector of weights."""
+        conv, lanes = self.conv, self.conv.lanes
+        weight = emit.load(self.weight, [place.block, *taps[3 - conv.rank :], 0], lanes)
+
+        def column(m: Expr) -> tirx.Stmt:
+            point = [*position[:2], position[2] + m * const(in_step)][3 - conv.rank :]
+            if self.is_flat:
+                data, point = self._view(self.data), [position[2] + m]
+            else:
+                data = self.data
+            value = emit.load(data, [place.batch, place.block, *point, 0], lanes)
+            return acc.set(m, acc.get(m) + value * weight)
+
+        return emit.loop("m", len(columns), column, start=columns[0], kind="unrolled")

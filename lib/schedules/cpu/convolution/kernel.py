@@ -1,0 +1,522 @@
+"""The loop nest of convolutions: tasks, rows, tiles of columns by vectors of channels, and the epilogue.
+
+The data needs no padding: rows without data are skipped by a scalar condition, columns without data are
+left out of the tiles at the border when the width is known, and tested one by one when it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr
+
+from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu import emit
+from torch_tvm.schedules.cpu.convolution.geometry import (
+    Axis,
+    Phase,
+    Run,
+    TapGroup,
+    axes_of,
+    column_phases,
+    cover_columns,
+    group_taps,
+    split_columns,
+)
+from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_tiling
+from torch_tvm.schedules.cpu.emit import const, index, static
+from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
+from torch_tvm.schedules.cpu.matmul.packed_dot_product import dot, with_dot
+from torch_tvm.schedules.target import CpuModel
+
+PARALLEL_FLOPS = 1 << 18
+"""Operations below which a kernel stays on one thread: starting the others takes about 5 microseconds."""
+
+MOST_TILES = 8
+"""Tiles of a single row in a task, at most: finding a task's place costs as much as five steps of a tile."""
+
+FEWEST_TASKS = 64
+"""Tasks for each core, at least, where they hold several tiles."""
+
+DYNAMIC_COLUMNS = 56
+"""The row length that a tile is chosen for when the width is unknown."""
+
+
+class DirectKernel:
+    """The loop nest of a direct convolution; other convolutions override the reduction of a tile."""
+
+    def __init__(
+        self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: Tiling | None = None
+    ) -> None:
+        self.kernel, self.conv, self.cpu = kernel, conv, cpu
+        self.data, self.weight = (region.source for region in kernel.anchors[0].reads[:2])
+        self.output = kernel.anchor_buffer
+        self.dtype = str(self.output.ty.dtype)
+        self.batch = self.data.ty.shape[0]
+        self.axes = axes_of(
+            conv, self.data.ty.shape[2 : 2 + conv.rank], self.output.ty.shape[2 : 2 + conv.rank]
+        )
+        self.views: dict[tirx.Buffer, tirx.Buffer] = {}
+        self.is_flat = self._flatten()
+        self.phases = column_phases(self.axes[2])
+        self.groups, self.out_blocks, self.in_blocks = conv.groups, conv.out_blocks, conv.in_blocks
+        self.steps = conv.group_inputs // conv.word * _product(conv.kernel)
+        self.itemsize = tvm.DataType(self.dtype).itemsize
+        columns = [static(phase.count) or DYNAMIC_COLUMNS for phase in self.phases]
+        self.tiling = tiling or self._choose_tiling(columns)
+
+    def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
+        overlaps = self.axes[2].is_covered
+        return choose_tiling(self.cpu, columns, self.out_blocks, self.steps, overlaps=overlaps)
+
+    def _flatten(self) -> bool:
+        """A 1x1 convolution without stride or padding sees all spatial axes as one row of columns."""
+        conv = self.conv
+        is_pointwise = _product(conv.kernel) == 1 and _product(conv.strides) == 1 and not any(conv.padding)
+        if not is_pointwise or conv.rank == 1:
+            return False
+        extent: int | Expr = 1
+        for axis in self.axes:
+            extent = axis.extent * extent if static(extent) != 1 else axis.extent
+        flat = Axis(extent, extent, 1, 1, 1, 0, False)
+        self.axes = [Axis(1, 1, 1, 1, 1, 0, False)] * 2 + [flat]
+        return True
+
+    # --- the loop nest -------------------------------------------------------------------------------
+
+    def body(self) -> tirx.Stmt:
+        rows = self._product_of_rows()
+        is_row_parallel = static(rows) != 1
+        chunks = self.groups * -(-self.out_blocks // self.tiling.vectors)
+        tiles = self._column_tasks()
+        inner = 1 if is_row_parallel or tiles is None else tiles
+        order = self._order(self._times(rows, inner), inner, chunks)
+        kind = "parallel" if self._is_worth_threads() else "serial"
+        extent = self._times(self.batch * const(chunks * order.groups), order.size)
+        body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
+        views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
+        body = emit.with_hidden(emit.sequence(*views, body))
+        return with_dot(self.conv.word, body) if self.conv.word > 1 else body
+
+    def _order(self, positions: int | Expr, inner: int, chunks: int) -> Order:
+        """Tasks for all ``positions`` (rows, or ``inner`` tiles of a single row) and ``chunks`` of output channels."""
+        count = static(positions)
+        fits = self._weight_bytes() <= self.cpu.l2 // 2
+        if count is None:
+            return Order(1, 1, positions, None, fits)
+        run = 1
+        while (
+            inner > 1
+            and run < MOST_TILES
+            and -(-count // (2 * run)) * chunks >= FEWEST_TASKS * self.cpu.cores
+        ):
+            run *= 2
+        turns = -(-count // run)
+        if not fits:
+            return Order(run, 1, turns, count, fits)
+        points = _product([static(axis.extent) or 1 for axis in self.axes])
+        data = (
+            points * self.conv.in_channels * self.itemsize // (self.conv.word * turns * self._chunks_apart())
+        )
+        most = max(1, min(self.cpu.l2 // 4 // max(1, data), turns // (2 * self.cpu.cores)))
+        groups = -(-turns // most)
+        return Order(run, groups, -(-turns // groups), count, fits)
+
+    def _is_worth_threads(self) -> bool:
+        sizes = [static(s) for s in (self.batch, *(axis.out_extent for axis in self.axes))]
+        if self.cpu.cores == 1:
+            return False
+        if None in sizes:
+            return True
+        return 2 * self.steps * self.conv.out_channels * _product(sizes) >= PARALLEL_FLOPS
+
+    def _product_of_rows(self) -> int | Expr:
+        return self._times(self.axes[0].out_extent, self.axes[1].out_extent)
+
+    @staticmethod
+    def _times(a: int | Expr, b: int | Expr) -> int | Expr:
+        if static(a) is not None and static(b) is not None:
+            return static(a) * static(b)
+        if static(a) == 1:
+            return b
+        return a if static(b) == 1 else index(a) * index(b)
+
+    def _column_tasks(self) -> int | None:
+        """The number of column tiles, when rows are too few to share out and columns are known."""
+        if len(self.phases) != 1 or static(self.phases[0].count) is None:
+            return None
+        return sum(run.count for run in self._runs(self.phases[0]))
+
+    def _runs(self, phase: Phase) -> list[Run]:
+        columns = self.axes[2]
+        if columns.is_covered and (total := static(phase.count)):
+            return [cover_columns(total, self.tiling.width, len(phase.taps))]
+        return split_columns(phase, static(columns.extent), self.tiling.width)
+
+    def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
+        """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
+        blocks, vectors = self.out_blocks, self.tiling.vectors
+        per_group = -(-blocks // vectors)
+        bind = emit.Names()
+        number, task = task % index(order.size), bind("task_chunks", task // index(order.size))
+        if order.fits:
+            chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
+            number = task % const(order.groups) * index(order.size) + number
+            batch = bind("batch", task // const(order.groups))
+        else:
+            chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+        first = bind("first", number * const(order.run))
+        group = bind("group", chunk // const(per_group)) if self.groups > 1 else const(0)
+        within = bind("within", chunk % const(per_group)) if self.groups > 1 else chunk
+        block = bind("block", group * const(blocks) + within * const(vectors))
+
+        def at(position: Expr) -> tirx.Stmt:
+            bind = emit.Names()
+            position = bind("position", position)
+            turn = None if order.fits or order.count is None else Turn(position, order.count)
+            tile = bind("tile", position % const(inner)) if inner > 1 else None
+            row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
+            depth = const(0)
+            if static(self.axes[0].out_extent) != 1:
+                height = index(self.axes[1].out_extent)
+                depth, row = bind("depth", row // height), bind("line", row % height)
+
+            def with_vectors(vectors: int) -> tirx.Stmt:
+                place = Place(batch, group, block, depth, row, vectors, turn)
+                return self._row(place) if tile is None else self._one_tile(place, tile)
+
+            tail = blocks % vectors
+            if not tail:
+                body = with_vectors(vectors)
+            elif per_group == 1:
+                body = with_vectors(tail)
+            else:
+                body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
+            return emit.sequence(*bind.bound, body)
+
+        here: int | Expr = order.run
+        if not order.is_even:
+            here = tirx.max(tirx.min(const(order.run), const(order.count) - first), const(0))
+        return emit.sequence(*bind.bound, emit.loop("turn", here, lambda turn: at(first + turn)))
+
+    def _chunks_apart(self) -> int:
+        """How many parts of the data the chunks of output channels read, each its own."""
+        return self.groups
+
+    def _weight_bytes(self) -> int:
+        return self.steps * self.conv.out_channels * self.itemsize
+
+    def _row(self, place: Place) -> tirx.Stmt:
+        parts = []
+        for phase in self.phases:
+            if static(phase.count) is None or static(self.axes[2].extent) is None:
+                parts.append(self._dynamic_row(place, phase))
+                continue
+            for run in self._runs(phase):
+                parts.append(
+                    emit.loop(
+                        "tile",
+                        run.count,
+                        lambda t, run=run, phase=phase: self._tile(
+                            place, phase, run.start(t), run.width, run.valid
+                        ),
+                    )
+                )
+        return emit.sequence(*parts)
+
+    def _one_tile(self, place: Place, tile: Expr) -> tirx.Stmt:
+        phase = self.phases[0]
+        runs = self._runs(phase)
+        bounds = [0]
+        for run in runs:
+            bounds.append(bounds[-1] + run.count)
+        cases = [
+            lambda t, run=run: self._tile(place, phase, run.start(t), run.width, run.valid) for run in runs
+        ]
+        return emit.select_case(tile, bounds[:-1], cases)
+
+    def _dynamic_row(self, place: Place, phase: Phase) -> tirx.Stmt:
+        """Columns of unknown number: whole tiles where every tap has data, the rest column by column."""
+        width, count, extent = self.tiling.width, index(phase.count), index(self.axes[2].extent)
+        offsets = [offset for _, offset in phase.taps] or [0]
+        lead = max(0, -(min(offsets) // phase.in_step))
+        whole = tuple(tuple(range(width)) for _ in phase.taps)
+        inner_end = tirx.min(count, (extent - const(max(offsets) + 1)) // const(phase.in_step) + const(1))
+        tiles = tirx.max(inner_end - const(lead), const(0)) // const(width)
+        border = tirx.min(const(lead), count)
+        rest = const(lead) + tiles * const(width)
+        single = lambda j: self._tile(place, phase, j, 1, None)
+        return emit.sequence(
+            emit.loop("column", border, single) if lead else None,
+            emit.loop(
+                "tile",
+                tiles,
+                lambda t: self._tile(place, phase, t * const(width) + const(lead), width, whole),
+            ),
+            emit.loop("column", tirx.max(count - rest, const(0)), single, start=rest),
+        )
+
+    # --- one tile ------------------------------------------------------------------------------------
+
+    def _tile(
+        self, place: Place, phase: Phase, first: Expr, width: int, valid: Sequence[Sequence[int]] | None
+    ) -> tirx.Stmt:
+        """Columns ``first … first + width`` of ``phase``; ``valid`` None tests the columns at run time."""
+        first, bound = emit.bind_index("column", first)
+        acc = emit.Accumulators(width * place.vectors, self.conv.lanes, self.dtype)
+        depth_axis, row_axis, _ = self.axes
+
+        def blocks(in_block: Expr) -> tirx.Stmt:
+            return emit.loop("kd", depth_axis.kernel, lambda kd: depth(in_block, kd))
+
+        def depth(in_block: Expr, kd: Expr) -> tirx.Stmt:
+            position, has_data = depth_axis.position(place.depth, kd)
+            position, bound = emit.bind_index("data_depth", position)
+            inner = emit.loop("kh", row_axis.kernel, lambda kh: row(in_block, kd, kh, position))
+            return emit.when(has_data, emit.sequence(bound, inner))
+
+        def row(in_block: Expr, kd: Expr, kh: Expr, depth_position: Expr) -> tirx.Stmt:
+            position, has_data = row_axis.position(place.row, kh)
+            position, bound = emit.bind_index("data_row", position)
+            whole = [tuple(range(width))] * len(phase.taps)
+            taps = [bound]
+            for group in group_taps(phase, whole if valid is None else valid):
+
+                def tap(t: Expr, group: TapGroup = group) -> tirx.Stmt:
+                    kw = t * const(group.step) + const(group.first)
+                    offset = t * const(group.shift) + const(group.offset)
+                    column, bound = emit.bind_index("data_column", first * const(phase.in_step) + offset)
+                    where = (in_block, (kd, kh, kw), (depth_position, position, column))
+                    ask = self._ask(place, in_block, (kd, kh, kw))
+                    step = emit.sequence(
+                        ask, self._reduction(acc, place, *where, phase.in_step, group.columns)
+                    )
+                    if valid is None:
+                        step = emit.when(emit.inside(column, self.axes[2].extent), step)
+                    return emit.sequence(bound, step)
+
+                taps.append(self._taps(group.count, tap))
+            return emit.when(has_data, emit.sequence(*taps))
+
+        reduction = emit.loop("in_block", self.in_blocks, blocks)
+        return emit.sequence(
+            bound, acc.allocate(), acc.clear(), reduction, self._store(acc, place, phase, first, width)
+        )
+
+    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
+        """The taps stay a loop: LLVM would share their broadcasts, and spill what it shares."""
+        return emit.loop("kw", emit.hidden(count) if count > 1 else count, tap)
+
+    def _ask(self, place: Place, in_block: Expr, taps: tuple[Expr, Expr, Expr]) -> tirx.Stmt | None:
+        """Ask for a part of the next weights, where they come from beyond the second-level cache."""
+        if place.turn is None:
+            return None
+        kernel = [axis.kernel for axis in self.axes]
+        steps = self.in_blocks * _product(kernel)
+        shape = [int(extent) for extent in self.weight.ty.shape]
+        tap = (taps[0] * const(kernel[1]) + taps[1]) * const(kernel[2]) + taps[2]
+        step = place.turn.index * const(steps) + in_block * const(_product(kernel)) + tap
+        following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
+        size = place.vectors * _product(shape[1:])
+        turns = place.turn.count * steps
+        _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
+        return part_of(step)
+
+    def _reduction(
+        self,
+        acc: emit.Accumulators,
+        place: Place,
+        in_block: Expr,
+        taps: tuple[Expr, Expr, Expr],
+        position: tuple[Expr, Expr, Expr],
+        in_step: int,
+        columns: Sequence[int],
+    ) -> tirx.Stmt:
+        """The input channels of one block at one tap, word by word where there are words."""
+        conv, lanes, word = self.conv, self.conv.lanes, self.conv.word
+        extent: int | Expr = conv.in_lanes // word
+        if conv.group_inputs % conv.in_lanes:
+            rest = const(conv.group_inputs // word) - in_block * const(conv.in_lanes // word)
+            extent = tirx.min(const(conv.in_lanes // word), rest)
+        kernel = taps[3 - conv.rank :]
+
+        def channel(ic: Expr) -> tirx.Stmt:
+            def column(m: Expr) -> tirx.Stmt:
+                point = (*position[:2], position[2] + m * const(in_step))
+                value = self._load_data(place, in_block, ic, point)
+                if word > 1:
+                    value = tirx.reinterpret("int32", value)
+                value = emit.broadcast(value, lanes)
+
+                def vector(v: Expr) -> tirx.Stmt:
+                    weight = emit.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes * word)
+                    which = m * const(place.vectors) + v
+                    if word > 1:
+                        weight = tirx.reinterpret(f"int32x{lanes}", weight)
+                        return acc.set(which, dot(word, acc.get(which), value, weight))
+                    return acc.set(which, acc.get(which) + value * weight)
+
+                return emit.loop("v", place.vectors, vector, kind="unrolled")
+
+            return emit.loop("m", len(columns), column, start=columns[0], kind="unrolled")
+
+        return emit.loop("ic", extent, channel)
+
+    def _load_data(self, place: Place, in_block: Expr, ic: Expr, point: Sequence[Expr]) -> Expr:
+        conv = self.conv
+        spatial = [point[2]] if self.is_flat else list(point[3 - conv.rank :])
+        data = self._view(self.data) if self.is_flat else self.data
+        is_aligned = self.groups == 1 or conv.group_inputs % conv.lanes == 0
+        if conv.data_lanes > 1 and is_aligned:
+            block = place.group * const(self.in_blocks) + in_block if self.groups > 1 else in_block
+            return emit.load(data, [place.batch, block, *spatial, ic * const(conv.word)], conv.word)
+        channel = in_block * const(conv.in_lanes) + ic
+        if self.groups > 1:
+            channel = channel + place.group * const(conv.group_inputs)
+        if conv.data_lanes > 1:
+            lanes = const(conv.lanes)
+            return emit.load(data, [place.batch, channel // lanes, *spatial, channel % lanes])
+        return emit.load(data, [place.batch, channel, *spatial])
+
+    # --- the epilogue --------------------------------------------------------------------------------
+
+    def _store(
+        self, acc: emit.Accumulators, place: Place, phase: Phase, first: Expr, width: int
+    ) -> tirx.Stmt:
+        epilogue = Epilogue(self.kernel, self.conv.lanes)
+
+        def column(m: Expr) -> tirx.Stmt:
+            position = (first + m) * const(phase.step) + const(phase.start)
+
+            def vector(v: Expr) -> tirx.Stmt:
+                return self._store_vector(epilogue, acc.get(m * const(place.vectors) + v), place, v, position)
+
+            return emit.loop("v", place.vectors, vector, kind="unrolled")
+
+        return emit.sequence(epilogue.allocate(), emit.loop("m", width, column, kind="unrolled"))
+
+    def _store_vector(
+        self, epilogue: Epilogue, value: Expr, place: Place, v: Expr, column: Expr
+    ) -> tirx.Stmt:
+        conv = self.conv
+        spatial = (
+            self._unflatten(column) if self.is_flat else [place.depth, place.row, column][3 - conv.rank :]
+        )
+        block = place.block + v
+        remap, store = self._flat_access(spatial, column) if self.is_flat else (None, None)
+        if conv.out_lanes > 1:
+            return epilogue.write(
+                value,
+                lambda lane: [place.batch, block, *spatial, lane],
+                remap=remap,
+                store=store and store(place, block),
+            )
+        within = (block - place.group * const(self.out_blocks)) * const(conv.lanes)
+        start = place.group * const(conv.group_outputs) + within
+        count = tirx.min(const(conv.lanes), const(conv.group_outputs) - within)
+        return epilogue.write(
+            value,
+            lambda lane: [place.batch, start + lane, *spatial],
+            count=count,
+            remap=remap,
+            store=store and store(place, start),
+        )
+
+    def _unflatten(self, column: Expr) -> list[Expr]:
+        extents = list(self.output.ty.shape[2 : 2 + self.conv.rank])
+        point: list[Expr] = []
+        for extent in reversed(extents[1:]):
+            point.insert(0, column % extent)
+            column = column // extent
+        return [column, *point]
+
+    def _flat_access(self, spatial: Sequence[Expr], column: Expr) -> tuple[Callable, Callable]:
+        """Loads and stores at ``spatial`` go to views whose spatial axes are one, at ``column``."""
+        rank, trailing = self.conv.rank, 1 if self.conv.out_lanes > 1 else 0
+
+        def remap(buffer: tirx.Buffer, indices: Sequence[Expr]) -> Expr | None:
+            if len(indices) != rank + 2 + trailing:
+                return None
+            if not all(i.same_as(s) for i, s in zip(indices[2 : 2 + rank], spatial, strict=True)):
+                return None
+            view = self._view(buffer)
+            return tirx.BufferLoad(view, [*indices[:2], column, *indices[2 + rank :]])
+
+        def store(place: Place, channel: Expr) -> Callable[[Expr, Expr], tirx.Stmt]:
+            view = self._view(self.kernel.output)
+            if trailing:
+                return lambda lane, result: tirx.BufferStore(
+                    view, result, [place.batch, channel, column, lane]
+                )
+            return lambda lane, result: tirx.BufferStore(view, result, [place.batch, channel + lane, column])
+
+        return remap, store
+
+    def _view(self, buffer: tirx.Buffer) -> tirx.Buffer:
+        """``buffer`` with its spatial axes as one."""
+        if buffer not in self.views:
+            shape = buffer.ty.shape
+            rank = self.conv.rank
+            flat = shape[2]
+            for extent in shape[3 : 2 + rank]:
+                flat = flat * extent
+            trailing = list(shape[2 + rank :])
+            self.views[buffer] = tirx.decl_buffer(
+                [shape[0], shape[1], flat, *trailing], buffer.ty.dtype, f"{buffer.name}_flat"
+            )
+        return self.views[buffer]
+
+
+@dataclass(frozen=True)
+class Order:
+    """How tasks follow each other: ``run`` of the ``count`` positions make a task, ``size`` tasks a group.
+
+    All output channels are computed for a group before the next, if their weights ``fit`` the second-level cache beside
+    its data; each core then keeps to a part of the image, and finds there what it computed in the layer before.
+    Otherwise there is one group, and the weights are read once.
+    """
+
+    run: int
+    groups: int
+    size: int | Expr
+    count: int | None
+    fits: bool
+
+    @property
+    def is_even(self) -> bool:
+        """Whether no task has less to do than others."""
+        return self.count is None or self.run * self.groups * static(self.size) == self.count
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which of the ``count`` positions one is that read the same weights one after the other."""
+
+    index: Expr
+    count: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task works: ``vectors`` blocks of output channels from ``block`` on.
+
+    With a ``turn``, it asks for its part of the weights that follow.
+    """
+
+    batch: Expr
+    group: Expr
+    block: Expr
+    depth: Expr
+    row: Expr
+    vectors: int
+    turn: Turn | None
+
+
+def _product(values: Sequence[int]) -> int:
+    result = 1
+    for value in values:
+        result *= value
+    return result

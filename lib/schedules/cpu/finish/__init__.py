@@ -1,0 +1,1 @@
+"""What every kernel needs, whoever scheduled it."""

@@ -1,0 +1,331 @@
+"""Running sums, products, extrema and their like: vectors across the axes behind the scanned one, else rows side by side.
+
+A running total is one chain of dependent operations. Over an axis that is not the last, every lane of a vector is a
+chain of its own. Over the last one, four rows run interleaved; where rows are few and long, each is cut into segments
+that are summed first and then scanned side by side, from the total of those before, on all cores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import tvm_ffi
+from tvm import sym, tirx
+from tvm.ir import TensorLoad, Var
+
+from torch_tvm.schedules.cpu.emit import static
+from torch_tvm.schedules.cpu.loops.fusion import linear_size
+from torch_tvm.schedules.cpu.loops.nests import for_loop, pieces, sequence
+from torch_tvm.schedules.cpu.loops.program import CALL_COST, constant, is_expensive, weight
+from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.attributes import SCAN
+from torch_tvm.support.errors import Refusal
+
+CHAINS = 4
+"""Rows or segments that one core scans side by side: as many additions as their latency leaves room for."""
+
+SEGMENTED_LENGTH = 1024
+"""Elements of a row from which on it is worth cutting."""
+
+Body = Callable[[tirx.Expr], tirx.Stmt]
+
+
+class Scan:
+    """A kernel that :data:`SCAN` describes: ``out[i, k, j] = f(out[i, k - 1, j], x[i, k, j])``.
+
+    ``for k: out[i, k] = out[i, k - 1] + x[i, k]`` becomes ``parallel i: for k: vectorized j: total[j] += x[i, k, j];
+    out[i, k, j] = total[j]`` with totals in registers, in the dtype that the scan accumulates in.
+    """
+
+    name = "scan"
+
+    def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
+        if not func.attrs or SCAN not in func.attrs:
+            raise Refusal("not a scan")
+        fields = json.loads(func.attrs[SCAN])
+        axis = int(fields["axis"])
+        source, *targets = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
+        flat = {buffer: _flat(buffer) for buffer in (source, *targets)}
+        kernel = _Kernel(
+            _read_steps(func, source, bool(fields["associative"])),
+            flat[source],
+            tuple(flat[target] for target in targets),
+            before=_product(source.shape[:axis]),
+            length=source.shape[axis],
+            after=_product(source.shape[axis + 1 :]),
+            cpu=cpu,
+        )
+        views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in flat.items()]
+        return func.with_body(sequence([*views, kernel.body()])).without_attr(SCAN)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """One turn of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
+
+    ``is_associative`` says that there is one total, and that the total of some elements may stand for them.
+    """
+
+    source: tirx.Buffer
+    k: Var
+    totals: tuple[tirx.Buffer, ...]
+    start: tuple[tirx.Expr, ...]
+    updates: tuple[tirx.Expr, ...]
+    results: tuple[tirx.Expr, ...]
+    is_associative: bool
+
+    @property
+    def cost(self) -> int:
+        """Elementary operations for an element."""
+        calls = sum(is_expensive(update) for update in self.updates)
+        return len(self.updates) + sum(weight(update) for update in self.updates) + CALL_COST * calls
+
+    def at(self, expr: tirx.Expr, totals: Sequence[tirx.Expr], element: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
+        """``expr`` with the totals, the element and its number along the axis in their places."""
+
+        def visit(load: TensorLoad, _: object) -> tirx.Expr:
+            if load.source.same_as(self.source):
+                return element
+            return next(t for b, t in zip(self.totals, totals, strict=True) if b.same_as(load.source))
+
+        return tvm_ffi.structural_mutate(
+            expr, [(TensorLoad, visit), (Var, lambda var, _: k if var.same_as(self.k) else var)]
+        )
+
+
+def _read_steps(func: tirx.PrimFunc, source: tirx.Buffer, is_associative: bool) -> _Steps:
+    """What the kernel's own loop does: each total is stored once before it and once in it."""
+    stores: list[tirx.BufferStore] = []
+    loops: list[tirx.For] = []
+    tvm_ffi.structural_walk(func.body, [(tirx.BufferStore, stores.append), (tirx.For, loops.append)])
+    (k,) = [loop.loop_var for loop in loops if loop.kind == tirx.ForKind.SERIAL]
+    local = [store for store in stores if store.buffer not in func.params]
+    half = len(local) // 2
+    by_buffer = lambda buffer: next(s.value for s in local[:half] if s.buffer.same_as(buffer))
+    totals = tuple(store.buffer for store in local[half:])
+    start = tuple(by_buffer(buffer) for buffer in totals)
+    results = tuple(store.value for store in stores if store.buffer in func.params)
+    updates = tuple(store.value for store in local[half:])
+    return _Steps(source, k, totals, start, updates, results, is_associative)
+
+
+def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
+    return tirx.decl_buffer((_product(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
+
+
+def _product(sizes: Sequence[tirx.Expr]) -> tirx.Expr:
+    return sym.Analyzer().simplify(linear_size(sizes))
+
+
+@dataclass
+class _Kernel:
+    """``before`` rows of ``length`` by ``after`` elements, scanned along the middle."""
+
+    steps: _Steps
+    source: tirx.Buffer
+    targets: tuple[tirx.Buffer, ...]
+    before: tirx.Expr
+    length: tirx.Expr
+    after: tirx.Expr
+    cpu: CpuModel
+    analyzer: sym.Analyzer = field(default_factory=sym.Analyzer)
+
+    def body(self) -> tirx.Stmt:
+        if static(self.after) != 1:
+            return self._columns()
+        rows, length = static(self.before), static(self.length)
+        is_few = rows is not None and rows < CHAINS * self.cpu.cores
+        may_cut = self.steps.is_associative and str(self.targets[0].dtype) != "float64"
+        if is_few and may_cut and (length is None or length >= SEGMENTED_LENGTH):
+            return for_loop(self.before, self._segments, name="row")
+        return self._interleaved_rows()
+
+    # --- pieces ------------------------------------------------------------------------------------
+
+    def _totals(self, width: int, start: Callable[[tirx.Expr], tirx.Expr] | None = None) -> tuple:
+        """Running totals for ``width`` chains, and the statements that allocate and start them."""
+        buffers, statements = [], []
+        for total, value in zip(self.steps.totals, self.steps.start, strict=True):
+            buffer = tirx.decl_buffer((width,), str(total.dtype), "total", scope="global")
+            first = start or (lambda _, value=value: value)
+            fill = lambda i, b=buffer, f=first: tirx.BufferStore(b, f(i), [i])
+            statements += [
+                tirx.AllocBuffer(buffer),
+                for_loop(width, fill, tirx.ForKind.UNROLLED, name="chain"),
+            ]
+            buffers.append(buffer)
+        return buffers, statements
+
+    def _take(
+        self, totals: Sequence[tirx.Buffer], chain: tirx.Expr, place: tirx.Expr, k: tirx.Expr
+    ) -> tirx.Stmt:
+        """Element ``k`` of ``chain``, which stands at ``place``."""
+        place = self.analyzer.simplify(place)
+        loads = [tirx.BufferLoad(total, [chain]) for total in totals]
+        at = lambda expr: self.steps.at(expr, loads, tirx.BufferLoad(self.source, [place]), k)
+        updates = [
+            tirx.BufferStore(total, at(update), [chain])
+            for total, update in zip(totals, self.steps.updates, strict=True)
+        ]
+        stores = [
+            tirx.BufferStore(target, at(result), [place])
+            for target, result in zip(self.targets, self.steps.results, strict=True)
+        ]
+        return sequence([*updates, *stores])
+
+    def _parallel(self, count: tirx.Expr, work: tirx.Expr, body: Body) -> tirx.Stmt:
+        """``body`` for every number below ``count``, on all cores where ``work`` operations are worth it."""
+        work, cores = self.analyzer.simplify(work), self.cpu.cores
+        serial = lambda: for_loop(count, body, name="item")
+        if cores == 1 or static(count) == 1 or (static(work) or PARALLEL_THRESHOLD) < PARALLEL_THRESHOLD:
+            return serial()
+        chunk = self.analyzer.simplify(tirx.floordiv(count + (cores - 1), cores))
+
+        def task(number: tirx.Expr) -> tirx.Stmt:
+            turns = tirx.max(tirx.min(chunk, count - number * chunk), constant(0))
+            return for_loop(turns, lambda i: body(number * chunk + i), name="item")
+
+        threads = for_loop(cores, task, tirx.ForKind.PARALLEL, name="task")
+        if static(work) is not None:
+            return threads
+        return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
+
+    # --- over an axis that is not the last ----------------------------------------------------------
+
+    def _columns(self) -> tirx.Stmt:
+        lanes = max(2, self.cpu.vector_bits // 32)
+        statements, done = [], constant(0)
+        for width in dict.fromkeys((2 * lanes, lanes, 1)):
+            blocks = self.analyzer.simplify(tirx.floordiv(self.after - done, width))
+            statements.append(self._column_blocks(done, blocks, width, lanes))
+            done = self.analyzer.simplify(done + blocks * width)
+        return sequence(statements)
+
+    def _column_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int, lanes: int) -> tirx.Stmt:
+        if static(blocks) == 0:
+            return sequence([])
+
+        def block(number: tirx.Expr) -> tirx.Stmt:
+            row = tirx.floordiv(number, blocks)
+            column = first + tirx.floormod(number, blocks) * width
+            totals, start = self._totals(width)
+
+            def step(k: tirx.Expr) -> tirx.Stmt:
+                base = (row * self.length + k) * self.after + column
+                vectors = [
+                    for_loop(
+                        size,
+                        lambda lane, o=offset: self._take(totals, lane + o, base + o + lane, k),
+                        tirx.ForKind.VECTORIZED,
+                        name="lane",
+                    )
+                    for offset, size in pieces(width, lanes)
+                ]
+                return sequence(vectors)
+
+            return sequence([*start, for_loop(self.length, step, name="k")])
+
+        count = self.analyzer.simplify(self.before * blocks)
+        return self._parallel(count, count * width * self.length * self.steps.cost, block)
+
+    # --- over the last axis ---------------------------------------------------------------------------
+
+    def _interleaved_rows(self) -> tirx.Stmt:
+        blocks = self.analyzer.simplify(tirx.floordiv(self.before, CHAINS))
+        rest = self.analyzer.simplify(self.before - blocks * CHAINS)
+        return sequence(
+            [self._row_blocks(constant(0), blocks, CHAINS), self._row_blocks(blocks * CHAINS, rest, 1)]
+        )
+
+    def _row_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int) -> tirx.Stmt:
+        if static(blocks) == 0:
+            return sequence([])
+
+        def block(number: tirx.Expr) -> tirx.Stmt:
+            begin = (first + number * width) * self.length
+            return self._chains(begin, self.length, self.length, width)
+
+        return self._parallel(blocks, blocks * width * self.length * 2 * self.steps.cost, block)
+
+    def _chains(
+        self,
+        begin: tirx.Expr,
+        apart: tirx.Expr,
+        length: tirx.Expr,
+        width: int,
+        start: Callable[[tirx.Expr], tirx.Expr] | None = None,
+    ) -> tirx.Stmt:
+        """``width`` chains of ``length`` side by side, ``apart`` from each other."""
+        totals, allocation = self._totals(width, start)
+        step = lambda k: sequence(
+            [self._take(totals, constant(chain), begin + apart * chain + k, k) for chain in range(width)]
+        )
+        return sequence([*allocation, for_loop(length, step, name="k")])
+
+    def _segments(self, row: tirx.Expr) -> tirx.Stmt:
+        """One row cut into segments, :data:`CHAINS` for each core; the few elements left over come last."""
+        count = CHAINS * self.cpu.cores
+        begin = row * self.length
+        size = self.analyzer.simplify(tirx.floordiv(self.length, count))
+        starts = tirx.decl_buffer((count + 1,), str(self.steps.totals[0].dtype), "start", scope="global")
+        zero = tirx.BufferStore(starts, self.steps.start[0], [constant(0)])
+        work = self.length * self.steps.cost
+        sums = self._parallel(constant(count), work, lambda s: self._segment_sum(starts, s, begin, size))
+        add = lambda s: tirx.BufferStore(
+            starts, self._added(tirx.BufferLoad(starts, [s]), tirx.BufferLoad(starts, [s + 1])), [s + 1]
+        )
+        scanned = self._parallel(
+            constant(self.cpu.cores),
+            work,
+            lambda core: self._chains(
+                begin + core * (CHAINS * size),
+                size,
+                size,
+                CHAINS,
+                lambda chain: tirx.BufferLoad(starts, [core * CHAINS + chain]),
+            ),
+        )
+        left = self.analyzer.simplify(self.length - size * count)
+        last = self._chains(
+            begin + size * count, left, left, 1, lambda _: tirx.BufferLoad(starts, [constant(count)])
+        )
+        prefix = for_loop(count, add, name="segment")
+        return sequence([tirx.AllocBuffer(starts), zero, sums, prefix, scanned, last])
+
+    def _added(self, total: tirx.Expr, element: tirx.Expr) -> tirx.Expr:
+        return self.steps.at(self.steps.updates[0], [total], element, constant(0))
+
+    def _segment_sum(
+        self, starts: tirx.Buffer, segment: tirx.Expr, begin: tirx.Expr, size: tirx.Expr
+    ) -> tirx.Stmt:
+        """The sum of one segment, in vectors, into the place after its own."""
+        lanes = 4 * max(2, self.cpu.vector_bits // 64)
+        (totals,), allocation = self._totals(lanes)
+        first = begin + segment * size
+        element = lambda place: tirx.BufferLoad(self.source, [self.analyzer.simplify(place)])
+        add = lambda lane, place: tirx.BufferStore(
+            totals, self._added(tirx.BufferLoad(totals, [lane]), element(place)), [lane]
+        )
+        first_total = tirx.BufferLoad(totals, [constant(0)])
+        fold = lambda lane: tirx.BufferStore(
+            totals, self._added(first_total, tirx.BufferLoad(totals, [lane])), [constant(0)]
+        )
+        whole = self.analyzer.simplify(tirx.floordiv(size, lanes))
+        vectors = for_loop(
+            whole,
+            lambda i: for_loop(
+                lanes, lambda lane: add(lane, first + i * lanes + lane), tirx.ForKind.VECTORIZED, name="lane"
+            ),
+            name="k",
+        )
+        rest = for_loop(
+            self.analyzer.simplify(size - whole * lanes),
+            lambda i: add(constant(0), first + whole * lanes + i),
+            name="k",
+        )
+        folded = for_loop(lanes - 1, lambda i: fold(i + 1), name="lane")
+        end = tirx.BufferStore(starts, tirx.BufferLoad(totals, [constant(0)]), [segment + 1])
+        return sequence([*allocation, vectors, rest, folded, end])

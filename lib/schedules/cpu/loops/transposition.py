@@ -1,0 +1,137 @@
+"""Transposed reads: square tiles that are loaded by rows and turned in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import TensorLoad
+
+from torch_tvm.schedules.cpu.loops.access import hide_loads, stride, strides
+from torch_tvm.schedules.cpu.loops.nests import Mapping, for_loop, sequence
+from torch_tvm.schedules.cpu.loops.program import Axis, Stage, analyzer_for, constant, linear, loads, weight
+from torch_tvm.schedules.cpu.loops.tiles import Emitter
+
+MAX_WEIGHT = 24
+"""Operations in a value up to which the turned tile is unrolled."""
+
+
+@dataclass(frozen=True)
+class Transposition:
+    """``load`` is contiguous along ``across`` where the result is contiguous along another axis."""
+
+    load: TensorLoad
+    across: Axis
+    lanes: int
+
+
+def find_transposition(stage: Stage, rows: Sequence[Axis], along: Axis, bits: int) -> Transposition | None:
+    """The load of an elementwise ``stage`` that steps over memory while ``along`` moves by one, if there
+    is one."""
+    if stage.reducer is not None or len(stage.values) != 1 or stage.spatial:
+        return None
+    value = stage.values[0]
+    if weight(value) > MAX_WEIGHT or _has_guard(value):
+        return None
+    for load in loads(value):
+        if str(load.source.dtype) == "bool" or any(hide_loads(index)[1] for index in load.indices):
+            continue
+        position = analyzer_for(rows).simplify(linear(load.source.shape, load.indices))
+        if stride(position, along) in (0, 1) or strides(position, [along]) is None:
+            continue
+        across = [axis for axis in rows if axis is not along and stride(position, axis) == 1]
+        lanes = min(16, bits // max(8, tvm.DataType(str(load.source.dtype)).bits))
+        if across and lanes >= 4 and _is_long(along, lanes) and _is_long(across[0], lanes):
+            return Transposition(load, across[0], lanes)
+    return None
+
+
+def _has_guard(value: tirx.Expr) -> bool:
+    found: list[bool] = []
+
+    def visit(node: object) -> None:
+        is_guard = isinstance(node, tvm.ir.Call) and getattr(node.op, "name", "") == "prim.if_then_else"
+        found.append(is_guard or isinstance(node, tirx.Let))
+
+    tvm_ffi.structural_walk(value, ((tvm.ir.Call, tirx.Let), visit))
+    return any(found)
+
+
+def _is_long(axis: Axis, lanes: int) -> bool:
+    return axis.size is None or axis.size >= lanes
+
+
+def turned_tile(
+    emitter: Emitter,
+    stage: Stage,
+    along: Axis,
+    turn: Transposition,
+    env: Mapping,
+    begin: tuple[tirx.Expr, tirx.Expr],
+) -> tirx.Stmt:
+    """``stage`` on a square: ``lanes`` places along ``turn.across`` from ``begin[0]`` and along ``along``
+    from
+    ``begin[1]``. Rows of the square are loaded along ``across`` and transposed by a network of shuffles.
+    """
+    lanes, dtype = turn.lanes, str(turn.load.source.dtype)
+    analyzer = analyzer_for(emitter.rows)
+    statements: list[tirx.Stmt] = []
+
+    def vector(name: str) -> tirx.Buffer:
+        buffer = tirx.decl_buffer((lanes,), dtype, name)
+        statements.append(tirx.AllocBuffer(buffer))
+        return buffer
+
+    rows = []
+    for number in range(lanes):
+        row = vector("row")
+        at = {**env, along.var: begin[1] + number}
+        fill = lambda lane, at=at, row=row: tirx.BufferStore(
+            row,
+            emitter.memory.rewrite(turn.load, {**at, turn.across.var: begin[0] + lane}, analyzer),
+            [lane],
+        )
+        statements.append(for_loop(lanes, fill, tirx.ForKind.VECTORIZED, name="lane"))
+        rows.append(row)
+    distance = lanes // 2
+    while distance:
+        rows = _exchange(rows, distance, vector, statements)
+        distance //= 2
+    for number, row in enumerate(rows):
+        place = tirx.decl_buffer((1,), dtype, "turned")
+        emitter.memory.flat[place], emitter.memory.local[place] = row, ((), lanes)
+        here = {**env, turn.across.var: begin[0] + number}
+        statements.append(emitter.tile(_with_load(stage, turn.load, place), along, begin[1], lanes, here))
+    return sequence(statements)
+
+
+def _exchange(
+    rows: list[tirx.Buffer], distance: int, vector: Callable[[str], tirx.Buffer], statements: list[tirx.Stmt]
+) -> list[tirx.Buffer]:
+    """Swap the off-diagonal squares of side ``distance`` between the rows that lie as far apart (Eklundh)."""
+    lanes = len(rows)
+    everything = tirx.Ramp(constant(0), constant(1), lanes)
+    result = list(rows)
+    for first in range(lanes):
+        if first & distance:
+            continue
+        pair = [tirx.BufferLoad(rows[n], [everything]) for n in (first, first + distance)]
+        low = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
+        high = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
+        for number, picks in ((first, low), (first + distance, high)):
+            result[number] = vector("turn")
+            shuffled = tirx.Shuffle(pair, [tirx.IntImm("int32", pick) for pick in picks])
+            statements.append(tirx.BufferStore(result[number], shuffled, [everything]))
+    return result
+
+
+def _with_load(stage: Stage, load: TensorLoad, place: tirx.Buffer) -> Stage:
+    """``stage`` with ``load`` replaced by one from ``place``."""
+
+    def visit(other: TensorLoad) -> tirx.Expr:
+        return tirx.BufferLoad(place, [constant(0)]) if tvm_ffi.structural_equal(other, load) else other
+
+    return replace(stage, values=tuple(tvm_ffi.structural_map(v, (TensorLoad, visit)) for v in stage.values))

@@ -1,0 +1,1 @@
+"""Functions of numbers as polynomials that stay in vectors."""

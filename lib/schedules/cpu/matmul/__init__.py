@@ -1,0 +1,1 @@
+"""Products of matrices of floats, bfloat16 and bytes."""

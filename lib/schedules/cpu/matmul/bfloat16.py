@@ -1,0 +1,76 @@
+"""Products of bfloat16 matrices with ``vdpbf16ps``: two products are added to a float32 at once.
+
+    C[b, m, n] = epilogue(sum_k widen(round(A[b, m, k])) * widen(packed[n // NR, k // 2, n % NR * 2 + k % 2]))
+
+A is float32 and rounded as its rows are copied, the weights came packed as the bits of bfloat16
+(:mod:`torch_tvm.transforms.matmul.bfloat16_weights`). The loop nest is that of
+:mod:`torch_tvm.schedules.cpu.matmul.int8` with two elements of the reduction in a turn.
+"""
+
+from __future__ import annotations
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad
+
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction, loads, read_contraction, variables
+from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, choose_int8_tiling, packed_width
+from torch_tvm.schedules.cpu.matmul.packed_dot_product import PAIR, rounded_bits, with_dot
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+
+class Bfloat16Matmul:
+    """Products with weights packed in pairs of bfloat16, where the target has ``vdpbf16ps``."""
+
+    name = "bfloat16_matmul"
+
+    def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
+        if not any(str(getattr(param, "dtype", "")) == "uint16" for param in func.params):
+            raise Refusal("no operand is packed as bfloat16")
+        if not cpu.has_bf16:
+            raise Refusal("the target has no vdpbf16ps")
+        contraction = read_contraction(func)
+        operands = read_bfloat16_operands(contraction)
+        tiling = choose_int8_tiling(contraction, operands, cpu)
+        body = Bfloat16Emitter(contraction, operands, tiling).emit()
+        return func.with_body(with_dot(PAIR, body))
+
+
+def read_bfloat16_operands(c: Contraction) -> Operands:
+    """What the product multiplies, or :class:`Refusal`."""
+    if c.acc_dtype != "float32" or not c.rows or not c.reduce.size:
+        raise Refusal("no float32 sums of constant length for at least one row")
+    lhs, rhs = _one_load(c.lhs), _one_load(c.rhs)
+    if str(lhs.source.dtype) != "float32" or str(rhs.source.dtype) != "uint16":
+        raise Refusal(f"operands of {lhs.source.dtype} and {rhs.source.dtype}")
+    *outer, last = lhs.indices
+    if not last.same_as(c.reduce.var) or any(c.reduce.var in variables(i) for i in outer):
+        raise Refusal("the left operand is not contiguous along the reduction")
+    width = packed_width(rhs, c, PAIR, extra=0)
+    if not width:
+        raise Refusal("the weights are not packed in pairs")
+    return Operands(lhs, rhs, False, width)
+
+
+def _one_load(value: Expr) -> TensorLoad:
+    found = loads(value)
+    if not found or any(not tvm_ffi.structural_equal(load, found[0]) for load in found):
+        raise Refusal("an operand is more than the rounding of one tensor")
+    return found[0]
+
+
+class Bfloat16Emitter(Int8Emitter):
+    """The loop nest of a product with pairs of bfloat16."""
+
+    group = PAIR
+    sum_dtype = "float32"
+
+    def must_copy(self) -> bool:
+        return True
+
+    def left_dtype(self) -> str:
+        return "uint16"
+
+    def converted(self, value: Expr, count: int) -> Expr:
+        return rounded_bits(value, count)

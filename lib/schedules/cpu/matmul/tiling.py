@@ -1,0 +1,237 @@
+"""The tiles of a matrix product, from its sizes and the CPU's registers, caches and cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import tvm
+from tvm import tirx
+from tvm.ir import TensorLoad
+
+from torch_tvm.schedules.cpu.emit import static
+from torch_tvm.schedules.cpu.matmul.contraction import Axis, Contraction, loads, variables
+from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, tile_shape
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
+
+LONGEST_SUM = 768
+"""Products that are summed one after the other before the sum is put aside."""
+
+SHORTEST_SUM = 256
+"""Products in a piece of a longer sum, at least: what it costs to put a sum aside is little beside them."""
+
+PADDING = 0.02
+"""Part of the columns that padding may add before a panel of fewer vectors is worth its smaller tiles."""
+
+ONE_VECTOR = 0.4
+"""The same for a panel of one vector: every multiply-add then loads a number of its own."""
+
+PREFETCH_TURNS = 32
+"""How far ahead the weights are asked for when one tile has all rows, and memory is the limit."""
+
+MOST_STREAMS = 6
+"""Panels that one row reads side by side, at most."""
+
+SERIAL_WORK = 1 << 18
+"""Multiply-adds (about 5 µs of one core) below which a kernel stays on one thread."""
+
+FEWEST_ROWS = 4
+"""Tiles of fewer rows than the rule chose are tried down to this many: below, they differ by chains."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one product is computed.
+
+    ``shapes`` are tried in order: the first with at least as many rows as its tile runs, with ``block_tiles``
+    row tiles in a task. ``reduce_block`` splits the reduction (0: not), ``pack`` copies each panel of the
+    right operand, ``scratch`` finishes sums in a second pass over memory, ``parallel`` uses all cores,
+    ``shares`` lets the row tiles ask for the next weights, each for a part.
+    """
+
+    shapes: tuple[TileShape, ...]
+    block_tiles: int
+    reduce_block: int
+    pack: bool
+    scratch: bool
+    parallel: bool
+    shares: bool
+
+
+def widest_panel(cpu: CpuModel) -> int:
+    """The most vectors in a panel."""
+    return 4 if cpu.vector_registers >= 32 else 2
+
+
+def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
+    """Vectors in a panel: wide, unless a narrower one leaves clearly fewer padded columns."""
+    widest = widest_panel(cpu)
+    lanes = cpu.lanes(dtype)
+    if columns is None:
+        return min(widest, 2)
+    if columns <= lanes:
+        return 1
+    order = (3, 4, 2) if widest == 4 else (2, 1)
+    padded = {vectors: _padded(columns, vectors * lanes) for vectors in order}
+    fewest = min(size * (1 + (ONE_VECTOR if vectors == 1 else PADDING)) for vectors, size in padded.items())
+    return next(vectors for vectors in order if padded[vectors] <= fewest)
+
+
+def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
+    """Rows of a tile: as many sums as registers allow, at most 8, and little overlap for a known ``rows``."""
+    most = min(8 if vectors <= 3 else 6, (cpu.vector_registers - vectors - 1) // vectors)
+    if rows is None:
+        return most
+    if rows <= most:
+        return rows
+    tiles = lambda size: -(-rows // size)
+    return min(range(max(1, most // 2), most + 1), key=lambda size: (tiles(size) * (size + 1.0), -size))
+
+
+def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
+    """Tile sizes from the registers, caches and cores of ``cpu``; nothing is measured."""
+    lanes = cpu.lanes(c.acc_dtype)
+    rows, columns = _size(c.rows), c.column.size
+    packed_width = _packed_width(c, cpu)
+    if packed_width:
+        if packed_width % lanes:
+            raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
+        streams = _streams(c, packed_width, cpu)
+        vectors = packed_width // lanes * streams
+    else:
+        streams = 1
+        vectors = panel_vectors(columns, rows, cpu, c.acc_dtype)
+        while vectors * lanes > 2 * lanes and columns is not None and columns < vectors * lanes:
+            vectors -= 1
+    width = vectors * lanes
+    whole = columns is not None and columns % width == 0
+    most = rows if streams > 1 else tile_rows(rows, vectors, cpu)
+    sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
+    shapes = tuple(tile_shape(size, vectors, lanes, cpu) for size in sizes)
+    depth = c.reduce.size
+    tiles = None if rows is None else -(-rows // most)
+    row_bytes = width * tvm.DataType(c.acc_dtype).bits // 8
+    reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
+    piece = reduce_block or depth
+    is_one_stream = bool(packed_width) and streams == 1
+    if is_one_stream and tiles == 1 and most > 1:
+        shapes = tuple(replace(shape, prefetch=PREFETCH_TURNS) for shape in shapes)
+    work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
+    panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
+    parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
+    panel_bytes = None if depth is None else depth * row_bytes
+    is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
+    pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
+    # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
+    block_rows = cpu.l2 * 5 // 8 // (max(1, piece) * tvm.DataType(c.acc_dtype).bits // 8)
+    return Tiling(
+        shapes=shapes,
+        block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
+        reduce_block=reduce_block,
+        pack=pack,
+        scratch=not whole or not c.store.is_plain,
+        parallel=parallel,
+        shares=is_one_stream and tiles != 1,
+    )
+
+
+def _streams(c: Contraction, packed_width: int, cpu: CpuModel) -> int:
+    """How many panels a tile reads side by side.
+
+    With few rows the weights come from memory once and nothing else matters: a core waits less for several
+    streams than for one. The panels have to come out even, with tasks for all cores.
+    """
+    rows, columns = _size(c.rows), c.column.size
+    if rows is None or columns is None or _size(c.batch) is None:
+        return 1
+    panels, vectors = -(-columns // packed_width), packed_width // cpu.lanes(c.acc_dtype)
+    fits = lambda n: n * vectors * rows + rows + 2 <= cpu.vector_registers
+    even = [n for n in range(1, MOST_STREAMS + 1) if panels % n == 0 and fits(n)]
+    busy = [n for n in even if panels // n * _size(c.batch) >= 4 * cpu.cores]
+    return max(busy, default=1)
+
+
+def _reduce_block(depth: int | None, chains: int, cached: int) -> int:
+    """Length of the pieces that the reduction is split into, 0 if it stays whole.
+
+    A sum of n products in order has an error that grows with n; pieces keep it at that of BLAS. With ``cached``
+    products a piece of the panel stays in the level 1 cache while all row tiles pass over it.
+    """
+    longest = LONGEST_SUM * chains
+    if depth is not None and depth <= longest * 5 // 4:
+        return 0
+    longest = min(longest, max(SHORTEST_SUM * chains, cached))
+    if depth is None:
+        return longest
+    pieces = -(-depth // longest)
+    return -(-depth // pieces // 8) * 8
+
+
+def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, cores: int) -> int:
+    """Row tiles in a task: a block fits the cache, and there are enough tasks to keep all cores busy."""
+    most = max(1, rows // tile)
+    if tiles is None:
+        return most
+    most = min(most, tiles)
+    if panels is None or cores == 1:
+        return most
+
+    def idle(size: int) -> float:
+        tasks = panels * -(-tiles // size)
+        return -(-tasks // cores) * cores / tasks * max(1.0, -(-tiles // size) * size / tiles)
+
+    return next(
+        (size for size in range(most, 0, -1) if idle(size) <= 1.07), min(range(1, most + 1), key=idle)
+    )
+
+
+def _size(axes: tuple[Axis, ...]) -> int | None:
+    sizes = [axis.size for axis in axes]
+    return None if None in sizes else prod(sizes)
+
+
+def _padded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _packed_width(c: Contraction, cpu: CpuModel) -> int:
+    """NR if the right operand reads one packed tensor at ``[n // NR, k, n % NR]``, otherwise 0.
+
+    A matrix ``[1, k, n]`` is one panel too, where ``n`` is a width that panels have.
+    """
+    found = [c.rhs] if isinstance(c.rhs, TensorLoad) else loads(c.rhs)
+    if len(found) != 1 or len(found[0].indices) < 3:
+        return 0
+    source, indices = found[0].source, found[0].indices
+    last = indices[-1]
+    if isinstance(last, tirx.FloorMod) and last.a.same_as(c.column.var):
+        return static(last.b) or 0
+    width = static(source.shape[-1])
+    is_single = c.column.size is not None and last.same_as(c.column.var) and static(source.shape[0]) == 1
+    if not (is_single and width and width >= c.column.size and len(indices) == 3):
+        return 0
+    vectors, rest = divmod(width, cpu.lanes(c.acc_dtype))
+    return width if rest == 0 and vectors <= widest_panel(cpu) else 0
+
+
+def _is_contiguous(c: Contraction) -> bool:
+    """Whether neighbouring columns of the right operand lie side by side in memory."""
+    if not isinstance(c.rhs, TensorLoad):
+        return False
+    *outer, last = c.rhs.indices
+    return last.same_as(c.column.var) and not any(c.column.var in variables(i) for i in outer)
+
+
+def matmul_tilings(tiling: Tiling) -> dict[str, Tiling]:
+    """One or two rows less in a tile, half or twice as many tiles in a task."""
+    first, count = tiling.shapes[0], tiling.block_tiles
+    tries = [(first.rows, count), (first.rows, 2 * count), (first.rows, max(1, count // 2))]
+    if len(tiling.shapes) == 1:
+        tries += [(rows, count) for rows in (first.rows - 1, first.rows - 2) if rows >= FEWEST_ROWS]
+    return {
+        f"{rows} rows x {first.vectors} vectors, {tiles} tiles": replace(
+            tiling, shapes=(replace(first, rows=rows), *tiling.shapes[1:]), block_tiles=tiles
+        )
+        for rows, tiles in tries
+    }

@@ -1,0 +1,1 @@
+"""Convolutions on blocked channels, and what stands between them."""

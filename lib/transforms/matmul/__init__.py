@@ -1,0 +1,1 @@
+"""Products of matrices: their weights packed, their siblings joined."""

@@ -1,0 +1,231 @@
+"""Work on weights as a short program that the runtime runs in PyTorch, instead of kernels that run once.
+
+Folding a batch norm and packing a weight take a few tensor operations each. Compiling a kernel for every
+shape among them costs more than all else that a convolutional model compiles. So ``main_transform_params``
+becomes a program in JSON (module attribute ``PROGRAM``) where every operation of it has a row below::
+
+    {"steps": [["rsqrt", [[4]], {}], ["multiply", [[0], [5]], {}], …], "results": [[6], …]}
+
+A value is ``[i]``: an original weight or, after these, the result of a step; a number stands for itself.
+Kernels that rearrange elements describe themselves by the attribute ``HOST``: a list of ``pad``, ``reshape``,
+``permute``, ``windows`` and ``winograd`` steps. A function with any other operation stays compiled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from torch_tvm.schedules.conv_workload import ConvWorkload
+from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
+from torch_tvm.support.attributes import HOST, PROGRAM
+from torch_tvm.support.errors import Refusal
+from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
+
+Steps = list[list[Any]]
+
+_SAME_NAME = {
+    f"relax.{name}": name
+    for name in ("add", "subtract", "multiply", "divide", "negative", "sqrt", "rsqrt", "maximum", "minimum")
+}
+
+
+def take_host_work() -> tvm.transform.Pass:
+    """Replace ``main_transform_params`` by a program, where every operation of it has a host form."""
+
+    @tvm.transform.module_pass(opt_level=0, name="TakeHostWork")
+    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        gvar = next((g for g in mod.get_global_vars() if g.name_hint == TRANSFORM_PARAMS), None)
+        if gvar is None:
+            return mod
+        try:
+            program = _Reader(mod).read(mod[gvar])
+        except Refusal:
+            return mod
+        kept = {g: f for g, f in mod.functions_items() if g.name_hint != TRANSFORM_PARAMS}
+        result = tvm.IRModule(kept, attrs=mod.attrs).with_attr(PROGRAM, json.dumps(program))
+        return relax.transform.DeadCodeElimination()(result)
+
+    return run
+
+
+class _Reader:
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.mod = mod
+        self.values: dict[relax.Var, Any] = {}
+        self.steps: Steps = []
+        self.count = 0
+
+    def read(self, func: relax.Function) -> dict[str, Any]:
+        (params,) = func.params
+        if not isinstance(params.ty, relax.TupleType):
+            raise Refusal("the weights are no tuple")
+        self.tuple = params
+        self.count = len(params.ty.fields)
+        for block in func.body.blocks:
+            for binding in block.bindings:
+                if not isinstance(binding, relax.VarBinding):
+                    raise Refusal("a binding that checks a shape")
+                self.values[binding.var] = self._value(binding.value)
+        return {"steps": self.steps, "results": self._results(func.body.body)}
+
+    def _results(self, value: Any) -> list[Any]:
+        found = self.values.get(value, value) if isinstance(value, relax.Var) else value
+        fields = found if isinstance(found, list) and found and isinstance(found[0], list) else None
+        if fields is not None:
+            return fields
+        if isinstance(found, relax.Tuple):
+            return [self._operand(field) for field in found.fields]
+        raise Refusal("the result is no tuple")
+
+    def _operand(self, value: Any) -> Any:
+        if isinstance(value, tvm.ir.Constant):
+            if len(value.ty.shape) == 0 and str(value.ty.dtype) == "float32":
+                return float(value.value.numpy())
+            raise Refusal("a constant tensor")
+        if isinstance(value, relax.Var) and value in self.values:
+            return self.values[value]
+        raise Refusal("an operand that is no value")
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, relax.Var):
+            return self._operand(value)
+        if isinstance(value, relax.TupleGetItem):
+            if not value.tuple_value.same_as(self.tuple):
+                raise Refusal("a tuple inside")
+            return [int(value.index)]
+        if isinstance(value, relax.Tuple):
+            return [self._operand(field) for field in value.fields]
+        if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
+            raise Refusal("an expression that is no call")
+        return self._call(value)
+
+    def _call(self, call: relax.Call) -> list[int]:
+        name = call.op.name
+        if name in _SAME_NAME:
+            return self._step(_SAME_NAME[name], [self._operand(arg) for arg in call.args])
+        rule = _RULES.get(name)
+        if rule is None:
+            raise Refusal(f"{name} has no host form")
+        return rule(self, call)
+
+    def _step(self, name: str, operands: list[Any], attributes: Any = None) -> list[int]:
+        self.steps.append([name, operands, attributes])
+        self.count += 1
+        return [self.count - 1]
+
+    def reshape(self, call: relax.Call) -> list[int]:
+        return self._step("reshape", [self._operand(call.args[0])], _static(call.ty.shape))
+
+    def permute(self, call: relax.Call) -> list[int]:
+        axes = call.attrs.axes
+        rank = len(call.args[0].ty.shape)
+        order = list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
+        return self._step("permute", [self._operand(call.args[0])], order)
+
+    def concat(self, call: relax.Call) -> list[int]:
+        fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else None
+        if fields is None:
+            raise Refusal("operands that are not listed")
+        return self._step("concat", [self._operand(field) for field in fields], int(call.attrs.axis or 0))
+
+    def cast(self, call: relax.Call) -> list[int]:
+        return self._step("cast", [self._operand(call.args[0])], str(call.ty.dtype))
+
+    def kernel(self, call: relax.Call) -> list[int]:
+        func = self.mod[call.args[0]]
+        fields = call.args[1].fields
+        if not func.attrs or HOST not in func.attrs or len(fields) != 1 or len(call.args) > 2:
+            raise Refusal("a kernel without a host form")
+        value = self._operand(fields[0])
+        for name, attributes in json.loads(str(func.attrs[HOST])):
+            value = self._step(name, [value], attributes)
+        return value
+
+
+_RULES: dict[str, Callable[[_Reader, relax.Call], list[int]]] = {
+    "relax.reshape": _Reader.reshape,
+    "relax.expand_dims": _Reader.reshape,
+    "relax.squeeze": _Reader.reshape,
+    "relax.permute_dims": _Reader.permute,
+    "relax.concat": _Reader.concat,
+    "relax.astype": _Reader.cast,
+    "relax.call_tir": _Reader.kernel,
+}
+
+
+def _static(shape: Any) -> list[int]:
+    sizes = list(shape.values) if isinstance(shape, relax.ShapeExpr) else []
+    if not isinstance(shape, relax.ShapeExpr) or not all(isinstance(size, tirx.IntImm) for size in sizes):
+        raise Refusal("a shape that is not constant")
+    return [int(size) for size in sizes]
+
+
+# -- the rearrangements that packing kernels describe themselves by -----------------------------------
+
+
+def channel_steps(shape: Sequence[int], lanes: int) -> Steps:
+    """``[N, C, *spatial]`` to ``[N, blocks, *spatial, lanes]``."""
+    n, channels, *spatial = shape
+    blocks = -(-channels // lanes)
+    return [
+        ["pad", [1, blocks * lanes]],
+        ["reshape", [n, blocks, lanes, *spatial]],
+        ["permute", [0, 1, *range(3, 3 + len(spatial)), 2]],
+    ]
+
+
+def panel_steps(shape: Sequence[int], width: int, is_transposed: bool) -> Steps:
+    """``[N, K]`` (if ``is_transposed``) or ``[K, N]`` to ``[ceil(N / width), K, width]``."""
+    columns, depth = shape if is_transposed else reversed(shape)
+    panels = -(-columns // width)
+    if is_transposed:
+        return [["pad", [0, panels * width]], ["reshape", [panels, width, depth]], ["permute", [0, 2, 1]]]
+    return [["pad", [1, panels * width]], ["reshape", [depth, panels, width]], ["permute", [1, 0, 2]]]
+
+
+def conv_weight_steps(conv: ConvWorkload) -> Steps:
+    """Weights as PyTorch has them to the layout of ``conv.algorithm``."""
+    kernel = list(conv.kernel)
+    taps = range(len(kernel))
+    if conv.algorithm == "depthwise":
+        blocks = -(-conv.out_channels // conv.lanes)
+        return [
+            ["pad", [0, blocks * conv.lanes]],
+            ["reshape", [blocks, conv.lanes, *kernel]],
+            ["permute", [0, *(2 + t for t in taps), 1]],
+        ]
+    if conv.algorithm == "winograd":
+        matrix = winograd_matrices(conv.tile).weight
+        size = conv.tile + 2
+        return [
+            ["pad", [0, conv.out_blocks * conv.lanes]],
+            ["winograd", matrix],
+            ["reshape", [size * size, conv.out_blocks, conv.lanes, conv.in_channels]],
+            ["permute", [0, 1, 3, 2]],
+        ]
+    outs, ins = [conv.out_blocks, conv.lanes], [conv.in_blocks, conv.in_lanes]
+    result = [conv.groups * conv.out_blocks, conv.in_blocks, *kernel, conv.in_lanes, conv.lanes]
+    if conv.transposed:
+        split, sizes = [conv.groups, conv.group_inputs, conv.group_outputs], [*ins, *outs]
+        order = [0, 3, 1, *(5 + t for t in taps), 2, 4]
+    else:
+        split, sizes = [conv.groups, conv.group_outputs, conv.group_inputs], [*outs, *ins]
+        order = [0, 1, 3, *(5 + t for t in taps), 4, 2]
+    return [
+        ["reshape", [*split, *kernel]],
+        ["pad", [1, sizes[0] * sizes[1]]],
+        ["pad", [2, sizes[2] * sizes[3]]],
+        ["reshape", [conv.groups, *sizes, *kernel]],
+        ["permute", order],
+        ["reshape", result],
+    ]
+
+
+def host_attribute(steps: Steps) -> dict[str, str]:
+    """The steps as an attribute for a PrimFunc."""
+    return {HOST: json.dumps(steps)}

@@ -1,0 +1,1 @@
+"""Products and convolutions of bytes with a scale and a zero point."""
