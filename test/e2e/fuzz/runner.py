@@ -430,10 +430,12 @@ def run(
             report = f"== {verdict} seed {seed} {frontend}{_flags(program)}: {text[:600]}\n{_shown_inputs(program)}"
             report += program.source()
         with lock:
-            if counts.total() % 400 == 399:
+            if seed % 50 == 49 and frontend == frontends[-1]:
                 print(f"# seed {seed}: {dict(counts)}", flush=True)
             counts[f"{frontend} {verdict}"] += 1
             counts[verdict] += 1
+            if verdict == "refused":
+                counts[f"refused: {_reason(text)}"] += 1
             if report:
                 failures.append(report)
                 print(report, flush=True)
@@ -455,6 +457,11 @@ def run(
     for thread in threads:
         thread.join()
     return counts, failures
+
+
+def _reason(text: str) -> str:
+    """A refusal without its file and line, names and numbers."""
+    return re.sub(r"\S+\.py:\d+: |'[^']*'|[\d\[\](), ]+", " ", text.split("\n")[0]).strip()[:90]
 
 
 def _flags(program: Any) -> str:
