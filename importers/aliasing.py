@@ -7,6 +7,7 @@ imported for one layout, so one that writes on one side of such an op and reads 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -88,6 +89,13 @@ class Aliasing:
         self.asks("whole")
 
 
+_EXPANSIONS = frozenset(
+    {torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.broadcast_to, torch.broadcast_to}
+)
+_FILLS = frozenset(
+    {torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.__setitem__, torch.fill_, torch.zero_}
+)
+"""Ops that write a tensor some of whose elements share memory; others raise."""
 _QUERIES = frozenset({torch.Tensor.is_contiguous, torch.Tensor.stride, torch.Tensor.storage_offset})
 _MAYBE_COPIES = frozenset(
     {
@@ -120,14 +128,15 @@ _TRACERS = tuple(
 class LayoutQueries(TorchFunctionMode):
     """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides, ``copies``
     that it calls what copies for some strides only, ``copies_view`` that this is ``contiguous`` of a view, ``writes`` that it
-    changes a tensor.
+    changes a tensor, ``fills_expanded`` that it fills one that is a view of an expanded one.
 
     PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
     """
 
     def __init__(self, *, recorded: bool) -> None:
         super().__init__()
-        self.asked = self.copies = self.copies_view = self.writes = False
+        self.asked = self.copies = self.copies_view = self.writes = self.fills_expanded = False
+        self._expanded: list[torch.Tensor] = []
         self._recorded = recorded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -140,7 +149,25 @@ class LayoutQueries(TorchFunctionMode):
             self.copies_view = self.copies_view or (func is torch.Tensor.contiguous and args[0]._is_view())
         if self._recorded and func is torch.Tensor.contiguous and len(args) == 1:
             return torch.ops.aten.contiguous.default(*args, **kwargs)
-        return func(*args, **kwargs)
+        if self._recorded:
+            return func(*args, **kwargs)
+        self.fills_expanded = self.fills_expanded or (func in _FILLS and self._is_expanded(args[0]))
+        result = func(*args, **kwargs)
+        self._note_expanded(func, args, result)
+        return result
+
+    def _is_expanded(self, tensor: Any) -> bool:
+        return any(tensor is known for known in self._expanded)
+
+    def _note_expanded(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        """Keeps what an expansion gave, and views of that."""
+        if not args or not isinstance(args[0], torch.Tensor):
+            return
+        for view in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(view, torch.Tensor) and view._is_view() and view is not args[0]:
+                is_larger = func in _EXPANSIONS and view.numel() > args[0].numel()
+                if is_larger or self._is_expanded(args[0]):
+                    self._expanded.append(view)
 
 
 def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:

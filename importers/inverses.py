@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recording import Recording
 from torch_tvm.importers.storages import Place, ViewStep
+from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 Inverse = Callable[[Recording, Place, ViewStep, ir.Value], ir.Value]
@@ -20,8 +22,10 @@ def scatter(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.
     return _INVERSES.get(step.name, _by_index)(r, parent, step, value)
 
 
-def _emit(r: Recording, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any) -> ir.Value:
-    value: ir.Value = r.emitter.call(overload, args, {}, [meta])[0]
+def _emit(
+    r: Recording, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any, **kwargs: Any
+) -> ir.Value:
+    value: ir.Value = r.emitter.call(overload, args, kwargs, [meta])[0]
     return value
 
 
@@ -48,11 +52,62 @@ def _by_index(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> i
 def _as_numbers(meta: Any) -> Any:
     if isinstance(meta, (list, tuple)):
         return [_as_numbers(item) for item in meta]
-    return torch.empty_like(meta, dtype=torch.int64)
+    return _like(meta, torch.int64)
 
 
 def _reshape_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
     return _emit(r, aten.reshape.default, parent.meta, value, r.sizes(parent))
+
+
+def _expand_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
+    """An expanded tensor was filled, in part perhaps: each element of the parent is the copy that changed."""
+    shape, small = list(step.meta.shape), list(parent.meta.shape)
+    lead = len(shape) - len(small)
+    copied = [
+        *range(lead),
+        *(lead + i for i, n in enumerate(small) if _is_one(n) and not _is_one(shape[lead + i])),
+    ]
+    count = math.prod(shape[axis] for axis in copied)
+    if not isinstance(count, int):
+        raise ImportFailed(
+            "writes to a tensor that is expanded to an unknown size", advice="use clone() before"
+        )
+    if count == 1:
+        return _reshape_back(r, parent, step, value)
+    if count == 0:
+        return r.value(parent)
+    before = step.pick(r.emitter.call(step.overload, *r.replayed(step, r.value(parent)), step.metas))
+    bools, order = _like(step.meta, torch.bool), [*copied, *(a for a in range(len(shape)) if a not in copied)]
+    changed = _emit(r, aten.ne.Tensor, bools, value, before)
+    if step.meta.is_floating_point():
+        is_nan = _emit(r, aten.isnan.default, bools, before)
+        nan_too = _emit(
+            r, aten.logical_and.default, bools, is_nan, _emit(r, aten.isnan.default, bools, value)
+        )
+        changed = _emit(
+            r, aten.logical_and.default, bools, changed, _emit(r, aten.logical_not.default, bools, nan_too)
+        )
+
+    def rows(of: ir.Value, meta: torch.Tensor) -> tuple[ir.Value, torch.Tensor]:
+        ordered = meta.permute(order)
+        flat = ordered.reshape(count, -1)
+        return _emit(
+            r, aten.reshape.default, flat, _emit(r, aten.permute.default, ordered, of, order), [count, -1]
+        ), flat
+
+    marks = _like(step.meta, torch.int32)
+    marked, flat = rows(_emit(r, aten._to_copy.default, marks, changed, dtype=torch.int32), marks)
+    which = _emit(r, aten.argmax.default, _like(flat[:1], torch.int64), marked, 0, True)
+    copies, flat = rows(value, step.meta)
+    return _reshape_back(r, parent, step, _emit(r, aten.gather.default, flat[:1], copies, 0, which))
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1
+
+
+def _like(meta: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_like(meta, dtype=dtype)
 
 
 def _identity(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
@@ -159,12 +214,7 @@ _RESHAPES = (
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
-    "broadcast_tensors",
-    "broadcast_to",
-    "expand",
-    "expand_as",
     "flatten",
-    "meshgrid",
     "ravel",
     "reshape",
     "reshape_as",
@@ -192,10 +242,12 @@ _IDENTITIES = (
     "to",
     "type_as",
 )
-# Writing to a tensor that is broadcast is an error of PyTorch's: an expanded one that is written has as many elements.
+# Ops that compute on a tensor in place refuse one that is broadcast; those that fill it do not.
+EXPANSIONS = ("broadcast_tensors", "broadcast_to", "expand", "expand_as", "meshgrid")
 _INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(_RESHAPES, _reshape_back),
     **dict.fromkeys(_IDENTITIES, _identity),
+    **dict.fromkeys(EXPANSIONS, _expand_back),
     **dict.fromkeys(("t", "transpose", "swapaxes", "swapdims"), _swap_back),
     **dict.fromkeys(
         ("unbind", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk"), _element

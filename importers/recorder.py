@@ -108,7 +108,8 @@ class Recorder:
             self._write_storage(place.storage, value)
             return
         self._write(place.parent, inverses.scatter(self, place.parent, place.step, value))
-        self._cache(place, value)
+        if place.step.name not in inverses.EXPANSIONS:  # there other elements may have changed as well
+            self._cache(place, value)
 
     @contextmanager
     def region(self) -> Iterator[dict[int, tuple[Storage, ir.Value]]]:

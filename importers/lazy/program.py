@@ -98,6 +98,12 @@ class _Assembly:
         state.describe(
             main, [source.name for source in self.state], [order.index(source) for source in self.writes]
         )
+        if run.queries.fills_expanded:
+            raise ImportFailed(
+                "the program fills a tensor that is expanded: on the lazy device its elements share no memory",
+                stage=f"importer: {IMPORTER}",
+                advice="use clone() before, or another frontend",
+            )
         if run.queries.asked or (run.queries.copies and run.queries.writes):
             self._refuse_other_layouts()
             main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)

@@ -66,7 +66,10 @@ def torch_tvm(
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
     if not _needs_gradient(example_inputs) and not _transforms_functions(gm):
-        compiled = _without_autograd(gm, example_inputs, given)
+        try:
+            compiled = _without_autograd(gm, example_inputs, given)
+        except LostWrite as error:
+            return _left_to_pytorch(gm, error, given)
         if compiled is not None:
             return compiled
     try:
@@ -126,6 +129,8 @@ def _without_autograd(
     """The compiled graph, its composite ops whole; ``None`` where it is for AOTAutograd to see."""
     try:
         traced = _trace_composite(gm, inputs)
+    except LostWrite:
+        raise
     except Exception:
         return None
     if traced is None or not _is_importable(traced):
@@ -152,11 +157,36 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     with tracing(TracingContext(fake_mode)), fake_mode, torch.no_grad():
         versions = [value._version if isinstance(value, torch.Tensor) else 0 for value in fakes]
         traced = make_fx(gm, pre_dispatch=True, tracing_mode="real")(*fakes)
-        changed = any(
-            isinstance(value, torch.Tensor) and value._version != version
+        changed = [
+            value
             for value, version in zip(fakes, versions, strict=True)
+            if isinstance(value, torch.Tensor) and value._version != version
+        ]
+    if not changed and not _shares_memory(traced, fakes):
+        return traced
+    if any(value.dim() == 0 and value.dtype == torch.float64 for value in changed):
+        raise LostWrite(
+            "the graph writes an argument that is one float64", advice="give it another dtype or shape"
         )
-    return None if changed or _shares_memory(traced, fakes) else traced
+    if _fills_expanded(traced):
+        raise LostWrite("the graph fills a tensor that is expanded", advice="use clone() before")
+    return None
+
+
+class LostWrite(InvalidInput):
+    """A write that AOTAutograd loses: ``x.mul_(2)`` of an argument of shape [], ``x.expand(3).fill_(1)``."""
+
+
+def _fills_expanded(traced: GraphModule) -> bool:
+    """Whether a tensor is written some of whose elements share memory, as eager fills them: AOTAutograd loses that."""
+    for node in traced.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for argument, given in zip(schema.arguments, node.args, strict=False) if schema is not None else ():
+            value = given.meta.get("val") if isinstance(given, Node) else None
+            is_written = argument.alias_info is not None and argument.alias_info.is_write
+            if is_written and isinstance(value, torch.Tensor) and overlaps_itself(value):
+                return True
+    return False
 
 
 def _is_importable(traced: GraphModule) -> bool:

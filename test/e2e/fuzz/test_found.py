@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from programs import Input, Line, Program  # type: ignore[import-not-found]
 from runner import check  # type: ignore[import-not-found]
 
+# An importer with a question mark may refuse; what runs in PyTorch has its numbers all the same.
 ALL = "fx torchscript lazy dynamo"
 
 FOUND = [
@@ -30,6 +31,18 @@ v.add_(1)
 w.mul_(2)
 a0.unsafe_split_with_sizes([1, 3], 0)[1].sub_(3)
 return v, w, a0 * 1""", ["float32[4,3]"]),
+    # Eager fills expanded tensors; AOTAutograd and the lazy device lose that.
+    ("fx torchscript lazy? dynamo?", """v = a0 * 2
+w = v.expand(2, 4, 3)
+w.fill_(float("nan"))
+w[1, :, :1].fill_(1)
+x = v[:, :1].expand(4, 3)
+x[1:, 1:].t().zero_()
+return v, w, x, v.sum()""", ["float32[4,3]"]),
+    (ALL, "v = a0 * 2\nw = v.expand(2, 3)\nw.select(0, 1).add_(1)\nreturn v, w", ["int8[3]"]),
+    ("fx torchscript dynamo?", "a0.t().fill_(2)\nreturn a0 * 1", ["float32[4,3]"]),
+    # AOTAutograd loses the write to an argument of shape [] and float64.
+    ("fx torchscript lazy dynamo?", "a0.mul_(2)\nreturn a0 + 1", ["float64[]"]),
 ]  # fmt: skip
 
 
@@ -51,4 +64,5 @@ def _program(text: str, arguments: list[str]) -> Program:
 @pytest.mark.parametrize("frontends, text, arguments", FOUND, ids=[text for _, text, _ in FOUND])
 def test_found(frontends: str, text: str, arguments: list[str], tmp_path: Path) -> None:
     for frontend in frontends.split():
-        assert check(_program(text, arguments), frontend, tmp_path) == ("same", ""), frontend
+        verdict, why = check(_program(text, arguments), frontend.rstrip("?"), tmp_path)
+        assert verdict == "same" or (verdict == "refused" and frontend.endswith("?")), (frontend, why)
