@@ -6,12 +6,13 @@ A list whose length is only known at run time (it grew inside a run-time loop or
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.values import (
     ListValue,
     Scalar,
@@ -21,11 +22,8 @@ from torch_tvm.importers.torchscript.values import (
     origins,
 )
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-
 aten = torch.ops.aten
-Handler = Callable[["Evaluator", list[Any]], Any]
+Handler = Callable[[Evaluator, list[Any]], Any]
 HANDLERS: dict[str, Handler] = {}
 
 
@@ -39,71 +37,6 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
         return function
 
     return register
-
-
-class Containers:
-    """List operations that emit code, for one :class:`Evaluator`."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-
-    def items(self, value: ListValue) -> list[Any]:
-        """The elements of a list whose length is known."""
-        if isinstance(value.items, Stack):
-            raise self.evaluator.failure(
-                "this list's length is only known at run time; here it must be known at import",
-                advice="use torch.stack, torch.cat, len, indexing or append on it",
-            )
-        return value.items
-
-    def length(self, value: ListValue) -> Any:
-        if isinstance(value.items, Stack):
-            return tensors.size(self.evaluator, value.items.tensor, 0)
-        return len(value.items)
-
-    def get(self, value: ListValue, index: Any) -> Any:
-        ev = self.evaluator
-        if isinstance(value.items, Stack):
-            return self._unstacked(value.items, index)
-        if not isinstance(index, Scalar):
-            if not -len(value.items) <= index < len(value.items):
-                raise ev.certain("IndexError: list index out of range")
-            return value.items[index]
-        if value.items and all(is_number(item) for item in value.items):
-            return self._number_at(value.items, index)
-        if value.items and all(isinstance(item, TensorRef) for item in value.items):
-            stack = tensors.stack_of(ev, value.items, "tensor")
-            return tensors.call(ev, aten.select.int, [stack.tensor, 0, index])
-        raise ev.failure("a list index must be known at import here", origin=index.origin)
-
-    def _unstacked(self, stack: Stack, index: Any) -> Any:
-        ev = self.evaluator
-        ref = tensors.call(ev, aten.select.int, [stack.tensor, 0, index])
-        if stack.kind != "tensor":
-            return tensors.element(ev, ref, stack.kind)
-        return ref
-
-    def _number_at(self, items: list[Any], index: Scalar) -> Any:
-        ev = self.evaluator
-        kinds = {kind_of(item) for item in items}
-        kind = "float" if "float" in kinds else kinds.pop() or "int"
-        values = [ev.scalars.value(item, kind) for item in items]
-        types = ev.emitter.types
-        sequence = ev.emitter.list_of(values, types.parse(f"!torch.{kind}"))
-        value = ev.scalars.op("torch.aten.__getitem__.t", [sequence, ev.scalars.value(index)], kind)
-        return ev.scalars.make(kind, value, None, origins([*items, index]))
-
-    def append(self, value: ListValue, item: Any) -> None:
-        ev = self.evaluator
-        ev.touch(value)
-        if isinstance(value.items, list):
-            value.items = [*value.items, item]
-            return
-        stack = value.items
-        row = tensors.stack_of(ev, [item], stack.kind).tensor
-        value.items = Stack(
-            stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0])
-        )
 
 
 def _bounds(ev: Evaluator, *numbers: Any) -> None:
@@ -126,7 +59,7 @@ def _same(ev: Evaluator, a: Any, b: Any) -> Any:
 
 
 def _sequence(ev: Evaluator, value: Any) -> list[Any]:
-    return ev.containers.items(value) if isinstance(value, ListValue) else list(value)
+    return ev.items(value) if isinstance(value, ListValue) else list(value)
 
 
 def _same_items(ev: Evaluator, a: list[Any], b: list[Any]) -> Any:
@@ -172,7 +105,7 @@ def _append(ev: Evaluator, args: list[Any]) -> Any:
 
 @handles("aten::extend.t")
 def _extend(ev: Evaluator, args: list[Any]) -> None:
-    for item in list(ev.containers.items(args[1])):
+    for item in list(ev.items(args[1])):
         ev.containers.append(args[0], item)
 
 
@@ -214,7 +147,7 @@ def _set_stacked(ev: Evaluator, target: ListValue, index: Any, item: Any) -> Non
 def _insert(ev: Evaluator, args: list[Any]) -> None:
     _bounds(ev, args[1])
     ev.touch(args[0])
-    items = list(ev.containers.items(args[0]))
+    items = list(ev.items(args[0]))
     items.insert(args[1], args[2])
     args[0].items = items
 
@@ -279,7 +212,7 @@ def _slice(ev: Evaluator, args: list[Any]) -> ListValue:
 
 @handles("aten::add.t")
 def _concatenate(ev: Evaluator, args: list[Any]) -> ListValue:
-    return ListValue([*ev.containers.items(args[0]), *ev.containers.items(args[1])], args[0].type)
+    return ListValue([*ev.items(args[0]), *ev.items(args[1])], args[0].type)
 
 
 @handles("aten::add_.t")
@@ -291,7 +224,7 @@ def _extend_in_place(ev: Evaluator, args: list[Any]) -> ListValue:
 @handles("aten::mul.left_t", "aten::mul.right_")
 def _repeat(ev: Evaluator, args: list[Any]) -> ListValue:
     source, count = args if isinstance(args[0], ListValue) else args[::-1]
-    items = ev.containers.items(source)
+    items = ev.items(source)
     if isinstance(count, Scalar) and len(items) == 1 and not isinstance(items[0], Scalar):
         kind = kind_of(items[0])
         if kind is not None:
@@ -308,7 +241,7 @@ def _repeat(ev: Evaluator, args: list[Any]) -> ListValue:
 def _repeat_in_place(ev: Evaluator, args: list[Any]) -> ListValue:
     _bounds(ev, args[1])
     ev.touch(args[0])
-    args[0].items = ev.containers.items(args[0]) * args[1]
+    args[0].items = ev.items(args[0]) * args[1]
     return args[0]
 
 
@@ -321,7 +254,7 @@ def _repeat_in_place(ev: Evaluator, args: list[Any]) -> ListValue:
 )
 def _contains(ev: Evaluator, args: list[Any]) -> Any:
     result: Any = False
-    for item in ev.containers.items(args[0]):
+    for item in ev.items(args[0]):
         found = _same(ev, item, args[1])
         if found is True:
             return True
@@ -345,7 +278,7 @@ def _different_lists(ev: Evaluator, args: list[Any]) -> Any:
 
 @handles("aten::index.list_int", "aten::index.list_float", "aten::index.list_bool", "aten::index.list_str")
 def _index(ev: Evaluator, args: list[Any]) -> int:
-    items = ev.containers.items(args[0])
+    items = ev.items(args[0])
     _bounds(ev, *items, args[1])
     if args[1] not in items:
         raise ev.certain(f"ValueError: {args[1]} is not in list")
@@ -354,7 +287,7 @@ def _index(ev: Evaluator, args: list[Any]) -> int:
 
 @handles("aten::count.int", "aten::count.float", "aten::count.bool", "aten::count.str")
 def _count(ev: Evaluator, args: list[Any]) -> int:
-    items = ev.containers.items(args[0])
+    items = ev.items(args[0])
     _bounds(ev, *items, args[1])
     return items.count(args[1])
 
@@ -383,7 +316,7 @@ def _sorted(ev: Evaluator, args: list[Any]) -> ListValue:
 
 
 def _sorted_items(ev: Evaluator, args: list[Any]) -> list[Any]:
-    items = ev.containers.items(args[0])
+    items = ev.items(args[0])
     if not any(isinstance(item, Scalar) for item in items):
         return sorted(items, reverse=bool(args[1]) if len(args) > 1 else False)
     kind = kind_of(items[0]) or "int"
@@ -425,7 +358,7 @@ handles("prim::max.self_int", "prim::max.self_float", "prim::max.self_bool")(_re
 def _quantify(is_all: bool) -> Handler:
     def quantify(ev: Evaluator, args: list[Any]) -> Any:
         result: Any = is_all
-        for item in ev.containers.items(args[0]):
+        for item in ev.items(args[0]):
             truth = ev.scalars.convert(item, "bool")
             if isinstance(truth, Scalar) and isinstance(result, Scalar):
                 result = ev.scalars.binary("and" if is_all else "or", result, truth)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.storages import Storage, TensorRef
+from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.joins import Joiner, Slot, StackLeaf, Widener, fill, leaves, match
 from torch_tvm.importers.torchscript.signals import CertainError
@@ -25,9 +26,6 @@ from torch_tvm.importers.torchscript.values import (
     origins,
 )
 from torch_tvm.support.errors import ImportFailed
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
 
 aten = torch.ops.aten
 

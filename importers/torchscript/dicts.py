@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript.containers import handles
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, origins
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 
 def _key(ev: Evaluator, key: Any) -> Any:
@@ -79,7 +77,7 @@ def _empty_dict(ev: Evaluator, args: list[Any]) -> DictValue:
 
 
 def _dict_of_pairs(ev: Evaluator, args: list[Any]) -> DictValue:
-    return DictValue({_key(ev, key): item for key, item in ev.containers.items(args[0])})
+    return DictValue({_key(ev, key): item for key, item in ev.items(args[0])})
 
 
 handles(*(f"aten::dict.{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))(

@@ -7,13 +7,14 @@ becomes a ``Slot``: a result of ``torch.prim.If``, or a carried value of ``torch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
     UNINITIALIZED,
@@ -28,9 +29,6 @@ from torch_tvm.importers.torchscript.values import (
     kind_of,
     maybe_parts,
 )
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 
 class Slot:
@@ -49,11 +47,11 @@ class Slot:
         self.unknown = unknown
         self.row: torch.Tensor | None = None
 
-    def type_in(self, ev: Evaluator) -> ir.Type:
+    def type_in(self, ev: Context) -> ir.Type:
         types = ev.emitter.types
         return types.tensor(self.meta) if self.meta is not None else types.parse(f"!torch.{self.kind}")
 
-    def value(self, ev: Evaluator, value: ir.Value, origin: frozenset[int]) -> Any:
+    def value(self, ev: Context, value: ir.Value, origin: frozenset[int]) -> Any:
         """The TorchScript value behind a result of this slot."""
         if self.meta is not None:
             return ev.recorder.tensor(value, self.meta)
@@ -61,7 +59,7 @@ class Slot:
 
 
 def join_metas(
-    ev: Evaluator, a: torch.Tensor, b: torch.Tensor, what: str, unknown: frozenset[int] = frozenset()
+    ev: Context, a: torch.Tensor, b: torch.Tensor, what: str, unknown: frozenset[int] = frozenset()
 ) -> torch.Tensor:
     """A fake tensor of the type that both have; sizes that differ, and the ``unknown`` ones, are unknown."""
     if a.dtype != b.dtype:
@@ -82,7 +80,7 @@ def join_metas(
         return torch.empty(sizes, dtype=a.dtype)
 
 
-def unknown_size(ev: Evaluator) -> torch.SymInt:
+def unknown_size(ev: Context) -> torch.SymInt:
     """A size that is only known at run time."""
     size = ev.new_symbol()
     torch._check(size >= 0)
@@ -106,7 +104,7 @@ class Joiner:
     path, of the containers that it changed. A list that has different lengths becomes a stack.
     """
 
-    def __init__(self, ev: Evaluator, frozen: tuple[dict[int, Any], dict[int, Any]] = ({}, {})) -> None:
+    def __init__(self, ev: Context, frozen: tuple[dict[int, Any], dict[int, Any]] = ({}, {})) -> None:
         self.ev = ev
         self.frozen = frozen
         self.slots: list[Slot] = []
@@ -229,7 +227,7 @@ def _is_set(a: Any, b: Any) -> bool:
 class Widener(Joiner):
     """Widens what a loop carries by what one turn made of it: leaves that change become slots."""
 
-    def __init__(self, ev: Evaluator, frozen: dict[int, Any]) -> None:
+    def __init__(self, ev: Context, frozen: dict[int, Any]) -> None:
         super().__init__(ev, ({}, frozen))
         self.changed = False
 
@@ -287,7 +285,7 @@ class StackLeaf:
         self.items = items
 
 
-def stack_element(ev: Evaluator, sides: list[Any], what: str) -> tuple[str, torch.Tensor]:
+def stack_element(ev: Context, sides: list[Any], what: str) -> tuple[str, torch.Tensor]:
     """What one element of a list is that has a run-time length: its kind and a fake tensor like it."""
     for side in sides:
         if isinstance(side, Stack):
@@ -308,7 +306,7 @@ def stack_element(ev: Evaluator, sides: list[Any], what: str) -> tuple[str, torc
         return kind, torch.empty((), dtype=dtype)
 
 
-def _tensor_element(ev: Evaluator, items: list[TensorRef], what: str) -> tuple[str, torch.Tensor]:
+def _tensor_element(ev: Context, items: list[TensorRef], what: str) -> tuple[str, torch.Tensor]:
     first = items[0].meta
     for item in items[1:]:
         same = first.dim() == item.meta.dim() and first.dtype == item.meta.dtype

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.importers.state import Brought, address, view_of
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript import graph, tensors
+from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.values import Container, DictValue, ListValue, ObjectValue, tuple_class
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 SCRIPT_OBJECTS = (torch._C.ScriptModule, torch._C.ScriptObject)
 
@@ -44,8 +42,9 @@ def _is_unchanged(before: Any, after: Any) -> bool:
 class Objects:
     """Reads the objects behind the program; one value per tensor and per object keeps aliases aliases."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
+    def __init__(self, context: Context, call: Callable[..., Any]) -> None:
+        self.context = context
+        self._call = call
         self.tensors: dict[int, Brought] = {}
         self.names: dict[int, str] = {}
         self.owners: Mapping[int, tuple[str, torch.Tensor]] = {}
@@ -77,7 +76,7 @@ class Objects:
         if name in target.attributes:
             return target.attributes[name]
         if target.source is None:
-            raise self.evaluator.failure(f"attribute '{name}' is read before it is set")
+            raise self.context.failure(f"attribute '{name}' is read before it is set")
         path = f"{target.path}.{name}" if target.path else name
         if path in self.numbers:
             value = self.numbers[path]
@@ -91,7 +90,7 @@ class Objects:
     def set(self, target: ObjectValue, name: str, value: Any) -> None:
         if target.source is not None:
             self.get(target, name)
-        self.evaluator.touch(target)
+        self.context.touch(target)
         target.attributes = {**target.attributes, name: value}
 
     def value(self, raw: Any, path: str, kind: Any = None) -> Any:
@@ -117,7 +116,7 @@ class Objects:
         if isinstance(raw, (bool, int, float, complex, str, Enum, torch.device, torch.Generator, type(None))):
             return raw
         if kind is None or kind.kind() != "ClassType":
-            raise self.evaluator.failure(f"'{path}' is a Python object of type {type(raw).__name__}")
+            raise self.context.failure(f"'{path}' is a Python object of type {type(raw).__name__}")
         found = self._objects[path] = ObjectValue(kind, _PythonObject(raw), path)
         return found
 
@@ -134,12 +133,12 @@ class Objects:
         found = self.tensors.get(id(raw))
         if found is None:
             if raw.is_mkldnn or raw.is_quantized or raw.is_nested or raw.layout != torch.strided:
-                raise self.evaluator.failure(
+                raise self.context.failure(
                     f"tensor '{path}' is not a plain strided tensor ({raw.layout})",
                     advice="import the module before torch.jit.optimize_for_inference or quantisation",
                 )
             if raw.is_meta:
-                raise self.evaluator.failure(
+                raise self.context.failure(
                     f"tensor '{path}' is on the meta device: it has no values",
                     advice="load the weights first: module.to_empty(device='cpu'), then load_state_dict",
                 )
@@ -151,15 +150,15 @@ class Objects:
         """A tensor of its own, or a view of the one that owns its memory."""
         where = address(raw)
         if where not in self.owners:
-            ref = tensors.literal(self.evaluator, raw, name)
+            ref = tensors.literal(self.context, raw, name)
             ref.storage.depth = 0
             return ref
         owner_name, memory = self.owners[where]
         if where not in self._owners:
-            self._owners[where] = tensors.literal(self.evaluator, memory, owner_name)
+            self._owners[where] = tensors.literal(self.context, memory, owner_name)
             self._owners[where].storage.depth = 0
         owner = self._owners[where]
-        return view_of(owner, memory, raw, owner.meta if raw is memory else self.evaluator.fake_of(raw))
+        return view_of(owner, memory, raw, owner.meta if raw is memory else self.context.fake_of(raw))
 
     def find_shared(self) -> None:
         """Take up the module's tensors that lie in memory of others which the program writes."""
@@ -194,7 +193,7 @@ class Objects:
 
     def call_with_hooks(self, target: ObjectValue, name: str, code: Code, args: list[Any]) -> Any:
         """Call the program's own method, and its module's forward hooks around ``forward``, as eager does."""
-        call, source = self.evaluator.call, target.source
+        call, source = self._call, target.source
         if name != "forward":
             return call(code, [target, *args], "")
         for hook in source._get_forward_pre_hooks():

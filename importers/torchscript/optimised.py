@@ -6,18 +6,16 @@ Those passes put tensors into an opaque oneDNN layout; here a tensor has no layo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-
 aten = torch.ops.aten
-Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
 
 ADVICE = "import the module before torch.jit.optimize_for_inference or quantisation"
 _CONVOLUTIONS = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from torch_tvm.dialect.types import SCALAR_TYPE
 from torch_tvm.importers.mask_questions import asks_of_mask
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph, tensors
+from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
     UNINITIALIZED,
@@ -26,10 +27,7 @@ from torch_tvm.importers.torchscript.values import (
     tuple_class,
 )
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
-
-Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
 HANDLERS: dict[str, Handler] = {}
 
 
@@ -61,7 +59,7 @@ def wrap(result: Any) -> Any:
 def unwrap(ev: Evaluator, value: Any) -> Any:
     """A value as a plain Python one, for folding."""
     if isinstance(value, ListValue):
-        return [unwrap(ev, item) for item in ev.containers.items(value)]
+        return [unwrap(ev, item) for item in ev.items(value)]
     return value
 
 
@@ -88,7 +86,7 @@ def _list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ListValue
 
 @_handles("ListUnpack")
 def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    items = ev.containers.items(args[0])
+    items = ev.items(args[0])
     if len(items) != len(instruction.outputs):
         raise ev.certain(
             f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}"

@@ -20,10 +20,11 @@ from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recorder import Recorder
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
-from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript import handlers, tensors
 from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.attempt import HINTS, Assumptions, Program
-from torch_tvm.importers.torchscript.evaluator import IMPORTER, Evaluator
+from torch_tvm.importers.torchscript.context import IMPORTER
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Code
 from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
@@ -291,7 +292,7 @@ class _Import:
         self.emitter = Emitter(self.mlir, self.weights)
         shape_env = AnySizes(duck_shape=False, specialize_zero_one=False)
         mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
-        self.ev = Evaluator(Recorder(self.emitter), mode, program.importer)
+        self.ev = Evaluator(handlers, Recorder(self.emitter), mode, program.importer)
 
     def module(self) -> TorchModule:
         none = ir.FunctionType.get([], [], context=self.emitter.context)

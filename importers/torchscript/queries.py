@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE, SCALAR_TYPE
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.values import ListValue, Scalar
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-
 aten = torch.ops.aten
-Handler = Callable[["Evaluator", list[Any]], Any]
+Handler = Callable[[Evaluator, list[Any]], Any]
 
 
 def _size(ev: Evaluator, args: list[Any]) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 
 def recurrent(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
@@ -20,7 +18,7 @@ def recurrent(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     if overload._overloadname != "input" or not isinstance(args[0].meta, torch.Tensor):
         return tensors.call(ev, overload, args)
     is_lstm = overload._schema.name == "aten::lstm"
-    states = [ref.meta for ref in (ev.containers.items(args[1]) if is_lstm else [args[1]])]
+    states = [ref.meta for ref in (ev.items(args[1]) if is_lstm else [args[1]])]
     x, directions = args[0].meta, 2 if args[7] else 1
     _check(ev, x, states)
     sizes = [x.shape[0], x.shape[1], states[0].shape[-1] * directions]

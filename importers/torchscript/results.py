@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.values import (
     DictValue,
     FutureValue,
@@ -23,14 +24,11 @@ from torch_tvm.importers.torchscript.values import (
 )
 from torch_tvm.support.errors import ImportFailed
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-
 
 class Results:
     """``values`` are the function's results; ``outputs`` says per flat result where it comes from."""
 
-    def __init__(self, ev: Evaluator, outcome: Any) -> None:
+    def __init__(self, ev: Context, outcome: Any) -> None:
         self.ev = ev
         plain = self._plain(outcome)
         leaves, self.spec = pytree.tree_flatten(plain, is_leaf=lambda x: x is None)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.torchscript.values import RuntimeText, Scalar, is_number, kind_of, origins
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 _DTYPE = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 _PLACEHOLDER = {"int": 1, "float": 0.5, "bool": True}
@@ -108,12 +106,25 @@ _NAMES = {
 }
 
 
-class Scalars:
-    """Records scalar operations for one :class:`Evaluator`."""
+class Scene(Protocol):
+    """Where scalar operations are recorded: :class:`~torch_tvm.importers.torchscript.context.Context`."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-        self.emitter = evaluator.emitter
+    @property
+    def emitter(self) -> Emitter: ...
+
+    def new_symbol(self) -> torch.SymInt: ...
+
+    def failure(
+        self, problem: str, *, subject: str = "", advice: str = "", origin: frozenset[int] = frozenset()
+    ) -> Exception: ...
+
+
+class Scalars:
+    """Records scalar operations for one import."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.emitter = scene.emitter
 
     # -- making and converting -----------------------------------------------------------------------
 
@@ -121,7 +132,7 @@ class Scalars:
         """A run-time number, or the number itself when its symbolic value is known."""
         if kind == "int":
             if fake is None:
-                fake = self.evaluator.new_symbol()
+                fake = self.scene.new_symbol()
             if isinstance(fake, int):
                 return fake
             known = fake.node.maybe_as_int()
@@ -233,7 +244,7 @@ class Scalars:
     def _through_tensors(self, name: str, a: Any, b: Any, kind: str, origin: frozenset[int]) -> Any:
         target = _BINARY_TENSOR.get(name)
         if target is None:
-            raise self.evaluator.failure(f"'{name}' of run-time numbers has no Torch dialect form")
+            raise self.scene.failure(f"'{name}' of run-time numbers has no Torch dialect form")
         operands = [self.tensor(self.convert(number, kind)) for number in (a, b)]
         return self.from_tensor(self._tensor_op(target, operands, kind), kind, origin)
 
@@ -262,7 +273,7 @@ class Scalars:
             kind = "int" if name == "invert" else "float"
             operand = self.tensor(self.convert(a, kind))
             return self.from_tensor(self._tensor_op(_UNARY_TENSOR[name], [operand], kind), kind, a.origin)
-        raise self.evaluator.failure(f"'{name}' of a run-time number has no Torch dialect form")
+        raise self.scene.failure(f"'{name}' of a run-time number has no Torch dialect form")
 
     def _rounded(self, name: str, a: Scalar) -> Any:
         if a.kind != "float":
@@ -281,7 +292,7 @@ class Scalars:
             if not _has_runtime_text(args):
                 return result
             if not isinstance(result, str):
-                raise self.evaluator.failure(
+                raise self.scene.failure(
                     f"'{overload._schema.name}' of text that has run-time values in it or is chosen at run time",
                     advice="decide by the values themselves",
                 )
@@ -299,7 +310,7 @@ class Scalars:
             return self.binary(name, *args)
         if len(args) == 1 and isinstance(args[0], Scalar):
             return self.unary(name, args[0])
-        raise self.evaluator.failure(
+        raise self.scene.failure(
             f"'{overload._schema.name}' needs values that are known at import", origin=origins(args)
         )
 

@@ -6,24 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import sympy
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from torch_tvm.dialect.emitter import dialect_name
+from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.size_conditions import assert_size, bound
 from torch_tvm.importers.size_probe import Probe, hints, holds
 from torch_tvm.importers.symbols import Range
 from torch_tvm.importers.torchscript.size_rules import ruled
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 aten = torch.ops.aten
 
@@ -51,24 +48,41 @@ class AnySizes(ShapeEnv):
 _CACHED = [method for method in vars(ShapeEnv).values() if hasattr(method, "cache_clear")]
 
 
+class Scene(Protocol):
+    """Where sizes are asked for: :class:`~torch_tvm.importers.torchscript.context.Context`."""
+
+    effects: int
+
+    @property
+    def emitter(self) -> Emitter: ...
+
+    @property
+    def mode(self) -> FakeTensorMode: ...
+
+    @property
+    def in_region(self) -> bool: ...
+
+    def failure(self, problem: str) -> Exception: ...
+
+
 @dataclass
 class Sizes:
     """The unknown sizes of one program: where each is found, and what is known of it."""
 
-    evaluator: Evaluator
+    scene: Scene
     places: dict[sympy.Symbol, tuple[ir.Value, int]] = field(default_factory=dict)
     ranges: dict[sympy.Symbol, Range] = field(default_factory=dict)
     _settled: int = 0
 
     @property
     def environment(self) -> ShapeEnv:
-        found = self.evaluator.mode.shape_env
+        found = self.scene.mode.shape_env
         assert found is not None
         return found
 
     def add(self, value: ir.Value, meta: torch.Tensor) -> None:
         """An argument of the program with unknown sizes."""
-        self.evaluator.mode.cache_enabled = False  # a cached result comes without its guards
+        self.scene.mode.cache_enabled = False  # a cached result comes without its guards
         for axis, size in enumerate(meta.shape):
             if isinstance(size, torch.SymInt):
                 self.places[size.node.expr] = (value, axis)
@@ -162,7 +176,7 @@ class Sizes:
 
     def _demand(self, condition: Any, what: str) -> None:
         """A bound of a size everywhere is its range; anything else is asserted here."""
-        ev = self.evaluator
+        ev = self.scene
         limits = bound(condition)
         if limits is not None and limits[0] in self.ranges and not ev.in_region:
             symbol, low, high = limits
@@ -183,7 +197,7 @@ class Sizes:
 
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]
-        return self.evaluator.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
+        return self.scene.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
 
 
 def _snapshot(environment: ShapeEnv) -> dict[str, Any]:

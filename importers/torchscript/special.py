@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
+from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
@@ -19,11 +20,8 @@ from torch_tvm.importers.torchscript.values import (
     kind_of,
 )
 
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
-
 aten = torch.ops.aten
-Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
 
 
 def _dtype(code: Any) -> torch.dtype | None:
@@ -54,7 +52,7 @@ def _batch_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any
 def _flat(ev: Evaluator, data: Any) -> tuple[list[Any], tuple[int, ...]]:
     if not isinstance(data, (ListValue, tuple)):
         return [data], ()
-    rows = [_flat(ev, item) for item in (ev.containers.items(data) if isinstance(data, ListValue) else data)]
+    rows = [_flat(ev, item) for item in (ev.items(data) if isinstance(data, ListValue) else data)]
     inner = rows[0][1] if rows else ()
     return [leaf for row, _ in rows for leaf in row], (len(rows), *inner)
 
@@ -166,7 +164,7 @@ def _str(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
 
 
 def _join(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
-    items = ev.containers.items(args[1])
+    items = ev.items(args[1])
     return _formatted([args[0], *items], lambda parts: parts[0].join(text_of(p) for p in parts[1:]))
 
 

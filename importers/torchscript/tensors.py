@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch_tvm.dialect.emitter import dialect_name
 from torch_tvm.importers.recorder import WITHOUT_SIBLING, functional_sibling
 from torch_tvm.importers.storages import LiteralStorage, TensorRef
+from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.sizes import slice_sizes
 from torch_tvm.importers.torchscript.values import (
     KnownTensor,
@@ -24,9 +25,6 @@ from torch_tvm.importers.torchscript.values import (
     Uninitialized,
     origins,
 )
-
-if TYPE_CHECKING:
-    from torch_tvm.importers.torchscript.evaluator import Evaluator
 
 aten = torch.ops.aten
 
@@ -69,7 +67,7 @@ def _plan(overload: torch._ops.OpOverload) -> _Plan:
 
 
 def call(
-    ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None
+    ev: Context, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None
 ) -> Any:
     """Record one op on TorchScript values and return its result as TorchScript values.
 
@@ -93,7 +91,7 @@ def call(
     return wrapped[0] if len(plan.returns) == 1 else tuple(wrapped) if plan.returns else None
 
 
-def _result(ev: Evaluator, value: Any, meta: Any, args: list[Any]) -> Any:
+def _result(ev: Context, value: Any, meta: Any, args: list[Any]) -> Any:
     if isinstance(value, list):
         return ListValue(value)
     if isinstance(value, TensorRef):
@@ -105,7 +103,7 @@ def _result(ev: Evaluator, value: Any, meta: Any, args: list[Any]) -> Any:
     return Scalar("float", value, None, origins(args))
 
 
-def _operand(ev: Evaluator, plan: _Plan, index: int, arg: Any) -> Any:
+def _operand(ev: Context, plan: _Plan, index: int, arg: Any) -> Any:
     kind = plan.types[index]
     if isinstance(arg, Scalar):
         if kind == "TensorType":
@@ -113,13 +111,13 @@ def _operand(ev: Evaluator, plan: _Plan, index: int, arg: Any) -> Any:
         wanted = {"FloatType": "float", "BoolType": "bool", "IntType": "int"}.get(kind)
         return ev.scalars.value(arg, wanted)
     if isinstance(arg, ListValue):
-        return [_operand(ev, plan, index, item) for item in ev.containers.items(arg)]
+        return [_operand(ev, plan, index, item) for item in ev.items(arg)]
     if isinstance(arg, (RuntimeText, ObjectValue, Uninitialized, Maybe)):
         raise ev.failure(f"argument '{plan.names[index]}' has no value at import")
     return arg
 
 
-def _fake(ev: Evaluator, kind: str, arg: Any, scalar_sizes: bool) -> Any:
+def _fake(ev: Context, kind: str, arg: Any, scalar_sizes: bool) -> Any:
     if isinstance(arg, TensorRef):
         return arg.meta
     if isinstance(arg, Scalar):
@@ -129,11 +127,11 @@ def _fake(ev: Evaluator, kind: str, arg: Any, scalar_sizes: bool) -> Any:
             raise ev.failure("the size of the result depends on a run-time float", origin=arg.origin)
         return ev.scalars.placeholder(arg)
     if isinstance(arg, ListValue):
-        return [_fake(ev, kind, item, scalar_sizes) for item in ev.containers.items(arg)]
+        return [_fake(ev, kind, item, scalar_sizes) for item in ev.items(arg)]
     return arg
 
 
-def _metas(ev: Evaluator, overload: torch._ops.OpOverload, plan: _Plan, args: list[Any]) -> list[Any]:
+def _metas(ev: Context, overload: torch._ops.OpOverload, plan: _Plan, args: list[Any]) -> list[Any]:
     """Run the op (the functional form of an in-place one) on fake tensors."""
     schema = overload._schema
     scalar_sizes = schema.name in _SIZE_FROM_SCALARS
@@ -171,7 +169,7 @@ def _slice_meta(fakes: list[Any]) -> torch.Tensor | None:
 
 
 def _run_fake(
-    ev: Evaluator, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]
+    ev: Context, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]
 ) -> Any:
     try:
         with ev.mode:
@@ -192,7 +190,7 @@ def _gives_views(overload: torch._ops.OpOverload) -> bool:
     return any(each.alias_info is not None for each in overload._schema.returns)
 
 
-def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> torch.Tensor | None:
+def _fold(ev: Context, overload: torch._ops.OpOverload, args: list[Any]) -> torch.Tensor | None:
     """The result of an op on small known tensors, as traces compute sizes with; ``None`` without them."""
     seen = False
     real = []
@@ -214,18 +212,18 @@ def _fold(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]) -> to
     return None
 
 
-def literal(ev: Evaluator, tensor: torch.Tensor, name: str) -> TensorRef:
+def literal(ev: Context, tensor: torch.Tensor, name: str) -> TensorRef:
     """A tensor of the program as a value."""
     meta = ev.fake_of(tensor)
     return ev.recorder.whole(LiteralStorage(ev.emitter, tensor, name, meta))
 
 
-def known_tensor(ev: Evaluator, tensor: torch.Tensor) -> KnownTensor:
+def known_tensor(ev: Context, tensor: torch.Tensor) -> KnownTensor:
     """A small constant tensor that later ops fold over."""
     return KnownTensor(literal(ev, tensor, "constant"), tensor)
 
 
-def scalar_tensor(ev: Evaluator, number: Any, dtype: torch.dtype | None = None) -> TensorRef:
+def scalar_tensor(ev: Context, number: Any, dtype: torch.dtype | None = None) -> TensorRef:
     """A number as a 0-d tensor (of ``dtype``, or of the number's own 64-bit type)."""
     if not isinstance(number, Scalar):
         return known_tensor(ev, torch.tensor(number, dtype=dtype))
@@ -239,7 +237,7 @@ def scalar_tensor(ev: Evaluator, number: Any, dtype: torch.dtype | None = None) 
     return call(ev, aten.to.dtype, [ref, dtype, False, False, None])
 
 
-def element(ev: Evaluator, ref: TensorRef, kind: str | None = None) -> Any:
+def element(ev: Context, ref: TensorRef, kind: str | None = None) -> Any:
     """The number inside a one-element tensor (``x.item()``, ``int(x)``)."""
     if isinstance(ref, KnownTensor) and ref.known is not None and ref.known.numel() == 1:
         number = ref.known.item()
@@ -258,7 +256,7 @@ def element(ev: Evaluator, ref: TensorRef, kind: str | None = None) -> Any:
     return ev.scalars.from_tensor(ev.recorder.read(ref), wanted)
 
 
-def size(ev: Evaluator, ref: TensorRef, axis: int) -> Any:
+def size(ev: Context, ref: TensorRef, axis: int) -> Any:
     """One size: a number, or a run-time one where it is symbolic."""
     extent = ref.meta.shape[axis]
     if isinstance(extent, int):
@@ -275,7 +273,7 @@ def unstack_kind(dtype: torch.dtype) -> str:
     return "bool" if dtype == torch.bool else "float" if dtype.is_floating_point else "int"
 
 
-def stack_of(ev: Evaluator, items: list[Any], kind: str) -> Stack:
+def stack_of(ev: Context, items: list[Any], kind: str) -> Stack:
     """Known items as one stacked tensor; they must agree in shape and dtype."""
     refs = items if kind == "tensor" else [scalar_tensor(ev, item) for item in items]
     return Stack(kind, call(ev, aten.stack.default, [ListValue(list(refs)), 0]))
