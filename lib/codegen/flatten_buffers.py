@@ -8,7 +8,7 @@ quotient is hidden behind a variable while the pass runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -75,11 +75,16 @@ def _hide_quotients(body: tirx.Stmt, is_safe: IsSafe) -> tuple[tirx.Stmt, dict[V
         hidden[variable] = quotient
         return variable
 
-    def visible(indices: Sequence[tirx.Expr]) -> list[tirx.Expr]:
-        return [tvm_ffi.structural_mutate(i, [(tirx.FloorDiv, hide), (tirx.FloorMod, hide)]) for i in indices]
+    callbacks = [(tirx.FloorDiv, hide), (tirx.FloorMod, hide)]
 
-    load = lambda node: tirx.BufferLoad(node.source, visible(node.indices))
-    store = lambda node: tirx.BufferStore(node.buffer, node.value, visible(node.indices))
+    def load(node: TensorLoad) -> TensorLoad:
+        indices = tvm_ffi.structural_mutate(node.indices, callbacks)
+        return node if indices.same_as(node.indices) else tirx.BufferLoad(node.source, indices)
+
+    def store(node: tirx.BufferStore) -> tirx.BufferStore:
+        indices = tvm_ffi.structural_mutate(node.indices, callbacks)
+        return node if indices.same_as(node.indices) else tirx.BufferStore(node.buffer, node.value, indices)
+
     return tvm_ffi.structural_map(body, [(TensorLoad, load), (tirx.BufferStore, store)]), hidden
 
 
