@@ -8,13 +8,15 @@ quotient is hidden behind a variable while the pass runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import TensorLoad, Var
+
+_QUOTIENTS = (tirx.FloorDiv, tirx.FloorMod)
 
 IsSafe = Callable[[tirx.Expr, set[Var]], bool]
 """Whether a quotient may be simplified, given the variables of the loops."""
@@ -64,28 +66,40 @@ def _hide_quotients(body: tirx.Stmt, is_safe: IsSafe) -> tuple[tirx.Stmt, dict[V
     tvm_ffi.structural_walk(body, (tirx.For, lambda loop: loops.add(loop.loop_var)))
     if all(is_safe(quotient, loops) for quotient in quotients):
         return body, {}
-    hidden: dict[Var, tirx.Expr] = {}
+    hider = _Hider(lambda quotient: is_safe(quotient, loops))
+    callbacks = [(TensorLoad, hider.load), (tirx.BufferStore, hider.store), (_QUOTIENTS, hider.quotient)]
+    return tvm_ffi.structural_mutate(body, callbacks), hider.hidden
 
-    def hide(quotient: tirx.Expr, mutator: Any) -> tirx.Expr:
-        if _loads(quotient):
+
+class _Hider:
+    """Callbacks of one walk over a kernel: each call of ``structural_mutate`` looks at the signatures of its own anew."""
+
+    def __init__(self, is_safe: Callable[[tirx.Expr], bool]) -> None:
+        self.is_safe = is_safe
+        self.hidden: dict[Var, tirx.Expr] = {}
+        self.is_inside = False
+
+    def load(self, node: TensorLoad, mutator: Any) -> TensorLoad:
+        return tirx.BufferLoad(node.source, self._indices(node.indices, mutator))
+
+    def store(self, node: tirx.BufferStore, mutator: Any) -> tirx.BufferStore:
+        value = mutator.mutate(node.value)
+        return tirx.BufferStore(node.buffer, value, self._indices(node.indices, mutator))
+
+    def _indices(self, indices: Sequence[tirx.Expr], mutator: Any) -> list[tirx.Expr]:
+        before, self.is_inside = self.is_inside, True
+        visible = [mutator.mutate(index) for index in indices]
+        self.is_inside = before
+        return visible
+
+    def quotient(self, quotient: tirx.Expr, mutator: Any) -> tirx.Expr:
+        if not self.is_inside or _loads(quotient):
             return mutator.default_mutate(quotient)
-        if is_safe(quotient, loops):
+        if self.is_safe(quotient):
             return quotient
-        variable = Var(f"quotient{len(hidden)}", quotient.ty)
-        hidden[variable] = quotient
+        variable = Var(f"quotient{len(self.hidden)}", quotient.ty)
+        self.hidden[variable] = quotient
         return variable
-
-    callbacks = [(tirx.FloorDiv, hide), (tirx.FloorMod, hide)]
-
-    def load(node: TensorLoad) -> TensorLoad:
-        indices = tvm_ffi.structural_mutate(node.indices, callbacks)
-        return node if indices.same_as(node.indices) else tirx.BufferLoad(node.source, indices)
-
-    def store(node: tirx.BufferStore) -> tirx.BufferStore:
-        indices = tvm_ffi.structural_mutate(node.indices, callbacks)
-        return node if indices.same_as(node.indices) else tirx.BufferStore(node.buffer, node.value, indices)
-
-    return tvm_ffi.structural_map(body, [(TensorLoad, load), (tirx.BufferStore, store)]), hidden
 
 
 def _loads(expr: tirx.Expr) -> bool:
