@@ -110,7 +110,7 @@ func.func @main(%x: {V}<[?],f32>, %p: {V}<[?],f32>, %m: {V}<[?,?],f32>, %r: {V}<
   %l2 = torch.prim.ListConstruct %2, %2 : (!torch.int, !torch.int) -> !torch.list<int>
   %i = torch.aten.adaptive_avg_pool2d %c, %l2 : {V}<[1,1,?,?],f32>, !torch.list<int> -> {V}<[1,1,2,2],f32>
   %l0 = torch.prim.ListConstruct %0 : (!torch.int) -> !torch.list<int>
-  %n = torch.aten.conv1d %k, %w, %none, %l1, %l0, %l1, %1 : {V}<[1,?,5],f32>, {V}<[2,?,3],f32>, !torch.none,
+  %n = torch.aten.conv1d %k, %w, %none, %l1, %l0, %l1, %2 : {V}<[1,?,5],f32>, {V}<[2,?,3],f32>, !torch.none,
       !torch.list<int>, !torch.list<int>, !torch.list<int>, !torch.int -> {V}<[1,2,3],f32>
   return %a, %b, %d, %e, %g, %h, %i, %n : {V}<[?],f32>, {V}<[?,?],f32>, {V}<[?],f32>, {V}<[?,?],f32>,
       {V}<[?,3],f32>, {V}<[1,9,?],f32>, {V}<[1,1,2,2],f32>, {V}<[1,2,3],f32>
@@ -138,11 +138,11 @@ def _written(
         t.scatter_add(0, j, s),
         F.unfold(c, 3),
         F.adaptive_avg_pool2d(c, 2),
-        F.conv1d(k, w),
+        F.conv1d(k, w, groups=2),
     )
 
 
-_FITTING = [(5,), (2,), (3, 4), (4,), (4, 3), (2, 3), (2, 3), (1, 1, 5, 4), (1, 4, 5), (2, 4, 3)]
+_FITTING = [(5,), (2,), (3, 4), (4,), (4, 3), (2, 3), (2, 3), (1, 1, 5, 4), (1, 4, 5), (2, 2, 3)]
 _OTHERS: list[tuple[int, tuple[int, ...]]] = [
     (1, (0,)),
     (1, (3,)),
@@ -160,7 +160,8 @@ _OTHERS: list[tuple[int, tuple[int, ...]]] = [
     (7, (1, 1, 0, 4)),
     (7, (1, 1, 3, 3)),
     (8, (1, 3, 5)),
-    (9, (2, 5, 3)),
+    (8, (1, 2, 5)),
+    (9, (2, 4, 3)),
 ]
 
 

@@ -102,7 +102,7 @@ def _check_channels(b: Builder, x: Expr, weight: Expr, spatial: int, groups: int
     if b.rank(x) != spatial + 2:
         b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
     channels, expected = b.shape(x)[-spatial - 1], b.shape(weight)[0 if transposed else 1]
-    if not transposed and isinstance(expected, int):
+    if not transposed:
         expected = expected * groups
     if isinstance(channels, int) and isinstance(expected, int):
         if channels != expected:
