@@ -299,6 +299,21 @@ def test_sampling() -> None:
     _check(SAMPLED, image, volume, places)
 
 
+PLACES: dict[str, Callable[..., T]] = {
+    "searchsorted": torch.searchsorted,
+    "searchsorted right": lambda edges, x: torch.searchsorted(edges, x, right=True),
+    "bucketize": lambda edges, x: torch.bucketize(x, edges),
+    "bucketize right": lambda edges, x: torch.bucketize(x, edges, right=True),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_places_in_sorted_numbers(dtype: torch.dtype) -> None:
+    """NaN is sorted last; a search of eager that meets it goes to the end, which a value below the last number does not."""
+    edges = torch.tensor([-INF, -3.0, 0.0, 1.0, 1.0, 5.0, INF, NAN])
+    _check(PLACES, edges.to(dtype), torch.tensor([NAN, -INF, 0.0, -0.0, 1.0, 4.0, -5.0]).to(dtype))
+
+
 _E2E = [pytest.param(dtype, marks=pytest.mark.e2e) for dtype in (torch.float64, torch.bfloat16)]
 
 

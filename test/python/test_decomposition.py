@@ -110,3 +110,26 @@ def test_an_op_of_unknown_sizes_stays_whole() -> None:
         compiled = torch_tvm.compile(function, example, dynamic_shapes=({0: rows}, {0: rows}))
     arguments = (torch.randn(5, 4), torch.randn(5, 4))
     assert_matches(compiled(*arguments), function, arguments)
+
+
+def test_what_pytorch_decomposes_wrongly() -> None:
+    """Labels after the first -1 count for nothing, and a loss that is NaN is no loss; mended in PyTorch when this fails."""
+    nan, label = float("nan"), torch.tensor([[0, 1, -1], [1, -1, 0], [2, 0, 1], [-1, -1, -1]])
+    x = torch.tensor([[0.3, -1.0, 2.0], [nan, 1.0, 2.0], [1.0, 2.0, 3.0], [-1.0, 2.0, 2.0]])
+    losses: list[Callable[..., torch.Tensor]] = [
+        lambda x, label: F.multilabel_margin_loss(x, label, reduction="none"),
+        lambda x, label: F.multi_margin_loss(x, label[:, 0].clamp_min(0), reduction="none"),
+    ]
+    for loss in losses:
+        table = torch._decomp.get_decompositions(
+            [torch.ops.aten.multilabel_margin_loss_forward, torch.ops.aten.multi_margin_loss]
+        )
+        traced = torch.fx.experimental.proxy_tensor.make_fx(loss, table)(x, label)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
+            compiled = torch_tvm.compile(loss, (x, label))
+            results = [compiled(x, label), torch.compile(loss, backend="torch_tvm")(x, label)]
+        eager = loss(x, label)
+        assert not torch.allclose(traced(x, label), eager, equal_nan=True)
+        for ours in results:
+            torch.testing.assert_close(ours, eager, equal_nan=True)

@@ -9,9 +9,10 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
-from torch_tvm.lowering.pointwise import agree
+from torch_tvm.lowering.pointwise import agree, is_float
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
@@ -231,7 +232,10 @@ def one_hot(b: Builder, x: Tensor, num_classes: int) -> Expr:
 
 
 def _count_below(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: str) -> Expr:
-    """How many boundaries come before each value; ``boundaries`` is 1-d, or has the values' leading sizes."""
+    """How many boundaries come before each value; ``boundaries`` is 1-d, or has the values' leading sizes.
+
+    NaN comes after all numbers, as it is sorted.
+    """
     if b.dtype(values) != b.dtype(boundaries):
         b.unsupported("values and boundaries of different dtypes")
     shared = b.rank(boundaries) == 1
@@ -242,6 +246,8 @@ def _count_below(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype:
         def count(*i: Any) -> Any:
             edge = edges(k) if shared else edges(*i[:-1], k)
             after = edge > v(*i) if right else edge >= v(*i)
+            if is_float(b.dtype(values)):
+                after = tirx.any(after, tirx.all(is_nan(edge), tirx.Not(is_nan(v(*i)))))
             return te.sum(tirx.Select(after, tirx.const(0, dtype), tirx.const(1, dtype)), axis=k)
 
         return te.compute(v.shape, count, name="searchsorted")
