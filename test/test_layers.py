@@ -33,16 +33,17 @@ LAYERS = {
     "torch_tvm": Layer("python/torch_tvm", ANY, ANY),
     "torch_tvm.tools": Layer("tools", ANY, ANY),
     # sympy is how torch spells symbolic sizes.
-    "torch_tvm.importers": layer("importers", "dialect support", "torch mlir sympy lark"),
+    "torch_tvm.importers": layer("importers", "aten dialect support", "torch mlir sympy lark"),
     "torch_tvm.support": layer("lib/support", "", ""),
-    "torch_tvm.dialect": layer("lib/dialect", "support", "torch mlir numpy"),
-    "torch_tvm.passes": layer("lib/passes", "dialect support", "torch mlir lark"),
-    "torch_tvm.lowering": layer("lib/lowering", "dialect support", "torch mlir tvm numpy"),
+    "torch_tvm.aten": layer("lib/aten", "support", "torch"),
+    "torch_tvm.dialect": layer("lib/dialect", "aten support", "torch mlir numpy"),
+    "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),
+    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support", "torch mlir tvm numpy"),
     "torch_tvm.transforms": layer("lib/transforms", "schedules support", "tvm numpy"),
     "torch_tvm.schedules": layer("lib/schedules", "support", "tvm"),
     "torch_tvm.codegen": layer("lib/codegen", "support", "torch tvm"),
     "torch_tvm.profiling": layer("lib/profiling", "codegen support", "torch tvm numpy"),
-    "torch_tvm.runtime": layer("lib/runtime", "codegen profiling support", "torch tvm numpy"),
+    "torch_tvm.runtime": layer("lib/runtime", "aten codegen profiling support", "torch tvm numpy"),
 }
 MLIR_FILE = "torch_tvm.dialect.mlir"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from torch_tvm.dialect.harmless import is_harmless
+from torch_tvm.aten.harmless import is_harmless
 from torch_tvm.importers.torchscript import (
     containers,
     dicts,

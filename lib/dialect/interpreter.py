@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.calls import callable_for, runtime_assert
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.op_calls import STAGE, callable_for, run_op, runtime_assert
 from torch_tvm.support.errors import InvalidInput, SourceLocation, format_message
 
 Slots = dict[int, Any]
 Step = Callable[[Slots], None]
 
-__all__ = ["callable_for", "run", "run_op"]
+__all__ = ["run"]
 
 
 def run(
@@ -210,7 +210,7 @@ def _located(step: Step, operation: ir.Operation, name: str) -> Step:
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             if getattr(error, "_torch_tvm_located", False) or type(error).__module__ != "builtins":
                 raise
-            text = format_message(str(error), subject=name, location=place, stage=STAGE)
+            text = format_message(str(error), subject=name, location=place, stage="reference interpreter")
             located = type(error)(text)
             located._torch_tvm_located = True  # type: ignore[union-attr]
             raise located from error

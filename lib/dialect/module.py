@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.calls import may_be_named
 from torch_tvm.dialect import interpreter, reader, view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.op_calls import may_be_named
 from torch_tvm.dialect.signature import Signature
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec, TensorType, parse_tensor_type
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, UnsupportedOp

@@ -20,6 +20,7 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.aten.calls import is_random
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import MEMORY_ORDER
@@ -99,7 +100,7 @@ def emit(
         spec["memory orders"] = [list(ir.DenseI64ArrayAttr(item)) for item in op.attributes[MEMORY_ORDER]]
     text = tvm.ir.StringImm(json.dumps(spec))
     fields = [relax.TupleType([_erase(kind) for kind in kinds])]
-    if has_effects(name) or not kinds:
+    if is_random(name) or not kinds:
         b.has_effect()
         call = relax.Call(relax.ExternFunc(ATEN), [text, *arguments], ty_args=fields)
     else:
@@ -113,28 +114,6 @@ def emit(
         else:  # what nobody reads may have another shape than PyTorch's meta kernel says: embedding_bag's extras
             results.append(b.bb.match_cast(item, kind) if view.is_used(op.results[index]) else item)
     return results[0] if len(results) == 1 else results
-
-
-def has_effects(name: str) -> bool:
-    """Whether an op draws from a generator, so that neither its order nor its number of calls may change."""
-    namespace, _, rest = name.removeprefix("torch.").removeprefix("valsem.").partition(".")
-    base, _, overload = rest.partition(".")
-    packet = getattr(getattr(torch.ops, namespace, None), base, None)
-    found = getattr(packet, overload or "default", None)
-    tags = found.tags if isinstance(found, torch._ops.OpOverload) else ()
-    return torch.Tag.nondeterministic_seeded in tags or base in _RANDOM
-
-
-_RANDOM = {
-    "bernoulli",
-    "uniform",
-    "normal_functional",
-    "exponential",
-    "geometric",
-    "cauchy",
-    "log_normal",
-    "random",
-}
 
 
 def _erase(kind: Any) -> Any:

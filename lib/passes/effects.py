@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import torch
-
+from torch_tvm.aten.calls import is_random
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 
 _EFFECTFUL = {"torch.symbolic_int", "torch.bind_symbolic_shape", "torch.prim.RaiseException"}
-
-
-@lru_cache(maxsize=4096)
-def is_random(name: str) -> bool:
-    """Whether an ATen op draws from torch's generator."""
-    parts = name.split(".")
-    packet = (
-        getattr(torch.ops.aten, parts[2], None) if name.startswith("torch.aten.") and len(parts) > 2 else None
-    )
-    if packet is None:
-        return False
-    overload = ".".join(parts[3:]) or "default"
-    found = getattr(packet, overload, None)
-    return found is not None and torch.Tag.nondeterministic_seeded in found.tags
 
 
 def has_effects(operation: ir.Operation) -> bool:

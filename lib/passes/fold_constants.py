@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 
-from torch_tvm.dialect import op_calls, view
+from torch_tvm.aten import calls
+from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, is_value_tensor
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.effects import has_effects, is_random
+from torch_tvm.passes.effects import has_effects
 from torch_tvm.passes.patterns.rewriting import Rewriter
 
 MAX_ELEMENTS = 1 << 20
@@ -87,7 +88,7 @@ class _Folder:
             return False
         if len(operation.regions) or not operation.results or not name.startswith("torch.aten."):
             return False
-        if has_effects(operation) and not is_random(name):
+        if has_effects(operation) and not calls.is_random(name):
             return False
         if not all(self._is_foldable(result) for result in operation.results):
             return False
@@ -95,7 +96,7 @@ class _Folder:
         if all(value is not _UNKNOWN for value in empty):
             self.known.update(zip(operation.results, empty, strict=True))
             return True
-        if not op_calls.is_pure(name):
+        if not calls.is_pure(name):
             return False
         operands = [self.known[v] if v in self.known else _empty(v) for v in operation.operands]
         if name in _OF_TYPE and operands[0] is _UNKNOWN:
@@ -120,7 +121,7 @@ class _Folder:
             return False
         try:
             with torch.no_grad():
-                results = op_calls.run_op(name, operands)
+                results = calls.run_op(name, operands)
         except Exception:  # an op that fails here fails, or not, when the program runs
             return False
         values = list(results) if isinstance(results, (list, tuple)) else [results]

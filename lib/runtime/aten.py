@@ -21,7 +21,7 @@ import torch
 import tvm
 import tvm_ffi
 
-from torch_tvm.runtime.aten_ops import resolve
+from torch_tvm.aten.calls import callable_for
 from torch_tvm.runtime.failures import invalid, location_of
 from torch_tvm.runtime.tensors import as_torch, compact, memory_ranges, shares_memory
 
@@ -55,12 +55,12 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     """A function of the call's tensors and sizes that gives the results."""
     call = json.loads(spec)
     name, place = call["op"], location_of(call["location"])
-    function = resolve(name)
+    function = callable_for(name, "runtime")
     operands = [_operand(item) for item in call["operands"]]
     orders = call.get("memory orders", ())
     operands = [_laid_out(*pair) for pair in zip(operands, orders, strict=True)] if orders else operands
     if orders and -1 in orders[0]:
-        function = resolve(_IN_PLACE.get(name, name))
+        function = callable_for(_IN_PLACE.get(name, name), "runtime")
     dtypes = [_result_dtype(text) for text in call["results"]]
 
     def run(arguments: Arguments) -> list[Any]:

@@ -18,18 +18,16 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.calls import callable_for, is_random, may_be_named
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.dialect.op_calls import may_be_named
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.importers.recorder import Recorder
-from torch_tvm.lowering.fallback import has_effects
 from torch_tvm.lowering.module import is_lowered
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.runtime.aten_ops import resolve
 from torch_tvm.support.errors import Refusal, TorchTvmError
 
 Table = dict[Any, Callable[..., Any]]
@@ -49,9 +47,7 @@ def decompose(module: TorchModule) -> bool:
 
 def _is_unknown(op: ir.Operation) -> bool:
     name = view.op_name(op)
-    return (
-        name.startswith(_NAMESPACES) and not is_lowered(op) and may_be_named(name) and not has_effects(name)
-    )
+    return name.startswith(_NAMESPACES) and not is_lowered(op) and may_be_named(name) and not is_random(name)
 
 
 def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphModule | None]) -> bool:
@@ -125,7 +121,7 @@ def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]
 
 
 def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table: Table) -> GraphModule:
-    function = resolve(name)
+    function = callable_for(name)
 
     def call(*tensors: torch.Tensor) -> Any:
         take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item

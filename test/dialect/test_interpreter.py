@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from torch_tvm.dialect.interpreter import callable_for, run_op
+from torch_tvm.aten.calls import callable_for, run_op
 from torch_tvm.dialect.mlir import PassManager
 from torch_tvm.dialect.parse import parse
 from torch_tvm.support.errors import InvalidInput, UnsupportedOp

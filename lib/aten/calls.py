@@ -11,19 +11,21 @@ from typing import Any
 
 import torch
 
-from torch_tvm.dialect import harmless, view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.aten import harmless
 from torch_tvm.support.errors import UnsupportedOp
 
-STAGE = "reference interpreter"
+
+def overload_of(name: str) -> torch._ops.OpOverload | None:
+    """The op behind a name such as ``torch.aten.add.Tensor``, ``torch.valsem.aten.bernoulli.float`` or ``ns.op``."""
+    namespace, _, rest = name.removeprefix("torch.").removeprefix("valsem.").partition(".")
+    base, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace, None), base, None) if base else None
+    found = getattr(packet, overload or "default", None)
+    return found if isinstance(found, torch._ops.OpOverload) else None
 
 
-def run_op(op: str | ir.Operation | ir.OpView, operands: Sequence[Any]) -> list[Any]:
-    """Run one op on Python values (tensors, numbers, lists, ``None``): its results, zero-copy.
-
-    ``op`` is an operation or a name such as ``torch.aten.add.Tensor`` or ``ns.op``.
-    """
-    name = op if isinstance(op, str) else view.op_name(op)
+def run_op(name: str, operands: Sequence[Any]) -> list[Any]:
+    """Run one op on Python values (tensors, numbers, lists, ``None``): its results, zero-copy."""
     result = callable_for(name)(*operands)
     if result is None:
         return []
@@ -31,20 +33,20 @@ def run_op(op: str | ir.Operation | ir.OpView, operands: Sequence[Any]) -> list[
 
 
 @cache
-def callable_for(name: str) -> Callable[..., Any]:
+def callable_for(name: str, stage: str = "reference interpreter") -> Callable[..., Any]:
     """A function of an op's operands, in order, that gives its result: a tuple when there are several.
 
-    Raises :class:`UnsupportedOp` when neither PyTorch nor this file has the op.
+    Raises :class:`UnsupportedOp` in ``stage`` when neither PyTorch nor this file has the op.
     """
     short = name.removeprefix("torch.")
     if short in _PYTHON_OPS:
         return _PYTHON_OPS[short]
-    found = _overload(short)
+    found = overload_of(short)
     if found is None:
         raise UnsupportedOp(
             "this PyTorch has no such operator",
             subject=name,
-            stage=STAGE,
+            stage=stage,
             advice="import the package that registers the operator first",
         )
     arguments = found._schema.arguments
@@ -65,7 +67,7 @@ def is_pure(name: str) -> bool:
     short = name.removeprefix("torch.")
     if short in _PYTHON_OPS:
         return short not in _IMPURE
-    found = _overload(short)
+    found = overload_of(short)
     return found is not None and harmless.is_pure(found)
 
 
@@ -73,16 +75,22 @@ def is_pure(name: str) -> bool:
 def may_be_named(name: str) -> bool:
     """Whether a module from a file may run this op."""
     short = name.removeprefix("torch.")
-    found = None if short in _PYTHON_OPS else _overload(short)
+    found = None if short in _PYTHON_OPS else overload_of(short)
     return short in _PYTHON_OPS or found is None or harmless.may_be_named(found)
 
 
-def _overload(short: str) -> torch._ops.OpOverload | None:
-    namespace, _, rest = short.partition(".")
-    base, _, overload = rest.partition(".")
-    packet = getattr(getattr(torch.ops, namespace, None), base, None) if base else None
-    found = getattr(packet, overload or "default", None)
-    return found if isinstance(found, torch._ops.OpOverload) else None
+@cache
+def is_random(name: str) -> bool:
+    """Whether an op draws from a generator, so that neither its order nor its number of calls may change."""
+    found = overload_of(name)
+    base = name.removeprefix("torch.").removeprefix("valsem.").partition(".")[2].partition(".")[0]
+    return base in _DRAWING or (found is not None and torch.Tag.nondeterministic_seeded in found.tags)
+
+
+_DRAWING = frozenset(
+    "bernoulli uniform normal_functional exponential geometric cauchy log_normal random".split()
+)
+"""Ops that draw and whose tags, in some form of them, do not say so."""
 
 
 # -- ops on Python values that torch.ops cannot take (generic lists, strings, None) ---------------------
@@ -105,10 +113,8 @@ def _slice(items: Any, start: int | None, end: int | None, step: int) -> Any:
     return items[slice(start, end, step)]
 
 
-def _new_tensor(
-    data: Any, dtype: int | None, device: torch.device | None, requires_grad: bool
-) -> torch.Tensor:
-    found = torch.tensor(data, device=device)
+def _new_tensor(data: Any, dtype: int | None, device: Any, requires_grad: bool) -> torch.Tensor:
+    found = torch.tensor(data)
     return found if dtype is None else torch.ops.aten.to.dtype(found, dtype)
 
 
@@ -164,10 +170,14 @@ _PYTHON_OPS: dict[str, Callable[..., Any]] = {
     "prim.RaiseException": _raise,
     "prim.unchecked_cast": lambda value: value,
     "prim.Uninitialized": lambda: None,
+    "prim.ListUnpack": list,
+    "prim.TupleUnpack": list,
+    "prim.TupleIndex": operator.getitem,
     "prim.tolist": lambda tensor, *_: tensor.tolist(),
     "prim.Print": print,
     "prim.ListConstruct": lambda *items: list(items),
     "prim.DictConstruct": _dictionary,
+    "runtime.assert": runtime_assert,
     "valsem.aten.bernoulli.float": _bernoulli,
     "derefine": lambda value: value,
     "tensor_static_info_cast": lambda value: value,
@@ -178,6 +188,8 @@ _PYTHON_OPS: dict[str, Callable[..., Any]] = {
 
 _IMPURE = frozenset(
     "aten._set_item.t aten._set_item.str aten.append.t aten.insert.t aten.extend.t aten.warn prim.Print "
-    "prim.RaiseException overwrite.tensor.contents valsem.aten.bernoulli.float".split()
+    "prim.RaiseException runtime.assert overwrite.tensor.contents valsem.aten.bernoulli.float".split()
 )
 """Those of these ops that do more than give a result, or another one each time."""
+
+__all__ = ["callable_for", "is_pure", "is_random", "may_be_named", "overload_of", "run_op", "runtime_assert"]
