@@ -23,6 +23,7 @@ from torch_tvm.lowering.pointwise import (
     pointwise,
     smaller,
     times,
+    wrapped,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
 
@@ -161,6 +162,8 @@ def fmod(b: Builder, x: Tensor, y: Any) -> Expr:
 
 def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any, y: Any) -> Expr:
     """An integer division by a known number; ``-1`` is spelled out because the smallest integer / -1 traps."""
+    if isinstance(y, (bool, int)) and b.result_dtype != "bool":
+        y = wrapped(int(y), b.result_dtype)
     if not isinstance(y, (bool, int)) or y == 0:
         b.unsupported("an integer division whose divisor may be zero, which ATen reports as an error")
     if b.result_dtype == "bool":
@@ -168,7 +171,15 @@ def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any
     if y == -1:
         is_quotient = op in (tirx.floordiv, tirx.truncdiv)
         return pointwise(b, lambda u: -u if is_quotient else u - u, x)
-    return pointwise(b, op, x, y)
+    return pointwise(b, lambda u, v: op(_chosen(u), v), x, y)
+
+
+def _chosen(u: Scalar) -> Scalar:
+    """A number made of a bool as a choice: TVM cannot divide a vector of the former."""
+    if not isinstance(u, tirx.Cast) or u.value.ty.dtype != "bool":
+        return u
+    one, zero = (tirx.const(value, str(u.ty.dtype)) for value in (1, 0))
+    return tirx.Select(u.value, one, zero)
 
 
 def _float_remainder(u: Scalar, v: Scalar) -> Scalar:

@@ -9,6 +9,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
 from torch_tvm.lowering.ops.slicing import computed, simplified
+from torch_tvm.lowering.pointwise import number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
 
 R = relax.op
@@ -50,7 +51,7 @@ def constant_pad_nd(b: Builder, x: Tensor, pad: list[Size], value: Number) -> Ex
     active = [not (_is_zero(low) and _is_zero(high)) for low, high in pairs]
 
     def padded(data: te.Tensor, sizes: list[Any], before: list[Any]) -> te.Tensor:
-        fill = tirx.const(value, dtype)
+        fill = number(value, dtype)
 
         def element(*i: Any) -> Any:
             places = [p - low for p, low in zip(i, before, strict=True)]

@@ -20,7 +20,7 @@ from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions, expect_inside
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, product, reshape
-from torch_tvm.lowering.pointwise import scaled
+from torch_tvm.lowering.pointwise import is_float, number, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
 
 R = relax.op
@@ -183,7 +183,7 @@ def _scatter(
         return te.compute(where.shape, place, name="place")
 
     def values(where: te.Tensor, data: te.Tensor | None = None) -> te.Tensor:
-        fill = tirx.const(0, dtype) if data is not None else tirx.const(source, dtype)
+        fill = number(0 if data is not None else source, dtype)
         return te.compute(where.shape, lambda *i: fill if data is None else data(*i), name="values")
 
     tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
@@ -333,7 +333,10 @@ def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -
 
 def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
     """aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
-    return index_fill_tensor(b, x, dim, index, b.tensor(value, b.dtype(x)))
+    dtype = b.dtype(x)
+    if isinstance(value, (bool, int, float)) and not is_float(dtype):
+        value = bool(value) if dtype == "bool" else wrapped(int(value), dtype)
+    return index_fill_tensor(b, x, dim, index, b.tensor(value, dtype))
 
 
 def index_fill_tensor(b: Builder, x: Tensor, dim: int, index: Tensor, value: Tensor) -> Expr:

@@ -134,6 +134,8 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
                 if re.search("other numbers for other strides|elements share memory", str(error)):
                     return "refused", str(error)
                 return ("same" if program.same else "bare"), f"call {turn}: {type(error).__name__}: {error}"
+            except torch._dynamo.exc.TorchRuntimeError as error:
+                return "refused", f"{type(error).__name__}: {error}"  # by dynamo, before it has a graph
             except Exception as error:
                 return "bare", f"call {turn}: {type(error).__name__}: {error}"
             problem = _difference(wanted, ours, "result")

@@ -41,6 +41,12 @@ x[1:, 1:].t().zero_()
 return v, w, x, v.sum()""", ["float32[4,3]"]),
     (ALL, "v = a0 * 2\nw = v.expand(2, 3)\nw.select(0, 1).add_(1)\nreturn v, w", ["int8[3]"]),
     ("fx torchscript dynamo?", "a0.t().fill_(2)\nreturn a0 * 1", ["float32[4,3]"]),
+    # Numbers become those of the dtype: -1 is 255 to uint8; TVM divides no vectors of bools.
+    ("fx", """i = torch.zeros(1, 3, dtype=torch.int64)
+v = [torch.remainder(a0, -1), torch.fmod(a0, -3), a0 // -3, torch.div(a0, 300, rounding_mode="trunc")]
+w = [a1.scatter(0, i, -1), F.pad(a1, (1, 2), value=2.5), a0.scatter(0, i, -1), a0.index_fill(0, i[0, :1], -2)]
+x = [torch.remainder(a1, -3), a1 // -3, torch.fmod(a1, 2)]
+return v[0], v[1], v[2], v[3], w[0], w[1], w[2], w[3], x[0], x[1], x[2]""", ["uint8[4,3]", "bool[4,3]"]),
     # AOTAutograd loses the write to an argument of shape [] and float64.
     ("fx torchscript lazy dynamo?", "a0.mul_(2)\nreturn a0 + 1", ["float64[]"]),
 ]  # fmt: skip
