@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch._prims_common import is_contiguous_or_false
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
-from torch_tvm.importers.user_code import TORCH, is_users
-from torch_tvm.support.errors import ImportFailed
+from torch_tvm.importers.user_code import TORCH, is_users, user_place
+from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 BY_LAYOUT = frozenset(
     f"aten::{name}" for name in ("reshape", "contiguous", "flatten", "ravel", "reshape_as", "_reshape_alias")
@@ -126,34 +127,53 @@ _TRACERS = tuple(
 
 
 class LayoutQueries(TorchFunctionMode):
-    """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides, ``copies``
-    that it calls what copies for some strides only, ``copies_view`` that this is ``contiguous`` of a view, ``writes`` that it
-    changes a tensor, ``fills_expanded`` that it fills one that is a view of an expanded one.
+    """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides,
+    ``fills_expanded`` that it fills one that is a view of an expanded one.
 
     PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
     """
 
     def __init__(self, *, recorded: bool) -> None:
         super().__init__()
-        self.asked = self.copies = self.copies_view = self.writes = self.fills_expanded = False
+        self.asked = self.fills_expanded = False
         self._expanded: list[torch.Tensor] = []
         self._recorded = recorded
+        self._written: set[int] = set()
+        self._copied: set[int] = set()
+        self._copied_views: dict[int, SourceLocation] = {}
+        self._held: list[Any] = []
+
+    @property
+    def copies_and_writes(self) -> bool:
+        """Whether it changes memory that it also gives to what copies for some strides only."""
+        return not self._copied.isdisjoint(self._written)
+
+    @property
+    def view_copied_and_written(self) -> SourceLocation | None:
+        """Where it makes a view contiguous whose memory it changes."""
+        return next((place for key, place in self._copied_views.items() if key in self._written), None)
+
+    def _memory(self, tensor: torch.Tensor) -> int:
+        """A number for the memory of a tensor, which is that of its views: in inference mode they do not know their base."""
+        storage = tensor.untyped_storage() if tensor.layout == torch.strided else tensor
+        self._held.append(storage)  # as long as it is there no other has its number
+        return storage._cdata if isinstance(storage, torch.UntypedStorage) else id(storage)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _QUERIES and not isinstance(args[0], torch.nn.Parameter):
             self.asked = self.asked or _is_called_by_user(sys._getframe(1))
-        self.writes = self.writes or _is_write(func, kwargs)
-        if func in _MAYBE_COPIES:
-            self.copies = True
-            self.copies_view = self.copies_view or (func is torch.Tensor.contiguous and args[0]._is_view())
-        if self._recorded and func is torch.Tensor.contiguous and len(args) == 1:
+        if not self._recorded:
+            self._note(func, args, kwargs)
+        elif func is torch.Tensor.contiguous and len(args) == 1:
             return torch.ops.aten.contiguous.default(*args, **kwargs)
         if self._recorded:
             return func(*args, **kwargs)
         self.fills_expanded = self.fills_expanded or (func in _FILLS and self._is_expanded(args[0]))
         result = func(*args, **kwargs)
         self._note_expanded(func, args, result)
+        if func in _MAYBE_COPIES:
+            self._copied.add(self._memory(result))  # for other strides it is the memory that is copied
         return result
 
     def _is_expanded(self, tensor: Any) -> bool:
@@ -169,12 +189,30 @@ class LayoutQueries(TorchFunctionMode):
                 if is_larger or self._is_expanded(args[0]):
                     self._expanded.append(view)
 
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if _is_write(func, kwargs):
+            self._written |= {self._memory(tensor) for tensor in _tensors([args[:1], kwargs])}
+        if func in _MAYBE_COPIES:
+            source = args[0] if args else kwargs["input"]
+            key = self._memory(source)
+            self._copied.add(key)
+            if func is torch.Tensor.contiguous and (source._is_view() or source.is_inference()):
+                self._copied_views.setdefault(key, user_place(sys._getframe(2), ""))
+
+
+def _tensors(arguments: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+
 
 def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a function is called that changes a tensor: ``add_``, ``__iadd__``, ``__setitem__``, one with ``out=``."""
+    """Whether a function is called that changes a tensor: ``add_``, ``__iadd__``, ``__setitem__``, one with ``out=`` or
+    ``inplace=True``.
+    """
     name = getattr(func, "__name__", "")
     is_in_place = name.startswith("__i") if name.endswith("__") else name.endswith("_")
-    return is_in_place or name == "__setitem__" or kwargs.get("out") is not None
+    return (
+        is_in_place or name == "__setitem__" or kwargs.get("out") is not None or kwargs.get("inplace") is True
+    )
 
 
 def _is_called_by_user(frame: FrameType | None) -> bool:

@@ -104,7 +104,7 @@ class _Assembly:
                 stage=f"importer: {IMPORTER}",
                 advice="use clone() before, or another frontend",
             )
-        if run.queries.asked or (run.queries.copies and run.queries.writes):
+        if run.queries.asked or run.queries.copies_and_writes:
             self._refuse_other_layouts()
             main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
         module.state = {source.name: source.tensor for source in self.state}
@@ -119,9 +119,11 @@ class _Assembly:
 
     def _refuse_other_layouts(self) -> None:
         """To the lazy device every tensor is dense: there ``contiguous`` never copies."""
-        if self.run.queries.copies_view and self.run.queries.writes:
+        place = self.run.queries.view_copied_and_written
+        if place is not None:
             raise ImportFailed(
                 "contiguous() of a view beside a write: on the lazy device it shares memory with the view",
+                location=place,
                 stage=f"importer: {IMPORTER}",
                 advice="use clone(), or another frontend",
             )

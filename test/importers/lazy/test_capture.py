@@ -257,3 +257,69 @@ def test_arguments_that_cannot_change_are_fixed() -> None:
         InvalidInput, match=r"argument 'd': is fixed to 'texttext.*\.\.\. by the example arguments, got 3"
     ):
         compiled(*arguments[:4], 3)
+
+
+def test_contiguous_beside_a_write_of_other_memory() -> None:
+    """As attention with a bias that is added in place, or an accumulator beside it."""
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        scores = x @ x.transpose(0, 1)
+        scores += 1.0
+        total = torch.zeros(3)
+        total += scores.softmax(-1).sum(0)
+        return x.transpose(0, 1).contiguous().view(2, -1) + total.sum()
+
+    agrees(attention, torch.randn(3, 4))
+
+
+def _written_base(x: torch.Tensor) -> torch.Tensor:
+    b = x * 1
+    y = b.transpose(0, 1).contiguous()
+    b += 1
+    return y
+
+
+def _written_copy(x: torch.Tensor) -> torch.Tensor:
+    b = x * 1
+    b.t()[:2].contiguous().view(-1)[0] = 5.0
+    return b
+
+
+def _written_out(x: torch.Tensor) -> torch.Tensor:
+    y = (x * 1).t()
+    z = y.contiguous()
+    torch.add(x.t(), 1, out=y)
+    return z
+
+
+def _written_alias(x: torch.Tensor) -> torch.Tensor:
+    b = x * 1
+    alias = b.detach()
+    y = b.t().contiguous()
+    alias += 1
+    return y
+
+
+def _written_data(x: torch.Tensor) -> torch.Tensor:
+    b = x * 1
+    b.t().contiguous().data.add_(1)
+    return b
+
+
+def _written_by_an_activation(x: torch.Tensor) -> torch.Tensor:
+    b = x * 1
+    torch.nn.functional.relu(b.t().contiguous(), inplace=True)
+    return b
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "function",
+    [_written_base, _written_copy, _written_out, _written_alias, _written_data, _written_by_an_activation],
+)
+def test_contiguous_beside_a_write_of_its_memory_is_refused(function: Callable[..., Any], mode: Any) -> None:
+    with (
+        mode(),
+        pytest.raises(ImportFailed, match=r"test_capture.py:\d+: contiguous\(\) of a view beside a write"),
+    ):
+        import_lazy(function, (torch.randn(3, 4),))
