@@ -208,13 +208,15 @@ def _col2im(*, self: torch.Tensor, output_size: Sequence[Any], kernel_size: Sequ
 
 
 def _padded(x: torch.Tensor, pad: Sequence[Any]) -> Found:
-    if len(pad) % 2 or len(pad) > 2 * x.dim() or not all(isinstance(each, int) for each in pad):
+    are_numbers = all(isinstance(each, (int, torch.SymInt)) for each in pad)
+    if len(pad) % 2 or len(pad) > 2 * x.dim() or not are_numbers:
         return None
     sizes, wanted = list(x.shape), []
     for place in range(0, len(pad), 2):
         axis, before, after = x.dim() - 1 - place // 2, *pad[place : place + 2]
-        kept = [sizes[axis] + min(before, 0), sizes[axis] + min(before, 0) + min(after, 0)]
-        wanted += [_at_least(size, 0) for size in kept]
+        # What is negative cuts: neither of the two, nor both together, may cut more than there is.
+        cuts = [each if isinstance(each, torch.SymInt) else min(each, 0) for each in (before, after)]
+        wanted += [_at_least(sizes[axis] + cut, 0) for cut in (*cuts, sum(cuts))]
         sizes[axis] = sizes[axis] + before + after
     return sizes, wanted
 

@@ -76,6 +76,9 @@ def call(
     known = None if overload._schema.is_mutable else _fold(ev, overload, args)
     if known is not None and not _gives_views(overload):
         return known_tensor(ev, known)
+    arithmetic = _arithmetic(ev, overload, args)
+    if arithmetic is not None:
+        return arithmetic
     plan = _plan(overload)
     for index in plan.written:
         if isinstance(args[index], TensorRef):
@@ -216,6 +219,41 @@ def literal(ev: Context, tensor: torch.Tensor, name: str) -> TensorRef:
     """A tensor of the program as a value."""
     meta = ev.fake_of(tensor)
     return ev.recorder.whole(LiteralStorage(ev.emitter, tensor, name, meta))
+
+
+_ARITHMETIC = {
+    aten.add.Tensor: "add",
+    aten.add.Scalar: "add",
+    aten.sub.Tensor: "sub",
+    aten.sub.Scalar: "sub",
+    aten.mul.Tensor: "mul",
+    aten.mul.Scalar: "mul",
+    aten.floor_divide.default: "floordiv",
+    aten.floor_divide.Scalar: "floordiv",
+}
+
+
+def _arithmetic(ev: Context, overload: torch._ops.OpOverload, args: list[Any]) -> TensorRef | None:
+    """The result of an op on sizes that are 0-d tensors, as traces compute with them; ``None`` for all else."""
+    name = _ARITHMETIC.get(overload)
+    if name is None or any(not isinstance(alpha, int) or alpha != 1 for alpha in args[2:]):
+        return None
+    a, b = map(_size_of, args[:2])
+    if a is None or b is None or not (isinstance(a, Scalar) or isinstance(b, Scalar)):
+        return None
+    if name == "floordiv" and (isinstance(b, Scalar) or b == 0):
+        return None
+    return scalar_tensor(ev, ev.scalars.binary(name, a, b))
+
+
+def _size_of(arg: Any) -> Any:
+    """The whole number that an operand is: known, or a symbolic one that is at hand."""
+    if isinstance(arg, ScalarTensor) and arg.scalar is not None:
+        return arg.scalar if arg.scalar.kind == "int" and arg.scalar.fake is not None else None
+    if isinstance(arg, KnownTensor) and arg.known is not None:
+        is_number = arg.known.dim() == 0 and arg.known.dtype == torch.int64
+        return int(arg.known) if is_number else None
+    return arg if isinstance(arg, int) and not isinstance(arg, bool) else None
 
 
 def known_tensor(ev: Context, tensor: torch.Tensor) -> KnownTensor:

@@ -154,3 +154,23 @@ def test_a_size_that_is_less_than_a_tile() -> None:
     for size in ((4, 7), (1, 1), (3, 0), (0, 3), (5000, 30)):
         x = torch.randn(size)
         torch.testing.assert_close(compiled(x), _Edges()(x), rtol=0, atol=0)
+
+
+class _Meet(torch.nn.Module):
+    """What a U-Net does where an upsampled image meets one that was not halved evenly."""
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        high, wide = other.shape[2] - x.shape[2], other.shape[3] - x.shape[3]
+        x = torch.nn.functional.pad(x, [wide // 2, wide - wide // 2, high // 2, high - high // 2])
+        return torch.cat([other, x], 1).view(x.shape[0], other.shape[1] * 2, x.shape[2] * x.shape[3])
+
+
+def test_a_trace_that_computes_with_sizes() -> None:
+    """Traces subtract and divide sizes as 0-d tensors; they stay sizes, and a pad by them has a known rank and sizes."""
+    args = torch.randn(1, 2, 4, 6), torch.randn(1, 2, 5, 7)
+    unknown = torch_tvm.TensorSpec((None, 2, None, None), torch.float32)
+    compiled = torch_tvm.compile(torch.jit.trace(_Meet(), args), (unknown, unknown))
+    assert not compiled.report.fallbacks
+    for ours, others in (((4, 6), (5, 7)), ((3, 3), (3, 8)), ((6, 5), (4, 4))):
+        x, other = torch.randn(2, 2, *ours), torch.randn(2, 2, *others)
+        torch.testing.assert_close(compiled(x, other), _Meet()(x, other), rtol=0, atol=0)
