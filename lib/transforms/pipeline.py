@@ -14,6 +14,7 @@ from torch_tvm.transforms.fuse_attention import fuse_attention
 from torch_tvm.transforms.limit_fusion import limit_fusion
 from torch_tvm.transforms.matmul.fuse_siblings import fuse_sibling_matmuls
 from torch_tvm.transforms.matmul.pack_weights import pack_matmul_weights
+from torch_tvm.transforms.merge_kernels import merge_kernels
 from torch_tvm.transforms.params.split import bundle_params, lift_params
 from torch_tvm.transforms.params.weight_prepacking import take_host_work
 from torch_tvm.transforms.quantized.products import quantized
@@ -65,6 +66,7 @@ def _fusion_passes() -> list[tvm.transform.Pass]:
         relax.transform.FuseOps(),
         limit_fusion,
         relax.transform.FuseTIR(),
+        merge_kernels,
         name_results_apart,
         view_reshapes,
         # It recognises what else is a view by its blocks, so it comes before the schedules.

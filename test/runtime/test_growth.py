@@ -27,6 +27,13 @@ def test_twice_the_steps_take_twice_the_time(kind: str) -> None:
     assert chains.peak() - before < 500
 
 
+def test_steps_that_are_alike_are_one_kernel() -> None:
+    program, args = chains.KINDS["pool"](6)
+    compiled = torch_tvm.compile(program, args)
+    assert len(compiled.report.kernels) <= 3
+    torch.testing.assert_close(compiled(*args), program(*args))
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("kind", chains.KINDS)
 def test_long_programs(kind: str) -> None:
