@@ -128,7 +128,8 @@ _TRACERS = tuple(
 
 class LayoutQueries(TorchFunctionMode):
     """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides,
-    ``fills_expanded`` that it fills one that is a view of an expanded one.
+    ``fills_expanded`` that it fills one that is a view of an expanded one, or writes
+    windows (the lazy device then sets to zero what lies between them).
 
     PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
     """
@@ -137,6 +138,7 @@ class LayoutQueries(TorchFunctionMode):
         super().__init__()
         self.asked = self.fills_expanded = False
         self._expanded: list[torch.Tensor] = []
+        self._windows: list[torch.Tensor] = []
         self._recorded = recorded
         self._written: set[int] = set()
         self._copied: set[int] = set()
@@ -170,7 +172,11 @@ class LayoutQueries(TorchFunctionMode):
         if self._recorded:
             return func(*args, **kwargs)
         self.fills_expanded = self.fills_expanded or (func in _FILLS and self._is_expanded(args[0]))
+        if _is_write(func, kwargs) and any(args and args[0] is window for window in self._windows):
+            self.fills_expanded = True
         result = func(*args, **kwargs)
+        if func is torch.Tensor.unfold:
+            self._windows.append(result)
         self._note_expanded(func, args, result)
         if func in _MAYBE_COPIES:
             self._copied.add(self._memory(result))  # for other strides it is the memory that is copied

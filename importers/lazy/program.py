@@ -100,7 +100,7 @@ class _Assembly:
         )
         if run.queries.fills_expanded:
             raise ImportFailed(
-                "the program fills a tensor that is expanded: on the lazy device its elements share no memory",
+                "the program writes a tensor that is expanded or unfolded, which the lazy device does not do as eager",
                 stage=f"importer: {IMPORTER}",
                 advice="use clone() before, or another frontend",
             )

@@ -169,7 +169,7 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
             "the graph writes an argument that is one float64", advice="give it another dtype or shape"
         )
     if _fills_expanded(traced):
-        raise LostWrite("the graph fills a tensor that is expanded", advice="use clone() before")
+        raise LostWrite("the graph writes a tensor that is expanded or unfolded", advice="use clone() before")
     return None
 
 
@@ -184,8 +184,23 @@ def _fills_expanded(traced: GraphModule) -> bool:
         for argument, given in zip(schema.arguments, node.args, strict=False) if schema is not None else ():
             value = given.meta.get("val") if isinstance(given, Node) else None
             is_written = argument.alias_info is not None and argument.alias_info.is_write
-            if is_written and isinstance(value, torch.Tensor) and overlaps_itself(value):
+            if (
+                is_written
+                and isinstance(value, torch.Tensor)
+                and (overlaps_itself(value) or _is_window(given))
+            ):
                 return True
+    return False
+
+
+def _is_window(node: Any) -> bool:
+    """Whether a node is a view of what ``unfold`` gave: AOTAutograd sets to zero what lies between written windows."""
+    while isinstance(node, Node) and isinstance(node.target, torch._ops.OpOverload):
+        if node.target is torch.ops.aten.unfold.default:
+            return True
+        if not any(result.alias_info is not None for result in node.target._schema.returns):
+            return False
+        node = node.args[0]
     return False
 
 
