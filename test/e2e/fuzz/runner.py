@@ -170,7 +170,11 @@ def _scripts_differ(program: Any, folder: Path, turn: int) -> bool:
     module, script = load(program, folder), torch.jit.script(load(program, folder))
     for earlier in range(turn + 1):
         given, wanted_given = _calls(program)[earlier], _calls(program)[earlier]
-        wanted, scripted = module(*wanted_given), script(*given)
+        wanted = module(*wanted_given)
+        try:
+            scripted = script(*given)
+        except RuntimeError:  # 0 // x, of which TorchScript makes a number
+            return True
     buffers = tuple(module.buffers()), tuple(script.buffers())
     differs = _difference(wanted, scripted, "") or _difference(tuple(wanted_given), tuple(given), "")
     return bool(differs or _difference(*buffers, ""))
