@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, tirx
 
+from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.pointwise import (
     HALF,
@@ -48,6 +49,20 @@ def relax_binary(
     return b.emit(relax_op(left, right))
 
 
+def _arithmetic(
+    b: Builder,
+    relax_op: Callable[[Expr, Expr], Expr],
+    body: Callable[[Scalar, Scalar], Scalar],
+    wrapping_body: Callable[[Scalar, Scalar], Scalar],
+    x: Any,
+    y: Any,
+) -> Expr:
+    """:func:`relax_binary`, by ``wrapping_body`` where the numbers may overflow."""
+    if wrapping.may_overflow(b.result_dtype):
+        return pointwise(b, wrapping_body, x, y)
+    return relax_binary(b, relax_op, body, x, y)
+
+
 def _constant(b: Builder, value: Any, dtype: str) -> Expr:
     if is_symbolic(value):
         return b.tensor(value, dtype)
@@ -61,7 +76,9 @@ def _scaled(b: Builder, x: Any, alpha: Any) -> Any:
     """``alpha * x`` in the dtype that the result is computed in; ``x`` itself when alpha is 1."""
     if not is_tensor(alpha) and not is_symbolic(alpha) and alpha == 1:
         return x
-    return pointwise(b, times, x, alpha, result=compute_dtype(b.result_dtype), name="scale")
+    dtype = compute_dtype(b.result_dtype)
+    body = wrapping.product if wrapping.may_overflow(dtype) else times
+    return pointwise(b, body, x, alpha, result=dtype, name="scale")
 
 
 @lowers("torch.aten.add.Tensor", "torch.aten.add.Scalar")
@@ -71,7 +88,7 @@ def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
         return pointwise(b, lambda u, v, a: tirx.any(u, tirx.all(v, a)), x, y, alpha)
     if is_float(b.result_dtype) and _is_zero(y) and math.copysign(1.0, _value(y)) > 0:
         return pointwise(b, lambda u: u + kept(tirx.const(0, str(u.ty.dtype))), x)
-    return relax_binary(b, R.add, lambda u, v: u + v, x, _scaled(b, y, alpha))
+    return _arithmetic(b, R.add, lambda u, v: u + v, wrapping.plus, x, _scaled(b, y, alpha))
 
 
 @lowers("torch.aten.sub.Tensor", "torch.aten.sub.Scalar")
@@ -79,13 +96,13 @@ def sub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if is_float(b.result_dtype) and _is_zero(y):
         return pointwise(b, lambda u, v, a: u - kept(v * a), x, y, alpha)
-    return relax_binary(b, R.subtract, lambda u, v: u - v, x, _scaled(b, y, alpha))
+    return _arithmetic(b, R.subtract, lambda u, v: u - v, wrapping.minus, x, _scaled(b, y, alpha))
 
 
 @lowers("torch.aten.rsub.Scalar")
 def rsub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
-    return relax_binary(b, R.subtract, lambda u, v: u - v, y, _scaled(b, x, alpha))
+    return _arithmetic(b, R.subtract, lambda u, v: u - v, wrapping.minus, y, _scaled(b, x, alpha))
 
 
 @lowers("torch.aten.mul.Tensor", "torch.aten.mul.Scalar")
@@ -97,7 +114,7 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
         for factor, other in ((x, y), (y, x)):
             if _is_zero(factor) and is_tensor(other):
                 return pointwise(b, times, other, _value(factor))
-    return relax_binary(b, R.multiply, times, x, y)
+    return _arithmetic(b, R.multiply, times, wrapping.product, x, y)
 
 
 def _is_zero(value: Any) -> bool:

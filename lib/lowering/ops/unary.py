@@ -11,6 +11,7 @@ from tvm import relax, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.pointwise import HALF, compute_dtype, is_float, libm, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.wrapping import magnitude, may_overflow, negative, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -93,7 +94,7 @@ scalar_unary("torch.aten.cosh", lambda u: libm("cosh", u))
 scalar_unary("torch.aten.asinh", lambda u: libm("asinh", u))
 scalar_unary("torch.aten.acosh", lambda u: libm("acosh", u))
 scalar_unary("torch.aten.atanh", lambda u: libm("atanh", u))
-scalar_unary("torch.aten.square", lambda u: u * u)
+scalar_unary("torch.aten.square", lambda u: product(u, u))
 scalar_unary("torch.aten.frac", lambda u: u - tirx.trunc(u))
 
 
@@ -101,6 +102,8 @@ scalar_unary("torch.aten.frac", lambda u: u - tirx.trunc(u))
 def abs_(b: Builder, x: Tensor) -> Expr:
     """aten::abs(Tensor self) -> Tensor"""
     dtype = b.result_dtype
+    if may_overflow(dtype):
+        return pointwise(b, magnitude, x)
     return (
         x
         if dtype in ("uint8", "bool")
@@ -118,6 +121,8 @@ def neg(b: Builder, x: Tensor) -> Expr:
         return pointwise(b, lambda u: u * tirx.const(-1, str(u.ty.dtype)), x)  # 0 - u loses the sign of 0
     if dtype.startswith("uint"):
         return pointwise(b, lambda u: _zero(u) - u, x)
+    if may_overflow(dtype):
+        return pointwise(b, negative, x)
     return b.emit(R.negative(x))
 
 
