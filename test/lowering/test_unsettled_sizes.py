@@ -182,3 +182,40 @@ def test_sizes_of_what_is_written_and_read() -> None:
         answers += 1
         torch.testing.assert_close(compiled(*arguments), want)
     assert answers == 4
+
+
+SAMPLED = f"""
+func.func @main(%x: {V}<[?,?,?,?],f32>, %g: {V}<[?,2,2,2],f32>, %w: {V}<[?],f32>) -> (
+    {V}<[?,?,2,2],f32>, {V}<[?,?,4,4],f32>, {V}<[?,?,?,?],f32>) {{
+  %0 = torch.constant.int 0
+  %4 = torch.constant.int 4
+  %f = torch.constant.bool false
+  %none = torch.constant.none
+  %a = torch.aten.grid_sampler %x, %g, %0, %0, %f : {V}<[?,?,?,?],f32>, {V}<[?,2,2,2],f32>, !torch.int, !torch.int,
+      !torch.bool -> {V}<[?,?,2,2],f32>
+  %s = torch.prim.ListConstruct %4, %4 : (!torch.int, !torch.int) -> !torch.list<int>
+  %b = torch.aten.upsample_bilinear2d %x, %s, %f, %none, %none : {V}<[?,?,?,?],f32>, !torch.list<int>, !torch.bool,
+      !torch.none, !torch.none -> {V}<[?,?,4,4],f32>
+  %c = torch.aten.prelu %x, %w : {V}<[?,?,?,?],f32>, {V}<[?],f32> -> {V}<[?,?,?,?],f32>
+  return %a, %b, %c : {V}<[?,?,2,2],f32>, {V}<[?,?,4,4],f32>, {V}<[?,?,?,?],f32>
+}}
+"""
+
+
+def test_images_of_a_text() -> None:
+    """A grid of another batch, an empty image, as many slopes as there are no channels: each was read past its end."""
+    compiled = torch_tvm.compile(torch_tvm.parse(SAMPLED), fallback=False)
+    for shape, batch, slopes in (((2, 3, 4, 5), 2, 3), ((2, 3, 4, 5), 2, 1)):
+        x, grid, weight = torch.randn(shape), torch.rand(batch, 2, 2, 2) * 2 - 1, torch.randn(slopes)
+        sampled = F.grid_sample(x, grid, align_corners=False)
+        want = sampled, F.interpolate(x, (4, 4), mode="bilinear", align_corners=False), F.prelu(x, weight)
+        for ours, eager in zip(compiled(x, grid, weight), want, strict=True):
+            torch.testing.assert_close(ours, eager)
+    for shape, batch, slopes in (
+        ((2, 3, 4, 5), 1, 3),
+        ((2, 3, 0, 5), 2, 3),
+        ((2, 3, 4, 5), 2, 2),
+        ((1, 1, 4, 5), 1, 3),
+    ):
+        with pytest.raises(InvalidInput):
+            compiled(torch.randn(shape), torch.rand(batch, 2, 2, 2), torch.randn(slopes))

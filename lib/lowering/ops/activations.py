@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, is_tensor
+from torch_tvm.lowering.builder import Builder, as_size, is_tensor
 from torch_tvm.lowering.pointwise import HALF, is_float, kept, libm, pointwise, times
 from torch_tvm.lowering.registry import Number, Tensor, lowers
 
@@ -71,6 +71,11 @@ def leaky_relu(b: Builder, x: Tensor, negative_slope: Number) -> Expr:
 def prelu(b: Builder, x: Tensor, weight: Tensor) -> Expr:
     """aten::prelu(Tensor self, Tensor weight) -> Tensor; ``weight`` has one element or one a channel (dim 1)."""
     rank = b.rank(x)
+    if b.rank(weight) == 1 and rank > 1:
+        count, channels = b.shape(weight)[0], b.shape(x)[1]
+        if count != 1 and not (isinstance(count, int) and isinstance(channels, int)):
+            fits = tirx.any(as_size(count) == 1, tirx.EQ(as_size(count), as_size(channels)))
+            b.expect(fits, "there are not as many weights as channels")
     if b.rank(weight) == 1 and rank > 2:
         weight = b.reshape(weight, [b.shape(weight)[0], *[1] * (rank - 2)])
     elif b.rank(weight) == 1 and rank == 0:

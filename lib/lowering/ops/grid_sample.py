@@ -38,6 +38,7 @@ def grid_sampler(
         b.unsupported("an image and a grid that do not go together")
     if interpolation_mode == BICUBIC and dims == 3:
         b.unsupported("bicubic sampling of a volume")
+    b.expect_equal(b.shape(grid)[:1], b.shape(x)[:1], "the grid has another batch than the image")
     sizes, shape = b.shape(x)[2:], [*b.shape(x)[:2], *b.shape(grid)[1:-1]]
     if 0 in sizes:
         b.unsupported("an empty image")

@@ -63,6 +63,7 @@ def _check_sizes(b: Builder, x: Expr, sizes: Sequence[SizeLike]) -> list[SizeLik
     before = b.shape(x)[2:]
     if any(isinstance(s, int) and s < 1 for s in (*sizes, *before)):
         b.unsupported("an empty image")
+    b.expect_within([1] * len(before), before, "the image is empty")
     return before
 
 
