@@ -28,6 +28,10 @@ def programs(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x.add(y, alpha=-5),
         x.square(),
         (1 - x) + 2,
+        x**2 // 3,
+        x**5,
+        x**8 % 7,
+        x.addcmul(y, x, value=3) // 2,
     )
 
 

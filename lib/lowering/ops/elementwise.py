@@ -20,6 +20,7 @@ from torch_tvm.lowering.pointwise import (
     kept,
     larger,
     libm,
+    named,
     number,
     pointwise,
     smaller,
@@ -275,13 +276,10 @@ _ROOTS: dict[float, Callable[[Scalar], Scalar]] = {
 
 
 def _integer_power(u: Scalar, exponent: int) -> Scalar:
-    result = tirx.const(1, str(u.ty.dtype))
-    while exponent:
-        if exponent & 1:
-            result = result * u
-        u = u * u
-        exponent >>= 1
-    return result
+    if exponent < 2:
+        return u if exponent else tirx.const(1, str(u.ty.dtype))
+    square = named(_integer_power(u, exponent // 2), lambda root: wrapping.product(root, root))
+    return named(square, lambda even: wrapping.product(even, u)) if exponent % 2 else square
 
 
 @lowers("torch.aten.pow.Tensor_Tensor", "torch.aten.pow.Scalar")

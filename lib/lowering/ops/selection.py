@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, tirx
 
+from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.pointwise import (
@@ -116,6 +117,9 @@ def lerp(b: Builder, start: Tensor, end: Tensor, weight: Any) -> Expr:
 @lowers("torch.aten.addcmul")
 def addcmul(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     """aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    if wrapping.may_overflow(b.result_dtype):
+        body = lambda u, v, w, a: wrapping.plus(u, wrapping.product(wrapping.product(a, v), w))
+        return pointwise(b, body, x, y, z, value)
     return pointwise(b, lambda u, v, w, a: u + times(a, v) * w, x, y, z, value)
 
 
