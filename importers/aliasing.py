@@ -126,6 +126,11 @@ _TRACERS = tuple(
 )
 
 
+def _covers(x: torch.Tensor, dimension: int, size: int, step: int) -> bool:
+    """Whether windows, side by side, are all of a tensor."""
+    return step == size and x.dim() > 0 and x.shape[dimension] % size == 0
+
+
 class LayoutQueries(TorchFunctionMode):
     """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides,
     ``fills_expanded`` that it fills one that is a view of an expanded one, or writes
@@ -175,7 +180,7 @@ class LayoutQueries(TorchFunctionMode):
         if _is_write(func, kwargs) and any(args and args[0] is window for window in self._windows):
             self.fills_expanded = True
         result = func(*args, **kwargs)
-        if func is torch.Tensor.unfold:
+        if func is torch.Tensor.unfold and not _covers(*args, **kwargs):
             self._windows.append(result)
         self._note_expanded(func, args, result)
         if func in _MAYBE_COPIES:

@@ -144,8 +144,10 @@ class Recorder:
         Returns a ``TensorRef``, a list of them, or an ``ir.Value`` per schema result.
         """
         if overload is aten.kthvalue.default and args[0].meta.dim() == 0:
-            # torch-mlir verifies that the dimension is one of none; of one number every order gives the same
+            # torch-mlir verifies that the dimension is one of none; of one number every order gives the same.
             overload, args, kwargs = aten.max.dim, [args[0], 0, False], {}
+        if overload is aten.count_nonzero.default and args[0].meta.dim() == 0:
+            args, kwargs = [args[0], None], {}
         _try_without_elements(overload, args, kwargs, metas)
         name = overload._schema.name
         if name in hidden_writes.HANDLERS:
@@ -554,9 +556,14 @@ def _try_without_elements(
     """
     given, named = _fakes(list(args)), _fakes(kwargs)
     leaves = [leaf for leaf in pytree.tree_leaves((given, named)) if isinstance(leaf, torch.Tensor)]
-    if not any(isinstance(size, int) and size == 0 for leaf in leaves for size in leaf.shape):
+    # Asking whether an unknown size is 0 would leave a guard.
+    empty = [any(isinstance(size, int) and size == 0 for size in leaf.shape) for leaf in leaves]
+    if not any(empty):
         return
-    has_indices = any(not leaf.dtype.is_floating_point and 0 not in leaf.shape for leaf in leaves)
+    has_indices = any(
+        not leaf.dtype.is_floating_point and not is_empty
+        for leaf, is_empty in zip(leaves, empty, strict=True)
+    )
     if has_indices or overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
         return  # whether positions are out of range is for the call to say
     if Probe(overload, given, named, list(metas)).fits_example() is False:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 Point = dict[sympy.Symbol, int]
@@ -37,7 +39,6 @@ _WITHOUT_DATA = frozenset(
         "_weight_norm_interface",
         "mkldnn_rnn_layer",
         "native_batch_norm",
-        "scaled_dot_product_attention",
     )
 )
 """Ops that PyTorch (2.9 to 2.13) does not check: for sizes that do not fit, and some of 0, they end the process."""
@@ -108,8 +109,19 @@ class Probe:
         return kept
 
     def _missing(self, points: Sequence[Point]) -> list[Any]:
-        """Conditions on one symbol each that keep out what is left."""
+        """Conditions on one symbol each that keep out what is left, or that two are equal."""
         found: list[Any] = []
+        wrong = [p for p in points if self.fits(p) is False]
+        right = [p for p in points if self.fits(p) and 0 not in p.values()]
+        for one, other in itertools.combinations(self.symbols, 2):
+            differ = lambda p, a=one, b=other: p[a] != p[b]
+            if (
+                self.hint[one] == self.hint[other]
+                and wrong
+                and all(map(differ, wrong))
+                and not any(map(differ, right))
+            ):
+                return [sympy.Eq(one, other, evaluate=False)]
         for symbol in self.symbols:
             values = {}
             for point in points:
@@ -159,7 +171,7 @@ class Probe:
             return None
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._checked():
                 result = self.function(*args, **kwargs)
         except NotImplementedError:
             return None
@@ -167,6 +179,11 @@ class Probe:
             return False
         got = [_expressions(leaf) for leaf in pytree.tree_leaves(result)]
         return got == expected
+
+    def _checked(self) -> AbstractContextManager[Any]:
+        """Of the kernels of attention for CPUs only one checks sizes."""
+        is_attention = self.function is torch.ops.aten.scaled_dot_product_attention.default
+        return sdpa_kernel(SDPBackend.MATH) if is_attention else nullcontext()
 
 
 def hints(environment: ShapeEnv) -> Mapping[sympy.Symbol, int]:
