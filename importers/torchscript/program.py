@@ -62,8 +62,15 @@ def import_torchscript(
     program can only be imported for their example values; then ``signature.constants`` has them. Strings and
     ``None`` are constants. Raises :class:`ImportFailed` with the user's line for what cannot be imported.
     """
-    loaded = load(program, method, example_args)
-    return _attempts(loaded, _example_tuple(loaded, example_args), state)
+    try:
+        loaded = load(program, method, example_args)
+        return _attempts(loaded, _example_tuple(loaded, example_args), state)
+    except (
+        UnicodeDecodeError
+    ) as error:  # PyTorch keeps the names and lines of a file as bytes, and never looked
+        raise ImportFailed(
+            f"the program has text that is none: its file is damaged ({error})", stage=STAGE
+        ) from None
 
 
 def import_graph(
