@@ -133,8 +133,8 @@ def _covers(x: torch.Tensor, dimension: int, size: int, step: int) -> bool:
 
 class LayoutQueries(TorchFunctionMode):
     """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides,
-    ``fills_expanded`` that it fills one that is a view of an expanded one, or writes
-    windows (the lazy device then sets to zero what lies between them).
+    ``fills_expanded`` that it fills a view of an expanded one, or writes windows (the lazy device then sets to zero what
+    lies between them).
 
     PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
     """
@@ -170,15 +170,11 @@ class LayoutQueries(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _QUERIES and not isinstance(args[0], torch.nn.Parameter):
             self.asked = self.asked or _is_called_by_user(sys._getframe(1))
-        if not self._recorded:
-            self._note(func, args, kwargs)
-        elif func is torch.Tensor.contiguous and len(args) == 1:
-            return torch.ops.aten.contiguous.default(*args, **kwargs)
         if self._recorded:
+            if func is torch.Tensor.contiguous and len(args) == 1:
+                return torch.ops.aten.contiguous.default(*args, **kwargs)
             return func(*args, **kwargs)
-        self.fills_expanded = self.fills_expanded or (func in _FILLS and self._is_expanded(args[0]))
-        if _is_write(func, kwargs) and any(args and args[0] is window for window in self._windows):
-            self.fills_expanded = True
+        self._note(func, args, kwargs)
         result = func(*args, **kwargs)
         if func is torch.Tensor.unfold and not _covers(*args, **kwargs):
             self._windows.append(result)
@@ -187,9 +183,6 @@ class LayoutQueries(TorchFunctionMode):
             self._copied.add(self._memory(result))  # for other strides it is the memory that is copied
         return result
 
-    def _is_expanded(self, tensor: Any) -> bool:
-        return any(tensor is known for known in self._expanded)
-
     def _note_expanded(self, func: Any, args: Sequence[Any], result: Any) -> None:
         """Keeps what an expansion gave, and views of that."""
         if not args or not isinstance(args[0], torch.Tensor):
@@ -197,18 +190,26 @@ class LayoutQueries(TorchFunctionMode):
         for view in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(view, torch.Tensor) and view._is_view() and view is not args[0]:
                 is_larger = func in _EXPANSIONS and view.numel() > args[0].numel()
-                if is_larger or self._is_expanded(args[0]):
+                if is_larger or _is_among(args[0], self._expanded):
                     self._expanded.append(view)
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if func in _FILLS and _is_among(args[0], self._expanded):
+            self.fills_expanded = True
         if _is_write(func, kwargs):
             self._written |= {self._memory(tensor) for tensor in _tensors([args[:1], kwargs])}
+            if args and _is_among(args[0], self._windows):
+                self.fills_expanded = True
         if func in _MAYBE_COPIES:
             source = args[0] if args else kwargs["input"]
             key = self._memory(source)
             self._copied.add(key)
             if func is torch.Tensor.contiguous and (source._is_view() or source.is_inference()):
                 self._copied_views.setdefault(key, user_place(sys._getframe(2), ""))
+
+
+def _is_among(tensor: Any, known: Sequence[torch.Tensor]) -> bool:
+    return any(tensor is each for each in known)
 
 
 def _tensors(arguments: Any) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ def product(x: Expr, y: Expr) -> Expr:
 
 def negative(x: Expr) -> Expr:
     """``-x``, which is ``x`` for the least integer."""
-    return minus(tirx.const(0, str(x.ty.dtype)), x) if may_overflow(str(x.ty.dtype)) else -x
+    return minus(tirx.const(0, str(x.ty.dtype)), x)
 
 
 def magnitude(x: Expr) -> Expr:
