@@ -38,11 +38,12 @@ LAYERS = {
     "torch_tvm.aten": layer("lib/aten", "support", "torch"),
     "torch_tvm.dialect": layer("lib/dialect", "aten support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),
-    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support", "torch mlir tvm numpy"),
-    "torch_tvm.transforms": layer("lib/transforms", "schedules support", "tvm numpy"),
-    "torch_tvm.schedules": layer("lib/schedules", "support", "tvm"),
-    "torch_tvm.codegen": layer("lib/codegen", "support", "torch tvm"),
-    "torch_tvm.profiling": layer("lib/profiling", "codegen support", "torch tvm numpy"),
+    "torch_tvm.tir": layer("lib/tir", "support", "tvm"),
+    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support tir", "torch mlir tvm numpy"),
+    "torch_tvm.transforms": layer("lib/transforms", "schedules support tir", "tvm numpy"),
+    "torch_tvm.schedules": layer("lib/schedules", "support tir", "tvm"),
+    "torch_tvm.codegen": layer("lib/codegen", "support tir", "torch tvm"),
+    "torch_tvm.profiling": layer("lib/profiling", "codegen support tir", "torch tvm numpy"),
     "torch_tvm.runtime": layer("lib/runtime", "aten codegen profiling support", "torch tvm numpy"),
 }
 MLIR_FILE = "torch_tvm.dialect.mlir"

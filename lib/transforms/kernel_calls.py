@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import static
+from torch_tvm.tir import static
 
 
 class KernelCalls:

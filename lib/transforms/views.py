@@ -14,7 +14,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import static
+from torch_tvm.tir import static
 from torch_tvm.transforms.params.weights import Weights
 
 

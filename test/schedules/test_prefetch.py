@@ -11,7 +11,7 @@ from tvm.ir import TensorLoad
 
 import torch_tvm
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.emit import const
+from torch_tvm.tir import const
 
 PER_LINE = emit.LINE // 4
 

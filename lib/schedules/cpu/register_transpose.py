@@ -11,8 +11,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import const, sequence
-from torch_tvm.schedules.cpu.matmul.register_tile import lanes_loop
+from torch_tvm.tir import const, lanes_loop, sequence
 
 
 def transpose_square(

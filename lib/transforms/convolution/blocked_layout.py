@@ -20,10 +20,10 @@ from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
-from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import static
 from torch_tvm.transforms.convolution import compute as conv_compute
 from torch_tvm.transforms.convolution.blocked_norm import Groups, epsilon_of, groups_of, normalized
 from torch_tvm.transforms.convolution.channelwise import on_blocks

@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import relax, te
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import static
+from torch_tvm.tir import static
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import ForKind
 from tvm_ffi.structural import structural_map, structural_walk
 
-from torch_tvm.schedules.cpu.emit import const, sequence
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const, sequence
 
 Buffers = dict[Var, Var]
 

@@ -12,10 +12,10 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu.convolution.tiling import row_cycles
-from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import static
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""

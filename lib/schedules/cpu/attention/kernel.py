@@ -9,12 +9,11 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
-from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
 from torch_tvm.schedules.cpu.math import exponentials
 from torch_tvm.schedules.cpu.math.let_builder import Lets
-from torch_tvm.schedules.cpu.matmul.contraction import loads, variables
-from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
 from torch_tvm.schedules.cpu.register_transpose import transpose_square
+from torch_tvm.tir import as_size, const, lanes_loop, loads, loop, sequence, static, variables, when
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Emitter:
         self.one_block = tiling.one_block
         few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
-        buffer = lambda shape, name: tirx.decl_buffer([index(s) for s in shape], "float32", name)
+        buffer = lambda shape, name: tirx.decl_buffer([as_size(s) for s in shape], "float32", name)
         padded_keys = self.panels * self.width
         self.packed_keys = buffer((self.panels, spec.depth, self.width), "packed_keys")
         self.packed_values = buffer((padded_keys, self.value_width), "packed_values")
@@ -220,7 +219,7 @@ class Emitter:
             if rows is not None and rows % size == 0
             else tirx.min(block * size, spec.rows - size)
         )
-        visible: Expr = index(spec.keys)
+        visible: Expr = as_size(spec.keys)
         if spec.causal is not None:
             visible = tirx.max(const(0), tirx.min(spec.keys, row0 + spec.causal + size))
         minus_infinity = tirx.const(float("-inf"), "float32")

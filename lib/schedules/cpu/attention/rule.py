@@ -25,13 +25,12 @@ from tvm.ir import Expr, TensorLoad
 from tvm_ffi.structural import structural_map
 
 from torch_tvm.schedules.cpu.attention.kernel import AttentionSpec, Emitter, Tiling
-from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.loops import steps
-from torch_tvm.schedules.cpu.matmul.contraction import substitute
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const, static, substitute
 
 ATTRIBUTE = "torch_tvm.attention"
 KEY_BLOCK = 512

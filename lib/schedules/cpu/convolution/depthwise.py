@@ -8,14 +8,14 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
+from torch_tvm import tir
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
-from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place
 from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_width
-from torch_tvm.schedules.cpu.emit import const
 from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const
 
 
 class DepthwiseConv:
@@ -45,12 +45,12 @@ class _DepthwiseKernel(DirectKernel):
     def _chunks_apart(self) -> int:
         return self.out_blocks
 
-    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
-        return emit.loop("kw", count, tap, kind="unrolled")
+    def _taps(self, count: int, tap: tir.Body) -> tirx.Stmt:
+        return tir.loop("kw", count, tap, kind="unrolled")
 
     def _reduction(
         self,
-        acc: emit.Accumulators,
+        acc: tir.Accumulators,
         place: Place,
         in_block: Expr,
         taps: tuple[Expr, Expr, Expr],
@@ -60,7 +60,7 @@ class _DepthwiseKernel(DirectKernel):
     ) -> tirx.Stmt:
         """One tap: every column adds its vector of data times the vector of weights."""
         conv, lanes = self.conv, self.conv.lanes
-        weight = emit.load(self.weight, [place.block, *taps[3 - conv.rank :], 0], lanes)
+        weight = tir.load(self.weight, [place.block, *taps[3 - conv.rank :], 0], lanes)
 
         def column(m: Expr) -> tirx.Stmt:
             point = [*position[:2], position[2] + m * const(in_step)][3 - conv.rank :]
@@ -68,7 +68,7 @@ class _DepthwiseKernel(DirectKernel):
                 data, point = self._view(self.data), [position[2] + m]
             else:
                 data = self.data
-            value = emit.load(data, [place.batch, place.block, *point, 0], lanes)
+            value = tir.load(data, [place.batch, place.block, *point, 0], lanes)
             return acc.set(m, acc.get(m) + value * weight)
 
-        return emit.loop("m", len(columns), column, start=columns[0], kind="unrolled")
+        return tir.loop("m", len(columns), column, start=columns[0], kind="unrolled")

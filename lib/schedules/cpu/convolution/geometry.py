@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
-from torch_tvm.schedules.cpu.emit import const, index, static
+from torch_tvm.tir import as_size, const, static
 
 Size = int | Expr
 
@@ -41,14 +41,14 @@ class Axis:
         if self.transposed:
             shifted = out + const(self.padding) - tap * const(self.dilation)
             position = tirx.floordiv(shifted, const(self.stride))
-            valid = tirx.all(shifted >= const(0), position < index(self.extent))
+            valid = tirx.all(shifted >= const(0), position < as_size(self.extent))
             if self.stride > 1:
                 valid = tirx.all(valid, tirx.floormod(shifted, const(self.stride)) == const(0))
             return position, valid
         position = out * const(self.stride) + tap * const(self.dilation) - const(self.padding)
         if self.is_covered:
             return position, None
-        return position, tirx.all(position >= const(0), position < index(self.extent))
+        return position, tirx.all(position >= const(0), position < as_size(self.extent))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
+from torch_tvm import tir
 from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import (
@@ -27,10 +28,10 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
     split_columns,
 )
 from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_tiling
-from torch_tvm.schedules.cpu.emit import const, index, static
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.cpu.matmul.packed_dot_product import dot, with_dot
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import as_size, const, static
 
 PARALLEL_FLOPS = 1 << 18
 """Operations below which a kernel stays on one thread: starting the others takes about 5 microseconds."""
@@ -96,9 +97,9 @@ class DirectKernel:
         order = self._order(self._times(rows, inner), inner, chunks)
         kind = "parallel" if self._is_worth_threads() else "serial"
         extent = self._times(self.batch * const(chunks * order.groups), order.size)
-        body = emit.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
+        body = tir.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
-        body = emit.with_hidden(emit.sequence(*views, body))
+        body = emit.with_hidden(tir.sequence(*views, body))
         return with_dot(self.conv.word, body) if self.conv.word > 1 else body
 
     def _order(self, positions: int | Expr, inner: int, chunks: int) -> Order:
@@ -142,7 +143,7 @@ class DirectKernel:
             return static(a) * static(b)
         if static(a) == 1:
             return b
-        return a if static(b) == 1 else index(a) * index(b)
+        return a if static(b) == 1 else as_size(a) * as_size(b)
 
     def _column_tasks(self) -> int | None:
         """The number of column tiles, when rows are too few to share out and columns are known."""
@@ -160,11 +161,11 @@ class DirectKernel:
         """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
         blocks, vectors = self.out_blocks, self.tiling.vectors
         per_group = -(-blocks // vectors)
-        bind = emit.Names()
-        number, task = task % index(order.size), bind("task_chunks", task // index(order.size))
+        bind = tir.Names()
+        number, task = task % as_size(order.size), bind("task_chunks", task // as_size(order.size))
         if order.fits:
             chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
-            number = task % const(order.groups) * index(order.size) + number
+            number = task % const(order.groups) * as_size(order.size) + number
             batch = bind("batch", task // const(order.groups))
         else:
             chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
@@ -174,14 +175,14 @@ class DirectKernel:
         block = bind("block", group * const(blocks) + within * const(vectors))
 
         def at(position: Expr) -> tirx.Stmt:
-            bind = emit.Names()
+            bind = tir.Names()
             position = bind("position", position)
             turn = None if order.fits or order.count is None else Turn(position, order.count)
             tile = bind("tile", position % const(inner)) if inner > 1 else None
             row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
             depth = const(0)
             if static(self.axes[0].out_extent) != 1:
-                height = index(self.axes[1].out_extent)
+                height = as_size(self.axes[1].out_extent)
                 depth, row = bind("depth", row // height), bind("line", row % height)
 
             def with_vectors(vectors: int) -> tirx.Stmt:
@@ -194,13 +195,13 @@ class DirectKernel:
             elif per_group == 1:
                 body = with_vectors(tail)
             else:
-                body = emit.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
-            return emit.sequence(*bind.bound, body)
+                body = tir.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
+            return tir.sequence(*bind.bound, body)
 
         here: int | Expr = order.run
         if not order.is_even:
             here = tirx.max(tirx.min(const(order.run), const(order.count) - first), const(0))
-        return emit.sequence(*bind.bound, emit.loop("turn", here, lambda turn: at(first + turn)))
+        return tir.sequence(*bind.bound, tir.loop("turn", here, lambda turn: at(first + turn)))
 
     def _chunks_apart(self) -> int:
         """How many parts of the data the chunks of output channels read, each its own."""
@@ -217,7 +218,7 @@ class DirectKernel:
                 continue
             for run in self._runs(phase):
                 parts.append(
-                    emit.loop(
+                    tir.loop(
                         "tile",
                         run.count,
                         lambda t, run=run, phase=phase: self._tile(
@@ -225,7 +226,7 @@ class DirectKernel:
                         ),
                     )
                 )
-        return emit.sequence(*parts)
+        return tir.sequence(*parts)
 
     def _one_tile(self, place: Place, tile: Expr) -> tirx.Stmt:
         phase = self.phases[0]
@@ -236,11 +237,11 @@ class DirectKernel:
         cases = [
             lambda t, run=run: self._tile(place, phase, run.start(t), run.width, run.valid) for run in runs
         ]
-        return emit.select_case(tile, bounds[:-1], cases)
+        return tir.select_case(tile, bounds[:-1], cases)
 
     def _dynamic_row(self, place: Place, phase: Phase) -> tirx.Stmt:
         """Columns of unknown number: whole tiles where every tap has data, the rest column by column."""
-        width, count, extent = self.tiling.width, index(phase.count), index(self.axes[2].extent)
+        width, count, extent = self.tiling.width, as_size(phase.count), as_size(self.axes[2].extent)
         offsets = [offset for _, offset in phase.taps] or [0]
         lead = max(0, -(min(offsets) // phase.in_step))
         whole = tuple(tuple(range(width)) for _ in phase.taps)
@@ -249,14 +250,14 @@ class DirectKernel:
         border = tirx.min(const(lead), count)
         rest = const(lead) + tiles * const(width)
         single = lambda j: self._tile(place, phase, j, 1, None)
-        return emit.sequence(
-            emit.loop("column", border, single) if lead else None,
-            emit.loop(
+        return tir.sequence(
+            tir.loop("column", border, single) if lead else None,
+            tir.loop(
                 "tile",
                 tiles,
                 lambda t: self._tile(place, phase, t * const(width) + const(lead), width, whole),
             ),
-            emit.loop("column", tirx.max(count - rest, const(0)), single, start=rest),
+            tir.loop("column", tirx.max(count - rest, const(0)), single, start=rest),
         )
 
     # --- one tile ------------------------------------------------------------------------------------
@@ -265,22 +266,22 @@ class DirectKernel:
         self, place: Place, phase: Phase, first: Expr, width: int, valid: Sequence[Sequence[int]] | None
     ) -> tirx.Stmt:
         """Columns ``first … first + width`` of ``phase``; ``valid`` None tests the columns at run time."""
-        first, bound = emit.bind_index("column", first)
-        acc = emit.Accumulators(width * place.vectors, self.conv.lanes, self.dtype)
+        first, bound = tir.bind_index("column", first)
+        acc = tir.Accumulators(width * place.vectors, self.conv.lanes, self.dtype)
         depth_axis, row_axis, _ = self.axes
 
         def blocks(in_block: Expr) -> tirx.Stmt:
-            return emit.loop("kd", depth_axis.kernel, lambda kd: depth(in_block, kd))
+            return tir.loop("kd", depth_axis.kernel, lambda kd: depth(in_block, kd))
 
         def depth(in_block: Expr, kd: Expr) -> tirx.Stmt:
             position, has_data = depth_axis.position(place.depth, kd)
-            position, bound = emit.bind_index("data_depth", position)
-            inner = emit.loop("kh", row_axis.kernel, lambda kh: row(in_block, kd, kh, position))
-            return emit.when(has_data, emit.sequence(bound, inner))
+            position, bound = tir.bind_index("data_depth", position)
+            inner = tir.loop("kh", row_axis.kernel, lambda kh: row(in_block, kd, kh, position))
+            return tir.when(has_data, tir.sequence(bound, inner))
 
         def row(in_block: Expr, kd: Expr, kh: Expr, depth_position: Expr) -> tirx.Stmt:
             position, has_data = row_axis.position(place.row, kh)
-            position, bound = emit.bind_index("data_row", position)
+            position, bound = tir.bind_index("data_row", position)
             whole = [tuple(range(width))] * len(phase.taps)
             taps = [bound]
             for group in group_taps(phase, whole if valid is None else valid):
@@ -288,27 +289,27 @@ class DirectKernel:
                 def tap(t: Expr, group: TapGroup = group) -> tirx.Stmt:
                     kw = t * const(group.step) + const(group.first)
                     offset = t * const(group.shift) + const(group.offset)
-                    column, bound = emit.bind_index("data_column", first * const(phase.in_step) + offset)
+                    column, bound = tir.bind_index("data_column", first * const(phase.in_step) + offset)
                     where = (in_block, (kd, kh, kw), (depth_position, position, column))
                     ask = self._ask(place, in_block, (kd, kh, kw))
-                    step = emit.sequence(
+                    step = tir.sequence(
                         ask, self._reduction(acc, place, *where, phase.in_step, group.columns)
                     )
                     if valid is None:
-                        step = emit.when(emit.inside(column, self.axes[2].extent), step)
-                    return emit.sequence(bound, step)
+                        step = tir.when(tir.inside(column, self.axes[2].extent), step)
+                    return tir.sequence(bound, step)
 
                 taps.append(self._taps(group.count, tap))
-            return emit.when(has_data, emit.sequence(*taps))
+            return tir.when(has_data, tir.sequence(*taps))
 
-        reduction = emit.loop("in_block", self.in_blocks, blocks)
-        return emit.sequence(
+        reduction = tir.loop("in_block", self.in_blocks, blocks)
+        return tir.sequence(
             bound, acc.allocate(), acc.clear(), reduction, self._store(acc, place, phase, first, width)
         )
 
-    def _taps(self, count: int, tap: emit.Body) -> tirx.Stmt:
+    def _taps(self, count: int, tap: tir.Body) -> tirx.Stmt:
         """The taps stay a loop: LLVM would share their broadcasts, and spill what it shares."""
-        return emit.loop("kw", emit.hidden(count) if count > 1 else count, tap)
+        return tir.loop("kw", emit.hidden(count) if count > 1 else count, tap)
 
     def _ask(self, place: Place, in_block: Expr, taps: tuple[Expr, Expr, Expr]) -> tirx.Stmt | None:
         """Ask for a part of the next weights, where they come from beyond the second-level cache."""
@@ -327,7 +328,7 @@ class DirectKernel:
 
     def _reduction(
         self,
-        acc: emit.Accumulators,
+        acc: tir.Accumulators,
         place: Place,
         in_block: Expr,
         taps: tuple[Expr, Expr, Expr],
@@ -349,21 +350,21 @@ class DirectKernel:
                 value = self._load_data(place, in_block, ic, point)
                 if word > 1:
                     value = tirx.reinterpret("int32", value)
-                value = emit.broadcast(value, lanes)
+                value = tir.broadcast(value, lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    weight = emit.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes * word)
+                    weight = tir.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes * word)
                     which = m * const(place.vectors) + v
                     if word > 1:
                         weight = tirx.reinterpret(f"int32x{lanes}", weight)
                         return acc.set(which, dot(word, acc.get(which), value, weight))
                     return acc.set(which, acc.get(which) + value * weight)
 
-                return emit.loop("v", place.vectors, vector, kind="unrolled")
+                return tir.loop("v", place.vectors, vector, kind="unrolled")
 
-            return emit.loop("m", len(columns), column, start=columns[0], kind="unrolled")
+            return tir.loop("m", len(columns), column, start=columns[0], kind="unrolled")
 
-        return emit.loop("ic", extent, channel)
+        return tir.loop("ic", extent, channel)
 
     def _load_data(self, place: Place, in_block: Expr, ic: Expr, point: Sequence[Expr]) -> Expr:
         conv = self.conv
@@ -372,20 +373,18 @@ class DirectKernel:
         is_aligned = self.groups == 1 or conv.group_inputs % conv.lanes == 0
         if conv.data_lanes > 1 and is_aligned:
             block = place.group * const(self.in_blocks) + in_block if self.groups > 1 else in_block
-            return emit.load(data, [place.batch, block, *spatial, ic * const(conv.word)], conv.word)
+            return tir.load(data, [place.batch, block, *spatial, ic * const(conv.word)], conv.word)
         channel = in_block * const(conv.in_lanes) + ic
         if self.groups > 1:
             channel = channel + place.group * const(conv.group_inputs)
         if conv.data_lanes > 1:
             lanes = const(conv.lanes)
-            return emit.load(data, [place.batch, channel // lanes, *spatial, channel % lanes])
-        return emit.load(data, [place.batch, channel, *spatial])
+            return tir.load(data, [place.batch, channel // lanes, *spatial, channel % lanes])
+        return tir.load(data, [place.batch, channel, *spatial])
 
     # --- the epilogue --------------------------------------------------------------------------------
 
-    def _store(
-        self, acc: emit.Accumulators, place: Place, phase: Phase, first: Expr, width: int
-    ) -> tirx.Stmt:
+    def _store(self, acc: tir.Accumulators, place: Place, phase: Phase, first: Expr, width: int) -> tirx.Stmt:
         epilogue = Epilogue(self.kernel, self.conv.lanes)
 
         def column(m: Expr) -> tirx.Stmt:
@@ -394,9 +393,9 @@ class DirectKernel:
             def vector(v: Expr) -> tirx.Stmt:
                 return self._store_vector(epilogue, acc.get(m * const(place.vectors) + v), place, v, position)
 
-            return emit.loop("v", place.vectors, vector, kind="unrolled")
+            return tir.loop("v", place.vectors, vector, kind="unrolled")
 
-        return emit.sequence(epilogue.allocate(), emit.loop("m", width, column, kind="unrolled"))
+        return tir.sequence(epilogue.allocate(), tir.loop("m", width, column, kind="unrolled"))
 
     def _store_vector(
         self, epilogue: Epilogue, value: Expr, place: Place, v: Expr, column: Expr

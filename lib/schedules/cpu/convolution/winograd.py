@@ -17,16 +17,17 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
+from torch_tvm import tir
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import cover_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.schedules.cpu.convolution.winograd_transform import VectorCode
-from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const, static
 
 LONGEST_SUM = 64
 """Input channels that are summed in registers at once; their sums are added in turn.
@@ -72,7 +73,7 @@ def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int
     is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
     if is_fused:
         limit = max(4, cpu.l2 * 3 // 8 // (points * (tiling.vectors + blocks) * vector_bytes))
-        groups = emit.ceil_div(emit.ceil_div(tiles, limit), cpu.cores) * cpu.cores
+        groups = tir.ceil_div(tir.ceil_div(tiles, limit), cpu.cores) * cpu.cores
     else:
         # Every group reads the weights again, so they weigh against what its tiles take.
         limit = max(cpu.l3 // 4, weight_bytes) // (points * (conv.out_blocks + blocks) * vector_bytes)
@@ -123,25 +124,25 @@ class _WinogradKernel:
         grouping = self.grouping
 
         def task(index: Expr) -> tirx.Stmt:
-            image, bound_image = emit.bind_index("image", index // const(grouping.groups))
-            group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+            image, bound_image = tir.bind_index("image", index // const(grouping.groups))
+            group, bound_group = tir.bind_index("group", index % const(grouping.groups))
             work = lambda first, count: self._group_in_turn(image, first, count)
-            return emit.sequence(bound_image, bound_group, self._per_group(group, work))
+            return tir.sequence(bound_image, bound_group, self._per_group(group, work))
 
-        return emit.loop("task", self.images * const(grouping.groups), task, kind=self._kind())
+        return tir.loop("task", self.images * const(grouping.groups), task, kind=self._kind())
 
     def _group_in_turn(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
         """All three steps for one group of tiles."""
         spectrum = self._workspace("spectrum", self.blocks * count)
 
         def transform(t: Expr) -> tirx.Stmt:
-            over_blocks = lambda body: emit.loop("block", self.blocks, body)
+            over_blocks = lambda body: tir.loop("block", self.blocks, body)
             slot = lambda block: block * const(count) + t
             return self._tile_transform(spectrum, image, first + t, slot, over_blocks)
 
         def chunk(block: Expr, vectors: int) -> tirx.Stmt:
             products = self._workspace("products", vectors * count)
-            gemm = emit.loop(
+            gemm = tir.loop(
                 "point",
                 self.points,
                 lambda xi: self._point(spectrum, products, xi, count, block, const(0), vectors),
@@ -149,23 +150,23 @@ class _WinogradKernel:
 
             def output(t: Expr) -> tirx.Stmt:
                 vector = lambda v: self._output(products, image, first + t, v * const(count) + t, block + v)
-                return emit.loop("v", vectors, vector)
+                return tir.loop("v", vectors, vector)
 
-            return emit.sequence(tirx.AllocBuffer(products), gemm, emit.loop("tile", count, output))
+            return tir.sequence(tirx.AllocBuffer(products), gemm, tir.loop("tile", count, output))
 
-        transforms = emit.loop("tile", count, transform)
-        return emit.sequence(tirx.AllocBuffer(spectrum), transforms, self._chunks(chunk))
+        transforms = tir.loop("tile", count, transform)
+        return tir.sequence(tirx.AllocBuffer(spectrum), transforms, self._chunks(chunk))
 
     def _split(self) -> tirx.Stmt:
         grouping = self.grouping
 
         def task(index: Expr) -> tirx.Stmt:
-            image, bound_image = emit.bind_index("image", index // const(grouping.groups))
-            group, bound_group = emit.bind_index("group", index % const(grouping.groups))
+            image, bound_image = tir.bind_index("image", index // const(grouping.groups))
+            group, bound_group = tir.bind_index("group", index % const(grouping.groups))
             work = lambda first, count: self._group_in_steps(image, first, count)
-            return emit.sequence(bound_image, bound_group, self._per_group(group, work))
+            return tir.sequence(bound_image, bound_group, self._per_group(group, work))
 
-        return emit.loop("group", self.images * const(grouping.groups), task)
+        return tir.loop("group", self.images * const(grouping.groups), task)
 
     def _group_in_steps(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
         """Each of the three steps on all cores, for one group of tiles."""
@@ -174,25 +175,25 @@ class _WinogradKernel:
         chunks = -(-self.conv.out_blocks // self.grouping.vectors)
 
         def transform(slot: Expr) -> tirx.Stmt:
-            block, bound = emit.bind_index("block", slot // const(count))
+            block, bound = tir.bind_index("block", slot // const(count))
             step = self._tile_transform(
                 spectrum, image, first + slot % const(count), lambda _: slot, lambda body: body(block)
             )
-            return emit.sequence(bound, step)
+            return tir.sequence(bound, step)
 
         def product(task: Expr) -> tirx.Stmt:
-            xi, bound_point = emit.bind_index("point", task // const(chunks))
-            chunk, bound_chunk = emit.bind_index("chunk", task % const(chunks))
+            xi, bound_point = tir.bind_index("point", task // const(chunks))
+            chunk, bound_chunk = tir.bind_index("chunk", task % const(chunks))
             work = lambda block, vectors: self._point(spectrum, products, xi, count, block, block, vectors)
-            return emit.sequence(bound_point, bound_chunk, self._one_chunk(chunk, work))
+            return tir.sequence(bound_point, bound_chunk, self._one_chunk(chunk, work))
 
         def output(slot: Expr) -> tirx.Stmt:
-            block, bound = emit.bind_index("block", slot // const(count))
+            block, bound = tir.bind_index("block", slot // const(count))
             step = self._output(products, image, first + slot % const(count), slot, block)
-            return emit.sequence(bound, step)
+            return tir.sequence(bound, step)
 
-        on_all = lambda extent, body: emit.loop("task", extent, body, kind=self._kind())
-        return emit.sequence(
+        on_all = lambda extent, body: tir.loop("task", extent, body, kind=self._kind())
+        return tir.sequence(
             tirx.AllocBuffer(spectrum),
             tirx.AllocBuffer(products),
             on_all(self.blocks * count, transform),
@@ -209,15 +210,13 @@ class _WinogradKernel:
             return work(first, size)
         if groups == 1:
             return work(const(0), tail)
-        return emit.when(group < const(groups - 1), work(first, size), work(const(size * (groups - 1)), tail))
+        return tir.when(group < const(groups - 1), work(first, size), work(const(size * (groups - 1)), tail))
 
     def _chunks(self, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
         vectors = self.grouping.vectors
         full, tail = divmod(self.conv.out_blocks, vectors)
-        whole = (
-            emit.loop("chunk", full, lambda chunk: work(chunk * const(vectors), vectors)) if full else None
-        )
-        return emit.sequence(whole, work(const(full * vectors), tail) if tail else None)
+        whole = tir.loop("chunk", full, lambda chunk: work(chunk * const(vectors), vectors)) if full else None
+        return tir.sequence(whole, work(const(full * vectors), tail) if tail else None)
 
     def _one_chunk(self, chunk: Expr, work: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
         vectors = self.grouping.vectors
@@ -226,7 +225,7 @@ class _WinogradKernel:
             return work(chunk * const(vectors), vectors)
         if not full:
             return work(const(0), tail)
-        return emit.when(
+        return tir.when(
             chunk < const(full), work(chunk * const(vectors), vectors), work(const(full * vectors), tail)
         )
 
@@ -236,7 +235,7 @@ class _WinogradKernel:
         """Batch index, plane (if there are any), tile row and tile column of ``tile``."""
         per_plane = self.rows * self.columns
         per_image = per_plane * self.planes
-        bind = emit.Names()
+        bind = tir.Names()
         tile = bind("tile_index", tile)
         batch = image if self.tiles == per_image else tile // const(per_image)
         within = tile if self.tiles == per_image else tile % const(per_image)
@@ -246,7 +245,7 @@ class _WinogradKernel:
             plane, within = [bind("plane", within // const(per_plane))], within % const(per_plane)
         row = bind("tile_row", within // const(self.columns))
         column = bind("tile_column", within % const(self.columns))
-        return batch, plane, row, column, emit.sequence(*bind.bound)
+        return batch, plane, row, column, tir.sequence(*bind.bound)
 
     def _source(self, plane: list[Expr], block: Expr) -> tuple[list[Expr], Expr | None]:
         """The block of the data, and the plane, that ``block`` of all taps reads, and when there is such a plane."""
@@ -255,7 +254,7 @@ class _WinogradKernel:
         taps, blocks = self.whole, const(self.blocks // self.whole.kernel[0])
         depth = plane[0] * const(taps.strides[0]) + block // blocks * const(taps.dilation[0])
         depth = depth - const(taps.padding[0])
-        return [block % blocks, depth], emit.inside(depth, self.data.ty.shape[2])
+        return [block % blocks, depth], tir.inside(depth, self.data.ty.shape[2])
 
     def _tile_transform(
         self,
@@ -268,10 +267,10 @@ class _WinogradKernel:
         """``B^T d B`` of ``tile`` into ``spectrum[:, slot(block)]``."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
         batch, plane, row, column, bound = self._place(image, tile)
-        top, bound_top = emit.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
-        left, bound_left = emit.bind_index("left", column * const(conv.tile) - const(conv.padding[1]))
+        top, bound_top = tir.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
+        left, bound_left = tir.bind_index("left", column * const(conv.tile) - const(conv.padding[1]))
         height, width = self.data.ty.shape[-3:-1]
-        zero = emit.broadcast(tirx.const(0, self.dtype), lanes)
+        zero = tir.broadcast(tirx.const(0, self.dtype), lanes)
 
         def block_transform(block: Expr, is_inside: bool) -> tirx.Stmt:
             half = tirx.decl_buffer([const(self.points * lanes)], self.dtype, "half", scope="local")
@@ -281,43 +280,43 @@ class _WinogradKernel:
                 code = VectorCode(lanes, self.dtype)
                 values = []
                 for i in range(size):
-                    value = emit.load(self.data, [batch, *source, top + const(i), left + j, 0], lanes)
+                    value = tir.load(self.data, [batch, *source, top + const(i), left + j, 0], lanes)
                     if not is_inside:
-                        valid = tirx.all(emit.inside(top + const(i), height), emit.inside(left + j, width))
+                        valid = tirx.all(tir.inside(top + const(i), height), tir.inside(left + j, width))
                         value = tirx.if_then_else(valid, value, zero)
                     values.append(code.bind(f"d{i}", value))
                 results = code.transform(self.matrices.data, values)
                 stores = [
-                    emit.store(half, value, [(const(r * size) + j) * const(lanes)], lanes)
+                    tir.store(half, value, [(const(r * size) + j) * const(lanes)], lanes)
                     for r, value in enumerate(results)
                 ]
-                return emit.sequence(*code.stmts, *stores)
+                return tir.sequence(*code.stmts, *stores)
 
             def across(r: Expr) -> tirx.Stmt:
                 code = VectorCode(lanes, self.dtype)
                 values = [
-                    code.bind(f"h{j}", emit.load(half, [(r * const(size) + const(j)) * const(lanes)], lanes))
+                    code.bind(f"h{j}", tir.load(half, [(r * const(size) + const(j)) * const(lanes)], lanes))
                     for j in range(size)
                 ]
                 results = code.transform(self.matrices.data, values)
                 stores = [
-                    emit.store(spectrum, value, [r * const(size) + const(s), slot(block), 0], lanes)
+                    tir.store(spectrum, value, [r * const(size) + const(s), slot(block), 0], lanes)
                     for s, value in enumerate(results)
                 ]
-                return emit.sequence(*code.stmts, *stores)
+                return tir.sequence(*code.stmts, *stores)
 
-            transform = emit.sequence(
-                tirx.AllocBuffer(half), emit.loop("j", size, down), emit.loop("r", size, across)
+            transform = tir.sequence(
+                tirx.AllocBuffer(half), tir.loop("j", size, down), tir.loop("r", size, across)
             )
-            nothing = lambda point: emit.store(spectrum, zero, [point, slot(block), 0], lanes)
-            return emit.when(has_data, transform, emit.loop("point", self.points, nothing))
+            nothing = lambda point: tir.store(spectrum, zero, [point, slot(block), 0], lanes)
+            return tir.when(has_data, transform, tir.loop("point", self.points, nothing))
 
         is_inside = tirx.all(
             top >= const(0), left >= const(0), top + const(size) <= height, left + const(size) <= width
         )
         inner = over_blocks(lambda block: block_transform(block, True))
         border = over_blocks(lambda block: block_transform(block, False))
-        return emit.sequence(bound, bound_top, bound_left, emit.when(is_inside, inner, border))
+        return tir.sequence(bound, bound_top, bound_left, tir.when(is_inside, inner, border))
 
     def _point(
         self,
@@ -339,7 +338,7 @@ class _WinogradKernel:
                 spectrum, products, xi, start, count, run.width, block, slot, vectors, ask
             )
 
-        return emit.loop("run", run.count, tile)
+        return tir.loop("run", run.count, tile)
 
     def _ask(
         self, xi: Expr, block: Expr, vectors: int, tile: Expr, tiles: int, in_block: Expr
@@ -368,38 +367,38 @@ class _WinogradKernel:
     ) -> tirx.Stmt:
         """``width`` tiles by ``vectors`` blocks of output channels at one point, in registers."""
         conv, lanes = self.conv, self.conv.lanes
-        acc = emit.Accumulators(width * vectors, lanes, self.dtype)
-        start, bound = emit.bind_index("start", start)
+        acc = tir.Accumulators(width * vectors, lanes, self.dtype)
+        start, bound = tir.bind_index("start", start)
 
         def in_block(b: Expr) -> tirx.Stmt:
             extent: int | Expr = lanes
             if conv.in_channels % lanes:
                 extent = tirx.min(const(lanes), const(conv.in_channels) - b * const(lanes))
-            return emit.sequence(ask(b), emit.loop("ic", extent, lambda ic: channel(b, ic)))
+            return tir.sequence(ask(b), tir.loop("ic", extent, lambda ic: channel(b, ic)))
 
         def channel(b: Expr, ic: Expr) -> tirx.Stmt:
             def column(m: Expr) -> tirx.Stmt:
-                value = emit.broadcast(emit.load(spectrum, [xi, b * const(count) + start + m, ic]), lanes)
+                value = tir.broadcast(tir.load(spectrum, [xi, b * const(count) + start + m, ic]), lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    weight = emit.load(self.weight, [xi, block + v, b * const(lanes) + ic, 0], lanes)
+                    weight = tir.load(self.weight, [xi, block + v, b * const(lanes) + ic, 0], lanes)
                     which = m * const(vectors) + v
                     return acc.set(which, acc.get(which) + value * weight)
 
-                return emit.loop("v", vectors, vector, kind="unrolled")
+                return tir.loop("v", vectors, vector, kind="unrolled")
 
-            return emit.loop("m", width, column, kind="unrolled")
+            return tir.loop("m", width, column, kind="unrolled")
 
         def keep(is_first: bool) -> tirx.Stmt:
             def one(m: Expr, v: Expr) -> tirx.Stmt:
                 place = [xi, (slot + v) * const(count) + start + m, 0]
                 value = acc.get(m * const(vectors) + v)
                 if not is_first:
-                    value = value + emit.load(products, place, lanes)
-                return emit.store(products, value, place, lanes)
+                    value = value + tir.load(products, place, lanes)
+                return tir.store(products, value, place, lanes)
 
-            inner = lambda m: emit.loop("v", vectors, lambda v: one(m, v), kind="unrolled")
-            return emit.loop("m", width, inner, kind="unrolled")
+            inner = lambda m: tir.loop("v", vectors, lambda v: one(m, v), kind="unrolled")
+            return tir.loop("m", width, inner, kind="unrolled")
 
         sum_blocks = max(1, LONGEST_SUM // lanes)
 
@@ -407,14 +406,14 @@ class _WinogradKernel:
             extent: int | Expr = sum_blocks
             if self.blocks % sum_blocks:
                 extent = tirx.min(const(sum_blocks), const(self.blocks) - index * const(sum_blocks))
-            blocks = emit.loop("in_block", extent, lambda b: in_block(index * const(sum_blocks) + b))
-            return emit.sequence(acc.clear(), blocks, emit.when(index < const(1), keep(True), keep(False)))
+            blocks = tir.loop("in_block", extent, lambda b: in_block(index * const(sum_blocks) + b))
+            return tir.sequence(acc.clear(), blocks, tir.when(index < const(1), keep(True), keep(False)))
 
         if self.blocks <= sum_blocks:
-            body = emit.sequence(acc.clear(), emit.loop("in_block", self.blocks, in_block), keep(True))
+            body = tir.sequence(acc.clear(), tir.loop("in_block", self.blocks, in_block), keep(True))
         else:
-            body = emit.loop("part", -(-self.blocks // sum_blocks), part)
-        return emit.sequence(bound, acc.allocate(), body)
+            body = tir.loop("part", -(-self.blocks // sum_blocks), part)
+        return tir.sequence(bound, acc.allocate(), body)
 
     def _output(self, products: tirx.Buffer, image: Expr, tile: Expr, slot: Expr, block: Expr) -> tirx.Stmt:
         """``A^T m A`` of one tile and one block of channels, then the epilogue."""
@@ -426,38 +425,38 @@ class _WinogradKernel:
         def down(s: Expr) -> tirx.Stmt:
             code = VectorCode(lanes, self.dtype)
             values = [
-                code.bind(f"m{r}", emit.load(products, [const(r * size) + s, slot, 0], lanes))
+                code.bind(f"m{r}", tir.load(products, [const(r * size) + s, slot, 0], lanes))
                 for r in range(size)
             ]
             results = code.transform(self.matrices.output, values)
             stores = [
-                emit.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
+                tir.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
                 for i, value in enumerate(results)
             ]
-            return emit.sequence(*code.stmts, *stores)
+            return tir.sequence(*code.stmts, *stores)
 
         def across(i: Expr) -> tirx.Stmt:
             code = VectorCode(lanes, self.dtype)
             values = [
-                code.bind(f"h{s}", emit.load(half, [(i * const(size) + const(s)) * const(lanes)], lanes))
+                code.bind(f"h{s}", tir.load(half, [(i * const(size) + const(s)) * const(lanes)], lanes))
                 for s in range(size)
             ]
             results = [code.bind("y", y) for y in code.transform(self.matrices.output, values)]
-            h, bound_h = emit.bind_index("h", row * const(conv.tile) + i)
+            h, bound_h = tir.bind_index("h", row * const(conv.tile) + i)
             stores = []
             for k, value in enumerate(results):
                 w = column * const(conv.tile) + const(k)
                 write = epilogue.write(value, lambda lane, w=w: [batch, block, *plane, h, w, lane])
-                stores.append(emit.when(w < const(self.width) if self.width % conv.tile else None, write))
-            whole = emit.sequence(*code.stmts, *stores)
-            return emit.sequence(
-                bound_h, emit.when(h < const(self.height) if self.height % conv.tile else None, whole)
+                stores.append(tir.when(w < const(self.width) if self.width % conv.tile else None, write))
+            whole = tir.sequence(*code.stmts, *stores)
+            return tir.sequence(
+                bound_h, tir.when(h < const(self.height) if self.height % conv.tile else None, whole)
             )
 
-        return emit.sequence(
+        return tir.sequence(
             bound,
             tirx.AllocBuffer(half),
-            emit.loop("s", size, down),
+            tir.loop("s", size, down),
             epilogue.allocate(),
-            emit.loop("i", conv.tile, across),
+            tir.loop("i", conv.tile, across),
         )

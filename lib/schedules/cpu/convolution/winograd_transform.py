@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu import emit
+from torch_tvm import tir
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import Matrix
 
 
@@ -19,14 +19,14 @@ class VectorCode:
         self.stmts: list[tirx.Stmt] = []
 
     def bind(self, name: str, value: Expr) -> Expr:
-        var, stmt = emit.bind_vector(name, value, self.lanes, self.dtype)
+        var, stmt = tir.bind_vector(name, value, self.lanes, self.dtype)
         self.stmts.append(stmt)
         return var
 
     def scaled(self, coefficient: float, value: Expr) -> Expr:
         if coefficient == 1.0:
             return value
-        return value * emit.broadcast(tirx.const(coefficient, self.dtype), self.lanes)
+        return value * tir.broadcast(tirx.const(coefficient, self.dtype), self.lanes)
 
     def combination(self, coefficients: Sequence[float], values: Sequence[Expr]) -> Expr | None:
         """``Σ coefficient * value`` without the zero terms (None if all are)."""

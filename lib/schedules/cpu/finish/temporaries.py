@@ -15,8 +15,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.loops.program import constant, substitute, uses
 from torch_tvm.schedules.cpu.math.let_builder import RARELY
+from torch_tvm.tir import const, substitute, uses
 
 
 def materialize_lets(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -138,7 +138,7 @@ class _Materializer:
         )
         steps = [*self.stores, tirx.BufferStore(place.source, value, place.indices)]
         lanes = int(key.source.shape[0])
-        ramp = tirx.Ramp(constant(0), constant(1), lanes)
+        ramp = tirx.Ramp(const(0), const(1), lanes)
         largest = tirx.call_llvm_pure_intrin(
             "int32", "llvm.vector.reduce.smax", tirx.BufferLoad(key.source, [ramp])
         )
@@ -153,11 +153,11 @@ class _Materializer:
         lanes = tvm.DataType(str(var.ty.dtype)).lanes
         dtype = str(var.ty.dtype).partition("x")[0]
         if lanes > 1:
-            size, place = constant(lanes), tirx.Ramp(constant(0), constant(1), lanes)
+            size, place = const(lanes), tirx.Ramp(const(0), const(1), lanes)
         elif self.vector is not None:
             place, size = self.vector
         else:
-            size, place = constant(1), constant(0)
+            size, place = const(1), const(0)
         is_truth = dtype == "bool"
         buffer = tirx.decl_buffer((size,), "int8" if is_truth else dtype, var.name, scope="global")
         self.made.append(buffer)

@@ -23,8 +23,9 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.tirx.stmt import ForKind
 
-from torch_tvm.schedules.cpu.emit import LINE, const, loop, sequence, static, with_llvm
+from torch_tvm.schedules.cpu.emit import LINE, with_llvm
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import const, loop, sequence, static
 
 CHUNKS = 16
 """Chunks for each core: turns that follow each other share data, so a chunk is as large as balance allows."""

@@ -13,16 +13,8 @@ from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.loops.fusion import Group, substitute_reducer
-from torch_tvm.schedules.cpu.loops.program import (
-    Axis,
-    Stage,
-    analyzer_for,
-    constant,
-    linear,
-    loads,
-    substitute,
-    uses,
-)
+from torch_tvm.schedules.cpu.loops.program import Stage
+from torch_tvm.tir import Axis, analyzer_for, const, linear, loads, substitute, uses
 
 
 def positions(stage: Stage) -> list[tuple[tirx.Buffer, tirx.Expr]]:
@@ -101,7 +93,7 @@ def _merge_own(stage: Stage, kind: str) -> Stage:
 def _merge(outer: Axis, inner: Axis) -> tuple[Axis, dict[Var, tirx.Expr]]:
     extent = sym.Analyzer().simplify(outer.extent * inner.extent)
     merged = Axis(Var(f"{outer.var.name}_{inner.var.name}"[:40], inner.var.ty), extent)
-    return merged, {outer.var: constant(0), inner.var: merged.var}
+    return merged, {outer.var: const(0), inner.var: merged.var}
 
 
 def _apply(stage: Stage, mapping: dict[Var, tirx.Expr]) -> Stage:
@@ -200,13 +192,13 @@ def breakpoints(stage: Stage, axis: Axis) -> list[int] | None:
 
 
 def _changes(node: tirx.Expr, axis: Axis, point: int) -> bool:
-    at = lambda p: sym.Analyzer().simplify(substitute(node, {axis.var: constant(p)}))
+    at = lambda p: sym.Analyzer().simplify(substitute(node, {axis.var: const(p)}))
     return not tvm_ffi.structural_equal(at(point - 1), at(point))
 
 
 def restrict(stage: Stage, axes: Sequence[Axis], axis: Axis, begin: int, end: int) -> tuple[Stage, Axis]:
     """``stage`` for ``begin <= axis < end`` only, the axis counted from ``begin``, guards decided."""
-    part = Axis(Var(axis.var.name, axis.var.ty), constant(end - begin))
+    part = Axis(Var(axis.var.name, axis.var.ty), const(end - begin))
     moved = _apply(stage, {axis.var: part.var + begin})
     analyzer = analyzer_for([part if a is axis else a for a in [*axes, *stage.axes]])
 

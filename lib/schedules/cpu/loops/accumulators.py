@@ -8,8 +8,8 @@ from tvm import sym, tirx
 from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
-from torch_tvm.schedules.cpu.loops.nests import Mapping, for_loop, nest, sequence
-from torch_tvm.schedules.cpu.loops.program import Axis, Reducer, constant, substitute
+from torch_tvm.schedules.cpu.loops.program import Reducer
+from torch_tvm.tir import Axis, Point, const, flat_sequence, lanes_loop, loop, nest, substitute
 
 CASCADE = 32
 """How many elements one float accumulator takes before it is added to a total of its own."""
@@ -18,9 +18,9 @@ CASCADE = 32
 def accumulate(
     accumulators: Sequence[Accumulator],
     axes: Sequence[Axis],
-    env: Mapping,
-    step: Callable[[Mapping], tirx.Stmt],
-    last: Callable[[Mapping], tirx.Stmt] | None = None,
+    env: Point,
+    step: Callable[[Point], tirx.Stmt],
+    last: Callable[[Point], tirx.Stmt] | None = None,
 ) -> list[tirx.Stmt]:
     """Start ``accumulators``, run ``step`` over ``axes`` (and ``last`` after the innermost loop), in
     cascades.
@@ -31,31 +31,31 @@ def accumulate(
     """
     *outer, inner = axes if axes else [None]
     body = lambda e: step(e)
-    loop = (lambda e: nest([inner], e, body)) if inner is not None else body
-    run = (lambda e: sequence([loop(e), last(e)])) if last is not None else loop
+    turns = (lambda e: nest([inner], e, body)) if inner is not None else body
+    run = (lambda e: flat_sequence([turns(e), last(e)])) if last is not None else turns
     statements = [acc.start() for acc in accumulators]
     if not accumulators[0].cascades or not _is_long(axes):
         return [*statements, nest(outer, env, run)]
     statements += [acc.start_total() for acc in accumulators]
-    flush = lambda: sequence([acc.flush() for acc in accumulators])
+    flush = lambda: flat_sequence([acc.flush() for acc in accumulators])
     if outer and not _is_long([inner]):
-        statements.append(nest(outer, env, lambda e: sequence([run(e), flush()])))
+        statements.append(nest(outer, env, lambda e: flat_sequence([run(e), flush()])))
         return [*statements, *(acc.take_total() for acc in accumulators)]
 
-    def blocked(e: Mapping) -> tirx.Stmt:
+    def blocked(e: Point) -> tirx.Stmt:
         extent = substitute(inner.extent, e)
         count = sym.Analyzer().simplify(tirx.floordiv(extent + (CASCADE - 1), CASCADE))
 
         def block(b: tirx.Expr) -> tirx.Stmt:
-            size = tirx.min(constant(CASCADE), extent - b * CASCADE)
+            size = tirx.min(const(CASCADE), extent - b * CASCADE)
             if isinstance(extent, tirx.IntImm) and int(extent) % CASCADE == 0:
-                size = constant(CASCADE)
-            return sequence(
-                [for_loop(size, lambda i: step({**e, inner.var: b * CASCADE + i}), name="k"), flush()]
+                size = const(CASCADE)
+            return flat_sequence(
+                [loop("k", size, lambda i: step({**e, inner.var: b * CASCADE + i})), flush()]
             )
 
-        blocks = for_loop(count, block, name="block")
-        return sequence([blocks, last(e), flush()]) if last is not None else blocks
+        blocks = loop("block", count, block)
+        return flat_sequence([blocks, last(e), flush()]) if last is not None else blocks
 
     return [*statements, nest(outer, env, blocked), *(acc.take_total() for acc in accumulators)]
 
@@ -94,12 +94,7 @@ class Accumulator:
 
     def _each_lane(self, body: Callable[[int, tirx.Expr], tirx.Stmt]) -> tirx.Stmt:
         numbers = range(len(self.buffers))
-        return for_loop(
-            self.lanes,
-            lambda lane: sequence([body(n, lane) for n in numbers]),
-            tirx.ForKind.VECTORIZED,
-            name="lane",
-        )
+        return lanes_loop(self.lanes, lambda lane: flat_sequence([body(n, lane) for n in numbers]))
 
     def _identity(self, number: int) -> tirx.Expr:
         value = self.reducer.identity[number]
@@ -109,7 +104,7 @@ class Accumulator:
     def start(self) -> tirx.Stmt:
         """Allocate, and set every lane to the identity."""
         fill = self._each_lane(lambda n, lane: tirx.BufferStore(self.buffers[n], self._identity(n), [lane]))
-        return sequence([*self.allocations(), fill])
+        return flat_sequence([*self.allocations(), fill])
 
     def allocations(self) -> list[tirx.Stmt]:
         return [tirx.AllocBuffer(buffer) for buffer in [*self.buffers, *self.pending]]
@@ -118,13 +113,15 @@ class Accumulator:
         self.totals, self.carries = self._allocate("total"), self._allocate("carry")
         self.moved, self.sums = self._allocate("moved"), self._allocate("sum")
         kinds = (self.totals, self.carries, self.moved, self.sums)
-        zero = lambda n, lane: sequence(
+        zero = lambda n, lane: flat_sequence(
             [
                 tirx.BufferStore(self.totals[n], self._identity(n), [lane]),
                 tirx.BufferStore(self.carries[n], self._identity(n), [lane]),
             ]
         )
-        return sequence([*(tirx.AllocBuffer(b) for buffers in kinds for b in buffers), self._each_lane(zero)])
+        return flat_sequence(
+            [*(tirx.AllocBuffer(b) for buffers in kinds for b in buffers), self._each_lane(zero)]
+        )
 
     def flush(self) -> tirx.Stmt:
         """Add the partial sums to the totals (with Kahan's compensation) and start them again."""
@@ -134,7 +131,7 @@ class Accumulator:
                 buffers[n] for buffers in (self.buffers, self.totals, self.carries, self.moved, self.sums)
             )
             at = lambda buffer: tirx.BufferLoad(buffer, [lane])
-            return sequence(
+            return flat_sequence(
                 [
                     tirx.BufferStore(moved, at(partial) - at(carry), [lane]),
                     tirx.BufferStore(added, at(total) + at(moved), [lane]),
@@ -161,11 +158,9 @@ class Accumulator:
 
     def absorb(self, other: Accumulator) -> tirx.Stmt:
         """Combine the lanes of ``other``, which has as many, into these."""
-        return for_loop(
+        return lanes_loop(
             self.lanes,
             lambda lane: self.update(lane, [other.read(n, lane) for n in range(len(self.buffers))]),
-            tirx.ForKind.VECTORIZED,
-            name="lane",
         )
 
     def fold(self) -> tuple[Accumulator, tirx.Stmt]:
@@ -188,8 +183,8 @@ class Accumulator:
                 )
         element = lambda lane: [tirx.BufferLoad(buffer, [lane]) for buffer in high]
         combine = lambda lane: half._combine(low, lane, lane, element(lane))
-        statements.append(for_loop(half.lanes, combine, tirx.ForKind.VECTORIZED, name="lane"))
-        return half, sequence(statements)
+        statements.append(lanes_loop(half.lanes, combine))
+        return half, flat_sequence(statements)
 
     def _combine(
         self,
@@ -207,7 +202,7 @@ class Accumulator:
             tirx.BufferStore(b, tirx.BufferLoad(p, [lane]), [lane])
             for b, p in zip(self.buffers, self.pending, strict=True)
         ]
-        return sequence([*stores, *moves])
+        return flat_sequence([*stores, *moves])
 
     def _result(self, number: int, old: Sequence[tirx.Expr], elements: Sequence[tirx.Expr]) -> tirx.Expr:
         reducer = self.reducer
@@ -230,7 +225,7 @@ class Accumulator:
 
 
 def _all_lanes(lanes: int) -> tirx.Expr:
-    return tirx.Ramp(constant(0), constant(1), lanes) if lanes > 1 else constant(0)
+    return tirx.Ramp(const(0), const(1), lanes) if lanes > 1 else const(0)
 
 
 def _is_float_sum(reducer: Reducer, number: int) -> bool:

@@ -14,11 +14,10 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 
-from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.emit import const, static
-from torch_tvm.schedules.cpu.loops.fusion import linear_size
+from torch_tvm import tir
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const, elements, product, statements, static
 
 Remap = Callable[[tirx.Buffer, Sequence[Expr]], Expr | None]
 
@@ -54,7 +53,7 @@ class FusedKernel:
     def rebuilt(self, body: tirx.Stmt) -> tirx.PrimFunc:
         """The function with a new body: explicit loops instead of blocks."""
         if self.later:
-            body = emit.sequence(tirx.AllocBuffer(self.output), body, self._later_loops())
+            body = tir.sequence(tirx.AllocBuffer(self.output), body, self._later_loops())
         return self.func.with_body(body).with_attr("tirx.noalias", True)
 
     def _later_loops(self) -> tirx.Stmt:
@@ -62,7 +61,7 @@ class FusedKernel:
         shape = list(last.buffer.ty.shape)
         known = {stage.buffer: stage for stage in self.later[:-1]}
         head = shape[:-2]
-        size = static(linear_size(shape))
+        size = static(elements(shape))
         kind = "serial" if size is not None and size < PARALLEL_THRESHOLD else "parallel"
         inner = "vectorized" if static(shape[-1]) else "serial"
 
@@ -70,7 +69,7 @@ class FusedKernel:
             if not rest:
                 return tirx.BufferStore(last.buffer, _inlined(last, point, known), point)
             name, of_kind = f"ax{len(point)}", inner if len(rest) == 1 else "serial"
-            return emit.loop(name, rest[0], lambda var: nest([*point, var], rest[1:]), kind=of_kind)
+            return tir.loop(name, rest[0], lambda var: nest([*point, var], rest[1:]), kind=of_kind)
 
         def row(task: Expr) -> tirx.Stmt:
             """Blocks of channels (axis 1) move fastest: a core then has a part of the image with all of them."""
@@ -78,11 +77,11 @@ class FusedKernel:
             for axis in (1, *range(len(head) - 1, 1, -1), 0):
                 if axis < len(head):
                     point[axis], task = task % shape[axis], task // shape[axis]
-            bound = [emit.bind_index(f"ax{axis}", value) for axis, value in enumerate(point)]
+            bound = [tir.bind_index(f"ax{axis}", value) for axis, value in enumerate(point)]
             places = nest([var for var, _ in bound], shape[len(head) :])
-            return emit.sequence(*(stmt for _, stmt in bound), places)
+            return tir.sequence(*(stmt for _, stmt in bound), places)
 
-        return emit.loop("row", linear_size(head), row, kind=kind)
+        return tir.loop("row", product(head), row, kind=kind)
 
 
 def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
@@ -90,7 +89,7 @@ def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
     if not isinstance(func.body, SBlockRealize):
         raise Refusal("the body is not a root block")
     root = func.body.block
-    blocks = [_block_of(nest) for nest in _statements(root.body)]
+    blocks = [_block_of(nest) for nest in statements(root.body)]
     anchors = tuple(block for block in blocks if annotation in block.annotations)
     if not anchors:
         raise Refusal(f"no block is annotated with {annotation}")
@@ -143,10 +142,6 @@ def _inlined(stage: Stage, point: Sequence[Expr], known: dict[tirx.Buffer, Stage
     )
 
 
-def _statements(body: tirx.Stmt) -> Sequence[tirx.Stmt]:
-    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
-
-
 def _block_of(nest: tirx.Stmt) -> SBlock:
     while isinstance(nest, tirx.For):
         nest = nest.body
@@ -180,16 +175,16 @@ class Epilogue:
     def __init__(self, kernel: FusedKernel, lanes: int) -> None:
         self.kernel, self.lanes = kernel, lanes
         dtype = kernel.anchor_buffer.ty.dtype
-        self._anchor = emit.Accumulators(1, lanes, dtype, "anchor")
+        self._anchor = tir.Accumulators(1, lanes, dtype, "anchor")
         self._locals = {
-            stage.buffer: emit.Accumulators(1, lanes, stage.buffer.ty.dtype, stage.buffer.name)
+            stage.buffer: tir.Accumulators(1, lanes, stage.buffer.ty.dtype, stage.buffer.name)
             for stage in kernel.stages[:-1]
         }
         self._defs = {stage.buffer: stage for stage in kernel.stages}
 
     def allocate(self) -> tirx.Stmt:
         """Scratch vectors; belongs before the first :meth:`write` in the same scope."""
-        return emit.sequence(self._anchor.allocate(), *(acc.allocate() for acc in self._locals.values()))
+        return tir.sequence(self._anchor.allocate(), *(acc.allocate() for acc in self._locals.values()))
 
     def write(
         self,
@@ -223,13 +218,13 @@ class Epilogue:
                     if is_last
                     else tirx.BufferStore(self._locals[stage.buffer].buffer, result, [lane])
                 )
-            return emit.sequence(*stmts)
+            return tir.sequence(*stmts)
 
         whole = count is None
         extent = self.lanes if whole else count
-        return emit.sequence(
+        return tir.sequence(
             self._anchor.set(0, value),
-            emit.loop("lane", extent, at, kind="vectorized" if whole and self.lanes > 1 else "serial"),
+            tir.loop("lane", extent, at, kind="vectorized" if whole and self.lanes > 1 else "serial"),
         )
 
     def _evaluate(self, stage: Stage, point: Sequence[Expr], lane: Expr, remap: Remap | None) -> Expr:

@@ -12,19 +12,9 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import TensorLoad, Var
 
-from torch_tvm.schedules.cpu.loops.program import (
-    Axis,
-    Program,
-    Stage,
-    analyzer_for,
-    is_expensive,
-    linear,
-    loads,
-    substitute,
-    uses,
-    weight,
-)
+from torch_tvm.schedules.cpu.loops.program import Program, Stage, is_expensive, weight
 from torch_tvm.schedules.cpu.loops.recomputation import worth_storing
+from torch_tvm.tir import Axis, analyzer_for, elements, linear, loads, substitute, uses
 
 KEEP_WEIGHT = 8
 """Operations in a value from which on it is stored, not computed again for a second reader."""
@@ -101,17 +91,9 @@ def _copied_buffer(stage: Stage) -> tirx.Buffer | None:
     analyzer = analyzer_for(stage.spatial)
     read = linear(load.source.shape, load.indices)
     written = linear(stage.buffers[0].shape, stage.indices[0])
-    sizes = [linear_size(buffer.shape) for buffer in (load.source, stage.buffers[0])]
+    sizes = [elements(buffer.shape) for buffer in (load.source, stage.buffers[0])]
     same = analyzer.can_prove_equal(read, written) and analyzer.can_prove_equal(*sizes)
     return load.source if same else None
-
-
-def linear_size(shape: Sequence[tirx.Expr]) -> tirx.Expr:
-    """The number of elements of a buffer of ``shape``."""
-    size: tirx.Expr = tirx.IntImm("int64", 1)
-    for extent in shape:
-        size = size * extent
-    return size
 
 
 def _may_inline(program: Program, stage: Stage, consumers: list[Stage], costly: bool) -> bool:

@@ -24,32 +24,39 @@ from torch_tvm.schedules.cpu.loops.access import (
     select_where_safe,
     stride,
 )
-from torch_tvm.schedules.cpu.loops.fusion import Group, groups, inline, linear_size
-from torch_tvm.schedules.cpu.loops.nests import Mapping, for_loop, nest, sequence
+from torch_tvm.schedules.cpu.loops.fusion import Group, groups, inline
 from torch_tvm.schedules.cpu.loops.partial_sums import split_reduction
 from torch_tvm.schedules.cpu.loops.program import (
     CALL_COST,
-    Axis,
     Program,
     Stage,
-    analyzer_for,
-    constant,
     is_expensive,
-    linear,
-    loads,
     read_program,
-    substitute,
     weight,
 )
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.tiles import Emitter, Memory
 from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import (
+    Axis,
+    Point,
+    analyzer_for,
+    const,
+    elements,
+    flat_sequence,
+    linear,
+    loads,
+    loop,
+    nest,
+    product,
+    substitute,
+)
 
 FEWEST_TURNS = 4
 """Turns for each core, at least, where all get the same number of them."""
 
-Ahead = Callable[[Mapping, tirx.Expr, int], tirx.Stmt]
+Ahead = Callable[[Point, tirx.Expr, int], tirx.Stmt]
 """Asks for what the next row reads, given the place of a row, an element of it and how many from there on."""
 
 
@@ -63,10 +70,10 @@ def read(func: tirx.PrimFunc) -> tuple[Program, list[Group]]:
 def generate(func: tirx.PrimFunc, program: Program, parts: Sequence[Group], cpu: CpuModel) -> tirx.PrimFunc:
     """``func`` with its body replaced by the loops of ``parts``."""
     kernel = _Kernel(program, cpu)
-    body = sequence([kernel.group(part) for part in parts])
+    body = flat_sequence([kernel.group(part) for part in parts])
     views = [tirx.DeclBuffer(flat, data=buffer.data) for buffer, flat in kernel.views.items()]
     allocations = [tirx.AllocBuffer(flat) for flat in kernel.globals.values()]
-    return func.with_body(sequence([*views, *allocations, body]))
+    return func.with_body(flat_sequence([*views, *allocations, body]))
 
 
 class _Kernel:
@@ -90,7 +97,7 @@ class _Kernel:
         under = self.program.views.get(buffer, buffer)
         table = self.views if under in self.program.params else self.globals
         if under not in table:
-            size = sym.Analyzer().simplify(linear_size(under.shape))
+            size = elements(under.shape)
             table[under] = tirx.decl_buffer((size,), str(under.dtype), f"{under.name}_flat")
         return table[under]
 
@@ -134,14 +141,14 @@ class _Kernel:
         axis = _column_axis(group)
         parts = self._partial_groups(group, axis)
         if parts is not None:
-            return sequence([self.group(part) for part in parts])
+            return flat_sequence([self.group(part) for part in parts])
         memory = self._memory(group)
         if axis is None:
             local = self._localize(group, original, memory, 0)
             emitter = Emitter(memory, group.rows, self._lanes(group))
             asking, ahead = self._ahead(group, emitter) or (None, None)
             ask = lambda stage: ahead if stage is asking else None
-            body = lambda env: sequence(
+            body = lambda env: flat_sequence(
                 [self._row_stage(emitter, stage, env, ask(stage)) for stage in group.stages]
             )
             return self._parallel_rows(group, list(group.rows), local, body)
@@ -191,7 +198,7 @@ class _Kernel:
         if turn is not None and len(group.stages) == 1:
             return self._turned_columns(group, axis, turn, memory)
         emitter = Emitter(memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1)
-        tile = lambda env, base, size: sequence(
+        tile = lambda env, base, size: flat_sequence(
             [emitter.tile(s, axis, base, size, env) for s in group.stages]
         )
         if (axis.size is not None and axis.size // width < 2 * self.cpu.cores) or _is_wide(outer, self.cpu):
@@ -205,7 +212,7 @@ class _Kernel:
         if not (isinstance(rest, tirx.IntImm) and int(rest) == 0):
             tail = lambda env: _tiles(rest, width, lanes, lambda b, size: tile(env, whole * width + b, size))
             statements.append(self._parallel_rows(group, outer, local, tail))
-        return sequence(statements)
+        return flat_sequence(statements)
 
     def _cuts(self, group: Group, axis: Axis) -> list[int]:
         """Where the guards of a lone stage split ``axis`` into parts without guards."""
@@ -229,13 +236,13 @@ class _Kernel:
             restrict(group.stages[0], group.rows, axis, begin, end) for begin, end in itertools.pairwise(ends)
         ]
 
-        def body(env: Mapping) -> tirx.Stmt:
+        def body(env: Point) -> tirx.Stmt:
             statements = []
             for stage, part in parts:
                 emitter = Emitter(memory, [part if row is axis else row for row in group.rows], lanes)
                 tile = lambda base, size, s=stage, p=part, e=emitter: e.tile(s, p, base, size, env)
                 statements.append(_tiles(part.extent, lanes * 4, lanes, tile))
-            return sequence(statements)
+            return flat_sequence(statements)
 
         return self._parallel_rows(group, outer, local, body)
 
@@ -250,7 +257,7 @@ class _Kernel:
         whole = simplify(tirx.floordiv(axis.extent, lanes))
         plain = lambda env, base, size: emitter.tile(stage, axis, base, size, env)
 
-        def squares(env: Mapping) -> tirx.Stmt:
+        def squares(env: Point) -> tirx.Stmt:
             first = env[blocks.var] * lanes
             square = lambda i: turned_tile(emitter, stage, axis, turn, env, (first, i * lanes))
             rest = simplify(axis.extent - whole * lanes)
@@ -260,10 +267,10 @@ class _Kernel:
                 lanes,
                 lambda b, size: plain({**env, across.var: first + j}, whole * lanes + b, size),
             )
-            statements = [for_loop(whole, square, name="tile")]
+            statements = [loop("tile", whole, square)]
             if not (isinstance(rest, tirx.IntImm) and int(rest) == 0):
-                statements.append(for_loop(lanes, edge, name="edge"))
-            return sequence(statements)
+                statements.append(loop("edge", lanes, edge))
+            return flat_sequence(statements)
 
         statements = [self._parallel_rows(group, [*outer, blocks], [], squares, is_long=True)]
         left = simplify(across.extent - blocks.extent * lanes)
@@ -272,7 +279,7 @@ class _Kernel:
             at = lambda env: {**env, across.var: blocks.extent * lanes + env[last.var]}
             body = lambda env: _tiles(axis.extent, lanes, lanes, lambda b, size: plain(at(env), b, size))
             statements.append(self._parallel_rows(group, [*outer, last], [], body))
-        return sequence(statements)
+        return flat_sequence(statements)
 
     # --- vectors inside a row ----------------------------------------------------------------------
 
@@ -289,7 +296,7 @@ class _Kernel:
         row = group.rows[-1]
         found = []
         for load in loads(*first.values):
-            size = linear_size(load.source.shape)
+            size = elements(load.source.shape)
             place = linear(load.source.shape, load.indices)
             is_large = (
                 isinstance(size, tirx.IntImm)
@@ -306,20 +313,18 @@ class _Kernel:
             return None
         analyzer = analyzer_for([*group.rows, axis])
 
-        def ask(env: Mapping, base: tirx.Expr, size: int) -> tirx.Stmt:
+        def ask(env: Point, base: tirx.Expr, size: int) -> tirx.Stmt:
             next_row = {**env, row.var: env[row.var] + 1}
             places = [
                 emitter.memory.rewrite(load, {**next_row, axis.var: base + begin}, analyzer)
                 for load in found
                 for begin in range(0, size, LINE // tvm.DataType(str(load.source.dtype)).itemsize)
             ]
-            return sequence([prefetch(place, 2) for place in places])
+            return flat_sequence([prefetch(place, 2) for place in places])
 
         return stage, ask
 
-    def _row_stage(
-        self, emitter: Emitter, stage: Stage, env: Mapping, ahead: Ahead | None = None
-    ) -> tirx.Stmt:
+    def _row_stage(self, emitter: Emitter, stage: Stage, env: Point, ahead: Ahead | None = None) -> tirx.Stmt:
         axis = _unit_axis(stage, stage.spatial)
         lanes = emitter.lanes
         if stage.reducer is None and axis is None:
@@ -328,8 +333,8 @@ class _Kernel:
             inner = _unit_axis(stage, stage.reduced) or stage.reduced[-1]
             return emitter.horizontal(stage, inner, env)
         if axis is None:
-            unit = Axis(Var("point", "int64"), constant(1))
-            return emitter.tile(stage, unit, constant(0), 1, env)
+            unit = Axis(Var("point", "int64"), const(1))
+            return emitter.tile(stage, unit, const(0), 1, env)
         rest = replace(stage, spatial=tuple(other for other in stage.spatial if other is not axis))
         together = INTERLEAVED if stage.reducer is None and _is_heavy(stage) else 1
         inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes, together)
@@ -337,7 +342,7 @@ class _Kernel:
         tile = lambda base, size: inside.tile(rest, axis, base, size, env)
         if ahead is None:
             return _tiles(axis.extent, width, lanes, tile)
-        ask = lambda base, size: sequence([ahead(env, base, size), tile(base, size)])
+        ask = lambda base, size: flat_sequence([ahead(env, base, size), tile(base, size)])
         return _tiles(axis.extent, 2 * lanes * together, lanes, ask)
 
     # --- threads -----------------------------------------------------------------------------------
@@ -347,7 +352,7 @@ class _Kernel:
         group: Group,
         rows: list[Axis],
         local: list[tirx.Buffer],
-        body: Callable[[Mapping], tirx.Stmt],
+        body: Callable[[Point], tirx.Stmt],
         is_long: bool = False,
     ) -> tirx.Stmt:
         """``body`` for every point of ``rows``: on all cores where the work is worth waking them.
@@ -355,9 +360,9 @@ class _Kernel:
         Where that depends on a symbolic size there are two copies of the loops, unless ``body`` is long.
         """
         if any(row.size == 0 for row in rows):
-            return sequence([])
+            return flat_sequence([])
         work = _work(group)
-        total = sym.Analyzer().simplify(linear_size([row.extent for row in rows]))
+        total = elements(row.extent for row in rows)
         serial = lambda: self._serial_rows(rows, local, body)
         alone = isinstance(total, tirx.IntImm) and int(total) == 1
         if self.cpu.cores == 1 or alone or (isinstance(work, tirx.IntImm) and int(work) < PARALLEL_THRESHOLD):
@@ -368,13 +373,13 @@ class _Kernel:
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
 
     def _serial_rows(
-        self, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Mapping], tirx.Stmt]
+        self, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Point], tirx.Stmt]
     ) -> tirx.Stmt:
-        def loops(rest: list[Axis], env: Mapping) -> tirx.Stmt:
+        def loops(rest: list[Axis], env: Point) -> tirx.Stmt:
             if not rest:
                 return body(env)
             first = rest[0]
-            return for_loop(first.extent, lambda var: loops(rest[1:], {**env, first.var: var}), name="row")
+            return loop("row", first.extent, lambda var: loops(rest[1:], {**env, first.var: var}))
 
         return _with_fresh(local, loops(rows, {}))
 
@@ -382,11 +387,11 @@ class _Kernel:
         self,
         rows: list[Axis],
         local: list[tirx.Buffer],
-        body: Callable[[Mapping], tirx.Stmt],
+        body: Callable[[Point], tirx.Stmt],
     ) -> tirx.Stmt:
         shared = _shared_rows(rows, self.cpu)
         rows, inner = rows[:shared], rows[shared:]
-        total = sym.Analyzer().simplify(linear_size([row.extent for row in rows]))
+        total = elements(row.extent for row in rows)
         parts = self.cpu.cores * CHUNKS
         if isinstance(total, tirx.IntImm):
             parts = min(parts, int(total))
@@ -396,11 +401,11 @@ class _Kernel:
             begin = number * chunk
             turns = chunk
             if not (isinstance(total, tirx.IntImm) and int(total) % parts == 0):
-                turns = tirx.max(tirx.min(chunk, total - begin), constant(0))
+                turns = tirx.max(tirx.min(chunk, total - begin), const(0))
             turn = lambda i: nest(inner, _unravel(begin + i, rows), body)
-            return _with_fresh(local, for_loop(turns, turn, name="row"))
+            return _with_fresh(local, loop("row", turns, turn))
 
-        return for_loop(parts, task, tirx.ForKind.PARALLEL, name="task")
+        return loop("task", parts, task, kind="parallel")
 
 
 def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
@@ -409,7 +414,7 @@ def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
         return body
     fresh = {b: tirx.decl_buffer(b.shape, str(b.dtype), b.name) for b in local}
     body = tvm_ffi.structural_map(body, (Var, lambda var: fresh.get(var, var)))
-    return sequence([*(tirx.AllocBuffer(buffer) for buffer in fresh.values()), body])
+    return flat_sequence([*(tirx.AllocBuffer(buffer) for buffer in fresh.values()), body])
 
 
 def _shared_rows(rows: Sequence[Axis], cpu: CpuModel) -> int:
@@ -424,12 +429,12 @@ def _shared_rows(rows: Sequence[Axis], cpu: CpuModel) -> int:
     return len(rows)
 
 
-def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Mapping:
+def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Point:
     """The value of each of ``rows`` at a position of their fused loop."""
-    env: Mapping = {}
+    env: Point = {}
     for row in reversed(rows[1:]):
         # A number of whole tiles may be known to be 0: TVM's simplifier refuses to divide by that, in a loop of no turns.
-        size = row.extent if isinstance(row.extent, (tirx.IntImm, Var)) else tirx.max(row.extent, constant(1))
+        size = row.extent if isinstance(row.extent, (tirx.IntImm, Var)) else tirx.max(row.extent, const(1))
         env[row.var] = tirx.floormod(position, size)
         position = tirx.floordiv(position, size)
     if rows:
@@ -443,18 +448,18 @@ def _tiles(
     """Cover ``extent`` with tiles of ``width``, then what is left with smaller ones."""
     if isinstance(extent, tirx.IntImm):
         whole = int(extent) // width
-        statements = [for_loop(whole, lambda i: tile(i * width, width), name="tile")]
+        statements = [loop("tile", whole, lambda i: tile(i * width, width))]
         if int(extent) % width:
-            statements.append(tile(constant(whole * width), int(extent) % width))
-        return sequence(statements)
+            statements.append(tile(const(whole * width), int(extent) % width))
+        return flat_sequence(statements)
     statements = []
-    done: tirx.Expr = constant(0)
+    done: tirx.Expr = const(0)
     for size in dict.fromkeys((width, lanes, 1)):
         turns = tirx.floordiv(extent - done, size)
         begin = done
-        statements.append(for_loop(turns, lambda i, b=begin, s=size: tile(b + i * s, s), name="tile"))
+        statements.append(loop("tile", turns, lambda i, b=begin, s=size: tile(b + i * s, s)))
         done = tirx.floordiv(extent, size) * size
-    return sequence(statements)
+    return flat_sequence(statements)
 
 
 def _is_wide(rows: Sequence[Axis], cpu: CpuModel) -> bool:
@@ -492,11 +497,11 @@ def _unit_axis(stage: Stage, axes: Sequence[Axis]) -> Axis | None:
 
 def _work(group: Group) -> tirx.Expr:
     """Elementary operations of ``group``, constant or symbolic."""
-    total: tirx.Expr = constant(0)
-    first = {row.var: constant(0) for row in group.rows}
+    total: tirx.Expr = const(0)
+    first = {row.var: const(0) for row in group.rows}
     for stage in group.stages:
         axes = (*group.rows, *stage.spatial, *stage.reduced)
-        points = linear_size([substitute(axis.extent, first) for axis in axes])
+        points = product([substitute(axis.extent, first) for axis in axes])
         calls = sum(is_expensive(value) for value in stage.values)
         cost = 1 + sum(weight(value) for value in stage.values) + CALL_COST * calls
         total = total + points * cost

@@ -8,7 +8,8 @@ from tvm import tirx
 from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.loops.fusion import Group
-from torch_tvm.schedules.cpu.loops.program import Axis, Stage, constant, substitute
+from torch_tvm.schedules.cpu.loops.program import Stage
+from torch_tvm.tir import Axis, const, substitute
 
 HALVES = ("float16", "bfloat16")
 
@@ -27,7 +28,7 @@ def split_reduction(group: Group, parts: int) -> list[Group] | None:
     longest = max(stage.reduced, key=lambda axis: axis.size or 0)
     if longest.size is None or longest.size < 4 * parts:
         return None
-    part = Axis(Var("part", "int64"), constant(parts))
+    part = Axis(Var("part", "int64"), const(parts))
     shape = [parts, *(row.size for row in group.rows)]
     partial = tuple(tirx.decl_buffer(shape, str(b.dtype), f"{b.name}_part") for b in stage.buffers)
     first = _partial_stage(stage, group, longest, part, partial)
@@ -42,9 +43,9 @@ def _partial_stage(
 ) -> Stage:
     chunk = -(-longest.size // part.size)
     begin = part.var * chunk
-    extent: tirx.Expr = constant(chunk)
+    extent: tirx.Expr = const(chunk)
     if longest.size % part.size:
-        extent = tirx.max(tirx.min(constant(chunk), constant(longest.size) - begin), constant(0))
+        extent = tirx.max(tirx.min(const(chunk), const(longest.size) - begin), const(0))
     inner = Axis(Var(longest.var.name, "int64"), extent)
     index = (part.var, *(row.var for row in group.rows))
     return replace(

@@ -8,18 +8,19 @@ bound once with ``Let``, so a long chain of elementwise ops stays linear in size
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import sym, tirx
-from tvm.ir import Range, TensorLoad, Var
+from tvm import tirx
+from tvm.ir import TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx.buffer import is_buffer_var
 
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import Axis, const, is_one, is_zero, loads, statements, substitute, uses
 
 EXPENSIVE = frozenset(
     f"{prefix}.{name}"
@@ -33,19 +34,6 @@ EXPENSIVE = frozenset(
 
 CALL_COST = 12
 """Elementary operations that one transcendental function costs (a polynomial)."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A loop of a stage: its variable and its extent (from 0, maybe symbolic)."""
-
-    var: Var
-    extent: tirx.Expr
-
-    @property
-    def size(self) -> int | None:
-        """The constant extent, or None when it is symbolic."""
-        return int(self.extent) if isinstance(self.extent, tirx.IntImm) else None
 
 
 @dataclass(frozen=True)
@@ -94,47 +82,6 @@ class Program:
         return self.views.get(buffer, buffer) in self.params
 
 
-def constant(value: int) -> tirx.IntImm:
-    return tirx.IntImm("int64", value)
-
-
-def substitute(expr: tirx.Expr, mapping: dict[Var, tirx.Expr]) -> tirx.Expr:
-    """Replace variables of an expression."""
-    return tvm_ffi.structural_map(expr, (Var, lambda var: mapping.get(var, var)))
-
-
-def loads(*exprs: tirx.Expr) -> list[TensorLoad]:
-    """Every load in the expressions, inner ones first."""
-    found: list[TensorLoad] = []
-    for expr in exprs:
-        tvm_ffi.structural_walk(expr, (TensorLoad, found.append))
-    return found
-
-
-def uses(expr: tirx.Expr, variables: Sequence[Var]) -> bool:
-    """Whether one of ``variables`` appears in ``expr``."""
-    wanted = set(variables)
-    found: list[Var] = []
-    tvm_ffi.structural_walk(expr, (Var, lambda var: found.append(var) if var in wanted else None))
-    return bool(found)
-
-
-def analyzer_for(axes: Sequence[Axis]) -> sym.Analyzer:
-    """An analyzer that knows the ranges of ``axes``."""
-    analyzer = sym.Analyzer()
-    for axis in axes:
-        analyzer.bind(axis.var, Range(constant(0), axis.extent))
-    return analyzer
-
-
-def linear(shape: Sequence[tirx.Expr], indices: Sequence[tirx.Expr]) -> tirx.Expr:
-    """The row-major position of ``indices`` in a buffer of ``shape`` (0 for rank 0)."""
-    position: tirx.Expr = constant(0)
-    for size, index in zip(shape, indices, strict=True):
-        position = position * size + index
-    return position
-
-
 def is_expensive(expr: tirx.Expr) -> bool:
     """Whether ``expr`` calls a transcendental function: worth storing rather than computing twice."""
     found: list[object] = []
@@ -167,24 +114,16 @@ def read_program(func: tirx.PrimFunc) -> Program:
     for buffer in [*params, *root.block.alloc_buffers]:
         if len(buffer.strides) != 0:
             raise Refusal(f"buffer {buffer.name} is strided")
-    stages = [_read_stage(nest) for nest in _statements(root.block.body)]
+    stages = [_read_stage(nest) for nest in statements(root.block.body)]
     if not stages:
         raise Refusal("the kernel has no block")
     return Program(params, stages)
 
 
-def _statements(body: tirx.Stmt) -> Iterator[tirx.Stmt]:
-    if isinstance(body, tirx.SeqStmt):
-        for statement in body.seq:
-            yield from _statements(statement)
-    else:
-        yield body
-
-
 def _read_stage(nest: tirx.Stmt) -> Stage:
     extents: dict[Var, tirx.Expr] = {}
     while isinstance(nest, tirx.For):
-        if nest.kind != tirx.ForKind.SERIAL or not _is_zero(nest.min):
+        if nest.kind != tirx.ForKind.SERIAL or not is_zero(nest.min):
             raise Refusal(f"loop {nest.loop_var.name} is scheduled already")
         extents[nest.loop_var] = nest.extent
         nest = nest.body
@@ -206,15 +145,7 @@ def _read_stage(nest: tirx.Stmt) -> Stage:
         if reduced:
             raise Refusal(f"block {block.name_hint} reduces without an initial value")
         return stage
-    return _with_reducer(stage, [sub(store.value) for store in _statements(block.init)])
-
-
-def _is_zero(expr: tirx.Expr) -> bool:
-    return isinstance(expr, tirx.IntImm) and int(expr) == 0
-
-
-def _is_one(expr: tirx.Expr) -> bool:
-    return isinstance(expr, tirx.IntImm) and int(expr) == 1
+    return _with_reducer(stage, [sub(store.value) for store in statements(block.init)])
 
 
 def _read_axes(
@@ -225,10 +156,10 @@ def _read_axes(
     for it, value in zip(block.iter_vars, values, strict=True):
         if isinstance(value, tirx.IntImm):
             fixed[it.var] = value
-        elif value in extents and _is_one(extents[value]):
+        elif value in extents and is_one(extents[value]):
             seen.add(value)
-            fixed[it.var] = constant(0)
-        elif value in extents and value not in seen and _is_zero(it.dom.min):
+            fixed[it.var] = const(0)
+        elif value in extents and value not in seen and is_zero(it.dom.min):
             seen.add(value)
             axis = Axis(Var(it.var.name, it.var.ty), extents[value])
             fixed[it.var] = axis.var
@@ -248,7 +179,7 @@ def _read_axes(
 def _read_body(block: SBlock) -> tuple[list[tirx.BufferStore], dict[Var, tirx.Expr]]:
     stores: list[tirx.BufferStore] = []
     binds: dict[Var, tirx.Expr] = {}
-    for statement in _statements(block.body):
+    for statement in statements(block.body):
         if isinstance(statement, tirx.Bind):
             binds[statement.var] = substitute(statement.value, binds)
         elif isinstance(statement, tirx.BufferStore):

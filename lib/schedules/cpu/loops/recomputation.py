@@ -15,7 +15,8 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
-from torch_tvm.schedules.cpu.loops.program import CALL_COST, Stage, is_expensive, substitute, weight
+from torch_tvm.schedules.cpu.loops.program import CALL_COST, Stage, is_expensive, weight
+from torch_tvm.tir import substitute
 
 MOST_AGAIN = 16
 """Operations, of a value and of what it is made of, that may be done again for the sake of not storing it."""

@@ -15,14 +15,12 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
-from torch_tvm.schedules.cpu.emit import static
-from torch_tvm.schedules.cpu.loops.fusion import linear_size
-from torch_tvm.schedules.cpu.loops.nests import for_loop, pieces, sequence
-from torch_tvm.schedules.cpu.loops.program import CALL_COST, constant, is_expensive, weight
+from torch_tvm.schedules.cpu.loops.program import CALL_COST, is_expensive, weight
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import SCAN
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import const, elements, flat_sequence, lanes_loop, loop, pieces, static
 
 CHAINS = 4
 """Rows or segments that one core scans side by side: as many additions as their latency leaves room for."""
@@ -53,13 +51,13 @@ class Scan:
             _read_steps(func, source, bool(fields["associative"])),
             flat[source],
             tuple(flat[target] for target in targets),
-            before=_product(source.shape[:axis]),
+            before=elements(source.shape[:axis]),
             length=source.shape[axis],
-            after=_product(source.shape[axis + 1 :]),
+            after=elements(source.shape[axis + 1 :]),
             cpu=cpu,
         )
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in flat.items()]
-        return func.with_body(sequence([*views, kernel.body()])).without_attr(SCAN)
+        return func.with_body(flat_sequence([*views, kernel.body()])).without_attr(SCAN)
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,7 @@ def _read_steps(func: tirx.PrimFunc, source: tirx.Buffer, is_associative: bool) 
 
 
 def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
-    return tirx.decl_buffer((_product(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
-
-
-def _product(sizes: Sequence[tirx.Expr]) -> tirx.Expr:
-    return sym.Analyzer().simplify(linear_size(sizes))
+    return tirx.decl_buffer((elements(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
 
 
 @dataclass
@@ -140,7 +134,7 @@ class _Kernel:
         is_few = rows is not None and rows < CHAINS * self.cpu.cores
         may_cut = self.steps.is_associative and str(self.targets[0].dtype) != "float64"
         if is_few and may_cut and (length is None or length >= SEGMENTED_LENGTH):
-            return for_loop(self.before, self._segments, name="row")
+            return loop("row", self.before, self._segments)
         return self._interleaved_rows()
 
     # --- pieces ------------------------------------------------------------------------------------
@@ -154,7 +148,7 @@ class _Kernel:
             fill = lambda i, b=buffer, f=first: tirx.BufferStore(b, f(i), [i])
             statements += [
                 tirx.AllocBuffer(buffer),
-                for_loop(width, fill, tirx.ForKind.UNROLLED, name="chain"),
+                loop("chain", width, fill, kind="unrolled"),
             ]
             buffers.append(buffer)
         return buffers, statements
@@ -174,21 +168,21 @@ class _Kernel:
             tirx.BufferStore(target, at(result), [place])
             for target, result in zip(self.targets, self.steps.results, strict=True)
         ]
-        return sequence([*updates, *stores])
+        return flat_sequence([*updates, *stores])
 
     def _parallel(self, count: tirx.Expr, work: tirx.Expr, body: Body) -> tirx.Stmt:
         """``body`` for every number below ``count``, on all cores where ``work`` operations are worth it."""
         work, cores = self.analyzer.simplify(work), self.cpu.cores
-        serial = lambda: for_loop(count, body, name="item")
+        serial = lambda: loop("item", count, body)
         if cores == 1 or static(count) == 1 or (static(work) or PARALLEL_THRESHOLD) < PARALLEL_THRESHOLD:
             return serial()
         chunk = self.analyzer.simplify(tirx.floordiv(count + (cores - 1), cores))
 
         def task(number: tirx.Expr) -> tirx.Stmt:
-            turns = tirx.max(tirx.min(chunk, count - number * chunk), constant(0))
-            return for_loop(turns, lambda i: body(number * chunk + i), name="item")
+            turns = tirx.max(tirx.min(chunk, count - number * chunk), const(0))
+            return loop("item", turns, lambda i: body(number * chunk + i))
 
-        threads = for_loop(cores, task, tirx.ForKind.PARALLEL, name="task")
+        threads = loop("task", cores, task, kind="parallel")
         if static(work) is not None:
             return threads
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
@@ -197,16 +191,16 @@ class _Kernel:
 
     def _columns(self) -> tirx.Stmt:
         lanes = max(2, self.cpu.vector_bits // 32)
-        statements, done = [], constant(0)
+        statements, done = [], const(0)
         for width in dict.fromkeys((2 * lanes, lanes, 1)):
             blocks = self.analyzer.simplify(tirx.floordiv(self.after - done, width))
             statements.append(self._column_blocks(done, blocks, width, lanes))
             done = self.analyzer.simplify(done + blocks * width)
-        return sequence(statements)
+        return flat_sequence(statements)
 
     def _column_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int, lanes: int) -> tirx.Stmt:
         if static(blocks) == 0:
-            return sequence([])
+            return flat_sequence([])
 
         def block(number: tirx.Expr) -> tirx.Stmt:
             row = tirx.floordiv(number, blocks)
@@ -216,17 +210,12 @@ class _Kernel:
             def step(k: tirx.Expr) -> tirx.Stmt:
                 base = (row * self.length + k) * self.after + column
                 vectors = [
-                    for_loop(
-                        size,
-                        lambda lane, o=offset: self._take(totals, lane + o, base + o + lane, k),
-                        tirx.ForKind.VECTORIZED,
-                        name="lane",
-                    )
+                    lanes_loop(size, lambda lane, o=offset: self._take(totals, lane + o, base + o + lane, k))
                     for offset, size in pieces(width, lanes)
                 ]
-                return sequence(vectors)
+                return flat_sequence(vectors)
 
-            return sequence([*start, for_loop(self.length, step, name="k")])
+            return flat_sequence([*start, loop("k", self.length, step)])
 
         count = self.analyzer.simplify(self.before * blocks)
         return self._parallel(count, count * width * self.length * self.steps.cost, block)
@@ -236,13 +225,13 @@ class _Kernel:
     def _interleaved_rows(self) -> tirx.Stmt:
         blocks = self.analyzer.simplify(tirx.floordiv(self.before, CHAINS))
         rest = self.analyzer.simplify(self.before - blocks * CHAINS)
-        return sequence(
-            [self._row_blocks(constant(0), blocks, CHAINS), self._row_blocks(blocks * CHAINS, rest, 1)]
+        return flat_sequence(
+            [self._row_blocks(const(0), blocks, CHAINS), self._row_blocks(blocks * CHAINS, rest, 1)]
         )
 
     def _row_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int) -> tirx.Stmt:
         if static(blocks) == 0:
-            return sequence([])
+            return flat_sequence([])
 
         def block(number: tirx.Expr) -> tirx.Stmt:
             begin = (first + number * width) * self.length
@@ -260,10 +249,10 @@ class _Kernel:
     ) -> tirx.Stmt:
         """``width`` chains of ``length`` side by side, ``apart`` from each other."""
         totals, allocation = self._totals(width, start)
-        step = lambda k: sequence(
-            [self._take(totals, constant(chain), begin + apart * chain + k, k) for chain in range(width)]
+        step = lambda k: flat_sequence(
+            [self._take(totals, const(chain), begin + apart * chain + k, k) for chain in range(width)]
         )
-        return sequence([*allocation, for_loop(length, step, name="k")])
+        return flat_sequence([*allocation, loop("k", length, step)])
 
     def _segments(self, row: tirx.Expr) -> tirx.Stmt:
         """One row cut into segments, :data:`CHAINS` for each core; the few elements left over come last."""
@@ -271,14 +260,14 @@ class _Kernel:
         begin = row * self.length
         size = self.analyzer.simplify(tirx.floordiv(self.length, count))
         starts = tirx.decl_buffer((count + 1,), str(self.steps.totals[0].dtype), "start", scope="global")
-        zero = tirx.BufferStore(starts, self.steps.start[0], [constant(0)])
+        zero = tirx.BufferStore(starts, self.steps.start[0], [const(0)])
         work = self.length * self.steps.cost
-        sums = self._parallel(constant(count), work, lambda s: self._segment_sum(starts, s, begin, size))
+        sums = self._parallel(const(count), work, lambda s: self._segment_sum(starts, s, begin, size))
         add = lambda s: tirx.BufferStore(
             starts, self._added(tirx.BufferLoad(starts, [s]), tirx.BufferLoad(starts, [s + 1])), [s + 1]
         )
         scanned = self._parallel(
-            constant(self.cpu.cores),
+            const(self.cpu.cores),
             work,
             lambda core: self._chains(
                 begin + core * (CHAINS * size),
@@ -290,13 +279,13 @@ class _Kernel:
         )
         left = self.analyzer.simplify(self.length - size * count)
         last = self._chains(
-            begin + size * count, left, left, 1, lambda _: tirx.BufferLoad(starts, [constant(count)])
+            begin + size * count, left, left, 1, lambda _: tirx.BufferLoad(starts, [const(count)])
         )
-        prefix = for_loop(count, add, name="segment")
-        return sequence([tirx.AllocBuffer(starts), zero, sums, prefix, scanned, last])
+        prefix = loop("segment", count, add)
+        return flat_sequence([tirx.AllocBuffer(starts), zero, sums, prefix, scanned, last])
 
     def _added(self, total: tirx.Expr, element: tirx.Expr) -> tirx.Expr:
-        return self.steps.at(self.steps.updates[0], [total], element, constant(0))
+        return self.steps.at(self.steps.updates[0], [total], element, const(0))
 
     def _segment_sum(
         self, starts: tirx.Buffer, segment: tirx.Expr, begin: tirx.Expr, size: tirx.Expr
@@ -309,23 +298,19 @@ class _Kernel:
         add = lambda lane, place: tirx.BufferStore(
             totals, self._added(tirx.BufferLoad(totals, [lane]), element(place)), [lane]
         )
-        first_total = tirx.BufferLoad(totals, [constant(0)])
+        first_total = tirx.BufferLoad(totals, [const(0)])
         fold = lambda lane: tirx.BufferStore(
-            totals, self._added(first_total, tirx.BufferLoad(totals, [lane])), [constant(0)]
+            totals, self._added(first_total, tirx.BufferLoad(totals, [lane])), [const(0)]
         )
         whole = self.analyzer.simplify(tirx.floordiv(size, lanes))
-        vectors = for_loop(
-            whole,
-            lambda i: for_loop(
-                lanes, lambda lane: add(lane, first + i * lanes + lane), tirx.ForKind.VECTORIZED, name="lane"
-            ),
-            name="k",
+        vectors = loop(
+            "k", whole, lambda i: lanes_loop(lanes, lambda lane: add(lane, first + i * lanes + lane))
         )
-        rest = for_loop(
+        rest = loop(
+            "k",
             self.analyzer.simplify(size - whole * lanes),
-            lambda i: add(constant(0), first + whole * lanes + i),
-            name="k",
+            lambda i: add(const(0), first + whole * lanes + i),
         )
-        folded = for_loop(lanes - 1, lambda i: fold(i + 1), name="lane")
-        end = tirx.BufferStore(starts, tirx.BufferLoad(totals, [constant(0)]), [segment + 1])
-        return sequence([*allocation, vectors, rest, folded, end])
+        folded = loop("lane", lanes - 1, lambda i: fold(i + 1))
+        end = tirx.BufferStore(starts, tirx.BufferLoad(totals, [const(0)]), [segment + 1])
+        return flat_sequence([*allocation, vectors, rest, folded, end])

@@ -119,7 +119,7 @@ def vectorize(sch: s_tir.Schedule, loop: LoopRV, lanes: int) -> LoopRV:
 
     A constant extent that ``lanes`` does not divide is first partitioned, and its tail is a vector of its
     own, so no lane is ever predicated. A symbolic extent must be a known multiple of ``lanes``: others keep
-    their scalar loop (use ``torch_tvm.schedules.cpu.nest`` for those).
+    their scalar loop .
     """
     size = extent(sch, loop)
     if size is None:

@@ -12,9 +12,22 @@ from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.loops.access import is_guarded
 from torch_tvm.schedules.cpu.loops.accumulators import Accumulator, accumulate
-from torch_tvm.schedules.cpu.loops.fusion import fresh_lets, linear_size
-from torch_tvm.schedules.cpu.loops.nests import Mapping, for_loop, nest, pieces, sequence
-from torch_tvm.schedules.cpu.loops.program import Axis, Stage, analyzer_for, constant, linear, substitute
+from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
+from torch_tvm.schedules.cpu.loops.program import Stage
+from torch_tvm.tir import (
+    Axis,
+    Point,
+    analyzer_for,
+    const,
+    elements,
+    flat_sequence,
+    lanes_loop,
+    linear,
+    loop,
+    nest,
+    pieces,
+    substitute,
+)
 
 
 @dataclass
@@ -42,9 +55,9 @@ class Memory:
     def local_size(self, buffer: tirx.Buffer) -> tirx.Expr:
         """How many elements a local ``buffer`` has."""
         kept, width = self.local[buffer]
-        return sym.Analyzer().simplify(linear_size([buffer.shape[d] for d in kept]) * max(width, 1))
+        return elements([*(buffer.shape[d] for d in kept), max(width, 1)])
 
-    def rewrite(self, expr: tirx.Expr, mapping: Mapping, analyzer: sym.Analyzer) -> tirx.Expr:
+    def rewrite(self, expr: tirx.Expr, mapping: Point, analyzer: sym.Analyzer) -> tirx.Expr:
         """``expr`` at the point that ``mapping`` names, its loads from flat buffers, its lets renamed."""
 
         def visit(load: TensorLoad, mutator: Any) -> tirx.Expr:
@@ -70,11 +83,11 @@ class Emitter:
 
     # --- one point of a stage ----------------------------------------------------------------------
 
-    def value(self, stage: Stage, number: int, mapping: Mapping) -> tirx.Expr:
+    def value(self, stage: Stage, number: int, mapping: Point) -> tirx.Expr:
         """Result ``number`` (or, of a reduction, the element) at the point that ``mapping`` names."""
         return self.memory.rewrite(stage.values[number], mapping, analyzer_for([*self.rows, *stage.axes]))
 
-    def store(self, stage: Stage, number: int, mapping: Mapping, value: tirx.Expr) -> tirx.Stmt:
+    def store(self, stage: Stage, number: int, mapping: Point, value: tirx.Expr) -> tirx.Stmt:
         buffer = stage.buffers[number]
         analyzer = analyzer_for([*self.rows, *stage.axes])
         position = analyzer.simplify(self.memory.place(buffer, stage.indices[number]))
@@ -87,23 +100,23 @@ class Emitter:
     ) -> tirx.Stmt:
         """``width`` neighbours along ``axis`` as one vector, or as a loop where a guard tells them apart."""
         guarded = any(is_guarded(value, axis.var) for value in stage.values)
-        kind = tirx.ForKind.SERIAL if guarded else tirx.ForKind.VECTORIZED
-        return for_loop(width, body, kind, name="lane")
+        kind = "serial" if guarded else "vectorized"
+        return loop("lane", width, body, kind=kind)
 
     # --- tiles along a spatial axis ----------------------------------------------------------------
 
-    def tile(self, stage: Stage, axis: Axis, base: tirx.Expr, width: int, mapping: Mapping) -> tirx.Stmt:
+    def tile(self, stage: Stage, axis: Axis, base: tirx.Expr, width: int, mapping: Point) -> tirx.Stmt:
         """``stage`` for ``axis`` in ``base .. base + width``: vectors of at most ``lanes``."""
 
-        def at(offset: int, lane: tirx.Expr, env: Mapping) -> Mapping:
+        def at(offset: int, lane: tirx.Expr, env: Point) -> Point:
             inside = lane + offset if offset else lane
             return {**env, axis.var: base + inside, self.memory.lane: inside}
 
         if stage.reducer is not None:
             return self._reduce_tile(stage, axis, width, mapping, at)
 
-        def point(env: Mapping) -> tirx.Stmt:
-            return sequence(
+        def point(env: Point) -> tirx.Stmt:
+            return flat_sequence(
                 [
                     self.lane_loop(
                         stage, axis, lanes, lambda lane, o=offset: self._store_point(stage, at(o, lane, env))
@@ -114,26 +127,26 @@ class Emitter:
 
         return nest(stage.spatial, mapping, point)
 
-    def _store_point(self, stage: Stage, env: Mapping) -> tirx.Stmt:
+    def _store_point(self, stage: Stage, env: Point) -> tirx.Stmt:
         values = [self.value(stage, n, env) for n in range(len(stage.values))]
-        return sequence([self.store(stage, n, env, value) for n, value in enumerate(values)])
+        return flat_sequence([self.store(stage, n, env, value) for n, value in enumerate(values)])
 
-    def _reduce_tile(self, stage: Stage, axis: Axis, width: int, mapping: Mapping, at: Callable) -> tirx.Stmt:
-        def point(env: Mapping) -> tirx.Stmt:
+    def _reduce_tile(self, stage: Stage, axis: Axis, width: int, mapping: Point, at: Callable) -> tirx.Stmt:
+        def point(env: Point) -> tirx.Stmt:
             parts = pieces(width, self.lanes)
             sums = [Accumulator(stage.reducer, lanes) for _, lanes in parts]
 
-            def step(inner: Mapping) -> tirx.Stmt:
+            def step(inner: Point) -> tirx.Stmt:
                 turns = []
                 for (offset, lanes), accumulator in zip(parts, sums, strict=True):
                     take = lambda lane, o=offset, acc=accumulator: acc.update(
                         lane, [self.value(stage, n, at(o, lane, inner)) for n in range(len(stage.values))]
                     )
                     turns.append(self.lane_loop(stage, axis, lanes, take))
-                return sequence(turns)
+                return flat_sequence(turns)
 
             def finish(offset: int, accumulator: Accumulator) -> Callable[[tirx.Expr], tirx.Stmt]:
-                return lambda lane: sequence(
+                return lambda lane: flat_sequence(
                     [
                         self.store(stage, n, at(offset, lane, env), accumulator.read(n, lane))
                         for n in range(len(stage.values))
@@ -141,20 +154,20 @@ class Emitter:
                 )
 
             ends = [
-                for_loop(lanes, finish(offset, acc), tirx.ForKind.VECTORIZED, name="lane")
+                lanes_loop(lanes, finish(offset, acc))
                 for (offset, lanes), acc in zip(parts, sums, strict=True)
             ]
-            return sequence([*accumulate(sums, stage.reduced, env, step), *ends])
+            return flat_sequence([*accumulate(sums, stage.reduced, env, step), *ends])
 
         return nest(stage.spatial, mapping, point)
 
     # --- reductions along the vector axis ----------------------------------------------------------
 
-    def horizontal(self, stage: Stage, axis: Axis, mapping: Mapping) -> tirx.Stmt:
+    def horizontal(self, stage: Stage, axis: Axis, mapping: Point) -> tirx.Stmt:
         """Reduce ``stage`` with vectors along its reduced ``axis``: several accumulators, then a tree."""
         return nest(stage.spatial, mapping, lambda env: self._reduce_row(stage, axis, env))
 
-    def _reduce_row(self, stage: Stage, axis: Axis, env: Mapping) -> tirx.Stmt:
+    def _reduce_row(self, stage: Stage, axis: Axis, env: Point) -> tirx.Stmt:
         outer = [other for other in stage.reduced if other is not axis]
         lanes = self.lanes
         extent = substitute(axis.extent, env)
@@ -164,43 +177,43 @@ class Emitter:
         tail_widths = [1] if size is None else [w for w in _powers(lanes) if size % lanes & w]
         tails = [Accumulator(stage.reducer, w) for w in tail_widths]
 
-        def take(accumulator: Accumulator, base: tirx.Expr, inner: Mapping) -> tirx.Stmt:
+        def take(accumulator: Accumulator, base: tirx.Expr, inner: Point) -> tirx.Stmt:
             def point(lane: tirx.Expr) -> tirx.Stmt:
                 at = {**inner, axis.var: base + lane}
                 return accumulator.update(lane, [self.value(stage, n, at) for n in range(len(stage.values))])
 
             return self.lane_loop(stage, axis, accumulator.lanes, point)
 
-        def vectors(i: tirx.Expr, inner: Mapping) -> tirx.Stmt:
+        def vectors(i: tirx.Expr, inner: Point) -> tirx.Stmt:
             begins = [i * (lanes * unroll) + u * lanes for u in range(unroll)]
-            return sequence([take(acc, begin, inner) for acc, begin in zip(main, begins, strict=True)])
+            return flat_sequence([take(acc, begin, inner) for acc, begin in zip(main, begins, strict=True)])
 
-        def rest(inner: Mapping) -> tirx.Stmt:
+        def rest(inner: Point) -> tirx.Stmt:
             whole = tirx.floordiv(extent, lanes * unroll) * unroll
             left = tirx.floordiv(extent, lanes) - whole
             one = lambda i: take(main[0], (whole + i) * lanes, inner)
             begin = tirx.floordiv(extent, lanes) * lanes
-            statements = [for_loop(sym.Analyzer().simplify(left), one)]
+            statements = [loop("i", sym.Analyzer().simplify(left), one)]
             if size is None:
                 statements.append(
-                    for_loop(tirx.floormod(extent, lanes), lambda i: take(tails[0], begin + i, inner))
+                    loop("i", tirx.floormod(extent, lanes), lambda i: take(tails[0], begin + i, inner))
                 )
             else:
-                offset = constant(size - size % lanes)
+                offset = const(size - size % lanes)
                 for accumulator in tails:
                     statements.append(take(accumulator, offset, inner))
-                    offset = constant(int(offset) + accumulator.lanes)
-            return sequence(statements)
+                    offset = const(int(offset) + accumulator.lanes)
+            return flat_sequence(statements)
 
         turn = Axis(
             Var(axis.var.name, "int64"), sym.Analyzer().simplify(tirx.floordiv(extent, lanes * unroll))
         )
         step = lambda inner: vectors(inner[turn.var], inner)
         steps = accumulate([*main, *tails], [*outer, turn], env, step, last=rest)
-        return sequence([*steps, *self._finish_row(stage, env, main, tails)])
+        return flat_sequence([*steps, *self._finish_row(stage, env, main, tails)])
 
     def _finish_row(
-        self, stage: Stage, env: Mapping, main: list[Accumulator], tails: list[Accumulator]
+        self, stage: Stage, env: Point, main: list[Accumulator], tails: list[Accumulator]
     ) -> list[tirx.Stmt]:
         statements = []
         while len(main) > 1:
@@ -217,7 +230,7 @@ class Emitter:
             folded, statement = total.fold()
             statements.append(statement)
             total = folded
-        zero = constant(0)
+        zero = const(0)
         statements += [self.store(stage, n, env, total.read(n, zero)) for n in range(len(stage.values))]
         return statements
 

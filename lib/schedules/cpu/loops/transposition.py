@@ -11,9 +11,9 @@ from tvm import tirx
 from tvm.ir import TensorLoad
 
 from torch_tvm.schedules.cpu.loops.access import hide_loads, stride, strides
-from torch_tvm.schedules.cpu.loops.nests import Mapping, for_loop, sequence
-from torch_tvm.schedules.cpu.loops.program import Axis, Stage, analyzer_for, constant, linear, loads, weight
+from torch_tvm.schedules.cpu.loops.program import Stage, weight
 from torch_tvm.schedules.cpu.loops.tiles import Emitter
+from torch_tvm.tir import Axis, Point, analyzer_for, const, flat_sequence, lanes_loop, linear, loads
 
 MAX_WEIGHT = 24
 """Operations in a value up to which the turned tile is unrolled."""
@@ -69,7 +69,7 @@ def turned_tile(
     stage: Stage,
     along: Axis,
     turn: Transposition,
-    env: Mapping,
+    env: Point,
     begin: tuple[tirx.Expr, tirx.Expr],
 ) -> tirx.Stmt:
     """``stage`` on a square: ``lanes`` places along ``turn.across`` from ``begin[0]`` and along ``along``
@@ -94,7 +94,7 @@ def turned_tile(
             emitter.memory.rewrite(turn.load, {**at, turn.across.var: begin[0] + lane}, analyzer),
             [lane],
         )
-        statements.append(for_loop(lanes, fill, tirx.ForKind.VECTORIZED, name="lane"))
+        statements.append(lanes_loop(lanes, fill))
         rows.append(row)
     distance = lanes // 2
     while distance:
@@ -105,7 +105,7 @@ def turned_tile(
         emitter.memory.flat[place], emitter.memory.local[place] = row, ((), lanes)
         here = {**env, turn.across.var: begin[0] + number}
         statements.append(emitter.tile(_with_load(stage, turn.load, place), along, begin[1], lanes, here))
-    return sequence(statements)
+    return flat_sequence(statements)
 
 
 def _exchange(
@@ -113,7 +113,7 @@ def _exchange(
 ) -> list[tirx.Buffer]:
     """Swap the off-diagonal squares of side ``distance`` between the rows that lie as far apart (Eklundh)."""
     lanes = len(rows)
-    everything = tirx.Ramp(constant(0), constant(1), lanes)
+    everything = tirx.Ramp(const(0), const(1), lanes)
     result = list(rows)
     for first in range(lanes):
         if first & distance:
@@ -132,6 +132,6 @@ def _with_load(stage: Stage, load: TensorLoad, place: tirx.Buffer) -> Stage:
     """``stage`` with ``load`` replaced by one from ``place``."""
 
     def visit(other: TensorLoad) -> tirx.Expr:
-        return tirx.BufferLoad(place, [constant(0)]) if tvm_ffi.structural_equal(other, load) else other
+        return tirx.BufferLoad(place, [const(0)]) if tvm_ffi.structural_equal(other, load) else other
 
     return replace(stage, values=tuple(tvm_ffi.structural_map(v, (TensorLoad, visit)) for v in stage.values))

@@ -13,11 +13,12 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
-from torch_tvm.schedules.cpu.matmul.contraction import Contraction, loads, read_contraction, variables
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, choose_int8_tiling, packed_width
 from torch_tvm.schedules.cpu.matmul.packed_dot_product import PAIR, rounded_bits, with_dot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import loads, variables
 
 
 class Bfloat16Matmul:

@@ -17,22 +17,9 @@ from tvm.ir.prim.expr import Add, Mul
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
-from torch_tvm.schedules.cpu.emit import const, static
 from torch_tvm.schedules.cpu.loops import steps
 from torch_tvm.support.errors import Refusal
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One iterator of the contraction and its extent (a symbolic extent is an expression)."""
-
-    var: tirx.Var
-    extent: Expr
-
-    @property
-    def size(self) -> int | None:
-        """The extent if it is a constant."""
-        return static(self.extent)
+from torch_tvm.tir import Axis, const, is_zero, loads, static, substitute, variables
 
 
 @dataclass(frozen=True)
@@ -67,25 +54,6 @@ class Contraction:
     rhs: Expr
     acc_dtype: str
     store: Store
-
-
-def substitute(expr: Expr, bindings: Mapping[tirx.Var, Expr]) -> Expr:
-    """``expr`` with variables replaced."""
-    return structural_map(expr, (tirx.Var, lambda var: bindings.get(var, var)))
-
-
-def variables(expr: Expr) -> set[tirx.Var]:
-    """All variables in ``expr``, buffers included."""
-    found: set[tirx.Var] = set()
-    structural_walk(expr, (tirx.Var, lambda var: found.add(var)))
-    return found
-
-
-def loads(expr: Expr) -> list[TensorLoad]:
-    """Every load in ``expr``."""
-    found: list[TensorLoad] = []
-    structural_walk(expr, (TensorLoad, lambda load: found.append(load)))
-    return found
 
 
 def has_symbol(expr: Expr) -> bool:
@@ -151,7 +119,7 @@ def _sum_of_products(block: s_tir.SBlock) -> tuple[Mul, tirx.BufferStore]:
         or not isinstance(product, Mul)
     ):
         raise Refusal("the reduction is no sum of products")
-    if not isinstance(block.init, tirx.BufferStore) or not _is_zero(block.init.value):
+    if not isinstance(block.init, tirx.BufferStore) or not is_zero(block.init.value):
         raise Refusal("the sum does not start at zero")
     return product, store
 
@@ -206,15 +174,11 @@ def _match_indices(reads: Sequence[TensorLoad], indices: Sequence[Expr]) -> dict
             if isinstance(outer, tirx.Var):
                 if not bindings.setdefault(outer, inner).same_as(inner):
                     raise Refusal("the epilogue reads the result at two places")
-            elif not _is_zero(outer):
+            elif not is_zero(outer):
                 raise Refusal("the epilogue does not read the result element by element")
     if len(set(bindings.values())) != len(bindings):
         raise Refusal("the epilogue reads a diagonal of the result")
     return bindings
-
-
-def _is_zero(expr: Expr) -> bool:
-    return isinstance(expr, tirx.IntImm | tirx.FloatImm) and expr.value == 0
 
 
 _CALLS = type(tirx.exp(tirx.const(1.0, "float32")))

@@ -21,14 +21,28 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 from tvm.sym import Analyzer
 
-from torch_tvm.schedules.cpu.emit import broadcast, const, load, loop, sequence, static, store, when
-from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction, substitute, variables
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, dot, with_dot
-from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, lanes_loop, unrolled
-from torch_tvm.schedules.cpu.matmul.rule import Emitter, pieces, unflatten
+from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
+from torch_tvm.schedules.cpu.matmul.rule import Emitter
 from torch_tvm.schedules.cpu.matmul.tiling import Tiling, choose_tiling, tile_rows
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import (
+    binary_pieces,
+    broadcast,
+    const,
+    lanes_loop,
+    load,
+    loop,
+    sequence,
+    static,
+    store,
+    substitute,
+    unflatten,
+    variables,
+    when,
+)
 
 COPY = 64
 """Elements of the left operand that are copied at once."""
@@ -214,8 +228,11 @@ class Int8Emitter(Emitter):
         zero = broadcast(tirx.const(0, self.sum_dtype), lanes)
 
         def cells(body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
-            return unrolled(
-                "row", shape.rows, lambda row: sequence(*(body(row, v) for v in range(shape.vectors)))
+            return loop(
+                "row",
+                shape.rows,
+                lambda row: sequence(*(body(row, v) for v in range(shape.vectors))),
+                kind="unrolled",
             )
 
         def begin(chain: int) -> tirx.Stmt:
@@ -279,7 +296,7 @@ class Int8Emitter(Emitter):
         def fill(row: Expr) -> tirx.Stmt:
             whole, rest = divmod(self.depth, COPY)
             parts = [loop("copy_k", whole, lambda i: put(row, i * COPY, COPY))] if whole else []
-            parts += [put(row, const(whole * COPY + k), size) for k, size in pieces(rest, COPY)]
+            parts += [put(row, const(whole * COPY + k), size) for k, size in binary_pieces(rest, COPY)]
             zero = tirx.const(0, str(self.left.dtype))
             pads = range(self.depth, self.groups * self.group)
             return sequence(*parts, *(tirx.BufferStore(self.left, zero, [row, const(k)]) for k in pads))

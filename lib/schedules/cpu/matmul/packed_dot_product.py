@@ -9,7 +9,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import broadcast, with_llvm
+from torch_tvm.schedules.cpu.emit import with_llvm
+from torch_tvm.tir import broadcast
 
 PAIR = 2
 """bfloat16 values of a word."""

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static
-from torch_tvm.schedules.cpu.matmul.contraction import loads
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import as_size, const, lanes_loop, loads, loop, sequence, static
 
 
 @dataclass(frozen=True)
@@ -62,19 +60,6 @@ def tile_shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
     return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
-def lanes_loop(lanes: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
-    """A loop over the lanes of one vector (none for a single lane)."""
-    return loop("lane", lanes, body, kind="vectorized") if lanes > 1 else body(const(0))
-
-
-def unrolled(name: str, extent: int, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
-    """A loop that TVM unrolls after it has vectorised."""
-    if extent == 1:
-        return body(const(0))
-    var = tirx.Var(name, "int64")
-    return tirx.For(var, const(0), const(extent), ForKind.UNROLLED, body(var))
-
-
 def emit_tile(
     shape: TileShape,
     reduce: int | Expr,
@@ -101,7 +86,7 @@ def emit_tile(
 
     def cells(body: Callable[[Expr, int, Expr], tirx.Stmt]) -> tirx.Stmt:
         """``body(row, vector, lane)`` for the whole tile."""
-        return unrolled(
+        return loop(
             "row",
             shape.rows,
             lambda row: sequence(
@@ -110,6 +95,7 @@ def emit_tile(
                     for vector in range(shape.vectors)
                 )
             ),
+            kind="unrolled",
         )
 
     def at(chain: int, row: Expr, vector: int, lane: Expr) -> Expr:
@@ -160,13 +146,15 @@ def emit_tile(
         if part_of is not None and count == step:
             ask = part_of(share.tile * turns + k // step)
         if shape.chains == 1:
-            steps = [unrolled("k", count, lambda i: sequence(ahead(k + i), accumulate(0, k + i)))]
+            steps = [
+                loop("k", count, lambda i: sequence(ahead(k + i), accumulate(0, k + i)), kind="unrolled")
+            ]
         else:
             steps = [s for i in range(count) for s in (ahead(k + i), accumulate(i % shape.chains, k + i))]
         return sequence(ask, *steps)
 
-    main = size // step if size is not None else index(reduce) // step
-    rest = size % step if size is not None else index(reduce) - main * step
+    main = size // step if size is not None else as_size(reduce) // step
+    rest = size % step if size is not None else as_size(reduce) - main * step
     loops = [loop("reduce_k", main, lambda k: turn(k * step, step))] if static(main) != 0 else []
     if static(rest) is None:
         loops.append(loop("reduce_rest", rest, lambda k: turn(main * step + k, 1)))

@@ -22,18 +22,25 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import const, index, loop, sequence, static, when
-from torch_tvm.schedules.cpu.matmul.contraction import (
-    Axis,
-    Contraction,
-    read_contraction,
-    substitute,
-    variables,
-)
-from torch_tvm.schedules.cpu.matmul.register_tile import Share, TileShape, emit_tile, lanes_loop
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
+from torch_tvm.schedules.cpu.matmul.register_tile import Share, TileShape, emit_tile
 from torch_tvm.schedules.cpu.matmul.tiling import Tiling, choose_tiling, matmul_tilings
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import (
+    Axis,
+    as_size,
+    binary_pieces,
+    const,
+    lanes_loop,
+    loop,
+    sequence,
+    static,
+    substitute,
+    unflatten,
+    variables,
+    when,
+)
 
 
 class Matmul:
@@ -70,7 +77,7 @@ class Emitter:
         self.tiling = tiling
         self.width = tiling.shapes[0].columns
         self.rows = _product(contraction.rows)
-        self.columns = index(contraction.column.extent)
+        self.columns = as_size(contraction.column.extent)
         self.panels = self.ceil_div(self.columns, self.width)
         self.analyzer = tvm.sym.Analyzer()
 
@@ -119,7 +126,7 @@ class Emitter:
         base = unflatten(batch, c.batch)
         origin = panel * self.width
         prepare, rhs = self.right_operand(shape, base, panel)
-        depth, block = index(c.reduce.extent), self.tiling.reduce_block
+        depth, block = as_size(c.reduce.extent), self.tiling.reduce_block
         count = (most_tiles if block else 1) * shape.rows
         keep = tirx.decl_buffer((const(count), const(self.width)), c.acc_dtype, "scratch")
 
@@ -203,7 +210,7 @@ class Emitter:
 
         if not self.tiling.pack:
             return None, direct
-        packed = tirx.decl_buffer((index(c.reduce.extent), const(self.width)), c.acc_dtype, "packed")
+        packed = tirx.decl_buffer((as_size(c.reduce.extent), const(self.width)), c.acc_dtype, "packed")
         is_whole = static(self.columns) is not None and static(self.columns) % self.width == 0
         zero = tirx.const(0, c.acc_dtype)
 
@@ -255,7 +262,7 @@ class Emitter:
         if columns is not None and columns % self.width == 0:
             return whole
         here = self.columns - origin
-        ends = pieces(columns % self.width, shape.lanes) if columns is not None else None
+        ends = binary_pieces(columns % self.width, shape.lanes) if columns is not None else None
 
         def part(row: Expr) -> tirx.Stmt:
             if ends is None:
@@ -293,35 +300,8 @@ class Emitter:
         return expr.astype(self.c.acc_dtype)
 
 
-def pieces(size: int, lanes: int) -> list[tuple[int, int]]:
-    """``size`` columns as vectors of decreasing powers of two: (start, width)."""
-    pieces, start, width = [], 0, lanes
-    while start < size:
-        if start + width <= size:
-            pieces.append((start, width))
-            start += width
-        else:
-            width //= 2
-    return pieces
-
-
 def _product(axes: tuple[Axis, ...]) -> Expr:
     result: Expr = const(1)
     for axis in axes:
-        result = result * axis.extent if static(result) != 1 else index(axis.extent)
+        result = result * axis.extent if static(result) != 1 else as_size(axis.extent)
     return result
-
-
-def unflatten(position: Expr, axes: tuple[Axis, ...]) -> dict[tirx.Var, Expr]:
-    """The value of each axis at a position in their row-major product."""
-    values: dict[tirx.Var, Expr] = {}
-    kept = [axis for axis in axes if axis.size != 1]
-    for axis in axes:
-        if axis.size == 1:
-            values[axis.var] = const(0)
-    for axis in reversed(kept[1:]):
-        values[axis.var] = position % axis.extent
-        position = position // axis.extent
-    if kept:
-        values[kept[0].var] = position
-    return values

@@ -9,11 +9,11 @@ import tvm
 from tvm import tirx
 from tvm.ir import TensorLoad
 
-from torch_tvm.schedules.cpu.emit import static
-from torch_tvm.schedules.cpu.matmul.contraction import Axis, Contraction, loads, variables
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, tile_shape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import Axis, loads, static, variables
 
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""

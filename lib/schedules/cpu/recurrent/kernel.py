@@ -8,18 +8,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.emit import (
-    broadcast,
-    const,
-    index,
-    load,
-    loop,
-    sequence,
-    static,
-    store,
-    when,
-)
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
+from torch_tvm.tir import as_size, broadcast, const, load, loop, sequence, static, store, when
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ class Emitter:
         rows = static(layer.batch)
         self.rows: int | Expr = layer.batch if rows is None else -(-rows // tiling.chunks)
         slots = self.rows * (layer.directions if tiling.is_step_parallel else 1)
-        shape = (const(2), index(slots), const(layer.hidden))
+        shape = (const(2), as_size(slots), const(layer.hidden))
         names = ("hidden", "cell")[: layer.states]
         self.states = [tirx.decl_buffer(shape, layer.dtype, name) for name in names]
 
@@ -228,7 +218,7 @@ class Emitter:
                 return self.tile(shape, t, d, panel, row0, slot, first)
 
             body = loop("tile", tiles, tile)
-            result = body if result is None else when(index(self.rows) >= const(shape.rows), body, result)
+            result = body if result is None else when(as_size(self.rows) >= const(shape.rows), body, result)
         assert result is not None
         return result
 

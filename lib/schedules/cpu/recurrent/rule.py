@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import tvm
 from tvm import tirx
 
-from torch_tvm.schedules.cpu.emit import static
 from torch_tvm.schedules.cpu.matmul.register_tile import tile_shape
 from torch_tvm.schedules.cpu.recurrent.kernel import Emitter, Layer, Tiling
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import static
 
 SERIAL_WORK = 1 << 18
 """Multiply-adds of all steps together below which tasks share one thread."""

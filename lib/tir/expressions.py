@@ -1,0 +1,40 @@
+"""What an expression reads and names, and the same with other variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Expr, TensorLoad, Var
+
+
+def substitute(expr: Any, mapping: Mapping[Var, Expr]) -> Any:
+    """``expr`` with variables replaced."""
+    return tvm_ffi.structural_map(expr, (Var, lambda var: mapping.get(var, var)))
+
+
+def loads(*exprs: Expr) -> list[TensorLoad]:
+    """Every load in the expressions, inner ones first."""
+    found: list[TensorLoad] = []
+    for expr in exprs:
+        tvm_ffi.structural_walk(expr, (TensorLoad, found.append))
+    return found
+
+
+def variables(expr: Expr) -> set[Var]:
+    """All variables in ``expr``, buffers included."""
+    found: set[Var] = set()
+    tvm_ffi.structural_walk(expr, (Var, found.add))
+    return found
+
+
+def uses(expr: Expr, wanted: Sequence[Var]) -> bool:
+    """Whether one of the variables ``wanted`` appears in ``expr``."""
+    return not variables(expr).isdisjoint(wanted)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """A vector of ``lanes`` copies."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
