@@ -554,6 +554,8 @@ def _try_without_elements(
 
     The first kernel is ``aten.pixel_unshuffle``, which gives a copy of it.
     """
+    if any(isinstance(leaf, ir.Value) for leaf in pytree.tree_leaves((list(args), kwargs))):
+        return  # a number that only run time knows
     given, named = _fakes(list(args)), _fakes(kwargs)
     leaves = [leaf for leaf in pytree.tree_leaves((given, named)) if isinstance(leaf, torch.Tensor)]
     # Asking whether an unknown size is 0 would leave a guard.

@@ -17,7 +17,7 @@ from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.scalars import Scalars
 from torch_tvm.importers.torchscript.signals import CertainError, Specialise
 from torch_tvm.importers.torchscript.sizes import Sizes
-from torch_tvm.importers.torchscript.values import Container, ListValue, Stack, next_serial
+from torch_tvm.importers.torchscript.values import Container, ListValue, next_serial
 from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
@@ -60,7 +60,7 @@ class Context:
 
     def items(self, value: ListValue) -> list[Any]:
         """The elements of a list whose length is known."""
-        if isinstance(value.items, Stack):
+        if not isinstance(value.items, list):
             raise self.failure(
                 "this list's length is only known at run time; here it must be known at import",
                 advice="use torch.stack, torch.cat, len, indexing or append on it",

@@ -32,8 +32,8 @@ def resolve(instruction: Instruction) -> Handler:
         own = containers.HANDLERS[instruction.qualified]
         return lambda ev, i, args: own(ev, args)
     for table in (special.HANDLERS, recurrent.HANDLERS, optimised.HANDLERS):
-        if kind in table:
-            return table[kind]
+        if kind in table or instruction.qualified in table:
+            return table[kind if kind in table else instruction.qualified]
     if overload is None:
         return _unknown
     if not is_harmless(overload):

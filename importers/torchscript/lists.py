@@ -9,6 +9,7 @@ import torch
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.context import Context
+from torch_tvm.importers.torchscript.pieces import Pieces
 from torch_tvm.importers.torchscript.values import ListValue, Scalar, Stack, is_number, kind_of, origins
 
 aten = torch.ops.aten
@@ -23,12 +24,16 @@ class Containers:
     def length(self, value: ListValue) -> Any:
         if isinstance(value.items, Stack):
             return tensors.size(self.context, value.items.tensor, 0)
+        if isinstance(value.items, Pieces):
+            return value.items.count(self.context)
         return len(value.items)
 
     def get(self, value: ListValue, index: Any) -> Any:
         ev = self.context
         if isinstance(value.items, Stack):
             return self._unstacked(value.items, index)
+        if isinstance(value.items, Pieces):
+            return value.items.get(self.context, index)
         if not isinstance(index, Scalar):
             if not -len(value.items) <= index < len(value.items):
                 raise ev.certain("IndexError: list index out of range")

@@ -11,6 +11,7 @@ from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.pieces import Pieces, pieces
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
     ListValue,
@@ -103,11 +104,18 @@ def _scalar_tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> 
 # -- lists of tensors --------------------------------------------------------------------------------------
 
 
+def _stacked(ev: Evaluator, source: ListValue) -> Stack | None:
+    """A list of run-time length as a stacked tensor."""
+    items = source.items
+    return items.stacked(ev) if isinstance(items, Pieces) else items if isinstance(items, Stack) else None
+
+
 def _stack(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
     source, dim = args
-    if not isinstance(source.items, Stack):
+    stack = _stacked(ev, source)
+    if stack is None:
         return tensors.call(ev, _overload(instruction), args)
-    tensor = source.items.tensor
+    tensor = stack.tensor
     rank = tensor.meta.dim()
     if dim % rank == 0:
         return _copy(ev, tensor)
@@ -116,9 +124,13 @@ def _stack(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRe
 
 def _cat(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
     source, dim = args
-    if not isinstance(source.items, Stack):
+    split = source.items if isinstance(source.items, Pieces) and source.items.size else None
+    if split is not None and dim % split.whole.meta.dim() == split.axis:
+        return _copy(ev, split.whole)
+    stack = _stacked(ev, source)
+    if stack is None:
         return tensors.call(ev, _overload(instruction), args)
-    tensor = source.items.tensor
+    tensor = stack.tensor
     rank = tensor.meta.dim() - 1
     if rank < 1:
         raise ev.failure("torch.cat of 0-d tensors")
@@ -197,6 +209,9 @@ HANDLERS: dict[str, Handler] = {
     "aten::as_tensor": _tensor,
     "aten::scalar_tensor": _scalar_tensor,
     "prim::NumToTensor": _number_to_tensor,
+    "aten::split.Tensor": pieces,
+    "aten::unsafe_split.Tensor": pieces,
+    "aten::unbind.int": pieces,
     "aten::stack": _stack,
     "aten::cat": _cat,
     "aten::concat": _cat,

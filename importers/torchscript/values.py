@@ -126,7 +126,7 @@ class ListValue(Container):
 
     __slots__ = ("items", "type")
 
-    def __init__(self, items: list[Any] | Stack, type: Any = None) -> None:
+    def __init__(self, items: list[Any] | Stack | Any, type: Any = None) -> None:
         super().__init__()
         self.items = items
         self.type = type

@@ -264,7 +264,8 @@ def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
                 "the program writes an argument some of whose elements share memory", advice="pass a clone"
             )
         static = [i for i in getattr(metadata, "static_input_indices", None) or [] if i not in written]
-        return _boxed(_compiled(gm, static, _regenerated(metadata), options))
+        updates = dict(enumerate(getattr(metadata, "mutated_inp_runtime_indices", None) or []))
+        return _boxed(_compiled(gm, static, _regenerated(metadata), options, updates=updates))
 
     def backward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:
         return _boxed(_compiled(gm, (), (), options))
@@ -329,13 +330,14 @@ def _compiled(
     exact: Sequence[int] | None,
     options: Mapping[str, Any],
     eager: GraphModule | None = None,
+    updates: Mapping[int, int] | None = None,
 ) -> Callable[..., Any]:
     """The compiled graph; ``eager`` (by default the graph itself), with a warning, when it cannot be compiled
-    and may fall back.
+    and may fall back. ``exact`` and ``updates`` are as in ``compile_graph``.
     """
     try:
         with _disable_current_modes():  # the compiler makes real tensors, under AOTAutograd's fake mode too
-            return compile_graph(gm, static, exact, **options)
+            return compile_graph(gm, static, exact, updates, **options)
     except Exception as error:
         return _left_to_pytorch(eager or gm, error, options)
 

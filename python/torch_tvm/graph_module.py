@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -162,6 +162,7 @@ def compile_graph(
     gm: GraphModule,
     static: Sequence[int] = (),
     exact: Collection[int] | None = None,
+    updates: Mapping[int, int] | None = None,
     *,
     fallback: bool = True,
     accuracy: str = "default",
@@ -171,14 +172,15 @@ def compile_graph(
 ) -> CompiledGraph:
     """Compile an ATen graph whose placeholders carry fake values; ``static`` are those of parameters.
 
-    ``exact`` are outputs whose offset in memory matters, by default all.
+    ``exact`` are outputs whose offset in memory matters, by default all; ``updates``, outputs that are new values of
+    arguments.
     """
     gm = GraphModule(gm, copy.deepcopy(gm.graph))
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
     position = {node: index for index, node in enumerate(placeholders)}
     resolved = resolve_target(target)
     _require_device(placeholders, "cuda" if resolved.kind.name == "cuda" else "cpu")
-    finish = split_outputs(gm, exact)
+    finish = split_outputs(gm, exact, updates)
     _replace_symbols(gm, placeholders)
     unused = {node for node in placeholders if not node.users}
     for node in unused:

@@ -9,7 +9,7 @@ the compiled code has run.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sympy
@@ -25,12 +25,16 @@ aten = torch.ops.aten
 Finish = Callable[..., tuple[Any, ...]]
 
 
-def split_outputs(gm: GraphModule, exact: Collection[int] | None = None) -> Finish | None:
+def split_outputs(
+    gm: GraphModule, exact: Collection[int] | None = None, updates: Mapping[int, int] | None = None
+) -> Finish | None:
     """Leave what is to be computed as the outputs of ``gm``; return what makes its former outputs of that.
 
     The function takes the arguments of ``gm`` followed by the results; ``None`` says that the results are the
     outputs already. ``exact`` are outputs whose offset matters too, not only their values and strides (by default
-    all). Raises :class:`InvalidInput` for one of those that is a view by a number that only the program knows.
+    all). ``updates`` says which outputs are new values of which arguments, for the caller to write there: exact views
+    of such an output are made of the argument, whose offset they have then. Raises :class:`InvalidInput` for an exact
+    output that is a view by a number that only the program knows.
     """
     (node,) = [node for node in gm.graph.nodes if node.op == "output"]
     items = list(node.args[0]) if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
@@ -44,7 +48,7 @@ def split_outputs(gm: GraphModule, exact: Collection[int] | None = None) -> Fini
     computed = list(
         dict.fromkeys(s for s in sources if isinstance(s, Node) and s.op not in ("placeholder", "get_attr"))
     )
-    finish = _finish(gm, items, computed, symbols)
+    finish = _finish(gm, items, computed, symbols, _renewed(gm, items, updates or {}), exact)
     node.args = (tuple(computed),)
     gm.graph.eliminate_dead_code()
     return finish
@@ -137,6 +141,14 @@ def _hint(size: int | torch.SymInt) -> int | None:
     return int(hint) if hint is not None else None
 
 
+def _views_any(item: Node, nodes: Collection[Node], symbols: _Symbols) -> bool:
+    """Whether ``item`` is a view of one of the nodes, by numbers that are known before the program has run."""
+    node: Node | None = item if item not in nodes else None
+    while node is not None and node not in nodes:
+        node = _viewed(node, symbols)
+    return node is not None
+
+
 # -- what runs after the compiled code -------------------------------------------------------------------------
 
 
@@ -177,7 +189,25 @@ class _Symbols:
         return result.node if isinstance(result, Proxy) else result
 
 
-def _finish(gm: GraphModule, items: list[Any], computed: list[Node], symbols: _Symbols) -> Finish | None:
+def _renewed(gm: GraphModule, items: list[Any], updates: Mapping[int, int]) -> dict[Node, Node]:
+    """For outputs that are new values of arguments, of the same shape, the arguments."""
+    placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
+    found = {items[output]: placeholders[argument] for output, argument in updates.items()}
+    return {node: old for node, old in found.items() if node is not old and _shape(node) == _shape(old)}
+
+
+def _shape(node: Node) -> list[Any]:
+    return [size.node.expr if isinstance(size, torch.SymInt) else size for size in node.meta["val"].shape]
+
+
+def _finish(
+    gm: GraphModule,
+    items: list[Any],
+    computed: list[Node],
+    symbols: _Symbols,
+    renewed: Mapping[Node, Node],
+    exact: Collection[int] | None,
+) -> Finish | None:
     """The function of arguments and results that gives the outputs ``items``."""
     graph = Graph()
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
@@ -187,7 +217,7 @@ def _finish(gm: GraphModule, items: list[Any], computed: list[Node], symbols: _S
     for node, result in zip(computed, results, strict=True):
         made[node] = _laid_out(graph, result, node.meta.get("val"), symbols, arguments)
 
-    def emit(node: Node) -> Any:
+    def emit(node: Node, made: dict[Node, Any] = made) -> Any:
         if node not in made:
             value = node.meta.get("val")
             if node.op == "get_attr":
@@ -195,10 +225,16 @@ def _finish(gm: GraphModule, items: list[Any], computed: list[Node], symbols: _S
             elif isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
                 made[node] = symbols.emit(value, graph, arguments)
             else:
-                made[node] = graph.node_copy(node, emit)
+                made[node] = graph.node_copy(node, lambda each: emit(each, made))
         return made[node]
 
-    outputs = tuple(emit(item) if isinstance(item, Node) else item for item in items)
+    in_place = {**arguments, **{node: arguments[old] for node, old in renewed.items()}}
+    outputs = tuple(
+        emit(item, in_place if index in (exact or ()) and _views_any(item, renewed, symbols) else made)
+        if isinstance(item, Node)
+        else item
+        for index, item in enumerate(items)
+    )
     if outputs == tuple(results):
         return None
     graph.output(outputs)

@@ -3,7 +3,8 @@
     python test/e2e/fuzz/runner.py --programs 1000 --seed 0 --jobs 2
 
 Workers are processes of their own: one that dies or hangs costs its program alone. Each failure is printed with its
-seed, its kind and the smallest program that still shows it.
+seed, its kind and the smallest program that still shows it. ``--log FILE`` takes a line of JSON for each check; a run
+that is started again with that file goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -133,10 +134,14 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
                     continue
                 if re.search("other numbers for other strides|elements share memory", str(error)):
                     return "refused", str(error)
+                if _pytorch_differs(program, frontend, folder, turn):
+                    return "raises", "TorchScript or dynamo differs"
                 return ("same" if program.same else "bare"), f"call {turn}: {type(error).__name__}: {error}"
             except torch._dynamo.exc.TorchRuntimeError as error:
                 return "refused", f"{type(error).__name__}: {error}"  # by dynamo, before it has a graph
             except Exception as error:
+                if _pytorch_differs(program, frontend, folder, turn):
+                    return "raises", "TorchScript or dynamo differs"
                 return "bare", f"call {turn}: {type(error).__name__}: {error}"
             problem = _difference(wanted, ours, "result")
             problem = problem or _difference(tuple(wanted_given), tuple(given), "argument")
@@ -147,8 +152,8 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
                 names = [name for name, _ in eager.named_buffers() if name in live]
                 named = dict(eager.named_buffers())
                 problem = _difference(tuple(named[n] for n in names), tuple(live[n] for n in names), "state")
-            if problem and frontend == "torchscript" and _scripts_differ(program, folder, turn):
-                return "raises", "TorchScript drops writes through views that no schema tells"
+            if problem and _pytorch_differs(program, frontend, folder, turn):
+                return "raises", "TorchScript or dynamo differs"
             if problem:
                 return "wrong", f"call {turn}: {problem}"
         del state
@@ -163,21 +168,33 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
     return "same", ""
 
 
-def _scripts_differ(program: Any, folder: Path, turn: int) -> bool:
-    """Whether PyTorch's own script of the program gives something else than the program."""
+def _pytorch_differs(program: Any, frontend: str, folder: Path, turn: int) -> bool:
+    """Whether PyTorch's own script of the program, or dynamo without a compiler, gives something else than the program.
+
+    TorchScript drops writes through views that no schema tells and takes ``0 // x`` for a number; dynamo's guards
+    fail for arguments that are unsqueezed in place.
+    """
     import torch
 
-    module, script = load(program, folder), torch.jit.script(load(program, folder))
+    if frontend not in ("torchscript", "dynamo"):
+        return False
+    module, other = load(program, folder), load(program, folder)
+    torch._dynamo.reset()
+    dynamic = True if program.dynamic else None
+    run: Any = torch.jit.script(other) if frontend == "torchscript" else None
+    run = run or torch.compile(other, backend="eager", dynamic=dynamic)
+    buffers = lambda each: tuple(value for _, value in sorted(each.named_buffers()))
     for earlier in range(turn + 1):
         given, wanted_given = _calls(program)[earlier], _calls(program)[earlier]
         wanted = module(*wanted_given)
         try:
-            scripted = script(*given)
-        except RuntimeError:  # 0 // x, of which TorchScript makes a number
+            found = run(*given)
+        except Exception:
             return True
-    buffers = tuple(module.buffers()), tuple(script.buffers())
-    differs = _difference(wanted, scripted, "") or _difference(tuple(wanted_given), tuple(given), "")
-    return bool(differs or _difference(*buffers, ""))
+    differs = _difference(wanted, found, "") or _difference(tuple(wanted_given), tuple(given), "")
+    return bool(
+        differs or _difference(buffers(module), buffers(run if frontend == "torchscript" else other), "")
+    )
 
 
 _TOLERANCE = {"torch.float64": 1e-7, "torch.float32": 2e-4, "torch.float16": 3e-2, "torch.bfloat16": 2e-1}
@@ -295,11 +312,25 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _save_time() -> None:
+_OPTIMISED = 4
+"""One program in so many goes through all of LLVM's optimisations, which take as long as all before them."""
+
+
+def _save_time(optimises: Callable[[], bool]) -> None:
     """Compile what several importers agree on once; less garbage collection; no measuring of dynamo's guards."""
     import torch._dynamo.guards
+    import tvm
 
+    import torch_tvm.codegen.llvm
     import torch_tvm.pipeline
+
+    in_full = torch_tvm.codegen.llvm._machine_code
+
+    def machine_code(part: Any, target: Any, is_native: bool) -> Any:
+        quick = target if optimises() else tvm.target.Target({**target.export(), "opt-level": 0})
+        return in_full(part, quick, is_native)
+
+    torch_tvm.codegen.llvm._machine_code = machine_code
 
     torch_tvm.pipeline.schedule = remembered(torch_tvm.pipeline.schedule)
     torch_tvm.pipeline.build = remembered(torch_tvm.pipeline.build)
@@ -318,13 +349,15 @@ def work() -> None:
     import logging
 
     logging.getLogger("torch").setLevel(logging.CRITICAL)
-    _save_time()
+    seed = 0
+    _save_time(lambda: seed % _OPTIMISED == 0)
     folder = Path(tempfile.mkdtemp(prefix="torch_tvm_fuzz_"))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         task = json.loads(line)
         program = decode(task["program"]) if "program" in task else make(task["seed"])
+        seed = program.seed
         if not is_valid(program, folder):
             answer: tuple[str, str] = ("raises", "")
         else:
@@ -416,11 +449,17 @@ def shrink(
 
 
 def run(
-    seeds: range, frontends: tuple[str, ...], jobs: int = 1, shrinks: bool = True
+    seeds: range,
+    frontends: tuple[str, ...],
+    jobs: int = 1,
+    shrinks: bool = True,
+    log: Path | None = None,
 ) -> tuple[Counter[str], list[str]]:
-    """Verdicts counted, and a text for each failure."""
+    """Verdicts counted, and a text for each failure; what ``log`` has already is not checked again."""
     from programs import make  # type: ignore[import-not-found]
 
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
+    known = {(each["seed"], each["frontend"]) for each in done}
     tasks: queue.Queue[int] = queue.Queue()
     for seed in seeds:
         tasks.put(seed)
@@ -429,7 +468,9 @@ def run(
     lock = threading.Lock()
 
     def check_one(worker: Worker, seed: int, frontend: str) -> None:
+        started = time.monotonic()
         verdict, text = worker.ask({"seed": seed, "frontend": frontend})
+        seconds = round(time.monotonic() - started, 3)
         report = ""
         if verdict in BAD:
             program = make(seed)
@@ -438,6 +479,16 @@ def run(
             report = f"== {verdict} seed {seed} {frontend}{_flags(program)}: {text[:600]}\n{_shown_inputs(program)}"
             report += program.source()
         with lock:
+            if log:
+                line = {
+                    "seed": seed,
+                    "frontend": frontend,
+                    "verdict": verdict,
+                    "text": text,
+                    "seconds": seconds,
+                }
+                with log.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
             if seed % 50 == 49 and frontend == frontends[-1]:
                 print(f"# seed {seed}: {dict(counts)}", flush=True)
             counts[f"{frontend} {verdict}"] += 1
@@ -456,7 +507,8 @@ def run(
             except queue.Empty:
                 break
             for frontend in frontends:
-                check_one(worker, seed, frontend)
+                if (seed, frontend) not in known:
+                    check_one(worker, seed, frontend)
         worker.close()
 
     threads = [threading.Thread(target=loop) for _ in range(jobs)]
@@ -489,6 +541,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--frontends", default=",".join(FRONTENDS))
     parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument(
+        "--log", type=Path, help="a line of JSON for each check; checks that it has are left out"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -497,7 +552,9 @@ def main() -> int:
     first = given.seed if given.seed is not None else int(time.time()) * 1000
     print(f"seeds {first} to {first + given.programs - 1}", flush=True)
     seeds = range(first, first + given.programs)
-    counts, failures = run(seeds, tuple(given.frontends.split(",")), given.jobs, not given.no_shrink)
+    counts, failures = run(
+        seeds, tuple(given.frontends.split(",")), given.jobs, not given.no_shrink, given.log
+    )
     for name, count in sorted(counts.items()):
         print(f"{count:6} {name}")
     return int(bool(failures))

@@ -51,6 +51,17 @@ return v[0], v[1], v[2], v[3], w[0], w[1], w[2], w[3], x[0], x[1], x[2]""", ["ui
     ("fx torchscript lazy? dynamo?", "v = a0.unfold(1, 1, 2)\nv.exp_()\nreturn v, a0 * 1", ["float32[6,3]"]),
     # AOTAutograd loses the write to an argument of shape [] and float64.
     ("fx torchscript lazy dynamo?", "a0.mul_(2)\nreturn a0 + 1", ["float64[]"]),
+    # With unknown sizes AOTAutograd takes the offset of what is returned, which was that of the new value.
+    ("dynamo", "a0.transpose(0, 1).mul_(3)\nreturn a0.expand_as(a0), a0[1:]", ["float32[?,4,1]:offset"]),
+    # As many pieces as an unknown size says.
+    ("torchscript", """v = a0.split(2, 1)
+n = len(v) * 100 + len(a0.unbind(0))
+for each in a0.unbind(1):
+    each.add_(n)
+w = a1.unsafe_split(2)[-1]
+x, y = torch.stack(a0.unbind(1), 1), torch.cat(a0.unbind(1))
+return v[-1], v[0], w * 1, torch.cat(a0.split(2, 1), 1), x, y, a1.unbind()[1], a2.split(2, 2)[-1]""",
+     ["float32[4,?]", "float32[?]", "float32[3,0,?]"]),
 ]  # fmt: skip
 
 
