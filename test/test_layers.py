@@ -43,6 +43,7 @@ LAYERS = {
     "torch_tvm.transforms": layer("lib/transforms", "schedules support tir", "tvm numpy"),
     "torch_tvm.schedules": layer("lib/schedules", "support tir", "tvm"),
     "torch_tvm.codegen": layer("lib/codegen", "support tir", "torch tvm"),
+    "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
     "torch_tvm.profiling": layer("lib/profiling", "codegen support tir", "torch tvm numpy"),
     "torch_tvm.runtime": layer("lib/runtime", "aten codegen profiling support", "torch tvm numpy"),
 }

@@ -24,6 +24,7 @@ from torch_tvm.support.files import read_bytes
 if TYPE_CHECKING:
     import tvm
 
+    from torch_tvm.backends import optimize, schedule
     from torch_tvm.dialect.module import TorchModule
 
 _SPLIT = "// -----"
@@ -254,9 +255,7 @@ def _lower(command: Command, module: TorchModule) -> str:
 
 
 def _schedule(mod: tvm.IRModule, name: str) -> tvm.IRModule:
-    from torch_tvm.schedules import schedule
     from torch_tvm.schedules.target import host_target
-    from torch_tvm.transforms.pipeline import optimize
 
     target = host_target() if name == "host" else _named_target(name)
     return schedule(optimize(mod, target), target)[0]

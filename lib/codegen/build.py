@@ -55,22 +55,33 @@ def _has_branches(function: relax.Function) -> bool:
     return any(isinstance(binding.value, relax.If) for binding in bindings)
 
 
-def build(
+def build_for_cpu(
     mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
 ) -> relax.VMExecutable:
-    """Lower Relax to VM code and TIR to machine code.
+    """Scheduled kernels and calls of them as VM code and machine code, which this machine runs if ``is_native``.
 
-    ``mod`` is what ``torch_tvm.schedules.schedule`` returned: calls to scheduled PrimFuncs. Unless ``joined``, the VM
-    calls every kernel itself, so that its instrument sees them; on a GPU it always does.
+    Unless ``joined``, the VM calls every kernel itself, so that its instrument sees them.
     """
-    is_cpu = target.kind.name == "llvm"
-    lowering = tvm.transform.Sequential(
+    lowering = _lowering(elide_argument_checks, join_kernel_sequences if joined else None)
+    return compile_cpu(legalize_bfloat16(mod), target, lowering, is_native=is_native)
+
+
+def build_for_device(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """The same for a device beside the CPU, by TVM's own code generation; the VM calls every kernel itself."""
+    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=_lowering())
+
+
+def _lowering(
+    before_calls: tvm.transform.Pass | None = None, after_calls: tvm.transform.Pass | None = None
+) -> tvm.transform.Pass:
+    """Relax to VM code, with passes before and after the calls of kernels get their results' memory."""
+    return tvm.transform.Sequential(
         [
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
-            *([elide_argument_checks] if is_cpu else []),
+            *([before_calls] if before_calls else []),
             relax.transform.CallTIRRewrite(),
-            *([join_kernel_sequences] if joined and is_cpu else []),
+            *([after_calls] if after_calls else []),
             plan_memory,
             relax.transform.LowerAllocTensor(),
             relax.transform.KillAfterLastUse(),
@@ -81,7 +92,3 @@ def build(
             relax.transform.AttachGlobalSymbol(),
         ]
     )
-    mod = legalize_bfloat16(mod)
-    if is_cpu:
-        return compile_cpu(mod, target, lowering, is_native=is_native)
-    return tvm.compile(mod, target, relax_pipeline=lowering)

@@ -13,7 +13,6 @@ import tvm
 from torch.utils import _pytree as pytree
 from tvm import relax
 
-from torch_tvm.codegen.build import build
 from torch_tvm.codegen.threads import configure_threads
 from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.profiling.machine import measure_limits
@@ -48,12 +47,13 @@ class Code:
     them that may return their turn number. ``lifted`` says that the
     work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
     work where PyTorch does it. ``obstacle`` says why this machine cannot run the code; there is no ``library``
-    then.
+    then. ``device`` is PyTorch's name of where tensors are; ``build_apart`` makes code in which the VM calls each kernel.
     """
 
     library: tvm.runtime.Module | None
     convention: Convention
-    target: tvm.target.Target | None = None
+    device: str = "cpu"
+    build_apart: Callable[[tvm.IRModule], relax.VMExecutable] | None = None
     copies: frozenset[int] = frozenset()
     single: bool = False
     loops: frozenset[str] = frozenset()
@@ -61,11 +61,6 @@ class Code:
     lifted: bool = True
     program: str = ""
     obstacle: str = ""
-
-    @property
-    def device(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-        return "cuda" if self.target is not None and self.target.kind.name == "cuda" else "cpu"
 
     def new_vm(self, library: tvm.runtime.Module | None = None) -> relax.VirtualMachine:
         """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
@@ -451,11 +446,12 @@ class CompiledModule:
         more, in a form in which they are called one by one. Raises :class:`InvalidInput` for arguments that do not
         fit, for a program with state and for a GPU target.
         """
-        if self._code.device != "cpu" or self._code.convention.writes:
+        build = self._code.build_apart
+        if build is None or self._code.device != "cpu" or self._code.convention.writes:
             raise InvalidInput("only CPU programs without state are benchmarked", subject="benchmark")
         self(*args)
         flat = flatten(self._code.convention, args, {})
-        library = build(self.tir_module, self._code.target, joined=False).jit()
+        library = build(self.tir_module).jit()
 
         def instrumented(recorder: Recorder) -> Callable[[], Any]:
             vm = self._code.new_vm(library)

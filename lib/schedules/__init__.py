@@ -1,10 +1,10 @@
 """Deterministic TIR schedule rules.
 
-``schedule(mod, target)`` offers each kernel of a module to the rules of its target in order; the first
-that does not refuse takes it. The decisions come back for the report.
+``offer`` offers each kernel of a module to the rules of its target in order; the first that does not refuse takes it. The
+decisions come back for the report.
 """
 
-from torch_tvm.schedules.driver import schedule
+from torch_tvm.schedules.offer import offer
 from torch_tvm.schedules.rule import KernelDecision, Rule
 
-__all__ = ["KernelDecision", "Rule", "schedule"]
+__all__ = ["KernelDecision", "Rule", "offer"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import tvm
-
-from torch_tvm.schedules.target import CpuModel
 
 Choose = Callable[[str, tvm.tirx.PrimFunc, Mapping[str, tvm.tirx.PrimFunc]], str]
 """Given a kernel's name, the kernel and its schedules by label, the rule's own first: the label of one."""
@@ -17,12 +15,13 @@ Choose = Callable[[str, tvm.tirx.PrimFunc, Mapping[str, tvm.tirx.PrimFunc]], str
 class Rule(Protocol):
     """One workload: ``apply`` returns the scheduled function or raises :class:`Refusal` with its reason.
 
-    A rule may have ``candidates(func, cpu)`` as well: a few schedules by label, that of ``apply`` first.
+    ``machine`` is how the backend describes its target: a :class:`CpuModel`, or the target itself.
+    A rule may have ``candidates(func, machine)`` as well: a few schedules by label, that of ``apply`` first.
     """
 
     name: str
 
-    def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc: ...
+    def apply(self, func: tvm.tirx.PrimFunc, machine: Any, /) -> tvm.tirx.PrimFunc: ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import relax
 
@@ -22,11 +24,12 @@ from torch_tvm.transforms.recurrent import pack_recurrent_weights
 from torch_tvm.transforms.reshapes import legalize_reshape, view_reshapes
 
 
-def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
+def run(
+    mod: tvm.IRModule, target: tvm.target.Target, graph_passes: Sequence[tvm.transform.Pass]
+) -> tvm.IRModule:
     """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
-    is_cpu = target.kind.name == "llvm"
     passes = [
-        *(_graph_passes(CpuModel.from_target(target), accuracy) if is_cpu else [fold_batch_norm()]),
+        *graph_passes,
         lift_params(),
         take_host_work(),
         *_legalize_passes(),
@@ -37,7 +40,7 @@ def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "d
         return tvm.transform.Sequential(passes)(mod)
 
 
-def _graph_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
+def cpu_passes(cpu: CpuModel, accuracy: str) -> list[tvm.transform.Pass]:
     """Rewrites of Relax ops: batch-norm folding, recomposition, layout, weight packing."""
     return [
         quantized(cpu),

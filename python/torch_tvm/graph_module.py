@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
+from torch_tvm.backends import backend_of
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.exclusive import exclusive
@@ -179,7 +180,7 @@ def compile_graph(
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
     position = {node: index for index, node in enumerate(placeholders)}
     resolved = resolve_target(target)
-    _require_device(placeholders, "cuda" if resolved.kind.name == "cuda" else "cpu")
+    _require_device(placeholders, backend_of(resolved).device)
     finish = split_outputs(gm, exact, updates)
     _replace_symbols(gm, placeholders)
     unused = {node for node in placeholders if not node.users}

@@ -9,8 +9,8 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.backends import backend_of, build, optimize, schedule
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
-from torch_tvm.codegen.build import build
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
@@ -25,11 +25,8 @@ from torch_tvm.report import FallbackOp, Kernel, Report
 from torch_tvm.reproducer import reproducible
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
-from torch_tvm.schedules import schedule
 from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError, bug_of
-from torch_tvm.targets import why_not_runnable
-from torch_tvm.transforms import optimize
 
 
 @exclusive(exports=False)
@@ -82,9 +79,9 @@ def _generated(
     refused: str = "",
 ) -> CompiledModule:
     """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
+    backend = backend_of(target)
     with report.phase("lower"):
-        # A kernel on a GPU cannot raise.
-        check_indices = options.check_indices and target.kind.name == "llvm"
+        check_indices = options.check_indices and backend.checks_indices
         lowered = lower(
             module,
             fallback=fallback,
@@ -110,7 +107,7 @@ def _generated(
     report.measured = measurer.records if measurer else []
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):
-        obstacle = why_not_runnable(target)
+        obstacle = backend.why_not_runnable(target)
         executable = build(mod, target, is_native=not obstacle)
     main = mod["main"]
     loops = [
@@ -122,7 +119,8 @@ def _generated(
         library=None if obstacle else executable.jit(),
         obstacle=obstacle,
         convention=convention,
-        target=target,
+        device=backend.device,
+        build_apart=functools.partial(build, target=target, joined=False),
         copies=frozenset(results_to_copy(main)),
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),
@@ -153,7 +151,7 @@ def _decomposed(module: TorchModule) -> TorchModule:
 
 
 def _measurer(target: tvm.target.Target) -> Measurer:
-    obstacle = "it is no CPU" if target.kind.name != "llvm" else why_not_runnable(target)
+    obstacle = backend_of(target).why_not_measurable(target)
     if obstacle:
         raise InvalidInput(
             f"kernels for {target.kind.name} cannot be measured on this machine: {obstacle}",

@@ -11,6 +11,7 @@ from typing import Any
 import tvm
 
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InternalError, TorchTvmError, bug_of
 
 MOST_BYTES = 1 << 28
@@ -59,7 +60,7 @@ def _command(module: TorchModule, target: tvm.target.Target, accuracy: str) -> s
             file.write(module.bytecode())
     except Exception:  # the module itself may be what is broken
         return "report it with the traceback above and the program"
-    where = "" if target.kind.name == "llvm" else f" --target {target.kind.name}"
+    where = "" if target.kind.name == host_target().kind.name else f" --target {target.kind.name}"
     how = "" if accuracy == "default" else f" (with accuracy={accuracy!r})"
     return f"report it with {path}; this command shows it again: torch-tvm compile --no-fallback{where} {path}{how}"
 

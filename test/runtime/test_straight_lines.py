@@ -12,7 +12,7 @@ from torch import nn
 from tvm import relax, tirx
 
 import torch_tvm
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build
 from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.attributes import KERNEL_SEQUENCE

@@ -8,11 +8,10 @@ import torch
 import tvm
 from tvm import relax
 
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import KernelDecision, schedule
+from torch_tvm.schedules import KernelDecision
 from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms import optimize
 
 TARGET = host_target()
 

@@ -9,9 +9,7 @@ import tvm
 from spelled_out import spell_out
 from tvm import relax
 
-from torch_tvm.codegen.build import build
-from torch_tvm.schedules import schedule
-from torch_tvm.transforms import optimize
+from torch_tvm.backends import build, optimize, schedule
 
 from .relax_models import TARGET, var
 

@@ -7,11 +7,10 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
-from torch_tvm.schedules import schedule
+from torch_tvm.backends import optimize, schedule
 from torch_tvm.schedules.cpu.emit import INTERLEAVED
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.transforms import optimize
 
 from .relax_models import var
 

@@ -13,14 +13,12 @@ from spelled_out import spell_out
 from tvm import relax
 
 import torch_tvm
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import schedule
 from torch_tvm.schedules.cpu.convolution.geometry import Phase, cover_columns, split_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.convolution import choice as conv_choice
 
 from .relax_models import check as compare
@@ -321,7 +319,7 @@ def test_taps_gathered_before_the_product(case: Case, monkeypatch: pytest.Monkey
 
 
 def test_taps_are_gathered_where_rows_do_not_fill_the_registers() -> None:
-    target = tvm.target.Target({"kind": "llvm", "mcpu": "haswell", "num-cores": 2})
+    target = tvm.target.Target({"kind": "llvm", "mcpu": "haswell", "num-cores": 2, "model": "l2=2M"})
     narrow = Case((1, 512, 14, 14), 512, (3, 3), stride=2, padding=1)
     wide = Case((1, 512, 56, 56), 512, (3, 3), stride=2, padding=1)
     deep = Case((1, 512, 1, 7, 7), 512, (3, 3, 3), padding=1)

@@ -8,15 +8,14 @@ import tvm
 from spelled_out import spell_out
 from tvm import relax, tirx
 
-from torch_tvm.codegen.build import build
-from torch_tvm.schedules import schedule
+from torch_tvm.backends import build, optimize, schedule
+from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.matmul.int8_weights import pack_int8_panels
 
 from .relax_models import TARGET, Compiled, check, var
 
-HAS_VNNI = CpuModel.from_target(TARGET).has_vnni
+HAS_VNNI = CpuModel.from_target(TARGET).dot(GROUP) is not None
 RULE = "int8_matmul"
 SIZES = [(1, 1, 1), (1, 64, 48), (2, 3, 5), (5, 7, 50), (8, 64, 96), (17, 33, 100), (130, 258, 33)]
 

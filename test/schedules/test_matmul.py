@@ -13,8 +13,8 @@ from torch_tvm.schedules.target import CpuModel
 
 from .relax_models import TARGET, Compiled, check, var
 
-AVX512 = CpuModel(512, 32, 32 << 10, 1 << 20, 32 << 20, 2, True, False, False)
-AVX2 = CpuModel(256, 16, 32 << 10, 1 << 18, 8 << 20, 4, True, False, False)
+AVX512 = CpuModel(512, 32, 32 << 10, 1 << 20, 32 << 20, 2)
+AVX2 = CpuModel(256, 16, 32 << 10, 1 << 18, 8 << 20, 4)
 
 
 def linear(emit, x, w, b):
@@ -205,8 +205,8 @@ def test_tiles_fit_the_registers(cpu: CpuModel, vectors: int) -> None:
 def test_wide_vectors_in_the_assembly() -> None:
     if CpuModel.from_target(TARGET).vector_bits != 512:
         pytest.skip("this machine has no 512-bit vectors")
-    model = compile_linear((16,), 64, 96)
-    from torch_tvm.codegen.build import build
+    from torch_tvm.backends import build
 
+    model = compile_linear((16,), 64, 96)
     assembly = build(model.scheduled, TARGET).mod.imports[0].inspect_source("asm")
     assert assembly.count("%zmm") > 50

@@ -7,8 +7,7 @@ import torch
 import tvm
 from torch.export import Dim
 
-from torch_tvm.schedules import schedule
-from torch_tvm.transforms import optimize
+from torch_tvm.backends import optimize, schedule
 
 from .programs import CompiledFunction, lowered
 from .relax_models import check

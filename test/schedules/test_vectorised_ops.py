@@ -12,8 +12,7 @@ import torch.nn.functional as F
 import tvm
 from tvm import tirx
 
-from torch_tvm.schedules import schedule
-from torch_tvm.transforms import optimize
+from torch_tvm.backends import optimize, schedule
 
 from .machine_code import scalar_calls
 from .programs import lowered

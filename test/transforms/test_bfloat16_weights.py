@@ -11,7 +11,7 @@ import torch_tvm
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.matmul.bfloat16_weights import is_memory_bound
 
-SMALL_CACHE = CpuModel(512, 32, 32 << 10, 1 << 10, 32 << 20, 2, True, False, False)
+SMALL_CACHE = CpuModel(512, 32, 32 << 10, 1 << 10, 32 << 20, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     read = CpuModel.from_target.__func__
 
     def shrunk(cls: type[CpuModel], target: object) -> CpuModel:
-        fields = {**vars(read(cls, target)), "l2": SMALL_CACHE.l2, "has_bf16": False}
+        fields = {**vars(read(cls, target)), "l2": SMALL_CACHE.l2, "features": frozenset()}
         return CpuModel(**fields)
 
     monkeypatch.setattr(CpuModel, "from_target", classmethod(shrunk))

@@ -10,11 +10,9 @@ import torch.nn.functional as F
 import tvm
 from tvm import relax
 
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.convolution.blocked_layout import REFUSALS, blocked_layout
 
 TARGET = host_target()

@@ -11,11 +11,9 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
 
 TARGET = host_target()

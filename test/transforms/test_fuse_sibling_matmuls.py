@@ -7,11 +7,9 @@ import torch.nn.functional as F
 import tvm
 from tvm import relax
 
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import schedule
 from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.matmul.fuse_siblings import fuse_sibling_matmuls
 
 op = relax.op

@@ -8,11 +8,9 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
-from torch_tvm.schedules import schedule
 from torch_tvm.support.attributes import PROGRAM
-from torch_tvm.transforms import optimize
 
 TARGET = tvm.target.Target("llvm")
 

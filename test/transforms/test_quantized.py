@@ -15,16 +15,15 @@ from numerics import assert_matches
 from spelled_out import spell_out
 
 import torch_tvm
-from torch_tvm.codegen.build import build
+from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.lowering.module import lower
 from torch_tvm.report import Kernel
-from torch_tvm.schedules import schedule
+from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.transforms import optimize
 from torch_tvm.transforms.quantized.products import LONGEST_SUM
 
 Q = torch.ops.quantized_decomposed
-HAS_VNNI = CpuModel.from_target(host_target()).has_vnni
+HAS_VNNI = CpuModel.from_target(host_target()).dot(GROUP) is not None
 LIMITS = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
 
 

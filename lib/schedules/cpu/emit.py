@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm import tirx
-from tvm.ir import Expr, StringImm
+from tvm.ir import Expr
 
+from torch_tvm.schedules.instructions.instruction import with_llvm
+from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.support.attributes import HIDDEN
 from torch_tvm.tir import INDEX, Body, SizeLike, as_size, bind_index, bits_of, ceil_div, const, sequence
 
@@ -38,19 +40,9 @@ def with_hidden(body: tirx.Stmt) -> tirx.Stmt:
     return with_llvm(_HIDDEN_IR, body)
 
 
-def with_llvm(definitions: str, body: tirx.Stmt) -> tirx.Stmt:
-    """``body`` with functions in LLVM IR that it calls."""
-    return tirx.AttrStmt(const(0), "pragma_import_llvm", StringImm(definitions), body)
-
-
 def vectors_in_line(lanes: int, dtype: str) -> int:
     """How many vectors of ``lanes`` elements a line of the cache holds, at least one."""
     return max(1, LINE * 8 // (lanes * bits_of(dtype)))
-
-
-def prefetch(place: Expr, level: int) -> tirx.Stmt:
-    """Ask for the line of the element ``place``: into the first cache with ``level`` 3, the second with 2."""
-    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(place), 0, level, 1))
 
 
 def prefetch_parts(
@@ -72,6 +64,6 @@ def prefetch_parts(
             tirx.BufferLoad(buffer, [*head, last + turn * part + const(offset)])
             for offset in range(0, most, line)
         )
-        return sequence(*(prefetch(place, 2) for place in places))
+        return sequence(*(PREFETCH(place, 2) for place in places))
 
     return bound, part_of

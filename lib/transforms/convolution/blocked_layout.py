@@ -20,7 +20,7 @@ from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, PAIR
+from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import static

@@ -12,7 +12,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu.convolution.tiling import row_cycles
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, PAIR
+from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import static
@@ -185,7 +185,7 @@ def word_of(conv: Convolution, cpu: CpuModel, accuracy: str) -> int:
     """
     if conv.dtype == INTEGER:
         return GROUP
-    if accuracy != "fast" or not cpu.has_bf16 or conv.dtype != "float32":
+    if accuracy != "fast" or cpu.dot(PAIR) is None or conv.dtype != "float32":
         return 1
     return PAIR if fills_words(conv, PAIR, cpu) else 1
 

@@ -15,7 +15,8 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import Matrix, winograd_matrices
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import PAIR, rounded_bits, widened
+from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
+from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.transforms.convolution.choice import Convolution
 
 

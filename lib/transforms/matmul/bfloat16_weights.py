@@ -18,7 +18,8 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import PAIR, rounded_bits, widened
+from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
+from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 
 MOST_ROWS = 4

@@ -15,7 +15,7 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP
+from torch_tvm.schedules.instructions.dots import GROUP
 
 
 def pack_int8_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:

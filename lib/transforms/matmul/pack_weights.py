@@ -19,6 +19,7 @@ from tvm import relax, te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
+from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.matmul.bfloat16_weights import (
     is_memory_bound,
@@ -132,7 +133,7 @@ class _Packer(relax.PyExprMutator):
             return pack_panels, packed_matmul
         sizes = list(x.ty.shape)[:-1]
         rows = prod(map(int, sizes)) if all(isinstance(s, tirx.IntImm) for s in sizes) else None
-        if self.cpu.has_bf16 and (rows is None or rows > 1):
+        if self.cpu.dot(PAIR) is not None and (rows is None or rows > 1):
             return pack_pairs, paired_matmul
         if is_memory_bound(rows, depth, columns, self.cpu):
             return pack_rounded_panels, rounded_matmul

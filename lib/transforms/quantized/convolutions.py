@@ -20,7 +20,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP
+from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.transforms.convolution.choice import INTEGER, Convolution, fills_words, read_convolution

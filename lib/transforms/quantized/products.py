@@ -22,6 +22,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
+from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.matmul.int8_weights import int8_matmul, pack_int8_panels
 from torch_tvm.transforms.params.weights import Weights
@@ -55,7 +56,7 @@ def quantized(cpu: CpuModel) -> tvm.transform.Pass:
 
     @tvm.transform.module_pass(opt_level=0, name="Quantized")
     def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-        if not cpu.has_vnni:
+        if cpu.dot(GROUP) is None:
             return mod
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:

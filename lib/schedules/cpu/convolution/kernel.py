@@ -29,8 +29,8 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
 )
 from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_tiling
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import dot, with_dot
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import as_size, const, static
 
 PARALLEL_FLOPS = 1 << 18
@@ -53,6 +53,9 @@ class DirectKernel:
         self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: Tiling | None = None
     ) -> None:
         self.kernel, self.conv, self.cpu = kernel, conv, cpu
+        self.dot = cpu.dot(conv.word) if conv.word > 1 else None
+        if conv.word > 1 and self.dot is None:
+            raise Refusal(f"the target multiplies no words of {conv.word} elements")
         self.data, self.weight = (region.source for region in kernel.anchors[0].reads[:2])
         self.output = kernel.anchor_buffer
         self.dtype = str(self.output.ty.dtype)
@@ -100,7 +103,7 @@ class DirectKernel:
         body = tir.loop("task", extent, lambda task: self._task(task, chunks, rows, inner, order), kind=kind)
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in self.views.items()]
         body = emit.with_hidden(tir.sequence(*views, body))
-        return with_dot(self.conv.word, body) if self.conv.word > 1 else body
+        return self.dot.defined_in(body) if self.dot is not None else body
 
     def _order(self, positions: int | Expr, inner: int, chunks: int) -> Order:
         """Tasks for all ``positions`` (rows, or ``inner`` tiles of a single row) and ``chunks`` of output channels."""
@@ -357,7 +360,7 @@ class DirectKernel:
                     which = m * const(place.vectors) + v
                     if word > 1:
                         weight = tirx.reinterpret(f"int32x{lanes}", weight)
-                        return acc.set(which, dot(word, acc.get(which), value, weight))
+                        return acc.set(which, self.dot(acc.get(which), value, weight))
                     return acc.set(which, acc.get(which) + value * weight)
 
                 return tir.loop("v", place.vectors, vector, kind="unrolled")

@@ -23,7 +23,8 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.tirx.stmt import ForKind
 
-from torch_tvm.schedules.cpu.emit import LINE, with_llvm
+from torch_tvm.schedules.cpu.emit import LINE
+from torch_tvm.schedules.instructions.instruction import with_llvm
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import const, loop, sequence, static
 

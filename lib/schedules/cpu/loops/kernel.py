@@ -13,7 +13,7 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.emit import INTERLEAVED, LINE, prefetch
+from torch_tvm.schedules.cpu.emit import INTERLEAVED, LINE
 from torch_tvm.schedules.cpu.finish.work_sharing import CHUNKS
 from torch_tvm.schedules.cpu.loops.access import (
     breakpoints,
@@ -37,6 +37,7 @@ from torch_tvm.schedules.cpu.loops.program import (
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.tiles import Emitter, Memory
 from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, turned_tile
+from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import (
     Axis,
@@ -320,7 +321,7 @@ class _Kernel:
                 for load in found
                 for begin in range(0, size, LINE // tvm.DataType(str(load.source.dtype)).itemsize)
             ]
-            return flat_sequence([prefetch(place, 2) for place in places])
+            return flat_sequence([PREFETCH(place, 2) for place in places])
 
         return stage, ask
 

@@ -123,14 +123,10 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     if _is_plain(node.b):
         a = m(node.a)
         return m.close(tirx.Select(beyond(node.b, a), node.b, a))
-    if cpu.has_nan_maximum:
-        name = "llvm.maximum" if above else "llvm.minimum"
-        return tirx.call_llvm_pure_intrin(str(node.ty.dtype), name, node.a, node.b)
-    # One instruction of x86 takes the second operand where either is NaN; only a NaN is not at most infinity. Of equals
-    # (zeros) the first is taken, as ATen does.
-    a, b = m(node.a), m(node.b)
-    infinity = m.const(math.inf)
-    return m.close(tirx.Select(b <= infinity, tirx.Select(beyond(b, a), b, a), b))
+    extremum = cpu.extremum(above)
+    if not extremum.is_portable:
+        return extremum(node.a, node.b)
+    return m.close(extremum(m(node.a), m(node.b)))
 
 
 def _widened(expr: Expr, m: Lets) -> Expr:

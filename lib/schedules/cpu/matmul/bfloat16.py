@@ -13,9 +13,10 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
+from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, choose_int8_tiling, packed_width
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import PAIR, rounded_bits, with_dot
+from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import loads, variables
@@ -29,13 +30,14 @@ class Bfloat16Matmul:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         if not any(str(getattr(param, "dtype", "")) == "uint16" for param in func.params):
             raise Refusal("no operand is packed as bfloat16")
-        if not cpu.has_bf16:
-            raise Refusal("the target has no vdpbf16ps")
+        dot = cpu.dot(PAIR)
+        if dot is None:
+            raise Refusal("the target has no vdpbf16ps or bfdot")
         contraction = read_contraction(func)
         operands = read_bfloat16_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
-        body = Bfloat16Emitter(contraction, operands, tiling).emit()
-        return func.with_body(with_dot(PAIR, body))
+        body = Bfloat16Emitter(contraction, operands, tiling, dot).emit()
+        return func.with_body(dot.defined_in(body))
 
 
 def read_bfloat16_operands(c: Contraction) -> Operands:

@@ -22,10 +22,11 @@ from tvm.ir import Expr, TensorLoad
 from tvm.sym import Analyzer
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
-from torch_tvm.schedules.cpu.matmul.packed_dot_product import GROUP, dot, with_dot
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.rule import Emitter
 from torch_tvm.schedules.cpu.matmul.tiling import Tiling, choose_tiling, tile_rows
+from torch_tvm.schedules.instructions.dots import GROUP
+from torch_tvm.schedules.instructions.instruction import PackedDot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
@@ -68,13 +69,14 @@ class Int8Matmul:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         if not any(str(getattr(param, "dtype", "")) == "int8" for param in func.params):
             raise Refusal("no operand is int8")
-        if not cpu.has_vnni:
+        dot = cpu.dot(GROUP)
+        if dot is None:
             raise Refusal("the target has no vpdpbusd")
         contraction = read_contraction(func)
         operands = read_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
-        body = Int8Emitter(contraction, operands, tiling).emit()
-        return func.with_body(with_dot(GROUP, body))
+        body = Int8Emitter(contraction, operands, tiling, dot).emit()
+        return func.with_body(dot.defined_in(body))
 
 
 def read_operands(c: Contraction) -> Operands:
@@ -151,9 +153,9 @@ class Int8Emitter(Emitter):
     group = GROUP
     sum_dtype = "int32"
 
-    def __init__(self, contraction: Contraction, operands: Operands, tiling: Tiling) -> None:
+    def __init__(self, contraction: Contraction, operands: Operands, tiling: Tiling, dot: PackedDot) -> None:
         super().__init__(contraction, tiling)
-        self.operands = operands
+        self.operands, self.dot = operands, dot
         self.depth = contraction.reduce.size
         self.groups = -(-self.depth // self.group)
         self.left: tirx.Buffer | None = None
@@ -243,7 +245,7 @@ class Int8Emitter(Emitter):
             def add(row: Expr, v: int) -> tirx.Stmt:
                 total = load(sums[chain][v], [row * lanes], lanes)
                 left = self.left_words(base, row0, row, k4, lanes)
-                return store(sums[chain][v], dot(self.group, total, left, words(k4, v)), [row * lanes], lanes)
+                return store(sums[chain][v], self.dot(total, left, words(k4, v)), [row * lanes], lanes)
 
             return cells(add)
 
@@ -363,7 +365,7 @@ class Int8Emitter(Emitter):
 
         def count_up(k4: Expr) -> tirx.Stmt:
             words = lambda vector: load(packed, [k4, vector * lanes], lanes)
-            add = lambda vector: dot(GROUP, load(packed, place(vector), lanes), offset, words(vector))
+            add = lambda vector: self.dot(load(packed, place(vector), lanes), offset, words(vector))
             return each(lambda vector: store(packed, add(vector), place(vector), lanes))
 
         return sequence(

@@ -18,6 +18,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu import emit
+from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import as_size, const, lanes_loop, loads, loop, sequence, static
 
@@ -138,7 +139,7 @@ def emit_tile(
         found = [loads(rhs(k + shape.prefetch, const(start))) for start in lines]
         if not all(len(of_vector) == 1 for of_vector in found):
             return None
-        return sequence(*(emit.prefetch(load, 3) for (load,) in found))
+        return sequence(*(PREFETCH(load, 3) for (load,) in found))
 
     def turn(k: Expr, count: int) -> tirx.Stmt:
         """``count`` steps of the reduction from ``k`` on."""

@@ -1,41 +1,46 @@
-"""Offers each kernel of a module to the CPU's rules."""
+"""Offers each kernel of a module to the rules of a target."""
 
 from __future__ import annotations
 
-import tvm
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch_tvm.schedules.cpu.finish.kernel import finish
-from torch_tvm.schedules.cpu.rules import RULES
+import tvm
+from tvm.tirx import PrimFunc
+
 from torch_tvm.schedules.rule import Choose, KernelDecision, Rule
-from torch_tvm.schedules.sizes import NamedSizes, name_sizes
-from torch_tvm.schedules.target import CpuModel
+from torch_tvm.schedules.sizes import NamedSizes
 from torch_tvm.support.errors import Refusal
 
+Finish = Callable[[PrimFunc, Any], PrimFunc]
 
-def schedule_cpu(
+
+def offer(
     mod: tvm.IRModule,
-    target: tvm.target.Target,
-    *,
+    rules: Sequence[Rule],
+    machine: Any,
+    prepare: Callable[[PrimFunc], NamedSizes],
+    finish: Finish,
     choose: Choose | None = None,
 ) -> tuple[tvm.IRModule, list[KernelDecision]]:
     """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
 
-    ``choose`` picks among the candidates of rules that have some; without it rules decide alone.
+    Rules are asked in their order, with what they know the target by; the first that does not refuse takes the kernel.
+    Kernels that are scheduled already are finished too. ``choose`` picks among the candidates of rules that have some.
     """
-    cpu = CpuModel.from_target(target)
     decisions = []
     updates = {}
     for gvar, func in mod.functions_items():
-        if not isinstance(func, tvm.tirx.PrimFunc):
+        if not isinstance(func, PrimFunc):
             continue
         if func.attrs and "tirx.is_scheduled" in func.attrs:
-            updates[gvar] = finish(func, cpu)
+            updates[gvar] = finish(func, machine)
             continue
         refusals: dict[str, str] = {}
-        named = name_sizes(func)
-        for rule in RULES:
+        named = prepare(func)
+        for rule in rules:
             try:
-                scheduled = _apply(rule, gvar.name_hint, named, cpu, choose)
+                scheduled = _apply(rule, gvar.name_hint, named, machine, finish, choose)
             except Refusal as refusal:
                 refusals[rule.name] = refusal.reason
                 continue
@@ -43,7 +48,7 @@ def schedule_cpu(
             decisions.append(KernelDecision(gvar.name_hint, rule.name, refusals))
             break
         else:
-            updates[gvar] = finish(func, cpu)
+            updates[gvar] = finish(func, machine)
             decisions.append(KernelDecision(gvar.name_hint, "none", refusals))
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
     for gvar, func in updates.items():
@@ -52,14 +57,14 @@ def schedule_cpu(
 
 
 def _apply(
-    rule: Rule, name: str, named: NamedSizes, cpu: CpuModel, choose: Choose | None
-) -> tvm.tirx.PrimFunc:
+    rule: Rule, name: str, named: NamedSizes, machine: Any, finish: Finish, choose: Choose | None
+) -> PrimFunc:
     func = named.func
     if choose is None or not hasattr(rule, "candidates"):
-        return finish(named.bound(rule.apply(func, cpu)), cpu)
-    schedules = rule.candidates(func, cpu)
-    candidates = {label: finish(named.bound(scheduled), cpu) for label, scheduled in schedules.items()}
+        return finish(named.bound(rule.apply(func, machine)), machine)
+    schedules = rule.candidates(func, machine)
+    candidates = {label: finish(named.bound(scheduled), machine) for label, scheduled in schedules.items()}
     return candidates[choose(name, named.original, candidates)]
 
 
-__all__ = ["schedule_cpu"]
+__all__ = ["offer"]

@@ -1,0 +1,35 @@
+"""GPUs: the default rules of TVM's DLight, and TVM's own code generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tvm
+from tvm import relax
+
+from torch_tvm.backends.backend import Backend
+from torch_tvm.codegen.build import build_for_device
+from torch_tvm.schedules.gpu.rules import RULES
+from torch_tvm.schedules.rule import Rule
+from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
+
+
+class Gpu(Backend):
+    """A GPU of any kind that TVM generates code for; without a runtime of its own, this machine cannot run it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def why_not_runnable(self, target: tvm.target.Target) -> str:
+        return f"it has no {self.kind} device"
+
+    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[tvm.transform.Pass]:
+        return [fold_batch_norm()]
+
+    def rules(self) -> Sequence[Rule]:
+        return RULES
+
+    def build(
+        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+    ) -> relax.VMExecutable:
+        return build_for_device(mod, target)

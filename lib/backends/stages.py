@@ -1,0 +1,38 @@
+"""The stages of a compile after lowering, by the backend of the target."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from torch_tvm.backends.registry import backend_of
+from torch_tvm.schedules.offer import offer
+from torch_tvm.schedules.rule import Choose, KernelDecision
+from torch_tvm.transforms.pipeline import run
+
+
+def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
+    """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
+    return run(mod, target, backend_of(target).graph_passes(target, accuracy))
+
+
+def schedule(
+    mod: tvm.IRModule, target: tvm.target.Target, *, choose: Choose | None = None
+) -> tuple[tvm.IRModule, list[KernelDecision]]:
+    """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
+
+    ``choose`` picks among the candidates of rules that have some; without it rules decide alone.
+    """
+    backend = backend_of(target)
+    return offer(mod, backend.rules(), backend.machine(target), backend.prepare, backend.finish, choose)
+
+
+def build(
+    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+) -> relax.VMExecutable:
+    """Lower Relax to VM code and TIR to machine code: ``mod`` is what :func:`schedule` returned.
+
+    Code for another machine is not ``is_native``. Unless ``joined``, the VM calls every kernel itself, so that its
+    instrument sees them; on a GPU it always does.
+    """
+    return backend_of(target).build(mod, target, is_native=is_native, joined=joined)
