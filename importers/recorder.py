@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers import aliases, hidden_writes, inverses
+from torch_tvm.importers import aliases, fake_results, hidden_writes, inverses
 from torch_tvm.importers.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.importers.memory_order import note_memory_order
 from torch_tvm.importers.size_probe import Probe
@@ -150,6 +150,8 @@ class Recorder:
             args, kwargs = [args[0], None], {}
         _try_without_elements(overload, args, kwargs, metas)
         name = overload._schema.name
+        if name in fake_results.CORRECTIONS:
+            metas = fake_results.CORRECTIONS[name](bound_arguments(overload, args, kwargs), metas)
         if name in hidden_writes.HANDLERS:
             results = hidden_writes.HANDLERS[name](self, bound_arguments(overload, args, kwargs))
             if results is not None:

@@ -21,6 +21,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten import autocast
+from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
@@ -52,7 +54,7 @@ def import_fx(
     Raises :class:`ImportFailed` where the program cannot be exported, with the user's own line.
     """
     if isinstance(program, ExportedProgram):
-        return import_exported(program)
+        return import_exported(program.run_decompositions({}) if autocast.is_active() else program)
     if isinstance(program, GraphModule) and _is_aten_level(program):
         return import_aten_graph(program, example_args)
     if not is_exportable(program):
@@ -129,12 +131,13 @@ def export(
             _GeneratorsRefused(),
             seeding_refused(),
             MasksUnexamined(),
+            _MasksExpanded(),
         ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
             found = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
             # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
-            return found.run_decompositions({}) if torch.is_autocast_enabled("cpu") else found
+            return found.run_decompositions({}) if autocast.is_active() else found
 
     before = attributes.of_module(program)
     state: set[Key] = set()
@@ -276,6 +279,15 @@ def _dependent(key: tuple[str, str]) -> ImportFailed:
     )
 
 
+class _MasksExpanded(TorchFunctionMode):
+    """Gives ``masked_select`` a tensor as large as its mask: for another, fake tensors allow too few results."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.masked_select, torch.Tensor.masked_select) and len(args) == 2 and not kwargs:
+            args = torch.broadcast_tensors(*args)
+        return func(*args, **(kwargs or {}))
+
+
 class _GeneratorsRefused(TorchFunctionMode):
     """Refuses a call that draws from a generator of the program's own: export forgets which one it was."""
 
@@ -344,6 +356,7 @@ class _FunctionBuilder:
         self.recorder = Recorder(self.emitter)
         self.outputs: list[tuple[Any] | None] = []
 
+    @without_autocast()
     def build(
         self,
         graph: GraphModule,

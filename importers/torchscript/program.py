@@ -13,6 +13,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten import autocast
+from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TensorSpec, TorchModule
@@ -64,7 +66,16 @@ def import_torchscript(
     """
     try:
         loaded = load(program, method, example_args)
-        return _attempts(loaded, _example_tuple(loaded, example_args), state)
+        examples = _example_tuple(loaded, example_args)
+        with without_autocast():
+            module = _attempts(loaded, examples, state)
+        if autocast.is_active() and str(_attempts(loaded, examples, state)) != str(module):
+            raise ImportFailed(
+                "autocast would convert operands, which the script does not say",
+                stage=STAGE,
+                advice="import the module by import_fx, trace it under autocast, or convert it with .to(dtype)",
+            )
+        return module
     except (
         UnicodeDecodeError
     ) as error:  # PyTorch keeps the names and lines of a file as bytes, and never looked

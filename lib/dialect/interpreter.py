@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.aten.calls import callable_for, runtime_assert
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
@@ -22,6 +23,7 @@ Step = Callable[[Slots], None]
 __all__ = ["run"]
 
 
+@without_autocast()
 def run(
     mlir: ir.Module,
     entry: str,

@@ -90,7 +90,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
     "indexing": (
         "aten.embedding", "aten.index.Tensor", "aten.index_select", "aten.gather", "aten.scatter.src",
         "aten.scatter.value", "aten.scatter_add", "aten.scatter.reduce", "aten.scatter_reduce.two",
-        "aten.index_put", "aten.one_hot", "aten.bucketize.Tensor",
+        "aten.index_put", "aten.one_hot", "aten.bucketize.Tensor", "aten.repeat_interleave.Tensor",
     ),
     "creation": (
         "aten.to.dtype", "aten.arange", "aten.arange.start", "aten.arange.start_step", "aten.full",
@@ -110,6 +110,7 @@ KEPT_WHOLE: tuple[str, ...] = (
     "aten.binary_cross_entropy_with_logits",  # forgets pos_weight in the sum over classes
     "aten.kl_div",  # NaN where the target is 0
     "aten.renorm",  # a negative dim is the wrong one
+    "aten.poisson_nll_loss",  # exp and log of integers are integers
     "aten.fft_rfft", "aten.masked_scatter", "aten.bilinear", "aten._softmax_backward_data",  # wrong, or no result at all
 )  # fmt: skip
 """What torch-mlir decomposes wrongly: kept from it, so that PyTorch's own decomposition takes its place."""

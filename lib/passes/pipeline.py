@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
@@ -66,6 +67,7 @@ CANONICALIZATION: tuple[Pass, ...] = (
 """One spelling for each concept, decomposition of everything else, folding, one order, and the contract."""
 
 
+@without_autocast()
 def canonicalize(module: TorchModule) -> TorchModule:
     """Bring a module to canonical form, in place, and return it."""
     for step in CANONICALIZATION:

@@ -21,6 +21,7 @@ import torch
 import tvm
 import tvm_ffi
 
+from torch_tvm.aten.autocast import is_active, without_autocast
 from torch_tvm.aten.calls import callable_for
 from torch_tvm.runtime.failures import invalid, location_of
 from torch_tvm.runtime.tensors import as_torch, compact, memory_ranges, shares_memory
@@ -64,6 +65,9 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     dtypes = [_result_dtype(text) for text in call["results"]]
 
     def run(arguments: Arguments) -> list[Any]:
+        if is_active():
+            with without_autocast():
+                return run(arguments)
         try:
             with torch.no_grad():
                 value = function(*[operand(arguments) for operand in operands])

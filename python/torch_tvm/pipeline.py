@@ -9,6 +9,7 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.backends import backend_of, build, optimize, schedule
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
@@ -30,6 +31,7 @@ from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError,
 
 
 @exclusive(exports=False)
+@without_autocast()
 def compile_module(
     module: TorchModule,
     target: tvm.target.Target,

@@ -160,6 +160,9 @@ ROWS: list[Row] = [
     row(
         "aten.nan_to_num",
         lambda x: torch.nan_to_num(x, 1.5),
-        lambda s: [(s.special(),), (s.ints(4),), (s.special(torch.float64),)],
+        lambda s: (
+            [(s.special(dtype),) for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)]
+            + [(s.ints(4),)]
+        ),
     ),
 ]

@@ -113,7 +113,24 @@ ROWS: list[Row] = [
     row(
         "aten.bucketize.Tensor",
         lambda v, e: (torch.bucketize(v, e), torch.bucketize(v, e, right=True, out_int32=True)),
-        lambda s: [(torch.tensor([[0.0, 1, 2.5], [float("nan"), -1, 9]]), torch.tensor([0.0, 1, 2, 3]))],
+        lambda s: [
+            (torch.tensor([[0.0, 1, 2.5], [float("nan"), -1, 9]]), torch.tensor([0.0, 1, 2, 3])),
+            (s.special(), torch.tensor([0.0, 1, float("nan"), 2, float("nan"), -3])),
+            (s.special(torch.bfloat16), s.special(torch.bfloat16)),
+            (s.ints(3, 0), s.ints(5)),
+            (s.ints(), s.ints(0)),
+        ],
+        dynamic=lambda s, n: (s.floats(n, 4), s.floats(n)),
+    ),
+    row(
+        "aten.repeat_interleave.Tensor",
+        lambda repeats, size: torch.repeat_interleave(repeats, output_size=size),
+        lambda s: [
+            (torch.tensor([2, 0, 1, 3]), 6),
+            (torch.tensor([0, 5], dtype=torch.int32), 5),
+            (torch.tensor([0, 0]), 0),
+            (s.ints(0), 0),
+        ],
     ),
     row(
         "aten.searchsorted.Tensor",

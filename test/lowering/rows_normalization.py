@@ -70,6 +70,14 @@ def _rows(s: Sample) -> Cases:
     ]
 
 
+def _in_training(s: Sample, dtype: torch.dtype) -> tuple[T | bool, ...]:
+    return (
+        s.floats(2, 3, 4, dtype=dtype),
+        *(s.floats(3, dtype=dtype, low=0.1) for _ in range(4)),
+        True,
+    )
+
+
 ROWS: list[Row] = [
     row(
         "aten.batch_norm",
@@ -129,6 +137,7 @@ ROWS: list[Row] = [
         lambda s: [
             (s.floats(2, 3, 4), s.floats(3), s.floats(3), s.floats(3), s.floats(3, low=0.1), True),
             (s.floats(2, 3, 4), None, None, s.floats(3), s.floats(3, low=0.1), False),
+            *(_in_training(s, dtype) for dtype in (torch.bfloat16, torch.float16)),
         ],
     ),
     row(

@@ -40,6 +40,7 @@ def sweep(**request: Any) -> list[str]:
 
 DECOMPOSED = [
     "nn.functional.binary_cross_entropy_with_logits", "nn.functional.kl_div", "renorm", "nn.functional.rms_norm",
+    "nn.functional.poisson_nll_loss",
     "remainder", "sub", "rsub", "addcdiv", "nn.functional.huber_loss", "nn.functional.cosine_similarity",
 ]  # fmt: skip
 

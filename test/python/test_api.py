@@ -84,6 +84,7 @@ def test_weights_are_snapshots() -> None:
         ({"target": {"kind": "llvm", "mcpu": "znver99"}}, r"(?s)no processor 'znver99'.*\n  known: .*znver4"),
         ({"target": {"kind": "llvm", "mcpu": ""}}, "no processor ''"),
         ({"target": {"kind": "llvm", "mtriple": "foo-bar"}}, "no processors of the family 'foo-bar'"),
+        ({"target": {"kind": "llvm", "mattr": ["+avx2", "-avx3"]}}, "no feature '-avx3'"),
         ({"target": tvm.target.Target({"kind": "llvm", "mcpu": "x"})}, "no processor 'x'"),
         ({"target": {"kind": "cuda", "arch": "sm_x"}}, r"target\['arch'\]: 'sm_x' is no architecture"),
         ({"example_args": torch.zeros(1)}, r"example_args: expected a tuple of arguments, got float32\[1\]"),

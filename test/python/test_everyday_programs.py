@@ -362,6 +362,38 @@ def test_autocast(frontend: str, around: bool, training: bool) -> None:
         compare(call(x), module(x))
 
 
+class Projected(nn.Module):
+    """Products that are compiled, and one that runs in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("...i,ji->...j", self.linear(x), self.linear(x))
+
+
+def test_exported_before_autocast() -> None:
+    """An exported program is what its ops are called for: under autocast they convert."""
+    x, module = r(5, 4), Projected()
+    with torch.no_grad():
+        exported = torch.export.export(module, (x,))
+        outside, unconverted = torch_tvm.compile(exported, (x,)), module(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside, eager = torch_tvm.compile(exported, (x,)), exported.module()(x)
+            compare(inside(x), eager)
+            compare(outside(x), unconverted)
+        compare(inside(x), eager)
+
+
+def test_scripted_before_autocast() -> None:
+    x, scripted = r(5, 4), torch.jit.script(Projected())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(torch_tvm.ImportFailed, match="autocast would convert operands"):
+            torch_tvm.compile(scripted, (x,))
+        torch_tvm.compile(torch.jit.script(nn.ReLU()), (x,), fallback=False)
+
+
 def test_autocast_on_the_lazy_device() -> None:
     with pytest.raises(torch_tvm.ImportFailed, match="the lazy device does not know autocast") as caught:
         torch_tvm.compile(MixedWithin().eval(), (r(2, 3, 5, 5),), frontend="lazy")

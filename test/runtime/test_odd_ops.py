@@ -148,6 +148,18 @@ def test_a_list_of_unknown_length_that_is_unpacked() -> None:
         torch.testing.assert_close(module(given), first + second)
 
 
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_a_mask_larger_than_the_tensor(frontend: str) -> None:
+    """PyTorch's fake tensors allow no more results than the tensor has elements, which is broadcast with its mask."""
+    select = lambda x, mask: torch.masked_select(x, mask)
+    x, mask = torch.randn(2, 1), torch.tensor([[True, False, True], [True, True, True]])
+    program = torch.jit.trace(select, (x, mask)) if frontend == "torchscript" else select
+    with pytest.warns(torch_tvm.FallbackWarning, match="masked_select"):
+        module = torch_tvm.compile(program, (x, mask), frontend=frontend)
+    for given in (mask, torch.ones_like(mask), torch.zeros_like(mask)):
+        assert torch.equal(module(x, given), x.masked_select(given))
+
+
 def test_two_draws_are_two_draws_and_keep_their_order() -> None:
     with pytest.warns(torch_tvm.FallbackWarning):
         module = torch_tvm.compile(Program(noise), (torch.zeros(1000),), frontend="fx")

@@ -20,7 +20,7 @@ from torch_tvm.schedules.rule import Rule
 from torch_tvm.schedules.sizes import NamedSizes, name_sizes
 from torch_tvm.schedules.target import CpuModel, describe, host_target
 from torch_tvm.support.errors import InvalidInput
-from torch_tvm.support.sandbox import crash_of
+from torch_tvm.support.sandbox import crash_of, failure_of
 from torch_tvm.transforms.pipeline import cpu_passes
 
 _INSTRUCTION_SETS = re.compile(
@@ -41,7 +41,10 @@ class Cpu(Backend):
         return self.checked(parse_target(described(options)))
 
     def checked(self, target: tvm.target.Target) -> tvm.target.Target:
-        """LLVM takes another processor for one that it does not know, and ends the process for an unknown family."""
+        """LLVM takes another processor for one that it does not know, and ends the process for an unknown family.
+
+        A feature that it does not have it leaves out, with a line on stderr for every kernel.
+        """
         cpu, triple = target.attrs.get("mcpu"), str(target.attrs.get("mtriple", ""))
         family = tvm.target.Target({"kind": "llvm", **({"mtriple": triple} if triple else {})})
         if triple and crash_of(lambda: codegen.llvm_get_cpu_archlist(family)):
@@ -57,6 +60,9 @@ class Cpu(Backend):
                 subject="target['mcpu']",
                 advice=f"known: {', '.join(get_close_matches(str(cpu), known, 10, 0.3) or known)}",
             )
+        wrong = failure_of(lambda: _check_features(target, triple)) if target.attrs.get("mattr") else None
+        if wrong is not None:
+            raise InvalidInput(wrong, subject="target['mattr']", advice='write "+avx2" or "-avx2", for one')
         CpuModel.from_target(target)  # refuses a description that it cannot read
         return target
 
@@ -111,6 +117,18 @@ def described(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _family(options: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     return str(options.get("mtriple", own["mtriple"])).split("-")[0]
+
+
+def _check_features(target: tvm.target.Target, triple: str) -> None:
+    """Raise for a feature that LLVM does not have."""
+    family = {"kind": "llvm", **({"mtriple": triple} if triple else {})}
+    for each in map(str, target.attrs["mattr"]):
+        name = each[1:]
+        known = codegen.llvm_get_cpu_features(tvm.target.Target({**family, "mattr": ["+" + name]}))
+        if each[:1] not in ("+", "-") or name not in map(str, known):
+            raise ValueError(
+                f"LLVM has no feature '{each}'" + (f" in the family '{triple}'" if triple else "")
+            )
 
 
 def _instructions(target: tvm.target.Target) -> set[str]:

@@ -9,10 +9,9 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
-from torch_tvm.lowering.pointwise import agree, is_float
+from torch_tvm.lowering.pointwise import agree
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 
 R = relax.op
@@ -228,61 +227,9 @@ def one_hot(b: Builder, x: Tensor, num_classes: int) -> Expr:
     )
 
 
-# -- positions in sorted boundaries -------------------------------------------------------------------
-
-
-def _count_below(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: str) -> Expr:
-    """How many boundaries come before each value; ``boundaries`` is 1-d, or has the values' leading sizes.
-
-    NaN comes after all numbers, as it is sorted.
-    """
-    if b.dtype(values) != b.dtype(boundaries):
-        b.unsupported("values and boundaries of different dtypes")
-    shared = b.rank(boundaries) == 1
-
-    def body(v: te.Tensor, edges: te.Tensor) -> te.Tensor:
-        k = te.reduce_axis((0, edges.shape[-1]), name="k")
-
-        def count(*i: Any) -> Any:
-            edge = edges(k) if shared else edges(*i[:-1], k)
-            after = edge > v(*i) if right else edge >= v(*i)
-            if is_float(b.dtype(values)):
-                after = tirx.any(after, tirx.all(is_nan(edge), tirx.Not(is_nan(v(*i)))))
-            return te.sum(tirx.Select(after, tirx.const(0, dtype), tirx.const(1, dtype)), axis=k)
-
-        return te.compute(v.shape, count, name="searchsorted")
-
-    return b.te(body, values, boundaries)
-
-
-@lowers("torch.aten.bucketize.Tensor")
-def bucketize(b: Builder, x: Tensor, boundaries: Tensor, out_int32: bool, right: bool) -> Expr:
-    """aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False,
-    bool right=False) -> Tensor"""
-    return _count_below(b, x, boundaries, right, "int32" if out_int32 else "int64")
-
-
-def searchsorted(
-    b: Builder,
-    sorted_sequence: Tensor,
-    x: Tensor,
-    out_int32: bool,
-    right: bool,
-    side: str | None,
-    sorter: Tensor | None,
-) -> Expr:
-    """aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False,
-    bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"""
-    if sorter is not None:
-        sorted_sequence = gather_along(b, sorted_sequence, b.rank(sorted_sequence) - 1, sorter)
-    dtype = "int32" if out_int32 else "int64"
-    return _count_below(b, x, sorted_sequence, right or side == "right", dtype)
-
-
 _LOWERINGS: dict[str, Lowering] = {
     "torch.aten.take": take,
     "torch.aten.take_along_dim": take_along_dim,
-    "torch.aten.searchsorted.Tensor": searchsorted,
     "torch.aten._unsafe_index.Tensor": index,
 }
 

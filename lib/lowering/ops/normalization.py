@@ -55,6 +55,8 @@ def normalize_batch(
     if b.rank(x) < 2:
         b.unsupported("batch norm of a tensor without channels")
     dtype, channels = _wide(b, x), [b.shape(x)[1]]
+    if any(b.dtype(v) not in (b.dtype(x), dtype) for v in (weight, bias, mean, variance) if v is not None):
+        b.unsupported("a batch norm of mixed dtypes, which ATen reports as an error")
     for vector in (mean, variance):
         b.expect_equal(b.shape(vector), channels, "the statistics are not of as many channels as the input")
     parameters = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import torch
 import tvm
 from tvm import relax, tirx
 
@@ -89,10 +90,10 @@ def nan_to_num(b: Builder, x: Tensor, nan: float | None, posinf: float | None, n
     dtype = b.result_dtype
     if not is_float(dtype):
         return x
-    low, high = float(tirx.min_value(dtype).value), float(tirx.max_value(dtype).value)
+    high = torch.finfo(getattr(torch, dtype)).max  # TVM's largest bfloat16 is the one of float32
     if_nan = 0.0 if nan is None else nan
     if_high = high if posinf is None else posinf
-    if_low = low if neginf is None else neginf
+    if_low = -high if neginf is None else neginf
 
     def body(u: Scalar) -> Scalar:
         c = lambda value: tirx.const(value, str(u.ty.dtype))
