@@ -24,6 +24,7 @@ from tvm.ir import GenericConst
 
 from torch_tvm.codegen.tir_pipeline import PACKED, STACK_BYTES
 from torch_tvm.support.attributes import KERNEL_SEQUENCE
+from torch_tvm.tir import bytes_of, round_up, static_shape
 
 LINE = 64
 """Bytes: every tensor between kernels starts at a line of the cache."""
@@ -121,12 +122,16 @@ class _Joiner:
         var, value = binding.var, binding.value
         if not isinstance(binding, relax.VarBinding):
             return False  # it checks a shape
-        if isinstance(value, relax.Var) and _is_static(value):
+        if isinstance(value, relax.Var) and static_shape(value) is not None:
             line.root[var] = line.root_of(value)
-        elif is_call_of(value, "relax.builtin.alloc_tensor") and _is_static(var):
+        elif is_call_of(value, "relax.builtin.alloc_tensor") and static_shape(var) is not None:
             line.root[var] = var
             line.made[var] = None
-        elif is_call_of(value, "relax.reshape") and _is_static(var) and _is_static(value.args[0]):
+        elif (
+            is_call_of(value, "relax.reshape")
+            and static_shape(var) is not None
+            and static_shape(value.args[0]) is not None
+        ):
             line.root[var] = line.root_of(value.args[0])
         elif self._is_kernel(value):
             line.calls.append(value)
@@ -140,7 +145,7 @@ class _Joiner:
             isinstance(value, relax.Call)
             and value.op in self.kernels
             and all(isinstance(arg, (relax.Var, GenericConst)) for arg in value.args)
-            and all(_is_static(arg) for arg in value.args)
+            and all(static_shape(arg) is not None for arg in value.args)
         )
 
     # -- a line as a function --------------------------------------------------------------------------------
@@ -329,18 +334,8 @@ def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Var, int], i
 
 def _bytes(tensor: relax.Expr) -> int:
     """Bytes of a tensor, up to the next line of the cache."""
-    size = math.prod(_sizes(tensor)) * tvm.DataType(str(tensor.ty.dtype)).itemsize
-    return -(-size // LINE) * LINE
-
-
-def _is_static(value: relax.Expr) -> bool:
-    """Whether ``value`` is a tensor all of whose sizes are constant."""
-    shape = value.ty.shape if isinstance(value.ty, relax.TensorType) else None
-    return isinstance(shape, relax.ShapeExpr) and all(isinstance(size, tirx.IntImm) for size in shape)
-
-
-def _sizes(tensor: relax.Expr) -> tuple[int, ...]:
-    return tuple(int(size) for size in tensor.ty.shape)
+    size = math.prod(_sizes(tensor)) * bytes_of(tensor.ty.dtype)
+    return round_up(size, LINE)
 
 
 def _uses(values: Iterable[relax.Expr]) -> Counter[relax.Var]:
@@ -358,3 +353,7 @@ def is_call_of(value: relax.Expr, name: str) -> bool:
 
 def _is_part_of_tuple(binding: relax.Binding) -> bool:
     return isinstance(binding.value, relax.TupleGetItem) and isinstance(binding.value.tuple_value, relax.Var)
+
+
+def _sizes(tensor: relax.Expr) -> tuple[int, ...]:
+    return tuple(int(size) for size in tensor.ty.shape)

@@ -16,6 +16,7 @@ from tvm.s_tir import pipeline as default
 
 from torch_tvm.codegen.flatten_buffers import flatten_buffers
 from torch_tvm.support.attributes import CHECKS_ELIDED
+from torch_tvm.tir import static_sizes
 
 CPU_PIPELINE = "torch_tvm_cpu"
 
@@ -37,7 +38,7 @@ def _keep_on_stack(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pa
 
     def annotate(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
         sizes, dtype = list(alloc.buffer.ty.shape), tvm.DataType(str(alloc.buffer.ty.dtype))
-        if not all(isinstance(size, tirx.IntImm) for size in sizes):
+        if static_sizes(sizes) is None:
             return alloc
         size = math.prod(map(int, sizes)) * dtype.itemsize
         if size > STACK_BYTES:

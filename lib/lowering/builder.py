@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import tvm
 from tvm import relax, tirx
 
 from torch_tvm.support.errors import Refusal, SourceLocation
-
-SizeLike: TypeAlias = int | tvm.ir.Expr
+from torch_tvm.tir import SizeLike, as_size
 
 ASSERT = "torch_tvm.assert"
 _SIZES = tvm.ir.Range(tirx.IntImm("int64", 0), tirx.IntImm("int64", 1 << 62))
@@ -298,7 +297,3 @@ def is_symbolic(value: Any) -> bool:
 def plain_size(size: Any) -> SizeLike:
     """A TIR immediate as a Python int, anything else as it is."""
     return int(size) if isinstance(size, (int, tirx.IntImm)) else size
-
-
-def as_size(size: SizeLike) -> tvm.ir.Expr:
-    return tirx.IntImm("int64", size) if isinstance(size, int) else size

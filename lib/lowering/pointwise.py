@@ -10,25 +10,20 @@ import torch
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, is_nan, loaded, rounded
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
-
-HALF = ("float16", "bfloat16")
-
-
-def is_float(dtype: str) -> bool:
-    return dtype.startswith(("float", "bfloat"))
-
-
-def is_integer(dtype: str) -> bool:
-    return dtype.startswith(("int", "uint"))
-
-
-def compute_dtype(dtype: str) -> str:
-    """The dtype that ATen computes in for a result of ``dtype``: float32 for the half types."""
-    return "float32" if dtype in HALF else dtype
+from torch_tvm.tir import (
+    as_size,
+    bits_of,
+    broadcast_indices,
+    broadcast_shape,
+    compute_dtype,
+    is_float,
+    is_integer,
+    is_one,
+)
 
 
 def promoted_dtype(b: Builder, *operands: Any) -> str:
@@ -75,7 +70,7 @@ def number(value: Any, dtype: str) -> tvm.ir.Expr:
 
 
 def wrapped(value: int, dtype: str) -> int:
-    bits = tvm.DataType(dtype).bits
+    bits = bits_of(dtype)
     value &= (1 << bits) - 1
     return value - (1 << bits) if not dtype.startswith("uint") and value >> (bits - 1) else value
 
@@ -85,7 +80,7 @@ def kept(value: tvm.ir.Expr) -> tvm.ir.Expr:
     if not isinstance(value, tirx.FloatImm) or value.value != 0:
         return value
     dtype = str(value.ty.dtype)
-    bits = tvm.DataType(dtype).bits
+    bits = bits_of(dtype)
     negative = tirx.reinterpret(dtype, tirx.const(1 << (bits - 1), f"uint{bits}"))
     return negative if math.copysign(1.0, value.value) < 0 else negative * tirx.const(-1, dtype)
 
@@ -155,7 +150,9 @@ def pointwise(
             for operand in operands:
                 if is_tensor(operand):
                     source = next(left)
-                    scalars.append(convert(loaded(source(*_indices(source, indices, shape))), inner))
+                    scalars.append(
+                        convert(loaded(source(*broadcast_indices(source.shape, shape, indices))), inner)
+                    )
                 else:
                     scalars.append(number(next(extra) if is_symbolic(operand) else operand, inner))
             return convert(body(*scalars), out)
@@ -178,25 +175,6 @@ def round_to_bfloat16(b: Builder, x: relax.Expr) -> relax.Expr:
     return pointwise(b, rounded, x, compute="float32", result="bfloat16", name="round")
 
 
-def _indices(source: te.Tensor, indices: Sequence[Any], shape: Sequence[Any]) -> list[Any]:
-    skipped = len(shape) - len(source.shape)
-    return [
-        0 if _is_one(size) and not _is_one(out) else index
-        for size, out, index in zip(source.shape, shape[skipped:], indices[skipped:], strict=True)
-    ]
-
-
-def broadcast_shape(shapes: Sequence[Sequence[Any]]) -> list[Any]:
-    """The common shape of operands that :func:`agree` returned."""
-    rank = max((len(shape) for shape in shapes), default=0)
-    result: list[Any] = [1] * rank
-    for shape in shapes:
-        for position, size in enumerate(shape, start=rank - len(shape)):
-            if _is_one(result[position]):
-                result[position] = size
-    return result
-
-
 def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:
     """The operands with every size either a constant 1 or the same as in the others.
 
@@ -209,9 +187,9 @@ def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:
     unproven = False
     for shape in shapes:
         for position, size in enumerate(shape, start=rank - len(shape)):
-            if _is_one(size):
+            if is_one(size):
                 continue
-            if _is_one(target[position]):
+            if is_one(target[position]):
                 target[position] = size
             elif not equal_sizes(target[position], size):
                 if isinstance(size, int) and isinstance(target[position], int):
@@ -230,10 +208,6 @@ def equal_sizes(left: Any, right: Any) -> bool:
     return bool(tvm.sym.Analyzer().can_prove_equal(as_size(left), as_size(right)))
 
 
-def _is_one(size: Any) -> bool:
-    return isinstance(size, (int, tirx.IntImm)) and int(size) == 1
-
-
 def _joined(left: Any, right: Any) -> Any:
     """The size of a broadcast dimension: a constant that is not 1 decides, else the left one unless it is 1."""
     if isinstance(left, int):
@@ -250,19 +224,19 @@ def expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
     """
     shape = b.shape(x)
     wanted = list(target[len(target) - len(shape) :])
-    if all(_is_one(size) or equal_sizes(size, want) for size, want in zip(shape, wanted, strict=True)):
+    if all(is_one(size) or equal_sizes(size, want) for size, want in zip(shape, wanted, strict=True)):
         return x
     for size, want in zip(shape, wanted, strict=True):
         if isinstance(size, int) and isinstance(want, int) and size not in (1, want):
             raise Refusal(f"size {size} does not broadcast to {want}")
     legal = [
         size
-        if _is_one(size) or equal_sizes(size, want)
+        if is_one(size) or equal_sizes(size, want)
         else tirx.Select(as_size(size) == as_size(1), as_size(1), as_size(want))
         for size, want in zip(shape, wanted, strict=True)
     ]
     checked = b.match_shape(x, legal, b.dtype(x))
-    out = [size if _is_one(size) else want for size, want in zip(shape, wanted, strict=True)]
+    out = [size if is_one(size) else want for size, want in zip(shape, wanted, strict=True)]
 
     def expand(source: te.Tensor, goal: Any) -> te.Tensor:
         sizes = list(goal)

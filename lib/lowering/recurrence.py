@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import tvm
 from tvm import te, tirx
-from tvm.tirx.stmt import ForKind
+
+from torch_tvm.tir import loop
 
 Scalar: TypeAlias = tvm.ir.Expr
 
@@ -85,12 +86,6 @@ def recurrence(r: Recurrence, tensors: Sequence[te.Tensor]) -> list[te.Tensor]:
     )
 
 
-def _loop(name: str, extent: Any, body: Callable[[Any], tirx.Stmt], kind: Any = ForKind.SERIAL) -> tirx.Stmt:
-    var = tirx.Var(name, "int64")
-    extent = tirx.const(extent, "int64") if isinstance(extent, int) else extent
-    return tirx.For(var, tirx.const(0, "int64"), extent, kind, body(var))
-
-
 def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
     wide, initial, weight = ins[0], ins[1 : 1 + r.states], ins[1 + r.states]
     bias = ins[2 + r.states] if r.has_bias else None
@@ -128,7 +123,7 @@ def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
                     tirx.AllocBuffer(sums),
                     tirx.AllocBuffer(values),
                     *(store(sums, value, [g]) for g, value in enumerate(start)),
-                    _loop("k", hidden, lambda k: tirx.SeqStmt(add(k)) if r.gates > 1 else add(k)[0]),
+                    loop("k", hidden, lambda k: tirx.SeqStmt(add(k)) if r.gates > 1 else add(k)[0]),
                     *(store(values, value, [s]) for s, value in enumerate(new)),
                     store(output, load(values, [0]), place(t, d * hidden + j)),
                     *(store(f, load(values, [s]), [d, n, j]) for s, f in enumerate(final) if s),
@@ -140,10 +135,10 @@ def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
         ]
         return tirx.SeqStmt(
             [
-                _loop("j", hidden, lambda j: tirx.SeqStmt(copy(j)) if r.states > 1 else copy(j)[0]),
-                _loop("t", steps, lambda t: _loop("j", hidden, lambda j: unit(t, j))),
-                _loop("j", hidden, lambda j: store(final[0], before(steps, j), [d, n, j])),
+                loop("j", hidden, lambda j: tirx.SeqStmt(copy(j)) if r.states > 1 else copy(j)[0]),
+                loop("t", steps, lambda t: loop("j", hidden, lambda j: unit(t, j))),
+                loop("j", hidden, lambda j: store(final[0], before(steps, j), [d, n, j])),
             ]
         )
 
-    return _loop("row", batch * r.directions, one_row, ForKind.PARALLEL)
+    return loop("row", batch * r.directions, one_row, kind="parallel")

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
-from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import as_size
 
 if TYPE_CHECKING:
     Tensor: TypeAlias = Any

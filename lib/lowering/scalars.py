@@ -14,10 +14,11 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, differs, loaded
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import as_size
 
 
 def _floordiv(a: Any, b: Any) -> Any:

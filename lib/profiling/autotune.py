@@ -19,6 +19,7 @@ import torch
 import tvm
 
 from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.tir import static_sizes
 
 ROUNDS = 12
 """Turns that every candidate takes."""
@@ -144,6 +145,6 @@ def _argument(param: tvm.ir.Var) -> torch.Tensor:
 
 def _is_static(func: tvm.tirx.PrimFunc) -> bool:
     return all(
-        isinstance(param.ty, tvm.tirx.BufferType) and all(isinstance(s, tvm.tirx.IntImm) for s in param.shape)
+        isinstance(param.ty, tvm.tirx.BufferType) and static_sizes(param.shape) is not None
         for param in func.params
     )

@@ -11,6 +11,7 @@ from tvm import s_tir, sym, tirx
 from tvm.ir import TensorLoad, Var
 
 from torch_tvm.support.attributes import HIDDEN
+from torch_tvm.tir import is_float
 
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min)
 
@@ -128,7 +129,7 @@ _FREE = {"tirx.if_then_else", "tirx.reinterpret", "tirx.likely", "tirx.isnan", "
 def _lanes(node: Any) -> int:
     """Lanes of a floating value, 0 for others."""
     dtype = str(getattr(node.ty, "dtype", ""))
-    return tvm.DataType(dtype).lanes if dtype.startswith(("float", "bfloat")) else 0
+    return tvm.DataType(dtype).lanes if is_float(dtype) else 0
 
 
 __all__ = ["count_operations"]

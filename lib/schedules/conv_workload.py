@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch_tvm.tir import ceil_div
+
 ANNOTATION = "torch_tvm.conv"
 
 
@@ -59,12 +61,12 @@ class ConvWorkload:
 
     @property
     def in_blocks(self) -> int:
-        return -(-self.group_inputs // self.in_lanes)
+        return ceil_div(self.group_inputs, self.in_lanes)
 
     @property
     def out_blocks(self) -> int:
         """Blocks of output channels of one group."""
-        return -(-self.group_outputs // self.lanes)
+        return ceil_div(self.group_outputs, self.lanes)
 
     def over_planes(self) -> ConvWorkload:
         """A convolution in three dimensions as one in two, over the channels of all planes that an output reads.

@@ -9,11 +9,12 @@ one element. Unaligned vector instructions cost nothing extra where the address 
 
 from __future__ import annotations
 
-import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
 from tvm.s_tir import SBlock, SBlockRealize
+
+from torch_tvm.tir import bits_of
 
 
 def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -21,7 +22,7 @@ def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
     mapping: dict[Var, tirx.Buffer] = {}
     for param in func.params:
         if isinstance(param.ty, tirx.BufferType):
-            size = max(1, tvm.DataType(str(param.dtype)).bits // 8)
+            size = max(1, bits_of(param.dtype) // 8)
             mapping[param] = tirx.decl_buffer(
                 param.shape,
                 str(param.dtype),

@@ -21,6 +21,7 @@ from torch_tvm.schedules.instructions import arm, x86
 from torch_tvm.schedules.instructions.instruction import Instruction, PackedDot
 from torch_tvm.schedules.instructions.maxima import Extremum
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.tir import bits_of
 
 INSTRUCTIONS: tuple[Instruction, ...] = (*x86.INSTRUCTIONS, *arm.INSTRUCTIONS)
 """All that are known; of two that do the same, the first that a processor has."""
@@ -97,7 +98,7 @@ class CpuModel:
 
     def lanes(self, dtype: str) -> int:
         """How many elements of ``dtype`` one vector register holds."""
-        bits = tvm.DataType(dtype).bits
+        bits = bits_of(dtype)
         return max(1, self.vector_bits // max(bits, 8))
 
     def instructions(self) -> Iterator[Instruction]:

@@ -15,8 +15,8 @@ def is_integer(dtype: str) -> bool:
     return dtype.startswith(("int", "uint"))
 
 
-def sum_dtype(dtype: str) -> str:
-    """What elements of ``dtype`` are summed in: half precision in float32, others as they are."""
+def compute_dtype(dtype: str) -> str:
+    """The dtype that ATen computes and sums in for a result of ``dtype``: float32 for the half types."""
     return "float32" if dtype in HALF else dtype
 
 

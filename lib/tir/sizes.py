@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from tvm import tirx
+from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.sym import Analyzer
 
@@ -29,10 +29,16 @@ def static(value: Any) -> int | None:
     return int(value) if isinstance(value, (int, tirx.IntImm)) else None
 
 
-def static_sizes(sizes: Iterable[Any]) -> list[int] | None:
+def static_sizes(sizes: Iterable[Any]) -> tuple[int, ...] | None:
     """All ``sizes`` as constants, or None when one is symbolic."""
-    found = [static(size) for size in sizes]
+    found = tuple(static(size) for size in sizes)
     return None if None in found else found
+
+
+def static_shape(value: Expr) -> tuple[int, ...] | None:
+    """The sizes of a Relax tensor, or None where it is none or one is unknown."""
+    shape = value.ty.shape if isinstance(value.ty, relax.TensorType) else None
+    return static_sizes(shape) if isinstance(shape, relax.ShapeExpr) else None
 
 
 def is_zero(value: Any) -> bool:
@@ -49,12 +55,11 @@ def _number(value: Any) -> float:
     return value if isinstance(value, (int, float)) else value.value
 
 
-def ceil_div(value: Any, divisor: int) -> Any:
-    """``value / divisor`` rounded up: an int for an int, else an expression (a constant for a constant)."""
-    if isinstance(value, int):
+def ceil_div(value: Any, divisor: Any) -> Any:
+    """``value / divisor`` rounded up: an int for ints, else an expression (a constant for a constant)."""
+    if isinstance(value, int) and isinstance(divisor, int):
         return -(-value // divisor)
-    size = static(value)
-    return (value + (divisor - 1)) // divisor if size is None else const(-(-size // divisor))
+    return (as_size(value) + (divisor - 1)) // divisor
 
 
 def round_up(value: int, multiple: int) -> int:

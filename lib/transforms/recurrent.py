@@ -21,6 +21,7 @@ from tvm.s_tir import SBlock, SBlockRealize
 from torch_tvm.schedules.cpu.recurrent.rule import choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
+from torch_tvm.tir import ceil_div
 from torch_tvm.transforms.params.weight_prepacking import Steps, host_attribute
 
 
@@ -85,13 +86,13 @@ def pack(w: te.Tensor, gates: int, width: int) -> te.Tensor:
         first = tirx.min(panel * width, tirx.const(hidden - width, "int64"))
         return w[d, column // width * hidden + first + column % width, k]
 
-    return te.compute((directions, -(-hidden // width), hidden, gates * width), element, name="pack")
+    return te.compute((directions, ceil_div(hidden, width), hidden, gates * width), element, name="pack")
 
 
 def pack_steps(shape: list[int], gates: int, width: int) -> Steps:
     """What :func:`pack` does, for the runtime."""
     directions, _, hidden = shape
-    panels = -(-hidden // width)
+    panels = ceil_div(hidden, width)
     return [
         ["reshape", [directions, gates, hidden, hidden]],
         ["windows", [2, width]],
@@ -104,7 +105,7 @@ def with_packed_weights(layer: tirx.PrimFunc, which: int, gates: int, width: int
     """``layer`` with its parameter ``which``, the weights, in the layout of :func:`pack`."""
     old = layer.params[which]
     directions, _, hidden = (int(size) for size in old.shape)
-    panels = -(-hidden // width)
+    panels = ceil_div(hidden, width)
     new = tirx.decl_buffer((directions, panels, hidden, gates * width), str(old.dtype), "packed")
 
     def visit(load: TensorLoad) -> Expr:

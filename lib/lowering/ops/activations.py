@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size, is_tensor
-from torch_tvm.lowering.pointwise import HALF, is_float, kept, libm, pointwise, times
+from torch_tvm.lowering.builder import Builder, is_tensor
+from torch_tvm.lowering.pointwise import kept, libm, pointwise, times
 from torch_tvm.lowering.registry import Number, Tensor, lowers
+from torch_tvm.tir import HALF, as_size, is_float
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

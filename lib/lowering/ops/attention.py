@@ -7,12 +7,13 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.matmul import product_of
-from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, unsqueeze_at
+from torch_tvm.lowering.ops.shape import expand_to, permute, reshape, unsqueeze_at
 from torch_tvm.lowering.ops.softmax import softmax_over
 from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -37,7 +38,7 @@ def _scores(
 ) -> tuple[Expr, Expr | None]:
     """``scale·q @ kᵀ + bias``, at least in single precision, and the bias."""
     dtype, rank = b.dtype(q), b.rank(k)
-    wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+    wide = compute_dtype(dtype)
     q, k = b.cast(q, wide), b.cast(k, wide)
     keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
     scores = scaled(b, product_of(b, q, keys), _scale(b, q, scale))

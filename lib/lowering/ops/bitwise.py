@@ -12,6 +12,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import differs
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, register
+from torch_tvm.tir import bits_of
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -51,7 +52,7 @@ def shift(names: list[str], left: bool) -> None:
 
     def body(u: Scalar, v: Scalar) -> Scalar:
         dtype = str(u.ty.dtype)
-        bits = tvm.DataType(dtype).bits
+        bits = bits_of(dtype)
         last = tirx.const(bits - 1, dtype)
         outside = tirx.any(v < tirx.const(0, dtype), v > last)
         amount = tirx.Select(outside, last, v)

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.pointwise import is_float, pointwise, round_to_bfloat16
+from torch_tvm.lowering.pointwise import pointwise, round_to_bfloat16
 from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import is_float
 
 Expr: TypeAlias = relax.Expr
 

@@ -10,8 +10,9 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import differs, same
-from torch_tvm.lowering.pointwise import compute_dtype, pointwise, promoted_dtype
+from torch_tvm.lowering.pointwise import pointwise, promoted_dtype
 from torch_tvm.lowering.registry import Tensor, register
+from torch_tvm.tir import compute_dtype
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr

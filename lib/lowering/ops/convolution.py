@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.padding import constant_pad_nd
 from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import HALF, as_size
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -20,8 +21,6 @@ _TRANSPOSED: dict[int, Callable[..., Expr]] = {
     2: R.nn.conv2d_transpose,
     3: R.nn.conv3d_transpose,
 }
-
-_REDUCED = ("float16", "bfloat16")
 
 
 def convolve(
@@ -130,7 +129,7 @@ def _call(
         "dilation": list(dilation),
         "groups": groups,
     }
-    if dtype in _REDUCED:
+    if dtype in HALF:
         attrs["out_dtype"] = "float32"
     if output_padding is not None:
         attrs["output_padding"] = list(output_padding)

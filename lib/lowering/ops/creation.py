@@ -14,10 +14,11 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder, as_size, is_symbolic, is_tensor, plain_size
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import is_float, kept, number
+from torch_tvm.lowering.pointwise import kept, number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
+from torch_tvm.tir import as_size, ceil_div, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -152,12 +153,6 @@ def _along(b: Builder, length: Any, value: Callable[..., Scalar], *extra: Any) -
     return b.te(kernel, relax.ShapeExpr([as_size(length)]), *extra, name="range")
 
 
-def _ceildiv(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, int):
-        return -(-a // b)
-    return tirx.floordiv(as_size(a) + as_size(b) - 1, as_size(b))
-
-
 @lowers("torch.aten.arange.start_step")
 def arange_start_step(
     b: Builder, start: Any, end: Any, step: Number, dtype: Any, layout: Any, device: Any, pin: Any
@@ -174,7 +169,7 @@ def arange_start_step(
         b.unsupported("a range of floats with a symbolic bound")
     if symbolic:
         return _symbolic_range(b, start, end, int(step))
-    length = _ceil((end - start) / step) if floats else max(_ceildiv(int(end) - int(start), int(step)), 0)
+    length = _ceil((end - start) / step) if floats else max(ceil_div(int(end) - int(start), int(step)), 0)
     wide = "float64" if floats or is_float(b.result_dtype) else "int64"
     first, stride = tirx.const(start, wide), tirx.const(step, wide)
     return _along(b, length, lambda i: first + tirx.Cast(wide, i) * stride)
@@ -187,7 +182,7 @@ def _ceil(value: float) -> int:
 def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
     if step < 0:
         b.unsupported("a falling range with a symbolic bound")
-    length = tvm.sym.Analyzer().simplify(_ceildiv(end - start, step))
+    length = tvm.sym.Analyzer().simplify(ceil_div(end - start, step))
     if b.is_computed(length):
         b.check(length >= 0, "upper bound and lower bound inconsistent with step sign")
     if is_symbolic(start):

@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.matmul import product_of
 from torch_tvm.lowering.ops.reductions import total
 from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, same_size
 from torch_tvm.lowering.ops.statistics import power_and_root
-from torch_tvm.lowering.pointwise import compute_dtype, is_float, larger, pointwise
+from torch_tvm.lowering.pointwise import larger, pointwise
 from torch_tvm.lowering.registry import Tensor, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

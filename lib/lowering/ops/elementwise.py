@@ -12,11 +12,7 @@ from tvm import relax, tirx
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.pointwise import (
-    HALF,
     agree,
-    compute_dtype,
-    is_float,
-    is_integer,
     kept,
     larger,
     libm,
@@ -28,6 +24,7 @@ from torch_tvm.lowering.pointwise import (
     wrapped,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.tir import HALF, compute_dtype, is_float, is_integer
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

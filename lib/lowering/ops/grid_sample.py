@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size, plain_size
+from torch_tvm.lowering.builder import Builder, plain_size
 from torch_tvm.lowering.ops.resize import CUBIC
-from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype, is_float, libm, named
+from torch_tvm.lowering.ops.shape import reshape
+from torch_tvm.lowering.pointwise import libm, named
 from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float, product
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = Any

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.positions import checked
-from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, product, reshape
+from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, reshape
 from torch_tvm.lowering.pointwise import agree
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

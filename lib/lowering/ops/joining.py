@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import expand_to, permute, product, reshape, same_size, unsqueeze_at
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import expand_to, permute, reshape, same_size, unsqueeze_at
 from torch_tvm.lowering.ops.slicing import computed
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
+from torch_tvm.tir import as_size, is_zero, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -22,7 +23,7 @@ MANY = 64
 
 def concatenate(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
     """Tensors of one rank and dtype along ``axis``; those with no elements there are left out."""
-    present = [x for x in tensors if not _is_zero(b.shape(x)[axis])] or list(tensors[:1])
+    present = [x for x in tensors if not is_zero(b.shape(x)[axis])] or list(tensors[:1])
     while len(present) > MANY:
         present = [_joined(b, present[begin : begin + MANY], axis) for begin in range(0, len(present), MANY)]
     return _joined(b, present, axis)
@@ -53,10 +54,6 @@ def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:
     return same
 
 
-def _is_zero(size: SizeLike) -> bool:
-    return isinstance(size, int) and size == 0
-
-
 @lowers("torch.aten.cat")
 def cat(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     """aten::cat(Tensor[] tensors, int dim=0) -> Tensor; an empty 1-d tensor joins anything"""
@@ -66,7 +63,7 @@ def cat(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
             b.unsupported("nothing to join, and the result's shape is not constant")
         return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in sizes]), b.result_dtype))
     shapes = [b.shape(x) for x in tensors]
-    kept = [x for x, s in zip(tensors, shapes, strict=True) if not (len(s) == 1 and _is_zero(s[0]))]
+    kept = [x for x, s in zip(tensors, shapes, strict=True) if not (len(s) == 1 and is_zero(s[0]))]
     kept = kept or tensors[:1]
     rank = b.rank(kept[0])
     if rank == 0 or any(b.rank(x) != rank for x in kept):
@@ -180,7 +177,7 @@ def roll(b: Builder, x: Tensor, shifts: list[int], dims: list[int]) -> Expr:
         offset[axis] = offset.get(axis, 0) + shift
 
     def moved(place: Any, size: Any, axis: int) -> Any:
-        if axis not in offset or _is_zero(shape[axis]):
+        if axis not in offset or is_zero(shape[axis]):
             return place
         return tirx.floormod(place - offset[axis], size)
 

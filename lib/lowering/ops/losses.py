@@ -10,8 +10,9 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.positions import checked, in_range
 from torch_tvm.lowering.ops.reductions import total
 from torch_tvm.lowering.ops.softmax import softmax_over
-from torch_tvm.lowering.pointwise import compute_dtype, pointwise
+from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Number, Tensor, lowers
+from torch_tvm.tir import compute_dtype
 
 Expr: TypeAlias = relax.Expr
 

@@ -7,15 +7,14 @@ from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import broadcast_shape, product, reshape
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import broadcast_shape, reshape
 from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.tir import HALF, SizeLike, as_size, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
-
-_REDUCED = ("float16", "bfloat16")
 
 
 def product_of(b: Builder, x: Expr, y: Expr) -> Expr:
@@ -23,7 +22,7 @@ def product_of(b: Builder, x: Expr, y: Expr) -> Expr:
     dtype = b.dtype(x)
     if dtype == "bool":
         b.unsupported("a product of booleans")
-    if dtype in _REDUCED:
+    if dtype in HALF:
         return b.cast(b.emit(R.matmul(x, y, out_dtype="float32")), dtype)
     return b.emit(R.matmul(x, y))
 
@@ -114,7 +113,7 @@ def add_product(
 def _is_by_blas(b: Builder, x: Expr, y: Expr) -> bool:
     """Whether ATen calls BLAS, which reads no factor of a product that is scaled by zero."""
     if b.rank(x) < 3:
-        return b.dtype(x) not in _REDUCED
+        return b.dtype(x) not in HALF
     size = product([*b.shape(x)[1:], b.shape(y)[-1]])
     return isinstance(size, int) and size >= _BLAS_FROM
 

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from tvm import relax
 
-from torch_tvm.lowering.builder import Builder, SizeLike
-from torch_tvm.lowering.ops.shape import product, reshape, squeeze_at
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import reshape, squeeze_at
 from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, compute_dtype, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
-
-_REDUCED = ("float16", "bfloat16")
 
 
 def _filled(b: Builder, value: float, shape: Sequence[SizeLike], dtype: str) -> Expr:
@@ -35,7 +34,7 @@ def _affine(b: Builder, x: Expr | None, value: float, shape: Sequence[SizeLike],
 
 
 def _wide(b: Builder, x: Expr) -> str:
-    return "float32" if b.dtype(x) in _REDUCED else b.dtype(x)
+    return compute_dtype(b.dtype(x))
 
 
 def per_channel(b: Builder, x: Expr, rank: int) -> Expr:

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.slicing import computed, simplified
 from torch_tvm.lowering.pointwise import number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, is_float, is_zero
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -28,15 +29,11 @@ def _pairs(b: Builder, rank: int, pad: Sequence[SizeLike]) -> list[tuple[SizeLik
     return pairs
 
 
-def _is_zero(size: SizeLike) -> bool:
-    return isinstance(size, int) and size == 0
-
-
 @lowers("torch.aten.constant_pad_nd")
 def constant_pad_nd(b: Builder, x: Tensor, pad: list[Size], value: Number) -> Expr:
     """aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor; a negative pad crops"""
     pairs = _pairs(b, b.rank(x), pad)
-    if all(_is_zero(p) for pair in pairs for p in pair):
+    if all(is_zero(p) for pair in pairs for p in pair):
         return x
     dtype, shape = b.dtype(x), b.shape(x)
     result = [simplified(s + low + high) for s, (low, high) in zip(shape, pairs, strict=True)]
@@ -48,7 +45,7 @@ def constant_pad_nd(b: Builder, x: Tensor, pad: list[Size], value: Number) -> Ex
         return b.emit(R.nn.pad(x, [p for pair in pairs for p in pair], "constant", float(value)))
 
     lows = [low for low, _ in pairs]
-    active = [not (_is_zero(low) and _is_zero(high)) for low, high in pairs]
+    active = [not (is_zero(low) and is_zero(high)) for low, high in pairs]
 
     def padded(data: te.Tensor, sizes: list[Any], before: list[Any]) -> te.Tensor:
         fill = number(value, dtype)
@@ -93,7 +90,7 @@ def _wrapped(place: Any, size: SizeLike) -> Any:
 def _pad_from(b: Builder, x: Expr, pad: Sequence[SizeLike], source: Source) -> Expr:
     pairs, shape = _pairs(b, b.rank(x), pad), b.shape(x)
     for size, pair in zip(shape, pairs, strict=True):
-        if not all(_is_zero(p) for p in pair):
+        if not all(is_zero(p) for p in pair):
             _check_pad(b, size, pair, source)
     result = [simplified(s + low + high) for s, (low, high) in zip(shape, pairs, strict=True)]
     return computed(
@@ -101,7 +98,7 @@ def _pad_from(b: Builder, x: Expr, pad: Sequence[SizeLike], source: Source) -> E
         x,
         result,
         lambda i, own, before: [
-            p if all(_is_zero(q) for q in pair) else source(p - low, size)
+            p if all(is_zero(q) for q in pair) else source(p - low, size)
             for p, size, low, pair in zip(i, own, before, pairs, strict=True)
         ],
         [low for low, _ in pairs],
@@ -142,8 +139,7 @@ def pad(b: Builder, x: Tensor, pad: list[Size], mode: str, value: float | None) 
     """aten::pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
     if mode == "constant":
         number = 0.0 if value is None else value
-        is_float = b.dtype(x).startswith(("float", "bfloat"))
-        return constant_pad_nd(b, x, pad, number if is_float else int(number))
+        return constant_pad_nd(b, x, pad, number if is_float(b.dtype(x)) else int(number))
     source = {"reflect": _reflected, "replicate": _clamped, "circular": _wrapped}.get(mode)
     if source is None:
         b.unsupported(f"padding mode '{mode}'")

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.padding import constant_pad_nd
-from torch_tvm.lowering.ops.shape import product, reshape, same_size, squeeze_at, unsqueeze_at
+from torch_tvm.lowering.ops.shape import reshape, same_size, squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Size, Tensor, lowers
+from torch_tvm.tir import SizeLike, as_size, ceil_div, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -104,7 +105,7 @@ def col2im(
     def image(columns: te.Tensor, size: list[Any]) -> te.Tensor:
         counts = columns.shape[4:]
         candidates = [
-            -(-k // s) if d == 1 else k
+            ceil_div(k, s) if d == 1 else k
             for k, s, d in zip(patches.kernel, patches.stride, patches.dilation, strict=True)
         ]
         axes = [te.reduce_axis((0, count), name="tap") for count in candidates]

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.shape import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -91,13 +92,9 @@ def _batched(b: Builder, x: Expr, spatial: int) -> tuple[Expr, bool]:
     return (x if batched else unsqueeze_at(b, x, 0)), batched
 
 
-def _is_float(dtype: str) -> bool:
-    return dtype.startswith(("float", "bfloat"))
-
-
 def lowest(dtype: str) -> Any:
     """The identity of max: -inf, or the least integer."""
-    return tirx.const(float("-inf"), dtype) if _is_float(dtype) else tirx.min_value(dtype)
+    return tirx.const(float("-inf"), dtype) if is_float(dtype) else tirx.min_value(dtype)
 
 
 # -- max pooling --------------------------------------------------------------------------------------
@@ -107,7 +104,7 @@ def max_pool(b: Builder, x: Expr, spatial: int, window: Window) -> Expr:
     """The largest element of each window."""
     after = window.pads_after()
     value, batched = _batched(b, x, spatial)
-    if after is None or not _is_float(b.dtype(x)):
+    if after is None or not is_float(b.dtype(x)):
         result = max_pool_indices(b, value, spatial, window)[0]
     else:
         call = _MAX_POOL[spatial](
@@ -162,9 +159,9 @@ def first_largest(dtype: str) -> Any:
     """A reducer of (index, value) pairs as ATen's: the last NaN, else the first of the largest."""
 
     def combine(a: Any, c: Any) -> Any:
-        is_float = _is_float(dtype)
-        a_nan = is_nan(a[1]) if is_float else tirx.const(False, "bool")
-        c_nan = is_nan(c[1]) if is_float else tirx.const(False, "bool")
+        has_nan = is_float(dtype)
+        a_nan = is_nan(a[1]) if has_nan else tirx.const(False, "bool")
+        c_nan = is_nan(c[1]) if has_nan else tirx.const(False, "bool")
         earlier = tirx.Or(c[0] < 0, tirx.And(a[0] >= 0, a[0] <= c[0]))
         ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], earlier))
         later = a[0] > c[0]
@@ -249,7 +246,7 @@ def _windowed_mean(
     data: te.Tensor, output: list[Any], window: Window, include_pad: bool, divisor: int | None
 ) -> te.Tensor:
     dtype = str(data.dtype)
-    wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+    wide = compute_dtype(dtype)
     axes = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
     spatial = list(zip(window.stride, window.padding, window.kernel, data.shape[2:], strict=True))
 
@@ -270,7 +267,7 @@ def _windowed_mean(
         return value
 
     sums = te.compute([*data.shape[:2], *(as_size(s) for s in output)], total, name="window_sum")
-    if not dtype.startswith(("float", "bfloat")):
+    if not is_float(dtype):
         return te.compute(
             sums.shape,
             lambda *i: tirx.Cast(
@@ -374,7 +371,7 @@ def adaptive_avg_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[i
 
 def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
     sizes, dtype = list(data.shape[2:]), str(data.dtype)
-    wide = "float32" if dtype in ("float16", "bfloat16") else dtype
+    wide = compute_dtype(dtype)
 
     def total(*i: Any) -> Any:
         bounds = [_bounds(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import product, reshape, same_size
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import reshape, same_size
 from torch_tvm.support.attributes import HOST
+from torch_tvm.tir import SizeLike, as_size, const, loop, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -130,12 +131,12 @@ class _Check:
     def _body(self, index: tirx.Buffer, out: tirx.Buffer, size: Any, needed: Sequence[Any]) -> tirx.Stmt:
         count = index.shape[0]
         found = tirx.decl_buffer((1,), "int64", "found")
-        whole = self._scan(index, out, size, found, _number(0), count)
+        whole = self._scan(index, out, size, found, const(0), count)
         chunk = tirx.Var("chunk", "int64")
-        length = tirx.min(_number(CHUNK), count - chunk * CHUNK)
+        length = tirx.min(const(CHUNK), count - chunk * CHUNK)
         part = self._scan(index, out, size, found, chunk * CHUNK, length)
         parts = tirx.For(
-            chunk, _number(0), tirx.floordiv(count + (CHUNK - 1), CHUNK), tirx.ForKind.PARALLEL, part
+            chunk, const(0), tirx.floordiv(count + (CHUNK - 1), CHUNK), tirx.ForKind.PARALLEL, part
         )
         is_small = tvm.sym.Analyzer().simplify(count < PARALLEL)
         if isinstance(is_small, tirx.IntImm):
@@ -157,17 +158,17 @@ class _Check:
         def turn(i: Any) -> tirx.Stmt:
             value = tirx.BufferLoad(index, [first + i])
             place = from_front(value, size) if self.wraps else tirx.Cast("int64", value)
-            is_wrong = tirx.Select(self._is_wrong(value, size), _number(1), _number(0))
+            is_wrong = tirx.Select(self._is_wrong(value, size), const(1), const(0))
             store = tirx.BufferStore(out, place, [first + i])
             return tirx.SeqStmt([store, _write(wrong, tirx.bitwise_or(_read(wrong), is_wrong))])
 
         note = tirx.IfThenElse(_read(wrong) != 0, _write(found, 1), None)
-        return tirx.SeqStmt([tirx.AllocBuffer(wrong), _write(wrong, 0), _loop(count, turn), note])
+        return tirx.SeqStmt([tirx.AllocBuffer(wrong), _write(wrong, 0), loop("i", count, turn), note])
 
     def _is_wrong(self, value: Any, size: Any) -> Any:
         wide = tirx.Cast("int64", value)
         outside = tirx.Or(wide >= size, wide < (-size if self.wraps else 0))
-        return outside if self.ignored is None else tirx.And(outside, tirx.NE(wide, _number(self.ignored)))
+        return outside if self.ignored is None else tirx.And(outside, tirx.NE(wide, const(self.ignored)))
 
     def _raise(self, index: tirx.Buffer, size: Any) -> tirx.Stmt:
         def turn(i: Any) -> tirx.Stmt:
@@ -176,21 +177,12 @@ class _Check:
             call = tirx.call_packed(BAD_INDEX, text, tirx.Cast("int64", value), size)
             return tirx.IfThenElse(self._is_wrong(value, size), tirx.Evaluate(call), None)
 
-        return _loop(index.shape[0], turn)
-
-
-def _number(value: int) -> tirx.IntImm:
-    return tirx.IntImm("int64", value)
+        return loop("i", index.shape[0], turn)
 
 
 def _read(cell: tirx.Buffer) -> tirx.Expr:
-    return tirx.BufferLoad(cell, [_number(0)])
+    return tirx.BufferLoad(cell, [const(0)])
 
 
 def _write(cell: tirx.Buffer, value: Any) -> tirx.Stmt:
-    return tirx.BufferStore(cell, _number(value) if isinstance(value, int) else value, [_number(0)])
-
-
-def _loop(count: Any, turn: Callable[[Any], tirx.Stmt]) -> tirx.Stmt:
-    i = tirx.Var("i", "int64")
-    return tirx.For(i, _number(0), count, tirx.ForKind.SERIAL, turn(i))
+    return tirx.BufferStore(cell, const(value) if isinstance(value, int) else value, [const(0)])

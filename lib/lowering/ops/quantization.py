@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.pointwise import HALF, number, pointwise
+from torch_tvm.lowering.pointwise import number, pointwise
 from torch_tvm.lowering.registry import DType, Tensor, lowers, register
+from torch_tvm.tir import HALF
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

@@ -15,12 +15,12 @@ from torch_tvm.lowering.ops.shape import permute
 from torch_tvm.lowering.recurrence import Recurrence, recurrence
 from torch_tvm.lowering.registry import Tensor, register
 from torch_tvm.support.attributes import RECURRENT
+from torch_tvm.tir import compute_dtype
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
 
 OPAQUE = 8
-_REDUCED = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def recur(
     directions, each = 2 if bidirectional else 1, 4 if has_biases else 2
     _check(b, x, initial, params, num_layers * directions, each, 1 if batch_first else 0)
     dtype = b.dtype(x)
-    wide = "float32" if dtype in _REDUCED else dtype
+    wide = compute_dtype(dtype)
     value, initial = b.cast(x, wide), [b.cast(s, wide) for s in initial]
     weights = [b.cast(p, wide) for p in params]
     final: list[list[Expr]] = [[] for _ in range(kind.states)]

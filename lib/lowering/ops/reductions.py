@@ -12,16 +12,11 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import (
-    compute_dtype,
-    is_float,
-    larger,
-    pointwise,
-    smaller,
-)
+from torch_tvm.lowering.pointwise import larger, pointwise, smaller
 from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import as_size, compute_dtype, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr

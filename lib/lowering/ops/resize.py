@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import permute, product, quotient, reshape
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import permute, quotient, reshape
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, is_float, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -135,7 +136,7 @@ def filtered(
     The last dimension, whose pixels are gathered, is taken while the image is smallest.
     """
     dtype = b.dtype(x)
-    if not dtype.startswith(("float", "bfloat")):
+    if not is_float(dtype):
         b.unsupported(f"interpolation of {dtype}")
     before = _check_sizes(b, x, sizes)
     wide = "float64" if dtype == "float64" else "float32"

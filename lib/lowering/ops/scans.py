@@ -12,14 +12,14 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, is_nan
 from torch_tvm.lowering.ops.elementwise import log_add_exp
 from torch_tvm.lowering.ops.reductions import highest, lowest
-from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype, is_float
+from torch_tvm.lowering.ops.shape import reshape
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.support.attributes import SCAN
+from torch_tvm.tir import as_size, compute_dtype, is_float, product
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr

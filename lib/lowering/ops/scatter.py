@@ -15,13 +15,14 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing import INTEGERS, Positions, expect_inside
 from torch_tvm.lowering.ops.positions import checked
-from torch_tvm.lowering.ops.shape import expand_to, product, reshape
-from torch_tvm.lowering.pointwise import is_float, number, scaled, wrapped
+from torch_tvm.lowering.ops.shape import expand_to, reshape
+from torch_tvm.lowering.pointwise import number, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, is_float, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -34,18 +35,17 @@ def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
         return tirx.And(old, new) if dtype == "bool" else old * new
     if reduction in ("amax", "amin"):
         better = new > old if reduction == "amax" else new < old
-        if dtype.startswith(("float", "bfloat")):
+        if is_float(dtype):
             better = tirx.Or(better, is_nan(new))
         return tirx.Select(better, new, old)
     return new
 
 
 def _identity(reduction: str, dtype: str) -> Any:
-    is_float = dtype.startswith(("float", "bfloat"))
     if reduction == "amax":
-        return tirx.const(float("-inf"), dtype) if is_float else tirx.min_value(dtype)
+        return tirx.const(float("-inf"), dtype) if is_float(dtype) else tirx.min_value(dtype)
     if reduction == "amin":
-        return tirx.const(float("inf"), dtype) if is_float else tirx.max_value(dtype)
+        return tirx.const(float("inf"), dtype) if is_float(dtype) else tirx.max_value(dtype)
     return tirx.const(1 if reduction == "prod" else 0, dtype)
 
 

@@ -8,12 +8,12 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.builder import Builder, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.ops.indexing import INTEGERS, gather_along
-from torch_tvm.lowering.ops.shape import product, reshape
-from torch_tvm.lowering.pointwise import compute_dtype
+from torch_tvm.lowering.ops.shape import reshape
 from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.tir import as_size, compute_dtype, product
 
 Expr: TypeAlias = relax.Expr
 

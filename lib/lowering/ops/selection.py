@@ -11,15 +11,9 @@ from tvm import relax, tirx
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, loaded
-from torch_tvm.lowering.pointwise import (
-    agree,
-    broadcast_shape,
-    is_float,
-    number,
-    pointwise,
-    times,
-)
+from torch_tvm.lowering.pointwise import agree, number, pointwise, times
 from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import broadcast_shape, is_float
 
 te = tvm.te
 Expr: TypeAlias = relax.Expr

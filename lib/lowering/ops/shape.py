@@ -9,16 +9,13 @@ from typing import TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.pointwise import expanded
 from torch_tvm.lowering.registry import DType, Lowering, Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, bits_of, is_one, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
-
-
-def is_one(size: SizeLike) -> bool:
-    return isinstance(size, int) and size == 1
 
 
 def same_size(a: SizeLike, b: SizeLike) -> bool:
@@ -30,14 +27,6 @@ def same_size(a: SizeLike, b: SizeLike) -> bool:
 
 def same_shape(a: Sequence[SizeLike], b: Sequence[SizeLike]) -> bool:
     return len(a) == len(b) and all(same_size(x, y) for x, y in zip(a, b, strict=True))
-
-
-def product(sizes: Sequence[SizeLike]) -> SizeLike:
-    """The number of elements; a Python int when every size is."""
-    total: SizeLike = 1
-    for size in sizes:
-        total = size if is_one(total) else total if is_one(size) else total * size
-    return total
 
 
 def quotient(numerator: Sequence[SizeLike], denominator: Sequence[SizeLike]) -> SizeLike:
@@ -219,7 +208,7 @@ def view_dtype(b: Builder, x: Tensor, dtype: DType) -> Expr:
     source = b.dtype(x)
     if dtype == source:
         return x
-    if tvm.DataType(dtype).bits != tvm.DataType(source).bits or "bool" in (dtype, source):
+    if bits_of(dtype) != bits_of(source) or "bool" in (dtype, source):
         b.unsupported("reinterpreting between dtypes of different width")
     return b.te(lambda v: te.compute(v.shape, lambda *i: tirx.reinterpret(dtype, v(*i)), name="view"), x)
 

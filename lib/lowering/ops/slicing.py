@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, SizeLike, as_size
-from torch_tvm.lowering.ops.shape import is_one, squeeze_at
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.shape import squeeze_at
 from torch_tvm.lowering.registry import Size, Tensor, lowers
+from torch_tvm.tir import SizeLike, as_size, ceil_div, is_one
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -57,9 +58,7 @@ def slice_bounds(
     if length is not None and not isinstance(simplified(last - first), int):
         return first, length
     count = maximum(simplified(last - first), 0)
-    if isinstance(count, int):
-        return first, -(-count // step)
-    return first, count if step == 1 else simplified(tirx.floordiv(count + (step - 1), step))
+    return first, count if step == 1 else simplified(ceil_div(count, step))
 
 
 def strided_slice(b: Builder, x: Expr, axis: int, first: SizeLike, count: SizeLike, step: int = 1) -> Expr:

@@ -8,11 +8,10 @@ from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.registry import DType, Tensor, lowers
+from torch_tvm.tir import HALF
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
-
-_REDUCED = ("float16", "bfloat16")
 
 
 def softmax_over(b: Builder, x: Expr, axis: int, *, log: bool = False) -> Expr:
@@ -20,7 +19,7 @@ def softmax_over(b: Builder, x: Expr, axis: int, *, log: bool = False) -> Expr:
     dtype = b.dtype(x)
     if b.rank(x) == 0:
         return b.reshape(softmax_over(b, b.reshape(x, [1]), 0, log=log), [])
-    wide = b.cast(x, "float32") if dtype in _REDUCED else x
+    wide = b.cast(x, "float32") if dtype in HALF else x
     function = R.nn.log_softmax if log else R.nn.softmax
     return b.cast(b.emit(function(wide, b.axis(axis, b.rank(x)))), dtype)
 

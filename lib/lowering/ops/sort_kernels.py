@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tvm
 from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
+
+from torch_tvm.tir import bits_of, elements, round_up, static
 
 Scalar: TypeAlias = tvm.ir.Expr
 
@@ -29,7 +31,7 @@ PARALLEL_ELEMENTS = 1 << 12
 
 def order(keys: te.Tensor, axis: int, descending: bool) -> te.Tensor:
     """The positions along ``axis`` (int64) in the order of the keys (int32 or int64)."""
-    length = _static(keys.shape[axis])
+    length = static(keys.shape[axis])
     ranked = length is not None and length <= RANKED_LENGTH
     line = functools.partial(_ranked_line if ranked else _radix_line, descending=descending)
     return _by_lines(keys, axis, keys.shape[axis], line, "argsort")
@@ -44,27 +46,16 @@ def largest(keys: te.Tensor, axis: int, count: int, smallest: bool) -> te.Tensor
 def is_selection(count: int, length: Any) -> bool:
     """Whether insertion into a list of ``count`` beats sorting the line: of random keys,
     ``count * (1 + ln(length / count))`` are inserted, each in ``count`` steps (1.5 ns), against 9 ns a key."""
-    size = _static(length)
+    size = static(length)
     return size is not None and 0 < count <= size and count**2 * (1 + math.log(size / count)) < 6 * size
-
-
-def _static(size: Any) -> int | None:
-    return int(size) if isinstance(size, (int, tirx.IntImm)) else None
-
-
-def _product(sizes: Sequence[Any]) -> Any:
-    result: Any = tirx.const(1, "int64")
-    for size in sizes:
-        result = result * size
-    return tvm.sym.Analyzer().simplify(result)
 
 
 def _by_lines(keys: te.Tensor, axis: int, count: Any, line: Callable[..., None], name: str) -> te.Tensor:
     """``line(read, write, length, dtype)`` for every line along ``axis``; it writes ``count`` positions."""
     shape, dtype = list(keys.shape), str(keys.dtype)
-    after, length = _product(shape[axis + 1 :]), shape[axis]
-    lines = _product([_product(shape[:axis]), after])
-    total = _static(_product([lines, length]))
+    after, length = elements(shape[axis + 1 :]), shape[axis]
+    lines = elements([elements(shape[:axis]), after])
+    total = static(elements([lines, length]))
     loop = T.serial if total is not None and total < PARALLEL_ELEMENTS else T.parallel
 
     def body(ins: Any, outs: Any) -> tirx.Stmt:
@@ -92,7 +83,7 @@ def _allocate(size: Any, dtype: str) -> Any:
 
 def _ranked_line(read: Any, write: Any, length: Any, dtype: str, descending: bool) -> None:
     """``rank[i]`` counts the keys that come before key ``i``."""
-    padded = -(-int(length) // LANES) * LANES
+    padded = round_up(int(length), LANES)
     keys, ranks = _allocate(padded, dtype), _allocate(padded, "int32")
     with T.serial(0, padded) as i:
         ranks[i] = 0
@@ -113,7 +104,7 @@ def _ranked_line(read: Any, write: Any, length: Any, dtype: str, descending: boo
 
 def _radix_line(read: Any, write: Any, length: Any, dtype: str, descending: bool) -> None:
     """Digits of 8 bits, the lowest first; the positions of the last pass are the result."""
-    bits = tvm.DataType(dtype).bits
+    bits = bits_of(dtype)
     passes, kind, radix = bits // DIGIT, f"uint{bits}", 1 << DIGIT
     keys = [_allocate(length, kind) for _ in range(2)]
     places = [_allocate(length, "int32") for _ in range(2)]

@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder, as_size
+from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.sort_kernels import is_selection, order
 from torch_tvm.lowering.ops.sort_kernels import largest as selected
-from torch_tvm.lowering.pointwise import compute_dtype, is_float, pointwise
+from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import as_size, compute_dtype, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr

@@ -21,8 +21,9 @@ from torch_tvm.lowering.ops.reductions import (
     sum_dtype,
     total,
 )
-from torch_tvm.lowering.pointwise import compute_dtype, larger, pointwise, smaller
+from torch_tvm.lowering.pointwise import larger, pointwise, smaller
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.tir import compute_dtype
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr

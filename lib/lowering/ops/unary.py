@@ -9,9 +9,10 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.pointwise import HALF, compute_dtype, is_float, libm, pointwise
+from torch_tvm.lowering.pointwise import libm, pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.lowering.wrapping import magnitude, may_overflow, negative, product
+from torch_tvm.tir import HALF, compute_dtype, is_float
 
 R = relax.op
 Expr: TypeAlias = relax.Expr

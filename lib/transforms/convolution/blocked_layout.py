@@ -23,7 +23,7 @@ from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import static
+from torch_tvm.tir import ceil_div, static
 from torch_tvm.transforms.convolution import compute as conv_compute
 from torch_tvm.transforms.convolution.blocked_norm import Groups, epsilon_of, groups_of, normalized
 from torch_tvm.transforms.convolution.channelwise import on_blocks
@@ -471,7 +471,7 @@ class _Rewriter(PyExprMutator):
             for arg, image in zip(operands, images, strict=True)
         ]
         batch, _, *spatial = call.ty.shape
-        shape = [batch, -(-models[0].channels // lanes), *spatial, lanes]
+        shape = [batch, ceil_div(models[0].channels, lanes), *spatial, lanes]
         added = self.builder_.add_func(kernel, gvar.name_hint)
         result = relax.TensorType(relax.ShapeExpr(shape), call.ty.dtype)
         return self._emit(relax.call_tir(added, relax.Tuple(args), result), models[0].channels)
@@ -492,7 +492,7 @@ class _Rewriter(PyExprMutator):
             is_whole = begin % lanes == 0 and (end % lanes == 0 or end == channels) and begin < end
             if strides[position] != 1 or not is_whole:
                 raise Refusal("a slice that is not of whole blocks")
-            begins[position], ends[position], channels = begin // lanes, -(-end // lanes), end - begin
+            begins[position], ends[position], channels = begin // lanes, ceil_div(end, lanes), end - begin
         return self._emit(relax.op.strided_slice(blocked.value, axes, begins, ends, strides), channels)
 
     def _operand(self, arg: Expr, model: Blocked) -> Expr:

@@ -18,7 +18,7 @@ from tvm.tirx.stmt import ForKind
 from tvm_ffi.structural import structural_map, structural_walk
 
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import const, sequence
+from torch_tvm.tir import ceil_div, const, sequence, static_sizes
 
 Buffers = dict[Var, Var]
 
@@ -52,9 +52,9 @@ def _blocked(buffer: Var, model: Var, lanes: int) -> Var:
     if len(buffer.ty.shape) < 2 or not tvm_ffi.structural_equal(buffer.ty.shape[1], model.ty.shape[1]):
         raise Refusal("the kernel leaves out channels")
     batch, *sizes = buffer.ty.shape
-    if not all(isinstance(size, tirx.IntImm) for size in sizes):
+    if static_sizes(sizes) is None:
         raise Refusal("the kernel's sizes are not constant")
-    shape = [batch, const(-(-int(sizes[0]) // lanes)), *sizes[1:], const(lanes)]
+    shape = [batch, const(ceil_div(int(sizes[0]), lanes)), *sizes[1:], const(lanes)]
     return tirx.decl_buffer(shape, str(buffer.dtype), buffer.name, layout=None)
 
 
@@ -83,7 +83,7 @@ def _nest(stage: SBlockRealize, blocked: Buffers, params: Sequence[Var], lanes: 
     ]
     body = structural_map(old.body, changes)
     init = None if old.init is None else structural_map(old.init, changes)
-    blocks = -(-int(channel.dom.extent) // lanes)
+    blocks = ceil_div(int(channel.dom.extent), lanes)
     inside = lambda extent, var: tirx.IterVar(
         Range(tirx.const(0, str(kind)), tirx.const(extent, str(kind))), var, tirx.IterVar.DataPar
     )

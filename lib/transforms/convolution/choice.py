@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import tvm
 from tvm import relax, tirx
 from tvm.ir import Expr
 
@@ -15,7 +14,7 @@ from torch_tvm.schedules.cpu.convolution.tiling import row_cycles
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import static
+from torch_tvm.tir import bytes_of, ceil_div, static, static_sizes
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""
@@ -80,7 +79,7 @@ def read_convolution(call: relax.Call) -> Convolution:
     if dtypes not in _DTYPES:
         raise Refusal(f"dtypes {', '.join(dtypes)} of data, weight and result")
     sizes = [*shapes[1], shapes[0][1]]
-    if not all(isinstance(size, tirx.IntImm) for size in sizes):
+    if static_sizes(sizes) is None:
         raise Refusal("the weight's shape is not constant")
     groups = int(attrs.groups)
     if transposed:
@@ -117,7 +116,7 @@ def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) 
     if not conv.transposed or not meets or conv.groups > 1 or set(conv.dilation) != {1} or None in sizes:
         return None
     channels = math.prod(conv.kernel) * conv.out_channels
-    size = math.prod(sizes) * channels * tvm.DataType(conv.dtype).itemsize
+    size = math.prod(sizes) * channels * bytes_of(conv.dtype)
     if conv.out_channels % lanes or size > cpu.l3 // 8:
         return None
     pointwise = conv.with_one_tap()
@@ -137,11 +136,11 @@ def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convo
     otherwise = choose_convolution(conv, cpu, True, accuracy)
     if otherwise.algorithm != "direct" or otherwise.word > 1:
         return None
-    blocks, steps, positions = -(-conv.out_channels // lanes), conv.in_channels * taps, math.prod(sizes)
+    blocks, steps, positions = ceil_div(conv.out_channels, lanes), conv.in_channels * taps, math.prod(sizes)
     read = math.prod(_taps_with_data(conv, axis, size) for axis, size in enumerate(sizes[:-1]))
     by_rows = row_cycles(cpu, sizes[-1:], blocks, steps) * math.prod(sizes[:-1]) * read
     gathered = row_cycles(cpu, [positions], blocks, steps, overlaps=True)
-    moved = 2 * positions * steps * tvm.DataType(conv.dtype).itemsize
+    moved = 2 * positions * steps * bytes_of(conv.dtype)
     if gathered / cpu.cores + moved / CACHE_BYTES_PER_CYCLE > WORTH_GATHERING * by_rows / cpu.cores:
         return None
     return replace(conv.with_one_tap(), in_channels=steps)
@@ -234,7 +233,7 @@ OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 
 
 def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
-    blocks = -(-conv.out_channels // cpu.lanes(conv.dtype))
+    blocks = ceil_div(conv.out_channels, cpu.lanes(conv.dtype))
     read = _taps_with_data(conv, 0, sizes[0]) if len(sizes) == 3 else 1.0
     taps = math.prod(conv.kernel) * conv.in_channels * read
     return _cycles(math.prod(sizes) * taps * blocks, taps * blocks, cpu)
@@ -253,8 +252,8 @@ def _taps_with_data(conv: Convolution, axis: int, size: int) -> float:
 def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: int) -> float:
     lanes, points = cpu.lanes(conv.dtype), (tile + 2) ** 2
     channels = math.prod(conv.kernel[:-2]) * conv.in_channels
-    blocks_in, blocks_out = -(-channels // lanes), -(-conv.out_channels // lanes)
-    tiles = math.prod(sizes[:-2]) * -(-sizes[-2] // tile) * -(-sizes[-1] // tile)
+    blocks_in, blocks_out = ceil_div(channels, lanes), ceil_div(conv.out_channels, lanes)
+    tiles = math.prod(sizes[:-2]) * ceil_div(sizes[-2], tile) * ceil_div(sizes[-1], tile)
     weights = points * channels * blocks_out
     transforms = tiles * (
         blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile]

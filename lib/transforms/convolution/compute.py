@@ -17,6 +17,7 @@ from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import Matrix, winograd_matrices
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
+from torch_tvm.tir import ceil_div
 from torch_tvm.transforms.convolution.choice import Convolution
 
 
@@ -92,7 +93,7 @@ def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[E
     ``[N, blocks * taps, *spatial, lanes]`` to ``[N, blocks, *out_spatial, lanes]``.
     """
     taps, zero = math.prod(conv.kernel), tirx.const(0, products.dtype)
-    turns = [range(-(-k // stride)) for k, stride in zip(conv.kernel, conv.strides, strict=True)]
+    turns = [range(ceil_div(k, stride)) for k, stride in zip(conv.kernel, conv.strides, strict=True)]
 
     def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
         *point, lane = rest
@@ -145,7 +146,7 @@ def _winograd(
     attrs = {ANNOTATION: conv.to_json()}
     batch, blocks, *depth, rows, columns, _ = data.shape
     planes = list(out_spatial[:-2])
-    tile_rows, tile_columns = (-(-int(extent) // tile) for extent in out_spatial[-2:])
+    tile_rows, tile_columns = (ceil_div(int(extent), tile) for extent in out_spatial[-2:])
     in_channels = conv.over_planes().in_channels
     i, j = (te.reduce_axis((0, size), name=name) for name in "ij")
 
@@ -160,7 +161,7 @@ def _winograd(
         row = _entry(matrices.data, point // size, i, dtype)
         return te.sum(value * row * _entry(matrices.data, point % size, j, dtype), axis=[i, j])
 
-    in_blocks = -(-in_channels // lanes)
+    in_blocks = ceil_div(in_channels, lanes)
     shape = (size * size, batch, in_blocks, *planes, tile_rows, tile_columns, lanes)
     spectrum = te.compute(shape, transformed, name="data_transform", attrs=attrs)
     channel = te.reduce_axis((0, in_channels), name="ic")
@@ -237,7 +238,7 @@ def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
     """
     zero = tirx.const(0, "uint16" if conv.word == PAIR else weight.dtype)
     if conv.algorithm == "depthwise":
-        blocks = -(-conv.out_channels // conv.lanes)
+        blocks = ceil_div(conv.out_channels, conv.lanes)
 
         def channelwise(block: Expr, *rest: Expr) -> Expr:
             c = block * conv.lanes + rest[-1]

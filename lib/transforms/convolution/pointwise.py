@@ -6,7 +6,6 @@ elements at the same place of its operands, with NumPy's broadcasting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from tvm_ffi.structural import structural_map, structural_walk
 
 from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import broadcast_indices, broadcast_shape
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Pointwise:
 
     def compute(self, *tensors: te.Tensor) -> te.Tensor:
         """The kernel over tensors that broadcast against each other; a rank-0 operand stays rank 0."""
-        shape = _broadcast([list(tensor.shape) for tensor in tensors])
+        shape = broadcast_shape([list(tensor.shape) for tensor in tensors])
 
         def element(*indices: Any) -> tvm.ir.Expr:
             def swap(load: TensorLoad) -> tvm.ir.Expr:
                 position = next(i for i, buffer in enumerate(self.operands) if buffer.same_as(load.source))
-                return _element(tensors[position], indices, shape)
+                return tensors[position](*broadcast_indices(tensors[position].shape, shape, indices))
 
             return structural_map(self.value, (TensorLoad, swap))
 
@@ -53,27 +53,3 @@ def read_pointwise(func: tirx.PrimFunc, name: str) -> Pointwise:
     if len(stores) != 1 or not stores[0].buffer.same_as(func.params[-1]):
         raise Refusal("the kernel has several stages")
     return Pointwise(tuple(func.params[:-1]), stores[0].value, name)
-
-
-def _element(source: te.Tensor, indices: Sequence[Any], shape: Sequence[Any]) -> tvm.ir.Expr:
-    skipped = len(shape) - len(source.shape)
-    return source(
-        *(
-            0 if _is_one(size) and not _is_one(out) else index
-            for size, out, index in zip(source.shape, shape[skipped:], indices[skipped:], strict=True)
-        )
-    )
-
-
-def _broadcast(shapes: Sequence[Sequence[Any]]) -> list[Any]:
-    rank = max(len(shape) for shape in shapes)
-    result: list[Any] = [1] * rank
-    for shape in shapes:
-        for position, size in enumerate(shape, start=rank - len(shape)):
-            if _is_one(result[position]):
-                result[position] = size
-    return result
-
-
-def _is_one(size: Any) -> bool:
-    return (isinstance(size, int) and size == 1) or (isinstance(size, tirx.IntImm) and int(size) == 1)

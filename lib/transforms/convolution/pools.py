@@ -11,6 +11,8 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.transform.legalize_ops import nn
 
+from torch_tvm.tir import is_float
+
 LEGALIZE = {
     "relax.nn.max_pool1d": nn._nn_max_pool1d,
     "relax.nn.max_pool2d": nn._nn_max_pool2d,
@@ -25,7 +27,7 @@ def _from_infinity(
     def legalized(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         kernel = legalize(builder, call)
         dtype = str(call.ty.dtype)
-        if kernel.same_as(call) or not dtype.startswith(("float", "bfloat")):
+        if kernel.same_as(call) or not is_float(dtype):
             return kernel
         least = tirx.min_value(dtype).value
         function = builder.get()[kernel.args[0]]

@@ -21,6 +21,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import ceil_div
 
 MOST_ROWS = 4
 """Rows up to which reading the weights takes longer than computing with them."""
@@ -43,7 +44,7 @@ def pack_rounded_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Ten
         n = n if columns % width == 0 else tirx.min(n, tirx.const(columns - 1, "int64"))
         return rounded_bits(w[n, k] if is_transposed else w[k, n])
 
-    return te.compute((-(-columns // width), depth, width), element, name="pack")
+    return te.compute((ceil_div(columns, width), depth, width), element, name="pack")
 
 
 def rounded_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
@@ -72,7 +73,7 @@ def pack_pairs(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
         value = rounded_bits(w[n, inside] if is_transposed else w[inside, n])
         return value if depth % PAIR == 0 else tirx.Select(k < depth, value, tirx.const(0, "uint16"))
 
-    return te.compute((-(-columns // width), -(-depth // PAIR), width * PAIR), element, name="pack")
+    return te.compute((ceil_div(columns, width), ceil_div(depth, PAIR), width * PAIR), element, name="pack")
 
 
 def paired_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:

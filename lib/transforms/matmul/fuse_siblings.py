@@ -14,9 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir import Expr
 
+from torch_tvm.tir import static_shape
 from torch_tvm.transforms.params.weights import Weights
 
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.broadcast_to", "relax.repeat")
@@ -77,7 +78,7 @@ def _read_linear(var: relax.Var, values: Weights, users: dict[relax.Var, list[re
     if (
         x in values
         or weight not in values
-        or not _is_static(weight, 2)
+        or len(static_shape(weight) or ()) != 2
         or str(x.ty.dtype) != str(weight.ty.dtype)
     ):
         return None
@@ -86,16 +87,9 @@ def _read_linear(var: relax.Var, values: Weights, users: dict[relax.Var, list[re
         add = values.definition(total, "relax.add")
         if add is not None:
             bias = add.args[1] if add.args[0].same_as(var) else add.args[0]
-            if bias in values and _is_static(bias, 1) and int(bias.ty.shape[0]) == int(weight.ty.shape[1]):
+            if bias in values and static_shape(bias) == static_shape(weight)[1:]:
                 return Linear(x, weight, bias, total)
     return Linear(x, weight, None, var)
-
-
-def _is_static(value: Expr, axes: int) -> bool:
-    ty = value.ty
-    if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
-        return False
-    return len(ty.shape) == axes and all(isinstance(size, tirx.IntImm) for size in ty.shape)
 
 
 def _feeds_attention(value: relax.Var, values: Weights, users: dict[relax.Var, list[relax.Var]]) -> bool:

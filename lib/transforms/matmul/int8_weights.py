@@ -16,12 +16,13 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.instructions.dots import GROUP
+from torch_tvm.tir import ceil_div
 
 
 def pack_int8_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
     """``w`` (int8, [N, K] if ``is_transposed``, else [K, N]) packed for panels of ``width`` columns."""
     columns, depth = (int(s) for s in (w.shape if is_transposed else reversed(w.shape)))
-    groups = -(-depth // GROUP)
+    groups = ceil_div(depth, GROUP)
     element = lambda n, k: w[n, k] if is_transposed else w[k, n]
     k = te.reduce_axis((0, depth), "k")
     start = te.compute(
@@ -38,7 +39,7 @@ def pack_int8_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor
         shift = (byte % GROUP * 8).astype("int32")
         return tirx.Select(group < groups, value, (start[n] >> shift).astype("int8"))
 
-    return te.compute((-(-columns // width), groups + 1, width * GROUP), packed, name="pack")
+    return te.compute((ceil_div(columns, width), groups + 1, width * GROUP), packed, name="pack")
 
 
 def int8_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:

@@ -12,7 +12,6 @@ product is one PrimFunc whose op pattern lets FuseOps put bias, activation and r
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import tvm
 from tvm import relax, te, tirx
@@ -21,6 +20,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import ceil_div, compute_dtype, is_zero, product, static
 from torch_tvm.transforms.matmul.bfloat16_weights import (
     is_memory_bound,
     pack_pairs,
@@ -29,7 +29,7 @@ from torch_tvm.transforms.matmul.bfloat16_weights import (
     rounded_matmul,
 )
 from torch_tvm.transforms.params.weight_prepacking import host_attribute, panel_steps
-from torch_tvm.transforms.params.weights import Weights
+from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 
 OUT_ELEMWISE_FUSABLE = 4
 
@@ -83,14 +83,7 @@ class _Packer(relax.PyExprMutator):
             or len({str(ty.dtype) for ty in types}) > 1
         ):
             return False
-        sizes = list(w.ty.shape)
-        if (
-            len(sizes) != 2
-            or len(x.ty.shape) < 2
-            or not all(isinstance(s, tirx.IntImm) and s > 0 for s in sizes)
-        ):
-            return False
-        return all(not isinstance(s, tirx.IntImm) or s > 0 for s in x.ty.shape)
+        return is_full_matrix(w) and len(x.ty.shape) >= 2 and not any(map(is_zero, x.ty.shape))
 
     def _rewrite(self, call: relax.Call) -> Expr:
         x, w = call.args
@@ -98,8 +91,7 @@ class _Packer(relax.PyExprMutator):
         pack, product = self._forms(x, depth, columns)
         packed = self.packed.get((w, pack))
         if packed is None:
-            dtype = str(w.ty.dtype)
-            dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
+            dtype = compute_dtype(str(w.ty.dtype))
             width = panel_vectors(columns, None, self.cpu, dtype) * self.cpu.lanes(dtype)
             transposed = self.weights.definition(w, "relax.permute_dims")
             is_transposed = transposed is not None and transposed.args[0] in self.weights
@@ -131,8 +123,7 @@ class _Packer(relax.PyExprMutator):
         """How the weights are packed and multiplied with: as bfloat16 under ``accuracy="fast"`` where it pays."""
         if self.accuracy != "fast" or str(x.ty.dtype) != "float32":
             return pack_panels, packed_matmul
-        sizes = list(x.ty.shape)[:-1]
-        rows = prod(map(int, sizes)) if all(isinstance(s, tirx.IntImm) for s in sizes) else None
+        rows = static(product(list(x.ty.shape)[:-1]))
         if self.cpu.dot(PAIR) is not None and (rows is None or rows > 1):
             return pack_pairs, paired_matmul
         if is_memory_bound(rows, depth, columns, self.cpu):
@@ -152,7 +143,7 @@ def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
         n = n if columns % width == 0 else tirx.min(n, tirx.const(columns - 1, "int64"))
         return w[n, k] if is_transposed else w[k, n]
 
-    return te.compute((-(-columns // width), depth, width), element, name="pack")
+    return te.compute((ceil_div(columns, width), depth, width), element, name="pack")
 
 
 def packed_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:

@@ -18,12 +18,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.support.attributes import HOST, PROGRAM
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import ceil_div, static_shape
 from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
 
 Steps = list[list[Any]]
@@ -119,7 +120,7 @@ class _Reader:
         return [self.count - 1]
 
     def reshape(self, call: relax.Call) -> list[int]:
-        return self._step("reshape", [self._operand(call.args[0])], _static(call.ty.shape))
+        return self._step("reshape", [self._operand(call.args[0])], _sizes(call))
 
     def permute(self, call: relax.Call) -> list[int]:
         axes = call.attrs.axes
@@ -158,11 +159,11 @@ _RULES: dict[str, Callable[[_Reader, relax.Call], list[int]]] = {
 }
 
 
-def _static(shape: Any) -> list[int]:
-    sizes = list(shape.values) if isinstance(shape, relax.ShapeExpr) else []
-    if not isinstance(shape, relax.ShapeExpr) or not all(isinstance(size, tirx.IntImm) for size in sizes):
+def _sizes(value: Any) -> list[int]:
+    sizes = static_shape(value)
+    if sizes is None:
         raise Refusal("a shape that is not constant")
-    return [int(size) for size in sizes]
+    return list(sizes)
 
 
 # -- the rearrangements that packing kernels describe themselves by -----------------------------------
@@ -171,7 +172,7 @@ def _static(shape: Any) -> list[int]:
 def channel_steps(shape: Sequence[int], lanes: int) -> Steps:
     """``[N, C, *spatial]`` to ``[N, blocks, *spatial, lanes]``."""
     n, channels, *spatial = shape
-    blocks = -(-channels // lanes)
+    blocks = ceil_div(channels, lanes)
     return [
         ["pad", [1, blocks * lanes]],
         ["reshape", [n, blocks, lanes, *spatial]],
@@ -182,7 +183,7 @@ def channel_steps(shape: Sequence[int], lanes: int) -> Steps:
 def panel_steps(shape: Sequence[int], width: int, is_transposed: bool) -> Steps:
     """``[N, K]`` (if ``is_transposed``) or ``[K, N]`` to ``[ceil(N / width), K, width]``."""
     columns, depth = shape if is_transposed else reversed(shape)
-    panels = -(-columns // width)
+    panels = ceil_div(columns, width)
     if is_transposed:
         return [["pad", [0, panels * width]], ["reshape", [panels, width, depth]], ["permute", [0, 2, 1]]]
     return [["pad", [1, panels * width]], ["reshape", [depth, panels, width]], ["permute", [1, 0, 2]]]
@@ -193,7 +194,7 @@ def conv_weight_steps(conv: ConvWorkload) -> Steps:
     kernel = list(conv.kernel)
     taps = range(len(kernel))
     if conv.algorithm == "depthwise":
-        blocks = -(-conv.out_channels // conv.lanes)
+        blocks = ceil_div(conv.out_channels, conv.lanes)
         return [
             ["pad", [0, blocks * conv.lanes]],
             ["reshape", [blocks, conv.lanes, *kernel]],

@@ -6,6 +6,14 @@ import tvm
 from tvm import relax
 from tvm.ir import Expr
 
+from torch_tvm.tir import static_shape
+
+
+def is_full_matrix(value: Expr) -> bool:
+    """Whether ``value`` has two sizes, both known and none zero."""
+    sizes = static_shape(value) or ()
+    return len(sizes) == 2 and all(sizes)
+
 
 class Weights:
     """The weight values of one function with the attribute ``num_input``, and how each is computed."""

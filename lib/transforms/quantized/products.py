@@ -24,8 +24,9 @@ from tvm.ir import Expr
 from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import is_zero
 from torch_tvm.transforms.matmul.int8_weights import int8_matmul, pack_int8_panels
-from torch_tvm.transforms.params.weights import Weights
+from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 from torch_tvm.transforms.quantized.convolutions import CONVOLUTIONS, convolution_of_bytes
 from torch_tvm.transforms.quantized.dequantized import (
     BYTES,
@@ -127,7 +128,7 @@ class _Rewriter(relax.PyExprMutator):
     def _weight(self, w: relax.Var) -> WeightOperand | None:
         source, is_transposed = self._untransposed(w)
         found = read_dequantized(source, self.values)
-        if found is None or not _is_static(found.values):
+        if found is None or not is_full_matrix(found.values):
             return None
         axis = 0 if is_transposed else 1
         if not all(_is_along(value, axis) for value in (found.scale, found.zero)):
@@ -189,18 +190,11 @@ class _Rewriter(relax.PyExprMutator):
 def _is_static_product(call: relax.Call) -> bool:
     """A left operand with rows and a matrix on the right, no size of either zero."""
     x, w = call.args
-    if not all(isinstance(arg, relax.Var) for arg in (x, w)) or not _is_static(w):
+    if not all(isinstance(arg, relax.Var) for arg in (x, w)) or not is_full_matrix(w):
         return False
     if not isinstance(x.ty.shape, relax.ShapeExpr) or len(x.ty.shape) < 2:
         return False
-    return all(not isinstance(size, tirx.IntImm) or size > 0 for size in x.ty.shape)
-
-
-def _is_static(value: relax.Var) -> bool:
-    shape = value.ty.shape
-    if not isinstance(shape, relax.ShapeExpr) or len(shape) != 2:
-        return False
-    return all(isinstance(size, tirx.IntImm) and size > 0 for size in shape)
+    return not any(map(is_zero, x.ty.shape))
 
 
 def _is_along_rows(value: int | Expr | None) -> bool:

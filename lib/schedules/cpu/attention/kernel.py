@@ -13,7 +13,19 @@ from torch_tvm.schedules.cpu.math import exponentials
 from torch_tvm.schedules.cpu.math.let_builder import Lets
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
 from torch_tvm.schedules.cpu.register_transpose import transpose_square
-from torch_tvm.tir import as_size, const, lanes_loop, loads, loop, sequence, static, variables, when
+from torch_tvm.tir import (
+    as_size,
+    ceil_div,
+    const,
+    lanes_loop,
+    loads,
+    loop,
+    round_up,
+    sequence,
+    static,
+    variables,
+    when,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
-class Tiling:
+class AttentionTiling:
     """``score`` and ``sum`` are the register tiles of Q K^T and S V; blocks are in rows and keys.
 
     With ``one_block`` all keys are one block; the last tile of a row block may then overlap the one before. ``tail`` is
@@ -58,19 +70,19 @@ class Tiling:
     parallel: bool
 
 
-class Emitter:
+class AttentionEmitter:
     """Writes the kernel of one attention: the first of ``tilings`` with enough rows is used at run time.
 
     They differ in their rows alone, the largest comes first. ``tiling`` is the one being written.
     """
 
-    def __init__(self, spec: AttentionSpec, tilings: Sequence[Tiling]) -> None:
+    def __init__(self, spec: AttentionSpec, tilings: Sequence[AttentionTiling]) -> None:
         self.spec, self.tilings = spec, tilings
         self.tiling = tiling = tilings[0]
         self.lanes = tiling.score.lanes
         self.width = tiling.score.columns
-        self.value_width = -(-spec.value_depth // self.lanes) * self.lanes
-        self.panels = _ceil_div(spec.keys, self.width)
+        self.value_width = round_up(spec.value_depth, self.lanes)
+        self.panels = ceil_div(spec.keys, self.width)
         self.one_block = tiling.one_block
         few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
@@ -111,8 +123,8 @@ class Emitter:
         result: tirx.Stmt | None = None
         for tiling in reversed(self.tilings):
             self.tiling = tiling
-            blocks = _ceil_div(self.spec.rows, tiling.row_block)
-            per_chunk = _ceil_div(blocks, chunks)
+            blocks = ceil_div(self.spec.rows, tiling.row_block)
+            per_chunk = ceil_div(blocks, chunks)
             first = chunk * per_chunk if chunks > 1 else const(0)
             here = tirx.min(per_chunk, blocks - first) if chunks > 1 else blocks
             body = loop("row_block", here, lambda block, first=first: self.row_block(b, h, first + block))
@@ -170,7 +182,7 @@ class Emitter:
             )
 
         # Only with a tail no tile goes over more vectors than there are keys for.
-        vectors = self.panels * in_panel if self.tiling.tail is None else _ceil_div(spec.keys, lanes)
+        vectors = self.panels * in_panel if self.tiling.tail is None else ceil_div(spec.keys, lanes)
 
         def value_row(j: Expr) -> tirx.Stmt:
             full = spec.value_depth // self.lanes
@@ -226,7 +238,7 @@ class Emitter:
         if self.one_block:
             body = self.key_block(b, h, row0, const(0), visible)
         else:
-            count = _ceil_div(visible, tiling.key_block)
+            count = ceil_div(visible, tiling.key_block)
             clear = lambda r: sequence(
                 tirx.BufferStore(self.maximum, minus_infinity, [r]),
                 tirx.BufferStore(self.sum, tirx.const(0.0, "float32"), [r]),
@@ -263,9 +275,9 @@ class Emitter:
         size = static(keys)
         extent = const(size) if size is not None else here
         tail = tiling.tail
-        panels = const(size // self.width) if tail is not None else _ceil_div(extent, self.width)
+        panels = const(size // self.width) if tail is not None else ceil_div(extent, self.width)
         first_panel = key0 // self.width if static(key0) != 0 else const(0)
-        tiles = -(-tiling.row_block // tiling.score.rows)
+        tiles = ceil_div(tiling.row_block, tiling.score.rows)
 
         def tile_row(tile: Expr) -> Expr:
             start = tile * tiling.score.rows
@@ -417,7 +429,7 @@ class Emitter:
             tirx.Bind(low, tirx.BufferLoad(self.low, [r])),
             loop(
                 "vector",
-                _ceil_div(keys, lanes),
+                ceil_div(keys, lanes),
                 lambda v: lanes_loop(lanes, lambda lane: exponent(v * lanes, lane)),
             ),
             self.fold_lanes(part, lambda x, y: x + y),
@@ -471,8 +483,3 @@ def exp_of_nonpositive(x: Expr) -> Expr:
 def larger(x: Expr, y: Expr) -> Expr:
     """The maximum; ``y`` where either is NaN (the exponential of a NaN makes its row NaN, whatever the maximum)."""
     return tirx.Select(x > y, x, y)
-
-
-def _ceil_div(value: int | Expr, divisor: int) -> Expr:
-    size = static(value)
-    return const(-(-size // divisor)) if size is not None else (value + (divisor - 1)) // divisor

@@ -24,13 +24,13 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 from tvm_ffi.structural import structural_map
 
-from torch_tvm.schedules.cpu.attention.kernel import AttentionSpec, Emitter, Tiling
+from torch_tvm.schedules.cpu.attention.kernel import AttentionEmitter, AttentionSpec, AttentionTiling
 from torch_tvm.schedules.cpu.loops import steps
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import const, static, substitute
+from torch_tvm.tir import ceil_div, const, round_up, static, substitute
 
 ATTRIBUTE = "torch_tvm.attention"
 KEY_BLOCK = 512
@@ -44,7 +44,7 @@ class Attention:
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         spec = read_attention(func)
-        body = Emitter(spec, choose_tilings(spec, cpu)).emit()
+        body = AttentionEmitter(spec, choose_tilings(spec, cpu)).emit()
         return func.with_body(body).without_attr(ATTRIBUTE)
 
 
@@ -114,30 +114,30 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     )
 
 
-def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[Tiling]:
+def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[AttentionTiling]:
     """Tilings in falling order of rows; the first with at least as many rows as its row block is used."""
     lanes = cpu.lanes("float32")
     keys, rows = static(spec.keys), static(spec.rows)
-    score_vectors = 2 if keys is None else min(3 if cpu.vector_registers >= 32 else 2, -(-keys // lanes))
-    sum_vectors = min(-(-spec.value_depth // lanes), 4 if cpu.vector_registers >= 32 else 2)
-    while -(-spec.value_depth // lanes) % sum_vectors:
+    score_vectors = 2 if keys is None else min(3 if cpu.vector_registers >= 32 else 2, ceil_div(keys, lanes))
+    sum_vectors = min(ceil_div(spec.value_depth, lanes), 4 if cpu.vector_registers >= 32 else 2)
+    while ceil_div(spec.value_depth, lanes) % sum_vectors:
         sum_vectors -= 1
     widest = max(score_vectors, sum_vectors)
     most = tile_rows(None, widest, cpu)
     tasks = None if static(spec.batch) is None else (static(spec.batch) or 1) * (static(spec.heads) or 1)
     width = score_vectors * lanes
-    padded = None if keys is None else -(-keys // width) * width
+    padded = None if keys is None else round_up(keys, width)
     block = KEY_BLOCK // width * width
     one_block = padded is not None and padded <= block and spec.value_depth % lanes == 0
     has_tail = one_block and spec.causal is None
-    tail_vectors = -(-(keys % width) // lanes) % score_vectors if has_tail else 0
+    tail_vectors = ceil_div(keys % width, lanes) % score_vectors if has_tail else 0
 
-    def tiling(tile: int, row_block: int) -> Tiling:
+    def tiling(tile: int, row_block: int) -> AttentionTiling:
         chunks = 1
         if tasks is not None and rows is not None and tasks < cpu.cores:
-            chunks = min(-(-cpu.cores // tasks), -(-rows // row_block))
+            chunks = min(ceil_div(cpu.cores, tasks), ceil_div(rows, row_block))
         work = None if None in (tasks, rows, keys) else tasks * rows * keys * spec.depth
-        return Tiling(
+        return AttentionTiling(
             score=_shape(tile, score_vectors, lanes),
             tail=_shape(tile, tail_vectors, lanes) if tail_vectors else None,
             sum=_shape(tile, sum_vectors, lanes),
@@ -162,12 +162,12 @@ def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int] | None:
     With ``overlap`` the last tile of a block may overlap the one before; otherwise blocks are whole tiles, and None is
     the answer where no block of them has room.
     """
-    fewest = -(-rows // ROW_BLOCK)
+    fewest = ceil_div(rows, ROW_BLOCK)
     found = []
     for blocks in range(fewest, min(2 * fewest + 1, rows // most) + 1):
         for tile in range(max(1, most // 2), most + 1):
-            tiles = -(-rows // (blocks * tile))
-            block = max(tile, -(-rows // blocks)) if overlap else tiles * tile
+            tiles = ceil_div(rows, blocks * tile)
+            block = max(tile, ceil_div(rows, blocks)) if overlap else tiles * tile
             if block <= rows:
                 found.append((blocks * tiles * (tile + 1.0), blocks, -tile, block))
     if not found:

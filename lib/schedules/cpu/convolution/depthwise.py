@@ -11,7 +11,7 @@ from tvm.ir import Expr
 from torch_tvm import tir
 from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place
-from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_width
+from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_width
 from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -36,11 +36,11 @@ class _DepthwiseKernel(DirectKernel):
 
     def __init__(self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel) -> None:
         super().__init__(kernel, conv, cpu)
-        self.groups, self.out_blocks, self.in_blocks = 1, -(-conv.out_channels // conv.lanes), 1
+        self.groups, self.out_blocks, self.in_blocks = 1, tir.ceil_div(conv.out_channels, conv.lanes), 1
 
-    def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
+    def _choose_tiling(self, columns: Sequence[int]) -> ConvTiling:
         spare = self.conv.kernel[-1] + 2
-        return Tiling(choose_width(columns, self.cpu.vector_registers // 2 - min(spare, 4)), 1)
+        return ConvTiling(choose_width(columns, self.cpu.vector_registers // 2 - min(spare, 4)), 1)
 
     def _chunks_apart(self) -> int:
         return self.out_blocks

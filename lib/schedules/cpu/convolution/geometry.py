@@ -9,13 +9,13 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.conv_workload import ConvWorkload
-from torch_tvm.tir import as_size, const, static
+from torch_tvm.tir import as_size, ceil_div, const, static
 
 Size = int | Expr
 
 
 @dataclass(frozen=True)
-class Axis:
+class SpatialAxis:
     """One spatial axis: input and output extent, taps, stride, dilation, padding before."""
 
     extent: Size
@@ -69,7 +69,7 @@ class Phase:
         return tuple(m for m in range(width) if 0 <= (first + m) * self.in_step + offset < extent)
 
 
-def column_phases(axis: Axis) -> list[Phase]:
+def column_phases(axis: SpatialAxis) -> list[Phase]:
     """The phases of the columns."""
     if not axis.transposed:
         taps = tuple((k, k * axis.dilation - axis.padding) for k in range(axis.kernel))
@@ -83,9 +83,9 @@ def column_phases(axis: Axis) -> list[Phase]:
         )
         out = axis.out_extent
         if (total := static(out)) is not None:
-            count: Size = max(0, -(-(total - start) // axis.stride))
+            count: Size = max(0, ceil_div(total - start, axis.stride))
         else:
-            count = tirx.max((out - start + (axis.stride - 1)) // axis.stride, const(0))
+            count = tirx.max(ceil_div(out - start, axis.stride), const(0))
         phases.append(Phase(start, axis.stride, count, 1, taps))
     return phases
 
@@ -146,7 +146,7 @@ def group_taps(phase: Phase, valid: Sequence[Sequence[int]]) -> list[TapGroup]:
 def split_columns(phase: Phase, extent: int, width: int) -> list[Run]:
     """Tiles of at most ``width`` columns, balanced to differ by one, merged into runs of the same form."""
     total = static(phase.count) or 0
-    tiles = -(-total // width) if total else 0
+    tiles = ceil_div(total, width) if total else 0
     runs: list[Run] = []
     first = 0
     for tile in range(tiles):
@@ -168,13 +168,13 @@ def cover_columns(total: int, width: int, taps: int) -> Run:
     """
     width = min(width, total)
     valid = (tuple(range(width)),) * taps
-    return Run(0, width, -(-total // width), valid, total - width if total % width else None)
+    return Run(0, width, ceil_div(total, width), valid, total - width if total % width else None)
 
 
-def axes_of(conv: ConvWorkload, extents: Sequence[Size], out_extents: Sequence[Size]) -> list[Axis]:
+def axes_of(conv: ConvWorkload, extents: Sequence[Size], out_extents: Sequence[Size]) -> list[SpatialAxis]:
     """The spatial axes, padded with trivial ones in front to three (depth, rows, columns)."""
     axes = [
-        Axis(
+        SpatialAxis(
             _size(extents[a]),
             _size(out_extents[a]),
             conv.kernel[a],
@@ -185,7 +185,7 @@ def axes_of(conv: ConvWorkload, extents: Sequence[Size], out_extents: Sequence[S
         )
         for a in range(conv.rank)
     ]
-    return [Axis(1, 1, 1, 1, 1, 0, False)] * (3 - conv.rank) + axes
+    return [SpatialAxis(1, 1, 1, 1, 1, 0, False)] * (3 - conv.rank) + axes
 
 
 def _size(value: Size) -> Size:

@@ -6,10 +6,10 @@ left out of the tiles at the border when the width is known, and tested one by o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr
 
@@ -17,9 +17,9 @@ from torch_tvm import tir
 from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import (
-    Axis,
     Phase,
     Run,
+    SpatialAxis,
     TapGroup,
     axes_of,
     column_phases,
@@ -27,11 +27,11 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
     group_taps,
     split_columns,
 )
-from torch_tvm.schedules.cpu.convolution.tiling import Tiling, choose_tiling
+from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_tiling
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import as_size, const, static
+from torch_tvm.tir import as_size, bytes_of, const, static
 
 PARALLEL_FLOPS = 1 << 18
 """Operations below which a kernel stays on one thread: starting the others takes about 5 microseconds."""
@@ -50,7 +50,7 @@ class DirectKernel:
     """The loop nest of a direct convolution; other convolutions override the reduction of a tile."""
 
     def __init__(
-        self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: Tiling | None = None
+        self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: ConvTiling | None = None
     ) -> None:
         self.kernel, self.conv, self.cpu = kernel, conv, cpu
         self.dot = cpu.dot(conv.word) if conv.word > 1 else None
@@ -67,26 +67,26 @@ class DirectKernel:
         self.is_flat = self._flatten()
         self.phases = column_phases(self.axes[2])
         self.groups, self.out_blocks, self.in_blocks = conv.groups, conv.out_blocks, conv.in_blocks
-        self.steps = conv.group_inputs // conv.word * _product(conv.kernel)
-        self.itemsize = tvm.DataType(self.dtype).itemsize
+        self.steps = conv.group_inputs // conv.word * math.prod(conv.kernel)
+        self.itemsize = bytes_of(self.dtype)
         columns = [static(phase.count) or DYNAMIC_COLUMNS for phase in self.phases]
         self.tiling = tiling or self._choose_tiling(columns)
 
-    def _choose_tiling(self, columns: Sequence[int]) -> Tiling:
+    def _choose_tiling(self, columns: Sequence[int]) -> ConvTiling:
         overlaps = self.axes[2].is_covered
         return choose_tiling(self.cpu, columns, self.out_blocks, self.steps, overlaps=overlaps)
 
     def _flatten(self) -> bool:
         """A 1x1 convolution without stride or padding sees all spatial axes as one row of columns."""
         conv = self.conv
-        is_pointwise = _product(conv.kernel) == 1 and _product(conv.strides) == 1 and not any(conv.padding)
+        is_pointwise = math.prod(conv.kernel) == 1 and math.prod(conv.strides) == 1 and not any(conv.padding)
         if not is_pointwise or conv.rank == 1:
             return False
         extent: int | Expr = 1
         for axis in self.axes:
             extent = axis.extent * extent if static(extent) != 1 else axis.extent
-        flat = Axis(extent, extent, 1, 1, 1, 0, False)
-        self.axes = [Axis(1, 1, 1, 1, 1, 0, False)] * 2 + [flat]
+        flat = SpatialAxis(extent, extent, 1, 1, 1, 0, False)
+        self.axes = [SpatialAxis(1, 1, 1, 1, 1, 0, False)] * 2 + [flat]
         return True
 
     # --- the loop nest -------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class DirectKernel:
     def body(self) -> tirx.Stmt:
         rows = self._product_of_rows()
         is_row_parallel = static(rows) != 1
-        chunks = self.groups * -(-self.out_blocks // self.tiling.vectors)
+        chunks = self.groups * tir.ceil_div(self.out_blocks, self.tiling.vectors)
         tiles = self._column_tasks()
         inner = 1 if is_row_parallel or tiles is None else tiles
         order = self._order(self._times(rows, inner), inner, chunks)
@@ -115,19 +115,19 @@ class DirectKernel:
         while (
             inner > 1
             and run < MOST_TILES
-            and -(-count // (2 * run)) * chunks >= FEWEST_TASKS * self.cpu.cores
+            and tir.ceil_div(count, 2 * run) * chunks >= FEWEST_TASKS * self.cpu.cores
         ):
             run *= 2
-        turns = -(-count // run)
+        turns = tir.ceil_div(count, run)
         if not fits:
             return Order(run, 1, turns, count, fits)
-        points = _product([static(axis.extent) or 1 for axis in self.axes])
+        points = math.prod([static(axis.extent) or 1 for axis in self.axes])
         data = (
             points * self.conv.in_channels * self.itemsize // (self.conv.word * turns * self._chunks_apart())
         )
         most = max(1, min(self.cpu.l2 // 4 // max(1, data), turns // (2 * self.cpu.cores)))
-        groups = -(-turns // most)
-        return Order(run, groups, -(-turns // groups), count, fits)
+        groups = tir.ceil_div(turns, most)
+        return Order(run, groups, tir.ceil_div(turns, groups), count, fits)
 
     def _is_worth_threads(self) -> bool:
         sizes = [static(s) for s in (self.batch, *(axis.out_extent for axis in self.axes))]
@@ -135,7 +135,7 @@ class DirectKernel:
             return False
         if None in sizes:
             return True
-        return 2 * self.steps * self.conv.out_channels * _product(sizes) >= PARALLEL_FLOPS
+        return 2 * self.steps * self.conv.out_channels * math.prod(sizes) >= PARALLEL_FLOPS
 
     def _product_of_rows(self) -> int | Expr:
         return self._times(self.axes[0].out_extent, self.axes[1].out_extent)
@@ -163,7 +163,7 @@ class DirectKernel:
     def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
         """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
         blocks, vectors = self.out_blocks, self.tiling.vectors
-        per_group = -(-blocks // vectors)
+        per_group = tir.ceil_div(blocks, vectors)
         bind = tir.Names()
         number, task = task % as_size(order.size), bind("task_chunks", task // as_size(order.size))
         if order.fits:
@@ -319,12 +319,12 @@ class DirectKernel:
         if place.turn is None:
             return None
         kernel = [axis.kernel for axis in self.axes]
-        steps = self.in_blocks * _product(kernel)
+        steps = self.in_blocks * math.prod(kernel)
         shape = [int(extent) for extent in self.weight.ty.shape]
         tap = (taps[0] * const(kernel[1]) + taps[1]) * const(kernel[2]) + taps[2]
-        step = place.turn.index * const(steps) + in_block * const(_product(kernel)) + tap
+        step = place.turn.index * const(steps) + in_block * const(math.prod(kernel)) + tap
         following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
-        size = place.vectors * _product(shape[1:])
+        size = place.vectors * math.prod(shape[1:])
         turns = place.turn.count * steps
         _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
         return part_of(step)
@@ -515,10 +515,3 @@ class Place:
     row: Expr
     vectors: int
     turn: Turn | None
-
-
-def _product(values: Sequence[int]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result

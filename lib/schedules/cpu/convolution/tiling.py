@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import ceil_div
 
 FMA_LATENCY = 4.5
 """Cycles from one multiply-add to the next of the same sum: four, and what out-of-order execution does not hide."""
@@ -27,7 +28,7 @@ RAGGED_PENALTY = 1.05
 
 
 @dataclass(frozen=True)
-class Tiling:
+class ConvTiling:
     """``width`` output columns by ``vectors`` blocks of output channels are computed in registers at once."""
 
     width: int
@@ -36,7 +37,7 @@ class Tiling:
 
 def choose_tiling(
     cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, *, overlaps: bool = False
-) -> Tiling:
+) -> ConvTiling:
     """The tile with the least estimated time.
 
     ``columns`` are the lengths of the rows of outputs that are split into tiles (one for each phase),
@@ -55,15 +56,15 @@ def row_cycles(
 
 def _best_tiling(
     cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, overlaps: bool
-) -> tuple[float, Tiling]:
-    best, best_cost = Tiling(1, 1), float("inf")
+) -> tuple[float, ConvTiling]:
+    best, best_cost = ConvTiling(1, 1), float("inf")
     for vectors in range(1, min(4, out_blocks) + 1):
         for width in range(1, cpu.vector_registers):
             if not _fits(width, vectors, cpu):
                 break
-            cost = _cost(cpu, Tiling(width, vectors), columns, out_blocks, steps, overlaps)
+            cost = _cost(cpu, ConvTiling(width, vectors), columns, out_blocks, steps, overlaps)
             if cost < best_cost:
-                best, best_cost = Tiling(width, vectors), cost
+                best, best_cost = ConvTiling(width, vectors), cost
     return best_cost, best
 
 
@@ -71,7 +72,7 @@ def choose_width(columns: Sequence[int], limit: int) -> int:
     """The widest tile up to ``limit`` that splits all rows evenly, unless that doubles the number of tiles."""
     best, best_cost = 1, float("inf")
     for width in range(1, limit + 1):
-        tiles = [(length, -(-length // width)) for length in columns if length]
+        tiles = [(length, ceil_div(length, width)) for length in columns if length]
         cost = sum(count * (RAGGED_PENALTY if length % count else 1.0) for length, count in tiles)
         if cost < best_cost:
             best, best_cost = width, cost
@@ -85,7 +86,7 @@ def _fits(width: int, vectors: int, cpu: CpuModel) -> bool:
 
 
 def _cost(
-    cpu: CpuModel, tiling: Tiling, columns: Sequence[int], out_blocks: int, steps: int, overlaps: bool
+    cpu: CpuModel, tiling: ConvTiling, columns: Sequence[int], out_blocks: int, steps: int, overlaps: bool
 ) -> float:
     """Cycles for one row of every phase over all output channels."""
     total = 0.0
@@ -94,7 +95,7 @@ def _cost(
         if not chunks:
             continue
         for length in columns:
-            tiles = -(-length // tiling.width)
+            tiles = ceil_div(length, tiling.width)
             if overlaps:
                 total += chunks * tiles * _tile_cycles(cpu, min(tiling.width, length), vectors, steps)
                 continue
@@ -126,7 +127,7 @@ def _tile_cycles(cpu: CpuModel, width: int, vectors: int, steps: int) -> float:
     return steps * (step + loads) + TILE_OVERHEAD + 2.0 * width * vectors
 
 
-def conv_tilings(tiling: Tiling, out_blocks: int, registers: int) -> dict[str, Tiling]:
+def conv_tilings(tiling: ConvTiling, out_blocks: int, registers: int) -> dict[str, ConvTiling]:
     """Two columns more or less, one block of output channels more or less, as far as registers allow."""
     width, vectors = tiling.width, tiling.vectors
     tries = [(width, vectors), (width + 2, vectors), (width - 2, vectors)]

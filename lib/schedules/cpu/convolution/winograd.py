@@ -27,7 +27,7 @@ from torch_tvm.schedules.cpu.convolution.winograd_transform import VectorCode
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import const, static
+from torch_tvm.tir import bytes_of, const, static
 
 LONGEST_SUM = 64
 """Input channels that are summed in registers at once; their sums are added in turn.
@@ -66,22 +66,24 @@ class Grouping:
 
 def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
     """How ``tiles`` tiles are worked off: what is transformed of a group stays in a cache."""
-    points, blocks = (conv.tile + 2) ** 2, -(-conv.in_channels // conv.lanes)
+    points, blocks = (conv.tile + 2) ** 2, tir.ceil_div(conv.in_channels, conv.lanes)
     tiling = choose_tiling(cpu, [tiles], conv.out_blocks, conv.in_channels, overlaps=True)
     vector_bytes = conv.lanes * itemsize
     weight_bytes = points * conv.in_channels * conv.out_blocks * vector_bytes
     is_fused = weight_bytes <= cpu.l2 * 5 // 8 and tiles >= 8 * cpu.cores
     if is_fused:
         limit = max(4, cpu.l2 * 3 // 8 // (points * (tiling.vectors + blocks) * vector_bytes))
-        groups = tir.ceil_div(tir.ceil_div(tiles, limit), cpu.cores) * cpu.cores
+        groups = tir.round_up(tir.ceil_div(tiles, limit), cpu.cores)
     else:
         # Every group reads the weights again, so they weigh against what its tiles take.
         limit = max(cpu.l3 // 4, weight_bytes) // (points * (conv.out_blocks + blocks) * vector_bytes)
-        groups = -(-tiles // max(limit, tiling.width))
-    size = -(-tiles // groups)
+        groups = tir.ceil_div(tiles, max(limit, tiling.width))
+    size = tir.ceil_div(tiles, groups)
     if groups > 1:
-        size = -(-size // tiling.width) * tiling.width
-    return Grouping(size, -(-tiles // size), tiling.width, tiling.vectors, is_fused, weight_bytes > cpu.l2)
+        size = tir.round_up(size, tiling.width)
+    return Grouping(
+        size, tir.ceil_div(tiles, size), tiling.width, tiling.vectors, is_fused, weight_bytes > cpu.l2
+    )
 
 
 class _WinogradKernel:
@@ -96,12 +98,12 @@ class _WinogradKernel:
         self.height, self.width = int(shape[-3]), int(shape[-2])
         self.size = conv.tile + 2
         self.points = self.size**2
-        self.blocks = -(-conv.in_channels // conv.lanes)
-        self.rows, self.columns = -(-self.height // conv.tile), -(-self.width // conv.tile)
+        self.blocks = tir.ceil_div(conv.in_channels, conv.lanes)
+        self.rows, self.columns = tir.ceil_div(self.height, conv.tile), tir.ceil_div(self.width, conv.tile)
         batch = static(shape[0])
         self.images = const(1) if batch is not None else shape[0]
         self.tiles = self.rows * self.columns * self.planes * (batch or 1)
-        itemsize = tvm.DataType(self.dtype).itemsize
+        itemsize = bytes_of(self.dtype)
         self.grouping = choose_grouping(cpu, conv, self.tiles, itemsize)
         self.matrices = winograd_matrices(conv.tile)
 
@@ -114,7 +116,7 @@ class _WinogradKernel:
     def _workspace(self, name: str, slots: int) -> tirx.Buffer:
         """A vector for each point and slot; the points lie an odd number of lines apart, in sets of their own."""
         in_line = emit.vectors_in_line(self.conv.lanes, self.dtype)
-        lines = -(-slots // in_line) | 1
+        lines = tir.ceil_div(slots, in_line) | 1
         shape = (self.points, lines * in_line, self.conv.lanes)
         return tirx.decl_buffer([const(s) for s in shape], self.dtype, name)
 
@@ -172,7 +174,7 @@ class _WinogradKernel:
         """Each of the three steps on all cores, for one group of tiles."""
         spectrum = self._workspace("spectrum", self.blocks * count)
         products = self._workspace("products", self.conv.out_blocks * count)
-        chunks = -(-self.conv.out_blocks // self.grouping.vectors)
+        chunks = tir.ceil_div(self.conv.out_blocks, self.grouping.vectors)
 
         def transform(slot: Expr) -> tirx.Stmt:
             block, bound = tir.bind_index("block", slot // const(count))
@@ -412,7 +414,7 @@ class _WinogradKernel:
         if self.blocks <= sum_blocks:
             body = tir.sequence(acc.clear(), tir.loop("in_block", self.blocks, in_block), keep(True))
         else:
-            body = tir.loop("part", -(-self.blocks // sum_blocks), part)
+            body = tir.loop("part", tir.ceil_div(self.blocks, sum_blocks), part)
         return tir.sequence(bound, acc.allocate(), body)
 
     def _output(self, products: tirx.Buffer, image: Expr, tile: Expr, slot: Expr, block: Expr) -> tirx.Stmt:

@@ -26,7 +26,7 @@ from tvm.tirx.stmt import ForKind
 from torch_tvm.schedules.cpu.emit import LINE
 from torch_tvm.schedules.instructions.instruction import with_llvm
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import const, loop, sequence, static
+from torch_tvm.tir import ceil_div, const, loop, sequence, static
 
 CHUNKS = 16
 """Chunks for each core: turns that follow each other share data, so a chunk is as large as balance allows."""
@@ -66,9 +66,9 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     extent = sym.Analyzer().simplify(node.extent.astype("int64"))
     size = static(extent)
     most = cores * CHUNKS
-    per_chunk = const(-(-size // most)) if size is not None else (extent + (most - 1)) // most
-    chunks = -(-size // int(per_chunk)) if size is not None else most
-    part = -(-chunks // cores)
+    per_chunk = const(ceil_div(size, most)) if size is not None else (extent + (most - 1)) // most
+    chunks = ceil_div(size, int(per_chunk)) if size is not None else most
+    part = ceil_div(chunks, cores)
     counters = tirx.decl_buffer((const(cores * APART),), "int32", "taken")
     mine = tirx.decl_buffer((const(1),), "int32", "chunk")
     chunk = tirx.BufferLoad(mine, [const(0)])

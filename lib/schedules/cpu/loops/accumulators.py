@@ -9,7 +9,18 @@ from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
 from torch_tvm.schedules.cpu.loops.program import Reducer
-from torch_tvm.tir import Axis, Point, const, flat_sequence, lanes_loop, loop, nest, substitute
+from torch_tvm.tir import (
+    HALF,
+    Axis,
+    Point,
+    const,
+    flat_sequence,
+    is_float,
+    lanes_loop,
+    loop,
+    nest,
+    substitute,
+)
 
 CASCADE = 32
 """How many elements one float accumulator takes before it is added to a total of its own."""
@@ -230,16 +241,12 @@ def _all_lanes(lanes: int) -> tirx.Expr:
 
 def _is_float_sum(reducer: Reducer, number: int) -> bool:
     result = reducer.results[number]
-    return (
-        bool(reducer.rhs)
-        and isinstance(result, tirx.Add)
-        and str(result.ty.dtype).startswith(("float", "bfloat"))
-    )
+    return bool(reducer.rhs) and isinstance(result, tirx.Add) and is_float(str(result.ty.dtype))
 
 
 def _sum_dtype(reducer: Reducer, number: int) -> str:
     """The type that result ``number`` is accumulated in: half-precision sums in float32, truth in bytes."""
     dtype = str(reducer.lhs[number].ty.dtype)
-    if dtype in ("float16", "bfloat16") and _is_float_sum(reducer, number):
+    if dtype in HALF and _is_float_sum(reducer, number):
         return "float32"
     return "uint8" if isinstance(reducer.results[number], (tirx.And, tirx.Or)) and reducer.rhs else dtype

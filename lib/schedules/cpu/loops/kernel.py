@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import tvm
 import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import Var
@@ -35,7 +34,7 @@ from torch_tvm.schedules.cpu.loops.program import (
     weight,
 )
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
-from torch_tvm.schedules.cpu.loops.tiles import Emitter, Memory
+from torch_tvm.schedules.cpu.loops.tiles import Memory, StageEmitter
 from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import CpuModel
@@ -43,6 +42,9 @@ from torch_tvm.tir import (
     Axis,
     Point,
     analyzer_for,
+    bits_of,
+    bytes_of,
+    ceil_div,
     const,
     elements,
     flat_sequence,
@@ -146,7 +148,7 @@ class _Kernel:
         memory = self._memory(group)
         if axis is None:
             local = self._localize(group, original, memory, 0)
-            emitter = Emitter(memory, group.rows, self._lanes(group))
+            emitter = StageEmitter(memory, group.rows, self._lanes(group))
             asking, ahead = self._ahead(group, emitter) or (None, None)
             ask = lambda stage: ahead if stage is asking else None
             body = lambda env: flat_sequence(
@@ -161,7 +163,7 @@ class _Kernel:
         """``group`` in two steps, where its rows (or the tiles along ``axis``) are fewer than the cores."""
         sizes = [row.size for row in group.rows if row is not axis]
         if axis is not None:
-            sizes.append(-(-axis.size // self._tile_width(group, axis)) if axis.size else axis.size)
+            sizes.append(ceil_div(axis.size, self._tile_width(group, axis)) if axis.size else axis.size)
         work = _work(group)
         if any(size is None for size in sizes) or math.prod(sizes) >= self.cpu.cores:
             return None
@@ -171,7 +173,7 @@ class _Kernel:
 
     def _lanes(self, group: Group) -> int:
         """Lanes of the widest vectors that keep every value of ``group`` in one register."""
-        sizes = [tvm.DataType(str(b.dtype)).bits for stage in group.stages for b in stage.buffers]
+        sizes = [bits_of(b.dtype) for stage in group.stages for b in stage.buffers]
         widest = max(min(max(sizes), 32), 8)
         return max(2, self.cpu.vector_bits // widest)
 
@@ -198,7 +200,9 @@ class _Kernel:
         turn = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
         if turn is not None and len(group.stages) == 1:
             return self._turned_columns(group, axis, turn, memory)
-        emitter = Emitter(memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1)
+        emitter = StageEmitter(
+            memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1
+        )
         tile = lambda env, base, size: flat_sequence(
             [emitter.tile(s, axis, base, size, env) for s in group.stages]
         )
@@ -240,7 +244,7 @@ class _Kernel:
         def body(env: Point) -> tirx.Stmt:
             statements = []
             for stage, part in parts:
-                emitter = Emitter(memory, [part if row is axis else row for row in group.rows], lanes)
+                emitter = StageEmitter(memory, [part if row is axis else row for row in group.rows], lanes)
                 tile = lambda base, size, s=stage, p=part, e=emitter: e.tile(s, p, base, size, env)
                 statements.append(_tiles(part.extent, lanes * 4, lanes, tile))
             return flat_sequence(statements)
@@ -251,7 +255,7 @@ class _Kernel:
         """Square tiles over ``axis`` and the axis along which the load is contiguous, then their edges."""
         (stage,) = group.stages
         lanes, across = turn.lanes, turn.across
-        emitter = Emitter(memory, group.rows, lanes)
+        emitter = StageEmitter(memory, group.rows, lanes)
         outer = [row for row in group.rows if row is not axis and row is not across]
         simplify = sym.Analyzer().simplify
         blocks = Axis(Var("block", "int64"), simplify(tirx.floordiv(across.extent, lanes)))
@@ -284,7 +288,7 @@ class _Kernel:
 
     # --- vectors inside a row ----------------------------------------------------------------------
 
-    def _ahead(self, group: Group, emitter: Emitter) -> tuple[Stage, Ahead] | None:
+    def _ahead(self, group: Group, emitter: StageEmitter) -> tuple[Stage, Ahead] | None:
         """The stage that asks for what the first one will read of the next row, if that comes from memory.
 
         The first stage, a reduction, waits for it; the others compute.
@@ -299,10 +303,7 @@ class _Kernel:
         for load in loads(*first.values):
             size = elements(load.source.shape)
             place = linear(load.source.shape, load.indices)
-            is_large = (
-                isinstance(size, tirx.IntImm)
-                and int(size) * tvm.DataType(str(load.source.dtype)).itemsize > self.cpu.l2
-            )
+            is_large = isinstance(size, tirx.IntImm) and int(size) * bytes_of(load.source.dtype) > self.cpu.l2
             if (
                 load.source in self.program.params
                 and is_large
@@ -319,13 +320,15 @@ class _Kernel:
             places = [
                 emitter.memory.rewrite(load, {**next_row, axis.var: base + begin}, analyzer)
                 for load in found
-                for begin in range(0, size, LINE // tvm.DataType(str(load.source.dtype)).itemsize)
+                for begin in range(0, size, LINE // bytes_of(load.source.dtype))
             ]
             return flat_sequence([PREFETCH(place, 2) for place in places])
 
         return stage, ask
 
-    def _row_stage(self, emitter: Emitter, stage: Stage, env: Point, ahead: Ahead | None = None) -> tirx.Stmt:
+    def _row_stage(
+        self, emitter: StageEmitter, stage: Stage, env: Point, ahead: Ahead | None = None
+    ) -> tirx.Stmt:
         axis = _unit_axis(stage, stage.spatial)
         lanes = emitter.lanes
         if stage.reducer is None and axis is None:
@@ -338,7 +341,7 @@ class _Kernel:
             return emitter.tile(stage, unit, const(0), 1, env)
         rest = replace(stage, spatial=tuple(other for other in stage.spatial if other is not axis))
         together = INTERLEAVED if stage.reducer is None and _is_heavy(stage) else 1
-        inside = Emitter(emitter.memory, [*emitter.rows, axis], lanes, together)
+        inside = StageEmitter(emitter.memory, [*emitter.rows, axis], lanes, together)
         width = lanes * (4 if stage.reducer is not None else together)
         tile = lambda base, size: inside.tile(rest, axis, base, size, env)
         if ahead is None:

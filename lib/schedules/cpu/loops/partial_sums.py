@@ -9,9 +9,7 @@ from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.loops.fusion import Group
 from torch_tvm.schedules.cpu.loops.program import Stage
-from torch_tvm.tir import Axis, const, substitute
-
-HALVES = ("float16", "bfloat16")
+from torch_tvm.tir import HALF, Axis, ceil_div, const, substitute
 
 
 def split_reduction(group: Group, parts: int) -> list[Group] | None:
@@ -23,7 +21,7 @@ def split_reduction(group: Group, parts: int) -> list[Group] | None:
     (stage, *others) = group.stages
     if others or stage.spatial or stage.reducer is None or not stage.reducer.rhs or not stage.reduced:
         return None
-    if any(row.size is None for row in group.rows) or any(str(b.dtype) in HALVES for b in stage.buffers):
+    if any(row.size is None for row in group.rows) or any(str(b.dtype) in HALF for b in stage.buffers):
         return None
     longest = max(stage.reduced, key=lambda axis: axis.size or 0)
     if longest.size is None or longest.size < 4 * parts:
@@ -41,7 +39,7 @@ def split_reduction(group: Group, parts: int) -> list[Group] | None:
 def _partial_stage(
     stage: Stage, group: Group, longest: Axis, part: Axis, partial: tuple[tirx.Buffer, ...]
 ) -> Stage:
-    chunk = -(-longest.size // part.size)
+    chunk = ceil_div(longest.size, part.size)
     begin = part.var * chunk
     extent: tirx.Expr = const(chunk)
     if longest.size % part.size:

@@ -69,7 +69,7 @@ class Memory:
         return fresh_lets(substitute(flattened, mapping))
 
 
-class Emitter:
+class StageEmitter:
     """Emits the loops of one stage; ``rows`` are the axes that are fixed around it.
 
     Points are stored ``together`` vectors of ``lanes`` at a time.

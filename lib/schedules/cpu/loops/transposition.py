@@ -12,8 +12,8 @@ from tvm.ir import TensorLoad
 
 from torch_tvm.schedules.cpu.loops.access import hide_loads, stride, strides
 from torch_tvm.schedules.cpu.loops.program import Stage, weight
-from torch_tvm.schedules.cpu.loops.tiles import Emitter
-from torch_tvm.tir import Axis, Point, analyzer_for, const, flat_sequence, lanes_loop, linear, loads
+from torch_tvm.schedules.cpu.loops.tiles import StageEmitter
+from torch_tvm.tir import Axis, Point, analyzer_for, bits_of, const, flat_sequence, lanes_loop, linear, loads
 
 MAX_WEIGHT = 24
 """Operations in a value up to which the turned tile is unrolled."""
@@ -43,7 +43,7 @@ def find_transposition(stage: Stage, rows: Sequence[Axis], along: Axis, bits: in
         if stride(position, along) in (0, 1) or strides(position, [along]) is None:
             continue
         across = [axis for axis in rows if axis is not along and stride(position, axis) == 1]
-        lanes = min(16, bits // max(8, tvm.DataType(str(load.source.dtype)).bits))
+        lanes = min(16, bits // max(8, bits_of(load.source.dtype)))
         if across and lanes >= 4 and _is_long(along, lanes) and _is_long(across[0], lanes):
             return Transposition(load, across[0], lanes)
     return None
@@ -65,7 +65,7 @@ def _is_long(axis: Axis, lanes: int) -> bool:
 
 
 def turned_tile(
-    emitter: Emitter,
+    emitter: StageEmitter,
     stage: Stage,
     along: Axis,
     turn: Transposition,

@@ -18,6 +18,7 @@ from tvm import tirx
 from torch_tvm.schedules.cpu.math import exponentials, powers, trigonometry
 from torch_tvm.schedules.cpu.math.let_builder import FORMATS, Expr, Lets
 from torch_tvm.schedules.target import CpuModel
+from torch_tvm.tir import is_float
 
 Function = Callable[..., Expr]
 
@@ -112,7 +113,7 @@ def called(call: tvm.ir.Call, dtype: str) -> tuple[str, list[Expr]]:
 def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     """``max`` and ``min`` of floats as PyTorch has them: NaN if either side is (TVM's drop it)."""
     dtype = str(node.ty.dtype).partition("x")[0]
-    if not dtype.startswith(("float", "bfloat")) or dtype.startswith("float8"):
+    if not is_float(dtype) or dtype.startswith("float8"):
         return node
     above = isinstance(node, tirx.Max)
     m = Lets(tvm.DataType(str(node.ty.dtype)).lanes, dtype)

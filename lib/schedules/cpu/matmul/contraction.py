@@ -19,7 +19,7 @@ from tvm_ffi.structural import structural_map, structural_walk
 
 from torch_tvm.schedules.cpu.loops import steps
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import Axis, const, is_zero, loads, static, substitute, variables
+from torch_tvm.tir import Axis, compute_dtype, const, is_zero, loads, static, substitute, variables
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_contraction(func: tirx.PrimFunc) -> Contraction:
         reduce=axes[reduced[0].var],
         lhs=lhs,
         rhs=rhs,
-        acc_dtype="float32" if dtype in ("float16", "bfloat16") else dtype,
+        acc_dtype=compute_dtype(dtype),
         store=_read_store(target, epilogue),
     )
 

@@ -23,8 +23,8 @@ from tvm.sym import Analyzer
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
-from torch_tvm.schedules.cpu.matmul.rule import Emitter
-from torch_tvm.schedules.cpu.matmul.tiling import Tiling, choose_tiling, tile_rows
+from torch_tvm.schedules.cpu.matmul.rule import MatmulEmitter
+from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling, choose_tiling, tile_rows
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.instructions.instruction import PackedDot
 from torch_tvm.schedules.target import CpuModel
@@ -32,6 +32,7 @@ from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
     binary_pieces,
     broadcast,
+    ceil_div,
     const,
     lanes_loop,
     load,
@@ -113,7 +114,7 @@ def packed_width(rhs: TensorLoad, c: Contraction, group: int, extra: int) -> int
     if len(shape) != 3 or None in shape or columns is None or shape[2] % group:
         return 0
     width = shape[2] // group
-    if shape[:2] != [-(-columns // width), -(-depth // group) + extra]:
+    if shape[:2] != [ceil_div(columns, width), ceil_div(depth, group) + extra]:
         return 0
     analyzer = Analyzer()
     for n in {0, min(1, columns - 1), columns // 2, columns - 1}:
@@ -125,7 +126,7 @@ def packed_width(rhs: TensorLoad, c: Contraction, group: int, extra: int) -> int
     return width
 
 
-def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> Tiling:
+def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> MatmulTiling:
     """The tiling of a float32 product of these sizes, for panels as wide as the weights were packed."""
     tiling = choose_tiling(c, cpu)
     shapes = tiling.shapes
@@ -147,17 +148,19 @@ def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> Til
     )
 
 
-class Int8Emitter(Emitter):
+class Int8Emitter(MatmulEmitter):
     """The loop nest of a product with a group of elements of the reduction, one word, in a turn."""
 
     group = GROUP
     sum_dtype = "int32"
 
-    def __init__(self, contraction: Contraction, operands: Operands, tiling: Tiling, dot: PackedDot) -> None:
+    def __init__(
+        self, contraction: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
+    ) -> None:
         super().__init__(contraction, tiling)
         self.operands, self.dot = operands, dot
         self.depth = contraction.reduce.size
-        self.groups = -(-self.depth // self.group)
+        self.groups = ceil_div(self.depth, self.group)
         self.left: tirx.Buffer | None = None
 
     def must_copy(self) -> bool:

@@ -24,13 +24,14 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import Share, TileShape, emit_tile
-from torch_tvm.schedules.cpu.matmul.tiling import Tiling, choose_tiling, matmul_tilings
+from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling, choose_tiling, matmul_tilings
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
     Axis,
     as_size,
     binary_pieces,
+    ceil_div,
     const,
     lanes_loop,
     loop,
@@ -65,26 +66,21 @@ def _read(func: tirx.PrimFunc) -> Contraction:
     return contraction
 
 
-def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: Tiling) -> tirx.PrimFunc:
-    return func.with_body(Emitter(contraction, tiling).emit())
+def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: MatmulTiling) -> tirx.PrimFunc:
+    return func.with_body(MatmulEmitter(contraction, tiling).emit())
 
 
-class Emitter:
+class MatmulEmitter:
     """Writes the loop nest of one contraction under one tiling."""
 
-    def __init__(self, contraction: Contraction, tiling: Tiling) -> None:
+    def __init__(self, contraction: Contraction, tiling: MatmulTiling) -> None:
         self.c = contraction
         self.tiling = tiling
         self.width = tiling.shapes[0].columns
         self.rows = _product(contraction.rows)
         self.columns = as_size(contraction.column.extent)
-        self.panels = self.ceil_div(self.columns, self.width)
+        self.panels = ceil_div(self.columns, self.width)
         self.analyzer = tvm.sym.Analyzer()
-
-    @staticmethod
-    def ceil_div(value: Expr, divisor: int) -> Expr:
-        size = static(value)
-        return const(-(-size // divisor)) if size is not None else (value + (divisor - 1)) // divisor
 
     def emit(self) -> tirx.Stmt:
         shapes = self.tiling.shapes
@@ -95,9 +91,9 @@ class Emitter:
 
     def nest(self, shape: TileShape) -> tirx.Stmt:
         """All tasks, for tiles of one shape (there are at least that many rows)."""
-        tiles = self.ceil_div(self.rows, shape.rows)
+        tiles = ceil_div(self.rows, shape.rows)
         count = max(1, self.tiling.block_tiles * self.tiling.shapes[0].rows // shape.rows)
-        blocks = self.ceil_div(tiles, count)
+        blocks = ceil_div(tiles, count)
         tasks = self.analyzer.simplify(_product(self.c.batch) * blocks * self.panels)
         kind = "parallel" if self.tiling.parallel else "serial"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-import tvm
 from tvm import tirx
 from tvm.ir import TensorLoad
 
@@ -13,7 +12,7 @@ from torch_tvm.schedules.cpu.matmul.contraction import Contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, tile_shape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import Axis, loads, static, variables
+from torch_tvm.tir import Axis, bytes_of, ceil_div, loads, round_up, static, variables
 
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""
@@ -41,7 +40,7 @@ FEWEST_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Tiling:
+class MatmulTiling:
     """How one product is computed.
 
     ``shapes`` are tried in order: the first with at least as many rows as its tile runs, with ``block_tiles``
@@ -73,7 +72,7 @@ def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: s
     if columns <= lanes:
         return 1
     order = (3, 4, 2) if widest == 4 else (2, 1)
-    padded = {vectors: _padded(columns, vectors * lanes) for vectors in order}
+    padded = {vectors: round_up(columns, vectors * lanes) for vectors in order}
     fewest = min(size * (1 + (ONE_VECTOR if vectors == 1 else PADDING)) for vectors, size in padded.items())
     return next(vectors for vectors in order if padded[vectors] <= fewest)
 
@@ -85,11 +84,11 @@ def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
         return most
     if rows <= most:
         return rows
-    tiles = lambda size: -(-rows // size)
+    tiles = lambda size: ceil_div(rows, size)
     return min(range(max(1, most // 2), most + 1), key=lambda size: (tiles(size) * (size + 1.0), -size))
 
 
-def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
+def choose_tiling(c: Contraction, cpu: CpuModel) -> MatmulTiling:
     """Tile sizes from the registers, caches and cores of ``cpu``; nothing is measured."""
     lanes = cpu.lanes(c.acc_dtype)
     rows, columns = _size(c.rows), c.column.size
@@ -110,22 +109,22 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> Tiling:
     sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
     shapes = tuple(tile_shape(size, vectors, lanes, cpu) for size in sizes)
     depth = c.reduce.size
-    tiles = None if rows is None else -(-rows // most)
-    row_bytes = width * tvm.DataType(c.acc_dtype).bits // 8
+    tiles = None if rows is None else ceil_div(rows, most)
+    row_bytes = width * bytes_of(c.acc_dtype)
     reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
     piece = reduce_block or depth
     is_one_stream = bool(packed_width) and streams == 1
     if is_one_stream and tiles == 1 and most > 1:
         shapes = tuple(replace(shape, prefetch=PREFETCH_TURNS) for shape in shapes)
     work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
-    panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * -(-columns // width)
+    panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * ceil_div(columns, width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
     panel_bytes = None if depth is None else depth * row_bytes
     is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
     pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
     # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
-    block_rows = cpu.l2 * 5 // 8 // (max(1, piece) * tvm.DataType(c.acc_dtype).bits // 8)
-    return Tiling(
+    block_rows = cpu.l2 * 5 // 8 // (max(1, piece) * bytes_of(c.acc_dtype))
+    return MatmulTiling(
         shapes=shapes,
         block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
         reduce_block=reduce_block,
@@ -145,7 +144,7 @@ def _streams(c: Contraction, packed_width: int, cpu: CpuModel) -> int:
     rows, columns = _size(c.rows), c.column.size
     if rows is None or columns is None or _size(c.batch) is None:
         return 1
-    panels, vectors = -(-columns // packed_width), packed_width // cpu.lanes(c.acc_dtype)
+    panels, vectors = ceil_div(columns, packed_width), packed_width // cpu.lanes(c.acc_dtype)
     fits = lambda n: n * vectors * rows + rows + 2 <= cpu.vector_registers
     even = [n for n in range(1, MOST_STREAMS + 1) if panels % n == 0 and fits(n)]
     busy = [n for n in even if panels // n * _size(c.batch) >= 4 * cpu.cores]
@@ -164,8 +163,8 @@ def _reduce_block(depth: int | None, chains: int, cached: int) -> int:
     longest = min(longest, max(SHORTEST_SUM * chains, cached))
     if depth is None:
         return longest
-    pieces = -(-depth // longest)
-    return -(-depth // pieces // 8) * 8
+    pieces = ceil_div(depth, longest)
+    return round_up(ceil_div(depth, pieces), 8)
 
 
 def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, cores: int) -> int:
@@ -178,8 +177,8 @@ def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, co
         return most
 
     def idle(size: int) -> float:
-        tasks = panels * -(-tiles // size)
-        return -(-tasks // cores) * cores / tasks * max(1.0, -(-tiles // size) * size / tiles)
+        tasks = panels * ceil_div(tiles, size)
+        return round_up(tasks, cores) / tasks * max(1.0, round_up(tiles, size) / tiles)
 
     return next(
         (size for size in range(most, 0, -1) if idle(size) <= 1.07), min(range(1, most + 1), key=idle)
@@ -189,10 +188,6 @@ def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, co
 def _size(axes: tuple[Axis, ...]) -> int | None:
     sizes = [axis.size for axis in axes]
     return None if None in sizes else prod(sizes)
-
-
-def _padded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 def _packed_width(c: Contraction, cpu: CpuModel) -> int:
@@ -223,7 +218,7 @@ def _is_contiguous(c: Contraction) -> bool:
     return last.same_as(c.column.var) and not any(c.column.var in variables(i) for i in outer)
 
 
-def matmul_tilings(tiling: Tiling) -> dict[str, Tiling]:
+def matmul_tilings(tiling: MatmulTiling) -> dict[str, MatmulTiling]:
     """One or two rows less in a tile, half or twice as many tiles in a task."""
     first, count = tiling.shapes[0], tiling.block_tiles
     tries = [(first.rows, count), (first.rows, 2 * count), (first.rows, max(1, count // 2))]

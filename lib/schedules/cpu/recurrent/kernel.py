@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
-from torch_tvm.tir import as_size, broadcast, const, load, loop, sequence, static, store, when
+from torch_tvm.tir import as_size, broadcast, ceil_div, const, load, loop, sequence, static, store, when
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Tiling:
+class RecurrentTiling:
     """Register tiles (the first with enough rows runs), vectors of a panel, and what runs on all cores.
 
     ``chunks`` are parts of the batch; with ``is_step_parallel`` the panels of each step are shared out.
@@ -107,16 +107,16 @@ class Gates:
         return [self(tirx.max(self(x[0] + h[0]), zero))]
 
 
-class Emitter:
+class RecurrentEmitter:
     """Writes the kernel of one layer under one tiling."""
 
-    def __init__(self, layer: Layer, tiling: Tiling) -> None:
+    def __init__(self, layer: Layer, tiling: RecurrentTiling) -> None:
         self.layer, self.tiling = layer, tiling
         self.lanes = tiling.shapes[0].lanes
         self.width = tiling.vectors * self.lanes
-        self.panels = -(-layer.hidden // self.width)
+        self.panels = ceil_div(layer.hidden, self.width)
         rows = static(layer.batch)
-        self.rows: int | Expr = layer.batch if rows is None else -(-rows // tiling.chunks)
+        self.rows: int | Expr = layer.batch if rows is None else ceil_div(rows, tiling.chunks)
         slots = self.rows * (layer.directions if tiling.is_step_parallel else 1)
         shape = (const(2), as_size(slots), const(layer.hidden))
         names = ("hidden", "cell")[: layer.states]
@@ -197,7 +197,7 @@ class Emitter:
                     stmts.append(store(final, value, [d, row0 + row, at], self.lanes))
             return sequence(*stmts)
 
-        whole = -(-layer.hidden // self.lanes)
+        whole = ceil_div(layer.hidden, self.lanes)
         at = lambda v: tirx.min(v * self.lanes, const(layer.hidden - self.lanes))
         return loop("row", self.rows, lambda row: loop("vector", whole, lambda v: copy(row, at(v))))
 
@@ -205,11 +205,7 @@ class Emitter:
         """One step of the hidden units of one panel, for all rows."""
         result: tirx.Stmt | None = None
         for shape in reversed(self.tiling.shapes):
-            tiles = (
-                -(-self.rows // shape.rows)
-                if isinstance(self.rows, int)
-                else (self.rows + shape.rows - 1) // shape.rows
-            )
+            tiles = ceil_div(self.rows, shape.rows)
 
             def tile(which: Expr, shape: TileShape = shape) -> tirx.Stmt:
                 first = which * shape.rows

@@ -21,15 +21,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-import tvm
 from tvm import tirx
 
 from torch_tvm.schedules.cpu.matmul.register_tile import tile_shape
-from torch_tvm.schedules.cpu.recurrent.kernel import Emitter, Layer, Tiling
+from torch_tvm.schedules.cpu.recurrent.kernel import Layer, RecurrentEmitter, RecurrentTiling
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import static
+from torch_tvm.tir import bytes_of, ceil_div, static
 
 SERIAL_WORK = 1 << 18
 """Multiply-adds of all steps together below which tasks share one thread."""
@@ -63,7 +62,7 @@ class Recurrent:
         panel = choose_panel(layer.hidden, layer.gates, layer.dtype, cpu)
         if layer.panel_width != panel.width:
             raise Refusal("the weights are not packed for this target")
-        body = Emitter(layer, choose_tiling(layer, panel, cpu)).emit()
+        body = RecurrentEmitter(layer, choose_tiling(layer, panel, cpu)).emit()
         return func.with_body(body).without_attr(RECURRENT)
 
 
@@ -100,16 +99,16 @@ def choose_panel(hidden: int, gates: int, dtype: str, cpu: CpuModel) -> Panel:
         lanes //= 2
     most = 8 if cpu.vector_registers >= 32 else 4
     fitting = [v for v in (4, 2, 1) if v == 1 or (gates * v <= most and v * lanes <= hidden)]
-    return Panel(lanes, min(fitting, key=lambda v: -(-hidden // (v * lanes)) * v))
+    return Panel(lanes, min(fitting, key=lambda v: ceil_div(hidden, v * lanes) * v))
 
 
-def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
+def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> RecurrentTiling:
     """Tile sizes and what runs in parallel, from the registers and cores of ``cpu``."""
     vectors = layer.gates * panel.vectors
     most = max(1, min(8, (cpu.vector_registers - vectors - 1) // vectors))
     rows, steps = static(layer.batch), static(layer.steps)
     one_row = layer.gates * layer.hidden * layer.hidden * layer.directions
-    tiles = 1 if rows is None else -(-rows // most)
+    tiles = 1 if rows is None else ceil_div(rows, most)
     chunks = max(1, min(tiles, cpu.cores // layer.directions))
     step_work = one_row * (rows or 1)
     is_step_parallel = step_work >= STEP_WORK and (
@@ -117,8 +116,8 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
     )
     chunks = 1 if is_step_parallel else chunks
     work = step_work * (steps or TYPICAL_STEPS)
-    sizes = [most, 1] if rows is None and most > 1 else [_even(-(-(rows or 1) // chunks), most)]
-    return Tiling(
+    sizes = [most, 1] if rows is None and most > 1 else [_even(ceil_div(rows or 1, chunks), most)]
+    return RecurrentTiling(
         shapes=tuple(tile_shape(size, vectors, panel.lanes, cpu) for size in sizes),
         vectors=panel.vectors,
         chunks=chunks,
@@ -129,9 +128,9 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> Tiling:
 
 def _weight_bytes(layer: Layer) -> int:
     """Of one direction."""
-    return layer.gates * layer.hidden * layer.hidden * tvm.DataType(layer.dtype).bits // 8
+    return layer.gates * layer.hidden * layer.hidden * bytes_of(layer.dtype)
 
 
 def _even(rows: int, most: int) -> int:
     """Rows of a tile, at most ``most``, so that as many tiles as needed are about full."""
-    return -(-rows // -(-rows // most)) if rows else 1
+    return ceil_div(rows, ceil_div(rows, most)) if rows else 1
