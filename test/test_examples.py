@@ -37,11 +37,12 @@ def test_readme_example_runs() -> None:
     assert float(done.stdout.split("(")[1].split(",")[0].rstrip(")\n")) < 1e-5
 
 
-@pytest.mark.parametrize("guide", ["pass", "transform", "schedule_rule", "target"])
-def test_guides_run(guide: str) -> None:
-    text = (ROOT / "docs" / f"adding_a_{guide}.md").read_text()
+@pytest.mark.parametrize(
+    "guide", ["adding_a_pass", "adding_a_transform", "adding_a_schedule_rule", "adding_a_target", "deploying"]
+)
+def test_guides_run(guide: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / f"{guide}.md").read_text()
     code = text.split("```python\n", 1)[1].split("```", 1)[0]
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

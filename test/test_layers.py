@@ -38,14 +38,16 @@ LAYERS = {
     "torch_tvm.aten": layer("lib/aten", "support", "torch"),
     "torch_tvm.dialect": layer("lib/dialect", "aten support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),
-    "torch_tvm.tir": layer("lib/tir", "support", "tvm"),
-    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support tir", "torch mlir tvm numpy"),
-    "torch_tvm.transforms": layer("lib/transforms", "schedules support tir", "tvm numpy"),
-    "torch_tvm.schedules": layer("lib/schedules", "support tir", "tvm"),
-    "torch_tvm.codegen": layer("lib/codegen", "support tir", "torch tvm"),
+    "torch_tvm.tir": layer("lib/tir", "support", "tvm tvm_ffi"),
+    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support tir", "torch mlir tvm tvm_ffi numpy"),
+    "torch_tvm.transforms": layer("lib/transforms", "schedules support tir", "tvm tvm_ffi numpy"),
+    "torch_tvm.schedules": layer("lib/schedules", "support tir", "tvm tvm_ffi"),
+    "torch_tvm.codegen": layer("lib/codegen", "runtime support tir", "torch tvm tvm_ffi"),
     "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
-    "torch_tvm.profiling": layer("lib/profiling", "codegen support tir", "torch tvm numpy"),
-    "torch_tvm.runtime": layer("lib/runtime", "aten codegen profiling support", "torch tvm numpy"),
+    "torch_tvm.profiling": layer("lib/profiling", "codegen runtime support tir", "torch tvm tvm_ffi numpy"),
+    # What runs compiled code needs no compiler: tvm_ffi alone.
+    "torch_tvm.runtime": layer("lib/runtime", "aten support", "torch tvm_ffi numpy"),
+    "torch_tvm.artifact": layer("lib/artifact", "runtime support", "torch tvm_ffi"),
 }
 MLIR_FILE = "torch_tvm.dialect.mlir"
 
@@ -88,7 +90,6 @@ def violations(module: str, text: str, is_package: bool = False) -> list[str]:
     found = []
     for line, name in imports(module, text, is_package):
         top = name.partition(".")[0]
-        top = "tvm" if top == "tvm_ffi" else top
         if top == "torch_mlir":
             is_wrong = module != MLIR_FILE
         elif top == "torch_tvm":

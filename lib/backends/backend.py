@@ -39,6 +39,10 @@ class Backend(ABC):
     def why_not_runnable(self, target: tvm.target.Target) -> str:
         """Why code for the target cannot run on this machine, ``""`` when it can."""
 
+    def instruction_sets(self, target: tvm.target.Target) -> frozenset[str] | None:
+        """What code for the target asks of a processor; ``None`` where code cannot be written to a file."""
+        return None
+
     def why_not_measurable(self, target: tvm.target.Target) -> str:
         """Why candidates of a schedule rule cannot be timed on this machine, ``""`` when they can."""
         return "it is no CPU"

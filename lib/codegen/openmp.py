@@ -1,45 +1,36 @@
-"""Kernels on torch's own threads.
+"""The functions by which kernels run on torch's own threads (``lib/runtime/openmp.py`` says why), as machine code.
 
-TVM has a pool of its own. Where both pools have a thread for each core, the one that has just worked still spins, and
-a kernel of the other waits until the scheduler takes the core away: 4 ms on two cores, for every change between
-PyTorch and compiled code. So parallel loops go to the OpenMP runtime that PyTorch has loaded, instead::
+::
 
     TVMBackendParallelLaunch(lambda, data, tasks)    ->    GOMP_parallel(share, {lambda, data, tasks}, threads, 0)
 
-Libraries find the function to launch with by name when they are loaded, so :func:`use_openmp` comes before the first.
-That goes for every TVM library of the process. A task that fails (TVM has no memory for a temporary) ends the process:
-TVM's lowering lets no function but a packed one return anything.
+A task that fails (TVM has no memory for a temporary) ends the process: TVM's lowering lets no function but a packed one
+return anything.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-
-import torch
 import tvm
-import tvm_ffi
 from tvm import tirx
 
 from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE, PACKED
-
-_SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+from torch_tvm.runtime import openmp
+from torch_tvm.runtime.openmp import OpenMP
 
 _IR = """
-@torch_tvm_wanted = global i32 0
-%job = type {{ ptr, ptr, i32, i32 }}
-%environment = type {{ ptr, i32 }}
+@torch_tvm_wanted = internal global i32 0
+@torch_tvm_parallel = internal global ptr null
+@torch_tvm_get_thread = internal global ptr null
+@torch_tvm_get_threads = internal global ptr null
+%job = type { ptr, ptr, i32, i32 }
+%environment = type { ptr, i32 }
 
 declare void @abort()
 declare i32 @torch_tvm_share(ptr)
 declare i32 @torch_tvm_launch(ptr, ptr, i32)
 declare i32 @torch_tvm_tell(i32, ptr, ptr)
 
-define i32 @torch_tvm_share_(ptr %job) {{
+define i32 @torch_tvm_share_(ptr %job) {
 entry:
   %data_at = getelementptr %job, ptr %job, i32 0, i32 1
   %tasks_at = getelementptr %job, ptr %job, i32 0, i32 2
@@ -47,8 +38,10 @@ entry:
   %lambda = load ptr, ptr %job
   %data = load ptr, ptr %data_at
   %given = load i32, ptr %tasks_at
-  %thread = call i32 inttoptr (i64 {omp_get_thread_num} to ptr)()
-  %threads = call i32 inttoptr (i64 {omp_get_num_threads} to ptr)()
+  %get_thread = load ptr, ptr @torch_tvm_get_thread
+  %get_threads = load ptr, ptr @torch_tvm_get_threads
+  %thread = call i32 %get_thread()
+  %threads = call i32 %get_threads()
   %is_free = icmp eq i32 %given, 0
   %tasks = select i1 %is_free, i32 %threads, i32 %given
   %environment = alloca %environment
@@ -72,9 +65,9 @@ after:
   br label %test
 done:
   ret i32 0
-}}
+}
 
-define i32 @torch_tvm_launch_(ptr %lambda, ptr %data, i32 %tasks) {{
+define i32 @torch_tvm_launch_(ptr %lambda, ptr %data, i32 %tasks) {
 entry:
   %job = alloca %job
   %data_at = getelementptr %job, ptr %job, i32 0, i32 1
@@ -85,7 +78,8 @@ entry:
   store i32 %tasks, ptr %tasks_at
   store i32 0, ptr %failed_at
   %wanted = load atomic i32, ptr @torch_tvm_wanted monotonic, align 4
-  call void inttoptr (i64 {GOMP_parallel} to ptr)(ptr @torch_tvm_share, ptr %job, i32 %wanted, i32 0)
+  %parallel = load ptr, ptr @torch_tvm_parallel
+  call void %parallel(ptr @torch_tvm_share, ptr %job, i32 %wanted, i32 0)
   %failed = load i32, ptr %failed_at
   %is_good = icmp eq i32 %failed, 0
   br i1 %is_good, label %good, label %bad
@@ -94,83 +88,68 @@ bad:
   unreachable
 good:
   ret i32 0
-}}
+}
 
-define i32 @torch_tvm_tell_(i32 %task, ptr %environment, ptr %data) {{
+define i32 @torch_tvm_tell_(i32 %task, ptr %environment, ptr %data) {
   %tasks_of = getelementptr %environment, ptr %environment, i32 0, i32 1
   %tasks = load i32, ptr %tasks_of
   store atomic i32 %tasks, ptr %data monotonic, align 4
   ret i32 0
-}}
+}
 
-define i64 @torch_tvm_address() {{
+define i64 @torch_tvm_bind_(i64 %parallel, i64 %get_thread, i64 %get_threads) {
+  %parallel_at = inttoptr i64 %parallel to ptr
+  %get_thread_at = inttoptr i64 %get_thread to ptr
+  %get_threads_at = inttoptr i64 %get_threads to ptr
+  store ptr %parallel_at, ptr @torch_tvm_parallel
+  store ptr %get_thread_at, ptr @torch_tvm_get_thread
+  store ptr %get_threads_at, ptr @torch_tvm_get_threads
+  ret i64 0
+}
+
+define i64 @torch_tvm_address_() {
   %address = ptrtoint ptr @torch_tvm_launch to i64
   ret i64 %address
-}}
+}
 
-define i64 @torch_tvm_want(i32 %threads) {{
+define i64 @torch_tvm_want_(i32 %threads) {
   store atomic i32 %threads, ptr @torch_tvm_wanted monotonic, align 4
   ret i64 0
-}}
+}
 
-define i64 @torch_tvm_count() {{
+define i64 @torch_tvm_count_() {
   %count = alloca i32
   store i32 0, ptr %count
   %failed = call i32 @torch_tvm_launch(ptr @torch_tvm_tell, ptr %count, i32 0)
   %threads = load i32, ptr %count
   %result = sext i32 %threads to i64
   ret i64 %result
-}}
+}
 """
 
 
-@dataclass(frozen=True)
-class OpenMP:
-    """``want(threads)`` sets how many threads parallel loops get (0: as many as torch), ``count()`` runs one to see."""
-
-    want: Callable[[int], object]
-    count: Callable[[], int]
-
-
-@lru_cache(maxsize=1)
 def use_openmp() -> OpenMP | None:
     """From now on, libraries that are loaded run parallel loops on torch's threads; None where torch has no OpenMP."""
-    addresses = _addresses()
-    if addresses is None:
-        return None
+    return openmp.use_openmp(lambda: openmp_library("llvm"))
+
+
+def openmp_library(target: tvm.target.Target | str) -> tvm.runtime.Module:
+    """The functions, compiled for a target, as ``torch_tvm.runtime.openmp.use_openmp`` takes them."""
     functions = {
         "torch_tvm_share": _plain("torch_tvm_share_", "handle"),
         "torch_tvm_launch": _plain("torch_tvm_launch_", "handle", "handle", "int32"),
         "torch_tvm_tell": _plain("torch_tvm_tell_", "int32", "handle", "handle"),
-        "address": _packed("torch_tvm_address"),
-        "want": _packed("torch_tvm_want", "int32"),
-        "count": _packed("torch_tvm_count"),
+        "torch_tvm_bind": _packed("torch_tvm_bind_", "int64", "int64", "int64"),
+        "torch_tvm_address": _packed("torch_tvm_address_"),
+        "torch_tvm_want": _packed("torch_tvm_want_", "int32"),
+        "torch_tvm_count": _packed("torch_tvm_count_"),
     }
     named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
-    code = tvm.ir.StringImm(_IR.format(**addresses))
-    body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", code, named["count"].body)
-    named["count"] = named["count"].with_body(body)
-    library = tvm.tirx.build(tvm.IRModule(named), "llvm", pipeline=CPU_PIPELINE)
-    register = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi()).TVMFFIEnvModRegisterContextSymbol
-    register.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
-    if register(b"__TVMBackendParallelLaunch", library["address"]()):
-        return None
-    want = library["want"]
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: _in_child(want))
-    return OpenMP(lambda threads: want(1 if _is_forked() else threads), library["count"])
-
-
-_parent = os.getpid()
-
-
-def _is_forked() -> bool:
-    return os.getpid() != _parent
-
-
-def _in_child(want: Callable[[int], object]) -> None:
-    """A forked process has no OpenMP threads but its own: GNU's runtime would wait for the others for ever."""
-    want(1)
+    body = tirx.AttrStmt(
+        tirx.const(0, "int32"), "pragma_import_llvm", tvm.ir.StringImm(_IR), named["torch_tvm_count"].body
+    )
+    named["torch_tvm_count"] = named["torch_tvm_count"].with_body(body)
+    return tvm.tirx.build(tvm.IRModule(named), target, pipeline=CPU_PIPELINE)
 
 
 def _packed(callee: str, *dtypes: str) -> tirx.PrimFunc:
@@ -188,16 +167,4 @@ def _plain(callee: str, *dtypes: str) -> tirx.PrimFunc:
     return tirx.PrimFunc(params, body, tvm.ir.PrimType("int32")).with_attr("calling_conv", PACKED)
 
 
-def _addresses() -> dict[str, int] | None:
-    """Of the OpenMP functions that torch itself uses: other packages bring runtimes of their own."""
-    if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
-        return None
-    try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-        functions = {name: getattr(library, name) for name in _SYMBOLS}
-    except (OSError, AttributeError):
-        return None
-    return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in functions.items()}
-
-
-__all__ = ["OpenMP", "use_openmp"]
+__all__ = ["openmp_library", "use_openmp"]

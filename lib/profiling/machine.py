@@ -11,8 +11,9 @@ import tvm
 from tvm.script import from_source
 from tvm.target import codegen
 
-from torch_tvm.codegen.threads import configure_threads
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.codegen.llvm import compile_here, host_cpu
+from torch_tvm.codegen.openmp import use_openmp
+from torch_tvm.runtime.threads import configure_threads
 
 _CHAINS = 12
 """Independent sums: as many fused multiply-adds as a core has in flight, fewer than its registers."""
@@ -73,6 +74,7 @@ class Limits:
 
 def measure_limits(megabytes: int = 256, repeats: int = 5) -> Limits:
     """The best of a few measurements, on as many threads as torch uses; ``megabytes`` of memory are read."""
+    use_openmp()
     threads = configure_threads()
     lanes = _lanes()
     return Limits(_arithmetic(threads, lanes, repeats), _memory(threads, lanes, megabytes, repeats))
@@ -102,11 +104,6 @@ def _build(source: str) -> Callable[..., None]:
     return compile_here(tvm.IRModule({"main": from_source(source)}))
 
 
-def compile_here(mod: tvm.IRModule) -> Callable[..., None]:
-    """The function ``main`` of a module of loops, compiled for this processor."""
-    return tvm.compile(mod, _host(), tir_pipeline=CPU_PIPELINE).jit()["main"]
-
-
 def _seconds(kernel: Callable[..., None], x: torch.Tensor, y: torch.Tensor, repeats: int) -> float:
     kernel(x, y)
     best = float("inf")
@@ -117,14 +114,10 @@ def _seconds(kernel: Callable[..., None], x: torch.Tensor, y: torch.Tensor, repe
     return best
 
 
-def _host() -> tvm.target.Target:
-    return tvm.target.Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
-
-
 def _lanes() -> int:
     """Float32 elements of the widest vector register."""
-    has = lambda name: bool(codegen.llvm_cpu_has_features([name], _host()))
+    has = lambda name: bool(codegen.llvm_cpu_has_features([name], host_cpu()))
     return 16 if has("avx512f") else 8 if has("avx") else 4
 
 
-__all__ = ["Limits", "compile_here", "measure_limits"]
+__all__ = ["Limits", "measure_limits"]

@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import tvm
 import tvm_ffi
 
 from torch_tvm.aten.autocast import is_active, without_autocast
@@ -177,7 +176,7 @@ def aten(spec: str, *arguments: Any) -> list[Any]:
 
 def register() -> None:
     """Make the function known to TVM; once a process."""
-    tvm.register_global_func(NAME, aten, override=True)
+    tvm_ffi.register_global_func(NAME, aten, override=True)
 
 
 __all__ = ["NAME", "aten", "register"]

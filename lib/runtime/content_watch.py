@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from torch_tvm.runtime.memory_hash import MemoryHash
 from torch_tvm.runtime.page_watch import watch_pages
+
+Hashing = Callable[[Sequence[tuple[int, int]]], Callable[[], torch.Tensor]]
 
 
 class ContentWatch:
@@ -15,10 +16,11 @@ class ContentWatch:
 
     Version counters do not tell: ``.data`` has one of its own, inference tensors have none, NumPy knows none. The
     operating system tells of whole pages where it can (``page_watch.py``); what is left is hashed, and memory
-    of other devices compared with a copy.
+    of other devices compared with a copy. ``hashing`` ranges of memory, each ``(address, bytes)``, gives a function
+    that hashes what they hold now.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor], hashing: Hashing) -> None:
         self._addresses = [tensor.data_ptr() for tensor in tensors]
         self._elsewhere = [(i, t.detach().clone()) for i, t in enumerate(tensors) if not t.is_cpu]
         here = [tensor for tensor in tensors if tensor.is_cpu and tensor.numel()]
@@ -27,7 +29,7 @@ class ContentWatch:
         others = [_extent(tensor) for tensor in here if all(tensor is not p for p in pinned)]
         watched, left = watch_pages(list(dict.fromkeys(others)))
         self._pages = [(pages, pages.writes) for pages in watched]
-        self._hash = MemoryHash([*left, *map(_extent, pinned)])
+        self._hash = hashing([*left, *map(_extent, pinned)])
         self._hashes = self._hash()
 
     def is_unchanged(self, tensors: Sequence[torch.Tensor]) -> bool:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import tvm
 import tvm_ffi
 
 from torch_tvm.support.errors import (
@@ -84,7 +83,7 @@ def explained(error: Exception, has_unknown_sizes: bool) -> Exception:
 
 def register() -> None:
     """Make errors and functions known to TVM; once a process."""
-    tvm.register_global_func(BAD_INDEX, bad_index, override=True)
+    tvm_ffi.register_global_func(BAD_INDEX, bad_index, override=True)
     for error in _ERRORS:
         tvm_ffi.register_error(f"torch_tvm.{error.__name__}", error)
 

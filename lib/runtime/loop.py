@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import tvm
+import tvm_ffi
 from tvm_ffi import from_dlpack
 
 from torch_tvm.runtime.tensors import (
@@ -90,8 +90,8 @@ def check(condition: Any, kind: str, message: str, *values: int) -> None:
 
 def register() -> None:
     """Make both functions known to TVM; once a process."""
-    tvm.register_global_func(LOOP, loop, override=True)
-    tvm.register_global_func(ASSERT, check, override=True)
+    tvm_ffi.register_global_func(LOOP, loop, override=True)
+    tvm_ffi.register_global_func(ASSERT, check, override=True)
 
 
 __all__ = ["ASSERT", "LOOP", "check", "loop", "register", "running"]

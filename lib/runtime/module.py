@@ -6,16 +6,13 @@ import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from os import PathLike
+from typing import Any, NoReturn, Protocol
 
 import torch
-import tvm
+import tvm_ffi
 from torch.utils import _pytree as pytree
-from tvm import relax
 
-from torch_tvm.codegen.threads import configure_threads
-from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
-from torch_tvm.profiling.machine import measure_limits
 from torch_tvm.runtime import aten, failures, loop
 from torch_tvm.runtime.arguments import (
     ALIGNMENT,
@@ -28,8 +25,10 @@ from torch_tvm.runtime.arguments import (
 )
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
+from torch_tvm.runtime.library import VirtualMachine
 from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
+from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
 from torch_tvm.runtime.weights_program import run_weights_program
 from torch_tvm.support.errors import InvalidInput
@@ -42,31 +41,56 @@ TRANSFORM_PARAMS = "main_transform_params"
 class Code:
     """The compiled code, shared by every copy and every thread.
 
-    ``copies`` are results of ``main`` that are cloned before the user gets them, ``single`` says that
-    ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and ``keeps_iteration`` those among
-    them that may return their turn number. ``lifted`` says that the
-    work on weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that
-    work where PyTorch does it. ``obstacle`` says why this machine cannot run the code; there is no ``library``
-    then. ``device`` is PyTorch's name of where tensors are; ``build_apart`` makes code in which the VM calls each kernel.
+    ``device`` is PyTorch's name of where tensors are. ``copies`` are results of ``main`` that are cloned before the
+    user gets them, ``single`` says that ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and
+    ``keeps_iteration`` those among them that may return their turn number. ``lifted`` says that the work on weights is
+    a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that work where PyTorch does it.
+    ``has_unknown_sizes`` says that a kernel may find sizes that do not fit. ``obstacle`` says why this machine cannot
+    run the code; there is no ``library`` then.
     """
 
-    library: tvm.runtime.Module | None
+    library: tvm_ffi.Module | None
     convention: Convention
     device: str = "cpu"
-    build_apart: Callable[[tvm.IRModule], relax.VMExecutable] | None = None
     copies: frozenset[int] = frozenset()
     single: bool = False
     loops: frozenset[str] = frozenset()
     keeps_iteration: frozenset[str] = frozenset()
     lifted: bool = True
     program: str = ""
+    has_unknown_sizes: bool = False
     obstacle: str = ""
 
-    def new_vm(self, library: tvm.runtime.Module | None = None) -> relax.VirtualMachine:
+    def new_vm(self, library: tvm_ffi.Module | None = None) -> VirtualMachine:
         """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
         for part in (aten, loop, failures):
             part.register()
-        return relax.VirtualMachine(library or self.library, tvm.runtime.device(self.device, 0))
+        found = library or self.library
+        assert found is not None, self.obstacle
+        return VirtualMachine(found, self.device)
+
+
+class Origin(Protocol):
+    """What a module was compiled from, for what needs the compiler again."""
+
+    @property
+    def relax_module(self) -> Any: ...
+
+    @property
+    def tir_module(self) -> Any: ...
+
+    def benchmark(self, module: CompiledModule, args: Sequence[Any], runs: int) -> Any: ...
+
+    def save(
+        self,
+        module: CompiledModule,
+        path: str | PathLike[str],
+        *,
+        targets: Sequence[Any] | None,
+        originals: bool,
+        sample_args: Sequence[Any] | None,
+        linker: str | None,
+    ) -> None: ...
 
 
 class _Thread(threading.local):
@@ -95,13 +119,42 @@ class Weights:
         self.tensors = {name: snapshot(t) if pack else t for name, t in tensors.items()}
         self.packed = self._pack(self._placed) if pack else None
 
+    @classmethod
+    def loaded(
+        cls, code: Code, tensors: Mapping[str, torch.Tensor], packed: Sequence[torch.Tensor] | None
+    ) -> Weights:
+        """Weights from a file, over its memory: the originals, on the meta device where they are not in it, and what
+        was packed of them, or ``None`` where that is still to do.
+        """
+        weights = cls(code, tensors, pack=False)
+        if packed is None:
+            weights.packed = weights._pack(weights._placed)
+        elif tensors:
+            placed = weights._placed(list(packed))
+            weights.packed = tvm_ffi.convert(placed) if code.lifted else placed
+        return weights
+
+    def packed_tensors(self) -> list[torch.Tensor] | None:
+        """What kernels read, ``None`` where nothing is packed."""
+        if self.packed is None:
+            return None
+        return (
+            [as_torch(array_item(self.packed, i)) for i in range(len(self.packed))]
+            if self._code.lifted
+            else self.packed
+        )
+
+    def absent(self) -> list[str]:
+        """Names of originals that a file did not have."""
+        return [name for name, tensor in self.tensors.items() if tensor.is_meta]
+
     def _pack(self, owned: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Any:
         """``owned`` moves tensors to where kernels read them."""
         code = self._code
         if not self.tensors or code.obstacle:
             return None
         if code.program:
-            return tvm.runtime.convert(owned(run_weights_program(code.program, list(self.tensors.values()))))
+            return tvm_ffi.convert(owned(run_weights_program(code.program, list(self.tensors.values()))))
         vm = code.new_vm()
         configure_threads()
         tensors = self._placed(list(self.tensors.values()))
@@ -109,7 +162,7 @@ class Weights:
             packed = vm[TRANSFORM_PARAMS](tensors)
             tensors = [as_torch(array_item(packed, index)) for index in range(len(packed))]
         tensors = owned(tensors)
-        return tvm.runtime.convert(tensors) if code.lifted else tensors
+        return tvm_ffi.convert(tensors) if code.lifted else tensors
 
     def _placed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return [dense(tensor, 64).to(self._code.device) for tensor in tensors]
@@ -124,6 +177,12 @@ class Weights:
         """These weights with some exchanged, packed anew; ``values`` belong to the new ones."""
         fresh = copy.copy(self)
         fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
+        if fresh.absent():
+            raise InvalidInput(
+                f"the file that the module was loaded from has no '{fresh.absent()[0]}' as it was before it was packed",
+                subject="load_state_dict",
+                advice="give all weights, or save the module with originals=True",
+            )
         fresh.packed = fresh._pack(fresh._placed)
         return fresh
 
@@ -139,6 +198,16 @@ class Weights:
             other = known.setdefault(name, tensor)
             if _is_like(tensor, other) and torch.equal(tensor, other):
                 self.tensors[name] = other
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a compiled module is made of; ``scalars`` are weights of one element that were folded into the code."""
+
+    code: Code
+    weights: Weights
+    state: Mapping[str, torch.Tensor]
+    scalars: Mapping[str, torch.Tensor]
 
 
 class CompiledModule:
@@ -161,12 +230,10 @@ class CompiledModule:
         *,
         scalars: Mapping[str, torch.Tensor] | None = None,
         report: Any = None,
-        relax_module: tvm.IRModule | None = None,
-        tir_module: tvm.IRModule | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.report = report
-        self.relax_module = relax_module
-        self.tir_module = tir_module
+        self.origin = origin
         self.methods: Any = {}
         self._code = code
         self._weights = weights
@@ -177,6 +244,16 @@ class CompiledModule:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
+
+    @property
+    def relax_module(self) -> Any:
+        """The optimised ``tvm.IRModule``; ``None`` where the code was loaded."""
+        return self.origin.relax_module if self.origin else None
+
+    @property
+    def tir_module(self) -> Any:
+        """The scheduled ``tvm.IRModule``; ``None`` where the code was loaded."""
+        return self.origin.tir_module if self.origin else None
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{a.name}: {a}" for a in self._code.convention.arguments)
@@ -191,9 +268,32 @@ class CompiledModule:
     # -- weights -------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Copies of the weights and of the current state by name, of its methods too."""
+        """Copies of the weights and of the current state by name, of its methods too.
+
+        Raises :class:`InvalidInput` for a module whose file has the weights only as kernels read them.
+        """
         others = self.methods.state_dict() if self.methods else {}
-        return {name: tensor.clone() for name, tensor in {**others, **self.own_state_dict()}.items()}
+        found = {**others, **self.own_state_dict()}
+        absent = next((name for name, tensor in found.items() if tensor.is_meta), None)
+        if absent is not None:
+            raise InvalidInput(
+                f"the file that the module was loaded from has no '{absent}' as it was before it was packed",
+                subject="state_dict",
+                advice="save the module with originals=True",
+            )
+        return {name: tensor.clone() for name, tensor in found.items()}
+
+    def parts(self) -> Parts:
+        """What the module is made of, not copied."""
+        return Parts(self._code, self._weights, self._state, self._scalars)
+
+    def accepts(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether a call with these arguments fits the code."""
+        try:
+            self._checked(args, kwargs)
+        except InvalidInput:
+            return False
+        return True
 
     def own_state_dict(self) -> dict[str, torch.Tensor]:
         """The weights and the current state that this code itself reads, not copied."""
@@ -211,7 +311,7 @@ class CompiledModule:
 
     def take_over(self, other: CompiledModule) -> None:
         """Run the code of ``other``, which replaces this one, on its weights and state."""
-        for name in ("_code", "_weights", "_scalars", "_state", "report", "relax_module", "tir_module"):
+        for name in ("_code", "_weights", "_scalars", "_state", "report", "origin"):
             setattr(self, name, getattr(other, name))
         self._check = ArgumentCheck(self._code.convention, self._code.device)
         self._call = self._bind()
@@ -252,7 +352,7 @@ class CompiledModule:
         """Raise :class:`InvalidInput` for one that cannot take the place of a weight or of state."""
         for name, wanted in {**self._scalars, **self.own_state_dict()}.items():
             value = values.get(name, wanted)
-            if not _is_like(value, wanted):
+            if value is not wanted and not _is_like(value, wanted):
                 problem = why_unreadable(value) if isinstance(value, torch.Tensor) else ""
                 raise InvalidInput(
                     f"weight '{name}': expected {describe_value(wanted)}, got {problem or describe_value(value)}"
@@ -284,8 +384,8 @@ class CompiledModule:
         """Another module with the same code that packs the caller's tensors, of the same types, as all the weights."""
         weights = copy.copy(self._weights)
         weights.borrow(values)
-        parts = {"report": self.report, "relax_module": self.relax_module, "tir_module": self.tir_module}
-        return type(self)(self._code, weights, self._state, scalars=self._scalars, **parts)
+        parts = {"scalars": self._scalars, "report": self.report, "origin": self.origin}
+        return type(self)(self._code, weights, self._state, **parts)
 
     def borrow_weights(self, values: Mapping[str, torch.Tensor]) -> None:
         """Pack other tensors of the caller."""
@@ -372,9 +472,7 @@ class CompiledModule:
         return self._run(flat)
 
     def _explained(self, error: Exception) -> Exception:
-        main = self.relax_module["main"] if self.relax_module is not None else None
-        is_fixed = main is not None and not relax.analysis.defined_symbolic_vars(main)
-        explained = failures.explained(error, not is_fixed)
+        explained = failures.explained(error, self._code.has_unknown_sizes)
         explained.__cause__ = None if explained is error else error
         return explained
 
@@ -383,7 +481,7 @@ class CompiledModule:
         self._check(flat)
         return flat
 
-    def _run(self, flat: Sequence[Any], vm: relax.VirtualMachine | None = None) -> Any:
+    def _run(self, flat: Sequence[Any], vm: VirtualMachine | None = None) -> Any:
         convention, local = self._code.convention, self._local
         main = vm["main"] if vm else local.main
         alignment = ALIGNMENT[self._code.device]
@@ -439,27 +537,59 @@ class CompiledModule:
 
     # -- measuring ---------------------------------------------------------------------------------------
 
-    def benchmark(self, *args: Any, runs: int = 10) -> Benchmark:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        targets: Sequence[Any] | None = None,
+        originals: bool = False,
+        sample_args: Sequence[Any] | None = None,
+        linker: str | None = None,
+    ) -> None:
+        """Write the module into one file that :func:`torch_tvm.load` reads, where there is no compiler.
+
+        ``targets`` are those to write code for, by default that of this module: it is compiled anew for each, and
+        the file is loaded where one of them fits (``["x86-64-v3", "x86-64-v4"]``). ``originals=True`` keeps the weights
+        also as the program has them, for ``state_dict`` and for ``load_state_dict(..., strict=False)``. ``sample_args``
+        are arguments that are kept with their results, for ``torch-tvm run --check``. ``linker`` is the C compiler
+        that links. The file is native code: take one only from someone whom you trust.
+
+        Raises :class:`InvalidInput` for a program that takes or returns what a file cannot hold, for a path that cannot
+        be written and where there is no C compiler.
+        """
+        self._compiled_here("save").save(
+            self, path, targets=targets, originals=originals, sample_args=sample_args, linker=linker
+        )
+
+    def benchmark(self, *args: Any, runs: int = 10) -> Any:
         """Time of each kernel in a call with these arguments, beside what the machine could do.
 
         Medians of ``runs`` calls; the machine's limits are measured in the same run. The kernels are compiled once
         more, in a form in which they are called one by one. Raises :class:`InvalidInput` for arguments that do not
-        fit, for a program with state and for a GPU target.
+        fit, for a program with state, for a GPU target and for a module that was loaded.
         """
-        build = self._code.build_apart
-        if build is None or self._code.device != "cpu" or self._code.convention.writes:
+        if self._code.device != "cpu" or self._code.convention.writes:
             raise InvalidInput("only CPU programs without state are benchmarked", subject="benchmark")
         self(*args)
-        flat = flatten(self._code.convention, args, {})
-        library = build(self.tir_module).jit()
+        return self._compiled_here("benchmark").benchmark(self, args, runs)
 
-        def instrumented(recorder: Recorder) -> Callable[[], Any]:
-            vm = self._code.new_vm(library)
-            vm.set_instrument(recorder)
-            return lambda: self._run(flat, vm)
+    def runner(
+        self, library: tvm_ffi.Module, args: Sequence[Any]
+    ) -> tuple[VirtualMachine, Callable[[], Any]]:
+        """A virtual machine over other code of the same program, and a function that runs it with these arguments."""
+        vm, flat = self._code.new_vm(library), flatten(self._code.convention, args, {})
+        return vm, lambda: self._run(flat, vm)
 
-        rules = {kernel.name: kernel.rule for kernel in self.report.kernels} if self.report else {}
-        return benchmark(lambda: self(*args), instrumented, self.tir_module, rules, measure_limits(), runs)
+    def _compiled_here(self, what: str) -> Origin:
+        others = self.methods.codes(self) if self.methods else ()
+        origin = next((code.origin for code in (self, *others) if code.origin), None)
+        if origin is None:
+            raise InvalidInput(
+                "this module was loaded: there is code and no program",
+                subject=what,
+                advice="do it where the program is compiled, before it is saved",
+            )
+        return origin
 
     # -- copying -----------------------------------------------------------------------------------------
 
@@ -471,8 +601,7 @@ class CompiledModule:
             self._state,
             scalars=self._scalars,
             report=copy.deepcopy(self.report, memo),
-            relax_module=self.relax_module,
-            tir_module=self.tir_module,
+            origin=self.origin,
         )
         fresh.methods = copy.deepcopy(self.methods, memo)
         return fresh
@@ -487,11 +616,27 @@ class CompiledModule:
 hide_from_dynamo(CompiledModule.__call__)
 
 
+class _WithoutForward(CompiledModule):
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise InvalidInput(
+            f"the module has no method 'forward'; it has: {', '.join(self.methods)}",
+            advice="call one of its methods",
+        )
+
+
+def without_forward(methods: Any) -> CompiledModule:
+    """A module of methods that refuses to be called itself."""
+    code = Code(None, Convention([], []), obstacle="there is no forward")
+    compiled = _WithoutForward(code, Weights(code, {}))
+    compiled.methods = methods
+    return compiled
+
+
 def refuse_pickling(what: str) -> NoReturn:
     """Raise :class:`InvalidInput`: machine code belongs to the process."""
     raise InvalidInput(
         f"{what} holds machine code and cannot be pickled",
-        advice="save the program (torch.export.save, torch.jit.save) and compile what is loaded",
+        advice="save it with .save(path) and read it with torch_tvm.load(path)",
     )
 
 
@@ -523,4 +668,4 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> None:
         target.copy_(value)
 
 
-__all__ = ["Code", "CompiledModule", "Weights", "refuse_pickling"]
+__all__ = ["Code", "CompiledModule", "Origin", "Parts", "Weights", "refuse_pickling", "without_forward"]

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import tvm
 import tvm_ffi
-from tvm import relax
 
 from torch_tvm.runtime.failures import out_of_range
 from torch_tvm.support.attributes import PROGRAM
@@ -111,13 +109,11 @@ def _last_uses(program: dict[str, Any], count: int) -> dict[int, int]:
     return found
 
 
-def pack_weights(
-    mod: tvm.IRModule, vm: relax.VirtualMachine, weights: Sequence[torch.Tensor]
-) -> tvm_ffi.Array:
-    """What ``main`` of an optimised module takes as its last argument, made of the original weights.
+def pack_weights(mod: Any, vm: Any, weights: Sequence[torch.Tensor]) -> Any:
+    """What ``main`` of an optimised ``tvm.IRModule`` takes as its last argument, made of the original weights.
 
     By the module's program where it has one, else by its function ``main_transform_params``.
     """
     if mod.attrs and PROGRAM in mod.attrs:
-        return tvm.runtime.convert(run_weights_program(str(mod.attrs[PROGRAM]), weights))
+        return tvm_ffi.convert(run_weights_program(str(mod.attrs[PROGRAM]), weights))
     return vm["main_transform_params"](list(weights))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch_tvm.dialect.module import TensorSpec, TorchModule
     from torch_tvm.driver import compile
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
+    from torch_tvm.loading import load
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
     from torch_tvm.support.errors import (
@@ -46,6 +47,7 @@ _WHERE = {
     "import_fx": "torch_tvm.importing",
     "import_lazy": "torch_tvm.importing",
     "import_torchscript": "torch_tvm.importing",
+    "load": "torch_tvm.loading",
     "parse": "torch_tvm.importing",
     "register_lowering": "torch_tvm.custom",
 }
@@ -71,6 +73,7 @@ __all__ = [
     "import_fx",
     "import_lazy",
     "import_torchscript",
+    "load",
     "parse",
     "register_lowering",
 ]

@@ -14,6 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from torch_tvm.backends import backend_of
+from torch_tvm.codegen.memory_hash import MemoryHash
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.exclusive import exclusive
@@ -111,7 +112,7 @@ class _Packing:
         self._changes = 0
         self._unwatched = 0
         self._versions: list[int] = []
-        self._watch: ContentWatch | None = ContentWatch(weights)
+        self._watch: ContentWatch | None = ContentWatch(weights, MemoryHash)
         self.compiled = compiled.with_weights(self._by_name(weights))
 
     def holds(self, weights: Sequence[torch.Tensor]) -> bool:
@@ -136,7 +137,7 @@ class _Packing:
         if self._watch is not None and self._changes > 2:
             self._unwatched = 2 ** min(self._changes, 6)
         self._watch = None  # a call in another thread does not take the old ones for these
-        watch = ContentWatch(weights) if self._unwatched <= 0 or rests else None
+        watch = ContentWatch(weights, MemoryHash) if self._unwatched <= 0 or rests else None
         self.compiled.borrow_weights(self._by_name(weights))
         self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
         self._watch = watch

@@ -18,8 +18,7 @@ from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.options import Options
 from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
-from torch_tvm.runtime.convention import Convention
-from torch_tvm.runtime.module import Code, CompiledModule, Weights, refuse_pickling
+from torch_tvm.runtime.module import CompiledModule, refuse_pickling, without_forward
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import InvalidInput
 
@@ -52,7 +51,7 @@ def compile_methods(
                 subject="example_args",
             )
     if forward is None:
-        compiled = _without_forward(methods)
+        compiled = without_forward(methods)
     else:
         compiled = methods.compile("forward", arguments["forward"], report, forward)
     for name, args in arguments.items():
@@ -285,21 +284,6 @@ class Method:
             elif position < last:
                 bound.append(parameter.default_value)
         return bound
-
-
-class _WithoutForward(CompiledModule):
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise InvalidInput(
-            f"the module has no method 'forward'; it has: {', '.join(self.methods)}",
-            advice="call one of its methods",
-        )
-
-
-def _without_forward(methods: Methods) -> CompiledModule:
-    code = Code(None, Convention([], []), obstacle="there is no forward")
-    compiled = _WithoutForward(code, Weights(code, {}))
-    compiled.methods = methods
-    return compiled
 
 
 def is_forward(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import tvm
@@ -13,6 +14,7 @@ from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.backends import backend_of, build, optimize, schedule
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
+from torch_tvm.compilation import Compilation
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
@@ -95,12 +97,39 @@ def _generated(
     report.fallbacks = _fallbacks(lowered)
     dump("lowered.py", lowered.mod.script)
     mod = _hooked(lowered.mod, "after-lowering", options)
-    mod = keep_weights_in_main(unwrap_single_result(mod))
+    program = Program(
+        keep_weights_in_main(unwrap_single_result(mod)),
+        convention,
+        lowered.weights,
+        module.state,
+        inlined,
+        options,
+    )
+    return compile_program(program, target, report, dump, pack=pack)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program as Relax, for any target."""
+
+    mod: tvm.IRModule
+    convention: Convention
+    weights: Mapping[str, torch.Tensor]
+    state: Mapping[str, torch.Tensor]
+    scalars: Mapping[str, torch.Tensor]
+    options: Options
+
+
+def compile_program(
+    program: Program, target: tvm.target.Target, report: Report, dump: Dump, *, pack: bool = True
+) -> CompiledModule:
+    """Code of a lowered program for one target."""
+    options, backend = program.options, backend_of(target)
     with report.phase("optimise"):
-        mod = _hooked(optimize(mod, target, accuracy=options.accuracy), "after-optimizing", options)
+        mod = _hooked(optimize(program.mod, target, accuracy=options.accuracy), "after-optimizing", options)
     dump("optimised.py", mod.script)
     relax_module = mod
-    program = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
+    packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
         measurer = _measurer(target) if options.measure else None
         mod, decisions = schedule(mod, target, choose=measurer.choose if measurer else None)
@@ -120,27 +149,30 @@ def _generated(
     code = Code(
         library=None if obstacle else executable.jit(),
         obstacle=obstacle,
-        convention=convention,
+        convention=program.convention,
         device=backend.device,
-        build_apart=functools.partial(build, target=target, joined=False),
         copies=frozenset(results_to_copy(main)),
         single=not isinstance(main.ret_ty, relax.TupleType),
         loops=frozenset(loops),
         keeps_iteration=frozenset(name for name in loops if returns_first_parameter(mod[name])),
-        lifted=bool(program) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
-        program=program,
+        lifted=bool(packing) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
+        program=packing,
+        has_unknown_sizes=bool(relax.analysis.defined_symbolic_vars(relax_module["main"])),
     )
     with report.phase("pack weights"):
-        weights = Weights(code, lowered.weights, pack=pack)
+        weights = Weights(code, program.weights, pack=pack)
     return CompiledModule(
         code,
         weights,
-        module.state,
-        scalars=inlined,
+        program.state,
+        scalars=program.scalars,
         report=report,
-        relax_module=relax_module,
-        tir_module=mod,
+        origin=Compilation(relax_module, mod, target, functools.partial(_compiled_for, program)),
     )
+
+
+def _compiled_for(program: Program, target: tvm.target.Target) -> CompiledModule:
+    return compile_program(program, target, Report(target=str(target)), Dump())
 
 
 def _decomposed(module: TorchModule) -> TorchModule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,17 @@ class Report:
             "measured": [asdict(item) for item in self.measured],
             "seconds": dict(self.seconds),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """The report that :meth:`to_dict` was called on, without what was measured."""
+        return cls(
+            target=str(values["target"]),
+            frontend=str(values["frontend"]),
+            kernels=[Kernel(**kernel) for kernel in values["kernels"]],
+            fallbacks=[FallbackOp(**item) for item in values["fallbacks"]],
+            seconds=dict(values["seconds"]),
+        )
 
     def __str__(self) -> str:
         lines = [f"target: {self.target}", f"frontend: {self.frontend}", f"kernels: {len(self.kernels)}"]

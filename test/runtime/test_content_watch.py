@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from torch_tvm.codegen.memory_hash import MemoryHash
 from torch_tvm.runtime import page_watch
 from torch_tvm.runtime.content_watch import ContentWatch
 
@@ -42,7 +43,7 @@ def tensors(request: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]
 def test_a_write_at_any_place_is_noticed(tensors: list[torch.Tensor], write: Callable[..., None]) -> None:
     for tensor in tensors:
         for place in (0, tensor.numel() // 2, tensor.numel() - 1):
-            watch = ContentWatch(tensors)
+            watch = ContentWatch(tensors, MemoryHash)
             assert watch.is_unchanged(tensors) and watch.is_unchanged(tensors)
             write(tensor, place)
             assert not watch.is_unchanged(tensors)
@@ -51,8 +52,8 @@ def test_a_write_at_any_place_is_noticed(tensors: list[torch.Tensor], write: Cal
 def test_all_who_watch_a_page_notice(tensors: list[torch.Tensor]) -> None:
     big = tensors[-1]
     everything = [tensors, [big], [big[5000:100_000]], [big[50_000:].view(500, 500).t()]]
-    watches = [ContentWatch(some) for some in everything]
-    watches = [ContentWatch(some) for some in everything]
+    watches = [ContentWatch(some, MemoryHash) for some in everything]
+    watches = [ContentWatch(some, MemoryHash) for some in everything]
     for _ in range(2):
         assert all(w.is_unchanged(some) for w, some in zip(watches, everything, strict=True))
     big.data[60_000] = 3
@@ -60,15 +61,15 @@ def test_all_who_watch_a_page_notice(tensors: list[torch.Tensor]) -> None:
 
 
 def test_other_memory_is_a_change(tensors: list[torch.Tensor]) -> None:
-    watch = ContentWatch(tensors)
+    watch = ContentWatch(tensors, MemoryHash)
     assert not watch.is_unchanged([*tensors[:-1], tensors[-1].clone()])
 
 
 def test_a_forked_process_watches_for_itself(tensors: list[torch.Tensor]) -> None:
-    watch = ContentWatch(tensors)
+    watch = ContentWatch(tensors, MemoryHash)
     child = os.fork()
     if not child:
-        own = ContentWatch(tensors)
+        own = ContentWatch(tensors, MemoryHash)
         first = own.is_unchanged(tensors)
         tensors[-1][7] += 1
         os._exit(0 if first and not own.is_unchanged(tensors) else 1)
@@ -78,7 +79,7 @@ def test_a_forked_process_watches_for_itself(tensors: list[torch.Tensor]) -> Non
 
 def test_memory_of_other_processes_is_hashed() -> None:
     shared = torch.zeros(100_000).share_memory_()
-    watch = ContentWatch([shared])
+    watch = ContentWatch([shared], MemoryHash)
     child = os.fork()
     if not child:
         shared[50_000] = 1

@@ -10,9 +10,9 @@ import pytest
 import torch
 import tvm
 
-from torch_tvm.codegen import threads
 from torch_tvm.codegen.openmp import use_openmp
-from torch_tvm.codegen.threads import configure_threads, usable_cores
+from torch_tvm.runtime import threads
+from torch_tvm.runtime.threads import configure_threads, usable_cores
 
 
 @pytest.fixture

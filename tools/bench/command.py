@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_tvm.codegen.threads import usable_cores
+from torch_tvm.runtime.threads import usable_cores
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
 from torch_tvm.tools.bench.measure import Comparison, Plan, compare
 from torch_tvm.tools.bench.plot import check_plot, plot

@@ -71,8 +71,13 @@ class Cpu(Backend):
         wanted, own = (str(t.attrs.get("mtriple", "")).split("-")[0] for t in (target, host))
         if wanted and wanted != own:
             return f"the code is for {wanted}, the machine is {own}"
-        missing = _instructions(target) - _instructions(host)
+        missing = self.instruction_sets(target) - self.instruction_sets(host)
         return f"its CPU lacks {', '.join(sorted(missing)[:5])}" if missing else ""
+
+    def instruction_sets(self, target: tvm.target.Target) -> frozenset[str]:
+        """LLVM lists its tuning hints among the features; they are none."""
+        names = map(str, codegen.llvm_get_cpu_features(target))
+        return frozenset(name for name in names if _INSTRUCTION_SETS.match(name))
 
     def why_not_measurable(self, target: tvm.target.Target) -> str:
         return self.why_not_runnable(target)
@@ -129,11 +134,6 @@ def _check_features(target: tvm.target.Target, triple: str) -> None:
             raise ValueError(
                 f"LLVM has no feature '{each}'" + (f" in the family '{triple}'" if triple else "")
             )
-
-
-def _instructions(target: tvm.target.Target) -> set[str]:
-    """The features that compiled code may use; LLVM lists its tuning hints among them."""
-    return {str(name) for name in codegen.llvm_get_cpu_features(target) if _INSTRUCTION_SETS.match(str(name))}
 
 
 BACKEND = Cpu()

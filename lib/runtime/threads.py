@@ -12,9 +12,9 @@ import threading
 from functools import lru_cache
 
 import torch
-import tvm
+import tvm_ffi
 
-from torch_tvm.codegen.openmp import use_openmp
+from torch_tvm.runtime.openmp import current_openmp
 
 SPIN_COUNT = 2000
 """Rounds that an idle worker yields before it sleeps: well below a millisecond, longer than the gap between
@@ -66,7 +66,7 @@ def configure_threads(torch_threads: int | None = None) -> int:
     """Bring kernels that the calling thread runs to the number of threads that torch uses, and return it."""
     torch_threads = torch.get_num_threads() if torch_threads is None else torch_threads
     wanted = wanted_threads(torch_threads)
-    openmp = use_openmp()
+    openmp = current_openmp()
     if openmp is not None:
         openmp.want(0 if wanted == torch_threads else wanted)
         return wanted
@@ -74,7 +74,7 @@ def configure_threads(torch_threads: int | None = None) -> int:
         return wanted
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", str(SPIN_COUNT))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
-    configure = tvm.get_global_func("runtime.config_threadpool")
+    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
     names = [str(core) for core in usable_cores()]
     if _pool.threads == 0:  # a pool never grows: create it with a worker for every core
         configure(_SHARE_ALL_CORES, len(names), names)

@@ -10,8 +10,8 @@ import torch
 import tvm
 from tvm.script import from_source
 
-from torch_tvm.codegen.threads import configure_threads
-from torch_tvm.profiling.machine import compile_here
+from torch_tvm.codegen.llvm import compile_here
+from torch_tvm.runtime.threads import configure_threads
 
 _LANES = 16
 _CHAINS = 8

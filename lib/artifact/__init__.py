@@ -1,0 +1,1 @@
+"""Compiled modules as files: written once, loaded without a compiler."""

@@ -1,0 +1,69 @@
+"""Compiled code as a file that the system's loader takes: TVM's objects, linked by the C compiler of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import tvm
+from tvm.runtime import _ffi_api
+from tvm.support import cc
+
+from torch_tvm.support.errors import InvalidInput
+
+
+def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | None = None) -> bytes:
+    """A module that holds machine code for a target, and what it imports, as a library that TVM's runtime loads.
+
+    ``linker`` is a C compiler that links for the target, by default the one of this machine. Raises
+    :class:`InvalidInput` where there is none, or where it fails.
+    """
+    command = _found(linker)
+    with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
+        path = Path(folder) / "code.so"
+
+        def link_objects(output: str, objects: Sequence[str], **_: object) -> None:
+            _run([command, "-shared", "-fPIC", "-o", output, *objects])
+
+        def pack_imports(module: tvm.runtime.Module, *_: object) -> str:
+            """What is no machine code, as data; TVM takes code of one function for a library of the system's."""
+            data = Path(folder) / "imports.o"
+            _ffi_api.ModulePackImportsToLLVM(module, False, str(target), "").write_to_file(str(data))
+            return str(data)
+
+        link_objects.object_format = "o"  # type: ignore[attr-defined]
+        module.export_library(
+            str(path), fcompile=link_objects, fpack_imports=pack_imports, workspace_dir=folder
+        )
+        return path.read_bytes()
+
+
+def _found(linker: str | None) -> str:
+    command = linker or os.environ.get("CC") or cc.get_cc()
+    if not command or not shutil.which(command):
+        raise InvalidInput(
+            f"there is no C compiler '{command}' to link with"
+            if command
+            else "there is no C compiler to link with",
+            subject="linker",
+            advice="install gcc or clang, or name one in CC",
+        )
+    return command
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise InvalidInput(
+            f"'{command[0]}' cannot link the code: {lines[-1] if lines else done.returncode}",
+            subject="linker",
+            advice="name a C compiler that links for the target",
+        )
+
+
+__all__ = ["link"]

@@ -1,0 +1,69 @@
+"""TVM's runtime without TVM's compiler: its shared library and compiled modules, through ``tvm_ffi`` alone.
+
+``import tvm`` takes a second and loads LLVM. What runs compiled code needs neither; whoever compiles imports ``tvm``,
+before or after.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tvm_ffi
+from tvm_ffi.libinfo import load_lib_ctypes
+
+from torch_tvm.support.errors import InvalidInput
+
+_DEVICE_TYPES = {"cpu": 1, "cuda": 2}
+"""As DLPack numbers them."""
+
+_POOLED = 2
+"""TVM's allocator that keeps memory for the next tensor of that size."""
+
+_lock = threading.Lock()
+
+
+def load_runtime() -> None:
+    """Load TVM's runtime into the process; once.
+
+    Raises :class:`InvalidInput` where TVM is not installed.
+    """
+    with _lock:
+        _load_runtime()
+
+
+@functools.cache
+def _load_runtime() -> None:
+    spec = importlib.util.find_spec("tvm")
+    if spec is None or spec.origin is None:
+        raise InvalidInput("TVM is not installed", stage="runtime", advice="pip install apache-tvm")
+    folders = [Path(spec.origin).parent / "lib"]
+    load_lib_ctypes("tvm", "tvm_runtime", "RTLD_GLOBAL", extra_lib_paths=folders)
+    try:
+        load_lib_ctypes("tvm", "tvm_runtime_extra", "RTLD_LOCAL", extra_lib_paths=folders)
+    except (OSError, RuntimeError):
+        pass  # this build has none: sorting is in the library itself
+
+
+class VirtualMachine:
+    """Runs the functions of a compiled module; one belongs to one thread. ``vm["main"]`` is one of them."""
+
+    def __init__(self, library: tvm_ffi.Module, device: str) -> None:
+        self._module = library["vm_load_executable"]()
+        devices = [device] if device == "cpu" else [device, "cpu"]
+        options = [option for name in devices for option in (_DEVICE_TYPES[name], 0, _POOLED)]
+        self._module["vm_initialization"](*options)
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self._module[name]
+
+    def set_instrument(self, instrument: Callable[..., int]) -> None:
+        """Have ``instrument(function, name, is_before, result, *args)`` called before and after each call."""
+        self._module["set_instrument"](instrument)
+
+
+__all__ = ["VirtualMachine", "load_runtime"]

@@ -1,0 +1,163 @@
+"""Compiled modules in files: what is loaded, in a process without a compiler, is what was saved."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from artifact.saved_programs import programs
+from torch import nn
+
+import torch_tvm
+from torch_tvm import InvalidInput
+from torch_tvm.artifact import processor
+
+HERE = Path(__file__).parent.parent
+
+_LOADER = """
+import sys, pickle, torch, torch_tvm
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from artifact.saved_programs import programs
+folder = Path(sys.argv[2])
+modules = {path.stem: torch_tvm.load(path) for path in sorted(folder.glob("*.ttvm"))}
+compilers = [name for name in sys.modules if name.split(".")[0] in ("tvm", "torch_mlir")]
+assert not compilers, compilers
+mapped = Path("/proc/self/maps").read_text()
+assert "libtvm_compiler" not in mapped and "libtvm_runtime" in mapped
+# The same calls; compiling comes after loading.
+results = {name: [call(modules[name]) for call in calls] for name, (_, calls) in programs().items()}
+torch.save(results, folder / "results.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder of saved modules, and what each gave before for its calls."""
+    folder = tmp_path_factory.mktemp("saved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
+        made = programs()
+    results = {}
+    for name, (module, calls) in made.items():
+        module.save(folder / f"{name}.ttvm")
+        with torch.no_grad():
+            results[name] = [call(module) for call in calls]
+    return folder, results
+
+
+def test_a_loaded_module_is_the_saved_one(saved: tuple[Path, dict[str, Any]]) -> None:
+    folder, expected = saved
+    command = [sys.executable, "-W", "ignore", "-c", _LOADER, str(HERE), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    results = torch.load(folder / "results.pt", weights_only=False)
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            results[name],
+            values,
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+def test_in_the_process_that_compiles(saved: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = saved
+    x = torch.randn(3)
+    loaded = torch_tvm.load(folder / "counter.ttvm")
+    copied = copy.deepcopy(loaded)
+    assert torch.equal(loaded(x), x) and torch.equal(copied(x), x), "a copy has a state of its own"
+    assert torch.equal(loaded.state_dict()["total"], x)
+    loaded.load_state_dict({"count": torch.tensor(3), "total": torch.zeros(3)})
+    assert torch.equal(loaded(x), x / 4)
+    assert str(loaded.report).startswith("target: ") and loaded.relax_module is None
+    with pytest.raises(InvalidInput, match="expected float32"):
+        loaded(torch.zeros(4))
+    with pytest.raises(InvalidInput, match="this module was loaded"):
+        loaded.save(folder / "again.ttvm")
+    with pytest.raises(InvalidInput, match="only CPU programs without state"):
+        loaded.benchmark(x)
+
+
+def test_weights_are_kept_as_kernels_read_them(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
+    ).eval()
+    x, other = torch.randn(1, 3, 5, 5), copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data.mul_(1.5)
+    compiled = torch_tvm.compile(model, (x,))
+    compiled.save(tmp_path / "packed.ttvm")
+    compiled.save(tmp_path / "both.ttvm", originals=True)
+    packed, both = (torch_tvm.load(tmp_path / f"{name}.ttvm") for name in ("packed", "both"))
+    assert set(both.state_dict()) == set(compiled.state_dict())
+    for name, tensor in compiled.state_dict().items():
+        assert torch.equal(both.state_dict()[name], tensor)
+    with pytest.raises(InvalidInput, match="originals=True"):
+        packed.state_dict()
+    with pytest.raises(InvalidInput, match="originals=True"):
+        packed.load_state_dict({"0.bias": torch.zeros(16)}, strict=False)
+    with torch.no_grad():
+        assert torch.equal(packed(x), compiled(x)), "a failed load changes nothing"
+        for module in (packed, both):
+            module.load_state_dict(other.state_dict())
+            torch.testing.assert_close(module(x), other(x))
+    reloaded = torch_tvm.load(tmp_path / "both.ttvm")
+    with torch.no_grad():
+        assert torch.equal(reloaded(x), compiled(x)), "the file stays as it was"
+
+
+def test_code_for_several_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8)), torch.randn(4, 32)
+    compiled = torch_tvm.compile(model, (x,))
+    path = tmp_path / "model.ttvm"
+    compiled.save(path, targets=["x86-64-v3", "x86-64-v4"])
+    monkeypatch.setattr(processor, "_known", lambda: frozenset({"sse", "avx"}))
+    with pytest.raises(InvalidInput, match=r"needs a processor with avx2, bmi"):
+        torch_tvm.load(path)
+    monkeypatch.undo()
+    if not processor.missing(["avx2", "fma"]):
+        known = processor._known()
+        monkeypatch.setattr(
+            processor, "_known", lambda: frozenset(n for n in known if not n.startswith("avx512"))
+        )
+        with torch.no_grad():
+            torch.testing.assert_close(torch_tvm.load(path)(x), model(x))
+    with monkeypatch.context() as patch:
+        patch.setattr(processor.platform, "machine", lambda: "riscv64")
+        with pytest.raises(InvalidInput, match="the code is for x86_64-linux, the machine is riscv64-linux"):
+            torch_tvm.load(path)
+    with pytest.raises(InvalidInput, match="LLVM has no processor 'x86-64-v9'"):
+        compiled.save(path, targets=["x86-64-v9"])
+
+
+def test_the_hash_that_a_user_expects(tmp_path: Path) -> None:
+    path = tmp_path / "model.ttvm"
+    torch_tvm.compile(nn.ReLU(), (torch.ones(2),)).save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(torch_tvm.load(path, expect_sha256=digest)(torch.ones(2)), torch.ones(2))
+    with pytest.raises(InvalidInput, match="not the file that you expect"):
+        torch_tvm.load(path, expect_sha256="0" * 64)
+
+
+def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = torch_tvm.compile(nn.ReLU(), (torch.ones(2),))
+    with pytest.raises(InvalidInput, match="cannot write"):
+        compiled.save(tmp_path / "missing" / "model.ttvm")
+    with pytest.raises(InvalidInput, match="there is no C compiler 'no-such-compiler'"):
+        compiled.save(tmp_path / "model.ttvm", linker="no-such-compiler")
+    with pytest.raises(InvalidInput, match="'false' cannot link the code"):
+        compiled.save(tmp_path / "model.ttvm", linker="false")
+    monkeypatch.setattr(torch_tvm.artifact.save, "encode_convention", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compiled.save(tmp_path / "model.ttvm")
+    assert list(tmp_path.iterdir()) == [], "nothing is left half written"
