@@ -11,7 +11,7 @@ from torch_tvm.importers.lazy import device, graph_text
 from torch_tvm.importers.lazy.calls import WholeOp, tensors_of
 from torch_tvm.importers.lazy.graph_text import GraphText, Node
 
-_NUMBERS = (torch.int64, torch.float64, torch.bool)
+_NUMBERS = (torch.int64, torch.float64, torch.bool, torch.complex128)
 Inputs = Sequence[tuple[int, Any]]
 
 

@@ -125,7 +125,7 @@ def by_value(kind: str) -> str:
 
 
 def place_numbers(
-    graph: GraphText, numbers: Mapping[str, bool | int | float], fixed: Callable[[Any], Any]
+    graph: GraphText, numbers: Mapping[str, bool | int | float | complex], fixed: Callable[[Any], Any]
 ) -> None:
     """Use rank-0 constants as numbers where their op takes one; ``ScalarImplicit`` of them is the number."""
     scalars: dict[str, str] = {}

@@ -204,6 +204,35 @@ def _col2im(*, self: torch.Tensor, output_size: Sequence[Any], kernel_size: Sequ
     return [*batch, channels // factor, *output_size], [_divides(channels, factor)]
 
 
+# -- several operands --------------------------------------------------------------------------------------
+
+
+@_rule(aten.addcmul.default, aten.addcdiv.default, aten.lerp.Tensor)
+def _of_three(*, self: torch.Tensor, **others: Any) -> Found:
+    operands = [other for other in others.values() if isinstance(other, torch.Tensor)]
+    if any(other.dtype != self.dtype for other in operands):
+        return None
+    return list(sum(operands, self).shape), []
+
+
+@_rule(aten.take_along_dim.default)
+def _take_along_dim(*, self: torch.Tensor, indices: torch.Tensor, dim: int | None) -> Found:
+    rank = self.dim()
+    if dim is None or rank != indices.dim() or not -rank <= dim < rank:
+        return None
+    sizes = []
+    for axis, (own, other) in enumerate(zip(self.shape, indices.shape, strict=True)):
+        if (
+            axis != dim % rank
+            and _expression(own) != _expression(other)
+            and not _is(own, 1)
+            and not _is(other, 1)
+        ):
+            return None
+        sizes.append(other if axis == dim % rank or _is(own, 1) else own)
+    return sizes, []
+
+
 # -- padding -----------------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,13 @@ class Sizes:
         self._settled = len(environment.guards)
         return result
 
+    def demand(self, condition: Any, what: str) -> None:
+        """Have a condition hold where the program is."""
+        self._take_over()
+        self.environment.evaluate_expr(condition)
+        self._demand(condition, what)
+        self._settled = len(self.environment.guards)
+
     def unguarded(self, make: Callable[[], Any]) -> Any:
         """``make()``, which describes something that holds for every size."""
         if not self.places:

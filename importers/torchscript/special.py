@@ -11,7 +11,7 @@ from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
-from torch_tvm.importers.torchscript.pieces import Pieces, pieces
+from torch_tvm.importers.torchscript.pieces import Pieces, chunk, pieces, sections
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
     ListValue,
@@ -212,6 +212,9 @@ HANDLERS: dict[str, Handler] = {
     "aten::split.Tensor": pieces,
     "aten::unsafe_split.Tensor": pieces,
     "aten::unbind.int": pieces,
+    "aten::tensor_split.sections": sections,
+    "aten::chunk": chunk,
+    "aten::unsafe_chunk": chunk,
     "aten::stack": _stack,
     "aten::cat": _cat,
     "aten::concat": _cat,

@@ -188,6 +188,7 @@ class Emitter:
         ``args`` hold ``ir.Value``s and Python values; ``results`` hold, per schema result, a (fake) tensor,
         an ``ir.Type``, or a list of tensors.
         """
+        overload, args = self._without_complex(overload, args, results)
         overload, args = _scalar_overload(self.context, overload, args)
         overload = _admitted(overload, args)
         operands = self.operands(overload, args, kwargs)
@@ -197,6 +198,21 @@ class Emitter:
         for value, meta in zip(operation.results, results, strict=True):
             values.append(self.unpack(value, meta) if isinstance(meta, (list, tuple)) else value)
         return values
+
+    def _without_complex(
+        self, overload: torch._ops.OpOverload, args: Sequence[Any], results: Sequence[Any]
+    ) -> tuple[torch._ops.OpOverload, Sequence[Any]]:
+        """Complex numbers, which have no constant, as 0-d tensors of the result's dtype, so that it stays."""
+        dtype = results[0].dtype if results and isinstance(results[0], torch.Tensor) else torch.bool
+        arguments, given = overload._schema.arguments, list(args)
+        for index, each in enumerate(given):
+            if not isinstance(each, complex) or not dtype.is_complex:
+                continue
+            kind = arguments[index].type.kind()
+            found = overload if kind == "TensorType" else _sibling(overload, index, "TensorType")
+            if found is not None:
+                overload, given[index] = found, self.literal(torch.tensor(each, dtype=dtype), "scalar")
+        return overload, given
 
     def unpack(self, value: ir.Value, tensors: Sequence[torch.Tensor]) -> list[ir.Value]:
         types = [self.types.tensor(tensor) for tensor in tensors]
@@ -332,17 +348,17 @@ def _scalar_overload(
             isinstance(given, ir.Value) and str(given.type) in ("!torch.int", "!torch.float", "!torch.bool")
         )
         if numeric and arguments[index].type.kind() == "TensorType":
-            sibling = _scalar_sibling(overload, index)
+            sibling = _sibling(overload, index, "NumberType")
             if sibling is not None and context.is_registered_operation(dialect_name(sibling)):
                 return sibling, args
     return overload, args
 
 
-def _scalar_sibling(overload: torch._ops.OpOverload, index: int) -> torch._ops.OpOverload | None:
-    """The overload that differs in nothing but a Scalar where ``overload`` has a Tensor at ``index``."""
+def _sibling(overload: torch._ops.OpOverload, index: int, kind: str) -> torch._ops.OpOverload | None:
+    """The overload that differs in nothing but the kind of the argument at ``index``: a Scalar for a Tensor, say."""
     packet = overload.overloadpacket
     wanted = [a.type.kind() for a in overload._schema.arguments]
-    wanted[index] = "NumberType"
+    wanted[index] = kind
     for name in packet.overloads():
         candidate = getattr(packet, name)
         kinds = [a.type.kind() for a in candidate._schema.arguments]

@@ -215,6 +215,24 @@ def hstack(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.cat", [parts, r.integer(0)], op.results[0].type)
 
 
+@respells("aten.cat")
+def cat(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Tensors without elements along the dimension are the first of them: torch-mlir leaves all of them out."""
+    made, dim = view.defining_op(op.operands[0]), view.constant(op.operands[1])
+    result = view.tensor_type(op.results[0])
+    if made is None or made.name != "torch.prim.ListConstruct" or dim is None or result is None:
+        return None
+    kinds = [view.tensor_type(value) for value in made.operands]
+    if not result.shape or not kinds or any(kind is None or not kind.shape for kind in kinds):
+        return None
+    shapes = [kind.shape for kind in kinds if kind is not None and kind.shape is not None]
+    if any(len(shape) != len(result.shape) or shape[dim] != 0 for shape in shapes):
+        return None
+    if result.dtype is None:
+        return None
+    return r.as_type(r.as_dtype(made.operands[0], result.dtype), op.results[0].type)
+
+
 def _as_vector(r: Rewriter, number: ir.Value, kind: TensorType) -> ir.Value:
     return r.op("torch.aten.view", [number, r.integers([1])], r.types.tensor(TensorType((1,), kind.dtype)))
 

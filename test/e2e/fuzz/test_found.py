@@ -62,6 +62,15 @@ w = a1.unsafe_split(2)[-1]
 x, y = torch.stack(a0.unbind(1), 1), torch.cat(a0.unbind(1))
 return v[-1], v[0], w * 1, torch.cat(a0.split(2, 1), 1), x, y, a1.unbind()[1], a2.split(2, 2)[-1]""",
      ["float32[4,?]", "float32[?]", "float32[3,0,?]"]),
+    ("torchscript", """v = a0.chunk(3, 1)
+w = a0.unsafe_chunk(2, 0)[-1] * len(v)
+x, y = a0.tensor_split(3, 1)[1], torch.take_along_dim(a0, torch.argsort(a0, dim=1, stable=True), 1)
+return v[-1] * 1, v[1] * 1, w, x + 1, y, torch.lerp(a1, a1, a0), torch.addcmul(a1, a1, a0, value=1.5)""",
+     ["float32[4,?]", "float32[?]"]),
+    # torch-mlir leaves out all tensors without elements.
+    ("fx dynamo", "return torch.cat([a0, a0, a0.double()])", ["float32[0,?]"]),
+    # A number is no 0-d tensor: the latter has its say in the dtype.
+    (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
 
 
