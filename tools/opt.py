@@ -24,16 +24,15 @@ from torch_tvm.support.files import read_bytes
 if TYPE_CHECKING:
     import tvm
 
-    from torch_tvm.backends import optimize, schedule
     from torch_tvm.dialect.module import TorchModule
 
 _SPLIT = "// -----"
 _OPTIONS = {
     "--pass-pipeline=TEXT": "run a nested pipeline: builtin.module(func.func(cse),canonicalize)",
     "--torch-tvm-canonicalize": "run the named pipeline that ends in the canonical form",
-    "--torch-to-relax": "then lower to Relax and print it as TVMScript",
+    "--torch-to-relax": "then lower to Relax and print it as TVMScript; transforms may follow",
     "--relax-to-tir": "then optimise and schedule for --target, and print TIR as TVMScript",
-    "--target=NAME": "what --relax-to-tir schedules for: host (the default) or an LLVM processor name",
+    "--target=NAME": "what is transformed and scheduled for: host (the default) or an LLVM processor name",
     "--verify-each": "verify the module after each pass",
     "--mlir-print-ir-after-all": "print the module to standard error after each pass",
     "--mlir-print-debuginfo": "print locations",
@@ -56,10 +55,11 @@ _VALUES = {"pass-pipeline", "target", "mlir-elide-resource-strings-if-larger", "
 
 @dataclass
 class Command:
-    """A parsed command line: the input, the passes in order and the options."""
+    """A parsed command line: the input, the passes and the transforms of Relax in order, and the options."""
 
     source: str = "-"
     passes: list[tuple[str, str]] = field(default_factory=list)
+    transforms: list[tuple[str, str]] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
 
@@ -104,12 +104,17 @@ def _take_value(command: Command, name: str, value: str) -> None:
 
 
 def _add_pass(command: Command, name: str, value: str) -> None:
-    if "torch-to-relax" in command.switches:
+    if "torch-to-relax" not in command.switches:
+        command.passes.append((name, value))
+        return
+    from torch_tvm.transforms.pipeline import known
+
+    if name not in known():
         raise InvalidInput(
             f"--{name} works on Torch dialect and comes after --torch-to-relax",
             advice="put passes before --torch-to-relax",
         )
-    command.passes.append((name, value))
+    command.transforms.append((name, value))
 
 
 # -- running ---------------------------------------------------------------------------------------------
@@ -248,17 +253,34 @@ def _lower(command: Command, module: TorchModule) -> str:
 
     _note_progress("torch-to-relax")
     lowered = lower(module)
-    if "relax-to-tir" not in command.switches:
-        return f"{lowered.mod.script()}\n"
-    _note_progress("relax-to-tir")
-    return f"{_schedule(lowered.mod, command.values.get('target', 'host')).script()}\n"
+    target = _target(command.values.get("target", "host"))
+    mod = _transformed(command, lowered.mod, target)
+    if "relax-to-tir" in command.switches:
+        from torch_tvm.backends import optimize, schedule
+
+        _note_progress("relax-to-tir")
+        mod = schedule(optimize(mod, target), target)[0]
+    return f"{mod.script()}\n"
 
 
-def _schedule(mod: tvm.IRModule, name: str) -> tvm.IRModule:
+def _transformed(command: Command, mod: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    """The module after the transforms that the command names, by what the pipeline runs itself."""
+    from torch_tvm.support.passes import split_options
+    from torch_tvm.transforms.pipeline import known, run
+
+    transforms = [known()[name].from_options(split_options(value)) for name, value in command.transforms]
+    for each in transforms:
+        _note_progress(each.name)
+        mod = run(mod, target, [each])
+        if "mlir-print-ir-after-all" in command.switches:
+            print(f"# -----# IR Dump After {each.name} #----- #\n{mod.script()}", file=sys.stderr)
+    return mod
+
+
+def _target(name: str) -> tvm.target.Target:
     from torch_tvm.schedules.target import host_target
 
-    target = host_target() if name == "host" else _named_target(name)
-    return schedule(optimize(mod, target), target)[0]
+    return host_target() if name == "host" else _named_target(name)
 
 
 def _named_target(processor: str) -> tvm.target.Target:
@@ -301,11 +323,14 @@ def _report_internal(error: Exception) -> int:
 def help_text() -> str:
     """Usage, options and every pass with the first line of its documentation."""
     from torch_tvm.passes.base import registry
+    from torch_tvm.transforms.pipeline import known
 
     ours = {f"--{name}": found.summary() for name, found in sorted(registry().items())}
+    transforms = {f"--{name}": found.summary() for name, found in sorted(known().items())}
     sections = {
         "Options": _OPTIONS,
         "Passes of torch_tvm": ours,
+        "Transforms of Relax, after --torch-to-relax": transforms,
         "Passes of torch-mlir": _torch_mlir_passes(),
     }
     lines = [(__doc__ or "").strip()]

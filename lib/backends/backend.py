@@ -12,6 +12,7 @@ from tvm import relax, tirx
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.schedules.sizes import NamedSizes
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.transforms.base import Transform
 
 
 class Backend(ABC):
@@ -50,7 +51,7 @@ class Backend(ABC):
     # -- the stages ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[tvm.transform.Pass]:
+    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
         """Rewrites of ops on whole tensors, before those that all targets share."""
 
     @abstractmethod

@@ -11,7 +11,8 @@ from torch_tvm.backends.backend import Backend
 from torch_tvm.codegen.build import build_for_device
 from torch_tvm.schedules.gpu.rules import RULES
 from torch_tvm.schedules.rule import Rule
-from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
+from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
 
 
 class Gpu(Backend):
@@ -23,8 +24,8 @@ class Gpu(Backend):
     def why_not_runnable(self, target: tvm.target.Target) -> str:
         return f"it has no {self.kind} device"
 
-    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[tvm.transform.Pass]:
-        return [fold_batch_norm()]
+    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
+        return [FoldBatchNorm()]
 
     def rules(self) -> Sequence[Rule]:
         return RULES

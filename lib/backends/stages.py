@@ -8,12 +8,23 @@ from tvm import relax
 from torch_tvm.backends.registry import backend_of
 from torch_tvm.schedules.offer import offer
 from torch_tvm.schedules.rule import Choose, KernelDecision
-from torch_tvm.transforms.pipeline import run
+from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.pipeline import COMMON, After, run
 
 
-def optimize(mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default") -> tvm.IRModule:
-    """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled)."""
-    return run(mod, target, backend_of(target).graph_passes(target, accuracy))
+def optimize(
+    mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default", after: After | None = None
+) -> tvm.IRModule:
+    """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled).
+
+    ``after`` is told of each transform that has run.
+    """
+    return run(mod, target, pipeline(target, accuracy), after)
+
+
+def pipeline(target: tvm.target.Target, accuracy: str = "default") -> tuple[Transform, ...]:
+    """The transforms of :func:`optimize`, in order."""
+    return (*backend_of(target).graph_passes(target, accuracy), *COMMON)
 
 
 def schedule(

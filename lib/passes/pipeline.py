@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch_tvm.aten.autocast import without_autocast
@@ -68,10 +69,12 @@ CANONICALIZATION: tuple[Pass, ...] = (
 
 
 @without_autocast()
-def canonicalize(module: TorchModule) -> TorchModule:
-    """Bring a module to canonical form, in place, and return it."""
+def canonicalize(module: TorchModule, after: Callable[[Pass], None] | None = None) -> TorchModule:
+    """Bring a module to canonical form, in place, and return it; ``after`` is told of each pass that has run."""
     for step in CANONICALIZATION:
         step.run(module)
+        if after is not None:
+            after(step)
     return module
 
 

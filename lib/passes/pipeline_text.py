@@ -21,6 +21,7 @@ from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import FUNCTION, MODULE, Pass, registry
 from torch_tvm.support.errors import InvalidInput, SourceLocation, TorchTvmError
+from torch_tvm.support.passes import split_options
 
 _GRAMMAR = r"""
 start: element
@@ -234,15 +235,6 @@ def why_unknown(step: Step, context: ir.Context) -> str | None:
         first = message.strip().partition("\n")[0]
         return f"'{step.name}': {first.partition('Parser>: ')[2] or first}"
     return None
-
-
-def split_options(text: str) -> dict[str, str]:
-    """``key=value other=a,b`` as a dictionary; a key alone is ``true``; braces around a value are dropped."""
-    found: dict[str, str] = {}
-    for item in text.split():
-        key, has_value, value = item.partition("=")
-        found[key] = value.removeprefix("{").removesuffix("}") if has_value else "true"
-    return found
 
 
 def _error(text: str, position: int | None, problem: str) -> InvalidInput:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from torch_tvm.transforms.base import Transform
 
-@tvm.transform.module_pass(opt_level=0, name="KeepBranchSizes")
-class _KeepBranchSizes:
-    """Inside an ``If``, a dataflow block that binds a symbol becomes an ordinary block.
+
+class KeepBranchSizes(Transform):
+    """Inside an ``If``, a dataflow block that binds a symbol becomes an ordinary block; it comes right before FuseOps.
 
     FuseOps fails on a value of a nested dataflow block that nothing reads, and the value of such a ``match_cast``
     is never read, its symbol is::
@@ -19,16 +20,12 @@ class _KeepBranchSizes:
             output(gv2)
     """
 
-    def transform_module(self, mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        updated = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
         for name, function in mod.functions_items():
             if isinstance(function, relax.Function):
-                mod.update_func(name, _Rewriter(mod).visit_expr(function))
-        return mod
-
-
-def keep_branch_sizes() -> tvm.transform.Pass:
-    """The pass; it comes right before FuseOps."""
-    return _KeepBranchSizes()
+                updated.update_func(name, _Rewriter(updated).visit_expr(function))
+        return updated
 
 
 @relax.expr_functor.mutator
@@ -60,4 +57,4 @@ class _Rewriter(relax.PyExprMutator):
         self.set_var_remap(binding.var, fresh)
 
 
-__all__ = ["keep_branch_sizes"]
+__all__ = ["KeepBranchSizes"]

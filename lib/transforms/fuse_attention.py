@@ -25,6 +25,7 @@ from tvm.ir import Expr
 from tvm.ir.expr import GenericConst
 from tvm_ffi import structural_equal
 
+from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.params.weights import Weights
 from torch_tvm.transforms.views import Path, View, trace
 
@@ -53,17 +54,19 @@ class Attention:
     visible: Path | None = None
 
 
-def fuse_attention() -> tvm.transform.Pass:
-    """The pass; attention whose weights are used elsewhere, or over more than four axes, stays as it is."""
+class FuseAttention(Transform):
+    """Scaled dot product attention becomes one PrimFunc.
 
-    @tvm.transform.module_pass(opt_level=0, name="FuseAttention")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``matmul(softmax(matmul(q, kᵀ) * scale + mask), v)``  →  ``call_tir(attention, (q, k, v, mask))``.
+
+    What has weights that are used elsewhere, or more than four axes, stays as it is.
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
                 mod = _Fuser(mod, Weights(func)).run(gvar, func)
         return mod
-
-    return run
 
 
 @relax.expr_functor.mutator

@@ -13,6 +13,7 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, EXPENSIVE, weight
+from torch_tvm.transforms.base import Transform
 
 MOST = 160
 """Operations in one kernel, where that can be helped."""
@@ -24,22 +25,23 @@ _ANCHOR = 4
 """``kOutEWiseFusable``: products and convolutions, and what is above it."""
 
 
-@tvm.transform.module_pass(opt_level=0, name="LimitFusion")
-def limit_fusion(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-    """Cut what FuseOps fused into kernels of at most ``MOST`` operations where it is more::
+class LimitFusion(Transform):
+    """What FuseOps fused is cut into kernels of at most ``MOST`` operations where it is more.
 
-        y = fused_sin_sin_…_sin(x)      →      y1 = fused_sin_…_sin(x); y2 = fused_sin_…_sin(y1); …
+    ``y = fused_sin_sin_…_sin(x)``  →  ``y1 = fused_sin_…_sin(x); y2 = fused_sin_…_sin(y1); …``
 
     The cuts are where few values cross them. Long programs are made of like steps, so many parts are the same kernel.
     """
-    costs = _Costs(mod)
-    parts = {}
-    for gvar, function in mod.functions_items():
-        if isinstance(function, relax.Function) and function.attrs and "Primitive" in function.attrs:
-            bindings = function.body.blocks[0].bindings
-            if sum(costs.of(binding) for binding in bindings) > MOST:
-                parts[gvar] = _parts(function, costs)
-    return _Cutter(mod, parts).cut() if any(len(cut) > 1 for cut in parts.values()) else mod
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        costs = _Costs(mod)
+        parts = {}
+        for gvar, function in mod.functions_items():
+            if isinstance(function, relax.Function) and function.attrs and "Primitive" in function.attrs:
+                bindings = function.body.blocks[0].bindings
+                if sum(costs.of(binding) for binding in bindings) > MOST:
+                    parts[gvar] = _parts(function, costs)
+        return _Cutter(mod, parts).cut() if any(len(cut) > 1 for cut in parts.values()) else mod
 
 
 @dataclass(frozen=True)
@@ -247,4 +249,4 @@ def _variables(value: relax.Expr) -> list[relax.Var]:
     return list(found)
 
 
-__all__ = ["limit_fusion"]
+__all__ = ["LimitFusion"]

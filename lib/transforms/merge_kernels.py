@@ -7,26 +7,29 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from torch_tvm.transforms.base import Transform
+
 Kernels = dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar]
 
 
-@tvm.transform.module_pass(opt_level=0, name="MergeKernels")
-def merge_kernels(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-    """Call the first of the kernels that are alike in place of the others::
+class MergeKernels(Transform):
+    """The first of the kernels that are alike is called in place of the others.
 
-        y = fused_max_pool2d_add(x); z = fused_max_pool2d1_add(y)    →    y = f(x); z = f(y), f = fused_max_pool2d_add
+    ``y = fused_pool_add(x); z = fused_pool1_add(y)``  →  ``y = f(x); z = f(y)`` with ``f = fused_pool_add``
 
     TVM does so as it makes a kernel of an op, but not where it fuses several, and not for every op.
     """
-    first = _alike(mod)
-    if not first:
-        return mod
-    renamer = _Renamer(mod, first)
-    functions = {gvar: function for gvar, function in mod.functions_items() if gvar not in first}
-    for gvar, function in functions.items():
-        if isinstance(function, relax.Function):
-            functions[gvar] = renamer.visit_expr(function)
-    return tvm.IRModule(functions, attrs=mod.attrs)
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        first = _alike(mod)
+        if not first:
+            return mod
+        renamer = _Renamer(mod, first)
+        functions = {gvar: function for gvar, function in mod.functions_items() if gvar not in first}
+        for gvar, function in functions.items():
+            if isinstance(function, relax.Function):
+                functions[gvar] = renamer.visit_expr(function)
+        return tvm.IRModule(functions, attrs=mod.attrs)
 
 
 def _alike(mod: tvm.IRModule) -> Kernels:
@@ -56,4 +59,4 @@ class _Renamer(PyExprMutator):
         return self.first.get(op, op)
 
 
-__all__ = ["merge_kernels"]
+__all__ = ["MergeKernels"]

@@ -22,23 +22,25 @@ from torch_tvm.schedules.cpu.recurrent.rule import choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.tir import ceil_div
+from torch_tvm.transforms.base import Transform, current_cpu
 from torch_tvm.transforms.params.weight_prepacking import Steps, host_attribute
 
 
-def pack_recurrent_weights(cpu: CpuModel) -> tvm.transform.Pass:
-    """The pass; weights that are no parameters are packed on each call."""
+class PackRecurrentWeights(Transform):
+    """Recurrent weights of layers are packed for their kernel; those that are no parameters, on each call.
 
-    @tvm.transform.module_pass(opt_level=0, name="PackRecurrentWeights")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``call_tir(lstm, (x, h, c, w))``  →  ``call_tir(lstm_packed, (x, h, c, pack(w)))``
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         layers = {g: f for g, f in mod.functions_items() if f.attrs and RECURRENT in f.attrs}
         if not layers:
             return mod
+        cpu = current_cpu()
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
                 mod = _Packer(mod, layers, cpu).run(gvar, func)
         return relax.transform.DeadCodeElimination()(mod)
-
-    return run
 
 
 @relax.expr_functor.mutator

@@ -12,6 +12,7 @@ from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.support.attributes import RESHAPE
+from torch_tvm.transforms.base import Transform
 
 
 def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Call:
@@ -24,11 +25,20 @@ def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Cal
     )
 
 
+class ViewReshapes(Transform):
+    """Kernels that still have the attribute ``RESHAPE`` are views, where their results stay inside of a block.
+
+    ``call_tir(reshape, x)``  →  ``relax.reshape(x)``
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        return _view_reshapes(mod)
+
+
 @relax.transform.function_pass(opt_level=0, name="ViewReshapes")
-def view_reshapes(
+def _view_reshapes(
     function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
 ) -> relax.Function:
-    """Kernels that still have the attribute become ``relax.reshape``, where their results stay inside of a block."""
     return _Viewer(mod).visit_expr(function)
 
 

@@ -1,4 +1,4 @@
-"""``TORCH_TVM_DUMP=folder``: the module after each phase of each compile, as numbered text files."""
+"""``TORCH_TVM_DUMP=folder``: the module after each phase and each pass of each compile, as numbered text files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ VARIABLE = "TORCH_TVM_DUMP"
 
 
 class Dump:
-    """The files of one compile: ``compile_0/0_imported.mlir``, ``compile_0/1_canonical.mlir``, …; none without the variable.
+    """The files of one compile; none without the variable.
 
-    Weights are left out of the text. Raises :class:`InvalidInput` where the folder cannot be written.
+    ``compile_0/0_imported.mlir``, ``compile_0/1_canonical.mlir``, … are the module after each phase,
+    ``compile_0/1_canonical/00_give-types.mlir``, ``01_respell.mlir``, … after each pass of one. Weights are left
+    out of the text. Raises :class:`InvalidInput` where the folder cannot be written.
     """
 
     def __init__(self) -> None:
@@ -28,6 +30,19 @@ class Dump:
         if self._folder is not None:
             (self._folder / f"{self._count}_{name}").write_text(text())
             self._count += 1
+
+    def passes(self, phase: str) -> Callable[[str, Callable[[], str]], None] | None:
+        """What writes the files of the passes of a phase, whose own file comes next; ``None`` where nothing is written."""
+        if self._folder is None:
+            return None
+        stem, _, kind = phase.partition(".")
+        folder, numbers = self._folder / f"{self._count}_{stem}", itertools.count()
+
+        def write(name: str, text: Callable[[], str]) -> None:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{next(numbers):02}_{name.strip('_-')}.{kind}").write_text(text())
+
+        return write
 
 
 def _new_folder(parent: Path) -> Path:

@@ -52,7 +52,7 @@ def compile_module(
     dump("imported.mlir", module.asm)
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
     with report.phase("canonicalise"), reproducible(module, target, options):
-        module = _decomposed(canonicalize(module))
+        module = _decomposed(_canonical(module, dump))
         dump("canonical.mlir", module.asm)
         convention = convention_of(module)
     generated = functools.partial(
@@ -126,7 +126,8 @@ def compile_program(
     """Code of a lowered program for one target."""
     options, backend = program.options, backend_of(target)
     with report.phase("optimise"):
-        mod = _hooked(optimize(program.mod, target, accuracy=options.accuracy), "after-optimizing", options)
+        mod = _optimized(program.mod, target, options.accuracy, dump)
+        mod = _hooked(mod, "after-optimizing", options)
     dump("optimised.py", mod.script)
     relax_module = mod
     packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
@@ -173,6 +174,21 @@ def compile_program(
 
 def _compiled_for(program: Program, target: tvm.target.Target) -> CompiledModule:
     return compile_program(program, target, Report(target=str(target)), Dump())
+
+
+def _canonical(module: TorchModule, dump: Dump) -> TorchModule:
+    write = dump.passes("canonical.mlir")
+    if write is None:
+        return canonicalize(module)
+    return canonicalize(module, lambda each: write(each.name, module.asm))
+
+
+def _optimized(mod: tvm.IRModule, target: tvm.target.Target, accuracy: str, dump: Dump) -> tvm.IRModule:
+    write = dump.passes("optimised.py")
+    if write is None:
+        return optimize(mod, target, accuracy=accuracy)
+    after = lambda each, result: write(each.name, result.script)
+    return optimize(mod, target, accuracy=accuracy, after=after)
 
 
 def _decomposed(module: TorchModule) -> TorchModule:

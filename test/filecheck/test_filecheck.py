@@ -6,6 +6,7 @@ error is what is checked.
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from torch_tvm.passes import base as passes
 from torch_tvm.tools import opt
+from torch_tvm.transforms import base as transforms
 
 FOLDER = Path(__file__).parent
-FILES = sorted(FOLDER.glob("*.mlir"))
+FILES = sorted(FOLDER.rglob("*.mlir"))
 
 
 def run_lines(path: Path) -> list[str]:
@@ -24,8 +27,12 @@ def run_lines(path: Path) -> list[str]:
     return [line.partition("RUN:")[2].strip() for line in lines if line.startswith("// RUN:")]
 
 
-def test_there_are_files() -> None:
-    assert FILES
+def test_every_pass_and_every_transform_has_a_golden_text() -> None:
+    lines = [line for path in FILES for line in run_lines(path)]
+    words = {word for line in lines for word in re.findall(r"--([\w-]+)", line)}
+    assert {*passes.registry(), *transforms.registry()} <= words
+    files = {path.stem.replace("_", "-") for path in FOLDER.glob("transforms/*.mlir")}
+    assert files == set(transforms.registry())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

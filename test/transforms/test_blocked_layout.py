@@ -13,7 +13,7 @@ from tvm import relax
 from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules.target import CpuModel, host_target
-from torch_tvm.transforms.convolution.blocked_layout import REFUSALS, blocked_layout
+from torch_tvm.transforms.convolution.blocked_layout import REFUSALS, BlockLayout
 
 TARGET = host_target()
 CPU = CpuModel.from_target(TARGET)
@@ -158,7 +158,8 @@ def test_sums_over_space_and_batch_norm_before_activation() -> None:
 def test_refusals_carry_their_reason() -> None:
     x, weights = torch.randn(1, 16, 5, 5), [torch.randn(8, 16, 3, 3)]
     mod = module(x, weights, lambda b, x, w: b.emit(R.nn.conv2d(x, w[0])), dtype="float16")
-    refused = blocked_layout(CPU, "default")(mod)["main"].attrs[REFUSALS]
+    with TARGET:
+        refused = BlockLayout().run(mod)["main"].attrs[REFUSALS]
     assert len(refused) == 1 and "conv2d" in refused[0] and "dtypes float16" in refused[0]
 
 

@@ -14,7 +14,7 @@ from tvm import relax
 from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms.convolution.fold_batch_norm import fold_batch_norm
+from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
 
 TARGET = host_target()
 R = relax.op
@@ -74,7 +74,7 @@ def test_convolution_and_norm_become_one(transposed: bool, groups: int) -> None:
         return builder.emit(R.nn.relu(batch_norm(builder, conv, params[1:])))
 
     mod = module([x], weights, body)
-    folded = ops(fold_batch_norm()(mod))
+    folded = ops(FoldBatchNorm().run(mod))
     assert "batch_norm" not in folded
     conv_at = next(i for i, name in enumerate(folded) if name.startswith("conv"))
     assert folded[conv_at + 1 :] == ["add", "relu"]
@@ -101,7 +101,7 @@ def test_bias_and_decomposed_arithmetic_fold_too() -> None:
         return builder.emit(R.add(value, params[4]))
 
     mod = module([x], weights, body)
-    folded = ops(fold_batch_norm()(mod))
+    folded = ops(FoldBatchNorm().run(mod))
     assert folded[folded.index("conv2d") + 1 :] == ["add"]
     w, b, m, s, t = (w.double() for w in weights)
     exact = (F.conv2d(x.double(), w) + b - m) * s / 2 + t
@@ -111,7 +111,7 @@ def test_bias_and_decomposed_arithmetic_fold_too() -> None:
 def test_norm_without_convolution_becomes_arithmetic() -> None:
     x, weights = torch.randn(2, 5, 4, 3), norm_weights(5)
     mod = module([x], weights, lambda builder, inputs, params: batch_norm(builder, inputs[0], params))
-    assert "batch_norm" not in ops(fold_batch_norm()(mod))
+    assert "batch_norm" not in ops(FoldBatchNorm().run(mod))
     exact = eager_norm(x.double(), [w.double() for w in weights])
     torch.testing.assert_close(run(mod, [x], weights).double(), exact, rtol=1e-5, atol=1e-5)
 
@@ -124,7 +124,7 @@ def test_a_convolution_that_is_used_twice_is_computed_once() -> None:
         return builder.emit(R.add(batch_norm(builder, conv, params[1:]), conv))
 
     mod = module([x], weights, body)
-    assert ops(fold_batch_norm()(mod)).count("conv2d") == 1
+    assert ops(FoldBatchNorm().run(mod)).count("conv2d") == 1
     conv = F.conv2d(x.double(), weights[0].double())
     exact = eager_norm(conv, [w.double() for w in weights[1:]]) + conv
     torch.testing.assert_close(run(mod, [x], weights).double(), exact, rtol=1e-4, atol=1e-4)
@@ -137,6 +137,6 @@ def test_a_factor_that_depends_on_the_input_stays() -> None:
         return builder.emit(R.multiply(builder.emit(R.nn.conv2d(inputs[0], params[0])), inputs[1]))
 
     mod = module([x, gate], [weight], body)
-    assert ops(fold_batch_norm()(mod)) == ["conv2d", "multiply"]
+    assert ops(FoldBatchNorm().run(mod)) == ["conv2d", "multiply"]
     exact = F.conv2d(x.double(), weight.double()) * gate.double()
     torch.testing.assert_close(run(mod, [x, gate], [weight]).double(), exact, rtol=1e-5, atol=1e-5)

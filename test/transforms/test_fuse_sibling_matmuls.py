@@ -10,7 +10,7 @@ from tvm import relax
 from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules.target import host_target
-from torch_tvm.transforms.matmul.fuse_siblings import fuse_sibling_matmuls
+from torch_tvm.transforms.matmul.fuse_siblings import FuseSiblingMatmuls
 
 op = relax.op
 TOKENS, HEADS, DEPTH = 9, 3, 8
@@ -76,20 +76,20 @@ def check(biases: tuple[bool, bool, bool]) -> None:
 
 
 def test_three_projections_become_one() -> None:
-    fused = fuse_sibling_matmuls()(module((True, True, True)))
+    fused = FuseSiblingMatmuls().run(module((True, True, True)))
     assert count(fused, "relax.matmul") == 1
     assert count(fused, "relax.split") == 1
     check((True, True, True))
 
 
 def test_projections_without_bias() -> None:
-    assert count(fuse_sibling_matmuls()(module((False, False, False))), "relax.matmul") == 1
+    assert count(FuseSiblingMatmuls().run(module((False, False, False))), "relax.matmul") == 1
     check((False, False, False))
 
 
 def test_biased_and_unbiased_projections_stay_apart() -> None:
     """Whisper's keys have no bias: queries and values are fused, keys are not."""
-    assert count(fuse_sibling_matmuls()(module((True, False, True))), "relax.matmul") == 2
+    assert count(FuseSiblingMatmuls().run(module((True, False, True))), "relax.matmul") == 2
     check((True, False, True))
 
 
@@ -106,4 +106,6 @@ def test_parts_reach_attention_without_a_copy() -> None:
 
 
 def test_other_consumers_keep_their_own_products() -> None:
-    assert count(fuse_sibling_matmuls()(module((True, True, True), is_attention=False)), "relax.matmul") == 3
+    assert (
+        count(FuseSiblingMatmuls().run(module((True, True, True), is_attention=False)), "relax.matmul") == 3
+    )

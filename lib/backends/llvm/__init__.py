@@ -21,6 +21,7 @@ from torch_tvm.schedules.sizes import NamedSizes, name_sizes
 from torch_tvm.schedules.target import CpuModel, describe, host_target
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.sandbox import crash_of, failure_of
+from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.pipeline import cpu_passes
 
 _INSTRUCTION_SETS = re.compile(
@@ -82,8 +83,8 @@ class Cpu(Backend):
     def why_not_measurable(self, target: tvm.target.Target) -> str:
         return self.why_not_runnable(target)
 
-    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[tvm.transform.Pass]:
-        return cpu_passes(CpuModel.from_target(target), accuracy)
+    def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
+        return cpu_passes(accuracy)
 
     def rules(self) -> Sequence[Rule]:
         return RULES

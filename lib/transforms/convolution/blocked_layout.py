@@ -24,6 +24,7 @@ from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import ceil_div, static
+from torch_tvm.transforms.base import Transform, current_cpu
 from torch_tvm.transforms.convolution import compute as conv_compute
 from torch_tvm.transforms.convolution.blocked_norm import Groups, epsilon_of, groups_of, normalized
 from torch_tvm.transforms.convolution.channelwise import on_blocks
@@ -62,12 +63,18 @@ class Blocked:
         return int(self.value.ty.shape[-1])
 
 
-def blocked_layout(cpu: CpuModel, accuracy: str) -> tvm.transform.Pass:
-    """Rewrite every Relax function of a module that has a convolution."""
+@dataclass(frozen=True)
+class BlockLayout(Transform):
+    """Convolutions on blocked channels, and the layout carried through the ops between them.
 
-    @tvm.transform.module_pass(opt_level=0, name="BlockedLayout")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-        rewriter = _Rewriter(mod, cpu, accuracy)
+    ``relu(conv2d(x, w) + b)``  →  ``unpacked(relu(conv(packed x, packed w) + packed b))``, in every Relax function.
+    ``accuracy`` is that of the compile: ``strict`` has no Winograd, ``fast`` multiplies bfloat16.
+    """
+
+    accuracy: str = "default"
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        rewriter = _Rewriter(mod, current_cpu(), self.accuracy)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and not (func.attrs and "Primitive" in func.attrs):
                 rewriter.refusals = []
@@ -77,8 +84,6 @@ def blocked_layout(cpu: CpuModel, accuracy: str) -> tvm.transform.Pass:
                 if not updated.same_as(func):
                     rewriter.builder_.update_func(gvar, updated)
         return rewriter.builder_.finalize()
-
-    return run
 
 
 ELEMENTWISE = frozenset(

@@ -16,6 +16,8 @@ from tvm import relax, tirx
 from tvm.ir import Constant, Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from torch_tvm.transforms.base import Transform
+
 CONVOLUTIONS = frozenset(
     f"relax.nn.{name}"
     for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
@@ -23,11 +25,13 @@ CONVOLUTIONS = frozenset(
 AFFINE = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide"))
 
 
-def fold_batch_norm() -> tvm.transform.Pass:
-    """The pass; rewrites the dataflow blocks of every Relax function."""
+class FoldBatchNorm(Transform):
+    """Inference batch norms become the weights and the bias of the convolution before them.
 
-    @tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``batch_norm(conv(x, w) + b)``  →  ``conv(x, w * s) + ((b - mean) * s + beta)``, in every Relax function.
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         updates = {}
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and not (func.attrs and "Primitive" in func.attrs):
@@ -38,8 +42,6 @@ def fold_batch_norm() -> tvm.transform.Pass:
         for gvar, func in updates.items():
             result.update_func(gvar, func)
         return result
-
-    return run
 
 
 @dataclass(frozen=True)

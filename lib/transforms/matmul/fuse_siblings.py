@@ -18,6 +18,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from torch_tvm.tir import static_shape
+from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.params.weights import Weights
 
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.broadcast_to", "relax.repeat")
@@ -33,11 +34,14 @@ class Linear:
     result: relax.Var
 
 
-def fuse_sibling_matmuls() -> tvm.transform.Pass:
-    """The pass; a function without ``num_input`` has no weights and stays as it is."""
+class FuseSiblingMatmuls(Transform):
+    """Linear layers that read one tensor and feed one attention are a single product.
 
-    @tvm.transform.module_pass(opt_level=0, name="FuseSiblingMatmuls")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``x @ wq + bq, x @ wk + bk``  →  ``split(x @ concat(wq, wk) + concat(bq, bk))``. A function without ``num_input`` has
+    no weights and stays as it is.
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
                 values = Weights(func)
@@ -45,8 +49,6 @@ def fuse_sibling_matmuls() -> tvm.transform.Pass:
                 if groups:
                     mod = _Fuser(mod, values, groups).run(gvar, func)
         return mod
-
-    return run
 
 
 def _find_groups(values: Weights) -> list[list[Linear]]:

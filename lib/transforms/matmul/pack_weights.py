@@ -12,6 +12,7 @@ product is one PrimFunc whose op pattern lets FuseOps put bias, activation and r
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import tvm
 from tvm import relax, te, tirx
@@ -21,6 +22,7 @@ from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import ceil_div, compute_dtype, is_zero, product, static
+from torch_tvm.transforms.base import Transform, current_cpu
 from torch_tvm.transforms.matmul.bfloat16_weights import (
     is_memory_bound,
     pack_pairs,
@@ -36,22 +38,23 @@ OUT_ELEMWISE_FUSABLE = 4
 Te = Callable[..., te.Tensor]
 
 
-def pack_matmul_weights(cpu: CpuModel, accuracy: str = "default") -> tvm.transform.Pass:
-    """The pass; it looks at ``main`` only and leaves a function without ``num_input`` alone.
+@dataclass(frozen=True)
+class PackMatmulWeights(Transform):
+    """Weights of linear layers are packed for the register tiles of the product's schedule.
 
+    ``matmul(x, permute_dims(w))``  →  ``call_tir(matmul, (x, pack(w)))``, in functions with ``num_input``.
     With ``accuracy="fast"``, weights that are read by few rows are kept as bfloat16, as are all where the
     processor multiplies bfloat16.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="PackMatmulWeights")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    accuracy: str = "default"
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        cpu = current_cpu()
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
-                rewriter = _Packer(mod, Weights(func), cpu, accuracy)
-                mod = rewriter.run(gvar, func)
+                mod = _Packer(mod, Weights(func), cpu, self.accuracy).run(gvar, func)
         return mod
-
-    return run
 
 
 @relax.expr_functor.mutator

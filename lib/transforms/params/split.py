@@ -30,20 +30,22 @@ import tvm
 from tvm import relax
 
 from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.transforms.base import Transform
 
 TRANSFORM_PARAMS = "main_transform_params"
 
 
-def lift_params() -> tvm.transform.Pass:
-    """Move what depends on weights alone from ``main`` into ``main_transform_params``.
+class LiftParams(Transform):
+    """What depends on weights alone moves from ``main`` into ``main_transform_params``.
+
+    ``main(x, w) = x @ pack(w)``  →  ``main(x, p) = x @ p`` and ``main_transform_params(w) = pack(w)``
 
     Runs after the graph passes and before fusion, so that no fused kernel packs a weight.
     ``main`` keeps its attribute ``num_input`` and takes the transformed weights one by one, until
-    :func:`bundle_params`.
+    :class:`BundleParams`.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="LiftParams")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         if not _has_weights(mod):
             return mod
         lifted = relax.transform.LiftTransformParams()(_with_named_result(mod))
@@ -51,8 +53,6 @@ def lift_params() -> tvm.transform.Pass:
         # LiftTransformParams leaves num_input = 0 there: BundleModelParams would wrap the tuple again.
         lifted.update_func(gvar, lifted[gvar].without_attr("num_input"))
         return lifted
-
-    return run
 
 
 def _with_named_result(mod: tvm.IRModule) -> tvm.IRModule:
@@ -74,16 +74,16 @@ def _with_named_result(mod: tvm.IRModule) -> tvm.IRModule:
     return named
 
 
-def bundle_params() -> tvm.transform.Pass:
-    """Turn the weights of ``main`` into one tuple parameter, ``model_params``, its last."""
+class BundleParams(Transform):
+    """The weights of ``main`` become one tuple parameter, ``model_params``, its last.
 
-    @tvm.transform.module_pass(opt_level=0, name="BundleParams")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``main(x, w0, w1)``  →  ``main(x, model_params)``
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         is_lifted = any(gvar.name_hint == TRANSFORM_PARAMS for gvar in mod.get_global_vars())
         is_lifted = is_lifted or bool(mod.attrs and PROGRAM in mod.attrs)
         return relax.transform.BundleModelParams()(mod) if is_lifted else mod
-
-    return run
 
 
 def _has_weights(mod: tvm.IRModule) -> bool:

@@ -25,6 +25,7 @@ from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matri
 from torch_tvm.support.attributes import HOST, PROGRAM
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import ceil_div, static_shape
+from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
 
 Steps = list[list[Any]]
@@ -35,11 +36,13 @@ _SAME_NAME = {
 }
 
 
-def take_host_work() -> tvm.transform.Pass:
-    """Replace ``main_transform_params`` by a program, where every operation of it has a host form."""
+class PrepackWeights(Transform):
+    """``main_transform_params`` becomes a program of PyTorch's, where every operation of it has a row here.
 
-    @tvm.transform.module_pass(opt_level=0, name="TakeHostWork")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    ``def main_transform_params(w): p = pack(w)``  →  the module's attribute ``PROGRAM``, ``{"steps": [["pack", …]], …}``
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         gvar = next((g for g in mod.get_global_vars() if g.name_hint == TRANSFORM_PARAMS), None)
         if gvar is None:
             return mod
@@ -50,8 +53,6 @@ def take_host_work() -> tvm.transform.Pass:
         kept = {g: f for g, f in mod.functions_items() if g.name_hint != TRANSFORM_PARAMS}
         result = tvm.IRModule(kept, attrs=mod.attrs).with_attr(PROGRAM, json.dumps(program))
         return relax.transform.DeadCodeElimination()(result)
-
-    return run
 
 
 class _Reader:

@@ -25,6 +25,7 @@ from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import is_zero
+from torch_tvm.transforms.base import Transform, current_cpu
 from torch_tvm.transforms.matmul.int8_weights import int8_matmul, pack_int8_panels
 from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 from torch_tvm.transforms.quantized.convolutions import CONVOLUTIONS, convolution_of_bytes
@@ -52,11 +53,14 @@ class WeightOperand:
     zero: int | Expr | None = None
 
 
-def quantized(cpu: CpuModel) -> tvm.transform.Pass:
-    """The pass; it leaves functions without ``num_input`` and targets without ``vpdpbusd`` alone."""
+class MultiplyBytes(Transform):
+    """Products of dequantised operands as products of their integers, where the target multiplies bytes.
 
-    @tvm.transform.module_pass(opt_level=0, name="Quantized")
-    def run(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    It leaves functions without ``num_input`` alone; see the module's text.
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        cpu = current_cpu()
         if cpu.dot(GROUP) is None:
             return mod
         for gvar, func in mod.functions_items():
@@ -65,8 +69,6 @@ def quantized(cpu: CpuModel) -> tvm.transform.Pass:
                 if any(str(var.ty.dtype) in BYTES for var in _tensors(func, values)):
                     mod = _Rewriter(mod, values, cpu).run(gvar, func)
         return mod
-
-    return run
 
 
 def _tensors(func: relax.Function, values: Weights) -> list[relax.Var]:

@@ -1,0 +1,58 @@
+"""What a transform is: a small class whose fields are its options, and the registry of those in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from functools import cache
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from torch_tvm.schedules.target import CpuModel
+from torch_tvm.support.errors import InternalError
+from torch_tvm.support.passes import NamedPass
+
+
+class Transform(NamedPass):
+    """A rewrite of a Relax module, run with its target as TVM's current one."""
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        """The module rewritten, or ``mod`` itself."""
+        raise NotImplementedError
+
+
+def current_cpu() -> CpuModel:
+    """The processor that the module is compiled for."""
+    return CpuModel.from_target(tvm.target.Target.current(allow_none=False))
+
+
+def of_tvm(name: str) -> Transform:
+    """TVM's own pass of that name, without options: ``FuseOps`` is ``fuse-ops``."""
+    make = getattr(relax.transform, name, None) or getattr(relax.backend, name)
+
+    def run(self: Transform, mod: tvm.IRModule) -> tvm.IRModule:
+        return make()(mod)
+
+    found: dict[str, Any] = {"run": run, "__doc__": make.__doc__}
+    made: Transform = type(name, (Transform,), found)()
+    return made
+
+
+@cache
+def registry() -> dict[str, type[Transform]]:
+    """The transforms of this folder and of the folders in it by name; two of one name raise ``InternalError``."""
+    package = sys.modules[__package__ or "torch_tvm.transforms"]
+    found: dict[str, type[Transform]] = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for value in vars(module).values():
+            is_transform = isinstance(value, type) and issubclass(value, Transform) and value is not Transform
+            if not is_transform or value.__module__ != info.name:
+                continue
+            if value.name in found:
+                raise InternalError(f"two transforms are called '{value.name}'", subject=info.name)
+            found[value.name] = value
+    return found
