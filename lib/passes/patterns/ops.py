@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from torch_tvm.dialect import view
@@ -320,6 +322,17 @@ def count_nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 
 
 # -- operands of one type --------------------------------------------------------------------------------
+
+
+@respells("aten.rad2deg", "aten.deg2rad")
+def degrees(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Products with a number (torch-mlir takes 3.14159 for pi)."""
+    result = view.tensor_type(op.results[0])
+    if result is None or result.dtype is None:
+        return None
+    factor = 180 / math.pi if view.op_name(op) == "torch.aten.rad2deg" else math.pi / 180
+    x = r.as_dtype(op.operands[0], result.dtype)
+    return r.op("torch.aten.mul.Scalar", [x, r.number(factor)], op.results[0].type)
 
 
 @respells("aten.masked_scatter")

@@ -69,6 +69,8 @@ return v[-1] * 1, v[1] * 1, w, x + 1, y, torch.lerp(a1, a1, a0), torch.addcmul(a
      ["float32[4,?]", "float32[?]"]),
     # torch-mlir leaves out all tensors without elements.
     ("fx dynamo", "return torch.cat([a0, a0, a0.double()])", ["float32[0,?]"]),
+    # torch-mlir takes 3.14159 for pi.
+    (ALL, "return torch.rad2deg(a0), torch.deg2rad(a0), torch.rad2deg(a1)", ["float64[3]", "int8[3]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
