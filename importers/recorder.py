@@ -148,6 +148,16 @@ class Recorder:
             overload, args, kwargs = aten.max.dim, [args[0], 0, False], {}
         if overload is aten.count_nonzero.default and args[0].meta.dim() == 0:
             args, kwargs = [args[0], None], {}
+        if (
+            overload is aten.pow.Tensor_Scalar
+            and isinstance(args[1], bool)
+            and args[0].meta.dtype == torch.bool
+        ):
+            raise ImportFailed(
+                "a power of bools: eager PyTorch gives bools and its fake tensors integers",
+                subject=dialect_name(overload),
+                advice="use a clone, or torch.ones_like for the power False",
+            )
         _try_without_elements(overload, args, kwargs, metas)
         name = overload._schema.name
         if name in fake_results.CORRECTIONS:

@@ -143,7 +143,9 @@ def place_numbers(
                 used.add(name)
     graph.nodes = kept
     for name in sorted(used):
-        graph.inputs.append((f"%n{name[1:]}", type(numbers[name]).__name__, fixed(numbers[name])))
+        value = numbers[name]
+        kind = "Scalar" if isinstance(value, bool) else type(value).__name__  # no schema takes a bool for one
+        graph.inputs.append((f"%n{name[1:]}", kind, fixed(value)))
 
 
 def _is_number_place(node: Node, index: int, numbers: Mapping[str, Any]) -> bool:
@@ -203,8 +205,13 @@ class WholeOpText:
             name = self._name()
             made.append(Node([(name, kind)], "prim::ListConstruct", "", items))
             return name
-        value, kind = _plain(given, str(argument.real_type))
         name = self._name()
+        if argument.real_type.kind() == "TensorType":  # a number, as of ``floor_divide(2, x)``
+            self.graph.inputs.append((name, "Tensor", self.fixed(torch.tensor(given))))
+            return name
+        value, kind = _plain(given, str(argument.real_type))
+        if isinstance(given, bool) and argument.real_type.kind() == "NumberType":
+            kind = "Scalar"
         self.graph.inputs.append((name, kind, self.fixed(value)))
         return name
 

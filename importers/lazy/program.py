@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import state
@@ -86,6 +87,7 @@ class _Assembly:
         parsed = torch._C.parse_ir(str(graph), parse_tensor_constants=True)
         names = [name.removeprefix("%") for name, _, _ in graph.inputs]
         module = import_graph(parsed, [what for _, _, what in graph.inputs], names, importer=IMPORTER)
+        _check_dtypes(module, roots)
         self._describe(module)
         return module
 
@@ -132,6 +134,19 @@ class _Assembly:
                 "the program gives other numbers for other strides, and an example argument is not contiguous",
                 stage=f"importer: {IMPORTER}",
                 advice="pass contiguous arguments, then and now",
+            )
+
+
+def _check_dtypes(module: TorchModule, roots: Sequence[torch.Tensor]) -> None:
+    """Refuse a result of another dtype than on the lazy device: a 0-d tensor of the program was taken for a number."""
+    returned = list(module.main.regions[0].blocks[0].operations)[-1].operands
+    for value, root in zip(returned, roots, strict=True):
+        kind = view.tensor_type(value)
+        if kind is not None and kind.dtype not in (None, root.dtype):
+            raise ImportFailed(
+                f"a result is {kind.dtype} here and {root.dtype} in PyTorch: a tensor of no dimensions sets its dtype",
+                stage=f"importer: {IMPORTER}",
+                advice="give that tensor a dimension, or use another frontend",
             )
 
 

@@ -188,7 +188,7 @@ class Emitter:
         ``args`` hold ``ir.Value``s and Python values; ``results`` hold, per schema result, a (fake) tensor,
         an ``ir.Type``, or a list of tensors.
         """
-        overload, args = self._without_complex(overload, args, results)
+        overload, args = self._without_numbers(overload, args, results)
         overload, args = _scalar_overload(self.context, overload, args)
         overload = _admitted(overload, args)
         operands = self.operands(overload, args, kwargs)
@@ -199,14 +199,18 @@ class Emitter:
             values.append(self.unpack(value, meta) if isinstance(meta, (list, tuple)) else value)
         return values
 
-    def _without_complex(
+    def _without_numbers(
         self, overload: torch._ops.OpOverload, args: Sequence[Any], results: Sequence[Any]
     ) -> tuple[torch._ops.OpOverload, Sequence[Any]]:
-        """Complex numbers, which have no constant, as 0-d tensors of the result's dtype, so that it stays."""
+        """Numbers that the dialect has not as 0-d tensors of the result's dtype, so that it stays: complex ones, and
+        bools, which are 0 and 1.
+        """
         dtype = results[0].dtype if results and isinstance(results[0], torch.Tensor) else torch.bool
         arguments, given = overload._schema.arguments, list(args)
         for index, each in enumerate(given):
-            if not isinstance(each, complex) or not dtype.is_complex:
+            is_complex = isinstance(each, complex) and dtype.is_complex
+            is_bool = isinstance(each, bool) and dtype == torch.bool and overload._schema.name in _OF_BOOLS
+            if not is_complex and not is_bool:
                 continue
             kind = arguments[index].type.kind()
             found = overload if kind == "TensorType" else _sibling(overload, index, "TensorType")
@@ -352,6 +356,13 @@ def _scalar_overload(
             if sibling is not None and context.is_registered_operation(dialect_name(sibling)):
                 return sibling, args
     return overload, args
+
+
+_OF_BOOLS = frozenset(
+    f"aten::{stem}"
+    for stem in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor", "__and__", "__or__", "__xor__")
+)
+"""Ops of a tensor and a number that give bools for bools, and integers for bools and integers."""
 
 
 def _sibling(overload: torch._ops.OpOverload, index: int, kind: str) -> torch._ops.OpOverload | None:

@@ -71,6 +71,12 @@ return v[-1] * 1, v[1] * 1, w, x + 1, y, torch.lerp(a1, a1, a0), torch.addcmul(a
     ("fx dynamo", "return torch.cat([a0, a0, a0.double()])", ["float32[0,?]"]),
     # torch-mlir takes 3.14159 for pi.
     (ALL, "return torch.rad2deg(a0), torch.deg2rad(a0), torch.rad2deg(a1)", ["float64[3]", "int8[3]"]),
+    # A bool beside bools is no 1, and a number may stand before a tensor; scripts of PyTorch make numbers of both.
+    ("fx lazy dynamo", """v, w = a0 > 0, a1 * 2
+return v * True, v + True, v & True, torch.where(v, v, True), True * w, 2 // a0, 2.5 // w, torch.pow(w, True)""",
+     ["float32[3]", "int64[3]"]),
+    # torch.tensor(0.5) is a number to the lazy device.
+    ("fx torchscript lazy? dynamo", "return (a0 > 0) * torch.tensor(0.5, dtype=torch.float64)", ["float32[3]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
