@@ -92,6 +92,10 @@ class Origin(Protocol):
         linker: str | None,
     ) -> None: ...
 
+    def export_library(
+        self, module: CompiledModule, path: str | PathLike[str], *, target: Any, linker: str | None
+    ) -> None: ...
+
 
 class _Thread(threading.local):
     """The virtual machine of the current thread, made on its first call."""
@@ -151,7 +155,7 @@ class Weights:
     def _pack(self, owned: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Any:
         """``owned`` moves tensors to where kernels read them."""
         code = self._code
-        if not self.tensors or code.obstacle:
+        if not self.tensors or (code.obstacle and not (code.program and code.device == "cpu")):
             return None
         if code.program:
             return tvm_ffi.convert(owned(run_weights_program(code.program, list(self.tensors.values()))))
@@ -560,6 +564,20 @@ class CompiledModule:
         self._compiled_here("save").save(
             self, path, targets=targets, originals=originals, sample_args=sample_args, linker=linker
         )
+
+    def export_library(
+        self, path: str | PathLike[str], *, target: Any = None, linker: str | None = None
+    ) -> None:
+        """Write the module as a library that plain TVM loads, from Python or C++, without PyTorch and this package.
+
+        ``path`` ends in ``.so``; beside it come ``.params``, the weights in TVM's format, and ``.h``, a C header. The
+        function ``main`` of the library takes the flat arguments and the list of the weights. ``target`` is another
+        CPU than the one of this module, for which ``linker`` has to link.
+
+        Raises :class:`InvalidInput` for a program that needs PyTorch or Python when it runs (ops without a kernel, loops
+        until a value, state), and where there is no C compiler.
+        """
+        self._compiled_here("export_library").export_library(self, path, target=target, linker=linker)
 
     def benchmark(self, *args: Any, runs: int = 10) -> Any:
         """Time of each kernel in a call with these arguments, beside what the machine could do.

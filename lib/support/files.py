@@ -24,8 +24,20 @@ def read_text(path: str | os.PathLike[str], *, stage: str = "", advice: str = ""
         raise _unreadable(path, f"it is no UTF-8 text ({error.reason})", stage, advice) from error
 
 
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, all of it or nothing; raises :class:`InvalidInput` where that is not possible."""
+    whole = Path(path)
+    partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(whole)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InvalidInput(f"cannot write '{os.fspath(path)}': {error.strerror}") from error
+
+
 def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str) -> InvalidInput:
     return InvalidInput(f"cannot read '{os.fspath(path)}': {why}", stage=stage, advice=advice)
 
 
-__all__ = ["read_bytes", "read_text"]
+__all__ = ["read_bytes", "read_text", "write_whole"]

@@ -7,11 +7,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import tvm
+import tvm_ffi
+from tvm import relax
 
+from torch_tvm.artifact.header import c_header
 from torch_tvm.artifact.processor import architecture
 from torch_tvm.artifact.save import Program, Variant, write
 from torch_tvm.backends import backend_of, build
@@ -22,6 +26,7 @@ from torch_tvm.profiling.machine import measure_limits
 from torch_tvm.report import Report
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.files import write_whole
 from torch_tvm.targets import resolve_target
 
 
@@ -76,6 +81,24 @@ class Compilation:
             sample=sample,
         )
 
+    def export_library(
+        self, module: CompiledModule, path: str | os.PathLike[str], *, target: Any, linker: str | None
+    ) -> None:
+        """What :meth:`CompiledModule.export_library` says."""
+        file = Path(path)
+        if file.suffix != ".so":
+            raise InvalidInput(f"expected a path that ends in .so, got '{path}'", subject="export_library")
+        module = _for_target(module, None if target is None else _resolved(target))
+        compilation = _compilation(module)
+        code, weights = module.parts().code, _packed(module)
+        _refuse_python(module, compilation.tir_module)
+        built = build(compilation.tir_module, compilation.target, is_native=False).mod
+        library = link(built, compilation.target, linker)
+        params = {f"w{index:05d}": tvm_ffi.from_dlpack(tensor.cpu()) for index, tensor in enumerate(weights)}
+        write_whole(file, library)
+        write_whole(file.with_suffix(".params"), bytes(tvm.runtime.save_param_dict(params)))
+        write_whole(file.with_suffix(".h"), c_header(file.stem, code, len(weights)).encode())
+
 
 def _codes(module: CompiledModule) -> list[tuple[str, CompiledModule]]:
     """The module and its methods, as far as they are compiled."""
@@ -91,16 +114,67 @@ def _resolved(target: Any) -> tvm.target.Target:
     return resolve_target(target)
 
 
+def _compilation(module: CompiledModule) -> Compilation:
+    assert isinstance(module.origin, Compilation)
+    return module.origin
+
+
+def _for_target(module: CompiledModule, target: tvm.target.Target | None) -> CompiledModule:
+    """The module, with its weights and state, compiled for a target; ``None`` is its own."""
+    compilation = _compilation(module)
+    if target is None or str(target) == str(compilation.target):
+        return module
+    fresh = compilation.compiled_for(target)
+    fresh.load_state_dict(module.own_state_dict(), strict=False)
+    return fresh
+
+
+def _packed(module: CompiledModule) -> list[torch.Tensor]:
+    """The weights as kernels read them, for whichever machine."""
+    weights = module.parts().weights
+    packed = weights.packed_tensors()
+    if packed is None and weights.tensors:
+        raise InvalidInput(
+            f"the program itself packs its weights, and {module.parts().code.obstacle}",
+            subject="export_library",
+            advice="export it on a machine that can run it, or save it with .save(path)",
+        )
+    return packed or []
+
+
+def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
+    """Raise for a program that calls back into this package, or that keeps state."""
+    if module.parts().code.convention.writes:
+        problem = "the program changes its arguments or its state"
+    else:
+        called: list[str] = []
+
+        def note(node: Any) -> None:
+            if isinstance(node, relax.ExternFunc) and str(node.global_symbol).startswith("torch_tvm."):
+                called.append(str(node.global_symbol))
+
+        for _, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                relax.analysis.post_order_visit(function, note)
+        if not called:
+            return
+        ops = ", ".join(sorted({item.op for item in module.report.fallbacks})[:5])
+        what = {
+            "torch_tvm.aten": f"ops that run in PyTorch ({ops})",
+            "torch_tvm.loop": "loops until a value ends",
+        }
+        problem = f"the program has {what.get(called[0], 'conditions on values')}"
+    raise InvalidInput(
+        f"{problem}, for which plain TVM has nothing",
+        subject="export_library",
+        advice="save it with .save(path), and run it with torch_tvm.load(path)",
+    )
+
+
 def _variant(module: CompiledModule, target: tvm.target.Target | None, linker: str | None) -> Variant:
     """The code of a module for a target; what kernels read of its weights is packed as that code wants it."""
-    compilation = module.origin
-    assert isinstance(compilation, Compilation)
-    if target is not None and str(target) != str(compilation.target):
-        fresh = compilation.compiled_for(target)
-        fresh.load_state_dict(module.own_state_dict(), strict=False)
-        module, compilation = fresh, fresh.origin
-        assert isinstance(compilation, Compilation)
-    target = compilation.target
+    module = _for_target(module, target)
+    compilation, target = _compilation(module), _compilation(module).target
     features = backend_of(target).instruction_sets(target)
     if features is None:
         raise InvalidInput(
