@@ -5,14 +5,14 @@ A list whose length is only known at run time (it grew inside a run-time loop or
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
-from torch_tvm.importers.torchscript.evaluator import Evaluator
+from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
+from torch_tvm.importers.torchscript.registry import handles
 from torch_tvm.importers.torchscript.values import (
     ListValue,
     Scalar,
@@ -23,20 +23,6 @@ from torch_tvm.importers.torchscript.values import (
 )
 
 aten = torch.ops.aten
-Handler = Callable[[Evaluator, list[Any]], Any]
-HANDLERS: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register a handler for ``aten::name.overload`` or, for all overloads, ``aten::name.*``."""
-
-    def register(function: Handler) -> Handler:
-        for name in names:
-            assert name not in HANDLERS, name
-            HANDLERS[name] = function
-        return function
-
-    return register
 
 
 def _bounds(ev: Evaluator, *numbers: Any) -> None:

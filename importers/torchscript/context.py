@@ -149,6 +149,18 @@ class Context:
         """``error``, or the request to import again with the user arguments ``origin`` fixed."""
         return Specialise(origin, error) if origin else error
 
+    @property
+    def instruction(self) -> Instruction:
+        """The one that is evaluated."""
+        assert self._current is not None
+        return self._current
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        """The op that is evaluated."""
+        assert self.instruction.overload is not None
+        return self.instruction.overload
+
     def share(self, ref: TensorRef, outer: list[TensorRef]) -> None:
         """``ref`` may be one of the tensors ``outer`` itself, so writing to it would be ambiguous."""
         self._shared[id(ref.storage)] = (ref.storage, outer)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch_tvm.importers.storages import TensorRef
-from torch_tvm.importers.torchscript.containers import handles
 from torch_tvm.importers.torchscript.evaluator import Evaluator
+from torch_tvm.importers.torchscript.registry import handles
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, origins
 
 

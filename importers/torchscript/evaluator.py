@@ -15,7 +15,8 @@ from torch_tvm.importers.torchscript.objects import Objects
 from torch_tvm.support.errors import ImportFailed
 
 Env = dict[int, Any]
-Handler = Callable[["Evaluator", Instruction, list[Any]], Any]
+Handler = Callable[["Evaluator", list[Any]], Any]
+"""Evaluates the instruction that the evaluator is at, with the values of its operands."""
 
 
 class Handlers(Protocol):
@@ -64,7 +65,7 @@ class Evaluator(Context):
             if handler is None:
                 handler = instruction.handler = self._handlers.resolve(instruction)
             self.emitter.location = self._mlir_location(instruction)
-            result = handler(self, instruction, [env[number] for number in instruction.inputs])
+            result = handler(self, [env[number] for number in instruction.inputs])
             if len(instruction.outputs) == 1:
                 env[instruction.outputs[0]] = result
             elif instruction.outputs:

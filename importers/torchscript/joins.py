@@ -26,8 +26,10 @@ from torch_tvm.importers.torchscript.values import (
     RuntimeText,
     Scalar,
     Stack,
+    children,
     kind_of,
     maybe_parts,
+    rebuild,
 )
 
 
@@ -126,16 +128,11 @@ class Joiner:
         if a is UNINITIALIZED or b is UNINITIALIZED:
             return self._uninitialized(a, b, what)
         if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
-            items = [self.join(x, y, f"{what}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
-            return type(a)(*items) if hasattr(a, "_fields") else tuple(items)
-        if isinstance(a, ListValue) and isinstance(b, ListValue):
-            return ListValue(self.contents(*self._snapshots(a, b), what), a.type)
-        if isinstance(a, DictValue) and isinstance(b, DictValue):
-            return DictValue(self.contents(*self._snapshots(a, b), what), a.type)
-        if isinstance(a, ObjectValue) and isinstance(b, ObjectValue) and a.source is b.source is None:
-            joined = ObjectValue(a.type)
-            joined.attributes = self.contents(*self._snapshots(a, b), what)
-            return joined
+            return rebuild(
+                a, [self.join(x, y, f"{what}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+            )
+        if isinstance(a, Container) and type(a) is type(b) and a.children() and b.children():
+            return a.rebuild([self.contents(*self._snapshots(a, b), what)])
         if type(a) is type(b) and a == b:
             return a
         if isinstance(a, str) and isinstance(b, str) and a.strip() and b.strip():
@@ -186,18 +183,11 @@ class Joiner:
 
     def _uninitialized(self, a: Any, b: Any, what: str) -> Any:
         present, is_first = (b, False) if a is UNINITIALIZED else (a, True)
-        if isinstance(present, tuple):
-            items = [self._against_nothing(x, is_first, what) for x in present]
-            return type(present)(*items) if hasattr(present, "_fields") else tuple(items)
-        if isinstance(present, ListValue) and isinstance(present.items, list):
-            return ListValue([self._against_nothing(x, is_first, what) for x in present.items], present.type)
-        if isinstance(present, ListValue):
+        if isinstance(present, ListValue) and isinstance(present.items, Stack):
             sides = (present.items, []) if is_first else ([], present.items)
             return ListValue(self._stacks(*sides, what), present.type)
-        if isinstance(present, DictValue):
-            return DictValue(
-                {k: self._against_nothing(x, is_first, what) for k, x in present.entries.items()}
-            )
+        if isinstance(present, (tuple, list, dict, ListValue, DictValue)):
+            return rebuild(present, [self._against_nothing(x, is_first, what) for x in children(present)])
         return present
 
     def _against_nothing(self, item: Any, is_first: bool, what: str) -> Any:
@@ -336,42 +326,10 @@ def fill(structure: Any, replace: Callable[[Any], Any]) -> Any:
     """The structure with every ``Hole`` and ``Slot`` replaced; parts without any stay the same objects."""
     if isinstance(structure, (Hole, Slot)):
         return replace(structure)
-    if isinstance(structure, Stack):
-        tensor = fill(structure.tensor, replace)
-        return structure if tensor is structure.tensor else Stack(structure.kind, tensor)
-    if isinstance(structure, Maybe):
-        flag, value = fill(structure.flag, replace), fill(structure.value, replace)
-        if flag is structure.flag and value is structure.value:
-            return structure
-        return Maybe(flag, value) if isinstance(flag, Scalar) else (value if flag else None)
-    if isinstance(structure, (tuple, list)):
-        return _fill_items(structure, replace)
-    if isinstance(structure, dict):
-        filled = {key: fill(item, replace) for key, item in structure.items()}
-        return filled if any(filled[key] is not item for key, item in structure.items()) else structure
-    if isinstance(structure, ListValue):
-        items = fill(structure.items, replace)
-        return structure if items is structure.items else ListValue(items, structure.type)
-    if isinstance(structure, DictValue):
-        entries = fill(structure.entries, replace)
-        return structure if entries is structure.entries else DictValue(entries, structure.type)
-    if isinstance(structure, ObjectValue) and structure.source is None:
-        attributes = fill(structure.attributes, replace)
-        if attributes is structure.attributes:
-            return structure
-        filled_object = ObjectValue(structure.type)
-        filled_object.attributes = attributes
-        return filled_object
-    return structure
-
-
-def _fill_items(structure: Any, replace: Callable[[Any], Any]) -> Any:
-    items = [fill(item, replace) for item in structure]
-    if all(new is old for new, old in zip(items, structure, strict=True)):
-        return structure
-    if isinstance(structure, list):
-        return items
-    return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+    parts = children(structure)
+    filled = [fill(part, replace) for part in parts]
+    is_same = all(new is old for new, old in zip(filled, parts, strict=True))
+    return structure if is_same else rebuild(structure, filled)
 
 
 def match(pattern: Any, value: Any, frozen: dict[int, Any]) -> Iterator[tuple[Slot, Any]]:
@@ -394,19 +352,14 @@ def match(pattern: Any, value: Any, frozen: dict[int, Any]) -> Iterator[tuple[Sl
             contents = frozen.get(id(value))
             contents = value.snapshot() if contents is None else contents
         if pattern is not value:
-            yield from match(_stored(pattern), contents, frozen)
+            for stored in children(pattern):
+                yield from match(stored, contents, frozen)
     elif isinstance(pattern, dict):
         for key, item in pattern.items():
             yield from match(item, value if value is UNINITIALIZED else value[key], frozen)
     elif isinstance(pattern, (tuple, list)):
         for index, item in enumerate(pattern):
             yield from match(item, value if value is UNINITIALIZED else value[index], frozen)
-
-
-def _stored(container: Container) -> Any:
-    if isinstance(container, ListValue):
-        return container.items
-    return container.entries if isinstance(container, DictValue) else container.attributes  # type: ignore[attr-defined]
 
 
 def leaves(structure: Any, seen: set[int] | None = None) -> Iterator[TensorRef]:
@@ -418,20 +371,5 @@ def leaves(structure: Any, seen: set[int] | None = None) -> Iterator[TensorRef]:
     if id(structure) in seen:
         return
     seen.add(id(structure))
-    inner: Any = ()
-    if isinstance(structure, Maybe):
-        inner = [structure.value]
-    elif isinstance(structure, Stack):
-        inner = [structure.tensor]
-    elif isinstance(structure, (tuple, list)):
-        inner = structure
-    elif isinstance(structure, dict):
-        inner = list(structure.values())
-    elif isinstance(structure, ListValue):
-        inner = [structure.items]
-    elif isinstance(structure, DictValue):
-        inner = list(structure.entries.values())
-    elif isinstance(structure, ObjectValue) and structure.source is None:
-        inner = list(structure.attributes.values())
-    for item in inner:
+    for item in children(structure):
         yield from leaves(item, seen)

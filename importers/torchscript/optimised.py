@@ -5,17 +5,15 @@ Those passes put tensors into an opaque oneDNN layout; here a tensor has no layo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from torch_tvm.importers.torchscript import tensors
-from torch_tvm.importers.torchscript.evaluator import Evaluator
-from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
+from torch_tvm.importers.torchscript.registry import handles
 
 aten = torch.ops.aten
-Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
 
 ADVICE = "import the module before torch.jit.optimize_for_inference or quantisation"
 _CONVOLUTIONS = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
@@ -39,16 +37,18 @@ def is_optimised(kind: str) -> bool:
     )
 
 
-def _constant(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    raw = instruction.node.t("value")
-    name = instruction.node.output().debugName().removeprefix("self.")
+@handles("prim::ConstantMKLDNNTensor")
+def _constant(ev: Evaluator, args: list[Any]) -> Any:
+    raw = ev.instruction.node.t("value")
+    name = ev.instruction.node.output().debugName().removeprefix("self.")
     kept = ev.objects.unpacked.get(name)
     if kept is None:
         kept = ev.objects.unpacked[name] = raw.to_dense() if raw.is_mkldnn else raw
     return ev.objects.tensor(kept, name)
 
 
-def _convolution(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::mkldnn_convolution")
+def _convolution(ev: Evaluator, args: list[Any]) -> Any:
     x, weight, bias, stride, padding, dilation, groups = args
     overload = _CONVOLUTIONS.get(x.meta.dim())
     if overload is None or weight.meta.dim() != x.meta.dim():
@@ -56,39 +56,31 @@ def _convolution(ev: Evaluator, instruction: Instruction, args: list[Any]) -> An
     return tensors.call(ev, overload, [x, weight, bias, stride, padding, dilation, groups])
 
 
-def _same(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::to_mkldnn", "aten::to_dense")
+def _same(ev: Evaluator, args: list[Any]) -> Any:
     if len(args) > 1 and isinstance(args[1], int):
         return tensors.call(ev, aten.to.dtype, [args[0], args[1], False, False, None])
     return args[0]
 
 
 def _clamp(overload: torch._ops.OpOverload) -> Handler:
-    def clamp(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-        node = instruction.node
+    def clamp(ev: Evaluator, args: list[Any]) -> Any:
+        node = ev.instruction.node
         return tensors.call(ev, overload, [args[0], node.f("min_val"), node.f("max_val")])
 
     return clamp
 
 
 def _call(overload: torch._ops.OpOverload) -> Handler:
-    return lambda ev, instruction, args: tensors.call(ev, overload, args)
+    return lambda ev, args: tensors.call(ev, overload, args)
 
 
-HANDLERS: dict[str, Handler] = {
-    "aten::to_mkldnn": _same,
-    "aten::to_dense": _same,
-    "prim::ConstantMKLDNNTensor": _constant,
-    "prim::mkldnn_convolution": _convolution,
-    "prim::BroadcastMKLDNNTensors": lambda ev, instruction, args: args,
-    **{
-        f"prim::{name}{suffix}": handler
-        for suffix in ("", "_")
-        for name, handler in {
-            "MKLDNNHardSwish": _call(aten.hardswish.default),
-            "MKLDNNHardSigmoid": _call(aten.hardsigmoid.default),
-            "MKLDNNHardTanh": _clamp(aten.hardtanh.default),
-            "MKLDNNClamp": _clamp(aten.clamp.default),
-            "MKLDNNScalarMul": _call(aten.mul.Scalar),
-        }.items()
-    },
-}
+handles("prim::BroadcastMKLDNNTensors")(lambda ev, args: args)
+for _name, _handler in {
+    "MKLDNNHardSwish": _call(aten.hardswish.default),
+    "MKLDNNHardSigmoid": _call(aten.hardsigmoid.default),
+    "MKLDNNHardTanh": _clamp(aten.hardtanh.default),
+    "MKLDNNClamp": _clamp(aten.clamp.default),
+    "MKLDNNScalarMul": _call(aten.mul.Scalar),
+}.items():
+    handles(f"prim::{_name}", f"prim::{_name}_")(_handler)

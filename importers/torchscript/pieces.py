@@ -76,17 +76,16 @@ class Pieces:
         return Stack("tensor", tensors.call(ev, aten.movedim.int, [self.whole, self.axis, 0]))
 
 
-def pieces(ev: Context, instruction: Instruction, args: list[Any]) -> Any:
+def pieces(ev: Context, args: list[Any]) -> Any:
     """``unbind(x, dim)`` or ``split(x, size, dim)``: a list of known length where the size is known."""
-    assert instruction.overload is not None
     x, size, dim = args if len(args) == 3 else (args[0], 0, args[1])
     if not isinstance(size, int) or size < len(args) - 2 or not _is_unknown(x, dim):
-        return tensors.call(ev, instruction.overload, args)
-    if _only_reads(instruction):
+        return tensors.call(ev, ev.overload, args)
+    if _only_reads(ev.instruction):
         return ListValue(Pieces(tensors.call(ev, aten.alias.default, [x]), dim % x.meta.dim(), size))
     if x.meta.shape[dim].node.has_hint() and x.meta.shape[dim].node.hint > _MOST * max(size, 1):
         raise ev.failure("the list is another for each size", advice="give the size in its TensorSpec")
-    return tensors.call(ev, instruction.overload, args)
+    return tensors.call(ev, ev.overload, args)
 
 
 _MOST = 1000
@@ -103,10 +102,10 @@ def _only_reads(instruction: Instruction) -> bool:
     return all(use.user.kind() in _READERS for use in instruction.node.output().uses())
 
 
-def chunk(ev: Context, instruction: Instruction, args: list[Any]) -> Any:
+def chunk(ev: Context, args: list[Any]) -> Any:
     """``chunk(x, chunks, dim)``, of an unknown size as well. The views of ``unsafe_chunk`` are the same."""
     x, count, dim = args
-    if not isinstance(count, int) or count < 1 or not _is_unknown(x, dim) or not _only_reads(instruction):
+    if not isinstance(count, int) or count < 1 or not _is_unknown(x, dim) or not _only_reads(ev.instruction):
         return tensors.call(ev, aten.chunk.default, args)
     axis = dim % x.meta.dim()
     rounded = ev.scalars.add(tensors.size(ev, x, axis), count - 1)
@@ -114,12 +113,11 @@ def chunk(ev: Context, instruction: Instruction, args: list[Any]) -> Any:
     return ListValue(Pieces(tensors.call(ev, aten.alias.default, [x]), axis, size, count))
 
 
-def sections(ev: Context, instruction: Instruction, args: list[Any]) -> Any:
+def sections(ev: Context, args: list[Any]) -> Any:
     """``tensor_split(x, sections, dim)`` of an unknown size: the first ones have one element more."""
-    assert instruction.overload is not None
     x, count, dim = args
     if not isinstance(count, int) or count < 1 or not _is_unknown(x, dim):
-        return tensors.call(ev, instruction.overload, args)
+        return tensors.call(ev, ev.overload, args)
     total = tensors.size(ev, x, dim % x.meta.dim())
     least, more = (ev.scalars.binary(name, total, count) for name in ("floordiv", "remainder"))
     starts: list[Any] = [0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph, tensors
 from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
 from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.registry import handles
 from torch_tvm.importers.torchscript.values import (
     UNINITIALIZED,
     DictValue,
@@ -26,18 +26,6 @@ from torch_tvm.importers.torchscript.values import (
     kind_of,
     tuple_class,
 )
-
-Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
-HANDLERS: dict[str, Handler] = {}
-
-
-def _handles(*kinds: str) -> Callable[[Handler], Handler]:
-    def register(function: Handler) -> Handler:
-        for kind in kinds:
-            HANDLERS[f"prim::{kind}"] = function
-        return function
-
-    return register
 
 
 def constant(ev: Evaluator, value: Any, name: str = "") -> Any:
@@ -71,86 +59,83 @@ def control(ev: Evaluator, instruction: Instruction, env: Env) -> None:
         control_flow.run_loop(ev, instruction, env)
 
 
-HANDLERS["prim::If"] = HANDLERS["prim::Loop"] = control  # type: ignore[assignment]
-
-
-@_handles("Uninitialized")
-def _uninitialized(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::Uninitialized")
+def _uninitialized(ev: Evaluator, args: list[Any]) -> Any:
     return UNINITIALIZED
 
 
-@_handles("ListConstruct")
-def _list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ListValue:
-    return ListValue(args, instruction.output_type)
+@handles("prim::ListConstruct")
+def _list(ev: Evaluator, args: list[Any]) -> ListValue:
+    return ListValue(args, ev.instruction.output_type)
 
 
-@_handles("ListUnpack")
-def _unpack_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::ListUnpack")
+def _unpack_list(ev: Evaluator, args: list[Any]) -> Any:
     items = ev.items(args[0])
-    if len(items) != len(instruction.outputs):
+    if len(items) != len(ev.instruction.outputs):
         raise ev.certain(
-            f"RuntimeError: expected {len(instruction.outputs)} elements in a list but found {len(items)}"
+            f"RuntimeError: expected {len(ev.instruction.outputs)} elements in a list but found {len(items)}"
         )
     return items[0] if len(items) == 1 else items
 
 
-@_handles("TupleConstruct", "NamedTupleConstruct")
-def _tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> tuple[Any, ...]:
-    own = instruction.output_type
+@handles("prim::TupleConstruct", "prim::NamedTupleConstruct")
+def _tuple(ev: Evaluator, args: list[Any]) -> tuple[Any, ...]:
+    own = ev.instruction.output_type
     named = tuple_class(own.str(), own.annotation_str)
     return named(*args) if named is not None else tuple(args)
 
 
-@_handles("TupleUnpack")
-def _unpack_tuple(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::TupleUnpack")
+def _unpack_tuple(ev: Evaluator, args: list[Any]) -> Any:
     return args[0][0] if len(args[0]) == 1 else args[0]
 
 
-@_handles("TupleIndex")
-def _tuple_index(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::TupleIndex")
+def _tuple_index(ev: Evaluator, args: list[Any]) -> Any:
     if isinstance(args[1], Scalar):
         raise ev.failure("a tuple index must be known at import", origin=args[1].origin)
     return args[0][args[1]]
 
 
-@_handles("TupleSlice")
-def _tuple_slice(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    return tuple(args[0][instruction.node.i("beg") : instruction.node.i("end")])
+@handles("prim::TupleSlice")
+def _tuple_slice(ev: Evaluator, args: list[Any]) -> Any:
+    return tuple(args[0][ev.instruction.node.i("beg") : ev.instruction.node.i("end")])
 
 
-@_handles("DictConstruct")
-def _dict(ev: Evaluator, instruction: Instruction, args: list[Any]) -> DictValue:
+@handles("prim::DictConstruct")
+def _dict(ev: Evaluator, args: list[Any]) -> DictValue:
     keys = args[::2]
     if any(isinstance(key, (Scalar, TensorRef)) for key in keys):
         raise ev.failure("a dict key must be known at import")
-    return DictValue(dict(zip(keys, args[1::2], strict=True)), instruction.output_type)
+    return DictValue(dict(zip(keys, args[1::2], strict=True)), ev.instruction.output_type)
 
 
 # -- objects -----------------------------------------------------------------------------------------------
 
 
-@_handles("CreateObject")
-def _create(ev: Evaluator, instruction: Instruction, args: list[Any]) -> ObjectValue:
-    return ObjectValue(instruction.output_type)
+@handles("prim::CreateObject")
+def _create(ev: Evaluator, args: list[Any]) -> ObjectValue:
+    return ObjectValue(ev.instruction.output_type)
 
 
-@_handles("GetAttr")
-def _get_attribute(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::GetAttr")
+def _get_attribute(ev: Evaluator, args: list[Any]) -> Any:
     if isinstance(args[0], ObjectValue):
-        return ev.objects.get(args[0], instruction.name, instruction.output_type)
-    return getattr(args[0], instruction.name)
+        return ev.objects.get(args[0], ev.instruction.name, ev.instruction.output_type)
+    return getattr(args[0], ev.instruction.name)
 
 
-@_handles("SetAttr")
-def _set_attribute(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
-    ev.objects.set(args[0], instruction.name, args[1])
+@handles("prim::SetAttr")
+def _set_attribute(ev: Evaluator, args: list[Any]) -> None:
+    ev.objects.set(args[0], ev.instruction.name, args[1])
 
 
-@_handles("CallMethod")
-def _call_method(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::CallMethod")
+def _call_method(ev: Evaluator, args: list[Any]) -> Any:
     target = args[0]
-    types = [value.type() for value in instruction.node.inputs()]
-    code = ev.objects.method(target, instruction.name, types, instruction.output_type)
+    types = [value.type() for value in ev.instruction.node.inputs()]
+    code = ev.objects.method(target, ev.instruction.name, types, ev.instruction.output_type)
     return ev.call(code, args, target.path if target.source is not None else None)
 
 
@@ -163,45 +148,43 @@ def _renormalise(ev: Evaluator, args: list[Any]) -> None:
     tensors.call(ev, torch.ops.aten.embedding_renorm_.default, [weight, indices, max_norm, norm_type])
 
 
-@_handles("CallFunction")
-def _call_function(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::CallFunction")
+def _call_function(ev: Evaluator, args: list[Any]) -> Any:
     if asks_of_mask(str(args[0].type)) and args[2] is None:
         return False
     if str(args[0].type).removeprefix("__torch__.") in _LOOKUPS and args[4] is not None:
         _renormalise(ev, args)
-    types = [value.type() for value in instruction.node.inputs()]
-    code = ev.objects.function(args[0].name, [args[0].type, *types[1:]], instruction.output_type)
+    types = [value.type() for value in ev.instruction.node.inputs()]
+    code = ev.objects.function(args[0].name, [args[0].type, *types[1:]], ev.instruction.output_type)
     return ev.call(code, args)
 
 
-@_handles("fork", "awaitable")
-def _fork(ev: Evaluator, instruction: Instruction, args: list[Any]) -> FutureValue:
-    code = graph.of_graph(instruction.node.g("Subgraph"))
+@handles("prim::fork", "prim::awaitable")
+def _fork(ev: Evaluator, args: list[Any]) -> FutureValue:
+    code = graph.of_graph(ev.instruction.node.g("Subgraph"))
     return FutureValue(ev.call(code, args))
 
 
-def _wait(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::wait", "prim::awaitable_wait")
+def _wait(ev: Evaluator, args: list[Any]) -> Any:
     return args[0].value
 
 
-HANDLERS["aten::wait"] = HANDLERS["prim::awaitable_wait"] = _wait
-
-
-@_handles("Enter")
-def _enter(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    code = ev.objects.method(args[0], "__enter__", [instruction.type_of(0)], instruction.output_type)
+@handles("prim::Enter")
+def _enter(ev: Evaluator, args: list[Any]) -> Any:
+    code = ev.objects.method(args[0], "__enter__", [ev.instruction.type_of(0)], ev.instruction.output_type)
     return ev.call(code, args)
 
 
-@_handles("Exit")
-def _exit(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::Exit")
+def _exit(ev: Evaluator, args: list[Any]) -> Any:
     target = args[0]
     if "no_grad" in str(target.type) or "enable_grad" in str(target.type):
         ev.grad_enabled = bool(target.attributes.get("prev", True))
         return None
     nothing = torch._C.NoneType.get()
     code = ev.objects.method(
-        target, "__exit__", [instruction.type_of(0), nothing, nothing, nothing], instruction.output_type
+        target, "__exit__", [ev.instruction.type_of(0), nothing, nothing, nothing], ev.instruction.output_type
     )
     return ev.call(code, [target, None, None, None])
 
@@ -209,16 +192,16 @@ def _exit(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
 # -- types -------------------------------------------------------------------------------------------------
 
 
-@_handles("isinstance")
-def _isinstance(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
-    own = instruction.type_of(0)
+@handles("prim::isinstance")
+def _isinstance(ev: Evaluator, args: list[Any]) -> bool:
+    own = ev.instruction.type_of(0)
     if isinstance(args[0], Maybe):
-        return _isinstance_of_maybe(ev, instruction, args[0])
-    return any(_matches(args[0], own, wanted) for wanted in instruction.node.tys("types"))
+        return _isinstance_of_maybe(ev, args[0])
+    return any(_matches(args[0], own, wanted) for wanted in ev.instruction.node.tys("types"))
 
 
-def _isinstance_of_maybe(ev: Evaluator, instruction: Instruction, maybe: Maybe) -> Any:
-    own, wanted = instruction.type_of(0), instruction.node.tys("types")
+def _isinstance_of_maybe(ev: Evaluator, maybe: Maybe) -> Any:
+    own, wanted = ev.instruction.type_of(0), ev.instruction.node.tys("types")
     if_none = any(_matches(None, own, each) for each in wanted)
     if_set = any(_matches(maybe.value, own, each) for each in wanted)
     if if_none == if_set:
@@ -271,18 +254,25 @@ def _matches_container(value: Any, own: Any, wanted: Any, kind: str) -> bool:
     return own.isSubtypeOf(wanted) or own.kind() in ("AnyType", "OptionalType", "UnionType")
 
 
-@_handles("data")
-def _data(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::data")
+def _data(ev: Evaluator, args: list[Any]) -> Any:
     return tensors.call(ev, torch.ops.aten.detach.default, args)
 
 
-@_handles("unchecked_cast", "unchecked_unwrap_optional", "annotate", "profile", "profile_ivalue")
-def _same(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    is_refined = isinstance(args[0], Maybe) and instruction.output_type.kind() != "OptionalType"
+@handles(
+    "prim::unchecked_cast",
+    "prim::unchecked_unwrap_optional",
+    "prim::annotate",
+    "prim::profile",
+    "prim::profile_ivalue",
+)
+def _same(ev: Evaluator, args: list[Any]) -> Any:
+    is_refined = isinstance(args[0], Maybe) and ev.instruction.output_type.kind() != "OptionalType"
     return args[0].value if is_refined else args[0]
 
 
-def _unwrap_optional(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::_unwrap_optional")
+def _unwrap_optional(ev: Evaluator, args: list[Any]) -> Any:
     if args[0] is None:
         raise ev.certain("RuntimeError: Unwrapping null optional")
     if isinstance(args[0], Maybe):
@@ -291,57 +281,52 @@ def _unwrap_optional(ev: Evaluator, instruction: Instruction, args: list[Any]) -
     return args[0]
 
 
-HANDLERS["aten::_unwrap_optional"] = _unwrap_optional
-
-
-def _is(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::__is__")
+def _is(ev: Evaluator, args: list[Any]) -> Any:
     for maybe, other in (args, args[::-1]):
         if isinstance(maybe, Maybe) and other is None:
             return ev.scalars.negate(maybe.flag)
     return args[0] is args[1] or (args[0] is None and args[1] is None)
 
 
-def _is_not(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::__isnot__")
+def _is_not(ev: Evaluator, args: list[Any]) -> Any:
     for maybe, other in (args, args[::-1]):
         if isinstance(maybe, Maybe) and other is None:
             return maybe.flag
-    return not _is(ev, instruction, args)
+    return not _is(ev, args)
 
 
-HANDLERS["aten::__is__"] = _is
-HANDLERS["aten::__isnot__"] = _is_not
-
-
-@_handles("ImplicitTensorToNum")
-def _number(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
-    kind = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}.get(instruction.output_type.kind())
+@handles("prim::ImplicitTensorToNum")
+def _number(ev: Evaluator, args: list[Any]) -> Any:
+    kind = {"IntType": "int", "FloatType": "float", "BoolType": "bool"}.get(ev.instruction.output_type.kind())
     return tensors.element(ev, args[0], kind)
 
 
-@_handles("EnumName")
-def _enum_name(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+@handles("prim::EnumName")
+def _enum_name(ev: Evaluator, args: list[Any]) -> str:
     return args[0].name
 
 
-@_handles("EnumValue")
-def _enum_value(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::EnumValue")
+def _enum_value(ev: Evaluator, args: list[Any]) -> Any:
     return ev.objects.value(args[0].value, "constant")
 
 
-def _enum_equal(ev: Evaluator, instruction: Instruction, args: list[Any]) -> bool:
+def _enum_equal(ev: Evaluator, args: list[Any]) -> bool:
     return args[0] == args[1]
 
 
-@_handles("device")
-def _device(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::device")
+def _device(ev: Evaluator, args: list[Any]) -> Any:
     return args[0].meta.device
 
 
 # -- errors and effects ------------------------------------------------------------------------------------
 
 
-@_handles("RaiseException")
-def _raise(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::RaiseException")
+def _raise(ev: Evaluator, args: list[Any]) -> Any:
     message = str(args[0])
     name = args[1].split(".")[-1] if len(args) > 1 and isinstance(args[1], str) else ""
     if name and not message.startswith(name):
@@ -349,14 +334,14 @@ def _raise(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
     raise ev.certain(message)
 
 
-@_handles("Print")
-def _print(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
+@handles("prim::Print")
+def _print(ev: Evaluator, args: list[Any]) -> None:
     return None
 
 
-@_handles("PythonOp")
-def _python(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::PythonOp")
+def _python(ev: Evaluator, args: list[Any]) -> Any:
     raise ev.failure(
-        f"this calls Python ('{instruction.node.pyname() or 'a function'}'), which is no TorchScript",
+        f"this calls Python ('{ev.instruction.node.pyname() or 'a function'}'), which is no TorchScript",
         advice="remove torch.jit.ignore from the function, or call it outside the compiled program",
     )

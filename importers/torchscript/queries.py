@@ -10,13 +10,14 @@ import torch
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE, SCALAR_TYPE
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
-from torch_tvm.importers.torchscript.evaluator import Evaluator
+from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
+from torch_tvm.importers.torchscript.registry import handles
 from torch_tvm.importers.torchscript.values import ListValue, Scalar
 
 aten = torch.ops.aten
-Handler = Callable[[Evaluator, list[Any]], Any]
 
 
+@handles("aten::size", "aten::sym_size", of_tensor=True)
 def _size(ev: Evaluator, args: list[Any]) -> Any:
     ref = args[0]
     if len(args) == 1:
@@ -30,12 +31,14 @@ def _size(ev: Evaluator, args: list[Any]) -> Any:
     return tensors.size(ev, ref, axis)
 
 
+@handles("aten::len", of_tensor=True)
 def _length(ev: Evaluator, args: list[Any]) -> Any:
     if args[0].meta.dim() == 0:
         raise ev.failure("len() of a 0-d tensor")
     return tensors.size(ev, args[0], 0)
 
 
+@handles("aten::numel", "aten::sym_numel", of_tensor=True)
 def _count(ev: Evaluator, args: list[Any]) -> Any:
     total: Any = 1
     for axis in range(args[0].meta.dim()):
@@ -43,6 +46,7 @@ def _count(ev: Evaluator, args: list[Any]) -> Any:
     return total
 
 
+@handles("aten::stride", of_tensor=True)
 def _stride(ev: Evaluator, args: list[Any]) -> Any:
     strides = args[0].meta.stride()
     _ask_for_dense(ev, args[0])
@@ -58,6 +62,7 @@ def _item(kind: str | None) -> Handler:
     return item
 
 
+@handles("aten::equal", of_tensor=True)
 def _equal(ev: Evaluator, args: list[Any]) -> Any:
     a, b = args
     if a.meta.dim() != b.meta.dim():
@@ -79,6 +84,7 @@ def _attribute(read: Callable[[torch.Tensor], Any]) -> Handler:
     return lambda ev, args: read(args[0].meta)
 
 
+@handles("aten::is_contiguous", of_tensor=True)
 def _is_contiguous(ev: Evaluator, args: list[Any]) -> bool:
     _ask_for_dense(ev, args[0])
     return bool(args[0].meta.is_contiguous())
@@ -90,6 +96,7 @@ def _ask_for_dense(ev: Evaluator, ref: TensorRef) -> None:
         ev.recorder.aliasing.asks("dense")
 
 
+@handles("prim::requires_grad", of_tensor=True)
 def _requires_grad(ev: Evaluator, args: list[Any]) -> bool:
     """Weights do, whatever they say: modules take their fused inference paths only where nothing does."""
     return isinstance(args[0].storage, tensors.LiteralStorage) and args[0].meta.dtype.is_floating_point
@@ -103,46 +110,24 @@ def _dtype_test(read: Callable[[torch.dtype], bool]) -> Handler:
     return test
 
 
-HANDLERS: dict[str, Handler] = {
-    "aten::size": _size,
-    "aten::sym_size": _size,
-    "aten::len": _length,
-    "aten::numel": _count,
-    "aten::sym_numel": _count,
-    "aten::stride": _stride,
-    "aten::equal": _equal,
-    "aten::item": _item(None),
-    "aten::Int": _item("int"),
-    "aten::Float": _item("float"),
-    "aten::Bool": _item("bool"),
-    "aten::IntImplicit": _item("int"),
-    "aten::FloatImplicit": _item("float"),
-    "aten::ScalarImplicit": _item(None),
-    "aten::Scalar": _item(None),
-    "aten::is_nonzero": _item("bool"),
-    "aten::dim": _attribute(lambda t: t.dim()),
-    "aten::ndimension": _attribute(lambda t: t.dim()),
-    "aten::element_size": _attribute(lambda t: t.element_size()),
-    "aten::get_device": _attribute(lambda t: t.get_device()),
-    "aten::is_floating_point": _dtype_test(lambda d: d.is_floating_point),
-    "aten::is_complex": _dtype_test(lambda d: d.is_complex),
-    "aten::is_signed": _dtype_test(lambda d: d.is_signed),
-    "aten::is_same_size": lambda ev, args: tuple(args[0].meta.shape) == tuple(args[1].meta.shape),
-    "aten::is_contiguous": _is_contiguous,
-    "aten::is_conj": lambda ev, args: False,
-    "aten::is_neg": lambda ev, args: False,
-    "aten::is_inference": lambda ev, args: False,
-    "aten::is_leaf": lambda ev, args: True,
-    "prim::dtype": _attribute(lambda t: SCALAR_TYPE[t.dtype]),
-    "prim::device": _attribute(lambda t: t.device),
-    "prim::layout": lambda ev, args: 0,
-    "prim::itemsize": _attribute(lambda t: t.element_size()),
-    "prim::requires_grad": _requires_grad,
-    **{
-        f"prim::is_{name}": _attribute(lambda t: False)
-        for name in (
-            "cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort"
-        ).split()
-    },
-    "prim::is_cpu": _attribute(lambda t: True),
-}
+handles("aten::item", "aten::ScalarImplicit", "aten::Scalar", of_tensor=True)(_item(None))
+handles("aten::Int", "aten::IntImplicit", of_tensor=True)(_item("int"))
+handles("aten::Float", "aten::FloatImplicit", of_tensor=True)(_item("float"))
+handles("aten::Bool", "aten::is_nonzero", of_tensor=True)(_item("bool"))
+handles("aten::dim", "aten::ndimension", of_tensor=True)(_attribute(lambda t: t.dim()))
+handles("aten::element_size", "prim::itemsize", of_tensor=True)(_attribute(lambda t: t.element_size()))
+handles("aten::get_device", of_tensor=True)(_attribute(lambda t: t.get_device()))
+handles("aten::is_floating_point", of_tensor=True)(_dtype_test(lambda d: d.is_floating_point))
+handles("aten::is_complex", of_tensor=True)(_dtype_test(lambda d: d.is_complex))
+handles("aten::is_signed", of_tensor=True)(_dtype_test(lambda d: d.is_signed))
+handles("aten::is_same_size", of_tensor=True)(
+    lambda ev, args: tuple(args[0].meta.shape) == tuple(args[1].meta.shape)
+)
+handles("aten::is_conj", "aten::is_neg", "aten::is_inference", of_tensor=True)(lambda ev, args: False)
+handles("aten::is_leaf", of_tensor=True)(lambda ev, args: True)
+handles("prim::dtype", of_tensor=True)(_attribute(lambda t: SCALAR_TYPE[t.dtype]))
+handles("prim::device", of_tensor=True)(_attribute(lambda t: t.device))
+handles("prim::layout", of_tensor=True)(lambda ev, args: 0)
+_ELSEWHERE = "cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort"
+handles(*(f"prim::is_{name}" for name in _ELSEWHERE.split()), of_tensor=True)(_attribute(lambda t: False))
+handles("prim::is_cpu", of_tensor=True)(_attribute(lambda t: True))

@@ -8,13 +8,13 @@ import torch
 
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.evaluator import Evaluator
-from torch_tvm.importers.torchscript.graph import Instruction
+from torch_tvm.importers.torchscript.registry import handles
 
 
-def recurrent(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
+def recurrent(ev: Evaluator, args: list[Any]) -> Any:
     """``aten::lstm.input`` and its kin; the packed-sequence overloads take the general path."""
-    overload = instruction.overload
-    assert overload is not None
+    overload = ev.overload
     if overload._overloadname != "input" or not isinstance(args[0].meta, torch.Tensor):
         return tensors.call(ev, overload, args)
     is_lstm = overload._schema.name == "aten::lstm"
@@ -37,6 +37,3 @@ def _check(ev: Evaluator, x: torch.Tensor, states: list[torch.Tensor]) -> None:
         raise ev.failure(
             "the input and the initial state differ in dtype", advice="cast one to the other's dtype"
         )
-
-
-HANDLERS = dict.fromkeys(("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"), recurrent)

@@ -10,8 +10,8 @@ import torch
 from torch_tvm.importers.storages import TensorRef
 from torch_tvm.importers.torchscript import tensors
 from torch_tvm.importers.torchscript.evaluator import Evaluator
-from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.pieces import Pieces, chunk, pieces, sections
+from torch_tvm.importers.torchscript.registry import handles
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
     ListValue,
@@ -22,7 +22,6 @@ from torch_tvm.importers.torchscript.values import (
 )
 
 aten = torch.ops.aten
-Handler = Callable[[Evaluator, Instruction, list[Any]], Any]
 
 
 def _dtype(code: Any) -> torch.dtype | None:
@@ -31,20 +30,16 @@ def _dtype(code: Any) -> torch.dtype | None:
     return DTYPE_OF_SCALAR_TYPE[code] if isinstance(code, int) else code
 
 
-def _overload(instruction: Instruction) -> torch._ops.OpOverload:
-    assert instruction.overload is not None
-    return instruction.overload
-
-
 # -- normalisations ----------------------------------------------------------------------------------------
 
 
-def _batch_norm(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("aten::batch_norm")
+def _batch_norm(ev: Evaluator, args: list[Any]) -> Any:
     """By known statistics the result is like the argument: no need to ask."""
     x, mean, training = args[0], args[3], args[5]
     if training is False and mean is not None and x.meta.dim() > 1 and x.meta.shape[1] == mean.meta.shape[0]:
-        return tensors.call(ev, _overload(instruction), args, [ev.fake_of(x.meta)])
-    return tensors.call(ev, _overload(instruction), args)
+        return tensors.call(ev, ev.overload, args, [ev.fake_of(x.meta)])
+    return tensors.call(ev, ev.overload, args)
 
 
 # -- tensors from Python values ----------------------------------------------------------------------------
@@ -58,7 +53,8 @@ def _flat(ev: Evaluator, data: Any) -> tuple[list[Any], tuple[int, ...]]:
     return [leaf for row, _ in rows for leaf in row], (len(rows), *inner)
 
 
-def _tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+@handles("aten::tensor", "aten::as_tensor")
+def _tensor(ev: Evaluator, args: list[Any]) -> TensorRef:
     """``torch.tensor`` and ``torch.as_tensor`` of numbers and nested lists of them."""
     data, dtype = args[0], _dtype(args[1] if len(args) > 1 else None)
     if isinstance(data, TensorRef):
@@ -93,11 +89,13 @@ def _copy(ev: Evaluator, ref: TensorRef) -> TensorRef:
     return tensors.call(ev, aten.clone.default, [ref, None])
 
 
-def _number_to_tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+@handles("prim::NumToTensor")
+def _number_to_tensor(ev: Evaluator, args: list[Any]) -> TensorRef:
     return tensors.scalar_tensor(ev, args[0])
 
 
-def _scalar_tensor(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+@handles("aten::scalar_tensor")
+def _scalar_tensor(ev: Evaluator, args: list[Any]) -> TensorRef:
     return tensors.scalar_tensor(ev, args[0], _dtype(args[1]) or torch.get_default_dtype())
 
 
@@ -110,11 +108,12 @@ def _stacked(ev: Evaluator, source: ListValue) -> Stack | None:
     return items.stacked(ev) if isinstance(items, Pieces) else items if isinstance(items, Stack) else None
 
 
-def _stack(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+@handles("aten::stack")
+def _stack(ev: Evaluator, args: list[Any]) -> TensorRef:
     source, dim = args
     stack = _stacked(ev, source)
     if stack is None:
-        return tensors.call(ev, _overload(instruction), args)
+        return tensors.call(ev, ev.overload, args)
     tensor = stack.tensor
     rank = tensor.meta.dim()
     if dim % rank == 0:
@@ -122,14 +121,15 @@ def _stack(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRe
     return tensors.call(ev, aten.movedim.int, [tensor, 0, dim])
 
 
-def _cat(ev: Evaluator, instruction: Instruction, args: list[Any]) -> TensorRef:
+@handles("aten::cat", "aten::concat", "aten::concatenate")
+def _cat(ev: Evaluator, args: list[Any]) -> TensorRef:
     source, dim = args
     split = source.items if isinstance(source.items, Pieces) and source.items.size else None
     if split is not None and dim % split.whole.meta.dim() == split.axis:
         return _copy(ev, split.whole)
     stack = _stacked(ev, source)
     if stack is None:
-        return tensors.call(ev, _overload(instruction), args)
+        return tensors.call(ev, ev.overload, args)
     tensor = stack.tensor
     rank = tensor.meta.dim() - 1
     if rank < 1:
@@ -156,11 +156,13 @@ def _formatted(parts: list[Any], build: Callable[[list[Any]], str]) -> str:
     return RuntimeText(text) if dynamic else text
 
 
-def _format(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+@handles("aten::format")
+def _format(ev: Evaluator, args: list[Any]) -> str:
     return _formatted(args, lambda parts: parts[0].format(*(text_of(p) for p in parts[1:])))
 
 
-def _percent_format(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+@handles("aten::percentFormat")
+def _percent_format(ev: Evaluator, args: list[Any]) -> str:
     def build(parts: list[Any]) -> str:
         values = list(parts[1]) if len(parts) == 2 and isinstance(parts[1], tuple) else parts[1:]
         try:
@@ -171,20 +173,24 @@ def _percent_format(ev: Evaluator, instruction: Instruction, args: list[Any]) ->
     return _formatted(args, build)
 
 
-def _str(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+@handles("aten::str")
+def _str(ev: Evaluator, args: list[Any]) -> str:
     return _formatted(args, lambda parts: text_of(parts[0]))
 
 
-def _join(ev: Evaluator, instruction: Instruction, args: list[Any]) -> str:
+@handles("aten::join")
+def _join(ev: Evaluator, args: list[Any]) -> str:
     items = ev.items(args[1])
     return _formatted([args[0], *items], lambda parts: parts[0].join(text_of(p) for p in parts[1:]))
 
 
-def _set_grad(ev: Evaluator, instruction: Instruction, args: list[Any]) -> None:
+@handles("aten::set_grad_enabled")
+def _set_grad(ev: Evaluator, args: list[Any]) -> None:
     ev.grad_enabled = bool(args[0])
 
 
-def _to_list(ev: Evaluator, instruction: Instruction, args: list[Any]) -> Any:
+@handles("prim::tolist")
+def _to_list(ev: Evaluator, args: list[Any]) -> Any:
     """``x.tolist()``: nested lists of run-time numbers; the sizes must be known."""
     ref = args[0]
     shape = [tensors.size(ev, ref, axis) for axis in range(ref.meta.dim())]
@@ -203,35 +209,13 @@ def _nested(ev: Evaluator, ref: TensorRef) -> Any:
     return ListValue([_nested(ev, row) for row in rows])
 
 
-HANDLERS: dict[str, Handler] = {
-    "aten::batch_norm": _batch_norm,
-    "aten::tensor": _tensor,
-    "aten::as_tensor": _tensor,
-    "aten::scalar_tensor": _scalar_tensor,
-    "prim::NumToTensor": _number_to_tensor,
-    "aten::split.Tensor": pieces,
-    "aten::unsafe_split.Tensor": pieces,
-    "aten::unbind.int": pieces,
-    "aten::tensor_split.sections": sections,
-    "aten::chunk": chunk,
-    "aten::unsafe_chunk": chunk,
-    "aten::stack": _stack,
-    "aten::cat": _cat,
-    "aten::concat": _cat,
-    "aten::concatenate": _cat,
-    "aten::format": _format,
-    "aten::percentFormat": _percent_format,
-    "aten::str": _str,
-    "aten::join": _join,
-    "prim::tolist": _to_list,
-    "aten::set_grad_enabled": _set_grad,
-    "aten::is_grad_enabled": lambda ev, instruction, args: ev.grad_enabled,
-    "prim::is_grad_enabled": lambda ev, instruction, args: ev.grad_enabled,
-    "aten::is_autocast_enabled": lambda ev, instruction, args: False,
-    "aten::is_autocast_cpu_enabled": lambda ev, instruction, args: False,
-    "aten::is_scripting": lambda ev, instruction, args: True,
-    "aten::warn": lambda ev, instruction, args: None,
-    "aten::requires_grad_": lambda ev, instruction, args: args[0],
-    "aten::lift_fresh": lambda ev, instruction, args: args[0],
-    "aten::is_pinned": lambda ev, instruction, args: False,
-}
+handles("aten::split.Tensor", "aten::unsafe_split.Tensor", "aten::unbind.int")(pieces)
+handles("aten::tensor_split.sections")(sections)
+handles("aten::chunk", "aten::unsafe_chunk")(chunk)
+handles("aten::is_grad_enabled", "prim::is_grad_enabled")(lambda ev, args: ev.grad_enabled)
+handles("aten::is_autocast_enabled", "aten::is_autocast_cpu_enabled", "aten::is_pinned")(
+    lambda ev, args: False
+)
+handles("aten::is_scripting")(lambda ev, args: True)
+handles("aten::warn")(lambda ev, args: None)
+handles("aten::requires_grad_", "aten::lift_fresh")(lambda ev, args: args[0])

@@ -83,6 +83,14 @@ class Maybe:
         self.flag = flag
         self.value = value
 
+    def children(self) -> list[Any]:
+        return [self.flag, self.value]
+
+    def rebuild(self, parts: list[Any]) -> Any:
+        """The value or ``None`` where the flag is known by now."""
+        flag, value = parts
+        return Maybe(flag, value) if isinstance(flag, Scalar) else (value if flag else None)
+
 
 def maybe_parts(value: Any) -> tuple[Any, Any]:
     """Presence and value of an optional, however it is known."""
@@ -94,7 +102,10 @@ def maybe_parts(value: Any) -> tuple[Any, Any]:
 
 
 class Container:
-    """A mutable object of the program; ``serial`` orders them by creation."""
+    """A mutable object of the program; ``serial`` orders them by creation.
+
+    Its one child is what it holds: a list, a dict or a :class:`Stack`.
+    """
 
     __slots__ = ("serial",)
 
@@ -105,6 +116,12 @@ class Container:
         raise NotImplementedError
 
     def restore(self, contents: Any) -> None:
+        raise NotImplementedError
+
+    def children(self) -> list[Any]:
+        raise NotImplementedError
+
+    def rebuild(self, parts: list[Any]) -> Container:
         raise NotImplementedError
 
 
@@ -119,6 +136,12 @@ class Stack:
     def __init__(self, kind: str, tensor: TensorRef) -> None:
         self.kind = kind
         self.tensor = tensor
+
+    def children(self) -> list[Any]:
+        return [self.tensor]
+
+    def rebuild(self, parts: list[Any]) -> Stack:
+        return Stack(self.kind, parts[0])
 
 
 class ListValue(Container):
@@ -137,6 +160,12 @@ class ListValue(Container):
     def restore(self, contents: Any) -> None:
         self.items = contents if isinstance(contents, Stack) else list(contents)
 
+    def children(self) -> list[Any]:
+        return [self.items]
+
+    def rebuild(self, parts: list[Any]) -> ListValue:
+        return ListValue(parts[0], self.type)
+
 
 class DictValue(Container):
     """A TorchScript dict with known keys."""
@@ -153,6 +182,12 @@ class DictValue(Container):
 
     def restore(self, contents: Any) -> None:
         self.entries = dict(contents)
+
+    def children(self) -> list[Any]:
+        return [self.entries]
+
+    def rebuild(self, parts: list[Any]) -> DictValue:
+        return DictValue(parts[0], self.type)
 
 
 class ObjectValue(Container):
@@ -175,6 +210,15 @@ class ObjectValue(Container):
 
     def restore(self, contents: Any) -> None:
         self.attributes = dict(contents)
+
+    def children(self) -> list[Any]:
+        """None of a module's: it is the same object on every path."""
+        return [self.attributes] if self.source is None else []
+
+    def rebuild(self, parts: list[Any]) -> ObjectValue:
+        made = ObjectValue(self.type)
+        made.attributes = parts[0]
+        return made
 
 
 class FunctionValue:
@@ -222,6 +266,26 @@ class ScalarTensor(TensorRef):
     @property
     def scalar(self) -> Scalar | None:
         return self._scalar if self.storage.version == 0 and self.is_whole else None
+
+
+def children(value: Any) -> list[Any]:
+    """The values that a structured value is made of; none of a leaf."""
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    if isinstance(value, dict):
+        return list(value.values())
+    return value.children() if isinstance(value, (Container, Maybe, Stack)) else []
+
+
+def rebuild(value: Any, parts: list[Any]) -> Any:
+    """A new value like ``value``, of other ``children``."""
+    if isinstance(value, tuple):
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return parts
+    if isinstance(value, dict):
+        return dict(zip(value, parts, strict=True))
+    return value.rebuild(parts)
 
 
 def is_number(value: Any) -> bool:
