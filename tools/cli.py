@@ -2,6 +2,7 @@
 
     torch-tvm import --via fx,torchscript,lazy [--diff] MODEL
     torch-tvm compile|run|explain MODEL
+    torch-tvm compile MODEL -o model.ttvm && torch-tvm run model.ttvm --check
     torch-tvm bench --suite cpu | --kernels | --imports
 
 MODEL is the name of a model of the zoo, a ``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
@@ -28,7 +29,7 @@ FRONTENDS = ("fx", "torchscript", "lazy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 for a failure or a difference, 2 for a wrong command line."""
+    """Run one command; the exit code is 0, 1 for a failure or a difference, 2 for input that is wrong."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given[:1] == ["bench"]:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (TorchTvmError, OSError) as error:
         print(f"torch-tvm: error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, (InvalidInput, ImportFailed, OSError)) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +105,24 @@ def _parser() -> argparse.ArgumentParser:
     compiled.add_argument(
         "-o", dest="output", metavar="FILE", help="save the result: .ttvm, or .so for a plain TVM library"
     )
-    ran = add("run", _run, "compile a model, run it and compare it with eager PyTorch", model, target)
+    compiled.add_argument(
+        "--targets",
+        default="",
+        metavar="NAMES",
+        help="processors that a .ttvm has code for: x86-64-v3,x86-64-v4",
+    )
+    compiled.add_argument(
+        "--originals", action="store_true", help="keep the weights as the program has them, too"
+    )
+    ran = add(
+        "run",
+        _run,
+        "compile a model, run it and compare it with eager PyTorch; or run a .ttvm file, whose --input is a file",
+        model,
+        target,
+    )
+    ran.add_argument("--check", action="store_true", help="compare with the results that a .ttvm file has")
+    ran.add_argument("-o", dest="output", metavar="FILE", help="write the results of a .ttvm file to a .npz")
     ran.add_argument("--seed", type=int, default=0, help="seed of the model's weights and inputs")
     add(
         "explain",
@@ -203,19 +221,19 @@ def _compile(command: argparse.Namespace) -> int:
         raise InvalidInput(
             f"cannot tell the format from '{command.output}'", subject="-o", advice="name it .ttvm or .so"
         )
-    _, compiled = _compiled(command)
+    source, compiled = _compiled(command)
     report = compiled.report
     seconds = sum(report.seconds.values())
     print(
         f"{len(report.kernels)} kernels, {len(report.fallbacks)} ops in PyTorch, "
         f"compiled in {seconds:.2f} s for {report.target}"
     )
-    if command.output:
-        method = "export_library" if command.output.endswith(".so") else "save"
-        write = getattr(compiled, method, None)
-        if write is None:
-            raise InvalidInput(f"this version of torch_tvm has no CompiledModule.{method}", subject="-o")
-        write(command.output)
+    if command.output and command.output.endswith(".so"):
+        compiled.export_library(command.output)
+    elif command.output:
+        targets = [name.strip() for name in command.targets.split(",") if name.strip()] or None
+        sample = source.arguments()
+        compiled.save(command.output, targets=targets, originals=command.originals, sample_args=sample)
     return 0
 
 
@@ -224,17 +242,21 @@ def _run(command: argparse.Namespace) -> int:
     from torch.utils import _pytree as pytree
 
     from torch_tvm.tools.numerics import assert_matches
+    from torch_tvm.tools.saved import described, run_saved
 
+    if command.model.endswith(".ttvm"):
+        return run_saved(
+            command.model, command.input, check=command.check, output=command.output, seed=command.seed
+        )
+    if command.check or command.output:
+        raise InvalidInput(
+            "--check and -o are for .ttvm files", advice="a model is compared with eager PyTorch"
+        )
     source, compiled = _compiled(command)
     args = source.arguments()
     results = compiled(*args)
     for index, leaf in enumerate(pytree.tree_leaves(results)):
-        text = (
-            f"{list(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-            if isinstance(leaf, torch.Tensor)
-            else repr(leaf)
-        )
-        print(f"result {index}: {text}")
+        print(f"result {index}: {described(leaf)}")
     if source.program is None:
         print("a text has no eager program to compare with")
         return 0

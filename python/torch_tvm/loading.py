@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from torch_tvm.artifact.load import read
 from torch_tvm.report import Report
@@ -26,9 +27,16 @@ def load(path: str | os.PathLike[str], *, expect_sha256: str | None = None) -> C
     >>> loaded(torch.tensor([3.0, -4.0]))
     tensor([3., 0.])
     """
+    return load_with_sample(path, expect_sha256=expect_sha256)[0]
+
+
+def load_with_sample(
+    path: str | os.PathLike[str], *, expect_sha256: str | None = None
+) -> tuple[CompiledModule, tuple[tuple[Any, ...], Any] | None]:
+    """As :func:`load`, with the arguments that were kept (``sample_args``) and their results, or ``None``."""
     loaded = read(path, expect_sha256)
     loaded.module.report = Report.from_dict(loaded.report)
-    return loaded.module
+    return loaded.module, loaded.sample
 
 
-__all__ = ["load"]
+__all__ = ["load", "load_with_sample"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -88,7 +89,7 @@ def test_a_model_with_parameters_runs(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_script_needs_inputs(capsys: pytest.CaptureFixture[str], script: str) -> None:
     code, out, err = run(capsys, "run", script)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "no known shape" in err and "Traceback" not in err
     code, out, _ = run(capsys, "run", "--input", "4x5", script)
     assert (code, out.splitlines()[0]) == (0, "result 0: [4, 5] float32")
@@ -119,7 +120,7 @@ def test_wrong_use_is_an_error_in_words(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     code, out, err = run(capsys, *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("torch-tvm: error: ") and message in err and "Traceback" not in err
 
 
@@ -128,12 +129,12 @@ def test_a_damaged_file_is_an_error_in_words(capsys: pytest.CaptureFixture[str],
         path = tmp_path / name
         path.write_text("nonsense\n")
         code, _, err = run(capsys, "import", str(path))
-        assert code == 1 and name in err and "Traceback" not in err, name
+        assert code == 2 and name in err and "Traceback" not in err, name
 
 
 def test_a_script_has_one_frontend(capsys: pytest.CaptureFixture[str], script: str) -> None:
     code, _, err = run(capsys, "import", "--via", "lazy", "--input", "4x5", script)
-    assert code == 1 and "possible: torchscript" in err
+    assert code == 2 and "possible: torchscript" in err
 
 
 def test_a_wrong_command_line_ends_with_2() -> None:
@@ -161,3 +162,26 @@ def test_specs_of_inputs(text: str, shape: tuple[int, ...], dtype: torch.dtype) 
 def test_bad_specs(text: str) -> None:
     with pytest.raises(ValueError, match="cannot read"):
         parse_spec(text)
+
+
+def test_a_file_is_compiled_run_and_checked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, script: str
+) -> None:
+    file, given, results = (str(tmp_path / name) for name in ("model.ttvm", "x.npy", "y.npz"))
+    code, printed, _ = run(capsys, "compile", script, "--input", "2x3", "-o", file)
+    assert code == 0 and "0 ops in PyTorch" in printed
+    assert run(capsys, "run", file, "--check")[:2] == (0, "agrees with what was saved\n")
+    x = torch.randn(2, 3)
+    numpy.save(given, x.numpy())
+    code, printed, _ = run(capsys, "run", file, "--input", given, "-o", results)
+    assert code == 0 and "result 0: [2, " in printed
+    with numpy.load(results) as arrays, torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(arrays["result0"]), torch.jit.load(script)(x))
+    for arguments, message in (
+        (["run", file, "--input", str(tmp_path / "none.npy")], "cannot read"),
+        (["run", file, "--input", file], "give a .npz, .npy or .pt file"),
+        (["run", str(tmp_path / "none.ttvm")], "cannot read"),
+        (["run", script, "--input", "2x3", "--check"], "are for .ttvm files"),
+    ):
+        code, _, error = run(capsys, *arguments)
+        assert code == 2 and message in error and "Traceback" not in error
