@@ -236,7 +236,7 @@ class GraphWalk:
         return self.recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
 
     def _while_loop(self, node: Node) -> Any:
-        """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed a turn ahead."""
+        """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed an iteration ahead."""
         condition, body, carried, captured = (self._lookup(argument) for argument in node.args)
         metas = list(node.meta["val"])
         types = [self.emitter._result_type(meta) for meta in metas]

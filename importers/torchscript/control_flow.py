@@ -337,7 +337,7 @@ class _LoopRecord:
                     return
         except ImportFailed as error:
             raise ev.specialised(error, origin) from error
-        raise ev.failure("what this loop carries changes its type from turn to turn")
+        raise ev.failure("what this loop carries changes its type from iteration to iteration")
 
     def _attempt(self, limit: Any, condition: Any, start: int) -> bool:
 
@@ -374,11 +374,11 @@ class _LoopRecord:
         def begin() -> None:
             index = ev.new_symbol()
             torch._check(index >= 0)
-            turn = ev.scalars.add(start, Scalar("int", arguments[0], index))
+            iteration = ev.scalars.add(start, Scalar("int", arguments[0], index))
             values = {id(s): s.value(ev, v, frozenset()) for s, v in zip(slots, arguments[1:], strict=True)}
             replace = lambda slot: values[id(slot)]
             carried = [fill(pattern, replace) for pattern in self.patterns]
-            self.env.update(zip(code.parameters, [turn, *carried], strict=True))
+            self.env.update(zip(code.parameters, [iteration, *carried], strict=True))
             for container, pattern, _ in self.containers.values():
                 ev.touch(container)
                 container.restore(fill(pattern, replace))
@@ -389,7 +389,7 @@ class _LoopRecord:
         return _record(ev, block, code, self.env, begin)
 
     def _share(self, values: dict[int, Any], slots: list[Slot]) -> None:
-        """On its first turn a carried tensor is the tensor from outside."""
+        """In its first iteration a carried tensor is the tensor from outside."""
         for pattern, init, node_input in zip(
             self.patterns, self.inits, list(self.instruction.node.inputs())[2:], strict=True
         ):
@@ -398,7 +398,7 @@ class _LoopRecord:
                     self.ev.share(values[id(slot)], [leaf])
 
     def _widen(self, path: Path) -> bool:
-        """Widen the patterns by what one turn did; whether anything changed."""
+        """Widen the patterns by what one iteration did; whether anything changed."""
         self.ev.at(self.instruction)
         widener = Widener(self.ev, path.frozen)
         names = [_name(value) for value in self.instruction.node.outputs()]
@@ -449,7 +449,7 @@ class _LoopRecord:
         self._assign(slots, list(operation.results), origins([limit, condition]))
 
     def _leaves(self, values: list[Any], path: Path | None) -> list[Any]:
-        """Per slot the leaf in ``values``, in the containers and in the storages: after a turn, or before."""
+        """Per slot the leaf in ``values``, in the containers and in the storages: after an iteration, or before."""
         frozen = path.frozen if path is not None else {}
         found = [leaf for p, v in zip(self.patterns, values, strict=True) for _, leaf in match(p, v, frozen)]
         for container, pattern, init in self.containers.values():
@@ -473,7 +473,7 @@ class _LoopRecord:
         self._share(values, slots)
 
     def _never(self, limit: Any, condition: Any, error: Any) -> None:
-        """Every turn raises: demand that there is none."""
+        """Every iteration raises: demand that there is none."""
         ev = self.ev
         ev.at(self.instruction)
         if not isinstance(condition, Scalar):

@@ -36,7 +36,7 @@ from torch_tvm.importers.torchscript.values import (
 class Slot:
     """A leaf that is only known at run time: a number of ``kind``, or a tensor like ``meta``.
 
-    ``unknown`` are the axes whose size changes from turn to turn; ``row`` is one element of a stacked list.
+    ``unknown`` are the axes whose size changes from iteration to iteration; ``row`` is one element of a stacked list.
     """
 
     __slots__ = ("kind", "meta", "row", "unknown")
@@ -215,7 +215,7 @@ def _is_set(a: Any, b: Any) -> bool:
 
 
 class Widener(Joiner):
-    """Widens what a loop carries by what one turn made of it: leaves that change become slots."""
+    """Widens what a loop carries by what one iteration made of it: leaves that change become slots."""
 
     def __init__(self, ev: Context, frozen: dict[int, Any]) -> None:
         super().__init__(ev, ({}, frozen))

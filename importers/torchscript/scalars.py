@@ -321,8 +321,8 @@ class Scalars:
         low, high, step = args  # ceil((high - low) / step) = -floor((low - high) / step)
         if isinstance(step, int) and step == 1:
             return self.at_least_zero(self.sub(high, low))
-        turns = self.binary("floordiv", self.sub(low, high), step)
-        return self.at_least_zero(self.unary("neg", turns) if isinstance(turns, Scalar) else -turns)
+        count = self.binary("floordiv", self.sub(low, high), step)
+        return self.at_least_zero(self.unary("neg", count) if isinstance(count, Scalar) else -count)
 
     def add(self, a: Any, b: Any) -> Any:
         if isinstance(a, int) and isinstance(b, int):

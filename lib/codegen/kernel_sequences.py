@@ -309,11 +309,11 @@ def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Var, int], i
     """
     first: dict[relax.Var, int] = {}
     last: dict[relax.Var, int] = {}
-    for turn, call in enumerate(line.calls):
+    for position, call in enumerate(line.calls):
         for root in map(line.root_of, call.args):
             if root in local:
-                first.setdefault(root, turn)
-                last[root] = turn
+                first.setdefault(root, position)
+                last[root] = position
     places: dict[relax.Var, int] = {}
     end = 0
     for tensor in sorted(first, key=lambda var: (-_bytes(var), first[var])):

@@ -171,12 +171,12 @@ class _Plan:
 
         def loop(slots: Slots) -> None:
             values = [slots[i] for i in carried]
-            turn, goes_on = 0, slots[condition]
-            while goes_on and turn < slots[trips]:
-                slots[counter] = turn
+            iteration, goes_on = 0, slots[condition]
+            while goes_on and iteration < slots[trips]:
+                slots[counter] = iteration
                 slots.update(zip(arguments, values, strict=True))
                 goes_on, *values = body.run(slots)
-                turn += 1
+                iteration += 1
             slots.update(zip(outputs, values, strict=True))
 
         return loop

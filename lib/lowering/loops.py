@@ -1,7 +1,7 @@
 """``prim.Loop``: a function for its body and one call of the runtime's loop driver.
 
-The trip count may be any number: nothing is unrolled and only the values of one turn are alive. A carried value
-has the sizes that all turns agree on; a size that a turn changes is a symbol of the body.
+The trip count may be any number: nothing is unrolled and only the values of one iteration are alive. A carried value
+has the sizes that all iterations agree on; a size that an iteration changes is a symbol of the body.
 """
 
 from __future__ import annotations
@@ -113,16 +113,16 @@ def _body(
     captured: _Captured,
     symbols: list[tirx.Var],
 ) -> _Body:
-    """Emit ``body(turn, carried…, captured…, symbols…) -> (condition, carried…)`` as a function of its own."""
+    """Emit ``body(iteration, carried…, captured…, symbols…) -> (condition, carried…)`` as a function of its own."""
     name = f"loop_{m.functions}"
     m.functions += 1
     b = m.builder
     outer = dict(m.env), m.bb, b.suffix, b.sizes
     effects = b.effects
-    turn, *arguments = list(op.regions[0].blocks[0].arguments)
-    first = relax.Var("turn", relax.TensorType([], "int64"))
+    iteration, *arguments = list(op.regions[0].blocks[0].arguments)
+    first = relax.Var("iteration", relax.TensorType([], "int64"))
     values = [relax.Var(f"carried{index}", kind) for index, kind in enumerate(types)]
-    m.env.update({turn: first, **captured.inside})
+    m.env.update({iteration: first, **captured.inside})
     m.env.update(zip(arguments, values, strict=True))
     body = relax.BlockBuilder()
     m.use_builder(body)
@@ -155,7 +155,7 @@ def _first_type(m: LoweringContext, value: relax.Expr, own: list[tirx.Var]) -> r
 def _general(
     m: LoweringContext, before: relax.TensorType, after: relax.TensorType, own: list[tirx.Var]
 ) -> relax.TensorType:
-    """Sizes that a turn of the loop changes become symbols of the body."""
+    """Sizes that an iteration of the loop changes become symbols of the body."""
     equal = tvm.sym.Analyzer().can_prove_equal
     sizes = list(before.shape.values)
     known = list(after.shape.values) if isinstance(after.shape, relax.ShapeExpr) else [None] * len(sizes)

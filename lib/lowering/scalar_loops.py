@@ -195,20 +195,20 @@ class _Cells:
                     self._assign(list(op.results), list(terminator(region).operands))
 
     def _loop(self, op: ir.Operation) -> None:
-        """The results of the loop are its carried cells; the body's own arguments copy them at each turn."""
+        """The results of the loop are its carried cells; the body's own arguments copy them in each iteration."""
         limit, condition, *initial = op.operands
         body = op.regions[0].blocks[0]
-        turn, *arguments = list(body.arguments)
+        iteration, *arguments = list(body.arguments)
         results = list(op.results)
         self._assign(results, initial)
         zero, one = tirx.const(0, "int64"), tirx.const(1, "int64")
-        count, goes_on = self._counters[turn]
+        count, goes_on = self._counters[iteration]
         integers = self._buffers["int64"]
         integers[count] = zero
         integers[goes_on] = convert(self._load(condition), "int64")
         unbroken = tirx.all(tirx.NE(integers[goes_on], zero), tirx.NE(integers[0], zero))
         with T.While(tirx.all(integers[count] < self._load(limit), unbroken)):
-            self._store(turn, integers[count])
+            self._store(iteration, integers[count])
             for argument, result in zip(arguments, results, strict=True):
                 self._store(argument, self._load(result))
             self._block(body)

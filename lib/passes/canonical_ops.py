@@ -1,7 +1,7 @@
 """The canonical op set: for each concept its one spelling.
 
 ``CANONICAL`` lists the ops that stay whole for the lowering, by family. Whatever is not in it is
-respelled (``lib/passes/respell.py``), decomposed by torch-mlir, or left for ATen.
+rewritten by a pattern (``lib/passes/apply_patterns.py``), decomposed by torch-mlir, or left for ATen.
 """
 
 from __future__ import annotations

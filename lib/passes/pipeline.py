@@ -9,6 +9,7 @@ from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import PassManager, ir
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.passes.apply_patterns import ApplyPatterns, compare_with_tensors
 from torch_tvm.passes.base import Pass
 from torch_tvm.passes.canonical_ops import legal_ops_option
 from torch_tvm.passes.eliminate_dead import EliminateDead
@@ -18,7 +19,6 @@ from torch_tvm.passes.order_constants import OrderConstants
 from torch_tvm.passes.order_operations import OrderOperations
 from torch_tvm.passes.recognize_causal_mask import RecognizeCausalMask
 from torch_tvm.passes.recompose_products import RecomposeProducts
-from torch_tvm.passes.respell import Respell, compare_with_tensors
 from torch_tvm.passes.verify_contract import VerifyContract
 from torch_tvm.support.errors import ImportFailed
 
@@ -50,11 +50,11 @@ class _GiveTypes(Pass):
 
 CANONICALIZATION: tuple[Pass, ...] = (
     _GiveTypes(),
-    Respell(),
+    ApplyPatterns(),
     # First by PyTorch: torch-mlir takes negative integers for huge ones, and a size of 0 for 1, or crashes.
     FoldConstants(),
     _TorchMlir("func.func(torch-decompose-complex-ops{legal-ops=LEGAL},canonicalize,cse)"),
-    Respell(),
+    ApplyPatterns(),
     RecomposeProducts(),
     _TorchMlir("func.func(canonicalize,cse)"),
     FoldConstants(),

@@ -41,7 +41,7 @@ class Measured:
     is_stored: bool = False
 
 
-class Measurer:
+class Autotuner:
     """Times candidates on ``target``, which must be this machine; ``records`` is what it found."""
 
     def __init__(self, target: tvm.target.Target, directory: str | os.PathLike[str] | None = None) -> None:

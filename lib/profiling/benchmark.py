@@ -125,12 +125,12 @@ def benchmark(
     recorder = Recorder(_relax_functions(mod))
     recorded = instrumented(recorder)
     recorded()
-    turns: list[list[_Call]] = []
+    runs_of_calls: list[list[_Call]] = []
     for _ in range(runs):
         recorder.calls = []
         recorded()
-        turns.append(recorder.calls)
-    return Benchmark(tuple(_kernels(turns, mod, rules)), seconds, limits)
+        runs_of_calls.append(recorder.calls)
+    return Benchmark(tuple(_kernels(runs_of_calls, mod, rules)), seconds, limits)
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -146,15 +146,15 @@ def _relax_functions(mod: tvm.IRModule | None) -> frozenset[str]:
 
 
 def _kernels(
-    turns: Sequence[Sequence[_Call]], mod: tvm.IRModule | None, rules: Mapping[str, str]
+    runs_of_calls: Sequence[Sequence[_Call]], mod: tvm.IRModule | None, rules: Mapping[str, str]
 ) -> list[KernelTime]:
     functions = dict((g.name_hint, f) for g, f in mod.functions_items()) if mod is not None else {}
     last: dict[str, list[_Call]] = {}
-    for call in turns[-1]:
+    for call in runs_of_calls[-1]:
         last.setdefault(call.name, []).append(call)
     found = []
     for name, calls in last.items():
-        sums = [sum(call.seconds for call in turn if call.name == name) for turn in turns]
+        sums = [sum(call.seconds for call in run if call.name == name) for run in runs_of_calls]
         function = functions.get(name)
         counts: dict[Any, float] = {}
         if isinstance(function, tvm.tirx.PrimFunc):

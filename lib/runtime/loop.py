@@ -1,7 +1,7 @@
 """``torch_tvm.loop`` drives a compiled loop body; ``torch_tvm.assert`` raises a program's own exception.
 
-The body is a function of the module that runs: ``body(turn, carried…, captured…) -> (condition, carried…)``.
-Nothing is unrolled and only the values of one turn are alive, so the trip count may be any number.
+The body is a function of the module that runs: ``body(iteration, carried…, captured…) -> (condition, carried…)``.
+Nothing is unrolled and only the values of one iteration are alive, so the trip count may be any number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ASSERT = "torch_tvm.assert"
 
 
 class _Running(threading.local):
-    """The VM whose code the current thread runs, and the loop bodies that may return their turn number."""
+    """The VM whose code the current thread runs, and the loop bodies that may return their iteration number."""
 
     vm: Any = None
     keeps_iteration: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ running = _Running()
 def loop(
     name: str, kind: str, limit: Any, condition: Any, carried: Sequence[Any], captured: Sequence[Any]
 ) -> list[Any]:
-    """Run the body until its condition is false or ``limit`` turns are done; give the carried values.
+    """Run the body until its condition is false or ``limit`` iterations are done; give the carried values.
 
     ``kind`` is ``"endless"`` where the condition that the body gives is always true.
 
@@ -55,16 +55,16 @@ def loop(
     values, fixed = list(carried), list(captured)
     borrowed = memory_ranges([v for v in (*values, *fixed) if not isinstance(v, (int, float))])
     counter = torch.zeros((), dtype=torch.int64)
-    turn, cell = from_dlpack(counter), counter.numpy()
+    iteration, cell = from_dlpack(counter), counter.numpy()
     total, goes_on, done = read_int(limit), read_bool(condition), 0
     positions = range(1, len(values) + 1)
     checks = str(kind) != "endless"
     while goes_on and done < total:
         if keeps_iteration:
-            turn = from_dlpack(torch.tensor(done))
+            iteration = from_dlpack(torch.tensor(done))
         else:
             cell[()] = done
-        result = body(turn, *values, *fixed)
+        result = body(iteration, *values, *fixed)
         values = [array_item(result, i) for i in positions]
         goes_on = not checks or read_bool(array_item(result, 0))
         done += 1

@@ -43,7 +43,7 @@ class Code:
 
     ``device`` is PyTorch's name of where tensors are. ``copies`` are results of ``main`` that are cloned before the
     user gets them, ``single`` says that ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and
-    ``keeps_iteration`` those among them that may return their turn number. ``lifted`` says that the work on weights is
+    ``keeps_iteration`` those among them that may return their iteration number. ``lifted`` says that the work on weights is
     a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that work where PyTorch does it.
     ``has_unknown_sizes`` says that a kernel may find sizes that do not fit. ``obstacle`` says why this machine cannot
     run the code; there is no ``library`` then.

@@ -16,7 +16,7 @@ class Dump:
     """The files of one compile; none without the variable.
 
     ``compile_0/0_imported.mlir``, ``compile_0/1_canonical.mlir``, … are the module after each phase,
-    ``compile_0/1_canonical/00_give-types.mlir``, ``01_respell.mlir``, … after each pass of one. Weights are left
+    ``compile_0/1_canonical/00_give-types.mlir``, ``01_apply-patterns.mlir``, … after each pass of one. Weights are left
     out of the text. Raises :class:`InvalidInput` where the folder cannot be written.
     """
 

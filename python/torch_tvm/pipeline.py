@@ -23,7 +23,7 @@ from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.profiling.autotune import Measurer
+from torch_tvm.profiling.autotune import Autotuner
 from torch_tvm.report import FallbackOp, Kernel, Report
 from torch_tvm.reproducer import reproducible
 from torch_tvm.runtime.convention import Convention
@@ -132,11 +132,11 @@ def compile_program(
     relax_module = mod
     packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
-        measurer = _measurer(target) if options.measure else None
-        mod, decisions = schedule(mod, target, choose=measurer.choose if measurer else None)
+        autotuner = _autotuner(target) if options.measure else None
+        mod, decisions = schedule(mod, target, choose=autotuner.choose if autotuner else None)
         mod = _hooked(mod, "after-scheduling", options)
     dump("scheduled.py", mod.script)
-    report.measured = measurer.records if measurer else []
+    report.measured = autotuner.records if autotuner else []
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):
         obstacle = backend.why_not_runnable(target)
@@ -200,7 +200,7 @@ def _decomposed(module: TorchModule) -> TorchModule:
     return canonicalize(module) if decompose(module) else module
 
 
-def _measurer(target: tvm.target.Target) -> Measurer:
+def _autotuner(target: tvm.target.Target) -> Autotuner:
     obstacle = backend_of(target).why_not_measurable(target)
     if obstacle:
         raise InvalidInput(
@@ -208,7 +208,7 @@ def _measurer(target: tvm.target.Target) -> Measurer:
             subject="options['measure']",
             advice="compile without it, or on the machine that will run the kernels",
         )
-    return Measurer(target)
+    return Autotuner(target)
 
 
 def _fallbacks(lowered: LoweredModule) -> list[FallbackOp]:

@@ -10,7 +10,7 @@ import torch
 
 import torch_tvm
 from torch_tvm.profiling import autotune as measure
-from torch_tvm.profiling.autotune import Measurer
+from torch_tvm.profiling.autotune import Autotuner
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.errors import InvalidInput
 
@@ -168,7 +168,7 @@ def test_measure_must_be_a_bool() -> None:
 
 
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert Measurer(host_target()).directory == tmp_path / "cache"
+    assert Autotuner(host_target()).directory == tmp_path / "cache"
     monkeypatch.delenv("TORCH_TVM_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Measurer(host_target()).directory == tmp_path / ".cache" / "torch_tvm"
+    assert Autotuner(host_target()).directory == tmp_path / ".cache" / "torch_tvm"

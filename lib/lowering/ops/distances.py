@@ -63,10 +63,10 @@ def euclidean(b: Builder, x: Tensor, y: Tensor) -> Expr:
     square = lambda v: total(
         b, v, [b.rank(v) - 1], True, accumulate=dtype, result=dtype, before=lambda u: u * u
     )
-    turn = lambda v: b.emit(R.permute_dims(v, [*range(b.rank(v) - 2), b.rank(v) - 1, b.rank(v) - 2]))
+    swapped = lambda v: b.emit(R.permute_dims(v, [*range(b.rank(v) - 2), b.rank(v) - 1, b.rank(v) - 2]))
     two, zero = (tirx.const(value, dtype) for value in (2, 0))
     root = lambda s, left, right: tirx.sqrt(larger((left + right) - two * s, zero))
-    return pointwise(b, root, product_of(b, x, turn(y)), square(x), turn(square(y)), compute=dtype)
+    return pointwise(b, root, product_of(b, x, swapped(y)), square(x), swapped(square(y)), compute=dtype)
 
 
 def _norms(b: Builder, x: Expr, y: Expr, p: float) -> Expr:

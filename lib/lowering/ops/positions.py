@@ -155,7 +155,7 @@ class _Check:
         """Positions ``[first, first + count)`` into ``out``; ``found`` becomes 1 where one is out of range."""
         wrong = tirx.decl_buffer((1,), "int64", "wrong")
 
-        def turn(i: Any) -> tirx.Stmt:
+        def iteration(i: Any) -> tirx.Stmt:
             value = tirx.BufferLoad(index, [first + i])
             place = from_front(value, size) if self.wraps else tirx.Cast("int64", value)
             is_wrong = tirx.Select(self._is_wrong(value, size), const(1), const(0))
@@ -163,7 +163,7 @@ class _Check:
             return tirx.SeqStmt([store, _write(wrong, tirx.bitwise_or(_read(wrong), is_wrong))])
 
         note = tirx.IfThenElse(_read(wrong) != 0, _write(found, 1), None)
-        return tirx.SeqStmt([tirx.AllocBuffer(wrong), _write(wrong, 0), loop("i", count, turn), note])
+        return tirx.SeqStmt([tirx.AllocBuffer(wrong), _write(wrong, 0), loop("i", count, iteration), note])
 
     def _is_wrong(self, value: Any, size: Any) -> Any:
         wide = tirx.Cast("int64", value)
@@ -171,13 +171,13 @@ class _Check:
         return outside if self.ignored is None else tirx.And(outside, tirx.NE(wide, const(self.ignored)))
 
     def _raise(self, index: tirx.Buffer, size: Any) -> tirx.Stmt:
-        def turn(i: Any) -> tirx.Stmt:
+        def iteration(i: Any) -> tirx.Stmt:
             value = tirx.BufferLoad(index, [i])
             text = tvm.ir.StringImm(json.dumps(self.description))
             call = tirx.call_packed(BAD_INDEX, text, tirx.Cast("int64", value), size)
             return tirx.IfThenElse(self._is_wrong(value, size), tirx.Evaluate(call), None)
 
-        return loop("i", index.shape[0], turn)
+        return loop("i", index.shape[0], iteration)
 
 
 def _read(cell: tirx.Buffer) -> tirx.Expr:

@@ -10,7 +10,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
 from torch_tvm.passes.patterns.rewriting import Rewriter, is_static
-from torch_tvm.passes.patterns.table import respells
+from torch_tvm.passes.patterns.table import pattern_for
 
 # -- a tensor that is a number -----------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ _SCALAR_FORM = {
 }
 
 
-@respells(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
+@pattern_for(*(name.removeprefix("torch.") for name in _SCALAR_FORM))
 def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``add.Tensor`` with a 0-d literal is ``add.Scalar``, where the result's dtype stays the same."""
     if view.op_name(op) in COMPARED_TENSORS and op.operands[0] == op.operands[1]:
@@ -73,7 +73,7 @@ def _compared_with_itself(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.full", operands, op.results[0].type)
 
 
-@respells(*(f"aten.{stem}.Scalar" for stem in _COMPARED))
+@pattern_for(*(f"aten.{stem}.Scalar" for stem in _COMPARED))
 def compared_number(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A tensor is compared with a number of the dtype that PyTorch compares in.
 
@@ -109,7 +109,7 @@ def _category(dtype: torch.dtype) -> int:
 # -- whole ops from their parts ----------------------------------------------------------------------------
 
 
-@respells("aten._softmax", "aten._log_softmax", "aten.softmax.int", "aten.log_softmax.int")
+@pattern_for("aten._softmax", "aten._log_softmax", "aten.softmax.int", "aten.log_softmax.int")
 def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``softmax.int`` without a dtype, of a tensor that has the result's."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
@@ -124,7 +124,7 @@ def softmax(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(f"torch.aten.{stem}.int", [x, op.operands[1], r.none()], op.results[0].type)
 
 
-@respells("aten.native_layer_norm")
+@pattern_for("aten.native_layer_norm")
 def layer_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``layer_norm`` where nobody reads the mean and the deviation."""
     if any(view.is_used(result) for result in list(op.results)[1:]):
@@ -133,7 +133,7 @@ def layer_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.layer_norm", [x, shape, weight, bias, eps, r.boolean(False)], op.results[0].type)
 
 
-@respells("aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")
+@pattern_for("aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")
 def batch_norm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``batch_norm`` where nothing is written to running statistics, and nobody reads those of the batch.
 
@@ -176,7 +176,7 @@ def _is_none(value: ir.Value) -> bool:
 _CUDNN = {"batch_norm": 8, "instance_norm": 8, "layer_norm": 5, "group_norm": 5}
 
 
-@respells(*(f"aten.{name}" for name in _CUDNN))
+@pattern_for(*(f"aten.{name}" for name in _CUDNN))
 def without_cudnn(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """cudnn is not ours to enable."""
     name = view.op_name(op)
@@ -188,7 +188,7 @@ def without_cudnn(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(name, operands, op.results[0].type)
 
 
-@respells("aten.convolution", "aten._convolution", "aten._convolution.deprecated")
+@pattern_for("aten.convolution", "aten._convolution", "aten._convolution.deprecated")
 def convolution(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``convNd`` or ``conv_transposeNd`` by rank."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = list(op.operands)[:9]
@@ -206,7 +206,7 @@ def convolution(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(f"torch.aten.conv_transpose{n}d{suffix}", operands, op.results[0].type)
 
 
-@respells("aten._convolution_mode")
+@pattern_for("aten._convolution_mode")
 def convolution_mode(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A convolution whose padding is a word is ``convNd.padding``."""
     kind = view.tensor_type(op.operands[0])
@@ -224,7 +224,7 @@ _CONVOLUTIONS = {
 }  # fmt: skip
 
 
-@respells(*(name.removeprefix("torch.") for name in _CONVOLUTIONS))
+@pattern_for(*(name.removeprefix("torch.") for name in _CONVOLUTIONS))
 def one_image(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A convolution without a batch dimension is one of a batch of one."""
     name = view.op_name(op)
@@ -239,7 +239,7 @@ def one_image(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.squeeze.dim", [convolved, r.integer(0)], op.results[0].type)
 
 
-@respells("aten.upsample_nearest1d", "aten._upsample_nearest_exact1d", "aten.upsample_linear1d")
+@pattern_for("aten.upsample_nearest1d", "aten._upsample_nearest_exact1d", "aten.upsample_linear1d")
 def resize_to_size(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A resampling to a size without scales is the overload ``.vec``."""
     if not _is_none(op.operands[len(op.operands) - 1]):
@@ -247,7 +247,7 @@ def resize_to_size(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(f"{view.op_name(op)}.vec", list(op.operands), op.results[0].type)
 
 
-@respells("aten.addmm")
+@pattern_for("aten.addmm")
 def addmm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``addmm(bias, x, permute(w))`` is ``linear``."""
     bias, x, weight, beta, alpha = op.operands
@@ -260,7 +260,7 @@ def addmm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.linear", [x, inner, bias], op.results[0].type)
 
 
-@respells("aten.mm")
+@pattern_for("aten.mm")
 def mm(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``mm(x, permute(w))`` is ``linear``."""
     inner = _transposed(op.operands[1])
@@ -281,7 +281,7 @@ def _transposed(value: ir.Value) -> ir.Value | None:
     return owner.operands[0]
 
 
-@respells("aten.diff")
+@pattern_for("aten.diff")
 def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``diff`` of order one is a difference of two slices."""
     x, order, dim, prepend, append = op.operands
@@ -312,7 +312,7 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
 
 
-@respells("aten.count_nonzero")
+@pattern_for("aten.count_nonzero")
 def count_nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """torch-mlir verifies that the dimension is one of none; a number is counted without."""
     kind = view.tensor_type(op.operands[0])
@@ -324,7 +324,7 @@ def count_nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 # -- operands of one type --------------------------------------------------------------------------------
 
 
-@respells("aten.rad2deg", "aten.deg2rad")
+@pattern_for("aten.rad2deg", "aten.deg2rad")
 def degrees(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Products with a number (torch-mlir takes 3.14159 for pi)."""
     result = view.tensor_type(op.results[0])
@@ -335,7 +335,7 @@ def degrees(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.mul.Scalar", [x, r.number(factor)], op.results[0].type)
 
 
-@respells("aten.masked_scatter")
+@pattern_for("aten.masked_scatter")
 def masked_scatter(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Tensor and mask have the shape of the result: torch-mlir counts the elements of a tensor that is broadcast."""
     result = view.tensor_type(op.results[0])
@@ -354,7 +354,7 @@ def masked_scatter(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(view.op_name(op), [*operands, op.operands[2]], op.results[0].type)
 
 
-@respells("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss")
+@pattern_for("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss")
 def loss(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Both sides of a loss have the dtype of the result: torch-mlir subtracts what it is given."""
     result, (x, target, *rest) = view.tensor_type(op.results[0]), op.operands

@@ -10,7 +10,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType
 from torch_tvm.passes.patterns.rewriting import Rewriter, is_static
-from torch_tvm.passes.patterns.table import respells
+from torch_tvm.passes.patterns.table import pattern_for
 
 _INT_MAX = 2**63 - 1
 _END = 2**62  # a slice bound from here on means the end
@@ -35,14 +35,14 @@ _RENAMED = {
 _SHORTER = {"zeros": 5}
 
 
-@respells(*(f"aten.{name}" for name in _RENAMED))
+@pattern_for(*(f"aten.{name}" for name in _RENAMED))
 def renamed(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A copy of a part is the part; memory that nobody filled is zeros."""
     name = _RENAMED[view.op_name(op).removeprefix("torch.aten.")]
     return r.op(f"torch.aten.{name}", list(op.operands)[: _SHORTER.get(name)], op.results[0].type)
 
 
-@respells("aten.slice.Tensor", "aten.slice_copy.Tensor")
+@pattern_for("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def slice_tensor(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A slice of everything is nothing; the bounds of others are numbers, from the front where the size is known."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
@@ -97,7 +97,7 @@ def _known_axis(op: ir.Operation, index: int) -> tuple[int, int] | None:
     return None if size is None else (axis % len(source.shape), size)
 
 
-@respells("aten.narrow")
+@pattern_for("aten.narrow")
 def narrow(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A part of a dimension by start and length is a slice."""
     found = _known_axis(op, 1)
@@ -111,7 +111,7 @@ def narrow(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return _slice(r, op.operands[0], axis, first, first + length)
 
 
-@respells("aten.chunk")
+@pattern_for("aten.chunk")
 def chunk(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A number of chunks is a split into pieces of a size."""
     found, chunks = _known_axis(op, 2), view.constant(op.operands[1])
@@ -121,7 +121,7 @@ def chunk(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.split.Tensor", operands, op.results[0].type)
 
 
-@respells("aten.tensor_split.sections", "aten.tensor_split.indices")
+@pattern_for("aten.tensor_split.sections", "aten.tensor_split.indices")
 def tensor_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Pieces between given positions are slices."""
     found, given = _known_axis(op, 2), view.constant(op.operands[1])
@@ -140,7 +140,7 @@ def tensor_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.prim.ListConstruct", pieces, op.results[0].type)
 
 
-@respells("aten.meshgrid.indexing")
+@pattern_for("aten.meshgrid.indexing")
 def meshgrid(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Coordinates over a grid are broadcasts of each tensor along a dimension of its own."""
     given, indexing = view.defining_op(op.operands[0]), view.constant(op.operands[1])
@@ -165,7 +165,7 @@ def meshgrid(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.prim.ListConstruct", grids, op.results[0].type)
 
 
-@respells("aten.broadcast_tensors")
+@pattern_for("aten.broadcast_tensors")
 def broadcast_tensors(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Tensors are expanded one by one, each with its own dtype."""
     given = view.defining_op(op.operands[0])

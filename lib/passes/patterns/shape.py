@@ -6,12 +6,12 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
 from torch_tvm.passes.patterns.rewriting import Rewriter, is_static
-from torch_tvm.passes.patterns.table import respells
+from torch_tvm.passes.patterns.table import pattern_for
 
 # -- nothing happens ---------------------------------------------------------------------------------------
 
 
-@respells(
+@pattern_for(
     "aten.clone", "aten.contiguous", "aten.detach", "aten.alias", "aten.lift", "aten.lift_fresh",
     "aten.lift_fresh_copy", "aten.positive", "aten.detach_copy", "aten.alias_copy", "aten.requires_grad_",
     "aten.resolve_conj", "aten.resolve_neg", "prims.view_of",
@@ -21,7 +21,7 @@ def identity(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.as_type(op.operands[0], op.results[0].type)
 
 
-@respells("aten.conj_physical")
+@pattern_for("aten.conj_physical")
 def conjugate_of_real(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kind = view.tensor_type(op.operands[0])
     if kind is None or kind.dtype is None or kind.dtype.is_complex:
@@ -29,7 +29,7 @@ def conjugate_of_real(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.as_type(op.operands[0], op.results[0].type)
 
 
-@respells("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
+@pattern_for("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
 def dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Dropout outside training."""
     if view.constant(op.operands[2]) is False or view.constant(op.operands[1]) == 0.0:
@@ -37,7 +37,7 @@ def dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return None
 
 
-@respells("aten.rrelu", "aten.rrelu_with_noise")
+@pattern_for("aten.rrelu", "aten.rrelu_with_noise")
 def rrelu(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``rrelu`` outside training: a leaky ReLU with the mean of its slopes."""
     lower, upper, training = (view.constant(value) for value in list(op.operands)[-4:-1])
@@ -47,12 +47,12 @@ def rrelu(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.leaky_relu", [op.operands[0], slope], op.results[0].type)
 
 
-@respells("aten.native_dropout")
+@pattern_for("aten.native_dropout")
 def native_dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.as_type(op.operands[0], op.results[0].type) if view.constant(op.operands[2]) is False else None
 
 
-@respells(
+@pattern_for(
     "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten.to.prim_Device",
     "aten._to_copy", "aten.type_as", "prims.convert_element_type",
 )  # fmt: skip
@@ -74,7 +74,7 @@ def conversion(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 # -- shape -------------------------------------------------------------------------------------------------
 
 
-@respells(
+@pattern_for(
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.view_copy",
     "aten.flatten.using_ints", "aten.unflatten.int", "aten.view_as", "aten.reshape_as", "aten._reshape_copy",
     "aten.ravel",
@@ -115,7 +115,7 @@ def _view_sizes(r: Rewriter, op: ir.Operation, name: str, shape: tuple[int | Non
     return None
 
 
-@respells("aten.t", "aten.numpy_T", "aten.transpose.int", "aten.swapaxes", "aten.swapdims", "aten.movedim.int",
+@pattern_for("aten.t", "aten.numpy_T", "aten.transpose.int", "aten.swapaxes", "aten.swapdims", "aten.movedim.int",
           "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist", "aten.permute", "aten.mT", "aten.mH",
           "aten.matrix_H", "aten.adjoint", "aten.t_copy", "aten.transpose_copy.int", "aten.permute_copy")  # fmt: skip
 def permute(r: Rewriter, op: ir.Operation) -> ir.Value | None:
@@ -161,7 +161,7 @@ def _permutation(name: str, rank: int, arguments: list) -> list[int]:
     return order
 
 
-@respells("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
+@pattern_for("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")
 def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A broadcast is ``aten.expand``; to the same shape it is nothing."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
@@ -181,7 +181,7 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
 
 
-@respells("aten.nonzero")
+@pattern_for("aten.nonzero")
 def nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """The nonzero elements of a number are those of a vector, without their only coordinate.
 
@@ -198,7 +198,7 @@ def nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.slice.Tensor", [found, *bounds], op.results[0].type)
 
 
-@respells("aten.hstack")
+@pattern_for("aten.hstack")
 def hstack(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Numbers side by side are vectors of one (torch-mlir ends the process on them)."""
     made = view.defining_op(op.operands[0])
@@ -215,7 +215,7 @@ def hstack(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op("torch.aten.cat", [parts, r.integer(0)], op.results[0].type)
 
 
-@respells("aten.cat")
+@pattern_for("aten.cat")
 def cat(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Tensors without elements along the dimension are the first of them: torch-mlir leaves all of them out."""
     made, dim = view.defining_op(op.operands[0]), view.constant(op.operands[1])
@@ -237,7 +237,7 @@ def _as_vector(r: Rewriter, number: ir.Value, kind: TensorType) -> ir.Value:
     return r.op("torch.aten.view", [number, r.integers([1])], r.types.tensor(TensorType((1,), kind.dtype)))
 
 
-@respells(
+@pattern_for(
     "aten.squeeze", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze_copy", "aten.squeeze_copy.dims"
 )
 def squeeze(r: Rewriter, op: ir.Operation) -> ir.Value | None:

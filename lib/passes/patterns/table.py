@@ -1,4 +1,4 @@
-"""The table of spelling rules: for each op the function that spells it as the canonical op set does."""
+"""The table of canonicalization patterns: for each op the function that writes it in ops of the canonical set."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.passes.patterns.rewriting import Rewriter
 
-Rule = Callable[[Rewriter, ir.Operation], ir.Value | None]
+Pattern = Callable[[Rewriter, ir.Operation], ir.Value | None]
 
-RULES: dict[str, Rule] = {}
+PATTERNS: dict[str, Pattern] = {}
 
 
-def respells(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ops; it returns the value that replaces the op's (first) result, or ``None``."""
+def pattern_for(*names: str) -> Callable[[Pattern], Pattern]:
+    """Register a pattern for ops; it returns the value that replaces the op's (first) result, or ``None``."""
 
-    def decorate(rule: Rule) -> Rule:
+    def decorate(pattern: Pattern) -> Pattern:
         for name in names:
-            assert f"torch.{name}" not in RULES, name
-            RULES[f"torch.{name}"] = rule
-        return rule
+            assert f"torch.{name}" not in PATTERNS, name
+            PATTERNS[f"torch.{name}"] = pattern
+        return pattern
 
     return decorate

@@ -1,4 +1,4 @@
-"""``respell``: every concept in its one spelling.
+"""``apply-patterns``: the canonicalization patterns, which leave one op for each concept.
 
 Before::
 
@@ -18,24 +18,24 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.passes.base import Pass
-from torch_tvm.passes.patterns import ops, parts, shape  # noqa: F401  (they fill the table of rules)
+from torch_tvm.passes.patterns import ops, parts, shape  # noqa: F401  (they fill the table)
 from torch_tvm.passes.patterns.rewriting import Rewriter, argument_index, schema_of
-from torch_tvm.passes.patterns.table import RULES
+from torch_tvm.passes.patterns.table import PATTERNS
 
 
-class Respell(Pass):
-    """Spell each concept as the canonical op set does."""
+class ApplyPatterns(Pass):
+    """Replace each op that has a canonicalization pattern by what the canonical op set has for it."""
 
     def run(self, module: TorchModule) -> None:
         rewriter = Rewriter(module.mlir.context)
         for operation in view.walk(module.mlir):
             name = view.op_name(operation)
             _drop_placement(rewriter, operation, name)
-            rule = RULES.get(name)
-            if rule is None:
+            pattern = PATTERNS.get(name)
+            if pattern is None:
                 continue
             rewriter.anchor = operation
-            replacement = rule(rewriter, operation)
+            replacement = pattern(rewriter, operation)
             if replacement is None or any(view.is_used(result) for result in list(operation.results)[1:]):
                 continue
             operation.results[0].replace_all_uses_with(replacement)

@@ -1,4 +1,4 @@
-// RUN: torch-tvm-opt %s --respell | filecheck %s
+// RUN: torch-tvm-opt %s --apply-patterns | filecheck %s
 
 func.func @main(%x: !torch.vtensor<[2,3,4],f32>, %w: !torch.vtensor<[5,12],f32>) -> (!torch.vtensor<[2,12],f32>, !torch.vtensor<[12,5],f32>) {
   %int1 = torch.constant.int 1

@@ -1,4 +1,4 @@
-// RUN: torch-tvm-opt %s --respell --eliminate-dead | filecheck %s
+// RUN: torch-tvm-opt %s --apply-patterns --eliminate-dead | filecheck %s
 
 // A grid is views and broadcasts, an image without a batch is a batch of one, softmax has its result's dtype,
 // memory that nobody filled is zeros, and the adjoint of real numbers is a permutation.

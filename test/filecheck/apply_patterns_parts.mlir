@@ -1,4 +1,4 @@
-// RUN: torch-tvm-opt %s --respell --eliminate-dead | filecheck %s
+// RUN: torch-tvm-opt %s --apply-patterns --eliminate-dead | filecheck %s
 
 // A slice has bounds that are numbers inside the dimension; narrow, chunk and tensor_split are slices and splits.
 func.func @main(%x: !torch.vtensor<[3,7],f32>, %n: !torch.vtensor<[?,7],f32>) -> (!torch.vtensor<[2,7],f32>, !torch.vtensor<[2,7],f32>, !torch.vtensor<[?,7],f32>, !torch.vtensor<[3,3],f32>, !torch.vtensor<[3,5],f32>, !torch.vtensor<[3,7],f32>) {
