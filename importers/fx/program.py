@@ -31,6 +31,7 @@ from torch_tvm.importers.aliases import is_always_alias, shares_memory
 from torch_tvm.importers.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
+from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.quiet import quiet_refusals
@@ -128,6 +129,7 @@ def export(
             warnings.catch_warnings(),
             _quiet_logs(),
             quiet_refusals(),
+            quick_batch_norms(),
             _GeneratorsRefused(),
             seeding_refused(),
             MasksUnexamined(),

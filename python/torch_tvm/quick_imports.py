@@ -13,10 +13,14 @@ import importlib.machinery
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    Loader = MetaPathFinder = object  # to import these classes takes longer than this whole package
 
 _DEVICES = "tvm.backend._autoload_backends"
 _DONE = "_AUTO_LOAD_DONE"

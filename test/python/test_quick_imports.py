@@ -32,6 +32,20 @@ import torch_tvm.driver
 assert tvm.target.Target.__init__ is init
 """
 
+_ALONE = """
+import sys
+before = set(sys.modules)
+import torch_tvm
+slow = {"importlib.abc", "importlib.resources", "tempfile", "pathlib", "inspect", "dataclasses", "torch", "tvm"}
+assert not slow & (set(sys.modules) - before)
+"""
+
+
+def test_an_import_alone_is_cheap() -> None:
+    """Classes to inherit from are in ``importlib.abc``, which imports half of the standard library."""
+    done = subprocess.run([sys.executable, "-c", _ALONE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+
 
 def test_devices_are_registered_when_one_is_used() -> None:
     for program in (_OURS_FIRST, _TVM_FIRST):
