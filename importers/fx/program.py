@@ -454,8 +454,8 @@ class _Exported:
         arguments: list[tuple[int, Any]] = []
         constants: dict[int, Any] = {}
         specs = program.graph_signature.input_specs
-        users = [spec.kind == InputKind.USER_INPUT for spec in specs]
-        for user, position in enumerate([i for i, is_user in enumerate(users) if is_user]):
+        positions = [i for i, spec in enumerate(specs) if spec.kind == InputKind.USER_INPUT]
+        for user, position in enumerate(positions):
             meta = self.nodes[position].meta.get("val")
             if isinstance(meta, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
                 arguments.append((position, meta))
@@ -463,7 +463,7 @@ class _Exported:
                 constants[user] = meta
         sizes = graph_sizes(program.graph, program.range_constraints)
         builder.build(program.graph_module, arguments, self._literals, sizes, self._results)
-        names = [self.nodes[position].name for position, _ in arguments]
+        names = _argument_names(program, [self.nodes[position].name for position in positions])
         spec = program.call_spec
         signature = Signature(spec.in_spec, spec.out_spec, names, constants, builder.outputs)
         return TorchModule(
@@ -518,6 +518,17 @@ class _Exported:
     def _write(self, target: TensorRef, item: Any) -> None:
         """An output that the signature calls a mutation becomes a write."""
         self.builder.recorder.write(target, self.builder.recorder.read(item))
+
+
+def _argument_names(program: ExportedProgram, names: list[str]) -> list[str]:
+    """The user's names of arguments that are single values: the nodes of ``Q`` and ``naïve`` are ``q`` and ``na_ve``."""
+    signature, in_spec = program.module_call_graph[0].signature, program.call_spec.in_spec
+    if signature is None or signature.forward_arg_names is None or in_spec is None:
+        return names
+    args, kwargs = pytree.tree_unflatten(list(range(in_spec.num_leaves)), in_spec)
+    given = [*zip(signature.forward_arg_names, args, strict=False), *kwargs.items()]
+    own = {position: name for name, position in given if isinstance(position, int)}
+    return [own.get(position, name) for position, name in enumerate(names)]
 
 
 def _with_shared_memory(program: ExportedProgram) -> ExportedProgram:

@@ -51,11 +51,13 @@ def _flatten_nested(
     convention: Convention, in_spec: pytree.TreeSpec, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> list[Any]:
     wanted_args, wanted_kwargs = pytree.tree_unflatten([0] * in_spec.num_leaves, in_spec)
-    args, kwargs = _by_position(convention, args, kwargs, len(wanted_args))
+    parameters = _parameters(convention, wanted_args)
+    args, kwargs = _by_position(parameters, args, kwargs)
     if len(args) != len(wanted_args):
+        missing = [name or str(place) for place, name in enumerate(parameters)][len(args) :]
         raise InvalidInput(
             f"expected {_count(len(wanted_args), 'positional ')}, got {len(args)}"
-            + _missing(convention, args),
+            + (f" (missing: {', '.join(missing)})" if missing else ""),
             advice=_RESHAPE,
         )
     for name in kwargs:
@@ -79,16 +81,31 @@ def _flatten_nested(
         raise InvalidInput(str(error), advice=_RESHAPE) from error
 
 
+def _parameters(convention: Convention, wanted: Sequence[Any]) -> list[str | None]:
+    """The names of what was positional in the example; a container has none."""
+    remaining = iter(argument.name for argument in convention.arguments)
+    names: list[str | None] = []
+    position = 0
+    for value in wanted:
+        count = len(pytree.tree_leaves(value))
+        flat = range(position, position + count)
+        own = [
+            convention.constant_names.get(p) if p in convention.constants else next(remaining) for p in flat
+        ]
+        names.append(own[0] if isinstance(value, int) else None)
+        position += count
+    return names
+
+
 def _by_position(
-    convention: Convention, args: Sequence[Any], kwargs: dict[str, Any], count: int
+    names: Sequence[str | None], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Arguments that were positional in the example may be given by name."""
-    names = [argument.name for argument in convention.arguments][:count]
     wanted = names[len(args) :]
-    if convention.constants or not wanted or any(name not in kwargs for name in wanted):
+    if not wanted or any(name not in kwargs for name in wanted):
         return args, kwargs
     rest = {name: value for name, value in kwargs.items() if name not in wanted}
-    return [*args, *(kwargs[name] for name in wanted)], rest
+    return [*args, *(kwargs[name] for name in wanted if name is not None)], rest
 
 
 def _count(count: int, kind: str = "") -> str:

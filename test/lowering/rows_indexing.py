@@ -44,8 +44,14 @@ def _scatter(s: Sample) -> Cases:
 def _reduced(s: Sample) -> Cases:
     i, y = _positions(s, 4, 3, size=6), s.floats(4, 5)
     y[0, 0] = float("nan")
+    bools = s.bools(4, 6), i, s.bools(4, 5)
     return [
-        (s.floats(4, 6), i, y, m, f) for m in ("sum", "prod", "amax", "amin", "mean") for f in (True, False)
+        *(
+            (s.floats(4, 6), i, y, m, f)
+            for m in ("sum", "prod", "amax", "amin", "mean")
+            for f in (True, False)
+        ),
+        *((*bools, m, f) for m in ("sum", "prod", "amax", "amin") for f in (True, False)),
     ]
 
 

@@ -44,6 +44,13 @@ def test_decomposed_ops_match_eager(name: str) -> None:
     assert_matches(compiled(*fresh), function, fresh)
 
 
+def test_degrees() -> None:
+    """torch-mlir takes 57.2958 for the degrees of a radian."""
+    x = torch.randn(9, dtype=torch.float64)
+    compiled = torch_tvm.compile(lambda u: (torch.rad2deg(u), torch.deg2rad(u)), (x,), fallback=False)
+    torch.testing.assert_close(compiled(x), (torch.rad2deg(x), torch.deg2rad(x)), rtol=1e-14, atol=0)
+
+
 class Cells(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

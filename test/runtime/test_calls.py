@@ -111,6 +111,28 @@ def test_keyword_arguments(add_relu: Any) -> None:
         add_relu(a, b, z=b)
 
 
+class Named(nn.Module):
+    def forward(
+        self, Q: torch.Tensor, naïve: list[torch.Tensor], scale: float, Ω: torch.Tensor
+    ) -> torch.Tensor:
+        return Q * scale + naïve[0] - naïve[1] * Ω
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_the_users_own_names(frontend: str) -> None:
+    """torch.export writes ``Q`` as ``q``; a list has no name, and what comes after it is not called like its elements."""
+    a, b, c, d = x(), y(), x(), y()
+    program = torch.jit.script(Named()) if frontend == "torchscript" else Named()
+    compiled = torch_tvm.compile(program, (a, [b, c], 0.5, d), frontend=frontend)
+    expected = Named()(a, [b, c], 0.5, d)
+    torch.testing.assert_close(compiled(a, [b, c], scale=0.5, Ω=d), expected)
+    torch.testing.assert_close(compiled(a, [b, c], Ω=d, scale=0.5), expected)
+    with pytest.raises(InvalidInput, match=r"missing: Ω"):
+        compiled(a, [b, c], 0.5)
+    with pytest.raises(InvalidInput, match="argument 'Q': expected float32"):
+        compiled(a.double(), [b, c], 0.5, d)
+
+
 def test_gradients_are_refused_and_the_way_is_shown(add_relu: Any) -> None:
     given, other = x().requires_grad_(), y()
     with pytest.raises(InvalidInput, match=r"(?s)argument 'x': requires grad.*torch\.compile"):

@@ -28,6 +28,10 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 
+_OF_BOOLS = {"amax": "sum", "amin": "prod"}
+"""Reductions of booleans that are others: the largest is whether any is true."""
+
+
 def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
     if reduction == "sum":
         return tirx.Or(old, new) if dtype == "bool" else old + new
@@ -70,6 +74,7 @@ def write_at(
     equal size that follow each other and write to different parts of ``x``.
     """
     shape, dtype = b.shape(x), b.dtype(x)
+    reduction = _OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
     count = product(b.shape(places))
     total = product(shape)
     if isinstance(count, int) and count == 0:
