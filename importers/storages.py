@@ -42,7 +42,7 @@ class LiteralStorage(Storage):
         super().__init__(None, meta)
 
     @property
-    def value(self) -> Any:  # type: ignore[override]
+    def value(self) -> Any:
         if self._value is None:
             self._value = self.initial = self._emitter.literal(self.tensor, self.name)
         return self._value

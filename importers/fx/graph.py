@@ -181,7 +181,7 @@ class GraphWalk:
         operands = [self._lookup(argument) for argument in node.args]
         meta = node.meta.get("val")
         if not any(isinstance(operand, ir.Value) for operand in operands):
-            return node.target(*operands)  # type: ignore[operator]
+            return node.target(*operands)
         kinds = [_scalar_kind(operand) for operand in operands]
         return self._scalar_call(_scalar_overload(self.emitter.context, stem, kinds), operands, meta)
 

@@ -67,7 +67,7 @@ class Line:
     column: int
 
 
-class _Build(Transformer):  # type: ignore[type-arg]
+class _Build(Transformer):
     """The parse tree as :class:`Line`s."""
 
     def start(self, items: list[Any]) -> list[Line]:

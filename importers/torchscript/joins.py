@@ -200,7 +200,7 @@ class Joiner:
         slot = Slot("tensor", meta, frozenset({0}))
         slot.row = row
         hole = self._slot(slot, StackLeaf(kind, row, a), StackLeaf(kind, row, b))
-        return Stack(kind, hole)  # type: ignore[arg-type]
+        return Stack(kind, hole)
 
     def _disagree(self, a: Any, b: Any, what: str) -> Exception:
         return self.ev.failure(

@@ -317,7 +317,7 @@ def origins(values: Any) -> frozenset[int]:
 @lru_cache(maxsize=256)
 def named_tuple(name: str, fields: tuple[str, ...]) -> type:
     """One Python class per NamedTuple of the program, so that equal results have equal types."""
-    return namedtuple(name, fields)  # type: ignore[misc]
+    return namedtuple(name, fields)
 
 
 def tuple_class(type_text: str, annotation: str) -> type | None:

@@ -29,10 +29,18 @@ def static(value: Any) -> int | None:
     return int(value) if isinstance(value, (int, tirx.IntImm)) else None
 
 
+def exact(value: Any) -> int:
+    """The constant behind ``value``, where it must have one."""
+    found = static(value)
+    assert found is not None, value
+    return found
+
+
 def static_sizes(sizes: Iterable[Any]) -> tuple[int, ...] | None:
     """All ``sizes`` as constants, or None when one is symbolic."""
-    found = tuple(static(size) for size in sizes)
-    return None if None in found else found
+    found = [static(size) for size in sizes]
+    constants = [size for size in found if size is not None]
+    return tuple(constants) if len(constants) == len(found) else None
 
 
 def static_shape(value: Expr) -> tuple[int, ...] | None:

@@ -285,7 +285,7 @@ def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
     current = softmax.args[0]
     steps: list[Any] = []
     full = _four([*softmax.ty.shape])
-    while values.definition(current, "relax.matmul") is None:
+    while (product := values.definition(current, "relax.matmul")) is None:
         definition = values.bound.get(current) if isinstance(current, relax.Var) else None
         if not isinstance(definition, relax.Call) or values.uses.get(current) != 1:
             return None
@@ -294,7 +294,6 @@ def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
             return None
         current, step = found
         steps.insert(0, step)
-    product = values.definition(current, "relax.matmul")
     if values.uses.get(current) != 1:
         return None
     operands = [*product.args, call.args[1]]

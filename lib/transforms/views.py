@@ -14,7 +14,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.tir import static
+from torch_tvm.tir import static_sizes
 from torch_tvm.transforms.params.weights import Weights
 
 
@@ -83,12 +83,12 @@ def _step(value: Expr, values: Weights) -> tuple[relax.Var, list[tuple[Any, ...]
 
 def _slices(call: relax.Call) -> list[tuple[Any, ...]] | None:
     """The steps of a slice with constant bounds and without gaps."""
-    axes, begins, _, *strides = ([static(value) for value in arg.fields] for arg in call.args[1:])
-    if None in begins or any(stride != 1 for of_axes in strides for stride in of_axes):
+    axes, begins, _, *strides = (static_sizes(arg.fields) for arg in call.args[1:])
+    if axes is None or begins is None or any(of_axes is None or set(of_axes) - {1} for of_axes in strides):
         return None
-    axes = [axis % len(call.ty.shape) for axis in axes]
-    sizes = [static(call.ty.shape[axis]) for axis in axes]
-    if None in sizes or min(begins, default=0) < 0:
+    axes = tuple(axis % len(call.ty.shape) for axis in axes)
+    sizes = static_sizes(call.ty.shape[axis] for axis in axes)
+    if sizes is None or min(begins, default=0) < 0:
         return None
     return [("slice", *step) for step in zip(axes, begins, sizes, strict=True)]
 
@@ -133,7 +133,7 @@ class View:
             axes = step[1]
 
             def permuted(indices: Sequence[Expr]) -> Expr:
-                old: list[Expr] = [None] * len(axes)  # type: ignore[list-item]
+                old: list[Expr] = [None] * len(axes)
                 for position, axis in enumerate(axes):
                     old[axis] = indices[position]
                 return at(old)

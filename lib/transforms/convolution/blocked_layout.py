@@ -23,7 +23,7 @@ from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import ceil_div, static
+from torch_tvm.tir import ceil_div, static, static_sizes
 from torch_tvm.transforms.base import Transform, current_cpu
 from torch_tvm.transforms.convolution import compute as conv_compute
 from torch_tvm.transforms.convolution.blocked_norm import Groups, epsilon_of, groups_of, normalized
@@ -236,12 +236,10 @@ class _Rewriter(PyExprMutator):
                 self.groups[var] = replace(groups, epsilon=epsilon)
             return None
         if groups is not None:
-            blocked = self.blocked[groups.source]
+            image = self.blocked[groups.source]
             if groups.epsilon is None or not tvm_ffi.structural_equal(call.ty.shape, groups.source.ty.shape):
                 return None
-            return self._emit(
-                normalized(self.builder_, blocked.value, groups, blocked.channels), blocked.channels
-            )
+            return self._emit(normalized(self.builder_, image.value, groups, image.channels), image.channels)
         if isinstance(data, relax.Var) and (blocked := self.blocked.get(data)):
             if len(call.ty.shape) == 3 and _keep_images(data.ty.shape, call.ty.shape):
                 self.flat[var] = data
@@ -430,7 +428,7 @@ class _Rewriter(PyExprMutator):
         if not isinstance(made, relax.Call) or made.op != tvm.ir.Op.get("relax.reshape"):
             return None
         moved = self.builder_.lookup_binding(made.args[0]) if isinstance(made.args[0], relax.Var) else None
-        if _permutation(moved) != [0, 2, 1] or not _keep_images(moved.ty.shape, shape):
+        if moved is None or _permutation(moved) != [0, 2, 1] or not _keep_images(moved.ty.shape, shape):
             return None
         return self.builder_.emit(
             relax.op.reshape(moved.args[0], relax.ShapeExpr([shape[0], *shape[2:], channels]))
@@ -484,11 +482,15 @@ class _Rewriter(PyExprMutator):
     def _slice(self, call: relax.Call) -> Blocked:
         """Whole blocks of channels, or any part of space."""
         blocked = self.blocked[call.args[0]]
-        axes, begins, ends, *given = ([static(value) for value in bound.fields] for bound in call.args[1:])
+        bounds = [static_sizes(bound.fields) for bound in call.args[1:]]
+        known = [list(each) for each in bounds if each is not None]
+        if len(known) < len(bounds):
+            raise Refusal("a slice of the batch, or one whose bounds are unknown")
+        axes, begins, ends, *given = known
         strides = given[0] if given else [1] * len(axes)
         full = blocked.rank + 2
         axes = [axis % full for axis in axes]
-        if 0 in axes or None in (*begins, *ends, *strides) or min(strides) < 1 or min(begins) < 0:
+        if 0 in axes or min(strides) < 1 or min(begins) < 0:
             raise Refusal("a slice of the batch, or one whose bounds are unknown")
         channels = blocked.channels
         if 1 in axes:

@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm import relax, te
 from tvm.ir import Expr
 
-from torch_tvm.tir import static
+from torch_tvm.tir import static_sizes
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,12 @@ class Groups:
 
 def groups_of(reshape: relax.Call, source: relax.Var, channels: int) -> Groups | None:
     """What a reshape of an image with ``channels`` has for groups, if it is ``[N, groups, …]``."""
-    before, after = (
-        [static(size) for size in shape] for shape in (reshape.args[0].ty.shape, reshape.ty.shape)
-    )
-    if len(after) != 3 or None in (*before[1:], *after[1:]) or channels % after[1]:
+    before, after = (static_sizes(list(s)[1:]) for s in (reshape.args[0].ty.shape, reshape.ty.shape))
+    if before is None or after is None or len(after) != 2 or channels % after[0]:
         return None
     is_same_batch = tvm_ffi.structural_equal(reshape.args[0].ty.shape[0], reshape.ty.shape[0])
-    has_same_size = math.prod(before[1:]) == math.prod(after[1:])
-    return Groups(source, after[1]) if is_same_batch and has_same_size else None
+    has_same_size = math.prod(before) == math.prod(after)
+    return Groups(source, after[0]) if is_same_batch and has_same_size else None
 
 
 def epsilon_of(layer_norm: relax.Call) -> float | None:

@@ -14,7 +14,7 @@ from torch_tvm.schedules.cpu.convolution.tiling import row_cycles
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import bytes_of, ceil_div, static, static_sizes
+from torch_tvm.tir import bytes_of, ceil_div, static_sizes
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""
@@ -111,9 +111,9 @@ def products_of_taps(conv: Convolution, spatial: Sequence[Expr], cpu: CpuModel) 
     a transposed convolution goes through it row by row and reads the weights for each. The products have to stay in
     the cache. Channels of the result: blocks of them, the taps of a block, the channels of a block.
     """
-    sizes, lanes = [static(size) for size in spatial], cpu.lanes(conv.dtype)
+    sizes, lanes = static_sizes(spatial), cpu.lanes(conv.dtype)
     meets = any(k > stride for k, stride in zip(conv.kernel, conv.strides, strict=True))
-    if not conv.transposed or not meets or conv.groups > 1 or set(conv.dilation) != {1} or None in sizes:
+    if not conv.transposed or not meets or conv.groups > 1 or set(conv.dilation) != {1} or sizes is None:
         return None
     channels = math.prod(conv.kernel) * conv.out_channels
     size = math.prod(sizes) * channels * bytes_of(conv.dtype)
@@ -129,9 +129,9 @@ def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convo
     Where rows are shorter than a tile is wide, registers stay empty; a pointwise convolution sees one long row.
     Channels of its data: blocks of them, the taps of a block, the channels of a block.
     """
-    sizes, lanes = [static(size) for size in conv.out_spatial], cpu.lanes(conv.dtype)
+    sizes, lanes = static_sizes(conv.out_spatial), cpu.lanes(conv.dtype)
     taps = math.prod(conv.kernel)
-    if taps == 1 or conv.transposed or conv.groups > 1 or None in sizes or conv.in_channels % lanes:
+    if taps == 1 or conv.transposed or conv.groups > 1 or sizes is None or conv.in_channels % lanes:
         return None
     otherwise = choose_convolution(conv, cpu, True, accuracy)
     if otherwise.algorithm != "direct" or otherwise.word > 1:
@@ -205,10 +205,10 @@ def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
     Tiles of 4 have 1.8 times the rounding error of a direct sum, tiles of 2 less than it (see
     :mod:`torch_tvm.schedules.cpu.convolution.winograd_matrices`); an infinity in the data becomes NaN in its whole tile.
     """
-    sizes = [static(size) for size in conv.out_spatial]
+    sizes = static_sizes(conv.out_spatial)
     is_square = conv.kernel[-2:] == (3, 3) and conv.strides[-2:] == conv.dilation[-2:] == (1, 1)
     lanes = cpu.lanes(conv.dtype)
-    if not is_square or conv.groups > 1 or conv.transposed or None in sizes or conv.dtype != "float32":
+    if not is_square or conv.groups > 1 or conv.transposed or sizes is None or conv.dtype != "float32":
         return 0
     if min(conv.in_channels, conv.out_channels) < lanes or max(conv.padding[-2:]) > 2:
         return 0
@@ -218,7 +218,7 @@ def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
         0: _direct_cycles(conv, cpu, sizes) / word,
         **{m: _winograd_cycles(conv, cpu, sizes, m) for m in (2, 4)},
     }
-    return min(costs, key=costs.get)
+    return min(costs, key=lambda tile: costs[tile])
 
 
 CACHE_BYTES_PER_CYCLE = 8.0
@@ -232,7 +232,7 @@ OUTPUT_TRANSFORM_CYCLES = {2: 110, 4: 320}
 """Cycles for one tile of one block of channels, measured on Cascade Lake."""
 
 
-def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int]) -> float:
+def _direct_cycles(conv: Convolution, cpu: CpuModel, sizes: Sequence[int]) -> float:
     blocks = ceil_div(conv.out_channels, cpu.lanes(conv.dtype))
     read = _taps_with_data(conv, 0, sizes[0]) if len(sizes) == 3 else 1.0
     taps = math.prod(conv.kernel) * conv.in_channels * read
@@ -249,7 +249,7 @@ def _taps_with_data(conv: Convolution, axis: int, size: int) -> float:
     return sum(inside) / len(inside)
 
 
-def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: list[int], tile: int) -> float:
+def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: Sequence[int], tile: int) -> float:
     lanes, points = cpu.lanes(conv.dtype), (tile + 2) ** 2
     channels = math.prod(conv.kernel[:-2]) * conv.in_channels
     blocks_in, blocks_out = ceil_div(channels, lanes), ceil_div(conv.out_channels, lanes)

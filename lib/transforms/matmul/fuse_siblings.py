@@ -89,7 +89,7 @@ def _read_linear(var: relax.Var, values: Weights, users: dict[relax.Var, list[re
         add = values.definition(total, "relax.add")
         if add is not None:
             bias = add.args[1] if add.args[0].same_as(var) else add.args[0]
-            if bias in values and static_shape(bias) == static_shape(weight)[1:]:
+            if bias in values and static_shape(bias) == (static_shape(weight) or ())[1:]:
                 return Linear(x, weight, bias, total)
     return Linear(x, weight, None, var)
 

@@ -98,7 +98,7 @@ class _Packer(relax.PyExprMutator):
             width = panel_vectors(columns, None, self.cpu, dtype) * self.cpu.lanes(dtype)
             transposed = self.weights.definition(w, "relax.permute_dims")
             is_transposed = transposed is not None and transposed.args[0] in self.weights
-            source = self.visit_expr(transposed.args[0] if is_transposed else w)
+            source = self.visit_expr(transposed.args[0] if transposed is not None and is_transposed else w)
             shape = [int(size) for size in source.ty.shape]
             packed = self.builder_.emit(
                 self.builder_.call_te(

@@ -17,6 +17,7 @@ from torch_tvm.tir import (
     as_size,
     ceil_div,
     const,
+    exact,
     lanes_loop,
     loads,
     loop,
@@ -84,7 +85,8 @@ class AttentionEmitter:
         self.value_width = round_up(spec.value_depth, self.lanes)
         self.panels = ceil_div(spec.keys, self.width)
         self.one_block = tiling.one_block
-        few = static(spec.rows) is not None and static(spec.rows) <= 2 * tiling.sum.rows
+        rows = static(spec.rows)
+        few = rows is not None and rows <= 2 * tiling.sum.rows
         self.copies_values = not few or spec.value_depth % self.lanes != 0
         buffer = lambda shape, name: tirx.decl_buffer([as_size(s) for s in shape], "float32", name)
         padded_keys = self.panels * self.width
@@ -275,7 +277,7 @@ class AttentionEmitter:
         size = static(keys)
         extent = const(size) if size is not None else here
         tail = tiling.tail
-        panels = const(size // self.width) if tail is not None else ceil_div(extent, self.width)
+        panels = const(exact(size) // self.width) if tail is not None else ceil_div(extent, self.width)
         first_panel = key0 // self.width if static(key0) != 0 else const(0)
         tiles = ceil_div(tiling.row_block, tiling.score.rows)
 

@@ -20,6 +20,8 @@ named ``attention_scores``, ``attention_masked``, ``attention_output``, ``attent
 
 from __future__ import annotations
 
+from math import prod
+
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 from tvm_ffi.structural import structural_map
@@ -30,7 +32,7 @@ from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import ceil_div, const, round_up, static, substitute
+from torch_tvm.tir import ceil_div, const, exact, round_up, static, static_sizes, substitute
 
 ATTRIBUTE = "torch_tvm.attention"
 KEY_BLOCK = 512
@@ -130,13 +132,14 @@ def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[AttentionTiling]:
     block = KEY_BLOCK // width * width
     one_block = padded is not None and padded <= block and spec.value_depth % lanes == 0
     has_tail = one_block and spec.causal is None
-    tail_vectors = ceil_div(keys % width, lanes) % score_vectors if has_tail else 0
+    tail_vectors = ceil_div(exact(keys) % width, lanes) % score_vectors if has_tail else 0
 
     def tiling(tile: int, row_block: int) -> AttentionTiling:
         chunks = 1
         if tasks is not None and rows is not None and tasks < cpu.cores:
             chunks = min(ceil_div(cpu.cores, tasks), ceil_div(rows, row_block))
-        work = None if None in (tasks, rows, keys) else tasks * rows * keys * spec.depth
+        known = static_sizes((tasks, rows, keys))
+        work = None if known is None else prod(known) * spec.depth
         return AttentionTiling(
             score=_shape(tile, score_vectors, lanes),
             tail=_shape(tile, tail_vectors, lanes) if tail_vectors else None,

@@ -130,10 +130,10 @@ class DirectKernel:
         return Order(run, groups, tir.ceil_div(turns, groups), count, fits)
 
     def _is_worth_threads(self) -> bool:
-        sizes = [static(s) for s in (self.batch, *(axis.out_extent for axis in self.axes))]
+        sizes = tir.static_sizes((self.batch, *(axis.out_extent for axis in self.axes)))
         if self.cpu.cores == 1:
             return False
-        if None in sizes:
+        if sizes is None:
             return True
         return 2 * self.steps * self.conv.out_channels * math.prod(sizes) >= PARALLEL_FLOPS
 
@@ -142,8 +142,9 @@ class DirectKernel:
 
     @staticmethod
     def _times(a: int | Expr, b: int | Expr) -> int | Expr:
-        if static(a) is not None and static(b) is not None:
-            return static(a) * static(b)
+        sizes = tir.static_sizes((a, b))
+        if sizes is not None:
+            return sizes[0] * sizes[1]
         if static(a) == 1:
             return b
         return a if static(b) == 1 else as_size(a) * as_size(b)
@@ -158,7 +159,7 @@ class DirectKernel:
         columns = self.axes[2]
         if columns.is_covered and (total := static(phase.count)):
             return [cover_columns(total, self.tiling.width, len(phase.taps))]
-        return split_columns(phase, static(columns.extent), self.tiling.width)
+        return split_columns(phase, tir.exact(columns.extent), self.tiling.width)
 
     def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
         """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
@@ -203,7 +204,7 @@ class DirectKernel:
 
         here: int | Expr = order.run
         if not order.is_even:
-            here = tirx.max(tirx.min(const(order.run), const(order.count) - first), const(0))
+            here = tirx.max(tirx.min(const(order.run), const(tir.exact(order.count)) - first), const(0))
         return tir.sequence(*bind.bound, tir.loop("turn", here, lambda turn: at(first + turn)))
 
     def _chunks_apart(self) -> int:
@@ -490,7 +491,7 @@ class Order:
     @property
     def is_even(self) -> bool:
         """Whether no task has less to do than others."""
-        return self.count is None or self.run * self.groups * static(self.size) == self.count
+        return self.count is None or self.run * self.groups * tir.exact(self.size) == self.count
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ def accumulate(
     that of
     short sums.
     """
-    *outer, inner = axes if axes else [None]
+    outer, inner = list(axes[:-1]), axes[-1] if axes else None
     body = lambda e: step(e)
-    turns = (lambda e: nest([inner], e, body)) if inner is not None else body
+    turns = (lambda e: nest(axes[-1:], e, body)) if inner is not None else body
     run = (lambda e: flat_sequence([turns(e), last(e)])) if last is not None else turns
     statements = [acc.start() for acc in accumulators]
-    if not accumulators[0].cascades or not _is_long(axes):
+    if inner is None or not accumulators[0].cascades or not _is_long(axes):
         return [*statements, nest(outer, env, run)]
     statements += [acc.start_total() for acc in accumulators]
     flush = lambda: flat_sequence([acc.flush() for acc in accumulators])

@@ -14,7 +14,7 @@ from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.loops.program import Program, Stage, is_expensive, weight
 from torch_tvm.schedules.cpu.loops.recomputation import worth_storing
-from torch_tvm.tir import Axis, analyzer_for, elements, linear, loads, substitute, uses
+from torch_tvm.tir import Axis, analyzer_for, elements, linear, loads, static_sizes, substitute, uses
 
 KEEP_WEIGHT = 8
 """Operations in a value from which on it is stored, not computed again for a second reader."""
@@ -280,8 +280,8 @@ def _common_axes(stages: Sequence[Stage]) -> list[set[Var]] | None:
                 return None
             links.connect(producer, load.indices, reader)
     found = links.complete()
-    sizes = [links.size(members) for members in found]
-    if not found or (all(size is not None for size in sizes) and math.prod(sizes) <= 1):
+    sizes = static_sizes(links.size(members) for members in found)
+    if not found or (sizes is not None and math.prod(sizes) <= 1):
         return None
     return found
 

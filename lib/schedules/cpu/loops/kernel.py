@@ -47,12 +47,14 @@ from torch_tvm.tir import (
     ceil_div,
     const,
     elements,
+    exact,
     flat_sequence,
     linear,
     loads,
     loop,
     nest,
     product,
+    static_sizes,
     substitute,
 )
 
@@ -165,7 +167,8 @@ class _Kernel:
         if axis is not None:
             sizes.append(ceil_div(axis.size, self._tile_width(group, axis)) if axis.size else axis.size)
         work = _work(group)
-        if any(size is None for size in sizes) or math.prod(sizes) >= self.cpu.cores:
+        known = static_sizes(sizes)
+        if known is None or math.prod(known) >= self.cpu.cores:
             return None
         if not isinstance(work, tirx.IntImm) or int(work) < 2 * PARALLEL_THRESHOLD:
             return None
@@ -236,7 +239,7 @@ class _Kernel:
         local: list[tirx.Buffer],
         lanes: int,
     ) -> tirx.Stmt:
-        ends = [0, *cuts, axis.size]
+        ends = [0, *cuts, exact(axis.size)]
         parts = [
             restrict(group.stages[0], group.rows, axis, begin, end) for begin, end in itertools.pairwise(ends)
         ]
@@ -333,7 +336,7 @@ class _Kernel:
         lanes = emitter.lanes
         if stage.reducer is None and axis is None:
             axis = stage.spatial[-1] if stage.spatial else None
-        if axis is None and stage.reduced and stage.reducer.rhs:
+        if axis is None and stage.reduced and stage.reducer is not None and stage.reducer.rhs:
             inner = _unit_axis(stage, stage.reduced) or stage.reduced[-1]
             return emitter.horizontal(stage, inner, env)
         if axis is None:
@@ -467,8 +470,8 @@ def _tiles(
 
 
 def _is_wide(rows: Sequence[Axis], cpu: CpuModel) -> bool:
-    sizes = [row.size for row in rows]
-    return all(size is not None for size in sizes) and math.prod(sizes) >= 4 * cpu.cores
+    sizes = static_sizes(row.size for row in rows)
+    return sizes is not None and math.prod(sizes) >= 4 * cpu.cores
 
 
 def _column_axis(group: Group) -> Axis | None:

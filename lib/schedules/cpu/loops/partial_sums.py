@@ -9,7 +9,7 @@ from tvm.ir import Var
 
 from torch_tvm.schedules.cpu.loops.fusion import Group
 from torch_tvm.schedules.cpu.loops.program import Stage
-from torch_tvm.tir import HALF, Axis, ceil_div, const, substitute
+from torch_tvm.tir import HALF, Axis, ceil_div, const, exact, substitute
 
 
 def split_reduction(group: Group, parts: int) -> list[Group] | None:
@@ -39,11 +39,12 @@ def split_reduction(group: Group, parts: int) -> list[Group] | None:
 def _partial_stage(
     stage: Stage, group: Group, longest: Axis, part: Axis, partial: tuple[tirx.Buffer, ...]
 ) -> Stage:
-    chunk = ceil_div(longest.size, part.size)
+    size = exact(longest.size)
+    chunk = ceil_div(size, exact(part.size))
     begin = part.var * chunk
     extent: tirx.Expr = const(chunk)
-    if longest.size % part.size:
-        extent = tirx.max(tirx.min(const(chunk), const(longest.size) - begin), const(0))
+    if size % exact(part.size):
+        extent = tirx.max(tirx.min(const(chunk), const(size) - begin), const(0))
     inner = Axis(Var(longest.var.name, "int64"), extent)
     index = (part.var, *(row.var for row in group.rows))
     return replace(

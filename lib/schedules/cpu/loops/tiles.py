@@ -13,7 +13,7 @@ from tvm.ir import TensorLoad, Var
 from torch_tvm.schedules.cpu.loops.access import is_guarded
 from torch_tvm.schedules.cpu.loops.accumulators import Accumulator, accumulate
 from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
-from torch_tvm.schedules.cpu.loops.program import Stage
+from torch_tvm.schedules.cpu.loops.program import Reducer, Stage
 from torch_tvm.tir import (
     Axis,
     Point,
@@ -134,7 +134,7 @@ class StageEmitter:
     def _reduce_tile(self, stage: Stage, axis: Axis, width: int, mapping: Point, at: Callable) -> tirx.Stmt:
         def point(env: Point) -> tirx.Stmt:
             parts = pieces(width, self.lanes)
-            sums = [Accumulator(stage.reducer, lanes) for _, lanes in parts]
+            sums = [Accumulator(_reducer(stage), lanes) for _, lanes in parts]
 
             def step(inner: Point) -> tirx.Stmt:
                 turns = []
@@ -173,9 +173,9 @@ class StageEmitter:
         extent = substitute(axis.extent, env)
         size = int(extent) if isinstance(extent, tirx.IntImm) else None
         unroll = 4 if size is None else max(1, min(4, size // lanes))
-        main = [Accumulator(stage.reducer, lanes) for _ in range(unroll)]
+        main = [Accumulator(_reducer(stage), lanes) for _ in range(unroll)]
         tail_widths = [1] if size is None else [w for w in _powers(lanes) if size % lanes & w]
-        tails = [Accumulator(stage.reducer, w) for w in tail_widths]
+        tails = [Accumulator(_reducer(stage), w) for w in tail_widths]
 
         def take(accumulator: Accumulator, base: tirx.Expr, inner: Point) -> tirx.Stmt:
             def point(lane: tirx.Expr) -> tirx.Stmt:
@@ -233,6 +233,12 @@ class StageEmitter:
         zero = const(0)
         statements += [self.store(stage, n, env, total.read(n, zero)) for n in range(len(stage.values))]
         return statements
+
+
+def _reducer(stage: Stage) -> Reducer:
+    """What a stage that reduces combines by."""
+    assert stage.reducer is not None
+    return stage.reducer
 
 
 def _powers(lanes: int) -> list[int]:

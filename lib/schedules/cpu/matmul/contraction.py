@@ -76,7 +76,9 @@ def read_contraction(func: tirx.PrimFunc) -> Contraction:
         raise Refusal("an axis is empty")
     if len(target.indices) != len(spatial) or any(i not in axes for i in target.indices):
         raise Refusal("the result is not indexed by the spatial axes one by one")
-    column = axes[target.indices[-1]] if target.indices else None
+    if not target.indices:
+        raise Refusal("the result has no axis")
+    column = axes[target.indices[-1]]
     lhs, rhs = _order_operands(product, column)
     in_lhs, in_rhs = variables(lhs), variables(rhs)
     others = [axes[index] for index in target.indices[:-1]]
@@ -124,9 +126,7 @@ def _sum_of_products(block: s_tir.SBlock) -> tuple[Mul, tirx.BufferStore]:
     return product, store
 
 
-def _order_operands(product: Mul, column: Axis | None) -> tuple[Expr, Expr]:
-    if column is None:
-        raise Refusal("the result has no axis")
+def _order_operands(product: Mul, column: Axis) -> tuple[Expr, Expr]:
     in_a, in_b = column.var in variables(product.a), column.var in variables(product.b)
     if in_a == in_b:
         raise Refusal("the last axis is not in exactly one operand")

@@ -34,11 +34,13 @@ from torch_tvm.tir import (
     broadcast,
     ceil_div,
     const,
+    exact,
     lanes_loop,
     load,
     loop,
     sequence,
     static,
+    static_sizes,
     store,
     substitute,
     unflatten,
@@ -109,12 +111,12 @@ def packed_width(rhs: TensorLoad, c: Contraction, group: int, extra: int) -> int
     Panels have ``extra`` rows after those of the weights.
     The simplifier leaves these indices in more than one form, so they are compared at sample points.
     """
-    depth, columns = c.reduce.size, c.column.size
-    shape = [static(size) for size in rhs.source.shape]
-    if len(shape) != 3 or None in shape or columns is None or shape[2] % group:
+    depth, columns = exact(c.reduce.size), c.column.size
+    shape = static_sizes(rhs.source.shape)
+    if shape is None or len(shape) != 3 or columns is None or shape[2] % group:
         return 0
     width = shape[2] // group
-    if shape[:2] != [ceil_div(columns, width), ceil_div(depth, group) + extra]:
+    if [*shape[:2]] != [ceil_div(columns, width), ceil_div(depth, group) + extra]:
         return 0
     analyzer = Analyzer()
     for n in {0, min(1, columns - 1), columns // 2, columns - 1}:
@@ -159,7 +161,7 @@ class Int8Emitter(MatmulEmitter):
     ) -> None:
         super().__init__(contraction, tiling)
         self.operands, self.dot = operands, dot
-        self.depth = contraction.reduce.size
+        self.depth = exact(contraction.reduce.size)
         self.groups = ceil_div(self.depth, self.group)
         self.left: tirx.Buffer | None = None
 
@@ -291,20 +293,21 @@ class Int8Emitter(MatmulEmitter):
 
         Broadcasts from memory leave the ports of the multiplier free; changing the sign at each use does not.
         """
-        if self.left is None:
+        left = self.left
+        if left is None:
             return None
 
         def put(row: Expr, k: Expr, count: int) -> tirx.Stmt:
             value = self.converted(self.left_bytes(base, row0 + row, k, count), count)
-            return store(self.left, value, [row, k], count)
+            return store(left, value, [row, k], count)
 
         def fill(row: Expr) -> tirx.Stmt:
             whole, rest = divmod(self.depth, COPY)
             parts = [loop("copy_k", whole, lambda i: put(row, i * COPY, COPY))] if whole else []
             parts += [put(row, const(whole * COPY + k), size) for k, size in binary_pieces(rest, COPY)]
-            zero = tirx.const(0, str(self.left.dtype))
+            zero = tirx.const(0, str(left.dtype))
             pads = range(self.depth, self.groups * self.group)
-            return sequence(*parts, *(tirx.BufferStore(self.left, zero, [row, const(k)]) for k in pads))
+            return sequence(*parts, *(tirx.BufferStore(left, zero, [row, const(k)]) for k in pads))
 
         return loop("copy_row", shape.rows, fill)
 

@@ -126,7 +126,12 @@ def emit_tile(
     size = static(reduce)
     turns = size // step if size is not None else 0
     bound, part_of = None, None
-    if share is not None and turns and len(found := loads(rhs(const(size), const(0)))) == 1:
+    if (
+        share is not None
+        and size is not None
+        and turns
+        and len(found := loads(rhs(const(size), const(0)))) == 1
+    ):
         source, first = found[0].source, found[0].indices
         amount = size * shape.columns
         bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * turns, 2 * turns)
@@ -144,7 +149,7 @@ def emit_tile(
     def turn(k: Expr, count: int) -> tirx.Stmt:
         """``count`` steps of the reduction from ``k`` on."""
         ask = None
-        if part_of is not None and count == step:
+        if share is not None and part_of is not None and count == step:
             ask = part_of(share.tile * turns + k // step)
         if shape.chains == 1:
             steps = [

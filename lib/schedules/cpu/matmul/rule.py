@@ -207,7 +207,8 @@ class MatmulEmitter:
         if not self.tiling.pack:
             return None, direct
         packed = tirx.decl_buffer((as_size(c.reduce.extent), const(self.width)), c.acc_dtype, "packed")
-        is_whole = static(self.columns) is not None and static(self.columns) % self.width == 0
+        columns = static(self.columns)
+        is_whole = columns is not None and columns % self.width == 0
         zero = tirx.const(0, c.acc_dtype)
 
         def pack_row(k: Expr, guarded: bool) -> tirx.Stmt:

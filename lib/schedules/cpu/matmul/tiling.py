@@ -12,7 +12,7 @@ from torch_tvm.schedules.cpu.matmul.contraction import Contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, tile_shape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import Axis, bytes_of, ceil_div, loads, round_up, static, variables
+from torch_tvm.tir import Axis, bytes_of, ceil_div, exact, loads, round_up, static, static_sizes, variables
 
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""
@@ -105,7 +105,7 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> MatmulTiling:
             vectors -= 1
     width = vectors * lanes
     whole = columns is not None and columns % width == 0
-    most = rows if streams > 1 else tile_rows(rows, vectors, cpu)
+    most = exact(rows) if streams > 1 else tile_rows(rows, vectors, cpu)
     sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
     shapes = tuple(tile_shape(size, vectors, lanes, cpu) for size in sizes)
     depth = c.reduce.size
@@ -116,14 +116,16 @@ def choose_tiling(c: Contraction, cpu: CpuModel) -> MatmulTiling:
     is_one_stream = bool(packed_width) and streams == 1
     if is_one_stream and tiles == 1 and most > 1:
         shapes = tuple(replace(shape, prefetch=PREFETCH_TURNS) for shape in shapes)
-    work = None if None in (rows, columns, depth, _size(c.batch)) else rows * columns * depth * _size(c.batch)
-    panels = None if columns is None or _size(c.batch) is None else _size(c.batch) * ceil_div(columns, width)
+    batch = _size(c.batch)
+    known = static_sizes((rows, columns, depth, batch))
+    work = None if known is None else prod(known)
+    panels = None if columns is None or batch is None else batch * ceil_div(columns, width)
     parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
     panel_bytes = None if depth is None else depth * row_bytes
     is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
     pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
     # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
-    block_rows = cpu.l2 * 5 // 8 // (max(1, piece) * bytes_of(c.acc_dtype))
+    block_rows = cpu.l2 * 5 // 8 // (max(1, piece or 0) * bytes_of(c.acc_dtype))
     return MatmulTiling(
         shapes=shapes,
         block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
@@ -186,8 +188,8 @@ def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, co
 
 
 def _size(axes: tuple[Axis, ...]) -> int | None:
-    sizes = [axis.size for axis in axes]
-    return None if None in sizes else prod(sizes)
+    sizes = static_sizes(axis.size for axis in axes)
+    return None if sizes is None else prod(sizes)
 
 
 def _packed_width(c: Contraction, cpu: CpuModel) -> int:
@@ -203,8 +205,8 @@ def _packed_width(c: Contraction, cpu: CpuModel) -> int:
     if isinstance(last, tirx.FloorMod) and last.a.same_as(c.column.var):
         return static(last.b) or 0
     width = static(source.shape[-1])
-    is_single = c.column.size is not None and last.same_as(c.column.var) and static(source.shape[0]) == 1
-    if not (is_single and width and width >= c.column.size and len(indices) == 3):
+    columns, is_single = c.column.size, last.same_as(c.column.var) and static(source.shape[0]) == 1
+    if not (is_single and width and columns is not None and width >= columns and len(indices) == 3):
         return 0
     vectors, rest = divmod(width, cpu.lanes(c.acc_dtype))
     return width if rest == 0 and vectors <= widest_panel(cpu) else 0
