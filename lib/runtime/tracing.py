@@ -50,6 +50,11 @@ def refuse_recording() -> None:
         )
 
 
+def is_recorded() -> bool:
+    """Whether something records what the thread does, in Python or below it."""
+    return bool(_recorder()) or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0
+
+
 def _recorder() -> str:
     if torch._C._get_tracing_state() is not None:
         return "torch.jit.trace"
@@ -69,4 +74,4 @@ def hide_from_dynamo(function: Callable[..., Any]) -> None:
     frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
 
 
-__all__ = ["TRACED", "hide_from_dynamo", "refuse_recording", "traced_names"]
+__all__ = ["TRACED", "hide_from_dynamo", "is_recorded", "refuse_recording", "traced_names"]

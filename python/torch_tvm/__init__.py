@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch_tvm.dialect.module import TensorSpec, TorchModule
     from torch_tvm.driver import compile
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
+    from torch_tvm.jit import disable, enable
     from torch_tvm.loading import load
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
@@ -44,6 +45,8 @@ _WHERE = {
     "TorchTvmError": "torch_tvm.support.errors",
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.driver",
+    "disable": "torch_tvm.jit",
+    "enable": "torch_tvm.jit",
     "import_fx": "torch_tvm.importing",
     "import_lazy": "torch_tvm.importing",
     "import_torchscript": "torch_tvm.importing",
@@ -70,6 +73,8 @@ __all__ = [
     "TorchTvmError",
     "UnsupportedOp",
     "compile",
+    "disable",
+    "enable",
     "import_fx",
     "import_lazy",
     "import_torchscript",
