@@ -87,6 +87,8 @@ class WholeOps:
         if not self.has_gradients:  # a write to one view of several is none that autograd takes
             for name, told in _UNTOLD.items():
                 self._library.impl(name, told, "AutogradLazy")
+            for name in ("Scalar", "Tensor"):
+                self._library.impl(f"masked_fill.{name}", _masked_fill, "AutogradLazy")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -178,6 +180,13 @@ class WholeOps:
             return self._note(overload, *pytree.tree_map(_unwrapped, (args, kwargs)))
 
         return kernel
+
+
+def _masked_fill(x: torch.Tensor, mask: torch.Tensor, value: Any) -> torch.Tensor:
+    """The lazy device says of the result that it has the shape of ``x``, also where the mask has a larger one."""
+    wide = x.expand(torch.broadcast_shapes(x.shape, mask.shape))
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.masked_fill(wide, mask, value)
 
 
 def _batch_norm(

@@ -40,7 +40,8 @@ def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:
     """The tensors with the first one's sizes outside of ``axis``, checked at run time where they are not provably so.
 
     Relax knows no shape of a join otherwise: ``2 * ((h - 1) // 2 + 1)`` is ``h`` only for the even ``h`` that
-    a program was exported for.
+    a program was exported for. By a view: after a ``match_cast`` of one symbol to another TVM's passes put the one for
+    the other in some types that follow and not in others, and fusion loses a kernel's inner buffers.
     """
     first = b.shape(tensors[0])
     same: list[Expr] = []
@@ -50,7 +51,12 @@ def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:
         if all(same_size(x, y) for x, y in zip(own, wanted, strict=True)):
             same.append(tensor)
         else:
-            same.append(b.match_shape(tensor, wanted, b.dtype(tensor)))
+            for x, y in zip(own, wanted, strict=True):
+                b.check(
+                    True if same_size(x, y) else tirx.EQ(as_size(x), as_size(y)),
+                    "sizes of joined tensors differ",
+                )
+            same.append(b.reshape(tensor, wanted))
     return same
 
 

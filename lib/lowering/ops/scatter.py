@@ -76,10 +76,9 @@ def write_at(
     shape, dtype = b.shape(x), b.dtype(x)
     reduction = _OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
     count = product(b.shape(places))
-    total = product(shape)
     if isinstance(count, int) and count == 0:
         return x
-    if isinstance(total, int) and total == 0:
+    if any(isinstance(size, int) and size == 0 for size in (*shape, row)):
         return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
 

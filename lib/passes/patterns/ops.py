@@ -68,7 +68,7 @@ def _compared_with_itself(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
     if not is_static(result):
         return None
-    operands = [r.integers(list(result.shape or ())), r.boolean(stem in ("eq", "le", "ge"))]
+    operands = [r.integers(list(result.shape or ())), r.integer(int(stem in ("eq", "le", "ge")))]
     operands += [r.integer(SCALAR_TYPE[torch.bool]), r.none(), r.none(), r.none()]
     return r.op("torch.aten.full", operands, op.results[0].type)
 

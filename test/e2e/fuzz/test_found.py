@@ -77,6 +77,17 @@ return v * True, v + True, v & True, torch.where(v, v, True), True * w, 2 // a0,
      ["float32[3]", "int64[3]"]),
     # torch.tensor(0.5) is a number to the lazy device.
     ("fx torchscript lazy? dynamo", "return (a0 > 0) * torch.tensor(0.5, dtype=torch.float64)", ["float32[3]"]),
+    # Sizes that PyTorch finds at run time, joined with those of an argument: TVM mixed the two up and lost a buffer.
+    ("dynamo", """v = a0.float()
+w = torch.stack([v.gather(1, torch.argsort(v, dim=1, stable=True)), a0], 0)
+return w.round().int()""", ["bfloat16[2,?,2,4]"]),
+    ("fx torchscript", "v = torch.ceil(a0)\nreturn a0 < v, a0 == v, v.sum((0,), dtype=torch.float64)", ["int64[?,4]"]),
+    # The lazy device says that the result has the shape of the tensor.
+    ("fx lazy dynamo", """v = a0.masked_fill(a1 > 0, 2)
+if v.dim() == 2:
+    return v + 1, a1.masked_fill(a0 > 0, 1)
+return v - 1, a1.masked_fill(a0 > 0, a0.sum().int())""", ["float32[3]", "int32[4,3]"]),
+    ("fx torchscript dynamo", "return a0.index_put((torch.tensor([0, 0]),), a0[0], accumulate=True) * 1", ["bfloat16[?,0]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
