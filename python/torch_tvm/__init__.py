@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
     from torch_tvm.driver import compile
+    from torch_tvm.dryrun import dryrun
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
     from torch_tvm.jit import disable, enable
     from torch_tvm.loading import load
@@ -46,6 +47,7 @@ _WHERE = {
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.driver",
     "disable": "torch_tvm.jit",
+    "dryrun": "torch_tvm.dryrun",
     "enable": "torch_tvm.jit",
     "import_fx": "torch_tvm.importing",
     "import_lazy": "torch_tvm.importing",
@@ -74,6 +76,7 @@ __all__ = [
     "UnsupportedOp",
     "compile",
     "disable",
+    "dryrun",
     "enable",
     "import_fx",
     "import_lazy",

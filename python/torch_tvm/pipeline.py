@@ -52,7 +52,7 @@ def compile_module(
     dump("imported.mlir", module.asm)
     inlined = {name: tensor.detach().cpu().clone() for name, tensor in module.inlined.items()}
     with report.phase("canonicalise"), reproducible(module, target, options):
-        module = _decomposed(_canonical(module, dump))
+        module = decomposed(_canonical(module, dump))
         dump("canonical.mlir", module.asm)
         convention = convention_of(module)
     generated = functools.partial(
@@ -191,7 +191,7 @@ def _optimized(mod: tvm.IRModule, target: tvm.target.Target, accuracy: str, dump
     return optimize(mod, target, accuracy=accuracy, after=after)
 
 
-def _decomposed(module: TorchModule) -> TorchModule:
+def decomposed(module: TorchModule) -> TorchModule:
     """A canonical module with ops that have no lowering taken apart where that helps, canonical again."""
     if all(is_lowered(op) for op in view.walk(module.main)):
         return module
@@ -227,4 +227,4 @@ def _hooked(mod: tvm.IRModule, stage: str, options: Options) -> tvm.IRModule:
     return mod
 
 
-__all__ = ["compile_module"]
+__all__ = ["compile_module", "decomposed"]

@@ -1,0 +1,47 @@
+"""``torch_tvm.dryrun``: what would compile, what would not, and why."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import torch_tvm
+from torch_tvm import InvalidInput
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.linalg.matrix_exp(self.line(x)).relu()
+        return torch.linalg.matrix_exp(y) + x.mean()
+
+
+X = torch.randn(8, 8)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_what_is_left_is_what_a_compile_leaves(frontend: str) -> None:
+    planned = torch_tvm.dryrun(Mixed(), (X,), frontend=frontend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
+        compiled = torch_tvm.compile(Mixed(), (X,), frontend=frontend)
+    assert [op.op for op in planned.left] == [item.op for item in compiled.report.fallbacks]
+    assert [op.location for op in planned.left] == [item.location for item in compiled.report.fallbacks]
+    assert planned.regions == [1, 1, 2] and planned.coverage == pytest.approx(100 * 4 / 6)
+    assert all(op.reason for op in planned.left)
+    assert f"{__file__}:" in str(planned) and "66.7 % of 6 ops compile, in 3 regions" in str(planned)
+    assert json.loads(planned.to_json()) == planned.to_dict()
+    assert planned.to_dict()["frontend"] == frontend
+
+
+def test_programs_without_ops_and_bad_input() -> None:
+    assert str(torch_tvm.dryrun(lambda x: x, (X,))).startswith("100.0 % of 0 ops compile, in 0 regions")
+    with pytest.raises(InvalidInput, match="unknown frontend 'jax'"):
+        torch_tvm.dryrun(Mixed(), (X,), frontend="jax")
