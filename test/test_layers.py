@@ -39,9 +39,12 @@ LAYERS = {
     "torch_tvm.dialect": layer("lib/dialect", "aten support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),
     "torch_tvm.tir": layer("lib/tir", "support", "tvm tvm_ffi"),
-    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support tir", "torch mlir tvm tvm_ffi numpy"),
-    "torch_tvm.transforms": layer("lib/transforms", "schedules support tir", "tvm tvm_ffi numpy"),
-    "torch_tvm.schedules": layer("lib/schedules", "support tir", "tvm tvm_ffi"),
+    "torch_tvm.workloads": layer("lib/workloads", "support tir", "tvm"),
+    "torch_tvm.lowering": layer(
+        "lib/lowering", "aten dialect support tir workloads", "torch mlir tvm tvm_ffi numpy"
+    ),
+    "torch_tvm.transforms": layer("lib/transforms", "schedules support tir workloads", "tvm tvm_ffi numpy"),
+    "torch_tvm.schedules": layer("lib/schedules", "support tir workloads", "tvm tvm_ffi"),
     "torch_tvm.codegen": layer("lib/codegen", "runtime support tir", "torch tvm tvm_ffi"),
     "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
     "torch_tvm.profiling": layer("lib/profiling", "codegen runtime support tir", "torch tvm tvm_ffi numpy"),

@@ -12,7 +12,6 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, is_nan, loaded, rounded
-from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
     as_size,
@@ -24,6 +23,7 @@ from torch_tvm.tir import (
     is_integer,
     is_one,
 )
+from torch_tvm.workloads.workload import POINTWISE
 
 
 def promoted_dtype(b: Builder, *operands: Any) -> str:

@@ -3,71 +3,43 @@
     for row in parallel(directions × batch):
         for t: for j in hidden: out[t, row, j], c[row, j] = cell(x[t, row, :, j], W[:, j, :] · h[t - 1, row, :])
 
-Rules recognise it by the attribute :data:`~torch_tvm.support.attributes.RECURRENT`.
+Rules recognise it by its :class:`~torch_tvm.workloads.recurrent.RecurrentWorkload`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import tvm
 from tvm import te, tirx
 
 from torch_tvm.tir import loop
+from torch_tvm.workloads.recurrent import RecurrentWorkload, new_states
 
 Scalar: TypeAlias = tvm.ir.Expr
 
 
-@dataclass(frozen=True)
-class Recurrence:
-    """One layer. Tensors in order: x gates ``[T, B, D · G · H]``, a state ``[layers · D, B, H]`` or two, weights
-    ``[D, G · H, H]``, and where ``has_bias`` ``[D, G · H]``; results: output ``[T, B, D · H]``, last states
-    ``[D, B, H]``.
+class _Scalars:
+    """The arithmetic of the cells on single elements of a dtype."""
 
-    ``batch_first`` swaps T and B. The second of two directions runs backwards. ``layer`` says which states
-    are its own. The bias is added to the products with the hidden state.
-    """
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
 
-    cell: str
-    gates: int
-    states: int
-    directions: int
-    layer: int
-    batch_first: bool
-    has_bias: bool
+    def keep(self, value: Scalar) -> Scalar:
+        return value
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def sigmoid(self, value: Scalar) -> Scalar:
+        return tirx.sigmoid(value)
+
+    def tanh(self, value: Scalar) -> Scalar:
+        return tirx.tanh(value)
+
+    def zero(self) -> Scalar:
+        return tirx.const(0, self.dtype)
 
 
-def _sigmoid(x: Scalar) -> Scalar:
-    return tirx.sigmoid(x)
-
-
-def _lstm(x: list[Scalar], h: list[Scalar], state: list[Scalar]) -> list[Scalar]:
-    enter, forget, cell, leave = (a + c for a, c in zip(x, h, strict=True))
-    memory = _sigmoid(forget) * state[1] + _sigmoid(enter) * tirx.tanh(cell)
-    return [_sigmoid(leave) * tirx.tanh(memory), memory]
-
-
-def _gru(x: list[Scalar], h: list[Scalar], state: list[Scalar]) -> list[Scalar]:
-    reset, update = _sigmoid(x[0] + h[0]), _sigmoid(x[1] + h[1])
-    candidate = tirx.tanh(x[2] + reset * h[2])
-    return [candidate + update * (state[0] - candidate)]
-
-
-CELLS: dict[str, Callable[[list[Scalar], list[Scalar], list[Scalar]], list[Scalar]]] = {
-    "lstm": _lstm,
-    "gru": _gru,
-    "rnn_tanh": lambda x, h, state: [tirx.tanh(x[0] + h[0])],
-    "rnn_relu": lambda x, h, state: [tirx.max(x[0] + h[0], tirx.const(0, str(x[0].ty.dtype)))],
-}
-"""``cell(x gates, h gates, state) -> new state`` on single elements."""
-
-
-def recurrence(r: Recurrence, tensors: Sequence[te.Tensor]) -> list[te.Tensor]:
+def recurrence(r: RecurrentWorkload, tensors: Sequence[te.Tensor]) -> list[te.Tensor]:
     """The output and the last states of a layer, each computed by the loops above."""
     wide, state = tensors[0], tensors[1]
     outer, width, dtype = list(wide.shape[:2]), state.shape[2], str(wide.dtype)
@@ -86,9 +58,8 @@ def recurrence(r: Recurrence, tensors: Sequence[te.Tensor]) -> list[te.Tensor]:
     )
 
 
-def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
-    wide, initial, weight = ins[0], ins[1 : 1 + r.states], ins[1 + r.states]
-    bias = ins[2 + r.states] if r.has_bias else None
+def _body(r: RecurrentWorkload, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
+    wide, initial, weight, bias = r.split(ins)
     output, final = outs[0], outs[1:]
     hidden, dtype = initial[0].shape[2], str(wide.dtype)
     steps, batch = wide.shape[int(r.batch_first)], wide.shape[1 - int(r.batch_first)]
@@ -96,7 +67,7 @@ def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
 
     def one_row(row: Any) -> tirx.Stmt:
         d, n = row // batch, row % batch
-        slot = d + r.layer * r.directions
+        slot = d + r.first_slot
 
         def place(t: Any, column: Any) -> list[Any]:
             time = t if r.directions == 1 else tirx.Select(d > 0, steps - 1 - t, t)
@@ -116,7 +87,7 @@ def _body(r: Recurrence, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
             ]
             x = [load(wide, place(t, d * r.gates * hidden + at)) for at in rows]
             old = [before(t, j), *(load(f, [d, n, j]) for f in final[1:])]
-            new = CELLS[r.cell](x, [load(sums, [g]) for g in range(r.gates)], old)
+            new = new_states(r.cell, _Scalars(dtype), x, [load(sums, [g]) for g in range(r.gates)], old)
             values = tirx.decl_buffer([tirx.const(r.states, "int64")], dtype, "values")
             return tirx.SeqStmt(
                 [

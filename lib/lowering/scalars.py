@@ -16,9 +16,9 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, differs, loaded
-from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import as_size
+from torch_tvm.workloads.workload import POINTWISE
 
 
 def _floordiv(a: Any, b: Any) -> Any:

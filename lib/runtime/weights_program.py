@@ -72,6 +72,7 @@ _OPERATIONS: dict[str, Operation] = {
     "concat": lambda x, axis: torch.cat([_tensor(item) for item in x], axis),
     "cast": lambda x, dtype: _tensor(x[0]).to(getattr(torch, dtype)),
     "pad": _pad,
+    "extend": _pad,
     "windows": _windows,
     "winograd": _winograd,
     "check_index": _check_index,

@@ -28,8 +28,8 @@ from tvm_ffi import structural_equal
 from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.params.weights import Weights
 from torch_tvm.transforms.views import Path, View, trace
+from torch_tvm.workloads.attention import CAST, MASKED, OUTPUT, ROWS, SCORES, AttentionWorkload
 
-ATTRIBUTE = "torch_tvm.attention"
 OPAQUE = 8
 
 
@@ -152,7 +152,7 @@ class _Fuser(relax.PyExprMutator):
             primfunc_name_hint="attention",
             primfunc_attrs={
                 "op_pattern": OPAQUE,
-                ATTRIBUTE: {"causal": found.causal, "safe": int(found.is_safe)},
+                **AttentionWorkload(found.causal, found.is_safe).to_attr(),
             },
         )
 
@@ -181,7 +181,7 @@ def attention(
         lambda b, h, i, j: te.sum(
             query.at([b, h, i, d]).astype(dtype) * key.at([b, h, j, d]).astype(dtype), axis=d
         ),
-        name="attention_scores",
+        name=SCORES,
     )
 
     def mask(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
@@ -202,7 +202,7 @@ def attention(
         return result
 
     full = (batch, heads, rows, keys)
-    masked = te.compute(full, mask, name="attention_masked")
+    masked = te.compute(full, mask, name=MASKED)
     j = te.reduce_axis((0, keys), "j")
     maximum = te.compute(
         (batch, heads, rows), lambda b, h, i: te.max(masked[b, h, i, j], axis=j), name="attention_maximum"
@@ -237,18 +237,18 @@ def attention(
         b, h, i, e = place_of(point)
         return te.sum(weights[b, h, i, j3] * value.at([b, h, j3, e]).astype(dtype), axis=j3)
 
-    result = te.compute(shape, output, name="attention_output")
+    result = te.compute(shape, output, name=OUTPUT)
     if found.visible is not None:
         shown, summed = masks[-1], result
 
         def row(*point: Expr) -> Expr:
             return tirx.Select(shown.at(place_of(point)), summed(*point), zero)
 
-        result = te.compute(shape, row, name="attention_rows")
+        result = te.compute(shape, row, name=ROWS)
     wanted = str(tensors[0].dtype)
     if wanted == dtype:
         return result
-    return te.compute(shape, lambda *point: result(*point).astype(wanted), name="attention_cast")
+    return te.compute(shape, lambda *point: result(*point).astype(wanted), name=CAST)
 
 
 def _match_operator(call: relax.Call, values: Weights) -> Attention | None:

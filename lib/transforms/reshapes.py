@@ -11,8 +11,8 @@ from tvm import relax, topi
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.support.attributes import RESHAPE
 from torch_tvm.transforms.base import Transform
+from torch_tvm.workloads.workload import RESHAPE
 
 
 def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Call:

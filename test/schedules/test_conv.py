@@ -17,9 +17,9 @@ from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules.cpu.convolution.geometry import Phase, cover_columns, split_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
-from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms.convolution import choice as conv_choice
+from torch_tvm.workloads.winograd import winograd_matrices
 
 from .relax_models import check as compare
 

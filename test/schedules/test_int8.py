@@ -11,7 +11,8 @@ from tvm import relax, tirx
 from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.matmul.int8_weights import pack_int8_panels
+from torch_tvm.transforms.matmul.packed_products import QUADS, pack
+from torch_tvm.workloads.matmul import PackedWeight
 
 from .relax_models import TARGET, Compiled, check, var
 
@@ -109,7 +110,9 @@ def test_packed_weight_holds_groups_of_four_and_the_start_of_sums() -> None:
     w = var("w", (6, 20), "int8")
     with builder.function("main", [w]):
         with builder.dataflow():
-            result = builder.emit_output(builder.call_te(pack_int8_panels, w, 16, False))
+            weight = PackedWeight(6, 20, 16, word=4, has_starts=True)
+            packing = builder.call_te(lambda w: pack(w, QUADS, weight, False), w)
+            result = builder.emit_output(packing)
         builder.emit_func_output(result)
     mod, _ = schedule(builder.get(), TARGET)
     values = bytes_of("int8", 6, 20)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 import tvm
@@ -12,10 +10,10 @@ from torch.export import Dim
 from tvm import relax, tirx
 
 import torch_tvm
-from torch_tvm.lowering.recurrence import Recurrence, recurrence
+from torch_tvm.lowering.recurrence import recurrence
 from torch_tvm.schedules.cpu.recurrent.rule import STEP_WORK, choose_panel
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.attributes import RECURRENT
+from torch_tvm.workloads.recurrent import RecurrentWorkload
 
 from .relax_models import Compiled, var
 from .relax_models import check as check_tensor
@@ -109,13 +107,13 @@ def test_any_number_of_rows() -> None:
 def test_any_number_of_steps() -> None:
     """``torch.export`` fixes the number of steps, so this one starts from the kernel's own expression."""
     hidden, steps = 12, tirx.Var("t", "int64")
-    what = Recurrence("rnn_tanh", 1, 1, directions=1, layer=0, batch_first=False, has_bias=False)
+    what = RecurrentWorkload("rnn_tanh", 1, 1, directions=1, layer=0, batch_first=False, has_bias=False)
 
     def body(emit, *tensors: relax.Expr) -> relax.Expr:
         results = relax.BlockBuilder.current().emit_te(
             lambda *t: recurrence(what, t),
             *tensors,
-            primfunc_attrs={"op_pattern": 8, RECURRENT: json.dumps(what.to_dict())},
+            primfunc_attrs={"op_pattern": 8, **what.to_attr()},
         )
         return emit(relax.TupleGetItem(results, 0))
 

@@ -9,7 +9,7 @@ import torch
 
 import torch_tvm
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.matmul.bfloat16_weights import is_memory_bound
+from torch_tvm.transforms.matmul.packed_products import is_memory_bound
 
 SMALL_CACHE = CpuModel(512, 32, 32 << 10, 1 << 10, 32 << 20, 2)
 

@@ -19,8 +19,8 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shape import reshape, same_size
-from torch_tvm.support.attributes import HOST
 from torch_tvm.tir import SizeLike, as_size, const, loop, product
+from torch_tvm.workloads.rearrangement import Rearrangement
 
 Expr: TypeAlias = relax.Expr
 
@@ -116,7 +116,7 @@ class _Check:
     def host_form(self, size: int) -> dict[str, str]:
         """The kernel as a step of the program for weights."""
         step = {"size": size, "wraps": self.wraps, "ignored": self.ignored, "of": self.description}
-        return {HOST: json.dumps([["check_index", step]])}
+        return Rearrangement().then("check_index", step).to_attr()
 
     def kernel(self, index: te.Tensor, sizes: list[Any]) -> te.Tensor:
         size, *needed = [as_size(s) for s in sizes]

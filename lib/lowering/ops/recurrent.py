@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,10 +11,10 @@ from tvm import relax
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.matmul import product_of
 from torch_tvm.lowering.ops.shape import permute
-from torch_tvm.lowering.recurrence import Recurrence, recurrence
+from torch_tvm.lowering.recurrence import recurrence
 from torch_tvm.lowering.registry import Tensor, register
-from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.tir import compute_dtype
+from torch_tvm.workloads.recurrent import RecurrentWorkload
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -67,12 +66,14 @@ def _layer(
             bias = _stacked(b, [w[3] for w in weights])
         wide = b.emit(R.add(wide, added))
     tensors = [wide, *initial, _stacked(b, [w[1] for w in weights]), *([] if bias is None else [bias])]
-    what = Recurrence(kind.cell, kind.gates, kind.states, len(weights), layer, batch_first, bias is not None)
+    what = RecurrentWorkload(
+        kind.cell, kind.gates, kind.states, len(weights), layer, batch_first, bias is not None
+    )
     results = b.te(
         lambda *tensors: recurrence(what, tensors),
         *tensors,
         name=kind.cell,
-        attributes={"op_pattern": OPAQUE, RECURRENT: json.dumps(what.to_dict())},
+        attributes={"op_pattern": OPAQUE, **what.to_attr()},
     )
     return [b.emit(relax.TupleGetItem(results, n)) for n in range(1 + kind.states)]
 

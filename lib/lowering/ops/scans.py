@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,8 +17,8 @@ from torch_tvm.lowering.ops.elementwise import log_add_exp
 from torch_tvm.lowering.ops.reductions import highest, lowest
 from torch_tvm.lowering.ops.shape import reshape
 from torch_tvm.lowering.registry import Tensor, lowers, register
-from torch_tvm.support.attributes import SCAN
 from torch_tvm.tir import as_size, compute_dtype, is_float, product
+from torch_tvm.workloads.scan import ScanWorkload
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -47,7 +46,7 @@ def scan(b: Builder, x: Expr, dim: int, scan: Scan) -> list[Expr]:
         sizes = relax.ShapeExpr(x.ty.shape.values)
         return [b.emit(relax.op.zeros(sizes, dtype)) for dtype in scan.results]
     value = reshape(b, x, shape or [1])
-    attributes = {SCAN: json.dumps({"axis": axis, "associative": scan.is_associative})}
+    attributes = ScanWorkload(axis, scan.is_associative).to_attr()
     both = b.te(lambda source: _running(source, axis, scan), value, attributes=attributes)
     several = len(scan.results) > 1
     parts = [b.emit(relax.TupleGetItem(both, i)) for i in range(len(scan.results))] if several else [both]

@@ -19,7 +19,6 @@ from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
@@ -39,7 +38,7 @@ from torch_tvm.transforms.convolution.choice import (
 )
 from torch_tvm.transforms.convolution.pointwise import read_pointwise
 from torch_tvm.transforms.kernel_calls import KernelCalls
-from torch_tvm.transforms.params.weight_prepacking import channel_steps, conv_weight_steps, host_attribute
+from torch_tvm.workloads.convolution import ConvWorkload, blocked_channels
 
 OPAQUE_PATTERN = 8
 
@@ -372,7 +371,7 @@ class _Rewriter(PyExprMutator):
             moved = self.builder_.emit(relax.op.permute_dims(weight, [0, 2, 1, 3, 4]))
             shape = (choice.out_channels, flat.in_channels, *flat.kernel)
             weight = self.builder_.emit(relax.op.reshape(moved, shape))
-        host = {} if flat.word > 1 else host_attribute(conv_weight_steps(flat))
+        host = {} if flat.word > 1 else flat.weight_packing().to_attr()
         packed = self.builder_.emit(
             self.kernels.call("pack_weight", conv_compute.pack_weight, [weight], flat, attrs=host)
         )
@@ -409,7 +408,7 @@ class _Rewriter(PyExprMutator):
             )
         shape = [static(size) for size in plain.ty.shape]
         known = [size for size in shape if size is not None]
-        host = host_attribute(channel_steps(known, lanes)) if len(known) == len(shape) else {}
+        host = blocked_channels(known, lanes).to_attr() if len(known) == len(shape) else {}
         packed = self.kernels.call(
             "pack_channels",
             conv_compute.pack_channels,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from tvm import relax, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu.convolution.tiling import row_cycles
 from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, ceil_div, static_sizes
+from torch_tvm.workloads.convolution import ConvWorkload
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""
@@ -203,7 +203,7 @@ def winograd_tile(conv: Convolution, cpu: CpuModel, word: int = 1) -> int:
     A direct convolution multiplies ``word`` channels at once.
 
     Tiles of 4 have 1.8 times the rounding error of a direct sum, tiles of 2 less than it (see
-    :mod:`torch_tvm.schedules.cpu.convolution.winograd_matrices`); an infinity in the data becomes NaN in its whole tile.
+    :mod:`torch_tvm.workloads.winograd`); an infinity in the data becomes NaN in its whole tile.
     """
     sizes = static_sizes(conv.out_spatial)
     is_square = conv.kernel[-2:] == (3, 3) and conv.strides[-2:] == conv.dilation[-2:] == (1, 1)

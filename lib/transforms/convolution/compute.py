@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
-from torch_tvm.schedules.cpu.convolution.winograd_matrices import Matrix, winograd_matrices
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.tir import ceil_div
 from torch_tvm.transforms.convolution.choice import Convolution
+from torch_tvm.workloads.convolution import ConvWorkload
+from torch_tvm.workloads.winograd import Matrix, winograd_matrices
 
 
 def convolution(
@@ -57,10 +57,8 @@ def convolution(
 
     if conv.out_lanes > 1:
         shape = (batch, conv.groups * conv.out_blocks, *out_spatial, conv.lanes)
-        return te.compute(shape, blocked, name="conv", attrs={ANNOTATION: conv.to_json()})
-    return te.compute(
-        (batch, conv.out_channels, *out_spatial), planar, name="conv", attrs={ANNOTATION: conv.to_json()}
-    )
+        return te.compute(shape, blocked, name="conv", attrs=conv.to_attr())
+    return te.compute((batch, conv.out_channels, *out_spatial), planar, name="conv", attrs=conv.to_attr())
 
 
 def _number(element: Expr, dtype: str) -> Expr:
@@ -131,7 +129,7 @@ def _depthwise(
         )
 
     shape = (data.shape[0], data.shape[1], *out_spatial, conv.lanes)
-    return te.compute(shape, at, name="conv", attrs={ANNOTATION: conv.to_json()})
+    return te.compute(shape, at, name="conv", attrs=conv.to_attr())
 
 
 def _winograd(
@@ -143,7 +141,7 @@ def _winograd(
     """
     matrices = winograd_matrices(conv.tile)
     tile, size, lanes, dtype = conv.tile, conv.tile + 2, conv.lanes, data.dtype
-    attrs = {ANNOTATION: conv.to_json()}
+    attrs = conv.to_attr()
     batch, blocks, *depth, rows, columns, _ = data.shape
     planes = list(out_spatial[:-2])
     tile_rows, tile_columns = (ceil_div(int(extent), tile) for extent in out_spatial[-2:])
@@ -232,45 +230,11 @@ def _guard(valid: Sequence[Expr], value: Expr, dtype: str) -> Expr:
 
 
 def pack_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
-    """Weights as PyTorch has them to the layout of ``conv.algorithm``, zeros where there is no channel.
-
-    ``[OC, IC / groups, *kernel]``, or ``[IC, OC / groups, *kernel]`` when ``conv.transposed``.
-    """
-    zero = tirx.const(0, "uint16" if conv.word == PAIR else weight.dtype)
-    if conv.algorithm == "depthwise":
-        blocks = ceil_div(conv.out_channels, conv.lanes)
-
-        def channelwise(block: Expr, *rest: Expr) -> Expr:
-            c = block * conv.lanes + rest[-1]
-            value = weight[(c, 0, *rest[:-1])]
-            return (
-                value
-                if conv.out_channels % conv.lanes == 0
-                else tirx.if_then_else(c < conv.out_channels, value, zero)
-            )
-
-        return te.compute((blocks, *conv.kernel, conv.lanes), channelwise, name="packed")
-
+    """Weights as PyTorch has them in the layout of ``conv.algorithm``."""
     if conv.algorithm == "winograd":
         return _winograd_weight(weight, conv)
-
-    def blocked(block: Expr, in_block: Expr, *rest: Expr) -> Expr:
-        kernel, words, place = rest[:-2], rest[-2], rest[-1]
-        in_lane, lane = words * conv.word + place % conv.word, place // conv.word
-        group, out = block // conv.out_blocks, (block % conv.out_blocks) * conv.lanes + lane
-        channel = in_block * conv.in_lanes + in_lane
-        if conv.transposed:
-            value = weight[(group * conv.group_inputs + channel, out, *kernel)]
-        else:
-            value = weight[(group * conv.group_outputs + out, channel, *kernel)]
-        if conv.word == PAIR:
-            value = rounded_bits(value)
-        inside = tirx.all(out < conv.group_outputs, channel < conv.group_inputs)
-        return tirx.if_then_else(inside, value, zero)
-
-    words = (conv.in_lanes // conv.word, conv.lanes * conv.word)
-    shape = (conv.groups * conv.out_blocks, conv.in_blocks, *conv.kernel, *words)
-    return te.compute(shape, blocked, name="packed")
+    value = rounded_bits if conv.word == PAIR else lambda element: element
+    return conv.weight_packing().compute(weight, value)
 
 
 def _winograd_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
@@ -299,7 +263,7 @@ def pack_channels(data: te.Tensor, lanes: int) -> te.Tensor:
         is_whole = isinstance(channels, tirx.IntImm) and int(channels) % lanes == 0
         return value if is_whole else tirx.if_then_else(c < channels, value, tirx.const(0, data.dtype))
 
-    return te.compute(shape, at, name="pack_channels", attrs={"torch_tvm.layout": "pack"})
+    return te.compute(shape, at, name="pack_channels")
 
 
 def unpack_channels(data: te.Tensor, channels: int) -> te.Tensor:
@@ -310,5 +274,4 @@ def unpack_channels(data: te.Tensor, channels: int) -> te.Tensor:
         shape,
         lambda n, c, *point: data[(n, c // lanes, *point, c % lanes)],
         name="unpack_channels",
-        attrs={"torch_tvm.layout": "unpack"},
     )

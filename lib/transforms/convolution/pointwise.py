@@ -15,9 +15,9 @@ from tvm.ir import TensorLoad
 from tvm.tirx.buffer import is_buffer_var
 from tvm_ffi.structural import structural_map, structural_walk
 
-from torch_tvm.support.attributes import POINTWISE
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import broadcast_indices, broadcast_shape
+from torch_tvm.workloads.workload import POINTWISE
 
 
 @dataclass(frozen=True)

@@ -11,31 +11,30 @@ product is one PrimFunc whose op pattern lets FuseOps put bias, activation and r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import ceil_div, compute_dtype, is_zero, product, static
+from torch_tvm.tir import compute_dtype, is_zero, product, static
 from torch_tvm.transforms.base import Transform, current_cpu
-from torch_tvm.transforms.matmul.bfloat16_weights import (
+from torch_tvm.transforms.matmul.packed_products import (
+    PAIRS,
+    PLAIN,
+    ROUNDED,
+    Kind,
     is_memory_bound,
-    pack_pairs,
-    pack_rounded_panels,
-    paired_matmul,
-    rounded_matmul,
+    pack,
+    packed_weight,
 )
-from torch_tvm.transforms.params.weight_prepacking import host_attribute, panel_steps
+from torch_tvm.transforms.matmul.packed_products import product as packed_product
 from torch_tvm.transforms.params.weights import Weights, is_full_matrix
+from torch_tvm.workloads.matmul import PackedWeight
 
 OUT_ELEMWISE_FUSABLE = 4
-
-Te = Callable[..., te.Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class _Packer(relax.PyExprMutator):
         self.weights = weights
         self.cpu = cpu
         self.accuracy = accuracy
-        self.packed: dict[tuple[relax.Var, Te], relax.Var] = {}
+        self.packed: dict[tuple[relax.Var, Kind], relax.Var] = {}
 
     def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
         self.builder_.update_func(gvar, self.visit_expr(func))
@@ -91,71 +90,35 @@ class _Packer(relax.PyExprMutator):
     def _rewrite(self, call: relax.Call) -> Expr:
         x, w = call.args
         depth, columns = (int(size) for size in w.ty.shape)
-        pack, product = self._forms(x, depth, columns)
-        packed = self.packed.get((w, pack))
-        if packed is None:
-            dtype = compute_dtype(str(w.ty.dtype))
-            width = panel_vectors(columns, None, self.cpu, dtype) * self.cpu.lanes(dtype)
-            transposed = self.weights.definition(w, "relax.permute_dims")
-            is_transposed = transposed is not None and transposed.args[0] in self.weights
-            source = self.visit_expr(transposed.args[0] if transposed is not None and is_transposed else w)
-            shape = [int(size) for size in source.ty.shape]
-            packed = self.builder_.emit(
-                self.builder_.call_te(
-                    pack,
-                    source,
-                    width,
-                    is_transposed,
-                    primfunc_name_hint="pack_weight",
-                    primfunc_attrs=None
-                    if pack is not pack_panels
-                    else host_attribute(panel_steps(shape, width, is_transposed)),
-                )
-            )
-            self.packed[w, pack] = packed
+        kind = self._kind(x, depth, columns)
+        weight = packed_weight(kind, depth, columns, compute_dtype(str(w.ty.dtype)), self.cpu)
+        if (w, kind) not in self.packed:
+            self.packed[w, kind] = self.builder_.emit(self._pack(w, kind, weight))
         return self.builder_.call_te(
-            product,
+            lambda x, packed: packed_product(x, packed, kind, weight),
             self.visit_expr(x),
-            packed,
-            columns,
+            self.packed[w, kind],
             primfunc_name_hint="matmul",
             primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
         )
 
-    def _forms(self, x: relax.Var, depth: int, columns: int) -> tuple[Te, Te]:
+    def _pack(self, w: relax.Var, kind: Kind, weight: PackedWeight) -> relax.Call:
+        transposed = self.weights.definition(w, "relax.permute_dims")
+        is_transposed = transposed is not None and transposed.args[0] in self.weights
+        return self.builder_.call_te(
+            lambda w: pack(w, kind, weight, is_transposed),
+            self.visit_expr(transposed.args[0] if is_transposed else w),
+            primfunc_name_hint="pack_weight",
+            primfunc_attrs=weight.packing(is_transposed).to_attr() if kind is PLAIN else None,
+        )
+
+    def _kind(self, x: relax.Var, depth: int, columns: int) -> Kind:
         """How the weights are packed and multiplied with: as bfloat16 under ``accuracy="fast"`` where it pays."""
         if self.accuracy != "fast" or str(x.ty.dtype) != "float32":
-            return pack_panels, packed_matmul
+            return PLAIN
         rows = static(product(list(x.ty.shape)[:-1]))
         if self.cpu.dot(PAIR) is not None and (rows is None or rows > 1):
-            return pack_pairs, paired_matmul
+            return PAIRS
         if is_memory_bound(rows, depth, columns, self.cpu):
-            return pack_rounded_panels, rounded_matmul
-        return pack_panels, packed_matmul
-
-
-def pack_panels(w: te.Tensor, width: int, is_transposed: bool) -> te.Tensor:
-    """``w`` ([N, K] if ``is_transposed``, else [K, N]) as [ceil(N / width), K, width].
-
-    Columns after the last repeat it.
-    """
-    columns, depth = (int(s) for s in (w.shape if is_transposed else reversed(w.shape)))
-
-    def element(panel: tirx.Var, k: tirx.Var, lane: tirx.Var) -> Expr:
-        n = panel * width + lane
-        n = n if columns % width == 0 else tirx.min(n, tirx.const(columns - 1, "int64"))
-        return w[n, k] if is_transposed else w[k, n]
-
-    return te.compute((ceil_div(columns, width), depth, width), element, name="pack")
-
-
-def packed_matmul(x: te.Tensor, packed: te.Tensor, columns: int) -> te.Tensor:
-    """``x`` [..., K] times a weight that :func:`pack_panels` packed: [..., columns]."""
-    width = int(packed.shape[2])
-    k = te.reduce_axis((0, packed.shape[1]), "k")
-
-    def element(*point: tirx.Var) -> Expr:
-        *rows, n = point
-        return te.sum(x[(*rows, k)] * packed[n // width, k, n % width], axis=k)
-
-    return te.compute((*x.shape[:-1], columns), element, name="matmul")
+            return ROUNDED
+        return PLAIN

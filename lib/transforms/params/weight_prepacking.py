@@ -7,26 +7,25 @@ becomes a program in JSON (module attribute ``PROGRAM``) where every operation o
     {"steps": [["rsqrt", [[4]], {}], ["multiply", [[0], [5]], {}], …], "results": [[6], …]}
 
 A value is ``[i]``: an original weight or, after these, the result of a step; a number stands for itself.
-Kernels that rearrange elements describe themselves by the attribute ``HOST``: a list of ``pad``, ``reshape``,
-``permute``, ``windows`` and ``winograd`` steps. A function with any other operation stays compiled.
+Kernels that rearrange elements describe themselves (:class:`~torch_tvm.workloads.rearrangement.Rearrangement`).
+A function with any other operation stays compiled.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tvm
 from tvm import relax
 
-from torch_tvm.schedules.conv_workload import ConvWorkload
-from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
-from torch_tvm.support.attributes import HOST, PROGRAM
+from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import ceil_div, static_shape
+from torch_tvm.tir import static_shape
 from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
+from torch_tvm.workloads.rearrangement import Rearrangement
 
 Steps = list[list[Any]]
 
@@ -141,10 +140,11 @@ class _Reader:
     def kernel(self, call: relax.Call) -> list[int]:
         func = self.mod[call.args[0]]
         fields = call.args[1].fields
-        if not func.attrs or HOST not in func.attrs or len(fields) != 1 or len(call.args) > 2:
+        rearrangement = Rearrangement.from_attr(func.attrs)
+        if rearrangement is None or len(fields) != 1 or len(call.args) > 2:
             raise Refusal("a kernel without a host form")
         value = self._operand(fields[0])
-        for name, attributes in json.loads(str(func.attrs[HOST])):
+        for name, attributes in rearrangement.steps:
             value = self._step(name, [value], attributes)
         return value
 
@@ -165,69 +165,3 @@ def _sizes(value: Any) -> list[int]:
     if sizes is None:
         raise Refusal("a shape that is not constant")
     return list(sizes)
-
-
-# -- the rearrangements that packing kernels describe themselves by -----------------------------------
-
-
-def channel_steps(shape: Sequence[int], lanes: int) -> Steps:
-    """``[N, C, *spatial]`` to ``[N, blocks, *spatial, lanes]``."""
-    n, channels, *spatial = shape
-    blocks = ceil_div(channels, lanes)
-    return [
-        ["pad", [1, blocks * lanes]],
-        ["reshape", [n, blocks, lanes, *spatial]],
-        ["permute", [0, 1, *range(3, 3 + len(spatial)), 2]],
-    ]
-
-
-def panel_steps(shape: Sequence[int], width: int, is_transposed: bool) -> Steps:
-    """``[N, K]`` (if ``is_transposed``) or ``[K, N]`` to ``[ceil(N / width), K, width]``."""
-    columns, depth = shape if is_transposed else reversed(shape)
-    panels = ceil_div(columns, width)
-    if is_transposed:
-        return [["pad", [0, panels * width]], ["reshape", [panels, width, depth]], ["permute", [0, 2, 1]]]
-    return [["pad", [1, panels * width]], ["reshape", [depth, panels, width]], ["permute", [1, 0, 2]]]
-
-
-def conv_weight_steps(conv: ConvWorkload) -> Steps:
-    """Weights as PyTorch has them to the layout of ``conv.algorithm``."""
-    kernel = list(conv.kernel)
-    taps = range(len(kernel))
-    if conv.algorithm == "depthwise":
-        blocks = ceil_div(conv.out_channels, conv.lanes)
-        return [
-            ["pad", [0, blocks * conv.lanes]],
-            ["reshape", [blocks, conv.lanes, *kernel]],
-            ["permute", [0, *(2 + t for t in taps), 1]],
-        ]
-    if conv.algorithm == "winograd":
-        matrix = winograd_matrices(conv.tile).weight
-        size = conv.tile + 2
-        return [
-            ["pad", [0, conv.out_blocks * conv.lanes]],
-            ["winograd", matrix],
-            ["reshape", [size * size, conv.out_blocks, conv.lanes, conv.in_channels]],
-            ["permute", [0, 1, 3, 2]],
-        ]
-    outs, ins = [conv.out_blocks, conv.lanes], [conv.in_blocks, conv.in_lanes]
-    result = [conv.groups * conv.out_blocks, conv.in_blocks, *kernel, conv.in_lanes, conv.lanes]
-    if conv.transposed:
-        split, sizes = [conv.groups, conv.group_inputs, conv.group_outputs], [*ins, *outs]
-        order = [0, 3, 1, *(5 + t for t in taps), 2, 4]
-    else:
-        split, sizes = [conv.groups, conv.group_outputs, conv.group_inputs], [*outs, *ins]
-        order = [0, 1, 3, *(5 + t for t in taps), 4, 2]
-    return [
-        ["reshape", [*split, *kernel]],
-        ["pad", [1, sizes[0] * sizes[1]]],
-        ["pad", [2, sizes[2] * sizes[3]]],
-        ["reshape", [conv.groups, *sizes, *kernel]],
-        ["permute", order],
-        ["reshape", result],
-    ]
-
-
-def host_attribute(steps: Steps) -> dict[str, str]:
-    """The steps as an attribute for a PrimFunc."""
-    return {HOST: json.dumps(steps)}

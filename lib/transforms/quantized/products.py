@@ -9,7 +9,7 @@ becomes
 ``q`` is int8 or uint8, ``w`` a weight of either, scales and zero points are constants or tensors with one
 value for all, for each row of ``q``, or for each column of the product. Integers are summed exactly, and int32
 wraps around, so only the final value must fit: that of ``K`` products of 9-bit numbers, which limits ``K``.
-The product without its terms comes from :mod:`torch_tvm.transforms.matmul.int8_weights`, as does that of
+The product without its terms comes from :mod:`torch_tvm.transforms.matmul.packed_products`, as does that of
 ``torch._int_mm`` with a weight. Targets without ``vpdpbusd`` keep float32, which is as fast there.
 """
 
@@ -21,12 +21,11 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import is_zero
 from torch_tvm.transforms.base import Transform, current_cpu
-from torch_tvm.transforms.matmul.int8_weights import int8_matmul, pack_int8_panels
+from torch_tvm.transforms.matmul.packed_products import QUADS, pack, packed_weight, product
 from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 from torch_tvm.transforms.quantized.convolutions import CONVOLUTIONS, convolution_of_bytes
 from torch_tvm.transforms.quantized.dequantized import (
@@ -166,24 +165,21 @@ class _Rewriter(relax.PyExprMutator):
     def _product(self, x: Expr, weight: WeightOperand) -> Expr:
         """``x`` times the integers of a weight: int32."""
         shape = [int(size) for size in weight.values.ty.shape]
-        columns = shape[0 if weight.is_transposed else 1]
+        depth, columns = reversed(shape) if weight.is_transposed else shape
         key = WeightOperand(weight.values, weight.is_transposed)
+        panels = packed_weight(QUADS, depth, columns, "int32", self.cpu)
         if key not in self.packed:
-            width = panel_vectors(columns, None, self.cpu, "int32") * self.cpu.lanes("int32")
             self.packed[key] = self.builder_.emit(
                 self.builder_.call_te(
-                    pack_int8_panels,
+                    lambda w: pack(w, QUADS, panels, weight.is_transposed),
                     self._visited(weight.values),
-                    width,
-                    weight.is_transposed,
                     primfunc_name_hint="pack_int8_weight",
                 )
             )
         return self.builder_.call_te(
-            int8_matmul,
+            lambda x, packed: product(x, packed, QUADS, panels),
             x,
             self.packed[key],
-            columns,
             primfunc_name_hint="int8_matmul",
             primfunc_attrs={"op_pattern": OUT_ELEMWISE_FUSABLE},
         )

@@ -13,9 +13,8 @@ The running maximum and sum follow "Online normalizer calculation for softmax" (
 arXiv:1805.02867) as FlashAttention does; with a single key block nothing is rescaled. Under a causal mask,
 key blocks and panels to the right of the diagonal are not computed.
 
-The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention` writes it): the blocks
-named ``attention_scores``, ``attention_masked``, ``attention_output``, ``attention_rows`` and
-``attention_cast`` say how Q, K, V, the mask and the result lie in memory.
+The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention` writes it): the blocks that
+:mod:`torch_tvm.workloads.attention` names say how Q, K, V, the mask and the result lie in memory.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import ceil_div, const, exact, round_up, static, static_sizes, substitute
+from torch_tvm.workloads.attention import CAST, MASKED, OUTPUT, ROWS, SCORES, AttentionWorkload
 
-ATTRIBUTE = "torch_tvm.attention"
 KEY_BLOCK = 512
 ROW_BLOCK = 64
 
@@ -47,25 +46,24 @@ class Attention:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         spec = read_attention(func)
         body = AttentionEmitter(spec, choose_tilings(spec, cpu)).emit()
-        return func.with_body(body).without_attr(ATTRIBUTE)
+        return func.with_body(body).without_attr(AttentionWorkload.ATTRIBUTE)
 
 
 def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     """Read the specification or raise :class:`Refusal`."""
-    if not func.attrs or ATTRIBUTE not in func.attrs:
+    workload = AttentionWorkload.from_attr(func.attrs)
+    if workload is None:
         raise Refusal("no attention")
-    facts = func.attrs[ATTRIBUTE]
     sch = steps.start(func)
     found = {sch.get(block).name_hint: sch.get(block) for block in steps.blocks(sch)}
-    names = ("attention_scores", "attention_masked", "attention_output")
-    scores, masked, output = (found.get(name) for name in names)
+    scores, masked, output = (found.get(name) for name in (SCORES, MASKED, OUTPUT))
     if scores is None or masked is None or output is None:
         raise Refusal("the blocks of an attention are missing")
     b, h, i, j, d = (it.var for it in scores.iter_vars)
     extents = [it.dom.extent for it in scores.iter_vars]
     query, key = scores.body.value.b.a, scores.body.value.b.b
     weights, value = output.body.value.b.a, output.body.value.b.b
-    after = [found[name] for name in ("attention_rows", "attention_cast") if name in found]
+    after = [found[name] for name in (ROWS, CAST) if name in found]
     if str(output.body.buffer.dtype) != "float32":
         raise Refusal("the exponential is written for single precision")
     depth, value_depth = static(extents[4]), None
@@ -96,9 +94,7 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
             total, buffer = _replace_load(value, buffer.name, total), block.body.buffer
         return tirx.BufferStore(buffer, total, indices)
 
-    causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[
-        str(facts["causal"])
-    ]
+    causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[workload.causal]
     return AttentionSpec(
         batch=extents[0],
         heads=extents[1],
@@ -112,7 +108,7 @@ def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
         masked=masked_score,
         store=store,
         causal=causal,
-        is_safe=bool(facts["safe"]),
+        is_safe=workload.is_safe,
     )
 
 

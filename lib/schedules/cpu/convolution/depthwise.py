@@ -9,13 +9,13 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm import tir
-from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_width
 from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const
+from torch_tvm.workloads.convolution import ConvWorkload
 
 
 class DepthwiseConv:
@@ -24,8 +24,8 @@ class DepthwiseConv:
     name = "depthwise-convolution"
 
     def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
-        kernel = read_fused(func, ANNOTATION)
-        conv = ConvWorkload.from_json(str(kernel.anchors[0].annotations[ANNOTATION]))
+        kernel = read_fused(func, ConvWorkload)
+        conv = kernel.workload
         if conv.algorithm != "depthwise":
             raise Refusal(f"the algorithm is {conv.algorithm}")
         return kernel.rebuilt(_DepthwiseKernel(kernel, conv, cpu).body())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tvm
 
-from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel
 from torch_tvm.schedules.cpu.convolution.tiling import conv_tilings
 from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
+from torch_tvm.workloads.convolution import ConvWorkload
 
 
 class DirectConv:
@@ -33,8 +33,8 @@ class DirectConv:
 
 
 def _read(func: tvm.tirx.PrimFunc) -> tuple[FusedKernel, ConvWorkload]:
-    kernel = read_fused(func, ANNOTATION)
-    conv = ConvWorkload.from_json(str(kernel.anchors[0].annotations[ANNOTATION]))
+    kernel = read_fused(func, ConvWorkload)
+    conv = kernel.workload
     if conv.algorithm != "direct":
         raise Refusal(f"the algorithm is {conv.algorithm}")
     return kernel, conv

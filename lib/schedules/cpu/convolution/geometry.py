@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.tir import as_size, ceil_div, const, static
+from torch_tvm.workloads.convolution import ConvWorkload
 
 Size = int | Expr
 

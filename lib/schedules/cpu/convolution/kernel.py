@@ -14,7 +14,6 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm import tir
-from torch_tvm.schedules.conv_workload import ConvWorkload
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import (
     Phase,
@@ -32,6 +31,7 @@ from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import as_size, bytes_of, const, static
+from torch_tvm.workloads.convolution import ConvWorkload
 
 PARALLEL_FLOPS = 1 << 18
 """Operations below which a kernel stays on one thread: starting the others takes about 5 microseconds."""

@@ -18,16 +18,16 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm import tir
-from torch_tvm.schedules.conv_workload import ANNOTATION, ConvWorkload
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import cover_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
-from torch_tvm.schedules.cpu.convolution.winograd_matrices import winograd_matrices
 from torch_tvm.schedules.cpu.convolution.winograd_transform import VectorCode
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, const, static
+from torch_tvm.workloads.convolution import ConvWorkload
+from torch_tvm.workloads.winograd import winograd_matrices
 
 LONGEST_SUM = 64
 """Input channels that are summed in registers at once; their sums are added in turn.
@@ -42,8 +42,8 @@ class WinogradConv:
     name = "winograd-convolution"
 
     def apply(self, func: tvm.tirx.PrimFunc, cpu: CpuModel) -> tvm.tirx.PrimFunc:
-        kernel = read_fused(func, ANNOTATION)
-        conv = ConvWorkload.from_json(str(kernel.anchors[0].annotations[ANNOTATION]))
+        kernel = read_fused(func, ConvWorkload)
+        conv = kernel.workload
         if conv.algorithm != "winograd":
             raise Refusal(f"the algorithm is {conv.algorithm}")
         return kernel.rebuilt(_WinogradKernel(kernel, conv, cpu).body())

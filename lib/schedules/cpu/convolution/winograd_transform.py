@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm import tir
-from torch_tvm.schedules.cpu.convolution.winograd_matrices import Matrix
+from torch_tvm.workloads.winograd import Matrix
 
 
 class VectorCode:

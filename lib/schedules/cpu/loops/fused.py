@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import tvm_ffi
 from tvm import tirx
@@ -18,6 +19,9 @@ from torch_tvm import tir
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, product, statements, static
+from torch_tvm.workloads.workload import Workload
+
+W = TypeVar("W", bound=Workload)
 
 Remap = Callable[[tirx.Buffer, Sequence[Expr]], Expr | None]
 
@@ -32,14 +36,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class FusedKernel:
-    """``anchors`` are the annotated blocks in order; ``anchor_buffer`` is what the last of them writes.
+class FusedKernel(Generic[W]):
+    """``anchors`` are the blocks with ``workload`` on them, in order; ``anchor_buffer`` is what the last of them writes.
 
     ``stages`` have the anchor's shape and run in its epilogue. ``later`` stages have another one (a gate of
     ``[N, C, 1, 1]`` that scales an image) and run in loops of their own.
     """
 
     func: tirx.PrimFunc
+    workload: W
     anchors: tuple[SBlock, ...]
     anchor_buffer: tirx.Buffer
     stages: tuple[Stage, ...]
@@ -84,19 +89,21 @@ class FusedKernel:
         return tir.loop("row", product(head), row, kind=kind)
 
 
-def read_fused(func: tirx.PrimFunc, annotation: str) -> FusedKernel:
-    """Split ``func`` into blocks that carry ``annotation`` and the epilogue. Raises :class:`Refusal`."""
+def read_fused(func: tirx.PrimFunc, kind: type[W]) -> FusedKernel[W]:
+    """Split ``func`` into blocks that carry a workload of ``kind`` and the epilogue. Raises :class:`Refusal`."""
     if not isinstance(func.body, SBlockRealize):
         raise Refusal("the body is not a root block")
     root = func.body.block
     blocks = [_block_of(nest) for nest in statements(root.body)]
-    anchors = tuple(block for block in blocks if annotation in block.annotations)
-    if not anchors:
-        raise Refusal(f"no block is annotated with {annotation}")
-    stages = tuple(_stage(block) for block in blocks if annotation not in block.annotations)
+    found = [kind.from_attr(block.annotations) for block in blocks]
+    workload = next((each for each in found if each is not None), None)
+    if workload is None:
+        raise Refusal(f"no block is annotated with {kind.ATTRIBUTE}")
+    anchors = tuple(block for block, own in zip(blocks, found, strict=True) if own is not None)
+    stages = tuple(_stage(block) for block, own in zip(blocks, found, strict=True) if own is None)
     buffer = anchors[-1].writes[0].source
     now, later = _split(stages, buffer)
-    kernel = FusedKernel(func, anchors, buffer, now, later)
+    kernel = FusedKernel(func, workload, anchors, buffer, now, later)
     final = later[-1].buffer if later else kernel.output
     if not any(final.same_as(param) for param in func.params):
         raise Refusal("the last block does not write an output of the function")

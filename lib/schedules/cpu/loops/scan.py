@@ -7,7 +7,6 @@ that are summed first and then scanned side by side, from the total of those bef
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,9 +17,9 @@ from tvm.ir import TensorLoad, Var
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, is_expensive, weight
 from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.attributes import SCAN
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, flat_sequence, lanes_loop, loop, pieces, static
+from torch_tvm.workloads.scan import ScanWorkload
 
 CHAINS = 4
 """Rows or segments that one core scans side by side: as many additions as their latency leaves room for."""
@@ -32,7 +31,7 @@ Body = Callable[[tirx.Expr], tirx.Stmt]
 
 
 class Scan:
-    """A kernel that :data:`SCAN` describes: ``out[i, k, j] = f(out[i, k - 1, j], x[i, k, j])``.
+    """A kernel that :class:`ScanWorkload` describes: ``out[i, k, j] = f(out[i, k - 1, j], x[i, k, j])``.
 
     ``for k: out[i, k] = out[i, k - 1] + x[i, k]`` becomes ``parallel i: for k: vectorized j: total[j] += x[i, k, j];
     out[i, k, j] = total[j]`` with totals in registers, in the dtype that the scan accumulates in.
@@ -41,14 +40,14 @@ class Scan:
     name = "scan"
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        if not func.attrs or SCAN not in func.attrs:
+        workload = ScanWorkload.from_attr(func.attrs)
+        if workload is None:
             raise Refusal("not a scan")
-        fields = json.loads(func.attrs[SCAN])
-        axis = int(fields["axis"])
+        axis = workload.axis
         source, *targets = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
         flat = {buffer: _flat(buffer) for buffer in (source, *targets)}
         kernel = _Kernel(
-            _read_steps(func, source, bool(fields["associative"])),
+            _read_steps(func, source, workload.is_associative),
             flat[source],
             tuple(flat[target] for target in targets),
             before=elements(source.shape[:axis]),
@@ -57,7 +56,7 @@ class Scan:
             cpu=cpu,
         )
         views = [tirx.DeclBuffer(view, data=buffer.data) for buffer, view in flat.items()]
-        return func.with_body(flat_sequence([*views, kernel.body()])).without_attr(SCAN)
+        return func.with_body(flat_sequence([*views, kernel.body()])).without_attr(ScanWorkload.ATTRIBUTE)
 
 
 @dataclass(frozen=True)

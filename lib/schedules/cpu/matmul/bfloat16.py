@@ -3,7 +3,7 @@
     C[b, m, n] = epilogue(sum_k widen(round(A[b, m, k])) * widen(packed[n // NR, k // 2, n % NR * 2 + k % 2]))
 
 A is float32 and rounded as its rows are copied, the weights came packed as the bits of bfloat16
-(:mod:`torch_tvm.transforms.matmul.bfloat16_weights`). The loop nest is that of
+(:mod:`torch_tvm.transforms.matmul.packed_products`). The loop nest is that of
 :mod:`torch_tvm.schedules.cpu.matmul.int8` with two elements of the reduction in a turn.
 """
 
@@ -50,7 +50,7 @@ def read_bfloat16_operands(c: Contraction) -> Operands:
     *outer, last = lhs.indices
     if not last.same_as(c.reduce.var) or any(c.reduce.var in variables(i) for i in outer):
         raise Refusal("the left operand is not contiguous along the reduction")
-    width = packed_width(rhs, c, PAIR, extra=0)
+    width = packed_width(c, PAIR)
     if not width:
         raise Refusal("the weights are not packed in pairs")
     return Operands(lhs, rhs, False, width)

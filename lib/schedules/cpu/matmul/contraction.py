@@ -19,7 +19,18 @@ from tvm_ffi.structural import structural_map, structural_walk
 
 from torch_tvm.schedules.cpu.loops import steps
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import Axis, compute_dtype, const, is_zero, loads, static, substitute, variables
+from torch_tvm.tir import (
+    Axis,
+    compute_dtype,
+    const,
+    is_zero,
+    loads,
+    static,
+    static_sizes,
+    substitute,
+    variables,
+)
+from torch_tvm.workloads.matmul import PackedWeight
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class Store:
 class Contraction:
     """``store(sum over reduce of lhs * rhs)`` for all points of ``batch`` × ``rows`` × ``column``.
 
-    ``lhs`` does not depend on ``column``, ``rhs`` not on ``rows``. Products are summed in ``acc_dtype``.
+    ``lhs`` does not depend on ``column``, ``rhs`` not on ``rows``. Products are summed in ``acc_dtype``. ``packed``
+    says how the tensor lies that ``rhs`` reads, where it came packed.
     """
 
     name: str
@@ -54,6 +66,7 @@ class Contraction:
     rhs: Expr
     acc_dtype: str
     store: Store
+    packed: PackedWeight | None = None
 
 
 def has_symbol(expr: Expr) -> bool:
@@ -94,7 +107,18 @@ def read_contraction(func: tirx.PrimFunc) -> Contraction:
         rhs=rhs,
         acc_dtype=compute_dtype(dtype),
         store=_read_store(target, epilogue),
+        packed=_packed(rhs, block),
     )
+
+
+def _packed(rhs: Expr, block: s_tir.SBlock) -> PackedWeight | None:
+    """How the right operand is packed, if it reads one tensor that is."""
+    found = PackedWeight.from_attr(block.annotations)
+    sources = loads(rhs)
+    is_there = (
+        found is not None and len(sources) == 1 and static_sizes(sources[0].source.shape) == found.shape
+    )
+    return found if is_there else None
 
 
 def _two_blocks(func: tirx.PrimFunc) -> tuple[s_tir.SBlock, s_tir.SBlock | None]:

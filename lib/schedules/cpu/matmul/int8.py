@@ -8,7 +8,7 @@ The loop nest is that of :mod:`torch_tvm.schedules.cpu.matmul.rule`; a turn of t
         sums[row, :] = vpdpbusd(sums[row, :], four bytes of A[row], panel[k4, :])    # four bytes a column
 
 The instruction wants A unsigned. For int8, ``a ^ 0x80`` is ``a + 128``, and sums start at ``-128 * sum_k B[k, n]``
-in place of zero. Weights that :mod:`torch_tvm.transforms.matmul.int8_weights` packed hold these starts as a last
+in place of zero. Weights that :mod:`torch_tvm.transforms.matmul.packed_products` packed hold these starts as a last
 row; other operands are packed here, panel by panel. Sums of int32 wrap around as in ATen, so results are exact.
 """
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
-from tvm.sym import Analyzer
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
@@ -40,7 +39,6 @@ from torch_tvm.tir import (
     loop,
     sequence,
     static,
-    static_sizes,
     store,
     substitute,
     unflatten,
@@ -96,7 +94,7 @@ def read_operands(c: Contraction) -> Operands:
     *outer, last = lhs.indices
     if not last.same_as(c.reduce.var) or any(c.reduce.var in variables(i) for i in outer):
         raise Refusal("the left operand is not contiguous along the reduction")
-    return Operands(lhs, rhs, str(lhs.source.dtype) == "int8", packed_width(rhs, c, GROUP, extra=1))
+    return Operands(lhs, rhs, str(lhs.source.dtype) == "int8", packed_width(c, GROUP))
 
 
 def _widened_load(value: Expr) -> TensorLoad:
@@ -105,27 +103,9 @@ def _widened_load(value: Expr) -> TensorLoad:
     raise Refusal("an operand is more than a load of a tensor")
 
 
-def packed_width(rhs: TensorLoad, c: Contraction, group: int, extra: int) -> int:
-    """NR if ``rhs`` reads ``[n // NR, k // group, n % NR * group + k % group]``, otherwise 0.
-
-    Panels have ``extra`` rows after those of the weights.
-    The simplifier leaves these indices in more than one form, so they are compared at sample points.
-    """
-    depth, columns = exact(c.reduce.size), c.column.size
-    shape = static_sizes(rhs.source.shape)
-    if shape is None or len(shape) != 3 or columns is None or shape[2] % group:
-        return 0
-    width = shape[2] // group
-    if [*shape[:2]] != [ceil_div(columns, width), ceil_div(depth, group) + extra]:
-        return 0
-    analyzer = Analyzer()
-    for n in {0, min(1, columns - 1), columns // 2, columns - 1}:
-        for k in {0, min(1, depth - 1), depth // 2, depth - 1}:
-            point = {c.column.var: const(n), c.reduce.var: const(k)}
-            at = [static(analyzer.simplify(substitute(i, point))) for i in rhs.indices]
-            if at != [n // width, k // group, n % width * group + k % group]:
-                return 0
-    return width
+def packed_width(c: Contraction, word: int) -> int:
+    """NR if the right operand came packed in words of ``word`` elements, otherwise 0."""
+    return c.packed.width if c.packed is not None and c.packed.word == word else 0
 
 
 def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> MatmulTiling:

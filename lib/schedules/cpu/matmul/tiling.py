@@ -5,14 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from tvm import tirx
 from tvm.ir import TensorLoad
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, tile_shape
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import Axis, bytes_of, ceil_div, exact, loads, round_up, static, static_sizes, variables
+from torch_tvm.tir import (
+    Axis,
+    bytes_of,
+    ceil_div,
+    exact,
+    is_one,
+    loads,
+    round_up,
+    static,
+    static_sizes,
+    variables,
+)
 
 LONGEST_SUM = 768
 """Products that are summed one after the other before the sum is put aside."""
@@ -193,20 +203,18 @@ def _size(axes: tuple[Axis, ...]) -> int | None:
 
 
 def _packed_width(c: Contraction, cpu: CpuModel) -> int:
-    """NR if the right operand reads one packed tensor at ``[n // NR, k, n % NR]``, otherwise 0.
+    """NR if the right operand came packed in panels of NR columns, otherwise 0.
 
     A matrix ``[1, k, n]`` is one panel too, where ``n`` is a width that panels have.
     """
-    found = [c.rhs] if isinstance(c.rhs, TensorLoad) else loads(c.rhs)
-    if len(found) != 1 or len(found[0].indices) < 3:
+    if c.packed is not None and c.packed.word == 1:
+        return c.packed.width
+    found = loads(c.rhs)
+    if len(found) != 1 or len(found[0].indices) != 3 or not found[0].indices[-1].same_as(c.column.var):
         return 0
-    source, indices = found[0].source, found[0].indices
-    last = indices[-1]
-    if isinstance(last, tirx.FloorMod) and last.a.same_as(c.column.var):
-        return static(last.b) or 0
+    source = found[0].source
     width = static(source.shape[-1])
-    columns, is_single = c.column.size, last.same_as(c.column.var) and static(source.shape[0]) == 1
-    if not (is_single and width and columns is not None and width >= columns and len(indices) == 3):
+    if c.column.size is None or not is_one(source.shape[0]) or not width or width < c.column.size:
         return 0
     vectors, rest = divmod(width, cpu.lanes(c.acc_dtype))
     return width if rest == 0 and vectors <= widest_panel(cpu) else 0

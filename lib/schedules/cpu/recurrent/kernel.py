@@ -10,21 +10,17 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
 from torch_tvm.tir import as_size, broadcast, ceil_div, const, load, loop, sequence, static, store, when
+from torch_tvm.workloads.recurrent import RecurrentWorkload, new_states
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The tensors of one layer (:class:`torch_tvm.lowering.recurrence.Recurrence` has their shapes).
+    """The tensors of one layer (:class:`~torch_tvm.workloads.recurrent.RecurrentWorkload` has their shapes).
 
     ``weights`` are packed: ``[directions, panels, hidden, gates * panel width]``.
     """
 
-    cell: str
-    gates: int
-    states: int
-    directions: int
-    first_slot: int
-    batch_first: bool
+    workload: RecurrentWorkload
     x: tirx.Buffer
     initial: tuple[tirx.Buffer, ...]
     weights: tirx.Buffer
@@ -38,11 +34,11 @@ class Layer:
 
     @property
     def steps(self) -> Expr:
-        return self.x.shape[1 if self.batch_first else 0]
+        return self.x.shape[1 if self.workload.batch_first else 0]
 
     @property
     def batch(self) -> Expr:
-        return self.x.shape[0 if self.batch_first else 1]
+        return self.x.shape[0 if self.workload.batch_first else 1]
 
     @property
     def dtype(self) -> str:
@@ -50,7 +46,7 @@ class Layer:
 
     @property
     def panel_width(self) -> int:
-        return int(self.weights.shape[3]) // self.gates
+        return int(self.weights.shape[3]) // self.workload.gates
 
 
 @dataclass(frozen=True)
@@ -67,9 +63,6 @@ class RecurrentTiling:
     is_step_parallel: bool
 
 
-Vectors = list[Expr]
-
-
 class Gates:
     """The arithmetic of the cells on vectors of ``lanes``; each step is stored where LLVM finds a register."""
 
@@ -77,34 +70,19 @@ class Gates:
         self.lanes, self.dtype = lanes, dtype
         self.stmts: list[tirx.Stmt] = []
 
-    def __call__(self, value: Expr) -> Expr:
+    def keep(self, value: Expr) -> Expr:
         buffer = tirx.decl_buffer((const(self.lanes),), self.dtype, "v")
         self.stmts += [tirx.AllocBuffer(buffer), store(buffer, value, [0], self.lanes)]
         return load(buffer, [0], self.lanes)
 
-    def sigmoid(self, x: Expr) -> Expr:
-        return self(tirx.sigmoid(self(x)))
+    def sigmoid(self, value: Expr) -> Expr:
+        return self.keep(tirx.sigmoid(self.keep(value)))
 
-    def tanh(self, x: Expr) -> Expr:
-        return self(tirx.tanh(self(x)))
+    def tanh(self, value: Expr) -> Expr:
+        return self.keep(tirx.tanh(self.keep(value)))
 
-    def lstm(self, x: Vectors, h: Vectors, state: Vectors) -> Vectors:
-        enter, forget = self.sigmoid(x[0] + h[0]), self.sigmoid(x[1] + h[1])
-        cell, leave = self.tanh(x[2] + h[2]), self.sigmoid(x[3] + h[3])
-        memory = self(forget * state[1] + enter * cell)
-        return [self(leave * self.tanh(memory)), memory]
-
-    def gru(self, x: Vectors, h: Vectors, state: Vectors) -> Vectors:
-        reset, update = self.sigmoid(x[0] + h[0]), self.sigmoid(x[1] + h[1])
-        candidate = self.tanh(x[2] + reset * h[2])
-        return [self(candidate + update * (state[0] - candidate))]
-
-    def rnn_tanh(self, x: Vectors, h: Vectors, state: Vectors) -> Vectors:
-        return [self.tanh(x[0] + h[0])]
-
-    def rnn_relu(self, x: Vectors, h: Vectors, state: Vectors) -> Vectors:
-        zero = broadcast(tirx.const(0, self.dtype), self.lanes)
-        return [self(tirx.max(self(x[0] + h[0]), zero))]
+    def zero(self) -> Expr:
+        return broadcast(tirx.const(0, self.dtype), self.lanes)
 
 
 class RecurrentEmitter:
@@ -117,13 +95,13 @@ class RecurrentEmitter:
         self.panels = ceil_div(layer.hidden, self.width)
         rows = static(layer.batch)
         self.rows: int | Expr = layer.batch if rows is None else ceil_div(rows, tiling.chunks)
-        slots = self.rows * (layer.directions if tiling.is_step_parallel else 1)
+        slots = self.rows * (layer.workload.directions if tiling.is_step_parallel else 1)
         shape = (const(2), as_size(slots), const(layer.hidden))
-        names = ("hidden", "cell")[: layer.states]
+        names = ("hidden", "cell")[: layer.workload.states]
         self.states = [tirx.decl_buffer(shape, layer.dtype, name) for name in names]
 
     def emit(self) -> tirx.Stmt:
-        directions, chunks = self.layer.directions, self.tiling.chunks
+        directions, chunks = self.layer.workload.directions, self.tiling.chunks
         if self.tiling.is_step_parallel:
             return self.step_parallel()
 
@@ -153,7 +131,7 @@ class RecurrentEmitter:
 
     def step_parallel(self) -> tirx.Stmt:
         """All directions and panels of a step on all cores; states in buffers that tasks share."""
-        directions, zero = self.layer.directions, const(0)
+        directions, zero = self.layer.workload.directions, const(0)
 
         def step(t: Expr) -> tirx.Stmt:
             def task(which: Expr) -> tirx.Stmt:
@@ -190,7 +168,7 @@ class RecurrentEmitter:
             stmts = []
             for state, initial, final in zip(self.states, layer.initial, layer.final, strict=True):
                 if is_start:
-                    value = load(initial, [layer.first_slot + d, row0 + row, at], self.lanes)
+                    value = load(initial, [layer.workload.first_slot + d, row0 + row, at], self.lanes)
                     stmts.append(store(state, value, [0, slot + row, at], self.lanes))
                 else:
                     value = load(state, [layer.steps % 2, slot + row, at], self.lanes)
@@ -261,18 +239,22 @@ class RecurrentEmitter:
     ) -> tirx.Stmt:
         """One vector of hidden units of one row, from the sums to the new states and the output."""
         layer, lanes, g = self.layer, self.lanes, Gates(self.lanes, self.layer.dtype)
-        time = t if layer.directions == 1 else tirx.Select(d > 0, layer.steps - 1 - t, t)
-        place: Sequence[Expr] = [row0 + row, time] if layer.batch_first else [time, row0 + row]
+        time = t if layer.workload.directions == 1 else tirx.Select(d > 0, layer.steps - 1 - t, t)
+        place: Sequence[Expr] = [row0 + row, time] if layer.workload.batch_first else [time, row0 + row]
         now, later = t % 2, 1 - t % 2
         x, h = [], []
-        for gate in range(layer.gates):
-            x.append(g(load(layer.x, [*place, (d * layer.gates + gate) * layer.hidden + unit], lanes)))
+        for gate in range(layer.workload.gates):
+            x.append(
+                g.keep(
+                    load(layer.x, [*place, (d * layer.workload.gates + gate) * layer.hidden + unit], lanes)
+                )
+            )
             total = load(sums, [r, (gate * self.tiling.vectors + v) * lanes], lanes)
             if layer.bias is not None:
                 total = total + load(layer.bias, [d, gate * layer.hidden + unit], lanes)
-            h.append(g(total))
-        old = [g(load(state, [now, slot + row, unit], lanes)) for state in self.states]
-        new = getattr(g, layer.cell)(x, h, old)
+            h.append(g.keep(total))
+        old = [g.keep(load(state, [now, slot + row, unit], lanes)) for state in self.states]
+        new = new_states(layer.workload.cell, g, x, h, old)
         return sequence(
             *g.stmts,
             store(layer.output, new[0], [*place, d * layer.hidden + unit], lanes),

@@ -12,13 +12,12 @@ or row tile that is not full moves back until it fits: what it computes twice co
 
 One step over large weights is worth all cores where rows and directions are too few for them, or where every core
 would read all weights from beyond its cache: then panels are the parallel loop, inside that over time
-(:data:`STEP_WORK`). The PrimFunc is described by its attribute
-(:class:`torch_tvm.lowering.recurrence.Recurrence`); weights come as :mod:`torch_tvm.transforms.recurrent` packed them.
+(:data:`STEP_WORK`). A :class:`~torch_tvm.workloads.recurrent.RecurrentWorkload` describes the PrimFunc; weights come as
+:mod:`torch_tvm.transforms.recurrent` packed them.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -26,9 +25,9 @@ from tvm import tirx
 from torch_tvm.schedules.cpu.matmul.register_tile import tile_shape
 from torch_tvm.schedules.cpu.recurrent.kernel import Layer, RecurrentEmitter, RecurrentTiling
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.attributes import RECURRENT
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, ceil_div, static
+from torch_tvm.workloads.recurrent import RecurrentWorkload
 
 SERIAL_WORK = 1 << 18
 """Multiply-adds of all steps together below which tasks share one thread."""
@@ -59,37 +58,24 @@ class Recurrent:
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         layer = read_layer(func)
-        panel = choose_panel(layer.hidden, layer.gates, layer.dtype, cpu)
+        panel = choose_panel(layer.hidden, layer.workload.gates, layer.dtype, cpu)
         if layer.panel_width != panel.width:
             raise Refusal("the weights are not packed for this target")
         body = RecurrentEmitter(layer, choose_tiling(layer, panel, cpu)).emit()
-        return func.with_body(body).without_attr(RECURRENT)
+        return func.with_body(body).without_attr(RecurrentWorkload.ATTRIBUTE)
 
 
 def read_layer(func: tirx.PrimFunc) -> Layer:
     """Read the specification or raise :class:`Refusal`."""
-    if not func.attrs or RECURRENT not in func.attrs:
+    workload = RecurrentWorkload.from_attr(func.attrs)
+    if workload is None:
         raise Refusal("no recurrent layer")
-    facts = json.loads(str(func.attrs[RECURRENT]))
-    states = facts["states"]
     params = list(func.params)
-    weights = params[1 + states]
+    x, initial, weights, bias = workload.split(params)
     if len(weights.shape) != 4:
         raise Refusal("the weights are not packed")
-    return Layer(
-        cell=facts["cell"],
-        gates=facts["gates"],
-        states=states,
-        directions=facts["directions"],
-        first_slot=facts["layer"] * facts["directions"],
-        batch_first=facts["batch_first"],
-        x=params[0],
-        initial=tuple(params[1 : 1 + states]),
-        weights=weights,
-        bias=params[2 + states] if facts["has_bias"] else None,
-        output=params[-1 - states],
-        final=tuple(params[-states:]),
-    )
+    output, *final = params[-1 - workload.states :]
+    return Layer(workload, x, tuple(initial), weights, bias, output, tuple(final))
 
 
 def choose_panel(hidden: int, gates: int, dtype: str, cpu: CpuModel) -> Panel:
@@ -104,15 +90,15 @@ def choose_panel(hidden: int, gates: int, dtype: str, cpu: CpuModel) -> Panel:
 
 def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> RecurrentTiling:
     """Tile sizes and what runs in parallel, from the registers and cores of ``cpu``."""
-    vectors = layer.gates * panel.vectors
+    vectors = layer.workload.gates * panel.vectors
     most = max(1, min(8, (cpu.vector_registers - vectors - 1) // vectors))
     rows, steps = static(layer.batch), static(layer.steps)
-    one_row = layer.gates * layer.hidden * layer.hidden * layer.directions
+    one_row = layer.workload.gates * layer.hidden * layer.hidden * layer.workload.directions
     tiles = 1 if rows is None else ceil_div(rows, most)
-    chunks = max(1, min(tiles, cpu.cores // layer.directions))
+    chunks = max(1, min(tiles, cpu.cores // layer.workload.directions))
     step_work = one_row * (rows or 1)
     is_step_parallel = step_work >= STEP_WORK and (
-        chunks * layer.directions < cpu.cores or (chunks > 1 and _weight_bytes(layer) > cpu.l2)
+        chunks * layer.workload.directions < cpu.cores or (chunks > 1 and _weight_bytes(layer) > cpu.l2)
     )
     chunks = 1 if is_step_parallel else chunks
     work = step_work * (steps or TYPICAL_STEPS)
@@ -121,14 +107,14 @@ def choose_tiling(layer: Layer, panel: Panel, cpu: CpuModel) -> RecurrentTiling:
         shapes=tuple(tile_shape(size, vectors, panel.lanes, cpu) for size in sizes),
         vectors=panel.vectors,
         chunks=chunks,
-        is_parallel=not is_step_parallel and chunks * layer.directions > 1 and work >= SERIAL_WORK,
+        is_parallel=not is_step_parallel and chunks * layer.workload.directions > 1 and work >= SERIAL_WORK,
         is_step_parallel=is_step_parallel,
     )
 
 
 def _weight_bytes(layer: Layer) -> int:
     """Of one direction."""
-    return layer.gates * layer.hidden * layer.hidden * bytes_of(layer.dtype)
+    return layer.workload.gates * layer.hidden * layer.hidden * bytes_of(layer.dtype)
 
 
 def _even(rows: int, most: int) -> int:

@@ -1,0 +1,21 @@
+"""Running sums, products, extrema and their like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch_tvm.workloads.workload import Workload
+
+
+@dataclass(frozen=True)
+class ScanWorkload(Workload):
+    """A scan of the first operand along ``axis``.
+
+    ``is_associative`` says that there is one total, and that the total of some elements may stand for them.
+    """
+
+    ATTRIBUTE: ClassVar[str] = "torch_tvm.scan"
+
+    axis: int
+    is_associative: bool
