@@ -21,24 +21,23 @@ from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
-from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
-from torch_tvm.schedules.cpu.matmul.rule import MatmulEmitter
+from torch_tvm.schedules.cpu.matmul.register_tile import RegisterTile, Requests
+from torch_tvm.schedules.cpu.matmul.rule import MatmulEmitter, Task
 from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling, choose_tiling, tile_rows
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.instructions.instruction import PackedDot
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
+    INDEX,
     binary_pieces,
     broadcast,
     ceil_div,
     const,
     exact,
-    lanes_loop,
     load,
     loop,
     sequence,
-    static,
     store,
     substitute,
     unflatten,
@@ -50,6 +49,7 @@ COPY = 64
 """Elements of the left operand that are copied at once."""
 
 Words = Callable[[Expr, int], Expr]
+Start = Callable[[int], Expr]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,6 @@ class Int8Emitter(MatmulEmitter):
         self.operands, self.dot = operands, dot
         self.depth = exact(contraction.reduce.size)
         self.groups = ceil_div(self.depth, self.group)
-        self.left: tirx.Buffer | None = None
 
     def must_copy(self) -> bool:
         """Whether the left operand cannot be read in place."""
@@ -157,128 +156,91 @@ class Int8Emitter(MatmulEmitter):
         """``count`` elements of the left operand as its copy holds them."""
         return value ^ broadcast(tirx.const(-128, "int8"), count) if self.operands.is_signed else value
 
-    def task(
-        self, shape: TileShape, batch: Expr, first: Expr, tiles: Expr, most_tiles: int, panel: Expr
-    ) -> tirx.Stmt:
-        """The row tiles ``first … first + tiles`` of one panel."""
-        base = unflatten(batch, self.c.batch)
-        origin = panel * self.width
-        prepare, words, start = self.panel(shape, base, panel)
-        keep = tirx.decl_buffer((const(shape.rows), const(self.width)), self.sum_dtype, "scratch")
-        if self.must_copy():
-            size = (const(shape.rows), const(self.groups * self.group))
-            self.left = tirx.decl_buffer(size, self.left_dtype(), "left")
+    def task(self, t: Task) -> tirx.Stmt:
+        """The row tiles of one task."""
+        prepare, words, start = self.panel(t)
+        keep = tirx.decl_buffer((const(t.shape.rows), const(self.width)), self.sum_dtype, "scratch")
+        size = (const(t.shape.rows), const(self.groups * self.group))
+        left = tirx.decl_buffer(size, self.left_dtype(), "left") if self.must_copy() else None
 
         def tile_at(tile: Expr) -> tirx.Stmt:
-            row0 = tirx.Var("row", "int64")
+            row0 = tirx.Var("row", INDEX)
 
             def finish(row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
                 if self.tiling.scratch:
                     return tirx.BufferStore(keep, total, [row, column])
-                return self.store(base, row0 + row, origin + column, total)
+                return self.store(t, row0 + row, column, total)
 
-            value = (first + tile) * shape.rows
-            rows = static(self.rows)
-            is_whole = rows is not None and rows % shape.rows == 0
-            last = self.second_pass(shape, base, row0, origin, keep) if self.tiling.scratch else None
+            last = self.second_pass(t, row0, keep, const(0)) if self.tiling.scratch else None
             return sequence(
-                tirx.Bind(row0, value if is_whole else tirx.min(value, self.rows - shape.rows)),
-                self.copy_left(shape, base, row0),
-                self.tile(shape, base, row0, words, start, finish),
+                tirx.Bind(row0, self.first_row(t, tile)),
+                self.copy_left(t, left, row0) if left is not None else None,
+                self.sums(t, left, row0, words, start, finish),
                 last,
             )
 
-        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch else None
-        body = loop("tile", tiles, tile_at)
         return sequence(
-            allocate, tirx.AllocBuffer(self.left) if self.left is not None else None, prepare, body
+            tirx.AllocBuffer(keep) if self.tiling.scratch else None,
+            tirx.AllocBuffer(left) if left is not None else None,
+            prepare,
+            loop("tile", t.tiles, tile_at),
         )
 
-    def tile(
+    def sums(
         self,
-        shape: TileShape,
-        base: dict[tirx.Var, Expr],
+        t: Task,
+        left: tirx.Buffer | None,
         row0: Expr,
         words: Words,
-        start: Callable[[int], Expr],
+        start: Start,
         finish: Callable[[Expr, Expr, Expr], tirx.Stmt],
     ) -> tirx.Stmt:
         """One tile of sums in registers, from ``start`` to ``finish``."""
-        lanes = shape.lanes
-        sums = [
-            [
-                tirx.decl_buffer((const(shape.rows * lanes),), self.sum_dtype, f"sum_{chain}_{vector}")
-                for vector in range(shape.vectors)
-            ]
-            for chain in range(shape.chains)
-        ]
-        zero = broadcast(tirx.const(0, self.sum_dtype), lanes)
-
-        def cells(body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
-            return loop(
-                "row",
-                shape.rows,
-                lambda row: sequence(*(body(row, v) for v in range(shape.vectors))),
-                kind="unrolled",
-            )
+        lanes = t.shape.lanes
+        tile = RegisterTile(replace(t.shape, k_unroll=1), self.sum_dtype)
+        zero = self.zeros(lanes)
 
         def begin(chain: int) -> tirx.Stmt:
-            value = start if chain == 0 else lambda vector: zero
-            return cells(lambda row, v: store(sums[chain][v], value(v), [row * lanes], lanes))
+            value = (lambda vector: zero) if chain else start
+            return tile.cells(lambda row, v: store(tile.sums[chain][v], value(v), [row * lanes], lanes))
 
-        def turn(k4: Expr, chain: int) -> tirx.Stmt:
-            def add(row: Expr, v: int) -> tirx.Stmt:
-                total = load(sums[chain][v], [row * lanes], lanes)
-                left = self.left_words(base, row0, row, k4, lanes)
-                return store(sums[chain][v], self.dot(total, left, words(k4, v)), [row * lanes], lanes)
+        def add(chain: int, group: Expr) -> tirx.Stmt:
+            def cell(row: Expr, v: int) -> tirx.Stmt:
+                sums, place = tile.sums[chain][v], [row * lanes]
+                word = self.left_word(t, left, row0, row, group, lanes)
+                return store(sums, self.dot(load(sums, place, lanes), word, words(group, v)), place, lanes)
 
-            return cells(add)
+            return tile.cells(cell)
 
-        def end(row: Expr, v: int) -> tirx.Stmt:
-            def element(lane: Expr) -> tirx.Stmt:
-                total = tirx.BufferLoad(sums[0][v], [row * lanes + lane])
-                for chain in range(1, shape.chains):
-                    total = total + tirx.BufferLoad(sums[chain][v], [row * lanes + lane])
-                return finish(row, lane + v * lanes, total)
+        return tile.emit(self.groups, begin, add, finish, Requests())
 
-            return lanes_loop(lanes, element)
+    def zeros(self, lanes: int) -> Expr:
+        return broadcast(tirx.const(0, self.sum_dtype), lanes)
 
-        whole = self.depth // self.group
-        main = whole // shape.chains
-        reduce_k = lambda i: sequence(*(turn(i * shape.chains + n, n) for n in range(shape.chains)))
-        return sequence(
-            *(tirx.AllocBuffer(buffer) for chain in sums for buffer in chain),
-            *(begin(chain) for chain in range(shape.chains)),
-            loop("reduce_k", main, reduce_k) if main else None,
-            *(turn(const(k4), k4 % shape.chains) for k4 in range(main * shape.chains, self.groups)),
-            cells(end),
-        )
-
-    def left_words(self, base: dict[tirx.Var, Expr], row0: Expr, row: Expr, k4: Expr, lanes: int) -> Expr:
-        """Four bytes of one row of the left operand, unsigned, in every lane: int32x``lanes``."""
-        if self.left is not None:
-            four = load(self.left, [row, k4 * self.group], self.group)
+    def left_word(
+        self, t: Task, left: tirx.Buffer | None, row0: Expr, row: Expr, group: Expr, lanes: int
+    ) -> Expr:
+        """A word of one row of the left operand, of bytes unsigned, in every lane: int32x``lanes``."""
+        if left is not None:
+            word = load(left, [row, group * self.group], self.group)
         else:
-            four = self.left_bytes(base, row0 + row, k4 * self.group, self.group)
-        return broadcast(tirx.reinterpret("int32", four), lanes)
+            word = self.left_elements(t, row0 + row, group * self.group, self.group)
+        return broadcast(tirx.reinterpret("int32", word), lanes)
 
-    def left_bytes(self, base: dict[tirx.Var, Expr], row: Expr, k: Expr, count: int) -> Expr:
+    def left_elements(self, t: Task, row: Expr, k: Expr, count: int) -> Expr:
         """``count`` neighbouring elements of the left operand."""
-        point = {**base, **unflatten(row, self.c.rows)}
+        point = {**t.base, **unflatten(row, self.c.rows)}
         outer = [substitute(i, point) for i in self.operands.lhs.indices[:-1]]
         return load(self.operands.lhs.source, [*outer, k], count)
 
-    def copy_left(self, shape: TileShape, base: dict[tirx.Var, Expr], row0: Expr) -> tirx.Stmt | None:
+    def copy_left(self, t: Task, left: tirx.Buffer, row0: Expr) -> tirx.Stmt:
         """Fill ``left`` with the rows of one tile, unsigned and padded with zeros to whole groups.
 
         Broadcasts from memory leave the ports of the multiplier free; changing the sign at each use does not.
         """
-        left = self.left
-        if left is None:
-            return None
 
         def put(row: Expr, k: Expr, count: int) -> tirx.Stmt:
-            value = self.converted(self.left_bytes(base, row0 + row, k, count), count)
+            value = self.converted(self.left_elements(t, row0 + row, k, count), count)
             return store(left, value, [row, k], count)
 
         def fill(row: Expr) -> tirx.Stmt:
@@ -289,76 +251,71 @@ class Int8Emitter(MatmulEmitter):
             pads = range(self.depth, self.groups * self.group)
             return sequence(*parts, *(tirx.BufferStore(left, zero, [row, const(k)]) for k in pads))
 
-        return loop("copy_row", shape.rows, fill)
+        return loop("copy_row", t.shape.rows, fill)
 
-    def panel(
-        self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr
-    ) -> tuple[tirx.Stmt | None, Words, Callable[[int], Expr]]:
-        """What prepares the panel, its words at ``(k4, vector)``, and where the sums of a vector start."""
-        lanes = shape.lanes
-        zero = broadcast(tirx.const(0, self.sum_dtype), lanes)
-        if not self.tiling.pack:
-            source = self.operands.rhs.source
-
-            def stored(k4: Expr, vector: int) -> Expr:
-                four = load(source, [panel, k4, vector * lanes * self.group], lanes * self.group)
-                return tirx.reinterpret(f"int32x{lanes}", four)
-
-            starts = lambda vector: stored(const(self.groups), vector)
-            return None, stored, starts if self.operands.is_signed else lambda vector: zero
+    def panel(self, t: Task) -> tuple[tirx.Stmt | None, Words, Start]:
+        """What prepares the panel, its words at ``(group, vector)``, and where the sums of a vector start."""
+        lanes = t.shape.lanes
         packed = tirx.decl_buffer((const(self.groups + 1), const(self.width)), "int32", "packed")
-        words = lambda k4, vector: load(packed, [k4, vector * lanes], lanes)
-        prepare = sequence(tirx.AllocBuffer(packed), self.pack(shape, base, panel, packed))
-        starts = lambda vector: words(const(self.groups), vector)
-        return prepare, words, starts if self.operands.is_signed else lambda vector: zero
 
-    def pack(
-        self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr, packed: tirx.Buffer
-    ) -> tirx.Stmt:
+        def stored(group: Expr, vector: int) -> Expr:
+            place = [t.panel, group, vector * lanes * self.group]
+            elements = load(self.operands.rhs.source, place, lanes * self.group)
+            return tirx.reinterpret(f"int32x{lanes}", elements)
+
+        def copied(group: Expr, vector: int) -> Expr:
+            return load(packed, [group, vector * lanes], lanes)
+
+        words = copied if self.tiling.pack else stored
+        prepare = sequence(tirx.AllocBuffer(packed), self.pack(t, packed)) if self.tiling.pack else None
+        if self.operands.is_signed:
+            return prepare, words, lambda vector: words(const(self.groups), vector)
+        return prepare, words, lambda vector: self.zeros(lanes)
+
+    def pack(self, t: Task, packed: tirx.Buffer) -> tirx.Stmt:
         """Copy a panel of the right operand to ``packed``, whose last row gets the starts of the sums."""
-        rhs, column_var, k_var = self.operands.rhs, self.c.column.var, self.c.reduce.var
-        lanes, last = shape.lanes, self.columns - 1
+        copy = self.copy_panel(t, packed, is_guarded=False)
+        if not self.is_whole:
+            fits = (t.panel + 1) * self.width <= self.columns
+            copy = when(fits, copy, self.copy_panel(t, packed, is_guarded=True))
+        return sequence(copy, self.count_starts(t, packed)) if self.operands.is_signed else copy
 
-        def element(k4: Expr, count: int, column: Expr, guarded: bool) -> tirx.Stmt:
-            n = panel * self.width + column
-            n = tirx.min(n, last) if guarded else n
-            point = lambda j: {**base, column_var: n, k_var: k4 * GROUP + j}
-            word = word_of([substitute(rhs, point(j)) for j in range(count)])
-            return tirx.BufferStore(packed, word, [k4, column])
+    def copy_panel(self, t: Task, packed: tirx.Buffer, *, is_guarded: bool) -> tirx.Stmt:
+        """The words of a panel; one that ``is_guarded`` repeats the last column."""
+        whole, rest = divmod(self.depth, GROUP)
 
-        def row(k4: Expr, count: int, guarded: bool) -> tirx.Stmt:
-            if guarded:
-                return loop("column", self.width, lambda column: element(k4, count, column, True))
-            return self.each_vector(shape, lambda column: element(k4, count, column, False))
+        def element(group: Expr, count: int, column: Expr) -> tirx.Stmt:
+            n = t.panel * self.width + column
+            n = tirx.min(n, self.columns - 1) if is_guarded else n
+            point = lambda j: {**t.base, self.c.column.var: n, self.c.reduce.var: group * GROUP + j}
+            word = word_of([substitute(self.operands.rhs, point(j)) for j in range(count)])
+            return tirx.BufferStore(packed, word, [group, column])
 
-        def rows(guarded: bool) -> tirx.Stmt:
-            whole, rest = divmod(self.depth, GROUP)
-            main = loop("pack_k", whole, lambda k4: row(k4, GROUP, guarded)) if whole else None
-            return sequence(main, row(const(whole), rest, guarded) if rest else None)
+        def row(group: Expr, count: int) -> tirx.Stmt:
+            of_column = lambda column: element(group, count, column)
+            return (
+                loop("column", self.width, of_column) if is_guarded else self.each_vector(t.shape, of_column)
+            )
 
-        columns = static(self.columns)
-        copy = rows(False)
-        if columns is None or columns % self.width:
-            copy = when((panel + 1) * self.width <= self.columns, copy, rows(True))
-        if not self.operands.is_signed:
-            return copy
+        main = loop("pack_k", whole, lambda group: row(group, GROUP)) if whole else None
+        return sequence(main, row(const(whole), rest) if rest else None)
+
+    def count_starts(self, t: Task, packed: tirx.Buffer) -> tirx.Stmt:
+        """``-128`` times the sum of each column, in the last row of ``packed``."""
+        lanes, zero = t.shape.lanes, self.zeros(t.shape.lanes)
         offset = broadcast(tirx.const(-0x7F7F7F80, "int32"), lanes)
         place = lambda vector: [const(self.groups), vector * lanes]
-        zero = broadcast(tirx.const(0, "int32"), lanes)
+        so_far = lambda vector: load(packed, place(vector), lanes)
 
-        def each(body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:
-            return sequence(*(body(vector) for vector in range(shape.vectors)))
+        def each(value: Callable[[int], Expr]) -> tirx.Stmt:
+            return sequence(*(store(packed, value(v), place(v), lanes) for v in range(t.shape.vectors)))
 
-        def count_up(k4: Expr) -> tirx.Stmt:
-            words = lambda vector: load(packed, [k4, vector * lanes], lanes)
-            add = lambda vector: self.dot(load(packed, place(vector), lanes), offset, words(vector))
-            return each(lambda vector: store(packed, add(vector), place(vector), lanes))
+        def add(group: Expr) -> tirx.Stmt:
+            words = lambda vector: load(packed, [group, vector * lanes], lanes)
+            return each(lambda vector: self.dot(so_far(vector), offset, words(vector)))
 
         return sequence(
-            copy,
-            each(lambda vector: store(packed, zero, place(vector), lanes)),
-            loop("column_sum", self.groups, count_up),
-            each(lambda v: store(packed, zero - load(packed, place(v), lanes), place(v), lanes)),
+            each(lambda vector: zero), loop("column_sum", self.groups, add), each(lambda v: zero - so_far(v))
         )
 
 

@@ -20,7 +20,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import as_size, const, lanes_loop, loads, loop, sequence, static
+from torch_tvm.tir import SizeLike, as_size, const, lanes_loop, loads, loop, sequence, static
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class TileShape:
     def columns(self) -> int:
         return self.vectors * self.lanes
 
+    @property
+    def step(self) -> int:
+        """Steps of the reduction in a turn of its loop."""
+        return max(self.k_unroll, self.chains)
+
 
 @dataclass(frozen=True)
 class Share:
@@ -61,9 +66,105 @@ def tile_shape(rows: int, vectors: int, lanes: int, cpu: CpuModel) -> TileShape:
     return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
+def _nothing(_: Expr) -> tirx.Stmt | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a tile asks memory for beside its work: ``bound`` comes first, the others go with each whole turn and step."""
+
+    bound: tirx.Stmt | None = None
+    of_turn: Callable[[Expr], tirx.Stmt | None] = _nothing
+    of_step: Callable[[Expr], tirx.Stmt | None] = _nothing
+
+
+class RegisterTile:
+    """The sums of one tile: for each chain and each column of vectors a buffer that LLVM keeps in registers."""
+
+    def __init__(self, shape: TileShape, dtype: str) -> None:
+        self.shape, self.dtype = shape, dtype
+        size = (const(shape.rows * shape.lanes),)
+        self.sums = [
+            [tirx.decl_buffer(size, dtype, f"sum_{chain}_{vector}") for vector in range(shape.vectors)]
+            for chain in range(shape.chains)
+        ]
+
+    def cells(self, body: Callable[[Expr, int], tirx.Stmt]) -> tirx.Stmt:
+        """``body(row, vector)`` for the whole tile."""
+        of_row = lambda row: sequence(*(body(row, vector) for vector in range(self.shape.vectors)))
+        return loop("row", self.shape.rows, of_row, kind="unrolled")
+
+    def elements(self, body: Callable[[Expr, int, Expr], tirx.Stmt]) -> tirx.Stmt:
+        """``body(row, vector, lane)`` for the whole tile, vectors being loops over lanes."""
+        return self.cells(lambda row, v: lanes_loop(self.shape.lanes, lambda lane: body(row, v, lane)))
+
+    def at(self, chain: int, row: Expr, vector: int, lane: Expr) -> Expr:
+        return tirx.BufferLoad(self.sums[chain][vector], [row * self.shape.lanes + lane])
+
+    def put(self, chain: int, row: Expr, vector: int, lane: Expr, value: Expr) -> tirx.Stmt:
+        return tirx.BufferStore(self.sums[chain][vector], value, [row * self.shape.lanes + lane])
+
+    def clear(self, chain: int) -> tirx.Stmt:
+        zero = tirx.const(0, self.dtype)
+        return self.elements(lambda row, vector, lane: self.put(chain, row, vector, lane, zero))
+
+    def total(self, row: Expr, vector: int, lane: Expr) -> Expr:
+        """A sum over all chains."""
+        value = self.at(0, row, vector, lane)
+        for chain in range(1, self.shape.chains):
+            value = value + self.at(chain, row, vector, lane)
+        return value
+
+    def emit(
+        self,
+        reduce: SizeLike,
+        start: Callable[[int], tirx.Stmt],
+        add: Callable[[int, Expr], tirx.Stmt],
+        finish: Callable[[Expr, Expr, Expr], tirx.Stmt],
+        requests: Requests,
+    ) -> tirx.Stmt:
+        """``start(chain)``, then ``add(chain, k)`` for all ``k < reduce``, then ``finish(row, column, total)``."""
+        lanes = self.shape.lanes
+        return sequence(
+            requests.bound,
+            *(tirx.AllocBuffer(buffer) for chain in self.sums for buffer in chain),
+            *(start(chain) for chain in range(self.shape.chains)),
+            *self._turns(reduce, add, requests),
+            self.elements(lambda row, v, lane: finish(row, lane + v * lanes, self.total(row, v, lane))),
+        )
+
+    def _turns(
+        self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests
+    ) -> list[tirx.Stmt]:
+        """The reduction in turns of ``step`` steps, and what is left of it."""
+        step = self.shape.step
+        size = static(reduce)
+
+        def steps(k: Expr, count: int) -> list[tirx.Stmt | None]:
+            if self.shape.chains == 1:
+                one = lambda i: sequence(requests.of_step(k + i), add(0, k + i))
+                return [loop("k", count, one, kind="unrolled")]
+            return [
+                s for i in range(count) for s in (requests.of_step(k + i), add(i % self.shape.chains, k + i))
+            ]
+
+        def turn(k: Expr) -> tirx.Stmt:
+            return sequence(requests.of_turn(k), *steps(k * step, step))
+
+        if size is None:
+            main = as_size(reduce) // step
+            rest = as_size(reduce) - main * step
+            single = lambda k: sequence(*steps(main * step + k, 1))
+            return [loop("reduce_k", main, turn), loop("reduce_rest", rest, single)]
+        main, rest = divmod(size, step)
+        loops = [loop("reduce_k", main, turn)] if main else []
+        return [*loops, sequence(*steps(const(main * step), rest))] if rest else loops
+
+
 def emit_tile(
     shape: TileShape,
-    reduce: int | Expr,
+    reduce: SizeLike,
     lhs: Callable[[Expr, Expr], Expr],
     rhs: Callable[[Expr, Expr], Expr],
     finish: Callable[[Expr, Expr, Expr], tirx.Stmt],
@@ -76,103 +177,36 @@ def emit_tile(
     are ``vectors`` vectorised loops. ``finish(row, column, total)`` stores an element of type ``dtype``.
     With a ``share``, the tile asks for its part of what lies behind its right operand in memory.
     """
-    sums = [
-        [
-            tirx.decl_buffer((const(shape.rows * shape.lanes),), dtype, f"sum_{chain}_{vector}")
-            for vector in range(shape.vectors)
-        ]
-        for chain in range(shape.chains)
-    ]
-    zero = tirx.const(0, dtype)
+    tile = RegisterTile(shape, dtype)
 
-    def cells(body: Callable[[Expr, int, Expr], tirx.Stmt]) -> tirx.Stmt:
-        """``body(row, vector, lane)`` for the whole tile."""
-        return loop(
-            "row",
-            shape.rows,
-            lambda row: sequence(
-                *(
-                    lanes_loop(shape.lanes, lambda lane, vector=vector: body(row, vector, lane))
-                    for vector in range(shape.vectors)
-                )
-            ),
-            kind="unrolled",
-        )
+    def add(chain: int, k: Expr) -> tirx.Stmt:
+        def element(row: Expr, vector: int, lane: Expr) -> tirx.Stmt:
+            product = lhs(row, k) * rhs(k, lane + vector * shape.lanes)
+            return tile.put(chain, row, vector, lane, tile.at(chain, row, vector, lane) + product)
 
-    def at(chain: int, row: Expr, vector: int, lane: Expr) -> Expr:
-        return tirx.BufferLoad(sums[chain][vector], [row * shape.lanes + lane])
+        return tile.elements(element)
 
-    def put(chain: int, row: Expr, vector: int, lane: Expr, value: Expr) -> tirx.Stmt:
-        return tirx.BufferStore(sums[chain][vector], value, [row * shape.lanes + lane])
+    return tile.emit(reduce, tile.clear, add, finish, _requests(shape, static(reduce), rhs, dtype, share))
 
-    def accumulate(chain: int, k: Expr) -> tirx.Stmt:
-        return cells(
-            lambda row, vector, lane: put(
-                chain,
-                row,
-                vector,
-                lane,
-                at(chain, row, vector, lane) + lhs(row, k) * rhs(k, lane + vector * shape.lanes),
-            )
-        )
 
-    def total(row: Expr, vector: int, lane: Expr) -> Expr:
-        value = at(0, row, vector, lane)
-        for chain in range(1, shape.chains):
-            value = value + at(chain, row, vector, lane)
-        return value
+def _requests(
+    shape: TileShape, size: int | None, rhs: Callable[[Expr, Expr], Expr], dtype: str, share: Share | None
+) -> Requests:
+    """The tile's part of what the tiles in a row ask for, and what ``shape.prefetch`` asks for at each step."""
+    of_step = (lambda k: _ahead(shape, k, rhs, dtype)) if shape.prefetch else _nothing
+    turns = size // shape.step if size is not None else 0
+    if share is None or not turns or len(found := loads(rhs(const(size), const(0)))) != 1:
+        return Requests(of_step=of_step)
+    source, first = found[0].source, found[0].indices
+    amount = size * shape.columns
+    bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * turns, 2 * turns)
+    return Requests(bound, lambda turn: part_of(share.tile * turns + turn), of_step)
 
-    step = max(shape.k_unroll, shape.chains)
-    size = static(reduce)
-    turns = size // step if size is not None else 0
-    bound, part_of = None, None
-    if (
-        share is not None
-        and size is not None
-        and turns
-        and len(found := loads(rhs(const(size), const(0)))) == 1
-    ):
-        source, first = found[0].source, found[0].indices
-        amount = size * shape.columns
-        bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * turns, 2 * turns)
 
-    def ahead(k: Expr) -> tirx.Stmt | None:
-        """Ask for the right operand of a later step (past its end, the processor ignores the request)."""
-        if not shape.prefetch:
-            return None
-        lines = range(0, shape.columns, shape.lanes * emit.vectors_in_line(shape.lanes, dtype))
-        found = [loads(rhs(k + shape.prefetch, const(start))) for start in lines]
-        if not all(len(of_vector) == 1 for of_vector in found):
-            return None
-        return sequence(*(PREFETCH(load, 3) for (load,) in found))
-
-    def turn(k: Expr, count: int) -> tirx.Stmt:
-        """``count`` steps of the reduction from ``k`` on."""
-        ask = None
-        if share is not None and part_of is not None and count == step:
-            ask = part_of(share.tile * turns + k // step)
-        if shape.chains == 1:
-            steps = [
-                loop("k", count, lambda i: sequence(ahead(k + i), accumulate(0, k + i)), kind="unrolled")
-            ]
-        else:
-            steps = [s for i in range(count) for s in (ahead(k + i), accumulate(i % shape.chains, k + i))]
-        return sequence(ask, *steps)
-
-    main = size // step if size is not None else as_size(reduce) // step
-    rest = size % step if size is not None else as_size(reduce) - main * step
-    loops = [loop("reduce_k", main, lambda k: turn(k * step, step))] if static(main) != 0 else []
-    if static(rest) is None:
-        loops.append(loop("reduce_rest", rest, lambda k: turn(main * step + k, 1)))
-    elif rest:
-        loops.append(turn(const(main * step), rest))
-    return sequence(
-        bound,
-        *(tirx.AllocBuffer(buffer) for chain in sums for buffer in chain),
-        *(
-            cells(lambda row, vector, lane, chain=chain: put(chain, row, vector, lane, zero))
-            for chain in range(shape.chains)
-        ),
-        *loops,
-        cells(lambda row, vector, lane: finish(row, lane + vector * shape.lanes, total(row, vector, lane))),
-    )
+def _ahead(shape: TileShape, k: Expr, rhs: Callable[[Expr, Expr], Expr], dtype: str) -> tirx.Stmt | None:
+    """Ask for the right operand of a later step (past its end, the processor ignores the request)."""
+    lines = range(0, shape.columns, shape.lanes * emit.vectors_in_line(shape.lanes, dtype))
+    found = [loads(rhs(k + shape.prefetch, const(start))) for start in lines]
+    if not all(len(of_vector) == 1 for of_vector in found):
+        return None
+    return sequence(*(PREFETCH(load, 3) for (load,) in found))

@@ -17,6 +17,7 @@ symbolic. A last panel that is not full is padded when it is packed, and stored 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import tvm
 from tvm import tirx
@@ -28,13 +29,16 @@ from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling, choose_tiling, m
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
-    Axis,
+    INDEX,
+    Point,
+    SizeLike,
     as_size,
     binary_pieces,
     ceil_div,
     const,
     lanes_loop,
     loop,
+    product,
     sequence,
     static,
     substitute,
@@ -70,6 +74,32 @@ def _emitted(func: tirx.PrimFunc, contraction: Contraction, tiling: MatmulTiling
     return func.with_body(MatmulEmitter(contraction, tiling).emit())
 
 
+Element = Callable[[Expr, Expr], Expr]
+"""What lies in a row (of the reduction) and a column of a panel."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """``tiles`` tiles of rows (``most`` at most), from ``first`` on, of one panel of columns of the product ``base``."""
+
+    shape: TileShape
+    base: Point
+    panel: Expr
+    first: Expr
+    tiles: Expr
+    most: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``extent`` steps of the reduction from ``k0`` on."""
+
+    k0: Expr
+    extent: SizeLike
+    is_first: bool
+    is_last: bool
+
+
 class MatmulEmitter:
     """Writes the loop nest of one contraction under one tiling."""
 
@@ -77,9 +107,11 @@ class MatmulEmitter:
         self.c = contraction
         self.tiling = tiling
         self.width = tiling.shapes[0].columns
-        self.rows = _product(contraction.rows)
+        self.rows = as_size(product(axis.extent for axis in contraction.rows))
         self.columns = as_size(contraction.column.extent)
         self.panels = ceil_div(self.columns, self.width)
+        columns = contraction.column.size
+        self.is_whole = columns is not None and columns % self.width == 0
         self.analyzer = tvm.sym.Analyzer()
 
     def emit(self) -> tirx.Stmt:
@@ -92,190 +124,156 @@ class MatmulEmitter:
     def nest(self, shape: TileShape) -> tirx.Stmt:
         """All tasks, for tiles of one shape (there are at least that many rows)."""
         tiles = ceil_div(self.rows, shape.rows)
-        count = max(1, self.tiling.block_tiles * self.tiling.shapes[0].rows // shape.rows)
-        blocks = ceil_div(tiles, count)
-        tasks = self.analyzer.simplify(_product(self.c.batch) * blocks * self.panels)
-        kind = "parallel" if self.tiling.parallel else "serial"
+        most = max(1, self.tiling.block_tiles * self.tiling.shapes[0].rows // shape.rows)
+        blocks = ceil_div(tiles, most)
+        tasks = self.analyzer.simplify(
+            as_size(product(axis.extent for axis in self.c.batch)) * blocks * self.panels
+        )
 
         def task(which: Expr) -> tirx.Stmt:
             panel, outer = which % self.panels, which // self.panels
             # Where no row is left there is no task either, but TVM's simplifier divides by what it proves zero.
             divisor = blocks if isinstance(blocks, (int, tirx.IntImm)) else tirx.max(blocks, const(1))
-            block, batch = outer % divisor, outer // divisor
-            names = {"panel": panel, "block": block, "batch": batch}
-            bound = {name: tirx.Var(name, "int64") for name in names}
-            first = bound["block"] * count
-            here = tirx.Var("tiles", "int64")
+            names = {"panel": panel, "block": outer % divisor, "batch": outer // divisor}
+            bound = {name: tirx.Var(name, INDEX) for name in names}
+            here = tirx.Var("tiles", INDEX)
+            first = bound["block"] * most
+            base = unflatten(bound["batch"], self.c.batch)
             return sequence(
                 *(tirx.Bind(bound[name], self.analyzer.simplify(value)) for name, value in names.items()),
-                tirx.Bind(here, tirx.min(tiles - first, const(count))),
-                self.task(shape, bound["batch"], first, here, count, bound["panel"]),
+                tirx.Bind(here, tirx.min(tiles - first, const(most))),
+                self.task(Task(shape, base, bound["panel"], first, here, most)),
             )
 
-        return loop("task", tasks, task, kind=kind)
+        return loop("task", tasks, task, kind="parallel" if self.tiling.parallel else "serial")
 
-    def task(
-        self, shape: TileShape, batch: Expr, first: Expr, tiles: Expr, most_tiles: int, panel: Expr
-    ) -> tirx.Stmt:
-        """The row tiles ``first … first + tiles`` of one panel."""
-        c = self.c
-        base = unflatten(batch, c.batch)
-        origin = panel * self.width
-        prepare, rhs = self.right_operand(shape, base, panel)
-        depth, block = as_size(c.reduce.extent), self.tiling.reduce_block
-        count = (most_tiles if block else 1) * shape.rows
-        keep = tirx.decl_buffer((const(count), const(self.width)), c.acc_dtype, "scratch")
+    def task(self, t: Task) -> tirx.Stmt:
+        """The row tiles of one task."""
+        prepare, rhs = self.right_operand(t)
+        count = (t.most if self.tiling.reduce_block else 1) * t.shape.rows
+        keep = tirx.decl_buffer((const(count), const(self.width)), self.c.acc_dtype, "scratch")
+        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch or self.tiling.reduce_block else None
+        return sequence(allocate, prepare, *self.steps(t, keep, rhs))
 
-        def row_of(tile: Expr) -> Expr:
-            start = (first + tile) * shape.rows
-            rows = static(self.rows)
-            return (
-                start
-                if rows is not None and rows % shape.rows == 0
-                else tirx.min(start, self.rows - shape.rows)
-            )
+    def steps(self, t: Task, keep: tirx.Buffer, rhs: Element) -> list[tirx.Stmt]:
+        """The pieces that the reduction is split into, each over all tiles."""
+        depth, block = as_size(self.c.reduce.extent), self.tiling.reduce_block
 
-        def tile_at(tile: Expr, k0: Expr, extent: int | Expr, is_first: bool, is_last: bool) -> tirx.Stmt:
-            """A step of the reduction; sums wait in ``keep`` for the next, or for the pass that finishes them."""
-            row0 = tirx.Var("row", "int64")
-            kept = tile * shape.rows if block else const(0)
+        def turn(k0: Expr, extent: SizeLike, is_first: bool, is_last: bool) -> tirx.Stmt:
+            piece = Piece(k0, extent, is_first, is_last)
+            return loop("tile", t.tiles, lambda tile: self.tile(t, keep, rhs, tile, piece))
 
-            def lhs(row: int, k: Expr) -> Expr:
-                point = {**base, **unflatten(row0 + row, c.rows), c.reduce.var: k0 + k}
-                return self.cast(substitute(c.lhs, point))
-
-            def finish(row: int, column: Expr, total: Expr) -> tirx.Stmt:
-                place = [kept + row, column]
-                if not is_first:
-                    total = tirx.BufferLoad(keep, place) + total
-                if is_last and not self.tiling.scratch:
-                    return self.store(base, row0 + row, origin + column, total)
-                return tirx.BufferStore(keep, total, place)
-
-            number = most_tiles if static(self.rows) is not None else tiles
-            share = Share(tile, number) if self.tiling.shares and shape.rows > 1 else None
-            tile_stmt = emit_tile(
-                shape, extent, lhs, lambda k, column: rhs(k0 + k, column), finish, c.acc_dtype, share
-            )
-            is_split = is_last and self.tiling.scratch
-            last = self.second_pass(shape, base, row0, origin, keep, kept) if is_split else None
-            return sequence(tirx.Bind(row0, row_of(tile)), tile_stmt, last)
-
-        def turn(k0: Expr, extent: int | Expr, is_first: bool, is_last: bool) -> tirx.Stmt:
-            return loop("tile", tiles, lambda tile: tile_at(tile, k0, extent, is_first, is_last))
-
-        def final(tile: Expr) -> tirx.Stmt:
-            row0 = tirx.Var("row", "int64")
-            finished = self.second_pass(shape, base, row0, origin, keep, tile * shape.rows)
-            return sequence(tirx.Bind(row0, row_of(tile)), finished)
-
-        def steps() -> list[tirx.Stmt]:
-            size = static(depth)
-            if not block:
-                return [turn(const(0), c.reduce.extent, True, True)]
-            if size is None:
-                more = tirx.max(depth - 1, const(0)) // block
-                short = depth - more * block
-                inner = lambda step: turn(short + step * block, block, False, False)
-                return [
-                    turn(const(0), short, True, False),
-                    loop("step", more, inner),
-                    loop("tile", tiles, final),
-                ]
-            tail = size % block or block
-            middle = (size - tail) // block - 1
-            inner = lambda step: turn((step + 1) * block, block, False, False)
+        if not block:
+            return [turn(const(0), self.c.reduce.extent, True, True)]
+        size = static(depth)
+        if size is None:
+            more = tirx.max(depth - 1, const(0)) // block
+            short = depth - more * block
             return [
-                turn(const(0), block, True, False),
-                *([loop("step", middle, inner)] if middle else []),
-                turn(const(size - tail), tail, False, True),
+                turn(const(0), short, True, False),
+                loop("step", more, lambda step: turn(short + step * block, block, False, False)),
+                loop("tile", t.tiles, lambda tile: self.finish(t, keep, tile)),
             ]
+        tail = size % block or block
+        middle = (size - tail) // block - 1
+        return [
+            turn(const(0), block, True, False),
+            *([loop("step", middle, lambda s: turn((s + 1) * block, block, False, False))] if middle else []),
+            turn(const(size - tail), tail, False, True),
+        ]
 
-        allocate = tirx.AllocBuffer(keep) if self.tiling.scratch or block else None
-        return sequence(allocate, prepare, *steps())
+    def tile(self, t: Task, keep: tirx.Buffer, rhs: Element, tile: Expr, piece: Piece) -> tirx.Stmt:
+        """A piece of the reduction of one tile; sums wait in ``keep`` for the next, or for the pass that finishes them."""
+        c, row0 = self.c, tirx.Var("row", INDEX)
+        kept = tile * t.shape.rows if self.tiling.reduce_block else const(0)
 
-    def right_operand(
-        self, shape: TileShape, base: dict[tirx.Var, Expr], panel: Expr
-    ) -> tuple[tirx.Stmt | None, Callable[[Expr, Expr], Expr]]:
+        def lhs(row: Expr, k: Expr) -> Expr:
+            point = {**t.base, **unflatten(row0 + row, c.rows), c.reduce.var: piece.k0 + k}
+            return self.cast(substitute(c.lhs, point))
+
+        def finish(row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
+            place = [kept + row, column]
+            if not piece.is_first:
+                total = tirx.BufferLoad(keep, place) + total
+            if piece.is_last and not self.tiling.scratch:
+                return self.store(t, row0 + row, column, total)
+            return tirx.BufferStore(keep, total, place)
+
+        number = t.most if static(self.rows) is not None else t.tiles
+        share = Share(tile, number) if self.tiling.shares and t.shape.rows > 1 else None
+        right = lambda k, column: rhs(piece.k0 + k, column)
+        sums = emit_tile(t.shape, piece.extent, lhs, right, finish, c.acc_dtype, share)
+        is_split = piece.is_last and self.tiling.scratch
+        last = self.second_pass(t, row0, keep, kept) if is_split else None
+        return sequence(tirx.Bind(row0, self.first_row(t, tile)), sums, last)
+
+    def finish(self, t: Task, keep: tirx.Buffer, tile: Expr) -> tirx.Stmt:
+        """The last step of one tile whose sums lie in ``keep``."""
+        row0 = tirx.Var("row", INDEX)
+        finished = self.second_pass(t, row0, keep, tile * t.shape.rows)
+        return sequence(tirx.Bind(row0, self.first_row(t, tile)), finished)
+
+    def first_row(self, t: Task, tile: Expr) -> Expr:
+        """The last tile moves up until it fits."""
+        start, rows = (t.first + tile) * t.shape.rows, static(self.rows)
+        is_whole = rows is not None and rows % t.shape.rows == 0
+        return start if is_whole else tirx.min(start, self.rows - t.shape.rows)
+
+    def right_operand(self, t: Task) -> tuple[tirx.Stmt | None, Element]:
         """How tiles read the panel, and what packs it first."""
-        c = self.c
+        c, origin = self.c, t.panel * self.width
 
         def direct(k: Expr, column: Expr) -> Expr:
-            point = {**base, c.reduce.var: k, c.column.var: panel * self.width + column}
+            point = {**t.base, c.reduce.var: k, c.column.var: origin + column}
             return self.cast(self.narrow(substitute(c.rhs, point), column))
 
         if not self.tiling.pack:
             return None, direct
         packed = tirx.decl_buffer((as_size(c.reduce.extent), const(self.width)), c.acc_dtype, "packed")
-        columns = static(self.columns)
-        is_whole = columns is not None and columns % self.width == 0
         zero = tirx.const(0, c.acc_dtype)
 
-        def pack_row(k: Expr, guarded: bool) -> tirx.Stmt:
-            def element(column: Expr) -> tirx.Stmt:
-                value = direct(k, column)
-                if guarded:
-                    value = tirx.if_then_else(panel * self.width + column < self.columns, value, zero)
-                return tirx.BufferStore(packed, value, [k, column])
+        def whole(k: Expr) -> tirx.Stmt:
+            return self.each_vector(t.shape, lambda n: tirx.BufferStore(packed, direct(k, n), [k, n]))
 
-            if guarded:
-                return loop("column", self.width, element)
-            return self.each_vector(shape, element)
+        def part(k: Expr) -> tirx.Stmt:
+            value = lambda n: tirx.if_then_else(origin + n < self.columns, direct(k, n), zero)
+            return loop("column", self.width, lambda n: tirx.BufferStore(packed, value(n), [k, n]))
 
-        full = loop("pack_k", c.reduce.extent, lambda k: pack_row(k, False))
-        if not is_whole:
-            fits = (panel + 1) * self.width <= self.columns
-            full = when(fits, full, loop("pack_k", c.reduce.extent, lambda k: pack_row(k, True)))
-        return sequence(tirx.AllocBuffer(packed), full), lambda k, column: tirx.BufferLoad(
-            packed, [k, column]
-        )
+        copy = loop("pack_k", c.reduce.extent, whole)
+        if not self.is_whole:
+            fits = (t.panel + 1) * self.width <= self.columns
+            copy = when(fits, copy, loop("pack_k", c.reduce.extent, part))
+        return sequence(tirx.AllocBuffer(packed), copy), lambda k, n: tirx.BufferLoad(packed, [k, n])
 
-    def second_pass(
-        self,
-        shape: TileShape,
-        base: dict[tirx.Var, Expr],
-        row0: Expr,
-        origin: Expr,
-        keep: tirx.Var,
-        offset: Expr | None = None,
-    ) -> tirx.Stmt:
-        """Finish the sums of one tile that lie in ``keep``."""
-        offset = const(0) if offset is None else offset
+    def second_pass(self, t: Task, row0: Expr, keep: tirx.Buffer, offset: Expr) -> tirx.Stmt:
+        """Finish the sums of one tile that lie in ``keep`` from row ``offset`` on."""
+        lanes = t.shape.lanes
 
         def element(row: Expr, column: Expr) -> tirx.Stmt:
-            return self.store(
-                base, row0 + row, origin + column, tirx.BufferLoad(keep, [offset + row, column])
-            )
+            return self.store(t, row0 + row, column, tirx.BufferLoad(keep, [offset + row, column]))
 
         def full(row: Expr) -> tirx.Stmt:
-            return loop(
-                "vector",
-                shape.vectors,
-                lambda v: lanes_loop(shape.lanes, lambda lane: element(row, v * shape.lanes + lane)),
-            )
+            of_vector = lambda v: lanes_loop(lanes, lambda lane: element(row, v * lanes + lane))
+            return loop("vector", t.shape.vectors, of_vector)
 
-        columns = static(self.columns)
-        whole = loop("row", shape.rows, full)
-        if columns is not None and columns % self.width == 0:
+        whole = loop("row", t.shape.rows, full)
+        if self.is_whole:
             return whole
-        here = self.columns - origin
-        ends = binary_pieces(columns % self.width, shape.lanes) if columns is not None else None
+        columns, here = static(self.columns), self.columns - t.panel * self.width
 
         def part(row: Expr) -> tirx.Stmt:
-            if ends is None:
+            if columns is None:
                 return loop("column", here, lambda column: element(row, column))
-            return sequence(
-                *(
-                    lanes_loop(size, lambda lane, start=start: element(row, const(start) + lane))
-                    for start, size in ends
-                )
-            )
+            ends = binary_pieces(columns % self.width, lanes)
+            of_end = lambda start, size: lanes_loop(size, lambda lane: element(row, const(start) + lane))
+            return sequence(*(of_end(start, size) for start, size in ends))
 
-        return when(here >= const(self.width), whole, loop("row", shape.rows, part))
+        return when(here >= const(self.width), whole, loop("row", t.shape.rows, part))
 
-    def store(self, base: dict[tirx.Var, Expr], row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
-        c = self.c
-        point = {**base, **unflatten(row, c.rows), c.column.var: column}
+    def store(self, t: Task, row: Expr, column: Expr, total: Expr) -> tirx.Stmt:
+        """Store a finished sum; ``column`` counts from the first one of the panel."""
+        c, place = self.c, t.panel * self.width + column
+        point = {**t.base, **unflatten(row, c.rows), c.column.var: place}
         return c.store.at(point, total.astype(str(c.store.total.ty.dtype)))
 
     def each_vector(self, shape: TileShape, element: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
@@ -295,10 +293,3 @@ class MatmulEmitter:
 
     def cast(self, expr: Expr) -> Expr:
         return expr.astype(self.c.acc_dtype)
-
-
-def _product(axes: tuple[Axis, ...]) -> Expr:
-    result: Expr = const(1)
-    for axis in axes:
-        result = result * axis.extent if static(result) != 1 else as_size(axis.extent)
-    return result
