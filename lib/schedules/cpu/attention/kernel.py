@@ -17,7 +17,6 @@ from torch_tvm.tir import (
     as_size,
     ceil_div,
     const,
-    exact,
     lanes_loop,
     loads,
     loop,
@@ -71,17 +70,33 @@ class AttentionTiling:
     parallel: bool
 
 
+@dataclass(frozen=True)
+class RowBlock:
+    """The rows of one head from ``row0`` on that are computed together, under ``tiling``."""
+
+    tiling: AttentionTiling
+    b: Expr
+    h: Expr
+    row0: tirx.Var
+
+    def first_row(self, tile: Expr) -> Expr:
+        """The first row of a tile within the block; the last tile moves back until it fits."""
+        rows = self.tiling.score.rows
+        last = self.tiling.row_block - rows
+        return tile * rows if self.tiling.row_block % rows == 0 else tirx.min(tile * rows, const(last))
+
+
 class AttentionEmitter:
     """Writes the kernel of one attention: the first of ``tilings`` with enough rows is used at run time.
 
-    They differ in their rows alone, the largest comes first. ``tiling`` is the one being written.
+    They differ in their rows alone, the largest comes first.
     """
 
     def __init__(self, spec: AttentionSpec, tilings: Sequence[AttentionTiling]) -> None:
         self.spec, self.tilings = spec, tilings
-        self.tiling = tiling = tilings[0]
+        tiling = tilings[0]
         self.lanes = tiling.score.lanes
-        self.width = tiling.score.columns
+        self.in_panel, self.width = tiling.score.vectors, tiling.score.columns
         self.value_width = round_up(spec.value_depth, self.lanes)
         self.panels = ceil_div(spec.keys, self.width)
         self.one_block = tiling.one_block
@@ -124,87 +139,93 @@ class AttentionEmitter:
         """All row blocks of a chunk, under the tiling that fits the number of rows."""
         result: tirx.Stmt | None = None
         for tiling in reversed(self.tilings):
-            self.tiling = tiling
             blocks = ceil_div(self.spec.rows, tiling.row_block)
             per_chunk = ceil_div(blocks, chunks)
             first = chunk * per_chunk if chunks > 1 else const(0)
             here = tirx.min(per_chunk, blocks - first) if chunks > 1 else blocks
-            body = loop("row_block", here, lambda block, first=first: self.row_block(b, h, first + block))
+            one = lambda block, tiling=tiling, first=first: self.row_block(tiling, b, h, first + block)
+            body = loop("row_block", here, one)
             fits = self.spec.rows >= const(tiling.row_block)
             result = body if result is None else when(fits, body, result)
         return result
+
+    # --- what is packed ------------------------------------------------------------------------------
 
     def pack(self, b: Expr, h: Expr) -> tirx.Stmt:
         """Copy K^T into panels and V into rows of whole vectors.
 
         Lanes without a key hold the last key or zeros, and nobody reads their scores; V ends in zeros.
         """
-        spec, lanes = self.spec, self.lanes
-        zero = tirx.const(0.0, "float32")
-        in_panel, keys = self.tiling.score.vectors, static(spec.keys)
-        squares = spec.depth // lanes if self.is_contiguous_key() else 0
-        is_square = squares * lanes == spec.depth
-
-        def keys_of_vector(vector: Expr) -> tirx.Stmt:
-            """``lanes`` keys: squares of them are transposed in registers where depth is contiguous."""
-            p, v, first = vector // in_panel, vector % in_panel, vector * lanes
-
-            def element(d: Expr, lane: Expr, guarded: bool) -> tirx.Stmt:
-                value = spec.key(b, h, first + lane, d)
-                if guarded:
-                    value = tirx.if_then_else(first + lane < spec.keys, value, zero)
-                return tirx.BufferStore(self.packed_keys, value, [p, d, v * lanes + lane])
-
-            def square(s: Expr, guarded: bool) -> tirx.Stmt:
-                key_at = lambda key: tirx.min(first + key, spec.keys - 1) if guarded else first + key
-                return transpose_square(
-                    lanes,
-                    "float32",
-                    lambda key, lane: spec.key(b, h, key_at(key), s * lanes + lane),
-                    lambda d, lane, value: tirx.BufferStore(
-                        self.packed_keys, value, [p, s * lanes + d, v * lanes + lane]
-                    ),
-                )
-
-            rest = spec.depth - squares * lanes
-            row = lambda d: lanes_loop(lanes, lambda lane: element(squares * lanes + d, lane, False))
-            whole = sequence(
-                loop("square", squares, lambda s: square(s, False)) if squares else None,
-                loop("d", rest, row) if rest else None,
-            )
-            part = (
-                loop("square", squares, lambda s: square(s, True))
-                if is_square
-                else loop("d", spec.depth, lambda d: loop("lane", lanes, lambda lane: element(d, lane, True)))
-            )
-            return (
-                whole
-                if keys is not None and keys % lanes == 0
-                else when(first + lanes <= spec.keys, whole, part)
-            )
-
         # Only with a tail no tile goes over more vectors than there are keys for.
-        vectors = self.panels * in_panel if self.tiling.tail is None else ceil_div(spec.keys, lanes)
-
-        def value_row(j: Expr) -> tirx.Stmt:
-            full = spec.value_depth // self.lanes
-            copy = lambda d: tirx.BufferStore(self.packed_values, spec.value(b, h, j, d), [j, d])
-            clear = lambda d: tirx.BufferStore(self.packed_values, zero, [j, d])
-            whole = loop(
-                "vector", full, lambda v: lanes_loop(self.lanes, lambda lane: copy(v * self.lanes + lane))
-            )
-            rest = spec.value_depth - full * self.lanes
-            return sequence(
-                whole if full else None,
-                loop("d", rest, lambda d: copy(full * self.lanes + d)) if rest else None,
-                loop("d", self.value_width - spec.value_depth, lambda d: clear(spec.value_depth + d))
-                if rest
-                else None,
-            )
-
+        whole = self.tilings[0].tail is None
+        vectors = self.panels * self.in_panel if whole else ceil_div(self.spec.keys, self.lanes)
         return sequence(
-            loop("vector", vectors, keys_of_vector),
-            loop("key", spec.keys, value_row) if self.copies_values else None,
+            loop("vector", vectors, lambda vector: self.pack_keys(b, h, vector)),
+            loop("key", self.spec.keys, lambda j: self.pack_value(b, h, j)) if self.copies_values else None,
+        )
+
+    def pack_keys(self, b: Expr, h: Expr, vector: Expr) -> tirx.Stmt:
+        """A vector of keys: squares of them are transposed in registers where depth is contiguous."""
+        spec, lanes, first = self.spec, self.lanes, vector * self.lanes
+        squares = spec.depth // lanes if self.is_contiguous_key() else 0
+        rest = spec.depth - squares * lanes
+        of_squares = lambda is_guarded: loop(
+            "square", squares, lambda s: self.pack_square(b, h, vector, s, is_guarded)
+        )
+        column = lambda d: lanes_loop(
+            lanes, lambda lane: self.pack_key(b, h, vector, squares * lanes + d, lane, False)
+        )
+        whole = sequence(of_squares(False) if squares else None, loop("d", rest, column) if rest else None)
+        keys = static(spec.keys)
+        if keys is not None and keys % lanes == 0:
+            return whole
+        guarded = lambda d: loop("lane", lanes, lambda lane: self.pack_key(b, h, vector, d, lane, True))
+        part = of_squares(True) if squares and not rest else loop("d", spec.depth, guarded)
+        return when(first + lanes <= spec.keys, whole, part)
+
+    def pack_key(self, b: Expr, h: Expr, vector: Expr, d: Expr, lane: Expr, is_guarded: bool) -> tirx.Stmt:
+        """One element; 0 where it ``is_guarded`` and there is no key."""
+        key = vector * self.lanes + lane
+        value = self.spec.key(b, h, key, d)
+        if is_guarded:
+            value = tirx.if_then_else(key < self.spec.keys, value, tirx.const(0.0, "float32"))
+        return tirx.BufferStore(self.packed_keys, value, self.place_of_key(vector, d, lane))
+
+    def pack_square(self, b: Expr, h: Expr, vector: Expr, square: Expr, is_guarded: bool) -> tirx.Stmt:
+        """``lanes`` keys by ``lanes`` elements of their depth; the last key again where there is none."""
+        spec, lanes, first = self.spec, self.lanes, vector * self.lanes
+        key_at = lambda key: tirx.min(first + key, spec.keys - 1) if is_guarded else first + key
+        return transpose_square(
+            lanes,
+            "float32",
+            lambda key, lane: spec.key(b, h, key_at(key), square * lanes + lane),
+            lambda d, lane, value: tirx.BufferStore(
+                self.packed_keys, value, self.place_of_key(vector, square * lanes + d, lane)
+            ),
+        )
+
+    def place_of_key(self, vector: Expr, d: Expr, lane: Expr) -> list[Expr]:
+        return [vector // self.in_panel, d, vector % self.in_panel * self.lanes + lane]
+
+    def pack_value(self, b: Expr, h: Expr, j: Expr) -> tirx.Stmt:
+        """The value of one key, with zeros up to a whole vector."""
+        spec, lanes = self.spec, self.lanes
+        copy = lambda d: tirx.BufferStore(self.packed_values, spec.value(b, h, j, d), [j, d])
+        clear = lambda d: tirx.BufferStore(self.packed_values, tirx.const(0.0, "float32"), [j, d])
+        return sequence(
+            self.each_of_depth(copy),
+            loop("d", self.value_width - spec.value_depth, lambda d: clear(spec.value_depth + d))
+            if spec.value_depth % lanes
+            else None,
+        )
+
+    def each_of_depth(self, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
+        """``body`` for all elements of a value: vectors, and what does not fill one."""
+        full, rest = divmod(self.spec.value_depth, self.lanes)
+        of_vector = lambda v: lanes_loop(self.lanes, lambda lane: body(v * self.lanes + lane))
+        return sequence(
+            loop("vector", full, of_vector) if full else None,
+            loop("d", rest, lambda d: body(full * self.lanes + d)) if rest else None,
         )
 
     def value(self, b: Expr, h: Expr, key: Expr, column: Expr) -> Expr:
@@ -223,114 +244,101 @@ class AttentionEmitter:
         last = tvm.sym.Analyzer().simplify(load.indices[-1] - d)
         return d not in variables(last) and not any(d in variables(i) for i in load.indices[:-1])
 
-    def row_block(self, b: Expr, h: Expr, block: Expr) -> tirx.Stmt:
-        spec, tiling = self.spec, self.tiling
-        size = tiling.row_block
-        row0 = tirx.Var("row0", "int64")
-        rows = static(spec.rows)
-        start = (
-            block * size
-            if rows is not None and rows % size == 0
-            else tirx.min(block * size, spec.rows - size)
-        )
+    # --- a block of rows -----------------------------------------------------------------------------
+
+    def row_block(self, tiling: AttentionTiling, b: Expr, h: Expr, block: Expr) -> tirx.Stmt:
+        spec, size = self.spec, tiling.row_block
+        rows = RowBlock(tiling, b, h, tirx.Var("row0", "int64"))
+        total = static(spec.rows)
+        is_whole = total is not None and total % size == 0
+        start = block * size if is_whole else tirx.min(block * size, spec.rows - size)
         visible: Expr = as_size(spec.keys)
         if spec.causal is not None:
-            visible = tirx.max(const(0), tirx.min(spec.keys, row0 + spec.causal + size))
-        minus_infinity = tirx.const(float("-inf"), "float32")
-        if self.one_block:
-            body = self.key_block(b, h, row0, const(0), visible)
-        else:
-            count = ceil_div(visible, tiling.key_block)
-            clear = lambda r: sequence(
-                tirx.BufferStore(self.maximum, minus_infinity, [r]),
-                tirx.BufferStore(self.sum, tirx.const(0.0, "float32"), [r]),
-                loop(
-                    "vector",
-                    self.value_width // self.lanes,
-                    lambda v: lanes_loop(
-                        self.lanes,
-                        lambda lane: tirx.BufferStore(
-                            self.total, tirx.const(0.0, "float32"), [r, v * self.lanes + lane]
-                        ),
-                    ),
-                ),
-            )
-            turn = lambda k: self.key_block(
-                b,
-                h,
-                row0,
-                k * tiling.key_block,
-                tirx.min(const(tiling.key_block), visible - k * tiling.key_block),
-            )
-            body = sequence(
-                loop("r", size, clear),
-                loop("key_block", count, turn),
-                loop("r", size, lambda r: tirx.BufferStore(self.factor, self.inverse(r), [r])),
-                loop("r", size, lambda r: self.finish_row(b, h, row0, r)),
-            )
-        return sequence(tirx.Bind(row0, start), body)
+            visible = tirx.max(const(0), tirx.min(spec.keys, rows.row0 + spec.causal + size))
+        body = self.key_block(rows, const(0), visible) if self.one_block else self.key_blocks(rows, visible)
+        return sequence(tirx.Bind(rows.row0, start), body)
 
-    def key_block(self, b: Expr, h: Expr, row0: Expr, key0: Expr, keys: Expr) -> tirx.Stmt:
+    def key_blocks(self, rows: RowBlock, visible: Expr) -> tirx.Stmt:
+        """The blocks of ``visible`` keys in turn, with running maxima and sums."""
+        size, keys = rows.tiling.row_block, rows.tiling.key_block
+        turn = lambda k: self.key_block(rows, k * keys, tirx.min(const(keys), visible - k * keys))
+        return sequence(
+            loop("r", size, self.clear_row),
+            loop("key_block", ceil_div(visible, keys), turn),
+            loop("r", size, lambda r: tirx.BufferStore(self.factor, self.inverse(r), [r])),
+            loop("r", size, lambda r: self.finish_row(rows, r)),
+        )
+
+    def clear_row(self, r: Expr) -> tirx.Stmt:
+        zero, lanes = tirx.const(0.0, "float32"), self.lanes
+        clear = lambda d: tirx.BufferStore(self.total, zero, [r, d])
+        of_vector = lambda v: lanes_loop(lanes, lambda lane: clear(v * lanes + lane))
+        return sequence(
+            tirx.BufferStore(self.maximum, tirx.const(float("-inf"), "float32"), [r]),
+            tirx.BufferStore(self.sum, zero, [r]),
+            loop("vector", self.value_width // lanes, of_vector),
+        )
+
+    def key_block(self, rows: RowBlock, key0: Expr, keys: Expr) -> tirx.Stmt:
         """Scores, softmax and weighted sum of one row block with ``keys`` keys from ``key0`` on."""
-        spec, tiling = self.spec, self.tiling
+        tiling, tail = rows.tiling, rows.tiling.tail
         here = tirx.Var("keys_here", "int64")
         size = static(keys)
         extent = const(size) if size is not None else here
-        tail = tiling.tail
-        panels = const(exact(size) // self.width) if tail is not None else ceil_div(extent, self.width)
-        first_panel = key0 // self.width if static(key0) != 0 else const(0)
+        panels = const(size // self.width) if tail is not None else ceil_div(extent, self.width)
         tiles = ceil_div(tiling.row_block, tiling.score.rows)
-
-        def tile_row(tile: Expr) -> Expr:
-            start = tile * tiling.score.rows
-            last = tiling.row_block - tiling.score.rows
-            return start if tiling.row_block % tiling.score.rows == 0 else tirx.min(start, const(last))
-
-        def score_tile(shape: TileShape, panel: Expr, tile: Expr) -> tirx.Stmt:
-            base = tile_row(tile)
-            return emit_tile(
-                shape,
-                spec.depth,
-                lambda r, d: spec.query(b, h, row0 + base + r, d),
-                lambda d, column: tirx.BufferLoad(self.packed_keys, [first_panel + panel, d, column]),
-                lambda r, column, total: tirx.BufferStore(
-                    self.score, total, [base + r, panel * self.width + column]
-                ),
-                "float32",
-            )
-
-        def sum_tile(part: Expr, tile: Expr) -> tirx.Stmt:
-            base = tile_row(tile)
-            origin = part * tiling.sum.columns
-
-            def finish(r: int, column: Expr, total: Expr) -> tirx.Stmt:
-                place = [base + r, origin + column]
-                if not self.one_block:
-                    before = tirx.BufferLoad(self.total, place) * tirx.BufferLoad(self.factor, [base + r])
-                    return tirx.BufferStore(self.total, before + total, place)
-                value = total * tirx.BufferLoad(self.factor, [base + r])
-                return spec.store(b, h, row0 + base + r, origin + column, value)
-
-            return emit_tile(
-                tiling.sum,
-                extent,
-                lambda r, j: tirx.BufferLoad(self.score, [base + r, j]),
-                lambda j, column: self.value(b, h, key0 + j, origin + column),
-                finish,
-                "float32",
-            )
-
         parts = self.value_width // tiling.sum.columns
+        score = lambda shape, panel, tile: self.score_tile(rows, shape, key0, panel, tile)
+        each = lambda body: loop("r", tiling.row_block, body)
         return sequence(
             None if size is not None else tirx.Bind(here, keys),
-            loop("panel", panels, lambda p: loop("tile", tiles, lambda t: score_tile(tiling.score, p, t))),
-            loop("tile", tiles, lambda t: score_tile(tail, panels, t)) if tail is not None else None,
-            loop("r", tiling.row_block, lambda r: self.mask_row(b, h, row0, r, key0, extent)),
-            loop("r", tiling.row_block, lambda r: self.softmax_row(r, extent)),
-            loop("tile", tiles, lambda t: loop("part", parts, lambda p: sum_tile(p, t))),
+            loop("panel", panels, lambda p: loop("tile", tiles, lambda t: score(tiling.score, p, t))),
+            loop("tile", tiles, lambda t: score(tail, panels, t)) if tail is not None else None,
+            each(lambda r: self.mask_row(rows, r, key0, extent)),
+            each(lambda r: self.softmax_row(r, extent)),
+            loop(
+                "tile",
+                tiles,
+                lambda t: loop("part", parts, lambda p: self.sum_tile(rows, key0, extent, p, t)),
+            ),
         )
 
-    def mask_row(self, b: Expr, h: Expr, row0: Expr, r: Expr, key0: Expr, keys: Expr) -> tirx.Stmt:
+    def score_tile(self, rows: RowBlock, shape: TileShape, key0: Expr, panel: Expr, tile: Expr) -> tirx.Stmt:
+        """A tile of the scores of one panel of keys."""
+        base = rows.first_row(tile)
+        first_panel = key0 // self.width if static(key0) != 0 else const(0)
+        return emit_tile(
+            shape,
+            self.spec.depth,
+            lambda r, d: self.spec.query(rows.b, rows.h, rows.row0 + base + r, d),
+            lambda d, column: tirx.BufferLoad(self.packed_keys, [first_panel + panel, d, column]),
+            lambda r, column, total: tirx.BufferStore(
+                self.score, total, [base + r, panel * self.width + column]
+            ),
+            "float32",
+        )
+
+    def sum_tile(self, rows: RowBlock, key0: Expr, keys: Expr, part: Expr, tile: Expr) -> tirx.Stmt:
+        """A tile of the weighted sums of the values."""
+        base, origin = rows.first_row(tile), part * rows.tiling.sum.columns
+
+        def finish(r: Expr, column: Expr, total: Expr) -> tirx.Stmt:
+            place, factor = [base + r, origin + column], tirx.BufferLoad(self.factor, [base + r])
+            if not self.one_block:
+                before = tirx.BufferLoad(self.total, place) * factor
+                return tirx.BufferStore(self.total, before + total, place)
+            return self.spec.store(rows.b, rows.h, rows.row0 + base + r, origin + column, total * factor)
+
+        return emit_tile(
+            rows.tiling.sum,
+            keys,
+            lambda r, j: tirx.BufferLoad(self.score, [base + r, j]),
+            lambda j, column: self.value(rows.b, rows.h, key0 + j, origin + column),
+            finish,
+            "float32",
+        )
+
+    def mask_row(self, rows: RowBlock, r: Expr, key0: Expr, keys: Expr) -> tirx.Stmt:
         """Scale and mask one row of scores, and set what its exponentials start from.
 
         A loop of its own: the rows' chains of maxima, one after the other, would wait for their exponentials.
@@ -341,9 +349,8 @@ class AttentionEmitter:
         full, rest = keys // lanes, keys % lanes
         new = tirx.Var("new_maximum", float32)
         score_at = lambda column: tirx.BufferLoad(self.score, [r, column])
-        masked = lambda column: self.spec.masked(b, h, row0 + r, key0 + column, score_at(column)).astype(
-            float32
-        )
+        place = lambda column: (rows.b, rows.h, rows.row0 + r, key0 + column)
+        masked = lambda column: self.spec.masked(*place(column), score_at(column)).astype(float32)
         top = lambda lane, value: tirx.BufferStore(most, larger(value, tirx.BufferLoad(most, [lane])), [lane])
 
         def mask(column: Expr, lane: Expr) -> tirx.Stmt:
@@ -459,21 +466,12 @@ class AttentionEmitter:
         empty = zero if self.spec.is_safe else tirx.Select(self.spec.keys == const(0), zero, nan)
         return tirx.Select(total == tirx.const(0.0, "float32"), empty, tirx.const(1.0, "float32") / total)
 
-    def finish_row(self, b: Expr, h: Expr, row0: Expr, r: Expr) -> tirx.Stmt:
-        spec, lanes = self.spec, self.lanes
-
+    def finish_row(self, rows: RowBlock, r: Expr) -> tirx.Stmt:
         def element(d: Expr) -> tirx.Stmt:
             value = tirx.BufferLoad(self.total, [r, d]) * tirx.BufferLoad(self.factor, [r])
-            return spec.store(b, h, row0 + r, d, value)
+            return self.spec.store(rows.b, rows.h, rows.row0 + r, d, value)
 
-        full = spec.value_depth // lanes
-        rest = spec.value_depth % lanes
-        return sequence(
-            loop("vector", full, lambda v: lanes_loop(lanes, lambda lane: element(v * lanes + lane)))
-            if full
-            else None,
-            loop("d", rest, lambda d: element(full * lanes + d)) if rest else None,
-        )
+        return self.each_of_depth(element)
 
 
 def exp_of_nonpositive(x: Expr) -> Expr:
