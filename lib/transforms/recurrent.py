@@ -54,9 +54,9 @@ class _Packer(relax.PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> Expr:
         layer = self.layers.get(call.args[0]) if call.op == tvm.ir.Op.get("relax.call_tir") else None
-        if layer is None:
+        workload = RecurrentWorkload.from_attr(layer.attrs) if layer is not None else None
+        if layer is None or workload is None:
             return super().visit_call_(call)
-        workload = RecurrentWorkload.from_attr(layer.attrs)
         which, gates = 1 + workload.states, workload.gates
         fields = [self.visit_expr(field) for field in call.args[1].fields]
         directions, _, hidden = (int(size) for size in layer.params[which].shape)

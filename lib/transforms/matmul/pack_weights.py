@@ -107,7 +107,7 @@ class _Packer(relax.PyExprMutator):
         is_transposed = transposed is not None and transposed.args[0] in self.weights
         return self.builder_.call_te(
             lambda w: pack(w, kind, weight, is_transposed),
-            self.visit_expr(transposed.args[0] if is_transposed else w),
+            self.visit_expr(transposed.args[0] if transposed is not None and is_transposed else w),
             primfunc_name_hint="pack_weight",
             primfunc_attrs=weight.packing(is_transposed).to_attr() if kind is PLAIN else None,
         )

@@ -17,6 +17,7 @@ from torch_tvm.tir import (
     as_size,
     ceil_div,
     const,
+    exact,
     lanes_loop,
     loads,
     loop,
@@ -285,7 +286,7 @@ class AttentionEmitter:
         here = tirx.Var("keys_here", "int64")
         size = static(keys)
         extent = const(size) if size is not None else here
-        panels = const(size // self.width) if tail is not None else ceil_div(extent, self.width)
+        panels = const(exact(size) // self.width) if tail is not None else ceil_div(extent, self.width)
         tiles = ceil_div(tiling.row_block, tiling.score.rows)
         parts = self.value_width // tiling.sum.columns
         score = lambda shape, panel, tile: self.score_tile(rows, shape, key0, panel, tile)

@@ -195,7 +195,10 @@ def _requests(
     """The tile's part of what the tiles in a row ask for, and what ``shape.prefetch`` asks for at each step."""
     of_step = (lambda k: _ahead(shape, k, rhs, dtype)) if shape.prefetch else _nothing
     turns = size // shape.step if size is not None else 0
-    if share is None or not turns or len(found := loads(rhs(const(size), const(0)))) != 1:
+    if share is None or size is None or not turns:
+        return Requests(of_step=of_step)
+    found = loads(rhs(const(size), const(0)))
+    if len(found) != 1:
         return Requests(of_step=of_step)
     source, first = found[0].source, found[0].indices
     amount = size * shape.columns
