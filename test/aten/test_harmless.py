@@ -93,7 +93,7 @@ def test_containers_that_would_import_a_module(
 ) -> None:
     (tmp_path / "made_module.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, object] = {"type": None, "context": None, "children_spec": []}
     spec = [1, {"type": "collections.defaultdict", "context": context, "children_spec": [leaf]}]
     signature = json.dumps({"out": {"pytree": json.dumps(spec)}}).replace("\\", "\\\\").replace('"', '\\"')
     text = f"""func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>

@@ -6,7 +6,7 @@ import pytest
 
 from torch_tvm.tools.e2e import Case, cases, run
 
-QUICK = {
+QUICK: set[Case] = {
     Case(model, frontend, batch)
     for model in (
         "mlp",
@@ -23,7 +23,7 @@ QUICK = {
 } | {Case(model, frontend, "1") for model in ("bert", "gpt2") for frontend in ("fx", "torchscript")}
 
 
-@pytest.mark.parametrize("case", sorted(QUICK, key=lambda c: c.id), ids=lambda c: c.id)
+@pytest.mark.parametrize("case", sorted(QUICK, key=str), ids=lambda c: c.id)
 def test_quick(case: Case) -> None:
     run(case)
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import torch_tvm
 from torch_tvm import InvalidInput, TensorSpec
-
-Tensor = torch.Tensor
 
 
 def check_value(x: Tensor) -> Tensor:
@@ -40,7 +39,7 @@ def check_count(x: Tensor) -> Tensor:
 
 
 def assert_async(x: Tensor) -> Tensor:
-    torch._assert_async((x > 0).any())
+    torch._assert_async(torch.gt(x, 0).any())
     return x + 1
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor as T
 from torch import nn
 
 import torch_tvm
 
-T = torch.Tensor
 aten = torch.ops.aten
 
 

@@ -163,6 +163,7 @@ def test_the_shape_of_an_argument_cannot_change(write: str) -> None:
 class BufferOfAnotherType(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.kept: torch.Tensor
         self.register_buffer("kept", torch.zeros(2, dtype=torch.int64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lowering.rows import Cases, Inputs, Row, Sample, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def values(*options: Any) -> Inputs:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from lowering.rows import Cases, Row, Sample, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def attention(q: T, k: T, v: T, mask: T | None, causal: bool, scale: float | None, gqa: bool) -> T:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from lowering.rows import Cases, Row, Sample, row
+from torch import Tensor as T
 
-T = torch.Tensor
 _ALL = (
     torch.float32,
     torch.float64,

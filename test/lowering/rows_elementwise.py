@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from lowering.rows import Cases, Row, Sample, row
-
-T = torch.Tensor
+from lowering.rows import Cases, Inputs, Row, Sample, row
+from torch import Tensor as T
 
 
 def pairs(s: Sample) -> Cases:
@@ -54,7 +53,7 @@ def dynamic_pair(s: Sample, n: int) -> tuple[T, T]:
     return s.floats(n, 1, 4), s.floats(n, 4)
 
 
-def with_number(*numbers: float) -> object:
+def with_number(*numbers: float) -> Inputs:
     def inputs(s: Sample) -> Cases:
         floats = [(s.floats(3, 5), number) for number in numbers]
         return [
@@ -68,7 +67,7 @@ def with_number(*numbers: float) -> object:
     return inputs
 
 
-def with_int(*numbers: int) -> object:
+def with_int(*numbers: int) -> Inputs:
     def inputs(s: Sample) -> Cases:
         cases: Cases = [(s.ints(11, low=-50, high=50), number) for number in numbers]
         cases += [(s.ints(11, dtype=torch.int8, low=-128, high=127), number) for number in numbers]

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from lowering.rows import Row, row
 
-T = torch.Tensor
-
 ROWS: list[Row] = [
     row(
         "aten.cat",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from lowering.rows import Cases, Row, Sample, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def compared(s: Sample) -> Cases:

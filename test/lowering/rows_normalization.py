@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from lowering.rows import Cases, Row, Sample, row
+from torch import Tensor as T
 
-T = torch.Tensor
 INF = float("inf")
 
 

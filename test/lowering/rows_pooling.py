@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from lowering.rows import Cases, Inputs, Row, Sample, row
 
-T = torch.Tensor
 NAN, INF = float("nan"), float("inf")
 
 

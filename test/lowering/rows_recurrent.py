@@ -24,7 +24,7 @@ def _layers(gates: int, states: int) -> Inputs:
         for layer in range(layers):
             inputs = size if layer == 0 else hidden * directions
             for _ in range(directions):
-                shapes = [(gates * hidden, inputs), (gates * hidden, hidden)]
+                shapes: list[tuple[int, ...]] = [(gates * hidden, inputs), (gates * hidden, hidden)]
                 shapes += [(gates * hidden,)] * 2 if biases else []
                 weights += [s.floats(*shape, dtype=dtype, low=-1, high=1) for shape in shapes]
         start = [s.floats(layers * directions, batch, hidden, dtype=dtype) for _ in range(states)]

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 from lowering.rows import Cases, Inputs, Row, Sample, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def over(*options: Any, ints: bool = True, special: bool = True) -> Inputs:

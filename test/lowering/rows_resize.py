@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lowering.rows import SPECIAL, Cases, Inputs, Row, Sample, row
 
 
-def resize(
-    x: torch.Tensor, size: object, scale: object, mode: str, corners: bool | None = None
-) -> torch.Tensor:
+def resize(x: torch.Tensor, size: Any, scale: Any, mode: str, corners: bool | None = None) -> torch.Tensor:
     return F.interpolate(x, size, scale, mode, corners)
 
 
-def resize_aa(x: torch.Tensor, size: object, scale: object, mode: str, corners: bool) -> torch.Tensor:
+def resize_aa(x: torch.Tensor, size: Any, scale: Any, mode: str, corners: bool) -> torch.Tensor:
     return F.interpolate(x, size, scale, mode, corners, antialias=True)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from lowering.rows import Cases, Row, Sample, row
 
-T = torch.Tensor
-
 
 def _view(s: Sample) -> Cases:
     return [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from lowering.rows import Row, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def _slices(x: T) -> tuple[T, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from lowering.rows import Cases, Inputs, Row, Sample, row
-
-T = torch.Tensor
+from torch import Tensor as T
 
 
 def floats(low: float = -3.0, high: float = 3.0, *, special: bool = True) -> Inputs:

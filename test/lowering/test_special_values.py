@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor as T
 from torch import nn
 
 import torch_tvm
 
-T = torch.Tensor
 NAN, INF = float("nan"), float("inf")
 VALUES = (
     *(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import torch_tvm
 from torch_tvm import InvalidInput
 
-Tensor = torch.Tensor
 V = "!torch.vtensor"
 
 TEXT = f"""

@@ -261,7 +261,11 @@ def test_passes_of_the_user_run_at_their_stage() -> None:
     seen: list[str] = []
 
     def note(stage: str) -> Any:
-        return lambda mod: seen.append(stage) or mod
+        def hook(mod: tvm.IRModule) -> tvm.IRModule:
+            seen.append(stage)
+            return mod
+
+        return hook
 
     stages = ["after-lowering", "after-optimizing", "after-scheduling"]
     torch_tvm.compile(linear(), (torch.randn(5, 6),), options={"passes": {s: [note(s)] for s in stages}})

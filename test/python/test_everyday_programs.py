@@ -303,11 +303,11 @@ def test_program(name: str, frontend: str) -> None:
     check(name, frontend)
 
 
-def _largest(x: torch.Tensor):  # type: ignore[no-untyped-def]
+def _largest(x: torch.Tensor):
     return torch.max(x, dim=1)
 
 
-def _sorted(x: torch.Tensor):  # type: ignore[no-untyped-def]
+def _sorted(x: torch.Tensor):
     found = torch.sort(x)
     return [found, torch.topk(x, 5)], found.values
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor as T
 from torch import nn
 
 import torch_tvm
-
-T = torch.Tensor
 
 X = torch.arange(12.0).reshape(3, 4)
 GOOD = torch.tensor([0, 2, 1])
@@ -183,14 +182,14 @@ def test_sizes_of_zero() -> None:
         for ours, eager in zip(function(x, *given), Rows()(x, *given), strict=True):
             assert torch.equal(ours, eager)
     for at in range(5):
-        given = (X[:0], *nothing[:at], torch.tensor([0]), *nothing[at + 1 :])
+        wrong = (X[:0], *nothing[:at], torch.tensor([0]), *nothing[at + 1 :])
         if at < 3:  # what is written into a tensor that is known to be empty changes nothing, and goes
             with pytest.raises(
                 torch_tvm.InvalidInput, match="index 0 is out of range for a dimension of size 0"
             ):
-                static(*given)
+                static(*wrong)
         with pytest.raises(torch_tvm.InvalidInput, match=r"dimension of size 0|at least 1, got 0"):
-            compiled(*given)
+            compiled(*wrong)
 
 
 def test_a_constant_is_checked_when_the_program_is_compiled() -> None:

@@ -34,7 +34,7 @@ class Chain(nn.Module):
 class Views(Chain):
     """Kernels that look at an argument, a result and a tensor in between in another shape; a result twice."""
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         first = self.layers[0](torch.softmax(x, 0))
         second = self.layers[1](first.reshape(-1, 2, 8).softmax(1).reshape(-1, 16))
         third = second.reshape(8, -1).cumsum(1)

@@ -30,8 +30,8 @@ def operator(shape, keys=None, value_depth=None, causal=None, bias=None, dtype="
 
 
 def eager(q, k, v, mask=None):
-    heads_first = [t.transpose(1, 2) for t in (q, k, v)]
-    return F.scaled_dot_product_attention(*heads_first, mask).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
 
 
 def check_operator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ class Case:
     def eager(self, data: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         rank = len(self.kernel)
         if self.transposed:
-            function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+            function: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
             result = function(
                 data, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
             )
@@ -174,7 +175,7 @@ CASES = [
 ]
 
 
-WINOGRAD = {"rule": "winograd-convolution", "accuracy": "default"}
+WINOGRAD: dict[str, Any] = {"rule": "winograd-convolution", "accuracy": "default"}
 
 WINOGRAD_CASES = [
     # (case, tile): odd sizes and channels, no and wide padding, batch, few and many tiles (fused, split)
@@ -242,9 +243,9 @@ def test_pairs_of_bfloat16(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("round_to_bfloat16" in decision.kernel for decision in decisions)
     vm = relax.VirtualMachine(build(scheduled, TARGET), tvm.cpu())
     result = vm["main"](data, pack_weights(scheduled, vm, [weight, bias]))
-    rounded = [value.bfloat16() for value in (data, weight)]
-    eager = case.eager(*(value.float() for value in rounded), bias)
-    exact = case.eager(*(value.double() for value in rounded), bias.double())
+    data, weight = data.bfloat16(), weight.bfloat16()
+    eager = case.eager(data.float(), weight.float(), bias)
+    exact = case.eager(data.double(), weight.double(), bias.double())
     compare(torch.from_dlpack(result), eager, exact)
 
 
@@ -371,7 +372,7 @@ def test_tiles_fit_the_registers(width: int, blocks: int) -> None:
 def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, extent: int) -> None:
     count = (extent + 2 * padding - kernel) // stride + 1
     phase = Phase(0, 1, count, stride, tuple((k, k - padding) for k in range(kernel)))
-    covered = []
+    covered: list[int] = []
     for run in split_columns(phase, extent, 6):
         for tile in range(run.count):
             first = run.first + tile * run.width

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import tvm_ffi
@@ -49,7 +51,7 @@ def test_the_parts_of_all_turns_cover_everything(size: int, turns: int, is_known
     assert most <= -(-size // turns) // PER_LINE + 2
 
 
-def kernel_texts(model: nn.Module, *args: torch.Tensor, **options: object) -> dict[str, str]:
+def kernel_texts(model: nn.Module, *args: torch.Tensor, **options: Any) -> dict[str, str]:
     compiled = torch_tvm.compile(model.eval(), args, **options)
     return {kernel.rule: compiled.tir_module[kernel.name].script() for kernel in compiled.report.kernels}
 

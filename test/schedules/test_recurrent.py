@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import tvm
@@ -49,7 +51,7 @@ class Layer(nn.Module):
         return 2 if isinstance(self.body, nn.LSTM) else 1
 
 
-def compiled(model: Layer, inputs: list[torch.Tensor], **options: object) -> torch_tvm.CompiledModule:
+def compiled(model: Layer, inputs: list[torch.Tensor], **options: Any) -> torch_tvm.CompiledModule:
     result = torch_tvm.compile(model.eval(), tuple(inputs), fallback=False, **options)
     assert "recurrent" in {kernel.rule for kernel in result.report.kernels}
     return result

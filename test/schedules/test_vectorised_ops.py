@@ -10,14 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from torch import Tensor as T
 from tvm import tirx
 
 from torch_tvm.backends import optimize, schedule
 
 from .machine_code import scalar_calls
 from .programs import lowered
-
-T = torch.Tensor
 
 UNARY: dict[str, Callable[[T], T]] = {
     **{

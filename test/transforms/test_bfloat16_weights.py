@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ SMALL_CACHE = CpuModel(512, 32, 32 << 10, 1 << 10, 32 << 20, 2)
 @pytest.fixture(autouse=True)
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A level 2 cache that no test weight fits, and no multiplication of bfloat16, which has rules of its own."""
-    read = CpuModel.from_target.__func__
+    read = vars(CpuModel)["from_target"].__func__
 
     def shrunk(cls: type[CpuModel], target: object) -> CpuModel:
         fields = {**vars(read(cls, target)), "l2": SMALL_CACHE.l2, "features": frozenset()}
@@ -26,7 +24,7 @@ def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuModel, "from_target", classmethod(shrunk))
 
 
-def fast(module: torch.nn.Module, x: torch.Tensor) -> Callable[..., torch.Tensor]:
+def fast(module: torch.nn.Module, x: torch.Tensor) -> torch_tvm.CompiledModule:
     return torch_tvm.compile(module.eval(), (x,), fallback=False, options={"accuracy": "fast"})
 
 

@@ -57,7 +57,7 @@ def load(program: Any, folder: Path) -> Any:
 def _calls(program: Any) -> list[list[Any]]:
     """Arguments of three calls; those of the second have other sizes where sizes vary, and other strides in some."""
     import torch
-    from programs import LAYOUTS  # type: ignore[import-not-found]
+    from programs import LAYOUTS
 
     calls = []
     for turn in range(_CALLS):
@@ -366,7 +366,7 @@ def _save_time(optimises: Callable[[], bool]) -> None:
 def work() -> None:
     """Read ``{"program": …}`` lines, write a verdict for each."""
     import torch
-    from programs import make  # type: ignore[import-not-found]
+    from programs import make
 
     torch.set_num_threads(1)
     import logging
@@ -398,7 +398,7 @@ def encode(program: Any) -> dict[str, Any]:
 
 
 def decode(data: dict[str, Any]) -> Any:
-    from programs import Input, Line, Program  # type: ignore[import-not-found]
+    from programs import Input, Line, Program
 
     inputs = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["inputs"])
     state = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["state"])
@@ -479,7 +479,7 @@ def run(
     log: Path | None = None,
 ) -> tuple[Counter[str], list[str]]:
     """Verdicts counted, and a text for each failure; what ``log`` has already is not checked again."""
-    from programs import make  # type: ignore[import-not-found]
+    from programs import make
 
     done = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
     known = {(each["seed"], each["frontend"]) for each in done}

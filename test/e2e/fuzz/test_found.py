@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from programs import Input, Line, Program  # type: ignore[import-not-found]
-from runner import check  # type: ignore[import-not-found]
+from programs import Input, Line, Program
+from runner import check
 
 # An importer with a question mark may refuse; what runs in PyTorch has its numbers all the same.
 ALL = "fx torchscript lazy dynamo"

@@ -38,6 +38,7 @@ class Running(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("total", torch.zeros(3))
+        self.last: Tensor
         self.register_buffer("last", torch.ones(3))
         self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
         self.count = 0
@@ -100,6 +101,7 @@ class GrowingState(nn.Module):
 class ShapeState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.seen: Tensor
         self.register_buffer("seen", torch.zeros(1, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ class Methods(nn.Module):
 
 @torch.jit.interface
 class Activation(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[empty-body]
+    def forward(self, x: Tensor) -> Tensor:
         pass
 
 
@@ -239,11 +241,11 @@ class Cells(nn.Module):
         return torch.stack(outputs)
 
 
-def doubled_input(self, input: Tuple[Tensor]) -> Tuple[Tensor]:  # type: ignore[no-untyped-def]
+def doubled_input(self, input: Tuple[Tensor]) -> Tuple[Tensor]:
     return (input[0] * 2,)
 
 
-def shifted_output(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def shifted_output(self, input: Tuple[Tensor], output: Tensor) -> Tensor:
     return output + input[0].sum()
 
 

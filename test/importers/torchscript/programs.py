@@ -55,7 +55,7 @@ class Color(Enum):
 
 class Pair(NamedTuple):
     left: Tensor
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 @torch.jit.script

@@ -67,7 +67,7 @@ def test_run_time_assertion_inside_a_loop() -> None:
 def test_module_that_does_not_script() -> None:
     class Bad(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return [i for i in (yield x)]  # type: ignore[return-value]
+            return [i for i in (yield x)]
 
     with pytest.raises(ImportFailed) as caught:
         import_torchscript(Bad(), (torch.ones(2),))
