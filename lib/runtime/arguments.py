@@ -180,6 +180,10 @@ class ArgumentCheck:
             return f"expected {argument}, got {describe_value(value)}"
         where = "" if value.device.type == self.device else f" on {self.device}"
         unreadable = why_unreadable(value)
+        if (
+            not unreadable and self.convention.in_spec is not None
+        ):  # a graph that was traced has no such calls left
+            unreadable = why_not_called(value)
         if unreadable:
             return f"expected {argument}{where}, got {unreadable}"
         mismatch = (
@@ -256,6 +260,15 @@ _BROADCAST = (
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__
 
 
+def why_not_called(value: torch.Tensor) -> str:
+    """What a tensor is whose class gives calls a meaning of their own; empty for others."""
+    own = type(value).__torch_function__
+    inherited = getattr(own, "__func__", None) is torch.Tensor.__torch_function__.__func__
+    if inherited or own is torch._C._disabled_torch_function_impl:
+        return ""
+    return f"a {type(value).__name__}, whose __torch_function__ compiled code does not call"
+
+
 def why_unreadable(value: torch.Tensor) -> str:
     """What a tensor is whose numbers no kernel can read at one address; empty for others."""
     if hasattr(type(value), "__tensor_flatten__") or type(value).__torch_dispatch__ is not _NO_DISPATCH:
@@ -313,5 +326,6 @@ __all__ = [
     "dense",
     "flatten",
     "is_kernel_ready",
+    "why_not_called",
     "why_unreadable",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec
+from torch_tvm.runtime.arguments import why_not_called
 from torch_tvm.runtime.convention import describe_dtype, describe_value
 from torch_tvm.support.errors import InvalidInput
 
@@ -32,6 +33,8 @@ def check_examples(arguments: Any) -> None:
 
 
 def _problem(leaf: Any) -> str:
+    if isinstance(leaf, torch.Tensor) and why_not_called(leaf):
+        return why_not_called(leaf)
     if isinstance(leaf, torch.Tensor) and (
         leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized
     ):

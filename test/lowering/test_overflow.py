@@ -35,7 +35,7 @@ def programs(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
     )
 
 
-@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy", "dynamo"])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.int16, torch.int8])
 def test_integers_wrap(dtype: torch.dtype, frontend: str) -> None:
     info = torch.iinfo(dtype)
@@ -43,7 +43,10 @@ def test_integers_wrap(dtype: torch.dtype, frontend: str) -> None:
     x = torch.tensor(edges, dtype=dtype).repeat_interleave(len(edges))
     y = torch.tensor(edges, dtype=dtype).repeat(len(edges))
     given = torch.jit.trace(programs, (x, y)) if frontend == "torchscript" else programs
-    compiled = torch_tvm.compile(given, (x, y), frontend=frontend)
+    if frontend == "dynamo":
+        compiled = torch.compile(programs, backend="torch_tvm", fullgraph=True, dynamic=False)
+    else:
+        compiled = torch_tvm.compile(given, (x, y), frontend=frontend)
     for first, second in ((x, y), (torch.randint_like(x, info.min, info.max), y.flip(0))):
         for ours, eager in zip(compiled(first, second), programs(first, second), strict=True):
             assert ours.dtype == eager.dtype and torch.equal(ours, eager)

@@ -42,6 +42,48 @@ def test_example_arguments(kind: str, frontend: str) -> None:
         torch_tvm.compile(program, (KINDS[kind](),), frontend=frontend)
 
 
+class Doubled(torch.Tensor):
+    """Every product is twice as large."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return result + result if func is torch.Tensor.mul else result
+
+
+class Inherited(torch.Tensor):
+    pass
+
+
+class Tripled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul(3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_classes_of_tensors(frontend: str) -> None:
+    x = torch.randn(4)
+    program = torch.jit.script(Tripled()) if frontend == "torchscript" else Tripled()
+    compiled = torch_tvm.compile(program, (x,), frontend=frontend)
+    assert torch.equal(compiled(x.as_subclass(Inherited)), x * 3)
+    for call in (compiled, lambda given: torch_tvm.compile(program, (given,), frontend=frontend)):
+        with pytest.raises(
+            InvalidInput, match="a Doubled, whose __torch_function__ compiled code does not call"
+        ):
+            call(x.as_subclass(Doubled))
+
+
+def test_classes_of_tensors_by_torch_compile() -> None:
+    """It traces through what a class does."""
+    x = torch.randn(4)
+    compiled = torch.compile(Tripled(), backend="torch_tvm")
+    assert type(compiled(x.as_subclass(Inherited))) is Inherited
+    for kind in (Doubled, Inherited):
+        ours, eager = (call(x.as_subclass(kind)).as_subclass(torch.Tensor) for call in (compiled, Tripled()))
+        assert torch.equal(ours, eager)
+
+
 def test_specs_of_tensors() -> None:
     spec = torch_tvm.TensorSpec((None,), torch.uint16)
     with pytest.raises(InvalidInput, match=r"^example_args\[0\]: kernels do not read uint16"):
@@ -85,6 +127,9 @@ def test_memory_that_the_lazy_device_cannot_copy() -> None:
     freed = torch.randn(4, 6)
     freed.untyped_storage().resize_(0)
     masked = torch.masked.masked_tensor(torch.randn(4, 6), torch.ones(4, 6).bool())
-    for given in (freed, masked):
-        with pytest.raises(InvalidInput, match="is no plain CPU tensor"):
+    for given, problem in (
+        (freed, "is no plain CPU tensor"),
+        (masked, "a MaskedTensor, whose __torch_function__"),
+    ):
+        with pytest.raises(InvalidInput, match=problem):
             torch_tvm.compile(reshaped, (given,), frontend="lazy")
