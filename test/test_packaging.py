@@ -37,7 +37,8 @@ def modules() -> set[str]:
     return {
         (Path("torch_tvm") / folder.relative_to(package) / path.relative_to(folder.resolve())).as_posix()
         for folder in folders
-        for path in folder.resolve().rglob("*.py")
+        for pattern in ("*.py", "*.in")
+        for path in folder.resolve().rglob(pattern)
     }
 
 

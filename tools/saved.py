@@ -49,8 +49,15 @@ def _checked(module: CompiledModule, sample: tuple[tuple[Any, ...], Any] | None,
             advice="save it with sample_args=(x,)",
         )
     args, expected = sample
+    results, nesting = pytree.tree_flatten(module(*args))
+    wanted, other = pytree.tree_flatten(expected)
     try:
-        torch.testing.assert_close(module(*args), expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        assert nesting == other, f"its results are {nesting}, they were {other}"
+        for result, before in zip(results, wanted, strict=True):
+            if isinstance(before, (torch.Tensor, int, float, complex)):
+                torch.testing.assert_close(result, before, rtol=1e-4, atol=1e-5, equal_nan=True)
+            else:
+                assert result == before, f"{result!r} where it was {before!r}"
     except AssertionError as error:
         print(f"differs from what was saved: {error}")
         return 1

@@ -114,9 +114,13 @@ def _linked(caller: tirx.PrimFunc) -> tirx.PrimFunc:
 
     _, _, count, _ = caller.params
     calls = [bound(stmt) for stmt in caller.body.seq]
-    declared = [tirx.call_extern("int32", f"{_PREFIX}{kernel}", *caller.params) for kernel in kernels]
-    never = tirx.IfThenElse(count < 0, tirx.SeqStmt([tirx.Evaluate(call) for call in declared]), None)
-    return caller.with_body(tirx.SeqStmt([never, *calls]))
+    declared = [
+        tirx.IfThenElse(
+            count < 0, tirx.Evaluate(tirx.call_extern("int32", _PREFIX + kernel, *caller.params)), None
+        )
+        for kernel in kernels
+    ]
+    return caller.with_body(tirx.SeqStmt([*declared, *calls]))
 
 
 def _names(part: tvm.IRModule) -> Sequence[str]:

@@ -135,6 +135,10 @@ def programs() -> dict[str, tuple[Any, list[Call]]]:
         "loop": (compile(torch.jit.script(Halving()), (some(4),)), calls((some(4).abs() * 50,), (some(4),))),
         "fallback": (compile(Spectrum(), (some(8, 8),)), calls((some(8, 8),))),
         "dtypes": (compile(Gated(), (torch.tensor([1, 2]),)), calls((torch.tensor([3, 9]),))),
+        "one_kernel_twice": (
+            compile(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), (some(2, 64),)),
+            calls((some(2, 64),)),
+        ),
         "lstm": (compile(nn.LSTM(4, 5).eval(), (some(3, 2, 4),)), calls((some(3, 2, 4),))),
         "script": (
             compile(torch.jit.script(nn.Linear(4, 2)), (torch_tvm.TensorSpec((None, 4), torch.float32),)),
