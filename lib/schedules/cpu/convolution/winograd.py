@@ -27,7 +27,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, const, static
 from torch_tvm.workloads.convolution import ConvWorkload
-from torch_tvm.workloads.winograd import winograd_matrices
+from torch_tvm.workloads.winograd import Matrix, winograd_matrices
 
 LONGEST_SUM = 64
 """Input channels that are summed in registers at once; their sums are added in turn.
@@ -62,6 +62,30 @@ class Grouping:
     vectors: int
     is_fused: bool
     asks_ahead: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """The data that a tile reads, from row ``top`` and column ``left`` on; ``is_inside`` if all of it is there."""
+
+    batch: Expr
+    plane: list[Expr]
+    top: Expr
+    left: Expr
+    is_inside: bool
+
+
+@dataclass(frozen=True)
+class Product:
+    """``count`` tiles times ``vectors`` blocks of output channels from ``block`` on, at one point, to ``slot`` on."""
+
+    spectrum: tirx.Buffer
+    products: tirx.Buffer
+    point: Expr
+    count: int
+    block: Expr
+    slot: Expr
+    vectors: int
 
 
 def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int) -> Grouping:
@@ -147,7 +171,7 @@ class _WinogradKernel:
             gemm = tir.loop(
                 "point",
                 self.points,
-                lambda xi: self._point(spectrum, products, xi, count, block, const(0), vectors),
+                lambda xi: self._point(Product(spectrum, products, xi, count, block, const(0), vectors)),
             )
 
             def output(t: Expr) -> tirx.Stmt:
@@ -186,7 +210,9 @@ class _WinogradKernel:
         def product(task: Expr) -> tirx.Stmt:
             xi, bound_point = tir.bind_index("point", task // const(chunks))
             chunk, bound_chunk = tir.bind_index("chunk", task % const(chunks))
-            work = lambda block, vectors: self._point(spectrum, products, xi, count, block, block, vectors)
+            work = lambda block, vectors: self._point(
+                Product(spectrum, products, xi, count, block, block, vectors)
+            )
             return tir.sequence(bound_point, bound_chunk, self._one_chunk(chunk, work))
 
         def output(slot: Expr) -> tirx.Stmt:
@@ -267,142 +293,97 @@ class _WinogradKernel:
         over_blocks: Callable[[Callable[[Expr], tirx.Stmt]], tirx.Stmt],
     ) -> tirx.Stmt:
         """``B^T d B`` of ``tile`` into ``spectrum[:, slot(block)]``."""
-        conv, size, lanes = self.conv, self.size, self.conv.lanes
+        conv, size = self.conv, self.size
         batch, plane, row, column, bound = self._place(image, tile)
-        top, bound_top = tir.bind_index("top", row * const(conv.tile) - const(conv.padding[0]))
-        left, bound_left = tir.bind_index("left", column * const(conv.tile) - const(conv.padding[1]))
+        bind = tir.Names()
+        top = bind("top", row * const(conv.tile) - const(conv.padding[0]))
+        left = bind("left", column * const(conv.tile) - const(conv.padding[1]))
         height, width = self.data.ty.shape[-3:-1]
-        zero = tir.broadcast(tirx.const(0, self.dtype), lanes)
-
-        def block_transform(block: Expr, is_inside: bool) -> tirx.Stmt:
-            half = tirx.decl_buffer([const(self.points * lanes)], self.dtype, "half", scope="local")
-            source, has_data = self._source(plane, block)
-
-            def down(j: Expr) -> tirx.Stmt:
-                code = VectorCode(lanes, self.dtype)
-                values = []
-                for i in range(size):
-                    value = tir.load(self.data, [batch, *source, top + const(i), left + j, 0], lanes)
-                    if not is_inside:
-                        valid = tirx.all(tir.inside(top + const(i), height), tir.inside(left + j, width))
-                        value = tirx.if_then_else(valid, value, zero)
-                    values.append(code.bind(f"d{i}", value))
-                results = code.transform(self.matrices.data, values)
-                stores = [
-                    tir.store(half, value, [(const(r * size) + j) * const(lanes)], lanes)
-                    for r, value in enumerate(results)
-                ]
-                return tir.sequence(*code.stmts, *stores)
-
-            def across(r: Expr) -> tirx.Stmt:
-                code = VectorCode(lanes, self.dtype)
-                values = [
-                    code.bind(f"h{j}", tir.load(half, [(r * const(size) + const(j)) * const(lanes)], lanes))
-                    for j in range(size)
-                ]
-                results = code.transform(self.matrices.data, values)
-                stores = [
-                    tir.store(spectrum, value, [r * const(size) + const(s), slot(block), 0], lanes)
-                    for s, value in enumerate(results)
-                ]
-                return tir.sequence(*code.stmts, *stores)
-
-            transform = tir.sequence(
-                tirx.AllocBuffer(half), tir.loop("j", size, down), tir.loop("r", size, across)
-            )
-            nothing = lambda point: tir.store(spectrum, zero, [point, slot(block), 0], lanes)
-            return tir.when(has_data, transform, tir.loop("point", self.points, nothing))
-
         is_inside = tirx.all(
             top >= const(0), left >= const(0), top + const(size) <= height, left + const(size) <= width
         )
-        inner = over_blocks(lambda block: block_transform(block, True))
-        border = over_blocks(lambda block: block_transform(block, False))
-        return tir.sequence(bound, bound_top, bound_left, tir.when(is_inside, inner, border))
 
-    def _point(
-        self,
-        spectrum: tirx.Buffer,
-        products: tirx.Buffer,
-        xi: Expr,
-        count: int,
-        block: Expr,
-        slot: Expr,
-        vectors: int,
+        def all_blocks(is_inside: bool) -> tirx.Stmt:
+            window = Window(batch, plane, top, left, is_inside)
+            return over_blocks(lambda block: self._block_transform(spectrum, window, block, slot(block)))
+
+        return tir.sequence(bound, *bind.bound, tir.when(is_inside, all_blocks(True), all_blocks(False)))
+
+    def _block_transform(self, spectrum: tirx.Buffer, window: Window, block: Expr, slot: Expr) -> tirx.Stmt:
+        """The transform of one block of channels; zeros where it reads a plane that is none."""
+        size, lanes, matrix = self.size, self.conv.lanes, self.matrices.data
+        half = tirx.decl_buffer([const(self.points * lanes)], self.dtype, "half", scope="local")
+        source, has_data = self._source(window.plane, block)
+
+        def down(j: Expr) -> tirx.Stmt:
+            values = [self._sample(window, source, i, j) for i in range(size)]
+            put = lambda r, value: tir.store(half, value, [(const(r * size) + j) * const(lanes)], lanes)
+            return self._transformed(matrix, "d", values, put)
+
+        def across(r: Expr) -> tirx.Stmt:
+            place = lambda j: [(r * const(size) + const(j)) * const(lanes)]
+            values = [tir.load(half, place(j), lanes) for j in range(size)]
+            put = lambda s, value: tir.store(spectrum, value, [r * const(size) + const(s), slot, 0], lanes)
+            return self._transformed(matrix, "h", values, put)
+
+        nothing = lambda point: tir.store(spectrum, self._zero(), [point, slot, 0], lanes)
+        transform = tir.sequence(
+            tirx.AllocBuffer(half), tir.loop("j", size, down), tir.loop("r", size, across)
+        )
+        return tir.when(has_data, transform, tir.loop("point", self.points, nothing))
+
+    def _sample(self, window: Window, source: list[Expr], i: int, j: Expr) -> Expr:
+        """The data at row ``i`` and column ``j`` of a window, 0 beside the image."""
+        row, column = window.top + const(i), window.left + j
+        value = tir.load(self.data, [window.batch, *source, row, column, 0], self.conv.lanes)
+        if window.is_inside:
+            return value
+        height, width = self.data.ty.shape[-3:-1]
+        valid = tirx.all(tir.inside(row, height), tir.inside(column, width))
+        return tirx.if_then_else(valid, value, self._zero())
+
+    def _zero(self) -> Expr:
+        return tir.broadcast(tirx.const(0, self.dtype), self.conv.lanes)
+
+    def _transformed(
+        self, matrix: Matrix, name: str, values: list[Expr], put: Callable[[int, Expr], tirx.Stmt]
     ) -> tirx.Stmt:
-        """The product of ``count`` tiles with ``vectors`` blocks of channels at one point, to ``slot`` on."""
-        run = cover_columns(count, self.grouping.width, 1)
+        """``put(n, element n of matrix @ values)``."""
+        code = VectorCode(self.conv.lanes, self.dtype)
+        bound = [code.bind(f"{name}{n}", value) for n, value in enumerate(values)]
+        results = code.transform(matrix, bound)
+        return tir.sequence(*code.stmts, *(put(n, value) for n, value in enumerate(results)))
+
+    def _point(self, product: Product) -> tirx.Stmt:
+        """The products of all tiles at one point."""
+        run = cover_columns(product.count, self.grouping.width, 1)
 
         def tile(t: Expr) -> tirx.Stmt:
-            start = run.start(t)
-            ask = lambda in_block: self._ask(xi, block, vectors, t, run.count, in_block)
-            return self._product_tile(
-                spectrum, products, xi, start, count, run.width, block, slot, vectors, ask
-            )
+            ask = lambda in_block: self._ask(product, t, run.count, in_block)
+            return self._product_tile(product, run.start(t), run.width, ask)
 
         return tir.loop("run", run.count, tile)
 
-    def _ask(
-        self, xi: Expr, block: Expr, vectors: int, tile: Expr, tiles: int, in_block: Expr
-    ) -> tirx.Stmt | None:
+    def _ask(self, product: Product, tile: Expr, tiles: int, in_block: Expr) -> tirx.Stmt | None:
         """Ask for a part of the weights of the next chunk while this one is worked on."""
         if not self.grouping.asks_ahead:
             return None
-        size = vectors * self.conv.in_channels * self.conv.lanes
+        size = product.vectors * self.conv.in_channels * self.conv.lanes
         turn = tile * const(self.blocks) + in_block
         turns = tiles * self.blocks
-        _, part_of = emit.prefetch_parts(self.weight, [xi, block + const(vectors), 0, 0], size, turns, turns)
+        following = [product.point, product.block + const(product.vectors), 0, 0]
+        _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
         return part_of(turn)
 
     def _product_tile(
-        self,
-        spectrum: tirx.Buffer,
-        products: tirx.Buffer,
-        xi: Expr,
-        start: Expr,
-        count: int,
-        width: int,
-        block: Expr,
-        slot: Expr,
-        vectors: int,
-        ask: Callable[[Expr], tirx.Stmt | None],
+        self, product: Product, start: Expr, width: int, ask: Callable[[Expr], tirx.Stmt | None]
     ) -> tirx.Stmt:
-        """``width`` tiles by ``vectors`` blocks of output channels at one point, in registers."""
-        conv, lanes = self.conv, self.conv.lanes
-        acc = tir.Accumulators(width * vectors, lanes, self.dtype)
+        """``width`` tiles from ``start`` on by all vectors of a product, in registers."""
+        acc = tir.Accumulators(width * product.vectors, self.conv.lanes, self.dtype)
         start, bound = tir.bind_index("start", start)
-
-        def in_block(b: Expr) -> tirx.Stmt:
-            extent: int | Expr = lanes
-            if conv.in_channels % lanes:
-                extent = tirx.min(const(lanes), const(conv.in_channels) - b * const(lanes))
-            return tir.sequence(ask(b), tir.loop("ic", extent, lambda ic: channel(b, ic)))
-
-        def channel(b: Expr, ic: Expr) -> tirx.Stmt:
-            def column(m: Expr) -> tirx.Stmt:
-                value = tir.broadcast(tir.load(spectrum, [xi, b * const(count) + start + m, ic]), lanes)
-
-                def vector(v: Expr) -> tirx.Stmt:
-                    weight = tir.load(self.weight, [xi, block + v, b * const(lanes) + ic, 0], lanes)
-                    which = m * const(vectors) + v
-                    return acc.set(which, acc.get(which) + value * weight)
-
-                return tir.loop("v", vectors, vector, kind="unrolled")
-
-            return tir.loop("m", width, column, kind="unrolled")
-
-        def keep(is_first: bool) -> tirx.Stmt:
-            def one(m: Expr, v: Expr) -> tirx.Stmt:
-                place = [xi, (slot + v) * const(count) + start + m, 0]
-                value = acc.get(m * const(vectors) + v)
-                if not is_first:
-                    value = value + tir.load(products, place, lanes)
-                return tir.store(products, value, place, lanes)
-
-            inner = lambda m: tir.loop("v", vectors, lambda v: one(m, v), kind="unrolled")
-            return tir.loop("m", width, inner, kind="unrolled")
-
-        sum_blocks = max(1, LONGEST_SUM // lanes)
+        in_block = lambda block: tir.sequence(ask(block), self._multiply(product, acc, start, width, block))
+        keep = lambda is_first: self._keep(product, acc, start, width, is_first)
+        sum_blocks = max(1, LONGEST_SUM // self.conv.lanes)
 
         def part(index: Expr) -> tirx.Stmt:
             extent: int | Expr = sum_blocks
@@ -417,6 +398,47 @@ class _WinogradKernel:
             body = tir.loop("part", tir.ceil_div(self.blocks, sum_blocks), part)
         return tir.sequence(bound, acc.allocate(), body)
 
+    def _multiply(
+        self, product: Product, acc: tir.Accumulators, start: Expr, width: int, block: Expr
+    ) -> tirx.Stmt:
+        """Add the products of one block of input channels to the sums."""
+        conv, lanes, count = self.conv, self.conv.lanes, const(product.count)
+        extent: int | Expr = lanes
+        if conv.in_channels % lanes:
+            extent = tirx.min(const(lanes), const(conv.in_channels) - block * const(lanes))
+
+        def channel(ic: Expr) -> tirx.Stmt:
+            def column(m: Expr) -> tirx.Stmt:
+                place = [product.point, block * count + start + m, ic]
+                value = tir.broadcast(tir.load(product.spectrum, place), lanes)
+
+                def vector(v: Expr) -> tirx.Stmt:
+                    place = [product.point, product.block + v, block * const(lanes) + ic, 0]
+                    which = m * const(product.vectors) + v
+                    return acc.set(which, acc.get(which) + value * tir.load(self.weight, place, lanes))
+
+                return tir.loop("v", product.vectors, vector, kind="unrolled")
+
+            return tir.loop("m", width, column, kind="unrolled")
+
+        return tir.loop("ic", extent, channel)
+
+    def _keep(
+        self, product: Product, acc: tir.Accumulators, start: Expr, width: int, is_first: bool
+    ) -> tirx.Stmt:
+        """Store the sums, or add them to those that lie there."""
+        lanes = self.conv.lanes
+
+        def one(m: Expr, v: Expr) -> tirx.Stmt:
+            place = [product.point, (product.slot + v) * const(product.count) + start + m, 0]
+            value = acc.get(m * const(product.vectors) + v)
+            if not is_first:
+                value = value + tir.load(product.products, place, lanes)
+            return tir.store(product.products, value, place, lanes)
+
+        inner = lambda m: tir.loop("v", product.vectors, lambda v: one(m, v), kind="unrolled")
+        return tir.loop("m", width, inner, kind="unrolled")
+
     def _output(self, products: tirx.Buffer, image: Expr, tile: Expr, slot: Expr, block: Expr) -> tirx.Stmt:
         """``A^T m A`` of one tile and one block of channels, then the epilogue."""
         conv, size, lanes = self.conv, self.size, self.conv.lanes
@@ -425,17 +447,9 @@ class _WinogradKernel:
         half = tirx.decl_buffer([const(conv.tile * size * lanes)], self.dtype, "half", scope="local")
 
         def down(s: Expr) -> tirx.Stmt:
-            code = VectorCode(lanes, self.dtype)
-            values = [
-                code.bind(f"m{r}", tir.load(products, [const(r * size) + s, slot, 0], lanes))
-                for r in range(size)
-            ]
-            results = code.transform(self.matrices.output, values)
-            stores = [
-                tir.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
-                for i, value in enumerate(results)
-            ]
-            return tir.sequence(*code.stmts, *stores)
+            values = [tir.load(products, [const(r * size) + s, slot, 0], lanes) for r in range(size)]
+            put = lambda i, value: tir.store(half, value, [(const(i * size) + s) * const(lanes)], lanes)
+            return self._transformed(self.matrices.output, "m", values, put)
 
         def across(i: Expr) -> tirx.Stmt:
             code = VectorCode(lanes, self.dtype)
