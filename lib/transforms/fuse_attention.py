@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import tvm
 from tvm import relax, te, tirx
@@ -33,12 +32,48 @@ from torch_tvm.workloads.attention import CAST, MASKED, OUTPUT, ROWS, SCORES, At
 OPAQUE = 8
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The score times ``factor``."""
+
+    factor: float
+    mask: None = None
+
+    def applied(self, score: Expr, _: Expr | None, dtype: str) -> Expr:
+        return score * tirx.const(self.factor, dtype)
+
+
+@dataclass(frozen=True)
+class Add:
+    """The score and the element of the mask."""
+
+    mask: Path
+
+    def applied(self, score: Expr, element: Expr, dtype: str) -> Expr:
+        return score + element.astype(dtype)
+
+
+@dataclass(frozen=True)
+class Where:
+    """``fill`` where the mask differs from ``keep``."""
+
+    mask: Path
+    fill: float
+    keep: bool
+
+    def applied(self, score: Expr, element: Expr, dtype: str) -> Expr:
+        fill = tirx.const(self.fill, dtype)
+        return tirx.Select(element, score, fill) if self.keep else tirx.Select(element, fill, score)
+
+
+Step = Scale | Add | Where
+
+
 @dataclass
 class Attention:
     """One recognised attention; paths lead to ``[batch, heads, tokens, depth]``.
 
-    ``steps`` turn a score into a masked score, in order: ``("scale", factor)``, ``("add", path)`` and
-    ``("where", path, fill, keep)``: ``fill`` where the mask differs from ``keep``. ``shape`` is the result's,
+    ``steps`` turn a score into a masked score, in order. ``shape`` is the result's,
     whose axes are batch, heads, tokens and depth in the order ``layout`` (others have size 1). The result is 0
     where ``visible`` is false.
     """
@@ -46,7 +81,7 @@ class Attention:
     query: Path
     key: Path
     value: Path
-    steps: list[tuple[Any, ...]]
+    steps: list[Step]
     shape: list[Expr]
     layout: tuple[int, ...]
     causal: str = "none"
@@ -138,7 +173,12 @@ class _Fuser(relax.PyExprMutator):
         return call if is_op and self.values.uses.get(value) == 1 else None
 
     def _emit(self, found: Attention) -> Expr:
-        paths = [found.query, found.key, found.value, *(s[1] for s in found.steps if s[0] != "scale")]
+        paths = [
+            found.query,
+            found.key,
+            found.value,
+            *(step.mask for step in found.steps if step.mask is not None),
+        ]
         paths += [found.visible] if found.visible is not None else []
         sources: list[relax.Var] = []
         for path in paths:
@@ -171,84 +211,92 @@ def attention(
         which = next(i for i, source in enumerate(sources) if source.same_as(path.source))
         return View.of(tensors[which], path, expressions)
 
-    query, key, value, *masks = (view(path, e) for path, e in zip(paths, sizes, strict=True))
-    batch, heads, rows, depth = query.shape
-    keys = key.shape[2]
-    dtype = "float64" if str(tensors[0].dtype) == "float64" else "float32"
-    d = te.reduce_axis((0, depth), "d")
-    scores = te.compute(
-        (batch, heads, rows, keys),
-        lambda b, h, i, j: te.sum(
-            query.at([b, h, i, d]).astype(dtype) * key.at([b, h, j, d]).astype(dtype), axis=d
-        ),
-        name=SCORES,
-    )
-
-    def mask(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
-        result, remaining = scores[b, h, i, j], iter(masks)
-        for step in found.steps:
-            if step[0] == "scale":
-                result = result * tirx.const(step[1], dtype)
-                continue
-            element = next(remaining).at([b, h, i, j])
-            if step[0] == "add":
-                result = result + element.astype(dtype)
-            else:
-                fill, keep = tirx.const(step[2], dtype), step[3]
-                result = tirx.Select(element, result, fill) if keep else tirx.Select(element, fill, result)
-        if found.causal != "none":
-            offset = keys - rows if found.causal == "bottom_right" else 0
-            result = tirx.Select(j <= i + offset, result, tirx.const(float("-inf"), dtype))
-        return result
-
-    full = (batch, heads, rows, keys)
-    masked = te.compute(full, mask, name=MASKED)
-    j = te.reduce_axis((0, keys), "j")
-    maximum = te.compute(
-        (batch, heads, rows), lambda b, h, i: te.max(masked[b, h, i, j], axis=j), name="attention_maximum"
-    )
-    minus_infinity, zero = tirx.const(float("-inf"), dtype), tirx.const(0, dtype)
-
-    def shifted(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
-        top = maximum[b, h, i]
-        top = tirx.Select(top == minus_infinity, zero, top) if found.is_safe else top
-        return tirx.exp(masked[b, h, i, j] - top)
-
-    exponents = te.compute(full, shifted, name="attention_exponents")
-    j2 = te.reduce_axis((0, keys), "j")
-    total = te.compute(
-        (batch, heads, rows), lambda b, h, i: te.sum(exponents[b, h, i, j2], axis=j2), name="attention_total"
-    )
-
-    def share(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
-        quotient = exponents[b, h, i, j] / total[b, h, i]
-        return tirx.Select(total[b, h, i] == zero, zero, quotient) if found.is_safe else quotient
-
-    weights = te.compute(full, share, name="attention_weights")
-    j3 = te.reduce_axis((0, keys), "j")
-
-    def place_of(point: Sequence[Expr]) -> list[Expr]:
-        place = [tirx.const(0, "int64")] * 4
-        for axis, index in zip(found.layout, point, strict=True):
-            place[axis] = index
-        return place
-
-    def output(*point: Expr) -> Expr:
-        b, h, i, e = place_of(point)
-        return te.sum(weights[b, h, i, j3] * value.at([b, h, j3, e]).astype(dtype), axis=j3)
-
-    result = te.compute(shape, output, name=OUTPUT)
-    if found.visible is not None:
-        shown, summed = masks[-1], result
-
-        def row(*point: Expr) -> Expr:
-            return tirx.Select(shown.at(place_of(point)), summed(*point), zero)
-
-        result = te.compute(shape, row, name=ROWS)
     wanted = str(tensors[0].dtype)
+    dtype = "float64" if wanted == "float64" else "float32"
+    views = [view(path, e) for path, e in zip(paths, sizes, strict=True)]
+    stages = _Stages(found, views, shape, dtype)
+    result = stages.output(stages.weights(stages.masked(stages.scores())))
+    if found.visible is not None:
+        result = stages.rows(result)
     if wanted == dtype:
         return result
     return te.compute(shape, lambda *point: result(*point).astype(wanted), name=CAST)
+
+
+class _Stages:
+    """Each stage of one attention as a tensor expression of the one before."""
+
+    def __init__(self, found: Attention, views: list[View], shape: list[Expr], dtype: str) -> None:
+        self.found, self.shape, self.dtype = found, shape, dtype
+        self.query, self.key, self.value, *self.masks = views
+        self.batch, self.heads, self.row_count, self.depth = self.query.shape
+        self.keys = self.key.shape[2]
+        self.rows_shape = (self.batch, self.heads, self.row_count)
+        self.minus_infinity, self.zero = tirx.const(float("-inf"), dtype), tirx.const(0, dtype)
+
+    def scores(self) -> te.Tensor:
+        d = te.reduce_axis((0, self.depth), "d")
+        query = lambda b, h, i: self.query.at([b, h, i, d]).astype(self.dtype)
+        key = lambda b, h, j: self.key.at([b, h, j, d]).astype(self.dtype)
+        product = lambda b, h, i, j: te.sum(query(b, h, i) * key(b, h, j), axis=d)
+        return te.compute((*self.rows_shape, self.keys), product, name=SCORES)
+
+    def masked(self, scores: te.Tensor) -> te.Tensor:
+        def mask(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+            result, remaining = scores[b, h, i, j], iter(self.masks)
+            for step in self.found.steps:
+                element = None if step.mask is None else next(remaining).at([b, h, i, j])
+                result = step.applied(result, element, self.dtype)
+            if self.found.causal != "none":
+                offset = self.keys - self.row_count if self.found.causal == "bottom_right" else 0
+                result = tirx.Select(j <= i + offset, result, self.minus_infinity)
+            return result
+
+        return te.compute((*self.rows_shape, self.keys), mask, name=MASKED)
+
+    def weights(self, masked: te.Tensor) -> te.Tensor:
+        """The softmax; where it is safe, a row without a key has weights of 0."""
+        j, j2 = te.reduce_axis((0, self.keys), "j"), te.reduce_axis((0, self.keys), "j")
+        largest = lambda b, h, i: te.max(masked[b, h, i, j], axis=j)
+        maximum = te.compute(self.rows_shape, largest, name="attention_maximum")
+        is_safe, full = self.found.is_safe, (*self.rows_shape, self.keys)
+
+        def shifted(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+            top = maximum[b, h, i]
+            top = tirx.Select(top == self.minus_infinity, self.zero, top) if is_safe else top
+            return tirx.exp(masked[b, h, i, j] - top)
+
+        exponents = te.compute(full, shifted, name="attention_exponents")
+        summed = lambda b, h, i: te.sum(exponents[b, h, i, j2], axis=j2)
+        total = te.compute(self.rows_shape, summed, name="attention_total")
+
+        def share(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
+            quotient = exponents[b, h, i, j] / total[b, h, i]
+            return tirx.Select(total[b, h, i] == self.zero, self.zero, quotient) if is_safe else quotient
+
+        return te.compute(full, share, name="attention_weights")
+
+    def output(self, weights: te.Tensor) -> te.Tensor:
+        j = te.reduce_axis((0, self.keys), "j")
+
+        def weighted(*point: Expr) -> Expr:
+            b, h, i, e = self._place_of(point)
+            return te.sum(weights[b, h, i, j] * self.value.at([b, h, j, e]).astype(self.dtype), axis=j)
+
+        return te.compute(self.shape, weighted, name=OUTPUT)
+
+    def rows(self, result: te.Tensor) -> te.Tensor:
+        """0 where the last mask says that a row is not visible."""
+        shown = self.masks[-1]
+        row = lambda *point: tirx.Select(shown.at(self._place_of(point)), result(*point), self.zero)
+        return te.compute(self.shape, row, name=ROWS)
+
+    def _place_of(self, point: Sequence[Expr]) -> list[Expr]:
+        """Batch, head, row and depth of a point of the result."""
+        place: list[Expr] = [tirx.const(0, "int64")] * 4
+        for axis, index in zip(self.found.layout, point, strict=True):
+            place[axis] = index
+        return place
 
 
 def _match_operator(call: relax.Call, values: Weights) -> Attention | None:
@@ -263,11 +311,11 @@ def _match_operator(call: relax.Call, values: Weights) -> Attention | None:
     if not isinstance(depth, tirx.IntImm):
         return None
     scale = call.attrs.scale
-    steps: list[tuple[Any, ...]] = [("scale", 1 / sqrt(int(depth)) if scale is None else float(scale))]
+    steps: list[Step] = [Scale(1 / sqrt(int(depth)) if scale is None else float(scale))]
     b, i, h, _ = call.args[0].ty.shape
     full = [b, h, i, call.args[1].ty.shape[1]]
     if len(call.args) > 3:
-        steps.append(("add", _path(call.args[3], values).then("broadcast", full)))
+        steps.append(Add(_path(call.args[3], values).then("broadcast", full)))
     causal = {None: "none", "TopLeft": "top_left", "BottomRight": "bottom_right"}[call.attrs.causal_mask]
     return Attention(query, key, value, steps, list(call.ty.shape), (0, 2, 1, 3), causal, is_safe=True)
 
@@ -283,7 +331,7 @@ def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
     if int(softmax.attrs.axis) % axes != axes - 1 or not _has_sizes(softmax):
         return None
     current = softmax.args[0]
-    steps: list[Any] = []
+    steps: list[Step] = []
     full = _four([*softmax.ty.shape])
     while (product := values.definition(current, "relax.matmul")) is None:
         definition = values.bound.get(current) if isinstance(current, relax.Var) else None
@@ -306,25 +354,25 @@ def _match_chain(call: relax.Call, values: Weights) -> Attention | None:
     return Attention(q, k.then("permute", [0, 1, 3, 2]), v, steps, list(call.ty.shape), layout)
 
 
-def _score_step(call: relax.Call, values: Weights, full: list[Expr]) -> tuple[Expr, tuple[Any, ...]] | None:
+def _score_step(call: relax.Call, values: Weights, full: list[Expr]) -> tuple[Expr, Step] | None:
     """One scale or mask: the scores it applies to and the step."""
     name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
     if name in ("relax.multiply", "relax.divide"):
         first, second = call.args
         factor = _scalar(second)
         if factor is not None:
-            return first, ("scale", factor if name == "relax.multiply" else 1 / factor)
+            return first, Scale(factor if name == "relax.multiply" else 1 / factor)
         factor = _scalar(first)
-        return None if factor is None or name == "relax.divide" else (second, ("scale", factor))
+        return None if factor is None or name == "relax.divide" else (second, Scale(factor))
     if name == "relax.add":
         for scores, mask in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
             if _is_scores(scores, values) and isinstance(mask, relax.Var) and _has_sizes(mask):
-                return scores, ("add", _path(mask, values).then("broadcast", full))
+                return scores, Add(_path(mask, values).then("broadcast", full))
     if name == "relax.where":
         mask, first, second = call.args
         for scores, fill, keep in ((first, _scalar(second), True), (second, _scalar(first), False)):
             if fill is not None and isinstance(mask, relax.Var) and _has_sizes(mask):
-                return scores, ("where", _path(mask, values).then("broadcast", full), fill, keep)
+                return scores, Where(_path(mask, values).then("broadcast", full), fill, keep)
     return None
 
 

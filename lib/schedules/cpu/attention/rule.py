@@ -19,10 +19,13 @@ The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
+from tvm.s_tir import SBlock
 from tvm_ffi.structural import structural_map
 
 from torch_tvm.schedules.cpu.attention.kernel import AttentionEmitter, AttentionSpec, AttentionTiling
@@ -49,67 +52,89 @@ class Attention:
         return func.with_body(body).without_attr(AttentionWorkload.ATTRIBUTE)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of an attention; ``after`` are those that change the weighted sums element by element."""
+
+    scores: SBlock
+    masked: SBlock
+    output: SBlock
+    after: list[SBlock]
+
+
 def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
     """Read the specification or raise :class:`Refusal`."""
     workload = AttentionWorkload.from_attr(func.attrs)
     if workload is None:
         raise Refusal("no attention")
+    blocks = _read_blocks(func)
+    b, h, i, j, d = (it.var for it in blocks.scores.iter_vars)
+    batch, heads, rows, keys, depth = (it.dom.extent for it in blocks.scores.iter_vars)
+    query, key = blocks.scores.body.value.b.a, blocks.scores.body.value.b.b
+    weights, value = blocks.output.body.value.b.a, blocks.output.body.value.b.b
+    point = list(_first_load(weights).indices)
+    of_value = next((it for it in blocks.output.iter_vars if not any(it.var.same_as(p) for p in point)), None)
+    sizes = static_sizes((depth, of_value.dom.extent if of_value is not None else None))
+    if of_value is None or sizes is None:
+        raise Refusal("the size of a head is not constant")
+    if any(static(extent) == 0 for extent in (batch, heads, rows, keys, *sizes)):
+        raise Refusal("an axis is empty")
+    at = lambda expr, old: lambda *new: substitute(expr, dict(zip(old, new, strict=True))).astype("float32")
+    return AttentionSpec(
+        batch=batch,
+        heads=heads,
+        rows=rows,
+        keys=keys,
+        depth=sizes[0],
+        value_depth=sizes[1],
+        query=at(query, (b, h, i, d)),
+        key=at(key, (b, h, j, d)),
+        value=at(value, (point[0], point[1], point[3], of_value.var)),
+        masked=_read_masked(blocks),
+        store=_read_store(blocks, [*point[:3], of_value.var]),
+        causal={"none": None, "top_left": const(0), "bottom_right": keys - rows}[workload.causal],
+        is_safe=workload.is_safe,
+    )
+
+
+def _read_blocks(func: tirx.PrimFunc) -> Blocks:
     sch = steps.start(func)
     found = {sch.get(block).name_hint: sch.get(block) for block in steps.blocks(sch)}
     scores, masked, output = (found.get(name) for name in (SCORES, MASKED, OUTPUT))
     if scores is None or masked is None or output is None:
         raise Refusal("the blocks of an attention are missing")
-    b, h, i, j, d = (it.var for it in scores.iter_vars)
-    extents = [it.dom.extent for it in scores.iter_vars]
-    query, key = scores.body.value.b.a, scores.body.value.b.b
-    weights, value = output.body.value.b.a, output.body.value.b.b
-    after = [found[name] for name in (ROWS, CAST) if name in found]
     if str(output.body.buffer.dtype) != "float32":
         raise Refusal("the exponential is written for single precision")
-    depth, value_depth = static(extents[4]), None
-    point = list(_first_load(weights).indices)
-    for it in output.iter_vars:
-        if not any(it.var.same_as(known) for known in point):
-            value_var, value_depth = it.var, static(it.dom.extent)
-    if depth is None or value_depth is None:
-        raise Refusal("the size of a head is not constant")
-    if any(static(extent) == 0 for extent in (*extents, value_depth)):
-        raise Refusal("an axis is empty")
-    at = lambda expr, old: lambda *new: substitute(expr, dict(zip(old, new, strict=True))).astype("float32")
-    masked_vars = [it.var for it in masked.iter_vars]
+    return Blocks(scores, masked, output, [found[name] for name in (ROWS, CAST) if name in found])
 
-    def masked_score(*args: Expr) -> Expr:
+
+def _read_masked(blocks: Blocks) -> Callable[..., Expr]:
+    """``masked(b, h, i, j, score)``."""
+    axes = [it.var for it in blocks.masked.iter_vars]
+
+    def masked(*args: Expr) -> Expr:
         *place, score = args
-        value = substitute(masked.body.value, dict(zip(masked_vars, place, strict=True)))
-        return _replace_load(value, scores.body.buffer.name, score)
+        value = substitute(blocks.masked.body.value, dict(zip(axes, place, strict=True)))
+        return _replace_load(value, blocks.scores.body.buffer.name, score)
 
-    def store(b_: Expr, h_: Expr, i_: Expr, d_: Expr, total: Expr) -> tirx.Stmt:
-        bindings = {point[0]: b_, point[1]: h_, point[2]: i_, value_var: d_}
-        indices = [substitute(at_, bindings) for at_ in output.body.indices]
-        buffer = output.body.buffer
-        for block in after:
-            value = substitute(
-                block.body.value, dict(zip((it.var for it in block.iter_vars), indices, strict=True))
-            )
-            total, buffer = _replace_load(value, buffer.name, total), block.body.buffer
+    return masked
+
+
+def _read_store(blocks: Blocks, axes: list[tirx.Var]) -> Callable[..., tirx.Stmt]:
+    """``store(b, h, i, d, total)``, through the blocks after the sums; ``axes`` are those of the sums."""
+
+    def store(*args: Expr) -> tirx.Stmt:
+        *place, total = args
+        bindings = dict(zip(axes, place, strict=True))
+        indices = [substitute(index, bindings) for index in blocks.output.body.indices]
+        buffer = blocks.output.body.buffer
+        for block in blocks.after:
+            own = dict(zip((it.var for it in block.iter_vars), indices, strict=True))
+            total = _replace_load(substitute(block.body.value, own), buffer.name, total)
+            buffer = block.body.buffer
         return tirx.BufferStore(buffer, total, indices)
 
-    causal = {"none": None, "top_left": const(0), "bottom_right": extents[3] - extents[2]}[workload.causal]
-    return AttentionSpec(
-        batch=extents[0],
-        heads=extents[1],
-        rows=extents[2],
-        keys=extents[3],
-        depth=depth,
-        value_depth=value_depth,
-        query=at(query, (b, h, i, d)),
-        key=at(key, (b, h, j, d)),
-        value=at(value, (point[0], point[1], point[3], value_var)),
-        masked=masked_score,
-        store=store,
-        causal=causal,
-        is_safe=workload.is_safe,
-    )
+    return store
 
 
 def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[AttentionTiling]:
