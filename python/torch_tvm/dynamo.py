@@ -74,7 +74,7 @@ def torch_tvm(
             return compiled
     try:
         with _transforms_undone(), _draws_kept():
-            return _through_aot(given)(gm, example_inputs)
+            return _through_aot(given, len(example_inputs))(gm, example_inputs)
     except RestartAnalysis:
         raise
     except Exception as error:
@@ -254,8 +254,18 @@ def _static_positions(gm: GraphModule) -> list[int]:
 # -- through AOTAutograd -------------------------------------------------------------------------------
 
 
-def _through_aot(options: Mapping[str, Any]) -> Callable[..., Any]:
+def _through_aot(options: Mapping[str, Any], count: int) -> Callable[..., Any]:
+    """AOTAutograd for a graph of ``count`` arguments.
+
+    It makes one argument of those that share memory, where one of them is written, with their offsets as constants,
+    and no guard looks at an offset.
+    """
+
     def forward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:
+        if len(inputs) < count:
+            raise InvalidInput(
+                "the graph writes memory that two of its arguments share", advice="pass a clone of one"
+            )
         context = TracingContext.try_get()
         metadata = context.fw_metadata if context is not None else None
         written = set(getattr(metadata, "mutated_inp_runtime_indices", None) or [])
