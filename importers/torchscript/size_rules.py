@@ -17,9 +17,11 @@ import torch
 aten = torch.ops.aten
 
 Sizes = list[Any]
-Found = tuple[Sizes, list[Any]] | None
+Found = tuple[Sizes, list[Any]] | tuple[Sizes, list[Any], torch.dtype] | None
 Rule = Callable[..., Found]
-"""From the arguments of an op to the sizes of its result and conditions; ``None`` where it does not apply."""
+"""From the arguments of an op to the sizes of its result, conditions, and its dtype if that is not the first argument's;
+``None`` where it does not apply.
+"""
 
 _RULES: dict[Any, Rule] = {}
 
@@ -40,11 +42,11 @@ def ruled(
     found = rule(**bound)
     if found is None:
         return None
-    sizes, conditions = found
+    sizes, conditions, *dtype = found
     wanted = [condition for condition in conditions if condition.free_symbols]
     if function in _VIEWS:
         return x.as_strided(sizes, _dense_strides(sizes), x.storage_offset()), wanted
-    return x.new_empty(sizes), wanted
+    return x.new_empty(sizes, dtype=dtype[0] if dtype else x.dtype), wanted
 
 
 def _rule(*functions: Any) -> Callable[[Rule], Rule]:
@@ -205,6 +207,23 @@ def _col2im(*, self: torch.Tensor, output_size: Sequence[Any], kernel_size: Sequ
 
 
 # -- several operands --------------------------------------------------------------------------------------
+
+
+@_rule(aten.add.Scalar, aten.sub.Scalar)
+def _with_number(*, self: torch.Tensor, other: Any, **_: Any) -> Found:
+    """Where the number changes the dtype: the fake kernel converts the tensor, as one of known sizes."""
+    dtype = torch.result_type(self, other)
+    return None if dtype == self.dtype else (list(self.shape), [], dtype)
+
+
+@_rule(aten.fft_rfft.default)
+def _rfft(*, self: torch.Tensor, n: Any, dim: int, **_: Any) -> Found:
+    if (not isinstance(n, int) and n is not None) or not -self.dim() <= dim < self.dim() or self.is_complex():
+        return None
+    size, axis = self.shape[dim] if n is None else n, dim % self.dim()
+    real = self.dtype if self.is_floating_point() else torch.get_default_dtype()
+    dtype = real.to_complex()
+    return [*self.shape[:axis], size // 2 + 1, *self.shape[axis + 1 :]], [_at_least(size, 1)], dtype
 
 
 @_rule(aten.addcmul.default, aten.addcdiv.default, aten.lerp.Tensor)

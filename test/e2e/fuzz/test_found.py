@@ -89,7 +89,12 @@ if v.dim() == 2:
 return v - 1, a1.masked_fill(a0 > 0, a0.sum().int())""", ["float32[3]", "int32[4,3]"]),
     ("fx torchscript dynamo", "return a0.index_put((torch.tensor([0, 0]),), a0[0], accumulate=True) * 1", ["bfloat16[?,0]"]),
     # After dynamo's break two arguments share memory; AOTAutograd takes their offsets for constants.
-    ("fx torchscript dynamo?", "v = a0[a1 % 3, a1 % 3]\na0[-1::2].sub_(3)\nreturn v * 1", ["int64[3,8,4]", "int64[]"]),
+    ("fx dynamo?", "v = a0[a1 % 3, a1 % 3]\na0[-1::2].sub_(3)\nreturn v * 1", ["int64[3,8,4]", "int64[]"]),
+    # The real parts are a view, and no longer complex.
+    (ALL, """v = torch.fft.rfft(a0)
+w = v.real
+return w * 1, torch.real(v) + w, v.imag - 1""", ["float32[3,4]"]),
+    ("torchscript", "return (a0 > 0) + 1, a0.int() - 0.5, torch.fft.rfft(a0, dim=1).abs()", ["float32[3,?]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
