@@ -1,10 +1,8 @@
 """The form in which kernels are handed on: parameters at any address, the body in a root block.
 
-TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and
-stores that
-fault at other addresses. A view such as ``x[1:]`` starts anywhere: so parameters promise no more than the
-size of
-one element. Unaligned vector instructions cost nothing extra where the address happens to be aligned.
+TVM promises LLVM that every parameter starts at a multiple of 64 bytes, and LLVM then emits loads and stores that
+fault at other addresses. A view such as ``x[1:]`` starts anywhere: so parameters promise no more than the size of one
+element. Unaligned vector instructions cost nothing extra where the address happens to be aligned.
 """
 
 from __future__ import annotations

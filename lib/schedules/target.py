@@ -20,7 +20,7 @@ from tvm.target import codegen
 from torch_tvm.schedules.instructions import arm, x86
 from torch_tvm.schedules.instructions.instruction import Instruction, PackedDot
 from torch_tvm.schedules.instructions.maxima import Extremum
-from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.errors import InvalidInput, Refusal
 from torch_tvm.tir import bits_of
 
 INSTRUCTIONS: tuple[Instruction, ...] = (*x86.INSTRUCTIONS, *arm.INSTRUCTIONS)
@@ -111,6 +111,15 @@ class CpuModel:
         """The instruction that multiplies and adds words of ``size`` elements, if there is one."""
         found = (each for each in self.instructions() if isinstance(each, PackedDot) and each.size == size)
         return next(found, None)
+
+    def required_dot(self, size: int) -> PackedDot:
+        """As :meth:`dot`; a :class:`Refusal` names the instructions that would do."""
+        found = self.dot(size)
+        if found is None:
+            dots = (each for each in INSTRUCTIONS if isinstance(each, PackedDot) and each.size == size)
+            names = dict.fromkeys(each.name for each in dots if each.architecture == self.architecture)
+            raise Refusal(f"the target has no {' or '.join(names)}")
+        return found
 
     def extremum(self, is_largest: bool) -> Extremum:
         """Maxima or minima that are NaN if either operand is: one instruction, or the operations that do the same."""

@@ -16,7 +16,7 @@ from torch_tvm.schedules.instructions.instruction import PackedDot
 from torch_tvm.schedules.instructions.maxima import Extremum
 from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import INSTRUCTIONS, CpuModel, host_target
-from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.errors import InvalidInput, Refusal
 from torch_tvm.tir import const, load, store
 
 from .programs import lowered
@@ -205,6 +205,13 @@ def test_a_dict_describes_a_processor() -> None:
 def test_a_description_that_cannot_be_read(model: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         CpuModel.from_target(tvm.target.Target({"kind": "llvm", "model": f"bcm2711 {model}"}))
+
+
+def test_a_refusal_names_the_instructions_that_would_do() -> None:
+    haswell, armv8 = machine("x86_64", ("avx2",)), machine("aarch64", ("neon",))
+    for target, wanted in ((haswell, "vpdpbusd"), (armv8, "usdot or sdot")):
+        with pytest.raises(Refusal, match=f"the target has no {wanted}$"):
+            CpuModel.from_target(target).required_dot(GROUP)
 
 
 def test_each_instruction_set_has_its_own_file() -> None:

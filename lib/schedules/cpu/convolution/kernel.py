@@ -29,7 +29,6 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_tiling
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import as_size, bytes_of, const, static
 from torch_tvm.workloads.convolution import ConvWorkload
 
@@ -53,9 +52,7 @@ class DirectKernel:
         self, kernel: FusedKernel, conv: ConvWorkload, cpu: CpuModel, tiling: ConvTiling | None = None
     ) -> None:
         self.kernel, self.conv, self.cpu = kernel, conv, cpu
-        self.dot = cpu.dot(conv.word) if conv.word > 1 else None
-        if conv.word > 1 and self.dot is None:
-            raise Refusal(f"the target multiplies no words of {conv.word} elements")
+        self.dot = cpu.required_dot(conv.word) if conv.word > 1 else None
         self.data, self.weight = (region.source for region in kernel.anchors[0].reads[:2])
         self.output = kernel.anchor_buffer
         self.dtype = str(self.output.ty.dtype)

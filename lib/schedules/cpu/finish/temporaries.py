@@ -1,7 +1,6 @@
 """``Let`` expressions become stores to buffers of one vector, which LLVM keeps in registers.
 
-TVM's analyzer substitutes what a ``Let`` binds wherever it looks, which takes time exponential in the
-length of a
+TVM's analyzer substitutes what a ``Let`` binds wherever it looks, which takes time exponential in the length of a
 chain of activations; a load it leaves alone.
 """
 

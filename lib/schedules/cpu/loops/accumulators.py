@@ -36,8 +36,7 @@ def accumulate(
     """Start ``accumulators``, run ``step`` over ``axes`` (and ``last`` after the innermost loop), in
     cascades.
 
-    Float sums over many steps go through a second level of accumulators, which keeps the rounding error at
-    that of
+    Float sums over many steps go through a second level of accumulators, which keeps the rounding error at that of
     short sums.
     """
     outer, inner = list(axes[:-1]), axes[-1] if axes else None
@@ -177,9 +176,8 @@ class Accumulator:
     def fold(self) -> tuple[Accumulator, tirx.Stmt]:
         """The lower half of the lanes combined with the upper half, as a new accumulator.
 
-        The halves are shuffled out of whole vectors: LLVM would break a vector that is also read in parts
-        into
-        those parts, wherever it is used.
+        The halves are shuffled out of whole vectors: LLVM would break a vector that is also read in parts into those
+        parts, wherever it is used.
         """
         half = Accumulator(self.reducer, self.lanes // 2)
         low, high = half._allocate("low"), half._allocate("high")

@@ -1,9 +1,8 @@
 """A PrimFunc as a list of stages: what the generic CPU rules read a kernel into before they emit loops.
 
-Every block becomes a :class:`Stage`: axes, the value that it stores at one point, and, for a reduction,
-how two
-partial results combine. Blocks that only feed others are inlined; a value that is read twice at one place is
-bound once with ``Let``, so a long chain of elementwise ops stays linear in size.
+Every block becomes a :class:`Stage`: axes, the value that it stores at one point, and, for a reduction, how two
+partial results combine. Blocks that only feed others are inlined; a value that is read twice at one place is bound
+once with ``Let``, so a long chain of elementwise ops stays linear in size.
 """
 
 from __future__ import annotations

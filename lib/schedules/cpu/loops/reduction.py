@@ -13,9 +13,8 @@ class Reduction:
     """Kernels with one reducing block (sum, mean, prod, max, argmax, any, all, two results at once).
 
     Over the contiguous axis: several vector accumulators and a tree at the end. Over others: accumulators in
-    registers for a tile of the contiguous axis. A float32 sum is taken in two levels, so that its rounding
-    error
-    does not grow with its length.
+    registers for a tile of the contiguous axis. A float32 sum is taken in two levels, so that its rounding error does
+    not grow with its length.
     """
 
     name = "reduction"

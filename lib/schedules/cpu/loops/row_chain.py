@@ -13,10 +13,8 @@ class RowChain:
     """Kernels whose blocks all run side by side over the same rows (softmax, layer, RMS, group norm,
     variance).
 
-    ``max over k; exp; sum over k; divide``, four loops over the matrix, becomes one loop over its rows
-    with the four
-    steps inside and the exponentials of one row in a buffer that stays in level-1 cache. Over an axis that
-    is not
+    ``max over k; exp; sum over k; divide``, four loops over the matrix, becomes one loop over its rows with the four
+    steps inside and the exponentials of one row in a buffer that stays in level-1 cache. Over an axis that is not
     contiguous, a tile of the contiguous axis takes the place of the row.
     """
 

@@ -35,8 +35,7 @@ class Memory:
     """Where buffers live: one flat buffer for each, and the group-local ones with the dimensions that they
     keep.
 
-    ``local`` maps a buffer to the positions of the dimensions that stay, and to the tile width (0: none)
-    of the
+    ``local`` maps a buffer to the positions of the dimensions that stay, and to the tile width (0: none) of the
     vector axis, whose place within the tile is ``lane``.
     """
 

@@ -30,9 +30,7 @@ class Bfloat16Matmul:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         if not any(str(getattr(param, "dtype", "")) == "uint16" for param in func.params):
             raise Refusal("no operand is packed as bfloat16")
-        dot = cpu.dot(PAIR)
-        if dot is None:
-            raise Refusal("the target has no vdpbf16ps or bfdot")
+        dot = cpu.required_dot(PAIR)
         contraction = read_contraction(func)
         operands = read_bfloat16_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)

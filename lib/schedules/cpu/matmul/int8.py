@@ -70,9 +70,7 @@ class Int8Matmul:
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
         if not any(str(getattr(param, "dtype", "")) == "int8" for param in func.params):
             raise Refusal("no operand is int8")
-        dot = cpu.dot(GROUP)
-        if dot is None:
-            raise Refusal("the target has no vpdpbusd")
+        dot = cpu.required_dot(GROUP)
         contraction = read_contraction(func)
         operands = read_operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
