@@ -51,6 +51,27 @@ def test_degrees() -> None:
     torch.testing.assert_close(compiled(x), (torch.rad2deg(x), torch.deg2rad(x)), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_angles_of_short_and_long_vectors(frontend: str) -> None:
+    """torch-mlir divides by the product of both lengths, bounded as one: 0 over 0 here, and too small there."""
+    scales = {
+        torch.float32: (1e-6, 1.0, 1e15),
+        torch.float16: (1e-2, 1.0, 300.0),
+        torch.float64: (1e-6, 1e160),
+    }
+    given = tuple(
+        torch.randn(3, 9).to(d) * scale for d, each in scales.items() for scale in each for _ in range(2)
+    )
+
+    def angles(*tensors: torch.Tensor) -> Any:
+        return tuple(F.cosine_similarity(x, y) for x, y in zip(tensors[::2], tensors[1::2], strict=True))
+
+    program = torch.jit.trace(angles, given, check_trace=False) if frontend == "torchscript" else angles
+    compiled = torch_tvm.compile(program, given, frontend=frontend, fallback=False)
+    for ours, eager in zip(compiled(*given), angles(*given), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-2, atol=1e-2)
+
+
 class Cells(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
