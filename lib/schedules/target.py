@@ -94,7 +94,8 @@ class CpuModel:
     @property
     def folds_broadcast(self) -> bool:
         """Whether a multiply-add takes one element for all lanes: from memory in AVX-512, from a register in NEON."""
-        return self.vector_registers == 32
+        is_avx512 = self.vector_bits == 512 or "avx512vl" in self.features
+        return self.architecture == arm.ARCHITECTURE or is_avx512
 
     def lanes(self, dtype: str) -> int:
         """How many elements of ``dtype`` one vector register holds."""
