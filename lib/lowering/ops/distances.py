@@ -12,7 +12,7 @@ from tvm import relax, te, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.matmul import product_of
 from torch_tvm.lowering.ops.reductions import total
-from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, same_size
+from torch_tvm.lowering.ops.shape import common_shape, expand_to, same_size
 from torch_tvm.lowering.ops.statistics import power_and_root
 from torch_tvm.lowering.pointwise import larger, pointwise
 from torch_tvm.lowering.registry import Tensor, register
@@ -49,7 +49,7 @@ def _joined(b: Builder, x: Expr, y: Expr) -> list[SizeLike]:
         b.unsupported("distances need two matrices, or batches of them, of one floating-point dtype")
     if not same_size(b.shape(x)[-1], b.shape(y)[-1]):
         b.unsupported("rows of different lengths")
-    batch = broadcast_shape(b, [b.shape(x)[:-2], b.shape(y)[:-2]])
+    batch = common_shape(b, [b.shape(x)[:-2], b.shape(y)[:-2]])
     return [*batch, b.shape(x)[-2], b.shape(y)[-2]]
 
 

@@ -10,7 +10,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.positions import checked
-from torch_tvm.lowering.ops.shape import broadcast_shape, expand_to, reshape
+from torch_tvm.lowering.ops.shape import common_shape, expand_to, reshape
 from torch_tvm.lowering.pointwise import agree
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
 from torch_tvm.tir import SizeLike, as_size, product
@@ -129,7 +129,7 @@ def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> E
     axis = b.axis(dim, b.rank(x))
     sizes, places = b.shape(x), b.shape(indices)
     indices = _remainder(b, indices, sizes[axis])
-    common = broadcast_shape(
+    common = common_shape(
         b, [[*sizes[:axis], 1, *sizes[axis + 1 :]], [*places[:axis], 1, *places[axis + 1 :]]]
     )
     data = expand_to(b, x, [*common[:axis], sizes[axis], *common[axis + 1 :]])
@@ -169,7 +169,7 @@ class Positions:
         self.axes = [axis for axis, index in enumerate(indices) if index is not None]
         self.tensors = agree(b, given)
         self.shapes = [b.shape(index) for index in self.tensors]
-        self.common = broadcast_shape(b, self.shapes)
+        self.common = common_shape(b, self.shapes)
         adjacent = self.axes == list(range(self.axes[0], self.axes[-1] + 1))
         self.front = self.axes[0] if adjacent else 0
         self.rest = [axis for axis in range(len(self.sizes)) if axis not in self.axes]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.ops.shape import broadcast_shape, reshape
+from torch_tvm.lowering.ops.shape import common_shape, reshape
 from torch_tvm.lowering.pointwise import scaled
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 from torch_tvm.tir import HALF, SizeLike, as_size, product
@@ -200,7 +200,7 @@ def _contract(b: Builder, x: Expr, xs: str, y: Expr, ys: str, needed: set[str]) 
     sizes: dict[str, SizeLike] = {}
     for label in set(xs + ys):
         found = [[b.shape(v)[ls.index(label)]] for v, ls in ((x, xs), (y, ys)) if label in ls]
-        sizes[label] = broadcast_shape(b, found)[0]
+        sizes[label] = common_shape(b, found)[0]
     left = _arranged(b, x, xs, batch, rows, inner)
     right = _arranged(b, y, ys, batch, inner, columns)
     value = product_of(b, left, right)

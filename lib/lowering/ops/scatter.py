@@ -9,6 +9,7 @@ is not written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
@@ -22,7 +23,7 @@ from torch_tvm.lowering.ops.positions import checked
 from torch_tvm.lowering.ops.shape import expand_to, reshape
 from torch_tvm.lowering.pointwise import number, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
-from torch_tvm.tir import SizeLike, as_size, is_float, product
+from torch_tvm.tir import SizeLike, as_size, ceil_div, is_float, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -57,6 +58,55 @@ COLUMNS = 256
 """Columns of a row that one thread takes: threads share the columns, so each sees all updates in order."""
 
 
+@dataclass(frozen=True)
+class _Update:
+    """How the updates of a scatter are combined with what lies there: rows, or single elements."""
+
+    reduction: str
+    dtype: str
+    include_self: bool
+    is_element: bool
+
+    def body(self, ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
+        """Copy the data, then write the updates of each part in order: the parts, and chunks of rows, side by side."""
+        data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
+        out = T.buffer_proxy(outs[0])
+        each = tirx.floordiv(ins[1].shape[0], parts)
+        chunks = ceil_div(width, COLUMNS)
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                with T.parallel(0, ins[0].shape[0]) as i:
+                    out[i] = data[i]
+                with T.parallel(0, parts * chunks) as task:
+                    group, chunk = task // chunks, task % chunks
+                    if not self.include_self:
+                        with T.serial(0, each) as i:
+                            start = lambda _: _identity(self.reduction, self.dtype)
+                            self.write(out, where[group * each + i], start, chunk, width)
+                    with T.serial(0, each) as i:
+                        self.combine(out, where, values, group * each + i, chunk, width)
+            return builder.get()
+
+    def combine(self, out: Any, where: Any, values: Any, number: Any, chunk: Any, width: Any) -> None:
+        """The update ``number`` with what lies at its place."""
+
+        def combined(j: Any) -> Any:
+            old = out[where[number] * width + j]
+            return _combined(self.reduction, old, values[number * width + j], self.dtype)
+
+        self.write(out, where[number], combined, chunk, width)
+
+    def write(self, out: Any, place: Any, value: Callable[[Any], Any], chunk: Any, width: Any) -> None:
+        """At one place, if it is one: the part ``chunk`` of a row, or its only element."""
+        with T.If(place >= 0), T.Then():
+            if self.is_element:
+                out[place] = value(0)
+                return
+            first = chunk * COLUMNS
+            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
+                out[place * width + first + j] = value(first + j)
+
+
 def write_at(
     b: Builder,
     x: Expr,
@@ -82,44 +132,11 @@ def write_at(
         return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
 
-    def combine(out: Any, place: Any, value: Callable[[Any], Any], chunk: Any, width: Any) -> None:
-        """One place, if it is one: the part ``chunk`` of a row, or its only element."""
-        with T.If(place >= 0), T.Then():
-            if isinstance(row, int) and row == 1:
-                out[place] = value(0)
-                return
-            first = chunk * COLUMNS
-            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
-                out[place * width + first + j] = value(first + j)
-
-    def kernel(ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
-        data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
-        out = T.buffer_proxy(outs[0])
-        each = tirx.floordiv(ins[1].shape[0], parts)
-        chunks = tirx.floordiv(width + (COLUMNS - 1), COLUMNS)
-        with IRBuilder() as builder:
-            with T.seq_scope():
-                with T.parallel(0, ins[0].shape[0]) as i:
-                    out[i] = data[i]
-                with T.parallel(0, parts * chunks) as task:
-                    group, chunk = task // chunks, task % chunks
-                    if not include_self:
-                        with T.serial(0, each) as i:
-                            start = lambda _: _identity(reduction, dtype)
-                            combine(out, where[group * each + i], start, chunk, width)
-                    with T.serial(0, each) as i:
-                        number = group * each + i
-
-                        def update(j: Any) -> Any:
-                            old = out[where[number] * width + j]
-                            return _combined(reduction, old, values[number * width + j], dtype)
-
-                        combine(out, where[number], update, chunk, width)
-            return builder.get()
+    update = _Update(reduction, dtype, include_self, is_element=isinstance(row, int) and row == 1)
 
     def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
-        write = lambda ins, outs: kernel(ins, outs, width, parts)
+        write = lambda ins, outs: update.body(ins, outs, width, parts)
         return te.extern(
             [data.shape], [data, where, values], write, dtype=data.dtype, out_buffers=[out], name="scatter"
         )

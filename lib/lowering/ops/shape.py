@@ -185,7 +185,7 @@ def expand(b: Builder, x: Tensor, size: list[Size], implicit: bool) -> Expr:
     return expand_to(b, x, wanted)
 
 
-def broadcast_shape(b: Builder, shapes: Sequence[Sequence[SizeLike]]) -> list[SizeLike]:
+def common_shape(b: Builder, shapes: Sequence[Sequence[SizeLike]]) -> list[SizeLike]:
     """The common shape of tensors of these shapes."""
     rank = max((len(shape) for shape in shapes), default=0)
     result: list[SizeLike] = []

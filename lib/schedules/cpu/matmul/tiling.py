@@ -98,52 +98,73 @@ def tile_rows(rows: int | None, vectors: int, cpu: CpuModel) -> int:
     return min(range(max(1, most // 2), most + 1), key=lambda size: (tiles(size) * (size + 1.0), -size))
 
 
+@dataclass(frozen=True)
+class Panel:
+    """``vectors`` vectors of columns that a tile reads, of ``streams`` panels side by side where they came packed."""
+
+    vectors: int
+    lanes: int
+    is_packed: bool
+    streams: int = 1
+
+    @property
+    def width(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def is_one_stream(self) -> bool:
+        return self.is_packed and self.streams == 1
+
+
 def choose_tiling(c: Contraction, cpu: CpuModel) -> MatmulTiling:
     """Tile sizes from the registers, caches and cores of ``cpu``; nothing is measured."""
-    lanes = cpu.lanes(c.acc_dtype)
-    rows, columns = _size(c.rows), c.column.size
-    packed_width = _packed_width(c, cpu)
-    if packed_width:
-        if packed_width % lanes:
-            raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
-        streams = _streams(c, packed_width, cpu)
-        vectors = packed_width // lanes * streams
-    else:
-        streams = 1
-        vectors = panel_vectors(columns, rows, cpu, c.acc_dtype)
-        while vectors * lanes > 2 * lanes and columns is not None and columns < vectors * lanes:
-            vectors -= 1
-    width = vectors * lanes
-    whole = columns is not None and columns % width == 0
-    most = exact(rows) if streams > 1 else tile_rows(rows, vectors, cpu)
-    sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
-    shapes = tuple(tile_shape(size, vectors, lanes, cpu) for size in sizes)
-    depth = c.reduce.size
+    rows, columns, depth, batch = _size(c.rows), c.column.size, c.reduce.size, _size(c.batch)
+    panel = _choose_panel(c, cpu)
+    shapes = _choose_shapes(rows, panel, cpu)
+    most = shapes[0].rows
     tiles = None if rows is None else ceil_div(rows, most)
-    row_bytes = width * bytes_of(c.acc_dtype)
+    panels = None if columns is None or batch is None else batch * ceil_div(columns, panel.width)
+    row_bytes = panel.width * bytes_of(c.acc_dtype)
     reduce_block = _reduce_block(depth, shapes[0].chains, cpu.l1 // 2 // row_bytes)
-    piece = reduce_block or depth
-    is_one_stream = bool(packed_width) and streams == 1
-    if is_one_stream and tiles == 1 and most > 1:
-        shapes = tuple(replace(shape, prefetch=PREFETCH_TURNS) for shape in shapes)
-    batch = _size(c.batch)
     known = static_sizes((rows, columns, depth, batch))
-    work = None if known is None else prod(known)
-    panels = None if columns is None or batch is None else batch * ceil_div(columns, width)
-    parallel = cpu.cores > 1 and (work is None or work >= SERIAL_WORK)
-    panel_bytes = None if depth is None else depth * row_bytes
-    is_cheap = (panel_bytes is not None and panel_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
-    pack = not packed_width and not (whole and _is_contiguous(c) and is_cheap)
+    parallel = cpu.cores > 1 and (known is None or prod(known) >= SERIAL_WORK)
+    is_whole = columns is not None and columns % panel.width == 0
+    is_cheap = (depth is not None and depth * row_bytes <= cpu.l1) or (tiles is not None and tiles <= 2)
     # Each block reads all weights again: it is as large as its part of the left operand fits the cache.
-    block_rows = cpu.l2 * 5 // 8 // (max(1, piece or 0) * bytes_of(c.acc_dtype))
+    block_rows = cpu.l2 * 5 // 8 // (max(1, reduce_block or depth or 0) * bytes_of(c.acc_dtype))
     return MatmulTiling(
         shapes=shapes,
         block_tiles=_block_tiles(tiles, most, block_rows, panels, cpu.cores if parallel else 1),
         reduce_block=reduce_block,
-        pack=pack,
-        scratch=not whole or not c.store.is_plain,
+        pack=not panel.is_packed and not (is_whole and _is_contiguous(c) and is_cheap),
+        scratch=not is_whole or not c.store.is_plain,
         parallel=parallel,
-        shares=is_one_stream and tiles != 1,
+        shares=panel.is_one_stream and tiles != 1,
+    )
+
+
+def _choose_panel(c: Contraction, cpu: CpuModel) -> Panel:
+    lanes, columns = cpu.lanes(c.acc_dtype), c.column.size
+    packed_width = _packed_width(c, cpu)
+    if packed_width % lanes:
+        raise Refusal(f"weights are packed for vectors that are not of {lanes} lanes")
+    if packed_width:
+        streams = _streams(c, packed_width, cpu)
+        return Panel(packed_width // lanes * streams, lanes, True, streams)
+    vectors = panel_vectors(columns, _size(c.rows), cpu, c.acc_dtype)
+    while vectors > 2 and columns is not None and columns < vectors * lanes:
+        vectors -= 1
+    return Panel(vectors, lanes, False)
+
+
+def _choose_shapes(rows: int | None, panel: Panel, cpu: CpuModel) -> tuple[TileShape, ...]:
+    """Tiles by falling rows: one where the number of rows is known."""
+    most = exact(rows) if panel.streams > 1 else tile_rows(rows, panel.vectors, cpu)
+    sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
+    asks_ahead = panel.is_one_stream and rows is not None and 1 < most and rows <= most
+    prefetch = PREFETCH_TURNS if asks_ahead else 0
+    return tuple(
+        replace(tile_shape(size, panel.vectors, panel.lanes, cpu), prefetch=prefetch) for size in sizes
     )
 
 
