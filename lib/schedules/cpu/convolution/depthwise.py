@@ -9,12 +9,11 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm import tir
-from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place
+from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place, Tap
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_width
 from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import const
 from torch_tvm.workloads.convolution import ConvWorkload
 
 
@@ -48,27 +47,18 @@ class _DepthwiseKernel(DirectKernel):
     def _taps(self, count: int, tap: tir.Body) -> tirx.Stmt:
         return tir.loop("kw", count, tap, kind="unrolled")
 
-    def _reduction(
-        self,
-        acc: tir.Accumulators,
-        place: Place,
-        in_block: Expr,
-        taps: tuple[Expr, Expr, Expr],
-        position: tuple[Expr, Expr, Expr],
-        in_step: int,
-        columns: Sequence[int],
-    ) -> tirx.Stmt:
+    def _reduction(self, acc: tir.Accumulators, place: Place, tap: Tap) -> tirx.Stmt:
         """One tap: every column adds its vector of data times the vector of weights."""
         conv, lanes = self.conv, self.conv.lanes
-        weight = tir.load(self.weight, [place.block, *taps[3 - conv.rank :], 0], lanes)
+        weight = tir.load(self.weight, [place.block, *tap.kernel[3 - conv.rank :], 0], lanes)
 
         def column(m: Expr) -> tirx.Stmt:
-            point = [*position[:2], position[2] + m * const(in_step)][3 - conv.rank :]
+            point = list(tap.at(m)[3 - conv.rank :])
             if self.is_flat:
-                data, point = self._view(self.data), [position[2] + m]
+                data, point = self._view(self.data), [tap.position[2] + m]
             else:
                 data = self.data
             value = tir.load(data, [place.batch, place.block, *point, 0], lanes)
             return acc.set(m, acc.get(m) + value * weight)
 
-        return tir.loop("m", len(columns), column, start=columns[0], kind="unrolled")
+        return tir.loop("m", len(tap.columns), column, start=tap.columns[0], kind="unrolled")

@@ -160,49 +160,53 @@ class DirectKernel:
 
     def _task(self, task: Expr, chunks: int, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
         """Some rows of tiles (or tiles of a single row) of one chunk of output channels."""
-        blocks, vectors = self.out_blocks, self.tiling.vectors
-        per_group = tir.ceil_div(blocks, vectors)
+        per_group = tir.ceil_div(self.out_blocks, self.tiling.vectors)
         bind = tir.Names()
         number, task = task % as_size(order.size), bind("task_chunks", task // as_size(order.size))
         if order.fits:
-            chunk, task = bind("chunk", task % const(chunks)), task // const(chunks)
+            number_of, task = bind("chunk", task % const(chunks)), task // const(chunks)
             number = task % const(order.groups) * as_size(order.size) + number
             batch = bind("batch", task // const(order.groups))
         else:
-            chunk, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
+            number_of, batch = bind("chunk", task // self.batch), bind("batch", task % self.batch)
         first = bind("first", number * const(order.run))
-        group = bind("group", chunk // const(per_group)) if self.groups > 1 else const(0)
-        within = bind("within", chunk % const(per_group)) if self.groups > 1 else chunk
-        block = bind("block", group * const(blocks) + within * const(vectors))
-
-        def at(position: Expr) -> tirx.Stmt:
-            bind = tir.Names()
-            position = bind("position", position)
-            turn = None if order.fits or order.count is None else Turn(position, order.count)
-            tile = bind("tile", position % const(inner)) if inner > 1 else None
-            row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
-            depth = const(0)
-            if static(self.axes[0].out_extent) != 1:
-                height = as_size(self.axes[1].out_extent)
-                depth, row = bind("depth", row // height), bind("line", row % height)
-
-            def with_vectors(vectors: int) -> tirx.Stmt:
-                place = Place(batch, group, block, depth, row, vectors, turn)
-                return self._row(place) if tile is None else self._one_tile(place, tile)
-
-            tail = blocks % vectors
-            if not tail:
-                body = with_vectors(vectors)
-            elif per_group == 1:
-                body = with_vectors(tail)
-            else:
-                body = tir.when(within < const(per_group - 1), with_vectors(vectors), with_vectors(tail))
-            return tir.sequence(*bind.bound, body)
-
+        group = bind("group", number_of // const(per_group)) if self.groups > 1 else const(0)
+        within = bind("within", number_of % const(per_group)) if self.groups > 1 else number_of
+        block = bind("block", group * const(self.out_blocks) + within * const(self.tiling.vectors))
+        chunk = Chunk(batch, group, within, block)
         here: int | Expr = order.run
         if not order.is_even:
             here = tirx.max(tirx.min(const(order.run), const(tir.exact(order.count)) - first), const(0))
-        return tir.sequence(*bind.bound, tir.loop("turn", here, lambda turn: at(first + turn)))
+        at = lambda turn: self._position(chunk, first + turn, rows, inner, order)
+        return tir.sequence(*bind.bound, tir.loop("turn", here, at))
+
+    def _position(
+        self, chunk: Chunk, position: Expr, rows: int | Expr, inner: int, order: Order
+    ) -> tirx.Stmt:
+        """One row, or one tile of a single row."""
+        bind = tir.Names()
+        position = bind("position", position)
+        turn = None if order.fits or order.count is None else Turn(position, order.count)
+        tile = bind("tile", position % const(inner)) if inner > 1 else None
+        row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
+        depth: Expr = const(0)
+        if static(self.axes[0].out_extent) != 1:
+            height = as_size(self.axes[1].out_extent)
+            depth, row = bind("depth", row // height), bind("line", row % height)
+
+        def with_vectors(vectors: int) -> tirx.Stmt:
+            place = Place(chunk.batch, chunk.group, chunk.block, depth, row, vectors, turn)
+            return self._row(place) if tile is None else self._one_tile(place, tile)
+
+        return tir.sequence(*bind.bound, self._each_width(chunk, with_vectors))
+
+    def _each_width(self, chunk: Chunk, body: Callable[[int], tirx.Stmt]) -> tirx.Stmt:
+        """``body`` for as many vectors as the chunk has: the last one of a group may have fewer."""
+        vectors = self.tiling.vectors
+        full, tail = divmod(self.out_blocks, vectors)
+        if not tail:
+            return body(vectors)
+        return body(tail) if not full else tir.when(chunk.within < const(full), body(vectors), body(tail))
 
     def _chunks_apart(self) -> int:
         """How many parts of the data the chunks of output channels read, each its own."""
@@ -291,11 +295,15 @@ class DirectKernel:
                     kw = t * const(group.step) + const(group.first)
                     offset = t * const(group.shift) + const(group.offset)
                     column, bound = tir.bind_index("data_column", first * const(phase.in_step) + offset)
-                    where = (in_block, (kd, kh, kw), (depth_position, position, column))
-                    ask = self._ask(place, in_block, (kd, kh, kw))
-                    step = tir.sequence(
-                        ask, self._reduction(acc, place, *where, phase.in_step, group.columns)
+                    where = Tap(
+                        in_block,
+                        (kd, kh, kw),
+                        (depth_position, position, column),
+                        phase.in_step,
+                        group.columns,
                     )
+                    ask = self._ask(place, in_block, (kd, kh, kw))
+                    step = tir.sequence(ask, self._reduction(acc, place, where))
                     if valid is None:
                         step = tir.when(tir.inside(column, self.axes[2].extent), step)
                     return tir.sequence(bound, step)
@@ -327,34 +335,27 @@ class DirectKernel:
         _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
         return part_of(step)
 
-    def _reduction(
-        self,
-        acc: tir.Accumulators,
-        place: Place,
-        in_block: Expr,
-        taps: tuple[Expr, Expr, Expr],
-        position: tuple[Expr, Expr, Expr],
-        in_step: int,
-        columns: Sequence[int],
-    ) -> tirx.Stmt:
+    def _reduction(self, acc: tir.Accumulators, place: Place, tap: Tap) -> tirx.Stmt:
         """The input channels of one block at one tap, word by word where there are words."""
         conv, lanes, word = self.conv, self.conv.lanes, self.conv.word
         extent: int | Expr = conv.in_lanes // word
         if conv.group_inputs % conv.in_lanes:
-            rest = const(conv.group_inputs // word) - in_block * const(conv.in_lanes // word)
+            rest = const(conv.group_inputs // word) - tap.in_block * const(conv.in_lanes // word)
             extent = tirx.min(const(conv.in_lanes // word), rest)
-        kernel = taps[3 - conv.rank :]
+        kernel = tap.kernel[3 - conv.rank :]
 
         def channel(ic: Expr) -> tirx.Stmt:
             def column(m: Expr) -> tirx.Stmt:
-                point = (*position[:2], position[2] + m * const(in_step))
-                value = self._load_data(place, in_block, ic, point)
+                point = tap.at(m)
+                value = self._load_data(place, tap.in_block, ic, point)
                 if word > 1:
                     value = tirx.reinterpret("int32", value)
                 value = tir.broadcast(value, lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    weight = tir.load(self.weight, [place.block + v, in_block, *kernel, ic, 0], lanes * word)
+                    weight = tir.load(
+                        self.weight, [place.block + v, tap.in_block, *kernel, ic, 0], lanes * word
+                    )
                     which = m * const(place.vectors) + v
                     if word > 1:
                         weight = tirx.reinterpret(f"int32x{lanes}", weight)
@@ -363,7 +364,7 @@ class DirectKernel:
 
                 return tir.loop("v", place.vectors, vector, kind="unrolled")
 
-            return tir.loop("m", len(columns), column, start=columns[0], kind="unrolled")
+            return tir.loop("m", len(tap.columns), column, start=tap.columns[0], kind="unrolled")
 
         return tir.loop("ic", extent, channel)
 
@@ -489,6 +490,32 @@ class Order:
     def is_even(self) -> bool:
         """Whether no task has less to do than others."""
         return self.count is None or self.run * self.groups * tir.exact(self.size) == self.count
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One tap at one block of input channels: ``columns`` of a tile read the data ``step`` apart, from ``position`` on."""
+
+    in_block: Expr
+    kernel: tuple[Expr, Expr, Expr]
+    position: tuple[Expr, Expr, Expr]
+    step: int
+    columns: Sequence[int]
+
+    def at(self, column: Expr) -> tuple[Expr, Expr, Expr]:
+        """Where a column of the tile reads."""
+        depth, row, first = self.position
+        return depth, row, first + column * const(self.step)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Blocks of output channels from ``block`` on: chunk ``within`` of a ``group``, for one image."""
+
+    batch: Expr
+    group: Expr
+    within: Expr
+    block: Expr
 
 
 @dataclass(frozen=True)

@@ -10,32 +10,31 @@ A is float32 and rounded as its rows are copied, the weights came packed as the 
 from __future__ import annotations
 
 import tvm_ffi
-from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits
-from torch_tvm.schedules.cpu.matmul.contraction import Contraction, read_contraction
-from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, choose_int8_tiling, packed_width
+from torch_tvm.schedules.cpu.matmul.contraction import Contraction
+from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, WordMatmul, packed_width
+from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling
 from torch_tvm.schedules.instructions.dots import PAIR
-from torch_tvm.schedules.target import CpuModel
+from torch_tvm.schedules.instructions.instruction import PackedDot
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import loads, variables
 
 
-class Bfloat16Matmul:
+class Bfloat16Matmul(WordMatmul):
     """Products with weights packed in pairs of bfloat16, where the target has ``vdpbf16ps``."""
 
-    name = "bfloat16_matmul"
+    name, word, dtype = "bfloat16_matmul", PAIR, "uint16"
+    is_absent = "no operand is packed as bfloat16"
 
-    def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        if not any(str(getattr(param, "dtype", "")) == "uint16" for param in func.params):
-            raise Refusal("no operand is packed as bfloat16")
-        dot = cpu.required_dot(PAIR)
-        contraction = read_contraction(func)
-        operands = read_bfloat16_operands(contraction)
-        tiling = choose_int8_tiling(contraction, operands, cpu)
-        body = Bfloat16Emitter(contraction, operands, tiling, dot).emit()
-        return func.with_body(dot.defined_in(body))
+    def operands(self, c: Contraction) -> Operands:
+        return read_bfloat16_operands(c)
+
+    def emitter(
+        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
+    ) -> Int8Emitter:
+        return Bfloat16Emitter(c, operands, tiling, dot)
 
 
 def read_bfloat16_operands(c: Contraction) -> Operands:

@@ -62,20 +62,49 @@ class Operands:
     packed_width: int
 
 
-class Int8Matmul:
-    """Products of 8-bit integers summed in int32, where the target has ``vpdpbusd``; see the module's text."""
+class WordMatmul:
+    """Products of words: elements of ``dtype`` on the right, ``word`` of which the target multiplies and adds at once.
 
-    name = "int8_matmul"
+    ``is_absent`` is what a kernel without such an operand is refused with.
+    """
+
+    name: str
+    word: int
+    dtype: str
+    is_absent: str
 
     def apply(self, func: tirx.PrimFunc, cpu: CpuModel) -> tirx.PrimFunc:
-        if not any(str(getattr(param, "dtype", "")) == "int8" for param in func.params):
-            raise Refusal("no operand is int8")
-        dot = cpu.required_dot(GROUP)
+        if not any(str(getattr(param, "dtype", "")) == self.dtype for param in func.params):
+            raise Refusal(self.is_absent)
+        dot = cpu.required_dot(self.word)
         contraction = read_contraction(func)
-        operands = read_operands(contraction)
+        operands = self.operands(contraction)
         tiling = choose_int8_tiling(contraction, operands, cpu)
-        body = Int8Emitter(contraction, operands, tiling, dot).emit()
-        return func.with_body(dot.defined_in(body))
+        return func.with_body(dot.defined_in(self.emitter(contraction, operands, tiling, dot).emit()))
+
+    def operands(self, c: Contraction) -> Operands:
+        """What the product multiplies, or :class:`Refusal`."""
+        raise NotImplementedError
+
+    def emitter(
+        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
+    ) -> Int8Emitter:
+        raise NotImplementedError
+
+
+class Int8Matmul(WordMatmul):
+    """Products of 8-bit integers summed in int32, where the target has ``vpdpbusd``; see the module's text."""
+
+    name, word, dtype = "int8_matmul", GROUP, "int8"
+    is_absent = "no operand is int8"
+
+    def operands(self, c: Contraction) -> Operands:
+        return read_operands(c)
+
+    def emitter(
+        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
+    ) -> Int8Emitter:
+        return Int8Emitter(c, operands, tiling, dot)
 
 
 def read_operands(c: Contraction) -> Operands:
