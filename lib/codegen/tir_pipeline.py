@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
+from torch_tvm.codegen.bindings import hide_bindings, show_bindings
 from torch_tvm.codegen.flatten_buffers import flatten_buffers
 from torch_tvm.support.attributes import CHECKS_ELIDED
 from torch_tvm.tir import static_sizes
@@ -76,6 +77,7 @@ def _passes() -> list[tvm.transform.Pass]:
         s.PlanAndUpdateBufferAllocationLocation(),
         s.ConvertBlocksToOpaque(),
         s.LowerMatchBuffer(),
+        hide_bindings,
         s.StmtSimplify(),
         s.LowerOpaqueBlock(),
         flatten_buffers,
@@ -85,6 +87,7 @@ def _passes() -> list[tvm.transform.Pass]:
         t.StorageRewrite(),
         t.UnrollLoop(),
         t.StmtSimplify(),
+        show_bindings,
         _keep_on_stack,
         s.RewriteUnsafeSelect(),
         t.FP8ComputeLegalize(),
