@@ -110,6 +110,22 @@ _MAYBE_COPIES = frozenset(
         torch.ravel,
     }
 )
+_KEEPS_DENSE = _MAYBE_COPIES | {
+    torch.Tensor.view,
+    torch.Tensor.view_as,
+    torch.Tensor.unflatten,
+    torch.Tensor.unsqueeze,
+    torch.Tensor.squeeze,
+    torch.Tensor.detach,
+    torch.Tensor.data.__get__,
+    torch.unflatten,
+    torch.unsqueeze,
+    torch.squeeze,
+    torch.atleast_1d,
+    torch.atleast_2d,
+    torch.atleast_3d,
+}
+"""Views that are dense where their argument is."""
 _TRACERS = tuple(
     TORCH + name
     for name in (
@@ -144,6 +160,7 @@ class LayoutQueries(TorchFunctionMode):
         self.asked = self.fills_expanded = False
         self._expanded: list[torch.Tensor] = []
         self._windows: list[torch.Tensor] = []
+        self._bent: dict[int, torch.Tensor] = {}
         self._recorded = recorded
         self._written: set[int] = set()
         self._copied: set[int] = set()
@@ -157,7 +174,7 @@ class LayoutQueries(TorchFunctionMode):
 
     @property
     def view_copied_and_written(self) -> SourceLocation | None:
-        """Where it makes a view contiguous whose memory it changes."""
+        """Where it makes a view contiguous, or reshapes one that eager has to copy, whose memory it changes."""
         return next((place for key, place in self._copied_views.items() if key in self._written), None)
 
     def _memory(self, tensor: torch.Tensor) -> int:
@@ -179,6 +196,7 @@ class LayoutQueries(TorchFunctionMode):
         if func is torch.Tensor.unfold and not _covers(*args, **kwargs):
             self._windows.append(result)
         self._note_expanded(func, args, result)
+        self._note_bent(func, [args, kwargs], result)
         if func in _MAYBE_COPIES:
             self._copied.add(self._memory(result))  # for other strides it is the memory that is copied
         return result
@@ -193,6 +211,16 @@ class LayoutQueries(TorchFunctionMode):
                 if is_larger or _is_among(args[0], self._expanded):
                     self._expanded.append(view)
 
+    def _note_bent(self, func: Any, arguments: Any, result: Any) -> None:
+        """Keeps what is not dense in eager: views such as a transposition gives, and what is computed from them."""
+        sources = _tensors(arguments)
+        shapes = [source.shape for source in sources if id(source) in self._bent]
+        memory = {self._memory(source) for source in sources} if func not in _KEEPS_DENSE else set()
+        for made in _tensors(result) if isinstance(result, (torch.Tensor, tuple, list)) else ():
+            is_view = self._memory(made) in memory and not any(made is source for source in sources)
+            if is_view or made.shape in shapes or (shapes and func in _KEEPS_DENSE - _MAYBE_COPIES):
+                self._bent[id(made)] = made
+
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if func in _FILLS and _is_among(args[0], self._expanded):
             self.fills_expanded = True
@@ -204,7 +232,8 @@ class LayoutQueries(TorchFunctionMode):
             source = args[0] if args else kwargs["input"]
             key = self._memory(source)
             self._copied.add(key)
-            if func is torch.Tensor.contiguous and (source._is_view() or source.is_inference()):
+            is_view = func is torch.Tensor.contiguous and (source._is_view() or source.is_inference())
+            if is_view or id(source) in self._bent:
                 self._copied_views.setdefault(key, user_place(sys._getframe(2), ""))
 
 

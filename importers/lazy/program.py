@@ -124,7 +124,7 @@ class _Assembly:
         place = self.run.queries.view_copied_and_written
         if place is not None:
             raise ImportFailed(
-                "contiguous() of a view beside a write: on the lazy device it shares memory with the view",
+                "a copy of a view beside a write: on the lazy device, where all is dense, it shares memory with the view",
                 location=place,
                 stage=f"importer: {IMPORTER}",
                 advice="use clone(), or another frontend",

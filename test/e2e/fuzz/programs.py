@@ -753,5 +753,6 @@ def branch_with_update(m: Maker) -> str:
 
 
 def make(seed: int) -> Program:
-    """The program of a seed."""
+    """The program of a seed. What warns is left out, and so has to warn each time."""
+    torch.set_warn_always(True)
     return Maker(seed).program()
