@@ -52,7 +52,15 @@ def _linear(s: Sample) -> Cases:
 def _addmm(s: Sample) -> Cases:
     nan = torch.full((3, 5), float("nan"))
     x, y = s.floats(3, 4), s.floats(4, 5)
-    return [(s.floats(3, 5), x, y, 1, 1), (s.floats(5), x, y, 0.5, -2.0), (nan, x, y, 0, 1)]
+    return [
+        *(
+            (s.floats(6, dtype=d), s.floats(5, 4, dtype=d) * 200, s.floats(4, 6, dtype=d) * 200, 2, 0.01)
+            for d in (torch.float16, torch.bfloat16)
+        ),
+        (s.floats(3, 5), x, y, 1, 1),
+        (s.floats(5), x, y, 0.5, -2.0),
+        (nan, x, y, 0, 1),
+    ]
 
 
 def addmm(c: torch.Tensor, x: torch.Tensor, y: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:

@@ -97,6 +97,11 @@ def add_product(
 ) -> Expr:
     """``beta * bias + alpha * (x @ y)``; ``beta`` 0 drops ``bias`` even where it is NaN, as BLAS does the product."""
     _check(b, x, y)
+    dtype = b.dtype(x)
+    if dtype in HALF and (alpha != 1 or beta not in (0, 1)):  # a product too large for it may be scaled down
+        by_blas = _is_by_blas(b, x, y) if by_blas is None else by_blas
+        left, right, rest = (b.cast(value, "float32") for value in (x, y, bias))
+        return b.cast(add_product(b, left, right, rest, beta, alpha, by_blas), dtype)
     result = product_of(b, x, y)
     if alpha == 0 and (_is_by_blas(b, x, y) if by_blas is None else by_blas):
         result = b.emit(
