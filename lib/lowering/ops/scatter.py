@@ -179,10 +179,11 @@ def _scatter(
     """``source`` (a tensor at least as large as ``index``, or a number) into ``x`` along ``dim``."""
     if b.dtype(index) not in INTEGERS:
         b.unsupported("an index that is no integer tensor")
-    if b.rank(x) == 0 or b.rank(index) == 0:
+    is_number = isinstance(source, (bool, int, float))
+    if b.rank(x) == 0 or b.rank(index) == 0 or (not is_number and b.rank(source) == 0):
         shape = b.shape(x)
         lifted = [reshape(b, v, b.shape(v) or [1]) for v in (x, index)]
-        if not isinstance(source, (bool, int, float)):
+        if not is_number:
             source = reshape(b, source, b.shape(source) or [1])
         return reshape(
             b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape

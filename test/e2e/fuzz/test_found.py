@@ -95,6 +95,9 @@ return v - 1, a1.masked_fill(a0 > 0, a0.sum().int())""", ["float32[3]", "int32[4
 w = v.real
 return w * 1, torch.real(v) + w, v.imag - 1""", ["float32[3,4]"]),
     ("torchscript", "return (a0 > 0) + 1, a0.int() - 0.5, torch.fft.rfft(a0, dim=1).abs()", ["float32[3,?]"]),
+    ("fx lazy", """i = torch.zeros(1, dtype=torch.int64)
+v = a1.scatter(0, i, a0), a1.scatter_add(0, i, a0), a1.scatter_reduce(0, i, a0, "amax")
+return v[0], v[1], v[2], a0.scatter(0, i[0], a1)""", ["int64[]", "int64[3]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
 ]  # fmt: skip
