@@ -179,7 +179,9 @@ class LayoutQueries(TorchFunctionMode):
 
     def _memory(self, tensor: torch.Tensor) -> int:
         """A number for the memory of a tensor, which is that of its views: in inference mode they do not know their base."""
-        storage = tensor.untyped_storage() if tensor.layout == torch.strided else tensor
+        # PyTorch ends the process on the storage of a lazy tensor that is in no functional wrapper.
+        has_storage = tensor.device.type != "lazy" or torch._is_functional_tensor(tensor)
+        storage = tensor.untyped_storage() if has_storage and tensor.layout == torch.strided else tensor
         self._held.append(storage)  # as long as it is there no other has its number
         return storage._cdata if isinstance(storage, torch.UntypedStorage) else id(storage)
 
@@ -213,10 +215,12 @@ class LayoutQueries(TorchFunctionMode):
 
     def _note_bent(self, func: Any, arguments: Any, result: Any) -> None:
         """Keeps what is not dense in eager: views such as a transposition gives, and what is computed from them."""
+        if not isinstance(result, (torch.Tensor, tuple, list)):
+            return
         sources = _tensors(arguments)
         shapes = [source.shape for source in sources if id(source) in self._bent]
         memory = {self._memory(source) for source in sources} if func not in _KEEPS_DENSE else set()
-        for made in _tensors(result) if isinstance(result, (torch.Tensor, tuple, list)) else ():
+        for made in _tensors(result):
             is_view = self._memory(made) in memory and not any(made is source for source in sources)
             if is_view or made.shape in shapes or (shapes and func in _KEEPS_DENSE - _MAYBE_COPIES):
                 self._bent[id(made)] = made
