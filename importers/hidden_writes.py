@@ -47,15 +47,23 @@ def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
     x, momentum = bound["input"], bound["momentum"]
     kept = [x, bound["weight"], bound["bias"], None, None, True, momentum, bound["eps"], False]
     out = r.run(aten.instance_norm.default, *kept)
-    wide = x if x.meta.dtype == mean.meta.dtype else r.run(aten._to_copy.default, x, dtype=mean.meta.dtype)
+    dtype = torch.promote_types(
+        mean.meta.dtype, torch.float32
+    )  # a variance may be too large for half precision
+    wide = _as(r, x, dtype)
     axes = list(range(2, x.meta.dim()))
     means = r.run(aten.mean.dim, wide, axes)
     variances = r.run(aten.var.correction, wide, axes, correction=1)
     for target, each in ((mean, means), (var, variances)):
         new = r.run(aten.mul.Scalar, r.run(aten.mean.dim, each, [0]), momentum)
-        kept = r.run(aten.mul.Scalar, target, 1 - momentum)
-        r.write(target, r.read(r.run(aten.add.Tensor, kept, new)))
+        kept = r.run(aten.mul.Scalar, _as(r, target, dtype), 1 - momentum)
+        moved = r.run(aten.add.Tensor, kept, new)
+        r.write(target, r.read(_as(r, moved, target.meta.dtype)))
     return [out]
+
+
+def _as(r: Recording, x: Any, dtype: torch.dtype) -> Any:
+    return x if x.meta.dtype == dtype else r.run(aten._to_copy.default, x, dtype=dtype)
 
 
 def _first(results: list[Any] | None) -> list[Any] | None:

@@ -161,9 +161,12 @@ class WholeOps:
         result = kernel(x, weight, bias, None, None, True, momentum, *rest)
         axes = list(range(2, x.dim()))
         with torch.no_grad():
-            wide = x.to(mean.dtype)
-            mean.copy_(mean * (1 - momentum) + wide.mean(axes).mean(0) * momentum)
-            var.copy_(var * (1 - momentum) + wide.var(axes, unbiased=True).mean(0) * momentum)
+            dtype = torch.promote_types(
+                mean.dtype, torch.float32
+            )  # a variance may be too large for half precision
+            wide, old_mean, old_var = (tensor.to(dtype) for tensor in (x, mean, var))
+            mean.copy_(old_mean * (1 - momentum) + wide.mean(axes).mean(0) * momentum)
+            var.copy_(old_var * (1 - momentum) + wide.var(axes, unbiased=True).mean(0) * momentum)
         return result
 
     def _composite(self, name: str) -> Callable[..., Any]:

@@ -42,11 +42,14 @@ def test_statistics(frontend: str) -> None:
 class InTraining(nn.Module):
     def forward(self, x: T, a: T, b: T, mean: T, var: T) -> list[T]:
         inside = aten._native_batch_norm_legit(x, a, b, mean, var, True, 0.1, 1e-5)[0]
-        return [inside, F.batch_norm(x, mean, var, a, b, True)]
+        wide = F.instance_norm(x * 300, mean, var) if mean.dtype == x.dtype == torch.float16 else x
+        return [inside, F.batch_norm(x, mean, var, a, b, True), wide]
 
 
 @pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
-@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+@pytest.mark.parametrize(
+    "dtypes", [(torch.bfloat16,) * 2, (torch.float16,) * 2, (torch.float16, torch.float32)]
+)
 def test_statistics_of_half_precision(dtypes: tuple[torch.dtype, torch.dtype], frontend: str) -> None:
     """PyTorch's fake tensors tell another dtype of the new statistics than its kernel gives."""
     arguments = [torch.randn(4, 3, 5).to(dtypes[0]), *torch.rand(4, 3).to(dtypes[1])]
