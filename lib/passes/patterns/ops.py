@@ -68,9 +68,11 @@ def _compared_with_itself(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return r.op("torch.aten.logical_not", [is_nan], op.results[0].type)
     if not is_static(result):
         return None
-    operands = [r.integers(list(result.shape or ())), r.integer(int(stem in ("eq", "le", "ge")))]
-    operands += [r.integer(SCALAR_TYPE[torch.bool]), r.none(), r.none(), r.none()]
-    return r.op("torch.aten.full", operands, op.results[0].type)
+    sizes = "".join(f"{size}x" for size in result.shape or ())
+    truth = "true" if stem in ("eq", "le", "ge") else "false"
+    text = "dense<>" if 0 in (result.shape or ()) else f"dense<{truth}>"
+    attribute = ir.Attribute.parse(f"{text} : tensor<{sizes}i1>", r.context)
+    return r.op("torch.vtensor.literal", [], op.results[0].type, value=attribute)
 
 
 @pattern_for(*(f"aten.{stem}.Scalar" for stem in _COMPARED))

@@ -81,6 +81,8 @@ return v * True, v + True, v & True, torch.where(v, v, True), True * w, 2 // a0,
     ("dynamo", """v = a0.float()
 w = torch.stack([v.gather(1, torch.argsort(v, dim=1, stable=True)), a0], 0)
 return w.round().int()""", ["bfloat16[2,?,2,4]"]),
+    ("fx torchscript dynamo", "v = a0 * 2\nreturn torch.where(v == v, 1, torch.floor(a1)), v < v, a2 >= a2",
+     ["int64[8,6]", "int64[]", "int8[2,0]"]),
     ("fx torchscript", "v = torch.ceil(a0)\nreturn a0 < v, a0 == v, v.sum((0,), dtype=torch.float64)", ["int64[?,4]"]),
     # The lazy device says that the result has the shape of the tensor.
     ("fx lazy dynamo", """v = a0.masked_fill(a1 > 0, 2)
