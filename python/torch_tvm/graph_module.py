@@ -204,6 +204,8 @@ def compile_graph(
         warn_user(fallback_message(report.fallbacks), FallbackWarning)
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
+    if names and not packed:  # nobody reads a parameter: what else there is of weights is packed now
+        compiled = compiled.with_weights({})
     return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -125,3 +126,23 @@ def test_found(frontends: str, text: str, arguments: list[str], tmp_path: Path) 
     for frontend in frontends.split():
         verdict, why = check(_program(text, arguments), frontend.rstrip("?"), tmp_path)
         assert verdict == "same" or (verdict == "refused" and frontend.endswith("?")), (frontend, why)
+
+
+class Unread(torch.nn.Module):
+    """Reads no value of its buffer, and has a constant: nothing of its parameters is packed at a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b", torch.zeros(8, 6, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        v = self.b * 2
+        return torch.tril(torch.ones(4, 4)) > 0, torch.where(v == v, 1, torch.floor(x))
+
+
+def test_a_buffer_that_nobody_reads() -> None:
+    module, x = Unread(), torch.tensor(3)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        found = torch.compile(module, backend="torch_tvm")(x)
+    assert all(map(torch.equal, found, module(x)))
