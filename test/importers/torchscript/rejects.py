@@ -122,11 +122,6 @@ def returns_object(x: Tensor) -> Box:
     return Box(x)
 
 
-@rejected("a complex number", X)
-def complex_constant(x: Tensor) -> Tensor:
-    return x * (1.0 + 2.0j)  # here
-
-
 @rejected("the others have no value", X, advice="create a new tensor")
 def resizes(x: Tensor) -> Tensor:
     y = x.clone()
