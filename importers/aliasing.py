@@ -165,6 +165,8 @@ class LayoutQueries(TorchFunctionMode):
         self._written: set[int] = set()
         self._copied: set[int] = set()
         self._copied_views: dict[int, SourceLocation] = {}
+        self._bent_copies: dict[int, SourceLocation] = {}
+        self._late: SourceLocation | None = None
         self._held: list[Any] = []
 
     @property
@@ -175,7 +177,8 @@ class LayoutQueries(TorchFunctionMode):
     @property
     def view_copied_and_written(self) -> SourceLocation | None:
         """Where it makes a view contiguous, or reshapes one that eager has to copy, whose memory it changes."""
-        return next((place for key, place in self._copied_views.items() if key in self._written), None)
+        early = next((place for key, place in self._copied_views.items() if key in self._written), None)
+        return early or self._late
 
     def _memory(self, tensor: torch.Tensor) -> int:
         """A number for the memory of a tensor, which is that of its views: in inference mode they do not know their base."""
@@ -229,7 +232,11 @@ class LayoutQueries(TorchFunctionMode):
         if func in _FILLS and _is_among(args[0], self._expanded):
             self.fills_expanded = True
         if _is_write(func, kwargs):
-            self._written |= {self._memory(tensor) for tensor in _tensors([args[:1], kwargs])}
+            written = {self._memory(tensor) for tensor in _tensors([args[:1], kwargs])}
+            self._written |= written
+            self._late = self._late or next(
+                (self._bent_copies[key] for key in written & self._bent_copies.keys()), None
+            )
             if args and _is_among(args[0], self._windows):
                 self.fills_expanded = True
         if func in _MAYBE_COPIES:
@@ -237,8 +244,10 @@ class LayoutQueries(TorchFunctionMode):
             key = self._memory(source)
             self._copied.add(key)
             is_view = func is torch.Tensor.contiguous and (source._is_view() or source.is_inference())
-            if is_view or id(source) in self._bent:
+            if is_view:
                 self._copied_views.setdefault(key, user_place(sys._getframe(2), ""))
+            elif id(source) in self._bent:  # what was written before is in eager's copy, too
+                self._bent_copies.setdefault(key, user_place(sys._getframe(2), ""))
 
 
 def _is_among(tensor: Any, known: Sequence[torch.Tensor]) -> bool:

@@ -206,8 +206,11 @@ class WholeOpText:
             made.append(Node([(name, kind)], "prim::ListConstruct", "", items))
             return name
         name = self._name()
-        if argument.real_type.kind() == "TensorType":  # a number, as of ``floor_divide(2, x)``
-            self.graph.inputs.append((name, "Tensor", self.fixed(torch.tensor(given))))
+        if argument.real_type.kind() == "TensorType" and argument.name == "self":  # ``floor_divide(2, x)``
+            number = torch.tensor(given)
+            if number.item() != given and given == given:  # refused then where float64 is another result
+                number = torch.tensor(given, dtype=torch.float64)
+            self.graph.inputs.append((name, "Tensor", self.fixed(number)))
             return name
         value, kind = _plain(given, str(argument.real_type))
         if isinstance(given, bool) and argument.real_type.kind() == "NumberType":

@@ -10,7 +10,7 @@ import torch
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
-from torch_tvm.importers import state
+from torch_tvm.importers import fake_results, state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
@@ -138,11 +138,21 @@ class _Assembly:
 
 
 def _check_dtypes(module: TorchModule, roots: Sequence[torch.Tensor]) -> None:
-    """Refuse a result of another dtype than on the lazy device: a 0-d tensor of the program was taken for a number."""
+    """Refuse a result of another dtype than on the lazy device: a 0-d tensor of the program was taken for a number.
+
+    Some ops' results are told wrongly there (:mod:`fake_results`).
+    """
     returned = list(module.main.regions[0].blocks[0].operations)[-1].operands
     for value, root in zip(returned, roots, strict=True):
-        kind = view.tensor_type(value)
-        if kind is not None and kind.dtype not in (None, root.dtype):
+        kind, made = view.tensor_type(value), view.defining_op(value)
+        while made is not None and view.op_name(made) == "torch.aten.detach":
+            made = view.defining_op(made.operands[0])
+        schema = view.op_name(made).replace("torch.aten.", "aten::") if made is not None else ""
+        if (
+            kind is not None
+            and kind.dtype not in (None, root.dtype)
+            and schema not in fake_results.CORRECTIONS
+        ):
             raise ImportFailed(
                 f"a result is {kind.dtype} here and {root.dtype} in PyTorch: a tensor of no dimensions sets its dtype",
                 stage=f"importer: {IMPORTER}",

@@ -230,7 +230,7 @@ def test_what_autograd_refuses_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) 
         torch._C._functorch._grad_increment_nesting()
         raise RuntimeError("no way")
 
-    monkeypatch.setattr(backend, "_through_aot", lambda options: refuse)
+    monkeypatch.setattr(backend, "_through_aot", lambda options, count: refuse)
     x = torch.randn(3)
     with pytest.warns(GraphNotCompiled, match="no way"):
         assert torch.equal(compiled(through_data)(x)[0], x + 1)

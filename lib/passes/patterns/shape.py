@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import SCALAR_TYPE, TensorType
@@ -179,6 +181,22 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     else:
         sizes = r.integers(r.sizes(op.operands[1])) if name == "torch.aten.expand_as" else op.operands[1]
     return r.op("torch.aten.expand", [op.operands[0], sizes, r.boolean(False)], op.results[0].type)
+
+
+@pattern_for("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def masked_fill(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A tensor that was expanded to a larger mask was not: the op broadcasts both."""
+    expand = view.defining_op(op.operands[0])
+    if expand is None or view.op_name(expand) != "torch.aten.expand":
+        return None
+    tensor, mask = expand.operands[0], op.operands[1]
+    kinds = [view.tensor_type(value) for value in (tensor, mask, op.results[0])]
+    source, wide, result = kinds
+    if source is None or wide is None or result is None or not all(map(is_static, (source, wide, result))):
+        return None
+    if torch.broadcast_shapes(source.shape, wide.shape) != result.shape:
+        return None
+    return r.op(view.op_name(op), [tensor, *list(op.operands)[1:]], op.results[0].type)
 
 
 @pattern_for("aten.nonzero")
