@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch_tvm.loading import load_with_sample
 from torch_tvm.runtime.convention import Argument, Convention
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.files import write_whole
 
 
 def run_saved(path: str, inputs: Sequence[str], *, check: bool, output: str | None, seed: int) -> int:
@@ -142,9 +144,9 @@ def _write(file: str, leaves: Sequence[Any]) -> None:
         raise InvalidInput(f"cannot tell the format from '{file}'", subject="-o", advice="name it .npz")
     tensors = [torch.as_tensor(leaf).detach() for leaf in leaves]
     arrays = {f"result{index}": tensor.numpy() for index, tensor in enumerate(tensors)}
-    partial = Path(f"{file}.partial.npz")
-    numpy.savez(partial, **arrays)
-    partial.replace(file)
+    content = io.BytesIO()
+    numpy.savez(content, **arrays)
+    write_whole(file, content.getvalue())
 
 
 __all__ = ["described", "run_saved"]

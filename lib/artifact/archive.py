@@ -34,6 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from torch_tvm.runtime.threads import usable_cores
 from torch_tvm.support.errors import InvalidInput
 
 FORMAT = "ttvm"
@@ -253,7 +254,7 @@ class Archive:
         for name, entry in entries.items():
             if not isinstance(entry, dict) or self._place(name)[1] != entry.get("size"):
                 raise self._damaged(f"the size of '{name}' is not what the manifest says")
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(len(usable_cores())) as pool:
             digests = pool.map(lambda name: hashlib.sha256(self.view(name)).hexdigest(), entries)
             for (name, entry), digest in zip(entries.items(), digests, strict=True):
                 if digest != entry.get("sha256"):

@@ -385,11 +385,17 @@ class CompiledModule:
         return list(self._weights.tensors)
 
     def with_weights(self, values: Mapping[str, torch.Tensor]) -> CompiledModule:
-        """Another module with the same code that packs the caller's tensors, of the same types, as all the weights."""
+        """Another module with the same code that packs the caller's tensors, of the same types, as all the weights.
+
+        Both have one state.
+        """
         weights = copy.copy(self._weights)
         weights.borrow(values)
         parts = {"scalars": self._scalars, "report": self.report, "origin": self.origin}
-        return type(self)(self._code, weights, self._state, **parts)
+        fresh = type(self)(self._code, weights, self._state, **parts)
+        if self._state:
+            fresh.share_state(dict(self._state))
+        return fresh
 
     def borrow_weights(self, values: Mapping[str, torch.Tensor]) -> None:
         """Pack other tensors of the caller."""

@@ -109,8 +109,7 @@ def dryrun(
     if imported.module is None:
         return DryRun(imported.frontend, ())
     module = decomposed(canonicalize(imported.module))
-    left = Counter((item.op, item.location, item.reason) for item in lower(module).fallbacks)
-    reasons = {(op, location): reason for op, location, reason in left}
+    reasons = {(item.op, item.location): item.reason for item in lower(module).fallbacks}
     ops = []
     for operation in view.walk(module.main):
         name, location = view.op_name(operation), view.location(operation)

@@ -52,7 +52,7 @@ class CompiledGraph:
         self._static = tuple(position for position, _ in static)
         self._names = tuple(name for _, name in static)
         self._finish = finish
-        self._packings: dict[tuple[int, ...], Packing] = {}
+        self._packings: dict[tuple[int, ...], _Packing] = {}
         self._lock = threading.Lock()
         if self._static:
             _graphs.add(self)
@@ -68,14 +68,14 @@ class CompiledGraph:
         results = compiled(*[arguments[position] for position in self._dynamic])
         return results if self._finish is None else self._finish(*arguments, *results)
 
-    def _pack(self, weights: Sequence[torch.Tensor]) -> Packing:
+    def _pack(self, weights: Sequence[torch.Tensor]) -> _Packing:
         key = tuple(map(id, weights))
         with self._lock:
             packing = self._packings.get(key)
             if packing is not None:
                 packing.pack(weights)
                 return packing
-            packing = Packing(self.compiled, self._names, weights)
+            packing = _Packing(self.compiled, self._names, weights)
             self._packings[key] = packing
         for graph in list(_graphs):
             graph._drop_unused()
@@ -96,7 +96,7 @@ _graphs: weakref.WeakSet[CompiledGraph] = weakref.WeakSet()
 """Those with parameters."""
 
 
-class Packing:
+class _Packing:
     """Packed parameters, and a watch over the tensors that they were made of.
 
     Parameters that changed at two calls in a row are in training: they are packed at each call and not watched,

@@ -20,7 +20,7 @@ import tvm
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.graph_module import Packing
+from torch_tvm.graph_module import CompiledGraph
 from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
@@ -241,7 +241,7 @@ class _Program:
                 fitting = [self._compiled(args)]
                 known += fitting
             variant = fitting[0]
-            if variant is not None and _needs_gradient(leaves, variant.tensors()):
+            if variant is not None and torch.is_grad_enabled() and _need_gradient(leaves, variant.tensors()):
                 self._tell("it needs gradients, which torch.compile(backend='torch_tvm') trains with")
                 return None
             return variant
@@ -286,10 +286,8 @@ def _kind(args: Sequence[Any]) -> Any:
     return (spec, tuple(kinds)), leaves
 
 
-def _needs_gradient(leaves: Sequence[Any], tensors: Sequence[torch.Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(
-        leaf.requires_grad for leaf in (*leaves, *tensors) if isinstance(leaf, torch.Tensor)
-    )
+def _need_gradient(leaves: Sequence[Any], tensors: Sequence[torch.Tensor]) -> bool:
+    return any(leaf.requires_grad for leaf in (*leaves, *tensors) if isinstance(leaf, torch.Tensor))
 
 
 class _Shares(Exception):
@@ -329,24 +327,21 @@ class _Variant:
         self._state = {name: self._live_tensor(name) for name in module.state}
         self._constants = dict(module.signature.constants)
         self._values = [(read, read()) for read in self._readers(program)]
-        self._compiled = compiled
-        self._packing: Packing | None = None
         if self._state:
-            self._compiled.share_state(dict(self._state))
+            compiled.share_state(dict(self._state))
+        self._compiled = compiled
+        self._graph: CompiledGraph | None = None
 
     def run(self, args: Sequence[Any]) -> Any:
         """Call the code with the present weights."""
         if not self._weights:
             return self._compiled(*args)
-        weights = self.tensors()
-        if self._packing is None or not self._packing.holds(weights):
-            if self._packing is None:
-                self._packing = Packing(self._compiled, list(self._weights), weights)
-                if self._state:
-                    self._packing.compiled.share_state(dict(self._state))
-            else:
-                self._packing.pack(weights)
-        return self._packing.compiled(*args)
+        if self._graph is None:
+            first = len(self._weights)
+            self._graph = CompiledGraph(
+                self._compiled, range(first, first + len(args)), list(enumerate(self._weights))
+            )
+        return self._graph(*self.tensors(), *args)
 
     def takes(self, leaves: Sequence[Any]) -> bool:
         """Whether the code is for the values of these flat arguments, where it depends on values."""
@@ -358,7 +353,7 @@ class _Variant:
             return all(read() == value for read, value in self._values) and all(
                 self._live_tensor(name) is tensor for name, tensor in self._state.items()
             )
-        except (AttributeError, RuntimeError):
+        except (AttributeError, RuntimeError, _Shares):
             return False
 
     def tensors(self) -> list[torch.Tensor]:

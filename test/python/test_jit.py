@@ -203,6 +203,23 @@ def test_state_and_attributes(compiles: list[Any]) -> None:
 
 
 @torch.no_grad()
+def test_a_buffer_that_is_exchanged() -> None:
+    ours, theirs = torch.jit.script(Counter()), torch.jit.script(Counter())
+    with torch_tvm.enable():
+        for total in (torch.ones(4), torch.zeros(8)[::2]):
+            for module in (ours, theirs):
+                module.total = total.clone() if total.is_contiguous() else torch.zeros(8)[::2]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FallbackWarning)
+                found = ours(X)
+            jit._thread.is_inside = True
+            expected = theirs(X)
+            jit._thread.is_inside = False
+            torch.testing.assert_close(found, expected)
+            torch.testing.assert_close(ours.total, theirs.total)
+
+
+@torch.no_grad()
 def test_training_mode_is_looked_at() -> None:
     model = torch.jit.script(nn.Sequential(nn.BatchNorm1d(4), nn.ReLU()))
     model.eval()
