@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch_tvm.schedules.instructions.instruction import PackedDot
+
 PAIR = 2
 """bfloat16 values of a word."""
 
@@ -13,7 +17,33 @@ BYTES_SYMBOL = "torch_tvm_dot_bytes"
 """What kernels call, whichever instruction it is."""
 
 
-def plain_pairs(lanes: int) -> str:
+def dot_of_bytes(name: str, bits: int, **its_own: Any) -> PackedDot:
+    """An instruction that adds four products of an unsigned byte with a signed one to each lane."""
+    kind: dict[str, Any] = {
+        "computes": "total[i] + sum_j uint8(left[i], j) * int8(right[i], j), modulo 2**32; j < 4",
+        "size": GROUP,
+        "symbol": BYTES_SYMBOL,
+        "result": "i32",
+        "operands": ("i8", "i8"),
+        "plain": _plain_bytes(bits // 32),
+    }
+    return PackedDot(name=name, bits=bits, **{**kind, **its_own})
+
+
+def dot_of_pairs(name: str, bits: int, **its_own: Any) -> PackedDot:
+    """An instruction that adds two products of bfloat16 to each lane."""
+    kind: dict[str, Any] = {
+        "computes": "total[i] + sum_j bfloat16(left[i], j) * bfloat16(right[i], j), in float32; j < 2",
+        "size": PAIR,
+        "symbol": PAIRS_SYMBOL,
+        "result": "float",
+        "operands": ("bfloat", "bfloat"),
+        "plain": _plain_pairs(bits // 32),
+    }
+    return PackedDot(name=name, bits=bits, **{**kind, **its_own})
+
+
+def _plain_pairs(lanes: int) -> str:
     """``%sum + low(%a) · low(%b) + high(%a) · high(%b)`` of bfloat16, summed in float32, each step rounded."""
     ints, floats = f"<{lanes} x i32>", f"<{lanes} x float>"
     lines, total = [], "%sum"
@@ -29,7 +59,7 @@ def plain_pairs(lanes: int) -> str:
     return body(lines, f"{floats} {total}")
 
 
-def plain_bytes(lanes: int) -> str:
+def _plain_bytes(lanes: int) -> str:
     """``%sum`` and four products of an unsigned byte of ``%a`` with a signed one of ``%b``; sums wrap around."""
     ints = f"<{lanes} x i32>"
     lines, total = [], "%sum"
