@@ -7,9 +7,7 @@ Every operator runs in a process of its own, for one that crashes or hangs there
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import sys
 import time
 import warnings
@@ -19,6 +17,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.tools.opinfo.isolation import Note, isolated
 from torch_tvm.tools.opinfo.samples import DTYPES, Case, cases, database, difference, eager_result
 
 
@@ -79,7 +78,9 @@ def _is_arbitrary(name: str) -> bool:
     return is_random(name) or "empty" in name
 
 
-def findings(op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch.dtype, ...]) -> Findings:
+def findings(
+    op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch.dtype, ...], note: Note
+) -> Findings:
     result = Findings()
     for dtype in dtypes:
         if dtype not in op.dtypes:
@@ -89,7 +90,7 @@ def findings(op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch
         except Exception:  # some samples need what is not there
             continue
         for case in drawn:
-            print(json.dumps({"at": f"{dtype} {case.kind} {case.text}"}), flush=True)
+            note(f"{dtype} {case.kind} {case.text}")
             found = check(case, compiles)
             if found is None:
                 result.agreed += 1
@@ -98,47 +99,13 @@ def findings(op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch
     return result
 
 
-def _isolated(op: Any, work: Callable[[], Findings], seconds: float) -> dict[str, Any]:
-    """``work`` in a forked child; how that died if it did."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        os.dup2(writing, 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        try:
-            result = work()
-            print(json.dumps({"agreed": result.agreed, "differ": result.differ}), flush=True)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.alarm(int(seconds))
-    lines = []
-    with os.fdopen(reading) as pipe:
-        for line in pipe:
-            if line.startswith("{"):
-                lines.append(json.loads(line))
-    signal.alarm(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    last = lines[-1] if lines else {}
-    if "agreed" in last:
-        return last
-    at = last.get("at", "")
-    return {
-        "agreed": 0,
-        "differ": [
-            {
-                "stage": "died",
-                "dtype": "",
-                "kind": "",
-                "found": f"exit {code} at {at[:300]}",
-                "sample": "",
-                "module": "",
-            }
-        ],
-    }
+def _isolated(work: Callable[[Note], Findings], seconds: int) -> dict[str, Any]:
+    """``work`` in a process of its own; how that died if it did."""
+    result, how = isolated(lambda note: vars(work(note)), seconds)
+    if result is not None:
+        return result
+    nothing = dict.fromkeys(("dtype", "kind", "sample", "module"), "")
+    return {"agreed": 0, "differ": [{**nothing, "stage": "died", "found": how}]}
 
 
 def _chosen(wanted: dict[str, Any]) -> list[Any]:
@@ -160,8 +127,10 @@ def main() -> None:
     dtypes = tuple(getattr(torch, name) for name in wanted["dtypes"]) if wanted.get("dtypes") else DTYPES
     for op in _chosen(wanted):
         started = time.monotonic()
-        work = lambda op=op: findings(op, wanted["seed"], wanted["count"], wanted["compiles"], dtypes)
-        result = _isolated(op, work, wanted.get("seconds", 120))
+        work = lambda note, op=op: findings(
+            op, wanted["seed"], wanted["count"], wanted["compiles"], dtypes, note
+        )
+        result = _isolated(work, wanted.get("seconds", 120))
         result |= {"op": op.full_name, "seconds": round(time.monotonic() - started, 1)}
         print(json.dumps(result), flush=True)
 

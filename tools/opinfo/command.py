@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
-import signal
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torch_tvm.tools.opinfo.isolation import Note, isolated
 from torch_tvm.tools.opinfo.samples import DTYPES, database
 from torch_tvm.tools.opinfo.sweep import FRONTENDS, VERDICTS, Outcome, swept
 
@@ -109,58 +107,27 @@ def _run(
 
 
 def _isolated(op: Any, dtype: torch.dtype, frontend: str, chosen: argparse.Namespace) -> Outcome:
-    """An operator in a forked child; how that ended if it did not end well."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        sys.stdout = os.fdopen(writing, "w")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _in_child(lambda at: _swept(op, dtype, frontend, chosen, at))
-    os.close(writing)
-    is_late: list[bool] = []
+    """An operator in a process of its own; how that ended if it did not end well."""
 
-    def kill(*_: object) -> None:
-        is_late.append(True)
-        os.kill(child, signal.SIGKILL)
+    def work(note: Note) -> dict[str, Any]:
+        outcome = swept(
+            op,
+            dtype,
+            frontend,
+            count=chosen.samples,
+            seed=chosen.seed,
+            fallback=not chosen.no_fallback,
+            at=note,
+        )
+        return {"verdicts": dict(outcome.verdicts), "found": outcome.found}
 
-    previous = signal.signal(signal.SIGALRM, kill)
-    signal.alarm(chosen.timeout)
-    with os.fdopen(reading) as pipe:
-        lines = [json.loads(line) for line in pipe]
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
-    _, status = os.waitpid(child, 0)
-    last = lines[-1] if lines else {}
-    if "verdicts" in last:
-        return Outcome(Counter(last["verdicts"]), last["found"])
+    result, how = isolated(work, chosen.timeout)
+    if result is not None:
+        return Outcome(Counter(result["verdicts"]), result["found"])
+    verdict, _, text = how.partition(": ")
     outcome = Outcome()
-    code = os.waitstatus_to_exitcode(status)
-    outcome.note("hang" if is_late else "dead", f"exit {code} at {last.get('at', '')[:300]}")
+    outcome.note(verdict, text)
     return outcome
-
-
-def _swept(
-    op: Any, dtype: torch.dtype, frontend: str, chosen: argparse.Namespace, at: Callable[[str], None]
-) -> Outcome:
-    return swept(
-        op,
-        dtype,
-        frontend,
-        count=chosen.samples,
-        seed=chosen.seed,
-        fallback=not chosen.no_fallback,
-        at=at,
-    )
-
-
-def _in_child(work: Callable[[Callable[[str], None]], Outcome]) -> None:
-    """Print what the work does and gives, and end the process."""
-    try:
-        outcome = work(lambda text: print(json.dumps({"at": text}), flush=True))
-        print(json.dumps({"verdicts": dict(outcome.verdicts), "found": outcome.found}), flush=True)
-    finally:
-        os._exit(0)
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> str:
