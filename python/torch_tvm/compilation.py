@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -181,8 +182,15 @@ def _variant(module: CompiledModule, target: tvm.target.Target | None, linker: s
             f"code for {target.kind.name} cannot be saved yet", subject="save", advice="compile for a CPU"
         )
     code = build(compilation.tir_module, target, is_native=False).mod
-    openmp = link(openmp_library(target), target, linker)
-    return Variant(_machine(target), sorted(features), link(code, target, linker), openmp, module.parts())
+    library = link(code, target, linker)
+    return Variant(_machine(target), sorted(features), library, _openmp(str(target), linker), module.parts())
+
+
+@functools.lru_cache(maxsize=8)
+def _openmp(target: str, linker: str | None) -> bytes:
+    """The functions for torch's threads, linked for a target: the same for every program."""
+    resolved = tvm.target.Target(target)
+    return link(openmp_library(resolved), resolved, linker)
 
 
 def _machine(target: tvm.target.Target) -> str:
