@@ -94,6 +94,11 @@ def _random(argument: Argument, generator: torch.Generator) -> Any:
 
 
 def _nested(convention: Convention, leaves: list[Any]) -> Sequence[Any]:
+    expected = len(convention.arguments)
+    if len(leaves) != expected:
+        raise InvalidInput(
+            f"the program takes {expected} tensors, the files have {len(leaves)}", subject="--input"
+        )
     if convention.in_spec is None:
         return leaves
     if convention.constants:
@@ -142,11 +147,20 @@ def _write(file: str, leaves: Sequence[Any]) -> None:
 
     if not file.endswith(".npz"):
         raise InvalidInput(f"cannot tell the format from '{file}'", subject="-o", advice="name it .npz")
-    tensors = [torch.as_tensor(leaf).detach() for leaf in leaves]
-    arrays = {f"result{index}": tensor.numpy() for index, tensor in enumerate(tensors)}
+    arrays = {f"result{index}": _array(leaf) for index, leaf in enumerate(leaves) if _has_array(leaf)}
     content = io.BytesIO()
     numpy.savez(content, **arrays)
     write_whole(file, content.getvalue())
+
+
+def _has_array(leaf: Any) -> bool:
+    return isinstance(leaf, (torch.Tensor, bool, int, float, complex))
+
+
+def _array(leaf: Any) -> Any:
+    """A result for NumPy, which has no bfloat16: float32 has all of its numbers."""
+    tensor = torch.as_tensor(leaf).detach().resolve_conj().resolve_neg()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 __all__ = ["described", "run_saved"]

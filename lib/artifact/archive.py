@@ -26,13 +26,11 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch_tvm.runtime.threads import usable_cores
 from torch_tvm.support.errors import InvalidInput
@@ -56,38 +54,16 @@ _MOST_TEXT = 1 << 28
 
 
 class ArchiveWriter:
-    """Writes an archive beside ``path`` and puts it there when it is whole.
+    """Writes an archive into a file that can be sought. Entries with the same content are one entry."""
 
-    Entries with the same content are one entry.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._entries: dict[str, dict[str, Any]] = {}
         self._known: dict[tuple[str, str], str] = {}
         self._counts: Counter[str] = Counter()
-        try:
-            handle, self._partial = tempfile.mkstemp(
-                prefix=f".{self._path.name}.", dir=self._path.parent, suffix=".partial"
-            )
-        except OSError as error:
-            raise InvalidInput(f"cannot write '{path}': {error.strerror}") from error
-        self._file = os.fdopen(handle, "wb")
-        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
         for name, text in _PREFACE.items():
             self._put(name, text.encode())
-
-    def __enter__(self) -> ArchiveWriter:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._zip.close()
-        self._file.close()
-        if kind is None:
-            _open_to_group(self._partial)
-            os.replace(self._partial, self._path)
-        else:
-            os.unlink(self._partial)
 
     def add(self, folder: str, content: bytes | memoryview, suffix: str = "") -> str:
         """Put content into a folder, at the start of a page; give the name of the entry that has it."""
@@ -116,6 +92,7 @@ class ArchiveWriter:
         content = json.dumps(whole, indent=1, allow_nan=False).encode()
         self._put(MANIFEST, content)
         self._put(SEAL, hashlib.sha256(content).hexdigest().encode())
+        self._zip.close()
 
     def _put(self, name: str, content: bytes | memoryview, aligned: bool = False) -> None:
         info = zipfile.ZipInfo(ROOT + name)
@@ -128,13 +105,6 @@ class ArchiveWriter:
             entry.write(content)
 
 
-def _open_to_group(path: str) -> None:
-    """What a file that is simply opened for writing may be read by; ``mkstemp`` makes it private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(path, 0o666 & ~mask)
-
-
 class Archive:
     """An archive that was checked: every byte that the manifest names is there, as it was written, and nothing else.
 
@@ -142,6 +112,12 @@ class Archive:
     """
 
     def __init__(self, path: str | os.PathLike[str], expect_sha256: str | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidInput(f"expected a path, got {type(path).__name__}")
+        if not isinstance(expect_sha256, (str, type(None))):
+            raise InvalidInput(
+                f"expected a text, got {type(expect_sha256).__name__}", subject="expect_sha256"
+            )
         self.path = os.fspath(path)
         try:
             with open(path, "rb") as file:

@@ -76,12 +76,12 @@ def _module(archive: Archive, program: Mapping[str, Any]) -> CompiledModule:
         convention=decode_convention(program["convention"]),
         device={"cpu": "cpu", "cuda": "cuda"}[described["device"]],
         copies=frozenset(int(index) for index in described["copies"]),
-        single=bool(described["single"]),
+        single=_flag(described["single"]),
         loops=frozenset(str(name) for name in described["loops"]),
         keeps_iteration=frozenset(str(name) for name in described["keeps_iteration"]),
-        lifted=bool(described["lifted"]),
+        lifted=_flag(described["lifted"]),
         program=str(described["program"]),
-        has_unknown_sizes=bool(described["has_unknown_sizes"]),
+        has_unknown_sizes=_flag(described["has_unknown_sizes"]),
     )
     weights = _tensors(archive, program["weights"])
     packed = variant["packed"]
@@ -92,6 +92,12 @@ def _module(archive: Archive, program: Mapping[str, Any]) -> CompiledModule:
         _tensors(archive, program["state"]),
         scalars=_tensors(archive, program["scalars"]),
     )
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _chosen(variants: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from torch_tvm.artifact.archive import ArchiveWriter
 from torch_tvm.artifact.encoding import encode_convention, encode_tree, encode_value
 from torch_tvm.runtime.convention import describe_dtype
 from torch_tvm.runtime.module import Code, Parts
+from torch_tvm.support.files import whole_file
 
 WEIGHTS = "data/weights"
 CODE = "data/code"
@@ -53,7 +54,8 @@ def write(
     A weight is there as kernels read it. The original is there as well where it ``keeps_originals``, or where
     both are the same. ``sample`` are arguments and what the first program gives for them.
     """
-    with ArchiveWriter(path) as archive:
+    with whole_file(path) as file:
+        archive = ArchiveWriter(file)
         encoded = [_program(archive, program, keeps_originals) for program in programs]
         manifest = {"versions": dict(versions), "programs": encoded, "sample": _sample(archive, sample)}
         archive.add_text("extra/report.json", report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,7 +28,9 @@ def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | No
         path = Path(folder) / "code.so"
 
         def link_objects(output: str, objects: Sequence[str], **_: object) -> None:
-            _run([command, "-shared", "-fPIC", "-o", output, *objects])
+            _run([*command, "-shared", "-fPIC", "-o", output, *objects])
+            if not Path(output).exists():
+                raise _unlinked(command, "it wrote no library")
 
         def pack_imports(module: tvm.runtime.Module, *_: object) -> str:
             """What is no machine code, as data; TVM takes code of one function for a library of the system's."""
@@ -42,13 +45,19 @@ def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | No
         return path.read_bytes()
 
 
-def _found(linker: str | None) -> str:
-    command = linker or os.environ.get("CC") or cc.get_cc()
-    if not command or not shutil.which(command):
+def _found(linker: str | None) -> list[str]:
+    """The compiler and its first arguments: ``CC="ccache gcc -m64"`` is as in a shell."""
+    if not isinstance(linker, (str, type(None))):
+        raise InvalidInput(f"expected a command, got {type(linker).__name__}", subject="linker")
+    given = linker or os.environ.get("CC") or cc.get_cc() or ""
+    try:
+        command = shlex.split(given)
+    except ValueError:  # a quote that is not closed
+        command = []
+    if not command or not shutil.which(command[0]):
+        named = f" '{given}'" if given else ""
         raise InvalidInput(
-            f"there is no C compiler '{command}' to link with"
-            if command
-            else "there is no C compiler to link with",
+            f"there is no C compiler{named} to link with",
             subject="linker",
             advice="install gcc or clang, or name one in CC",
         )
@@ -59,11 +68,15 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise InvalidInput(
-            f"'{command[0]}' cannot link the code: {lines[-1] if lines else done.returncode}",
-            subject="linker",
-            advice="name a C compiler that links for the target",
-        )
+        raise _unlinked(command, lines[-1] if lines else str(done.returncode))
+
+
+def _unlinked(command: Sequence[str], why: str) -> InvalidInput:
+    return InvalidInput(
+        f"'{command[0]}' cannot link the code: {why}",
+        subject="linker",
+        advice="name a C compiler that links for the target",
+    )
 
 
 __all__ = ["link"]

@@ -386,7 +386,7 @@ def literal_attribute(
     tensor: torch.Tensor, name: str, context: ir.Context, resources: dict[str, torch.Tensor]
 ) -> ir.Attribute:
     """Elements of a literal: small integers, booleans and 0-d tensors inline, everything else as a resource."""
-    detached = tensor.detach().contiguous().cpu()
+    detached = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
     element = _storage_type(detached.dtype, context)
     shaped = ir.RankedTensorType.get(list(detached.shape), element, loc=ir.Location.unknown(context))
     if detached.numel() <= 1 and not detached.dtype.is_complex:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from torch_tvm.support.errors import InvalidInput
 
@@ -24,20 +28,55 @@ def read_text(path: str | os.PathLike[str], *, stage: str = "", advice: str = ""
         raise _unreadable(path, f"it is no UTF-8 text ({error.reason})", stage, advice) from error
 
 
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, which is at ``path`` when the context ends, all of it; after an exception nothing is.
+
+    A link stays one. Raises :class:`InvalidInput` where that is not possible: a directory, a device.
+    """
+    whole = _target(path)
+    partial = whole.with_name(f".{whole.name[:64]}.{secrets.token_hex(8)}.partial")
+    try:
+        file = partial.open("xb")
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
+    try:
+        with file:
+            yield file
+        partial.replace(whole)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error.strerror) from error
+        raise
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file, all of it or nothing; raises :class:`InvalidInput` where that is not possible."""
-    whole = Path(path)
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The file behind a path, which is there as a plain file or not at all."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise InvalidInput(f"expected a path, got {type(path).__name__}")
     try:
-        partial.write_bytes(content)
-        partial.replace(whole)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InvalidInput(f"cannot write '{os.fspath(path)}': {error.strerror}") from error
+        whole = Path(os.path.realpath(path))
+        exists, is_file = whole.exists(), whole.is_file()
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, str(error)) from error
+    if not os.fspath(path) or (exists and not is_file):
+        raise _unwritable(path, "it is a directory" if whole.is_dir() else "it is no plain file")
+    return whole
+
+
+def _unwritable(path: str | os.PathLike[str], why: str | None) -> InvalidInput:
+    return InvalidInput(f"cannot write '{os.fspath(path)}': {why}")
 
 
 def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str) -> InvalidInput:
     return InvalidInput(f"cannot read '{os.fspath(path)}': {why}", stage=stage, advice=advice)
 
 
-__all__ = ["read_bytes", "read_text", "write_whole"]
+__all__ = ["read_bytes", "read_text", "whole_file", "write_whole"]

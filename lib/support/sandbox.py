@@ -93,6 +93,8 @@ def _verdict(child: int, deadline: float) -> str | None:
             code = os.waitstatus_to_exitcode(status)
             if code == _TOO_LARGE:
                 return "it takes too much memory"
+            if code > 0:  # the code ends the process by itself, as LLVM does for what it does not take
+                return f"exit {code}"
             return signal.Signals(-code).name if code < 0 else None
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)

@@ -67,6 +67,10 @@ class Compilation:
         linker: str | None,
     ) -> None:
         """What :meth:`CompiledModule.save` says."""
+        if isinstance(targets, str):
+            raise InvalidInput(
+                f"expected a list, got '{targets}'", subject="targets", advice=f"pass ['{targets}']"
+            )
         resolved = None if targets is None else [_resolved(target) for target in targets]
         programs = [
             Program(name, [_variant(code, target, linker) for target in resolved or [None]])

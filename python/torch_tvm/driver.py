@@ -123,6 +123,10 @@ def import_program(
         check_examples(example_args)
     if isinstance(program, TorchModule):
         return Imported(program, "module")
+    if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] == ".ttvm":
+        raise InvalidInput(
+            "this program is compiled", subject=os.fspath(program), advice="read it with torch_tvm.load"
+        )
     if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] in _TEXTS:
         from torch_tvm.importing import parse
 

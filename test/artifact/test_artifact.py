@@ -149,14 +149,41 @@ def test_the_hash_that_a_user_expects(tmp_path: Path) -> None:
         torch_tvm.load(path, expect_sha256="0" * 64)
 
 
+def test_a_link_stays_one_and_a_linker_may_have_arguments(tmp_path: Path) -> None:
+    compiled = torch_tvm.compile(nn.ReLU(), (torch.ones(2),))
+    file, link = tmp_path / "model.ttvm", tmp_path / "link.ttvm"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    compiled.save(link, linker="cc -O1")
+    assert link.is_symlink() and torch.equal(torch_tvm.load(file)(torch.ones(2)), torch.ones(2))
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ttvm", "link.ttvm"}
+
+
 def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch_tvm.compile(nn.ReLU(), (torch.ones(2),))
     with pytest.raises(InvalidInput, match="cannot write"):
         compiled.save(tmp_path / "missing" / "model.ttvm")
     with pytest.raises(InvalidInput, match="there is no C compiler 'no-such-compiler'"):
         compiled.save(tmp_path / "model.ttvm", linker="no-such-compiler")
-    with pytest.raises(InvalidInput, match="'false' cannot link the code"):
-        compiled.save(tmp_path / "model.ttvm", linker="false")
+    for command in ("false", "true"):  # it fails; it writes nothing
+        with pytest.raises(InvalidInput, match=f"'{command}' cannot link the code"):
+            compiled.save(tmp_path / "model.ttvm", linker=command)
+    with pytest.raises(InvalidInput, match="it is a directory"):
+        compiled.save(tmp_path)
+    with pytest.raises(InvalidInput, match="it is no plain file"):
+        compiled.save("/dev/zero")
+    wrong: list[Any] = [None, 5, b"model.ttvm"]
+    for path in wrong:
+        with pytest.raises(InvalidInput, match="expected a path"):
+            compiled.save(path)
+        with pytest.raises(InvalidInput, match="expected a path"):
+            torch_tvm.load(path)
+    with pytest.raises(InvalidInput, match=r"pass \['x86-64-v3'\]"):
+        compiled.save(tmp_path / "model.ttvm", targets="x86-64-v3")
+    with pytest.raises(InvalidInput, match="LLVM makes no code for 'i686'"):
+        compiled.save(tmp_path / "model.ttvm", targets=["i686"])
+    with pytest.raises(InvalidInput, match=r"read it with torch_tvm\.load"):
+        torch_tvm.compile(tmp_path / "model.ttvm")
     monkeypatch.setattr(torch_tvm.artifact.save, "encode_convention", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compiled.save(tmp_path / "model.ttvm")

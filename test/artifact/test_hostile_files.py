@@ -171,6 +171,7 @@ def test_a_manifest_that_was_edited(path: Path) -> None:
         lambda m: m.pop("programs"),
         lambda m: m["programs"].clear(),
         lambda m: m["programs"][0].pop("weights"),
+        lambda m: m["programs"][0]["variants"][0]["code"].update(single=None),
         lambda m: m["programs"][0]["variants"][0].update(library="data/weights/0"),
         lambda m: m["programs"][0]["variants"][0].update(library="../../../etc/passwd"),
         lambda m: m["programs"][0]["variants"][0]["packed"][0].update(shape=[10**9, 10**9]),

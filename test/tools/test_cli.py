@@ -181,6 +181,7 @@ def test_a_file_is_compiled_run_and_checked(
         (["run", file, "--input", str(tmp_path / "none.npy")], "cannot read"),
         (["run", file, "--input", file], "give a .npz, .npy or .pt file"),
         (["run", str(tmp_path / "none.ttvm")], "cannot read"),
+        (["run", file, "--input", given, "--input", given], "takes 1 tensors, the files have 2"),
         (["run", script, "--input", "2x3", "--check"], "are for .ttvm files"),
     ):
         code, _, error = run(capsys, *arguments)

@@ -61,6 +61,14 @@ class Cpu(Backend):
                 subject="target['mcpu']",
                 advice=f"known: {', '.join(get_close_matches(str(cpu), known, 10, 0.3) or known)}",
             )
+        if cpu is not None and cpu != host_target().attrs["mcpu"]:
+            crash = crash_of(lambda: tvm.tirx.build(tvm.IRModule({}), target))  # 32 bits, of a family of 64
+            if crash:
+                raise InvalidInput(
+                    f"LLVM makes no code for '{cpu}' in the family of '{triple or host_target().attrs['mtriple']}': {crash}",
+                    subject="target['mcpu']",
+                    advice="name a processor of that family that has as many bits",
+                )
         wrong = failure_of(lambda: _check_features(target, triple)) if target.attrs.get("mattr") else None
         if wrong is not None:
             raise InvalidInput(wrong, subject="target['mattr']", advice='write "+avx2" or "-avx2", for one')
