@@ -84,16 +84,22 @@ def _attribute(read: Callable[[torch.Tensor], Any]) -> Handler:
     return lambda ev, args: read(args[0].meta)
 
 
+@handles("aten::storage_offset", of_tensor=True)
+def _storage_offset(ev: Evaluator, args: list[Any]) -> Any:
+    _ask_for_dense(ev, args[0], "whole")
+    return args[0].meta.storage_offset()
+
+
 @handles("aten::is_contiguous", of_tensor=True)
 def _is_contiguous(ev: Evaluator, args: list[Any]) -> bool:
     _ask_for_dense(ev, args[0])
     return bool(args[0].meta.is_contiguous())
 
 
-def _ask_for_dense(ev: Evaluator, ref: TensorRef) -> None:
-    """The program asks for strides, which are known where arguments are contiguous."""
+def _ask_for_dense(ev: Evaluator, ref: TensorRef, layout: str = "dense") -> None:
+    """The program asks for strides, which are known where arguments are contiguous, or where a tensor starts."""
     if not isinstance(ref.storage, tensors.LiteralStorage):
-        ev.recorder.aliasing.asks("dense")
+        ev.recorder.aliasing.asks(layout)
 
 
 @handles("prim::requires_grad", of_tensor=True)

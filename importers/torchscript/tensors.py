@@ -158,7 +158,20 @@ def _metas(ev: Context, overload: torch._ops.OpOverload, plan: _Plan, args: list
     if sliced is not None:
         return [sliced]
     result = _run_fake(ev, function, positional, keywords, args)
+    if plan.functional is not None and isinstance(result, torch.Tensor):
+        _check_cast(ev, overload, result.dtype, args)
     return list(result) if len(function._schema.returns) != 1 else [result]
+
+
+def _check_cast(ev: Context, overload: torch._ops.OpOverload, dtype: torch.dtype, args: list[Any]) -> None:
+    """Raise where the result of an in-place op does not fit its tensor, as eager does: ``add_(1)`` of bools."""
+    target = args[0].meta.dtype if isinstance(args[0], TensorRef) else dtype
+    if not torch.can_cast(dtype, target):
+        raise ev.failure(
+            f"the result is {dtype} and cannot be written to a tensor of {target}",
+            subject=dialect_name(overload),
+            origin=origins(args),
+        )
 
 
 def _slice_meta(fakes: list[Any]) -> torch.Tensor | None:

@@ -52,7 +52,8 @@ def refuse_recording() -> None:
 
 def is_recorded() -> bool:
     """Whether something records what the thread does, in Python or below it."""
-    return bool(_recorder()) or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return bool(_recorder()) or modes > 0 or forward_ad._current_level >= 0
 
 
 def _recorder() -> str:

@@ -47,7 +47,9 @@ def decompose(module: TorchModule) -> bool:
 
 def _is_unknown(op: ir.Operation) -> bool:
     name = view.op_name(op)
-    return name.startswith(_NAMESPACES) and not is_lowered(op) and may_be_named(name) and not is_random(name)
+    if not name.startswith(_NAMESPACES) or is_lowered(op) or not may_be_named(name) or is_random(name):
+        return False
+    return all(view.tensor_type(result) is not None for result in op.results)
 
 
 def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphModule | None]) -> bool:

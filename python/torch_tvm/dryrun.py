@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch_tvm.conventions import convention_of
 from torch_tvm.dialect import view
-from torch_tvm.driver import import_program
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver import Imported, import_program
 from torch_tvm.exclusive import exclusive
+from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.lowering.module import lower
+from torch_tvm.methods import check_names
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.pipeline import decomposed
 from torch_tvm.reproducer import unforeseen
+from torch_tvm.support.errors import InvalidInput
 
 _FREE = ("torch.constant.", "torch.vtensor.literal", "torch.prim.ListConstruct", "torch.prim.TupleConstruct")
 """Ops that are no work: what others take."""
@@ -97,18 +102,40 @@ def dryrun(
 ) -> DryRun:
     """Import a program and see which ops would compile, which PyTorch would run, and why.
 
-    The arguments are those of :func:`torch_tvm.compile`; of a scripted module ``forward`` is looked at. No code is made.
+    The arguments are those of :func:`torch_tvm.compile`; of a scripted module ``forward`` and the methods that they name
+    are looked at, one after the other. No code is made.
     Raises :class:`ImportFailed` and :class:`InvalidInput`.
 
     >>> import torch, torch_tvm
     >>> print(torch_tvm.dryrun(torch.nn.ReLU(), (torch.ones(2),)))
     100.0 % of 1 ops compile, in 1 region of 1 ops (via fx)
     """
-    with unforeseen("import"):
+    with unforeseen("dryrun"):
         imported = import_program(program, example_args, frontend, dynamic_shapes)
-    if imported.module is None:
-        return DryRun(imported.frontend, ())
-    module = decomposed(canonicalize(imported.module))
+        ops = [op for module in _modules(imported) for op in _planned(module)]
+    return DryRun(imported.frontend, tuple(ops))
+
+
+def _modules(imported: Imported) -> list[TorchModule]:
+    """``forward`` and the other methods that arguments are given for."""
+    if imported.script is None:
+        return [imported.module] if imported.module is not None else []
+    check_names(imported.script, imported.arguments)
+    others = [name for name in imported.arguments if name != "forward" or imported.module is None]
+    if imported.module is None and not others:
+        raise InvalidInput(
+            "the module has no forward",
+            subject="program",
+            advice='name a method: example_args={"encode": (x,)}',
+        )
+    methods = [import_torchscript(imported.script, imported.arguments[name], method=name) for name in others]
+    return [*([imported.module] if imported.module is not None else []), *methods]
+
+
+def _planned(imported: TorchModule) -> list[PlannedOp]:
+    """The ops of a program, in order, and why PyTorch runs some."""
+    module = decomposed(canonicalize(imported))
+    convention_of(module)  # refuses arguments that no compile takes
     reasons = {(item.op, item.location): item.reason for item in lower(module).fallbacks}
     ops = []
     for operation in view.walk(module.main):
@@ -116,7 +143,7 @@ def dryrun(
         if name.startswith("torch.") and not name.startswith(_FREE) and operation.results:
             reason = reasons.get((name, location), "")
             ops.append(PlannedOp(name, str(location), location.scope, reason))
-    return DryRun(imported.frontend, tuple(ops))
+    return ops
 
 
 __all__ = ["DryRun", "PlannedOp", "dryrun"]

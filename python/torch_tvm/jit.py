@@ -8,10 +8,11 @@ compiled, or would differ from eager in what shares memory, runs in PyTorch; one
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -82,18 +83,25 @@ class Enabled:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        disable()
+        _pop(self._settings)
 
     def __call__(self, function: F) -> F:
-        disable()
+        _pop(self._settings)
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise InvalidInput(
+                "a coroutine or a generator runs when its caller likes",
+                subject="enable",
+                advice="use with inside it",
+            )
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            _push(self._settings)
+            settings = replace(self._settings)  # one for each call: they may overlap in threads
+            _push(settings)
             try:
                 return function(*args, **kwargs)
             finally:
-                disable()
+                _pop(settings)
 
         return call  # type: ignore[return-value]
 
@@ -104,7 +112,8 @@ def enable(
     """Run scripted and traced functions and modules compiled, until :func:`disable`.
 
     Each is compiled when it is called with arguments of a new kind (dtypes, shapes, values of what is no tensor).
-    Calls that need gradients, and programs that cannot be compiled, run in PyTorch; one warning says so.
+    Calls that need gradients, and programs that cannot be compiled, run in PyTorch; one warning says so. A program is
+    also run once op by op then, on copies, to see whether its results share memory.
     ``f.graph_for(*args)`` shows a compiled program as one node ``tvm::CompilationGroup`` with its graph. With
     ``torch_compile`` this becomes the default backend of ``torch.compile``, too. ``target`` and ``options`` are those of
     :func:`torch_tvm.compile`. Raises :class:`InvalidInput` for a wrong target or option.
@@ -136,8 +145,13 @@ def enable(
 def disable() -> None:
     """Undo the last :func:`enable`; after the first one PyTorch is as it was. Without one there is nothing to undo."""
     with _State.lock:
-        if _State.settings:
-            _State.settings.pop()
+        _pop(_State.settings[-1] if _State.settings else None)
+
+
+def _pop(settings: _Settings | None) -> None:
+    """Undo the :func:`enable` that gave these settings, if it is not undone."""
+    with _State.lock:
+        _State.settings[:] = [each for each in _State.settings if each is not settings]
         if _State.settings:
             return
         for kind in _ENTRIES:
@@ -241,6 +255,9 @@ class _Program:
                 fitting = [self._compiled(args)]
                 known += fitting
             variant = fitting[0]
+            if variant is not None and variant.mixes(leaves):
+                self._tell("it writes memory that it has under two names")
+                return None
             if variant is not None and torch.is_grad_enabled() and _need_gradient(leaves, variant.tensors()):
                 self._tell("it needs gradients, which torch.compile(backend='torch_tvm') trains with")
                 return None
@@ -249,15 +266,17 @@ class _Program:
     def _compiled(self, args: Sequence[Any]) -> _Variant | None:
         program = self.program()
         try:
-            _refuse_shared_memory(program)
-            module = canonicalize(import_torchscript(program, tuple(args)))
+            _refuse_hooks(program)
+            imported = import_torchscript(program, tuple(args))
+            _refuse_shared_memory(imported, args)
+            module = canonicalize(imported)
             report = Report(target=str(self.settings.target), frontend="torchscript")
             weights = list(module.weights)
             compiled = compile_module(
                 module, self.settings.target, options=self.settings.options, report=report, pack=not weights
             )
             return _Variant(program, compiled, module)
-        except (_Shares, TorchTvmError) as error:
+        except (_Differs, TorchTvmError) as error:
             self._tell(str(error))
             return None
 
@@ -290,20 +309,52 @@ def _need_gradient(leaves: Sequence[Any], tensors: Sequence[torch.Tensor]) -> bo
     return any(leaf.requires_grad for leaf in (*leaves, *tensors) if isinstance(leaf, torch.Tensor))
 
 
-class _Shares(Exception):
-    """A result shares memory with something that lives on."""
+class _Differs(Exception):
+    """Compiled code would not be what the program is, although its numbers are."""
 
 
-def _refuse_shared_memory(program: Any) -> None:
-    """Raise where a result may be a view of an argument or of the module's own tensors: code gives a copy."""
-    graph = _inlined(program)
-    aliases = graph.alias_db()
-    inputs = list(graph.inputs())
-    for result in graph.outputs():
-        if any(aliases.may_contain_alias(result, value) for value in inputs):
-            raise _Shares(
-                "a result may share memory with an argument or a buffer, and compiled code gives copies"
+def _refuse_hooks(program: Any) -> None:
+    """PyTorch runs hooks around the method; code of ours has them, too."""
+    owner = getattr(program, "owner", None)
+    if owner is not None and (owner._get_forward_hooks() or owner._get_forward_pre_hooks()):
+        raise _Differs("the module has hooks, which PyTorch calls by itself")
+
+
+def _refuse_shared_memory(module: TorchModule, args: Sequence[Any]) -> None:
+    """Raise where a result shares memory with an argument, a tensor of the module or another result: code gives copies.
+
+    The ops themselves tell: they run once, on copies of what they are given.
+    """
+    flat = [_copied(value) for value in (*module.signature.flatten(args, {}), *module.state.values())]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            results = module.run(flat)
+        except Exception as error:  # whatever it is, eager says it
+            raise _Differs(f"it raises for these arguments: {error}") from error
+    results = results[: len(results) - len(module.writes)]
+    held = [value for value in (*flat, *module.weights.values()) if isinstance(value, torch.Tensor)]
+    for result in results:
+        if not isinstance(result, torch.Tensor):
+            continue
+        if any(_share(result, other) for other in held):
+            raise _Differs(
+                "a result may share memory with an argument, a buffer or another result, and compiled code gives copies"
             )
+        if any(size > 1 and not stride for size, stride in zip(result.shape, result.stride(), strict=True)):
+            raise _Differs("a result is expanded, and compiled code gives all of its numbers")
+        held.append(result)
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _share(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (one.numel() > 0 and _memory(one) == _memory(other))
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _inlined(program: Any) -> Any:
@@ -325,6 +376,7 @@ class _Variant:
         self._weights = {name: tensor for name, tensor in module.weights.items() if name in used}
         self._live = {name: path for name in self._weights if (path := self._path(name)) is not None}
         self._state = {name: self._live_tensor(name) for name in module.state}
+        self._writes = bool(compiled.parts().code.convention.writes)
         self._constants = dict(module.signature.constants)
         self._values = [(read, read()) for read in self._readers(program)]
         if self._state:
@@ -347,13 +399,23 @@ class _Variant:
         """Whether the code is for the values of these flat arguments, where it depends on values."""
         return all(bool(leaves[position] == value) for position, value in self._constants.items())
 
+    def mixes(self, leaves: Sequence[Any]) -> bool:
+        """Whether something is written that may be seen under another name: as an argument and in the module, say."""
+        if not self._writes:
+            return False
+        own = [*self.tensors(), *self._state.values()]
+        given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        places = {_memory(tensor) for tensor in own if tensor.numel()}
+        is_apart = len(places) == sum(tensor.numel() > 0 for tensor in own)
+        return not is_apart or any(leaf.numel() and _memory(leaf) in places for leaf in given)
+
     def is_current(self) -> bool:
         """Whether the numbers that the program read, and the tensors that it changes, are still those."""
         try:
             return all(read() == value for read, value in self._values) and all(
                 self._live_tensor(name) is tensor for name, tensor in self._state.items()
             )
-        except (AttributeError, RuntimeError, _Shares):
+        except (AttributeError, RuntimeError, _Differs):
             return False
 
     def tensors(self) -> list[torch.Tensor]:
@@ -390,9 +452,12 @@ class _Variant:
         return path if isinstance(found, torch.Tensor) and found.shape == self._weights[name].shape else None
 
     def _live_tensor(self, name: str) -> torch.Tensor:
-        tensor = self._read(name.split("."))
+        try:
+            tensor = self._read(name.split("."))
+        except (AttributeError, RuntimeError):
+            tensor = None
         if not isinstance(tensor, torch.Tensor) or not tensor.is_contiguous():
-            raise _Shares(f"it changes '{name}', which is no dense tensor of the module")
+            raise _Differs(f"it changes '{name}', which is no dense tensor of the module")
         return tensor
 
     def _read(self, path: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,13 +43,8 @@ def compile_methods(
 
     Methods that ``arguments`` names are compiled at once. Without ``forward`` the module itself refuses calls.
     """
+    check_names(script, arguments)
     methods = Methods(script, settings)
-    for name in arguments:
-        if name not in methods and name != "forward":
-            raise InvalidInput(
-                f"the module has no method '{name}'; it has: {', '.join(['forward', *methods])}",
-                subject="example_args",
-            )
     if forward is None:
         compiled = without_forward(methods)
     else:
@@ -59,6 +54,16 @@ def compile_methods(
             methods[name].fixed = methods.compile(name, args)
     compiled.methods = methods
     return compiled
+
+
+def check_names(script: torch.jit.ScriptModule, names: Iterable[str]) -> None:
+    """Raise :class:`InvalidInput` for a name that is none of a method."""
+    known = ["forward", *(name for name in script._c._method_names() if not is_forward(name))]
+    for name in names:
+        if name not in known:
+            raise InvalidInput(
+                f"the module has no method '{name}'; it has: {', '.join(known)}", subject="example_args"
+            )
 
 
 @dataclass
@@ -330,4 +335,4 @@ def _number(node: Any, this: str, owner: Any, path: str) -> dict[str, Any]:
     return {}
 
 
-__all__ = ["Method", "Methods", "Settings", "compile_methods", "is_forward"]
+__all__ = ["Method", "Methods", "Settings", "check_names", "compile_methods", "is_forward"]

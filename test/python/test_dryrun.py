@@ -41,7 +41,29 @@ def test_what_is_left_is_what_a_compile_leaves(frontend: str) -> None:
     assert planned.to_dict()["frontend"] == frontend
 
 
+class Methods(nn.Module):
+    @torch.jit.export
+    def turn(self, x: torch.Tensor) -> torch.Tensor:
+        return x.tanh()
+
+    @torch.jit.export
+    def place(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.storage_offset()
+
+
+def test_methods() -> None:
+    script = torch.jit.script(Methods())
+    assert [op.op for op in torch_tvm.dryrun(script, {"turn": (X,)}).ops] == ["torch.aten.tanh"]
+    assert [op.op for op in torch_tvm.dryrun(script, {"place": (X,)}).ops] == ["torch.aten.add.Scalar"]
+    with pytest.raises(InvalidInput, match="no method 'spin'; it has: forward, "):
+        torch_tvm.dryrun(script, {"spin": (X,)})
+    with pytest.raises(InvalidInput, match="the module has no forward"):
+        torch_tvm.dryrun(script)
+
+
 def test_programs_without_ops_and_bad_input() -> None:
     assert str(torch_tvm.dryrun(lambda x: x, (X,))).startswith("100.0 % of 0 ops compile, in 0 regions")
+    with pytest.raises(InvalidInput, match="float8"):
+        torch_tvm.dryrun(lambda x: x.float(), (X.to(torch.float8_e4m3fn),))
     with pytest.raises(InvalidInput, match="unknown frontend 'jax'"):
         torch_tvm.dryrun(Mixed(), (X,), frontend="jax")

@@ -279,6 +279,107 @@ def test_what_would_differ_runs_in_pytorch() -> None:
             scaled(X, unknown=1)
 
 
+class Hooked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+def sevenfold(self: nn.Module, given: tuple[Tensor], result: Tensor) -> Tensor:
+    return result * 7
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b", torch.zeros(2))
+        self.register_buffer("a", torch.zeros(2))
+        self.d = {"a": torch.zeros(2)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.b.add_(1)
+        return x + self.b + self.a
+
+    @torch.jit.export
+    def fill(self, x: Tensor) -> Tensor:
+        x.add_(1)
+        return x + self.a
+
+    @torch.jit.export
+    def kept(self, x: Tensor) -> Tensor:
+        self.d["a"].add_(x)
+        return self.d["a"] * 2
+
+
+@torch.jit.script
+def twice(x: Tensor) -> tuple[Tensor, Tensor]:
+    z = x + 1
+    return z, z
+
+
+@torch.jit.script
+def dropped(x: Tensor) -> Tensor:
+    return torch.dropout(x, 0.5, False)
+
+
+@torch.jit.script
+def stretched(x: Tensor) -> Tensor:
+    return (x + 1).sum().expand(3)
+
+
+@torch.jit.script
+def counted(x: Tensor) -> Tensor:
+    return x.add_(1)
+
+
+@pytest.mark.filterwarnings("ignore::torch_tvm.FallbackWarning")
+@torch.no_grad()
+def test_memory_and_side_effects_are_those_of_pytorch() -> None:
+    def calls() -> list[Any]:
+        found: list[Any] = []
+        hooked = Hooked()
+        hooked.register_forward_hook(sevenfold)
+        found.append(torch.jit.script(hooked)(torch.ones(2)))
+        held = torch.jit.script(Held())
+        found += [held(held.b).clone(), held(held.b.view(2)).clone(), held.fill(held.a).clone()]
+        found += [held.kept(torch.ones(2)).clone(), held.kept(torch.ones(2)).clone()]
+        both = torch.zeros(4)
+        held.a, held.b = both[:2], both[2:]
+        found += [held(torch.ones(2)).clone(), held(held.a).clone()]
+        held.a = held.b
+        found += [held(torch.ones(2)).clone(), held(held.b).clone()]
+        first, second = twice(torch.ones(2))
+        first.add_(5)
+        x = torch.ones(2)
+        dropped(x).add_(5)
+        found += [second, x, stretched(x).stride()]
+        flags = torch.tensor([True, False])
+        with pytest.raises(RuntimeError, match="can't be cast"):
+            counted(flags)
+        return [*found, flags]
+
+    torch.testing.assert_close(*both(calls))
+    held_by_trace = torch.zeros(2)
+    traced = torch.jit.trace(lambda x: held_by_trace.add_(x) * 2, torch.ones(2), check_trace=False)
+    with torch_tvm.enable():
+        before = held_by_trace.clone()
+        torch.testing.assert_close(traced(torch.ones(2)), (before + 1) * 2)
+
+
+def test_one_of_several_ends_itself() -> None:
+    first, second = torch_tvm.enable(), torch_tvm.enable()
+    with first:
+        pass
+    assert jit._State.settings == [second._settings]
+    decorated = [second(lambda: len(jit._State.settings)) for _ in range(2)]
+    assert not jit._State.settings and [call() for call in decorated] == [1, 1]
+
+    async def later() -> None: ...
+
+    with pytest.raises(InvalidInput, match="a coroutine or a generator"):
+        torch_tvm.enable()(later)
+    assert not jit._State.settings
+
+
 def test_it_ends_where_it_should() -> None:
     originals = [(kind.__call__, kind.graph_for) for kind in jit._ENTRIES]
 

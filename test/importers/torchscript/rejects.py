@@ -122,6 +122,11 @@ def returns_object(x: Tensor) -> Box:
     return Box(x)
 
 
+@rejected("the result is torch.float32 and cannot be written to a tensor of torch.int64", X.long())
+def writes_fractions(x: Tensor) -> Tensor:
+    return x.div_(2)  # here
+
+
 @rejected("the others have no value", X, advice="create a new tensor")
 def resizes(x: Tensor) -> Tensor:
     y = x.clone()
