@@ -9,8 +9,8 @@ import torch
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import STATE, WRITES
-from torch_tvm.importers.recorder import Recorder, check_in_place
-from torch_tvm.importers.storages import SOURCE, LiteralStorage, Place, TensorRef, ViewStep
+from torch_tvm.importers.recording.recorder import Recorder, check_in_place
+from torch_tvm.importers.recording.storages import SOURCE, LiteralStorage, Place, TensorRef, ViewStep
 from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten

@@ -107,7 +107,7 @@ def test_what_the_wheel_installs_compiles(built: Path, tmp_path: Path) -> None:
 
 
 IMPORTS = """\
-from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.schedules.cpu.matmul import rule as matmul
 """

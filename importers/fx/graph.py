@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 from torch_tvm.dialect import locations
 from torch_tvm.dialect.emitter import MAX_INT
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import Recorder
-from torch_tvm.importers.storages import LiteralStorage, TensorRef
+from torch_tvm.importers.recording.recorder import Recorder
+from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.user_code import OURS, TORCH
 from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
 

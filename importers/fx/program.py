@@ -27,18 +27,18 @@ from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
-from torch_tvm.importers.aliases import is_always_alias, shares_memory
-from torch_tvm.importers.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.quiet import quiet_refusals
-from torch_tvm.importers.recorder import Recorder, check_in_place
+from torch_tvm.importers.recording.aliases import is_always_alias, shares_memory
+from torch_tvm.importers.recording.aliasing import LayoutQueries, is_dense
+from torch_tvm.importers.recording.recorder import Recorder, check_in_place
+from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
-from torch_tvm.importers.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 

@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
-from torch_tvm.importers.aliasing import LayoutQueries
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
 from torch_tvm.importers.mask_questions import MasksUnexamined
+from torch_tvm.importers.recording.aliasing import LayoutQueries
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import address, memory_behind
 from torch_tvm.importers.user_code import is_users, user_place

@@ -10,11 +10,12 @@ import torch
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
-from torch_tvm.importers import fake_results, state
+from torch_tvm.importers import state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
-from torch_tvm.importers.recorder import reshaped_in_place
+from torch_tvm.importers.recording import fake_results
+from torch_tvm.importers.recording.recorder import reshaped_in_place
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput

@@ -17,10 +17,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from torch_tvm.importers.aliases import shares_memory
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
 from torch_tvm.importers.lazy.calls import WholeOp
+from torch_tvm.importers.recording.aliases import shares_memory
 from torch_tvm.importers.user_code import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 

@@ -12,12 +12,12 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TensorSpec
-from torch_tvm.importers.recorder import check_in_place
-from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.recording.recorder import check_in_place
+from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
-from torch_tvm.importers.torchscript import prims, tensors
 from torch_tvm.importers.torchscript.attempt import Assumptions, Program
 from torch_tvm.importers.torchscript.evaluator import Evaluator
+from torch_tvm.importers.torchscript.handlers import prims, tensors
 from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, kind_of, tuple_class
 from torch_tvm.support.errors import ImportFailed, InvalidInput

@@ -11,12 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from torch_tvm.dialect.locations import to_mlir
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recorder import Recorder
-from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.recording.recorder import Recorder
+from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.scalars import Scalars
 from torch_tvm.importers.torchscript.signals import CertainError, Specialise
-from torch_tvm.importers.torchscript.sizes import Sizes
+from torch_tvm.importers.torchscript.sizes.demands import Sizes
 from torch_tvm.importers.torchscript.values import Container, ListValue, next_serial
 from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.storages import Storage, TensorRef
+from torch_tvm.importers.recording.storages import Storage, TensorRef
 from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
 from torch_tvm.importers.torchscript.graph import Code, Instruction
 from torch_tvm.importers.torchscript.joins import Joiner, Slot, StackLeaf, Widener, fill, leaves, match

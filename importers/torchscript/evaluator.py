@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.torchscript.context import IMPORTER, Context
 from torch_tvm.importers.torchscript.graph import Code, Instruction
-from torch_tvm.importers.torchscript.lists import Containers
-from torch_tvm.importers.torchscript.objects import Objects
+from torch_tvm.importers.torchscript.handlers.lists import Containers
+from torch_tvm.importers.torchscript.handlers.objects import Objects
 from torch_tvm.support.errors import ImportFailed
 
 Env = dict[int, Any]
@@ -20,7 +20,7 @@ Handler = Callable[["Evaluator", list[Any]], Any]
 
 
 class Handlers(Protocol):
-    """What evaluates single instructions: :mod:`torch_tvm.importers.torchscript.handlers`."""
+    """What evaluates single instructions: :mod:`torch_tvm.importers.torchscript.handlers.resolve`."""
 
     def constant(self, ev: Evaluator, value: Any, name: str = "") -> Any: ...
 

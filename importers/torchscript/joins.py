@@ -13,7 +13,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,

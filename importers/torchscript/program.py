@@ -19,20 +19,21 @@ from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TensorSpec, TorchModule
 from torch_tvm.importers.quiet import quiet_refusals
-from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.recording.recorder import Recorder
+from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
-from torch_tvm.importers.storages import LiteralStorage, TensorRef
-from torch_tvm.importers.torchscript import handlers, tensors
 from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.attempt import HINTS, Assumptions, Program
 from torch_tvm.importers.torchscript.context import IMPORTER
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.graph import Code
-from torch_tvm.importers.torchscript.objects import SCRIPT_OBJECTS
+from torch_tvm.importers.torchscript.handlers import resolve as handlers
+from torch_tvm.importers.torchscript.handlers import tensors
+from torch_tvm.importers.torchscript.handlers.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
 from torch_tvm.importers.torchscript.signals import CertainError, Specialise
-from torch_tvm.importers.torchscript.sizes import AnySizes
+from torch_tvm.importers.torchscript.sizes.demands import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 from torch_tvm.support.sandbox import crash_of

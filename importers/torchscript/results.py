@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.values import (
     DictValue,

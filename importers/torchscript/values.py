@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.storages import TensorRef
+from torch_tvm.importers.recording.storages import TensorRef
 
 _serial = itertools.count()
 

@@ -16,7 +16,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
 from torch_tvm.lowering import fallback, scalars
 from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
-from torch_tvm.lowering.ops.creation import filled
+from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.pointwise import round_to_bfloat16
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, bug_of

@@ -25,7 +25,7 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
-from torch_tvm.importers.recorder import Recorder
+from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.lowering.module import is_lowered
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import Refusal, TorchTvmError

@@ -1,0 +1,1 @@
+"""What the importers share: recording views, writes and storages as value-semantic operations."""

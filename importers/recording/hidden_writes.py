@@ -1,0 +1,104 @@
+"""Ops whose writes their schema does not tell (norms that keep running statistics), or that only other ops can say.
+
+And one whose dtype PyTorch itself tells wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_tvm.importers.recording.interface import Recording
+from torch_tvm.support.errors import ImportFailed
+
+aten = torch.ops.aten
+Bound = dict[str, Any]
+Handler = Callable[[Recording, Bound], list[Any] | None]
+
+
+def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
+    """The functional form gives the new statistics as results."""
+    mean, var = bound["running_mean"], bound["running_var"]
+    if bound["training"] is not True or mean is None or var is None:
+        return None
+    x, weight, bias = bound["input"], bound["weight"], bound["bias"]
+    if x.meta.dim() < 2:
+        raise ImportFailed(
+            "the input has no channels",
+            subject="torch.aten.batch_norm",
+            advice="pass it as (batch, channels)",
+        )
+    op = aten._native_batch_norm_legit_functional.default
+    out, batch_mean, batch_scale, new_mean, new_var = r.run(
+        op, x, weight, bias, mean, var, True, bound["momentum"], bound["eps"]
+    )
+    r.write(mean, r.read(new_mean))
+    r.write(var, r.read(new_var))
+    return [out, batch_mean, batch_scale]
+
+
+def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
+    """Running statistics move towards the batch's mean of those of the instances."""
+    mean, var = bound["running_mean"], bound["running_var"]
+    if bound["use_input_stats"] is not True or mean is None or var is None:
+        return None
+    x, momentum = bound["input"], bound["momentum"]
+    kept = [x, bound["weight"], bound["bias"], None, None, True, momentum, bound["eps"], False]
+    out = r.run(aten.instance_norm.default, *kept)
+    dtype = torch.promote_types(
+        mean.meta.dtype, torch.float32
+    )  # a variance may be too large for half precision
+    wide = _as(r, x, dtype)
+    axes = list(range(2, x.meta.dim()))
+    means = r.run(aten.mean.dim, wide, axes)
+    variances = r.run(aten.var.correction, wide, axes, correction=1)
+    for target, each in ((mean, means), (var, variances)):
+        new = r.run(aten.mul.Scalar, r.run(aten.mean.dim, each, [0]), momentum)
+        kept = r.run(aten.mul.Scalar, _as(r, target, dtype), 1 - momentum)
+        moved = r.run(aten.add.Tensor, kept, new)
+        r.write(target, r.read(_as(r, moved, target.meta.dtype)))
+    return [out]
+
+
+def _as(r: Recording, x: Any, dtype: torch.dtype) -> Any:
+    return x if x.meta.dtype == dtype else r.run(aten._to_copy.default, x, dtype=dtype)
+
+
+def _first(results: list[Any] | None) -> list[Any] | None:
+    return None if results is None else results[:1]
+
+
+def _embedding_renorm(r: Recording, bound: Bound) -> list[Any]:
+    """The rows that are looked up are scaled where they are longer than ``max_norm``."""
+    weight, limit = bound["self"], bound["max_norm"]
+    index = r.run(aten.reshape.default, bound["indices"], [-1])
+    rows = r.run(aten.index_select.default, weight, 0, index)
+    lengths = r.run(aten.linalg_vector_norm.default, rows, bound["norm_type"], [1], True)
+    inverse = r.run(aten.reciprocal.default, r.run(aten.add.Scalar, lengths, 1e-7))
+    scaled = r.run(aten.mul.Tensor, rows, r.run(aten.mul.Scalar, inverse, limit))
+    limited = r.run(aten.where.self, r.run(aten.gt.Scalar, lengths, limit), scaled, rows)
+    r.write(weight, r.read(r.run(aten.index_put.default, weight, [index], limited)))
+    return [weight]
+
+
+def _threshold_backward(r: Recording, bound: Bound) -> None:
+    """PyTorch's fake tensors have the dtype of the gradient where its kernel promotes both operands."""
+    dtypes = [bound[name].meta.dtype for name in ("grad_output", "self")]
+    if dtypes[0] != dtypes[1]:
+        names = " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ImportFailed(
+            f"operands of {names}: PyTorch tells another dtype of the result than it gives",
+            subject="torch.aten.threshold_backward",
+            advice="convert one of them to the dtype of the other",
+        )
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten::batch_norm": lambda r, bound: _first(_batch_norm(r, bound)),
+    "aten::embedding_renorm_": _embedding_renorm,
+    "aten::native_batch_norm": _batch_norm,
+    "aten::instance_norm": _instance_norm,
+    "aten::threshold_backward": _threshold_backward,
+}

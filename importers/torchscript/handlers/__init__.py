@@ -1,0 +1,1 @@
+"""How each kind of TorchScript instruction is evaluated."""

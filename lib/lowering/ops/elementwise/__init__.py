@@ -1,0 +1,1 @@
+"""Lowerings that work on each element by itself."""

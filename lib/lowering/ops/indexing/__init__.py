@@ -1,0 +1,1 @@
+"""Lowerings that read, write, search and order by index."""

@@ -1,0 +1,415 @@
+"""Writing at positions that tensors give: scatter, index_put and their kin.
+
+Each op computes the destination of every update in one parallel kernel; a second one walks the updates
+in order, so that the last of equal destinations wins: whole rows where the indices select rows, and in parallel
+where parts of the updates go to parts of the tensor. Where positions are not checked, an update outside of the tensor
+is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import is_nan
+from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside
+from torch_tvm.lowering.ops.indexing.positions import checked
+from torch_tvm.lowering.ops.shapes.views import expand_to, reshape
+from torch_tvm.lowering.pointwise import number, scaled, wrapped
+from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, ceil_div, is_float, product
+
+R = relax.op
+Expr: TypeAlias = relax.Expr
+
+
+_OF_BOOLS = {"amax": "sum", "amin": "prod"}
+"""Reductions of booleans that are others: the largest is whether any is true."""
+
+
+def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
+    if reduction == "sum":
+        return tirx.Or(old, new) if dtype == "bool" else old + new
+    if reduction == "prod":
+        return tirx.And(old, new) if dtype == "bool" else old * new
+    if reduction in ("amax", "amin"):
+        better = new > old if reduction == "amax" else new < old
+        if is_float(dtype):
+            better = tirx.Or(better, is_nan(new))
+        return tirx.Select(better, new, old)
+    return new
+
+
+def _identity(reduction: str, dtype: str) -> Any:
+    if reduction == "amax":
+        return tirx.const(float("-inf"), dtype) if is_float(dtype) else tirx.min_value(dtype)
+    if reduction == "amin":
+        return tirx.const(float("inf"), dtype) if is_float(dtype) else tirx.max_value(dtype)
+    return tirx.const(1 if reduction == "prod" else 0, dtype)
+
+
+COLUMNS = 256
+"""Columns of a row that one thread takes: threads share the columns, so each sees all updates in order."""
+
+
+@dataclass(frozen=True)
+class _Update:
+    """How the updates of a scatter are combined with what lies there: rows, or single elements."""
+
+    reduction: str
+    dtype: str
+    include_self: bool
+    is_element: bool
+
+    def body(self, ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
+        """Copy the data, then write the updates of each part in order: the parts, and chunks of rows, side by side."""
+        data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
+        out = T.buffer_proxy(outs[0])
+        each = tirx.floordiv(ins[1].shape[0], parts)
+        chunks = ceil_div(width, COLUMNS)
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                with T.parallel(0, ins[0].shape[0]) as i:
+                    out[i] = data[i]
+                with T.parallel(0, parts * chunks) as task:
+                    group, chunk = task // chunks, task % chunks
+                    if not self.include_self:
+                        with T.serial(0, each) as i:
+                            start = lambda _: _identity(self.reduction, self.dtype)
+                            self.write(out, where[group * each + i], start, chunk, width)
+                    with T.serial(0, each) as i:
+                        self.combine(out, where, values, group * each + i, chunk, width)
+            return builder.get()
+
+    def combine(self, out: Any, where: Any, values: Any, number: Any, chunk: Any, width: Any) -> None:
+        """The update ``number`` with what lies at its place."""
+
+        def combined(j: Any) -> Any:
+            old = out[where[number] * width + j]
+            return _combined(self.reduction, old, values[number * width + j], self.dtype)
+
+        self.write(out, where[number], combined, chunk, width)
+
+    def write(self, out: Any, place: Any, value: Callable[[Any], Any], chunk: Any, width: Any) -> None:
+        """At one place, if it is one: the part ``chunk`` of a row, or its only element."""
+        with T.If(place >= 0), T.Then():
+            if self.is_element:
+                out[place] = value(0)
+                return
+            first = chunk * COLUMNS
+            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
+                out[place * width + first + j] = value(first + j)
+
+
+def write_at(
+    b: Builder,
+    x: Expr,
+    places: Expr,
+    updates: Expr,
+    reduction: str = "set",
+    *,
+    include_self: bool = True,
+    row: SizeLike = 1,
+    groups: SizeLike = 1,
+) -> Expr:
+    """``x`` with ``updates`` combined into it at the positions ``places`` (negative: skipped).
+
+    ``x`` is flat, or rows of ``row`` elements, of which each place gets one. The places fall into ``groups`` of
+    equal size that follow each other and write to different parts of ``x``.
+    """
+    shape, dtype = b.shape(x), b.dtype(x)
+    reduction = _OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
+    count = product(b.shape(places))
+    if isinstance(count, int) and count == 0:
+        return x
+    if any(isinstance(size, int) and size == 0 for size in (*shape, row)):
+        return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
+    flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
+
+    update = _Update(reduction, dtype, include_self, is_element=isinstance(row, int) and row == 1)
+
+    def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
+        out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
+        write = lambda ins, outs: update.body(ins, outs, width, parts)
+        return te.extern(
+            [data.shape], [data, where, values], write, dtype=data.dtype, out_buffers=[out], name="scatter"
+        )
+
+    sizes = as_size(row), as_size(groups)
+    return reshape(b, b.te(scatter, *flat, *sizes, name=f"scatter_{reduction}"), shape)
+
+
+def _nothing_after(b: Builder, x: Expr, places: Expr) -> Expr:
+    """``x``, which has no elements, after the positions were checked: any is an error."""
+    value = lambda data, at: lambda *i: tirx.Select(at(0) < 0, data(*i), tirx.const(0, data.dtype))
+    return b.te(lambda data, at: te.compute(data.shape, value(data, at), name="nothing"), x, places)
+
+
+def _flat_place(position: Sequence[Any], sizes: Sequence[Any], checked: Sequence[int]) -> Any:
+    """The flat index of a position, or -1 where one of the ``checked`` dimensions is out of range."""
+    flat: Any = tirx.const(0, "int64")
+    inside: Any = tirx.const(True, "bool")
+    for axis, (place, size) in enumerate(zip(position, sizes, strict=True)):
+        flat = flat * size + place
+        if axis in checked:
+            inside = tirx.And(inside, tirx.And(place >= 0, place < size))
+    return tirx.Select(inside, flat, tirx.const(-1, "int64"))
+
+
+# -- scatter ------------------------------------------------------------------------------------------
+
+
+def _scatter(
+    b: Builder,
+    x: Expr,
+    dim: int,
+    index: Expr,
+    source: Any,
+    reduction: str,
+    *,
+    include_self: bool = True,
+    is_checked: bool = False,
+) -> Expr:
+    """``source`` (a tensor at least as large as ``index``, or a number) into ``x`` along ``dim``."""
+    if b.dtype(index) not in INTEGERS:
+        b.unsupported("an index that is no integer tensor")
+    is_number = isinstance(source, (bool, int, float))
+    if b.rank(x) == 0 or b.rank(index) == 0 or (not is_number and b.rank(source) == 0):
+        shape = b.shape(x)
+        lifted = [reshape(b, v, b.shape(v) or [1]) for v in (x, index)]
+        if not is_number:
+            source = reshape(b, source, b.shape(source) or [1])
+        return reshape(
+            b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape
+        )
+    axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
+    expect_inside(b, b.shape(index), b.shape(x), axis)
+    if not isinstance(source, (bool, int, float)):
+        b.expect_within(b.shape(index), b.shape(source), "the index is larger than what is written")
+    if not is_checked:
+        index = checked(b, index, b.shape(x)[axis], nearest=False)
+
+    def places(where: te.Tensor, sizes: list[Any]) -> te.Tensor:
+        sizes = [as_size(s) for s in sizes]
+
+        def place(*i: Any) -> Any:
+            position = [*i[:axis], where(*i), *i[axis + 1 :]]
+            return _flat_place(position, sizes, [axis])
+
+        return te.compute(where.shape, place, name="place")
+
+    def values(where: te.Tensor, data: te.Tensor | None = None) -> te.Tensor:
+        fill = number(0 if data is not None else source, dtype)
+        return te.compute(where.shape, lambda *i: fill if data is None else data(*i), name="values")
+
+    tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
+    updates = b.te(values, *tensors, name="scatter_values")
+    where = b.te(places, index, b.shape(x), name="scatter_places")
+    groups = product(b.shape(index)[:axis])
+    return write_at(b, x, where, updates, reduction, include_self=include_self, groups=groups)
+
+
+@lowers("torch.aten.scatter.src")
+def scatter_src(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Expr:
+    """aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(b, x, dim, index, src, "set")
+
+
+@lowers("torch.aten.scatter.value")
+def scatter_value(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
+    """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    return _scatter(b, x, dim, index, value, "set")
+
+
+@lowers("torch.aten.scatter_add")
+def scatter_add(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Expr:
+    """aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
+    return _scatter(b, x, dim, index, src, "sum")
+
+
+_REDUCTIONS = {"add": "sum", "multiply": "prod"}
+
+
+@lowers("torch.aten.scatter.reduce")
+def scatter_with(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str) -> Expr:
+    """aten::scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
+    if reduce not in _REDUCTIONS:
+        b.unsupported(f"reduction '{reduce}'")
+    return _scatter(b, x, dim, index, src, _REDUCTIONS[reduce])
+
+
+@lowers("torch.aten.scatter_reduce.two")
+def scatter_reduce(
+    b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
+) -> Expr:
+    """aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *,
+    bool include_self=True) -> Tensor"""
+    if reduce in ("sum", "prod", "amax", "amin"):
+        return _scatter(b, x, dim, index, src, reduce, include_self=include_self)
+    if reduce != "mean" or not b.dtype(x).startswith("float"):
+        b.unsupported(f"reduction '{reduce}' of {b.dtype(x)}")
+    total = _scatter(b, x, dim, index, src, "sum", include_self=include_self)
+    ones = b.emit(
+        R.full(relax.ShapeExpr([as_size(s) for s in b.shape(x)]), b.const(1.0, b.dtype(x)), b.dtype(x))
+    )
+    count = _scatter(b, ones, dim, index, 1.0, "sum", include_self=include_self)
+    return b.emit(R.divide(total, count))
+
+
+# -- x[i, j] = v --------------------------------------------------------------------------------------
+
+
+@lowers("torch.aten.index_put")
+def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool) -> Expr:
+    """aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
+    if any(index is not None and b.dtype(index) == "bool" for index in indices):
+        return _masked_put(b, x, indices, values, accumulate)
+    positions = Positions(b, x, indices)
+    updates = expand_to(b, values, positions.shape)
+    leading = len(positions.axes)
+    whole_rows = positions.axes == list(range(leading)) and leading < b.rank(x)
+
+    def places(sizes: list[Any], shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
+        sizes = [as_size(s) for s in sizes]
+
+        def place(*i: Any) -> Any:
+            if whole_rows:
+                i = (*i, *[0] * (len(sizes) - leading))
+            position = positions.at(i, tensors)
+            kept = leading if whole_rows else len(sizes)
+            return _flat_place(position[:kept], sizes[:kept], positions.axes)
+
+        return te.compute([as_size(s) for s in shape], place, name="place")
+
+    shape = positions.common if whole_rows else positions.shape
+    where = b.te(places, b.shape(x), shape, *positions.checked(b, nearest=False), name="index_places")
+    row = product(b.shape(x)[leading:]) if whole_rows else 1
+    return write_at(b, x, where, updates, "sum" if accumulate else "set", row=row)
+
+
+def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool) -> Expr:
+    """One mask over the leading dimensions and a value that does not depend on how many it selects."""
+    mask = indices[0]
+    if mask is None or b.dtype(mask) != "bool" or any(index is not None for index in indices[1:]):
+        b.unsupported("a boolean index among others")
+    rank, covered = b.rank(x), b.rank(mask)
+    own = b.shape(values)
+    if len(own) > rank - covered:
+        extra = own[: len(own) - (rank - covered)]
+        if any(not (isinstance(s, int) and s == 1) for s in extra):
+            b.unsupported("one value for each element of a mask")
+        values = reshape(b, values, own[len(extra) :])
+    wide = reshape(b, mask, [*b.shape(mask), *[1] * (rank - covered)])
+    value = b.cast(values, b.dtype(x))
+    return b.emit(R.where(wide, b.emit(R.add(x, value)) if accumulate else value, x))
+
+
+def _along(
+    b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: str, *, wraps: bool = False
+) -> Expr:
+    """Whole slices of ``source`` into the places ``index`` of dimension ``dim``; ``wraps`` as in :func:`checked`."""
+    if b.rank(x) == 0:
+        flat = [reshape(b, v, [1]) for v in (x, index, source)]
+        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction, wraps=wraps), [])
+    axis = b.axis(dim, b.rank(x))
+    if b.dtype(index) not in INTEGERS:
+        b.unsupported("an index that is no integer tensor")
+    shape = b.shape(x)
+    slices = [*shape[:axis], product(b.shape(index)), *shape[axis + 1 :]]
+    b.expect_equal(b.shape(source), slices, "what is written does not fit the index and the tensor")
+    adds = reduction == "sum" and b.rank(x) > 1  # ATen adds nothing to nothing
+    needed = [size for other, size in enumerate(b.shape(x)) if adds or other != axis]
+    index = checked(b, index, b.shape(x)[axis], wraps=wraps, needed=needed, nearest=False)
+    if axis == 0 and b.rank(x) > 1:
+        index = reshape(b, index, [product(b.shape(index))])
+
+        def rows(where: te.Tensor, size: Any) -> te.Tensor:
+            place = lambda i: _flat_place([where(i)], [size], [0])
+            return te.compute(where.shape, place, name="place")
+
+        where = b.te(lambda i, s: rows(i, as_size(s[0])), index, b.shape(x), name="index_places")
+        return write_at(b, x, where, source, reduction, row=product(b.shape(x)[1:]))
+    single: list[SizeLike] = [1] * b.rank(x)
+    single[axis] = product(b.shape(index))
+    wide = expand_to(b, reshape(b, index, single), b.shape(source))
+    return _scatter(b, x, axis, wide, source, reduction, is_checked=True)
+
+
+def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Number) -> Expr:
+    """aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"""
+    if alpha != 1:
+        source = scaled(b, source, alpha)
+    return _along(b, x, dim, index, source, "sum")
+
+
+def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Expr:
+    """aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
+    return _along(b, x, dim, index, source, "set")
+
+
+def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
+    """aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    dtype = b.dtype(x)
+    if isinstance(value, (bool, int, float)) and not is_float(dtype):
+        value = bool(value) if dtype == "bool" else wrapped(int(value), dtype)
+    return index_fill_tensor(b, x, dim, index, b.tensor(value, dtype))
+
+
+def index_fill_tensor(b: Builder, x: Tensor, dim: int, index: Tensor, value: Tensor) -> Expr:
+    """aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
+    shape = b.shape(x)
+    if shape:
+        shape[b.axis(dim, len(shape))] = product(b.shape(index))
+    source = b.broadcast(b.cast(reshape(b, value, []), b.dtype(x)), shape)
+    return _along(b, x, dim, index, source, "set", wraps=True)
+
+
+@lowers("torch.aten.max_unpool2d")
+def max_unpool2d(b: Builder, x: Tensor, indices: Tensor, output_size: list[Size]) -> Expr:
+    """aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor"""
+    return _unpool(b, x, indices, output_size)
+
+
+@lowers("torch.aten.max_unpool3d")
+def max_unpool3d(
+    b: Builder, x: Tensor, indices: Tensor, output_size: list[Size], stride: list[int], padding: list[int]
+) -> Expr:
+    """aten::max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride,
+    int[3] padding) -> Tensor"""
+    return _unpool(b, x, indices, output_size)
+
+
+def _unpool(b: Builder, x: Expr, indices: Expr, output_size: Sequence[SizeLike]) -> Expr:
+    """Each element at the flat position in its channel that ``indices`` gives; zeros elsewhere."""
+    b.expect_equal(b.shape(indices), b.shape(x), "there are not as many indices as elements")
+    leading, spatial = b.shape(x)[: -len(output_size)], b.shape(x)[-len(output_size) :]
+    flat = [product(leading), product(output_size)]
+    zeros = b.broadcast(b.const(0, b.dtype(x)), flat)
+    positions, values = (reshape(b, v, [flat[0], product(spatial)]) for v in (indices, x))
+    return reshape(b, _scatter(b, zeros, 1, positions, values, "set"), [*leading, *output_size])
+
+
+def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number, reduce: str) -> Expr:
+    """aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *,
+    str reduce) -> Tensor"""
+    if reduce not in _REDUCTIONS:
+        b.unsupported(f"reduction '{reduce}'")
+    return _scatter(b, x, dim, index, value, _REDUCTIONS[reduce])
+
+
+_LOWERINGS: dict[str, Lowering] = {
+    "torch.aten.index_add": index_add,
+    "torch.aten.index_copy": index_copy,
+    "torch.aten.index_fill.int_Scalar": index_fill,
+    "torch.aten.index_fill.int_Tensor": index_fill_tensor,
+    "torch.aten.scatter.value_reduce": scatter_value_reduce,
+}
+
+for _name, _function in _LOWERINGS.items():
+    register(_name, _function, custom=True)

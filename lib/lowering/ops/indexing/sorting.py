@@ -1,0 +1,126 @@
+"""Sorting along a dimension: stable, NaN last, by way of integer keys."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax, te, tirx
+
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.indexing.sort_kernels import is_selection, order
+from torch_tvm.lowering.ops.indexing.sort_kernels import largest as selected
+from torch_tvm.lowering.pointwise import pointwise
+from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.tir import as_size, compute_dtype, is_float
+
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
+
+
+def _keys(b: Builder, x: Expr) -> Expr:
+    """Integers in the order of ``x``: zeros of both signs are equal, NaN is the largest."""
+    source = b.dtype(x)
+    if not is_float(source):
+        key = "int64" if source == "int64" else "int32"
+        return pointwise(b, lambda u: u, x, compute=key, result=key, name="key")
+    inner = compute_dtype(source)
+    key = "int64" if inner == "float64" else "int32"
+
+    def body(u: Scalar) -> Scalar:
+        zero = tirx.const(0, inner)
+        bits = tirx.reinterpret(key, tirx.Select(tirx.EQ(u, zero), zero, u))
+        last = tvm.tirx.max_value(key)
+        ordered = tirx.Select(bits < tirx.const(0, key), tirx.bitwise_xor(bits, last), bits)
+        return tirx.Select(tirx.isnan(u), last, ordered)
+
+    return pointwise(b, body, x, compute=inner, result=key, name="key")
+
+
+def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
+    """The stable order of ``x`` along ``axis`` as int64."""
+    return b.te(lambda keys: order(keys, axis, descending), _keys(b, x), name="argsort")
+
+
+def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None) -> tuple[Expr, Expr]:
+    """The first ``count`` elements (``None``: all) of ``x`` in ``order``, and their indices."""
+
+    def sizes(order_: te.Tensor) -> list[Any]:
+        return [count if a == axis and count is not None else size for a, size in enumerate(order_.shape)]
+
+    def values(source: te.Tensor, order_: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Scalar:
+            return source(*(order_(*i) if a == axis else index for a, index in enumerate(i)))
+
+        return te.compute(sizes(order_), element, name="sorted")
+
+    taken = b.te(values, x, order, name="sorted")
+    if count is None:
+        return taken, order
+    return taken, b.te(
+        lambda o: te.compute(sizes(o), lambda *i: o(*i), name="indices"), order, name="indices"
+    )
+
+
+def _sorted(b: Builder, x: Expr, dim: int, descending: bool) -> list[Expr]:
+    if b.rank(x) == 0:
+        zero = pointwise(b, lambda u: tirx.const(0, "int64"), x, compute=b.dtype(x), result="int64")
+        return [x, zero]
+    axis = b.axis(dim, b.rank(x))
+    if 0 in b.shape(x):
+        return [x, b.emit(relax.op.zeros(relax.ShapeExpr(x.ty.shape.values), "int64"))]
+    return list(along(b, x, sorting_indices(b, x, axis, descending), axis))
+
+
+@lowers("torch.aten.sort")
+def sort(b: Builder, x: Tensor, dim: int, descending: bool) -> list[Expr]:
+    """aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    return _sorted(b, x, dim, descending)
+
+
+@lowers("torch.aten.argsort")
+def argsort(b: Builder, x: Tensor, dim: int, descending: bool) -> Expr:
+    """aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    return _sorted(b, x, dim, descending)[1]
+
+
+@lowers("torch.aten.topk")
+def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -> list[Expr]:
+    """aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor, Tensor)"""
+    if b.rank(x) == 0 or 0 in b.shape(x):
+        b.unsupported("topk of a scalar or of nothing")
+    axis = b.axis(dim, b.rank(x))
+    b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
+    if not is_selection(k, b.shape(x)[axis]):
+        return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
+    places = b.te(lambda keys: selected(keys, axis, k, not largest), _keys(b, x), name="topk")
+    return list(along(b, x, places, axis))
+
+
+@lowers("torch.aten.kthvalue")
+def kthvalue(b: Builder, x: Tensor, k: int, dim: int, keepdim: bool) -> list[Expr]:
+    """aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    if b.rank(x) == 0 or 0 in b.shape(x):
+        b.unsupported("kthvalue of a scalar or of nothing")
+    axis = b.axis(dim, b.rank(x))
+    b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
+    order = sorting_indices(b, x, axis, False)
+
+    def point(indices: Any) -> list[Any]:
+        outer = list(indices)
+        return [*outer[:axis], k - 1, *outer[axis + 1 if keepdim else axis :]]
+
+    def shape(o: te.Tensor) -> list[Any]:
+        return [1 if a == axis else s for a, s in enumerate(o.shape) if keepdim or a != axis]
+
+    index = b.te(lambda o: te.compute(shape(o), lambda *i: o(*point(i)), name="index"), order, name="index")
+
+    def pick(source: te.Tensor, chosen: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Scalar:
+            place = point(i)
+            place[axis] = chosen(*i)
+            return source(*place)
+
+        return te.compute(chosen.shape, element, name="value")
+
+    return [b.te(pick, x, index, name="value"), index]

@@ -1,0 +1,433 @@
+"""Max and average pooling, with fixed windows and adaptive ones.
+
+Output sizes follow ATen: with ``ceil_mode`` the last window must still start inside the input or its left
+padding. Relax gets that size as explicit padding after the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax, te, tirx
+
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import is_nan
+from torch_tvm.lowering.ops.shapes.views import squeeze_at, unsqueeze_at
+from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
+
+R = relax.op
+Expr: TypeAlias = relax.Expr
+
+_MAX_POOL = {1: R.nn.max_pool1d, 2: R.nn.max_pool2d, 3: R.nn.max_pool3d}
+_AVG_POOL = {1: R.nn.avg_pool1d, 2: R.nn.avg_pool2d, 3: R.nn.avg_pool3d}
+
+
+class Window:
+    """Kernel, stride, padding and dilation per spatial dimension, and the sizes that follow from them."""
+
+    def __init__(
+        self,
+        b: Builder,
+        x: Expr,
+        spatial: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        ceil_mode: bool,
+    ) -> None:
+        self.kernel = _per_axis(kernel, spatial)
+        self.stride = _per_axis(stride, spatial) if stride else self.kernel
+        self.padding = _per_axis(padding, spatial)
+        self.dilation = _per_axis(dilation, spatial)
+        if b.rank(x) not in (spatial + 1, spatial + 2):
+            b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            b.unsupported("padding above half of the window")
+        self.sizes = b.shape(x)[-spatial:]
+        self.ceil_mode = ceil_mode
+        self.output = [self._output(i) for i in range(spatial)]
+        if any(isinstance(o, int) and o < 1 for o in self.output):
+            b.unsupported("the output would be empty")
+        for output in self.output:
+            b.expect(as_size(output) >= 1, "the window is larger than the padded input")
+
+    def _output(self, i: int) -> SizeLike:
+        size, stride, pad = self.sizes[i], self.stride[i], self.padding[i]
+        room = size + 2 * pad - self.dilation[i] * (self.kernel[i] - 1) - 1
+        if not self.ceil_mode:
+            return _floordiv(room, stride) + 1
+        count = _floordiv(room + stride - 1, stride) + 1
+        starts_outside = (count - 1) * stride >= size + pad
+        if isinstance(starts_outside, bool):
+            return count - 1 if starts_outside else count
+        return tvm.sym.Analyzer().simplify(tirx.Select(starts_outside, count - 1, count))
+
+    def pads_after(self) -> list[int] | None:
+        """Padding after the input that gives the output size by flooring; ``None`` where it is not known."""
+        if not self.ceil_mode:
+            return list(self.padding)
+        pads = []
+        for i, (size, count) in enumerate(zip(self.sizes, self.output, strict=True)):
+            if not isinstance(size, int) or not isinstance(count, int):
+                return None
+            extent = (count - 1) * self.stride[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
+            pads.append(max(self.padding[i], extent - size - self.padding[i]))
+        return pads
+
+
+def _floordiv(a: SizeLike, b: int) -> SizeLike:
+    return a // b if isinstance(a, int) else tvm.sym.Analyzer().simplify(tirx.floordiv(a, b))
+
+
+def _per_axis(values: Sequence[int], count: int) -> list[int]:
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _batched(b: Builder, x: Expr, spatial: int) -> tuple[Expr, bool]:
+    batched = b.rank(x) == spatial + 2
+    return (x if batched else unsqueeze_at(b, x, 0)), batched
+
+
+def lowest(dtype: str) -> Any:
+    """The identity of max: -inf, or the least integer."""
+    return tirx.const(float("-inf"), dtype) if is_float(dtype) else tirx.min_value(dtype)
+
+
+# -- max pooling --------------------------------------------------------------------------------------
+
+
+def max_pool(b: Builder, x: Expr, spatial: int, window: Window) -> Expr:
+    """The largest element of each window."""
+    after = window.pads_after()
+    value, batched = _batched(b, x, spatial)
+    if after is None or not is_float(b.dtype(x)):
+        result = max_pool_indices(b, value, spatial, window)[0]
+    else:
+        call = _MAX_POOL[spatial](
+            value, window.kernel, window.stride, [*window.padding, *after], window.dilation, ceil_mode=False
+        )
+        result = b.emit(call)
+    return result if batched else squeeze_at(b, result, 0)
+
+
+def max_pool_indices(b: Builder, x: Expr, spatial: int, window: Window) -> list[Expr]:
+    """The largest element of each window and its flat index; a NaN wins, the first of equals wins."""
+    value, batched = _batched(b, x, spatial)
+    dtype = b.dtype(x)
+
+    def pool(data: te.Tensor, output: list[Any]) -> list[te.Tensor]:
+        axes = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
+
+        def at(*i: Any) -> tuple[Any, Any]:
+            places = [
+                o * s + k * d - p
+                for o, s, k, d, p in zip(
+                    i[2:], window.stride, axes, window.dilation, window.padding, strict=True
+                )
+            ]
+            return _guarded(data, i[:2], places, data.shape[2:], dtype)
+
+        out = [*data.shape[:2], *(as_size(s) for s in output)]
+        return list(te.compute(out, lambda *i: first_largest(dtype)(at(*i), axis=axes), name="max_pool"))
+
+    both = b.te(pool, value, window.output)
+    results = [b.emit(relax.TupleGetItem(both, i)) for i in (1, 0)]
+    return results if batched else [squeeze_at(b, r, 0) for r in results]
+
+
+def _guarded(
+    data: te.Tensor, leading: Sequence[Any], places: Sequence[Any], sizes: Sequence[Any], dtype: str
+) -> tuple[Any, Any]:
+    """(flat index, element) at ``places``, or (-1, lowest) outside of the input."""
+    inside: list[Any] = []
+    flat: Any = tirx.const(0, "int64")
+    for place, size in zip(places, sizes, strict=True):
+        inside += [place >= 0, place < size]
+        flat = flat * size + place
+    condition = tirx.all(*inside)
+    index = tirx.Cast(
+        "int64", tirx.if_then_else(condition, tirx.Cast("int64", flat), tirx.const(-1, "int64"))
+    )
+    return index, tirx.if_then_else(condition, data(*leading, *places), lowest(dtype))
+
+
+def first_largest(dtype: str) -> Any:
+    """A reducer of (index, value) pairs as ATen's: the last NaN, else the first of the largest."""
+
+    def combine(a: Any, c: Any) -> Any:
+        has_nan = is_float(dtype)
+        a_nan = is_nan(a[1]) if has_nan else tirx.const(False, "bool")
+        c_nan = is_nan(c[1]) if has_nan else tirx.const(False, "bool")
+        earlier = tirx.Or(c[0] < 0, tirx.And(a[0] >= 0, a[0] <= c[0]))
+        ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], earlier))
+        later = a[0] > c[0]
+        wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), later), tirx.And(tirx.Not(c_nan), ordered))
+        return tirx.Select(wins, a[0], c[0]), tirx.Select(wins, a[1], c[1])
+
+    return te.comm_reducer(
+        combine, lambda index, _: (tirx.const(-1, index), lowest(dtype)), name="first_largest"
+    )
+
+
+def _max_pool(name: str, spatial: int) -> None:
+    def lowering(
+        b: Builder,
+        x: Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        ceil_mode: bool,
+    ) -> Expr:
+        return max_pool(
+            b, x, spatial, Window(b, x, spatial, kernel_size, stride, padding, dilation, ceil_mode)
+        )
+
+    def with_indices(
+        b: Builder,
+        x: Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        ceil_mode: bool,
+    ) -> list[Expr]:
+        window = Window(b, x, spatial, kernel_size, stride, padding, dilation, ceil_mode)
+        return max_pool_indices(b, x, spatial, window)
+
+    tail = "int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False"
+    lowering.__doc__ = f"aten::{name}(Tensor self, {tail}) -> Tensor"
+    with_indices.__doc__ = f"aten::{name}_with_indices(Tensor self, {tail}) -> (Tensor, Tensor)"
+    register(f"torch.aten.{name}", lowering)
+    register(f"torch.aten.{name}_with_indices", with_indices)
+
+
+for _count in (1, 2, 3):
+    _max_pool(f"max_pool{_count}d", _count)
+
+
+# -- average pooling ----------------------------------------------------------------------------------
+
+
+def avg_pool(
+    b: Builder, x: Expr, spatial: int, window: Window, count_include_pad: bool, divisor: int | None
+) -> Expr:
+    """The mean of each window; windows are cut at the padding's end, as in ATen."""
+    value, batched = _batched(b, x, spatial)
+    dtype = b.dtype(x)
+    if divisor == 0:
+        b.unsupported("a divisor of zero")
+    if not window.ceil_mode and divisor is None and dtype in ("float32", "float64"):
+        pads = [*window.padding, *window.padding]
+        result = b.emit(
+            _AVG_POOL[spatial](
+                value,
+                window.kernel,
+                window.stride,
+                pads,
+                ceil_mode=False,
+                count_include_pad=count_include_pad,
+            )
+        )
+    else:
+        result = b.te(
+            lambda v, output: _windowed_mean(v, output, window, count_include_pad, divisor),
+            value,
+            window.output,
+        )
+    return result if batched else squeeze_at(b, result, 0)
+
+
+def _windowed_mean(
+    data: te.Tensor, output: list[Any], window: Window, include_pad: bool, divisor: int | None
+) -> te.Tensor:
+    dtype = str(data.dtype)
+    wide = compute_dtype(dtype)
+    axes = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
+    spatial = list(zip(window.stride, window.padding, window.kernel, data.shape[2:], strict=True))
+
+    def total(*i: Any) -> Any:
+        places = [o * s - p + k for o, k, (s, p, _, _) in zip(i[2:], axes, spatial, strict=True)]
+        inside = [c for place, (*_, n) in zip(places, spatial, strict=True) for c in (place >= 0, place < n)]
+        element = tirx.if_then_else(tirx.all(*inside), data(*i[:2], *places), tirx.const(0, dtype))
+        return te.sum(tirx.Cast(wide, element), axis=axes)
+
+    def count(i: Sequence[Any]) -> Any:
+        value: Any = tirx.const(1, "int64")
+        for o, (s, p, k, n) in zip(i, spatial, strict=True):
+            start = o * s - p
+            end = tirx.min(start + k, n + p)
+            if not include_pad:
+                start, end = tirx.max(start, 0), tirx.min(end, n)
+            value = value * (end - start)
+        return value
+
+    sums = te.compute([*data.shape[:2], *(as_size(s) for s in output)], total, name="window_sum")
+    if not is_float(dtype):
+        return te.compute(
+            sums.shape,
+            lambda *i: tirx.Cast(
+                dtype,
+                tirx.truncdiv(tirx.Cast("int64", sums(*i)), count(i[2:]) if divisor is None else divisor),
+            ),
+            name="avg_pool",
+        )
+    return te.compute(
+        sums.shape,
+        lambda *i: tirx.Cast(dtype, sums(*i) / tirx.Cast(wide, count(i[2:]) if divisor is None else divisor)),
+        name="avg_pool",
+    )
+
+
+@lowers("torch.aten.avg_pool1d")
+def avg_pool1d(
+    b: Builder,
+    x: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Expr:
+    """aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0,
+    bool ceil_mode=False, bool count_include_pad=True) -> Tensor"""
+    window = Window(b, x, 1, kernel_size, stride, padding, [1], ceil_mode)
+    return avg_pool(b, x, 1, window, count_include_pad, None)
+
+
+@lowers("torch.aten.avg_pool2d")
+def avg_pool2d(
+    b: Builder,
+    x: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Expr:
+    """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0,
+    bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
+    window = Window(b, x, 2, kernel_size, stride, padding, [1], ceil_mode)
+    return avg_pool(b, x, 2, window, count_include_pad, divisor_override)
+
+
+@lowers("torch.aten.avg_pool3d")
+def avg_pool3d(
+    b: Builder,
+    x: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Expr:
+    """aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0,
+    bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
+    window = Window(b, x, 3, kernel_size, stride, padding, [1], ceil_mode)
+    return avg_pool(b, x, 3, window, count_include_pad, divisor_override)
+
+
+# -- adaptive pooling ---------------------------------------------------------------------------------
+
+
+def _bounds(o: Any, size: SizeLike, count: int) -> tuple[Any, Any]:
+    """First element and end of window ``o`` of ``count`` over ``size``."""
+    return tirx.floordiv(o * size, count), tirx.floordiv((o + 1) * size + count - 1, count)
+
+
+def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> list[int]:
+    if b.rank(x) not in (spatial + 1, spatial + 2):
+        b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
+    counts = _per_axis(output_size, spatial)
+    if any(count < 1 for count in counts):
+        b.unsupported("an empty output")
+    if any(isinstance(s, int) and s < 1 for s in b.shape(x)[-spatial:]):
+        b.unsupported("an empty input")
+    for size in b.shape(x)[-spatial:]:
+        b.expect(as_size(size) >= 1, "an empty input")
+    return counts
+
+
+def adaptive_avg_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> Expr:
+    """The mean over windows that cut each dimension into ``output_size`` parts."""
+    counts = _check_adaptive(b, x, spatial, output_size)
+    value, batched = _batched(b, x, spatial)
+    if (
+        spatial == 2
+        and b.dtype(x) in ("float32", "float64")
+        and all(isinstance(s, int) for s in b.shape(x)[-2:])
+    ):
+        result = b.emit(R.nn.adaptive_avg_pool2d(value, counts))
+    else:
+        result = b.te(lambda v: _adaptive_mean(v, counts), value)
+    return result if batched else squeeze_at(b, result, 0)
+
+
+def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
+    sizes, dtype = list(data.shape[2:]), str(data.dtype)
+    wide = compute_dtype(dtype)
+
+    def total(*i: Any) -> Any:
+        bounds = [_bounds(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
+        axes = [te.reduce_axis((0, end - start), name=f"k{j}") for j, (start, end) in enumerate(bounds)]
+        places = [start + k for k, (start, _) in zip(axes, bounds, strict=True)]
+        return te.sum(tirx.Cast(wide, data(*i[:2], *places)), axis=axes)
+
+    def mean(*i: Any) -> Any:
+        count: Any = tirx.const(1, "int64")
+        for o, n, c in zip(i[2:], sizes, counts, strict=True):
+            start, end = _bounds(o, n, c)
+            count = count * (end - start)
+        return tirx.Cast(dtype, sums(*i) / tirx.Cast(wide, count))
+
+    sums = te.compute((data.shape[0], data.shape[1], *counts), total, name="window_sum")
+    return te.compute(sums.shape, mean, name="adaptive_avg_pool")
+
+
+def adaptive_max_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> list[Expr]:
+    """The largest element of each adaptive window and its flat index."""
+    counts = _check_adaptive(b, x, spatial, output_size)
+    value, batched = _batched(b, x, spatial)
+    dtype = b.dtype(x)
+
+    def pool(data: te.Tensor) -> list[te.Tensor]:
+        sizes = list(data.shape[2:])
+
+        def at(*i: Any) -> Any:
+            bounds = [_bounds(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
+            axes = [te.reduce_axis((0, end - start), name=f"k{j}") for j, (start, end) in enumerate(bounds)]
+            places = [start + k for k, (start, _) in zip(axes, bounds, strict=True)]
+            flat: Any = tirx.const(0, "int64")
+            for place, size in zip(places, sizes, strict=True):
+                flat = flat * size + place
+            return first_largest(dtype)((tirx.Cast("int64", flat), data(*i[:2], *places)), axis=axes)
+
+        return list(te.compute((data.shape[0], data.shape[1], *counts), at, name="adaptive_max_pool"))
+
+    both = b.te(pool, value)
+    index, largest = (b.emit(relax.TupleGetItem(both, i)) for i in range(2))
+    results = [largest, index]
+    return results if batched else [squeeze_at(b, r, 0) for r in results]
+
+
+def _adaptive(spatial: int) -> None:
+    def average(b: Builder, x: Tensor, output_size: list[int]) -> Expr:
+        return adaptive_avg_pool(b, x, spatial, output_size)
+
+    def largest(b: Builder, x: Tensor, output_size: list[int]) -> list[Expr]:
+        return adaptive_max_pool(b, x, spatial, output_size)
+
+    average.__doc__ = f"aten::adaptive_avg_pool{spatial}d(Tensor self, SymInt[] output_size) -> Tensor"
+    largest.__doc__ = f"aten::adaptive_max_pool{spatial}d(Tensor self, int[] output_size) -> (Tensor, Tensor)"
+    register(f"torch.aten.adaptive_avg_pool{spatial}d", average)
+    register(f"torch.aten.adaptive_max_pool{spatial}d", largest)
+
+
+for _count in (1, 2, 3):
+    _adaptive(_count)

@@ -1,0 +1,1 @@
+"""Lowerings that reduce: sums, norms, losses, scans."""

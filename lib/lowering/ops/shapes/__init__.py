@@ -1,0 +1,1 @@
+"""Lowerings that make, join, cut and reshape tensors."""
