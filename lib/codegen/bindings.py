@@ -33,14 +33,14 @@ def hide_bindings(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pas
     Before::
 
         first = chunk[0] * 7
-        row = (first + turn) % 56
+        row = (first + iteration) % 56
         ...
 
     After, until :func:`show_bindings`::
 
         first = chunk[0] * 7
         for row in range(56):
-            torch_tvm_binding(row + FAR, (first + turn) % 56)
+            torch_tvm_binding(row + FAR, (first + iteration) % 56)
             ...
     """
     return func.with_body(_Hider(func.body).hidden())

@@ -83,11 +83,11 @@ def statements(body: tirx.Stmt) -> Iterator[tirx.Stmt]:
 
 
 def loop(name: str, extent: SizeLike, body: Body, *, start: SizeLike = 0, kind: str = "serial") -> tirx.Stmt:
-    """``for name in range(start, start + extent)``; a loop of one turn is its body, one of none is nothing."""
-    turns = static(extent)
-    if turns == 0:
+    """``for name in range(start, start + extent)``; a loop of one iteration is its body, one of none is nothing."""
+    iterations = static(extent)
+    if iterations == 0:
         return sequence()
-    if turns == 1:
+    if iterations == 1:
         return body(as_size(start))
     var = tirx.Var(name, INDEX)
     return tirx.For(var, as_size(start), as_size(extent), KINDS[kind], body(var))

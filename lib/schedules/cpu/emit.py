@@ -46,22 +46,26 @@ def vectors_in_line(lanes: int, dtype: str) -> int:
 
 
 def prefetch_parts(
-    buffer: tirx.Buffer, start: Sequence[SizeLike], size: int, turns: SizeLike, fewest: int
+    buffer: tirx.Buffer, start: Sequence[SizeLike], size: int, iterations: SizeLike, fewest: int
 ) -> tuple[tirx.Stmt | None, Body]:
-    """Ask for the ``size`` elements from ``start`` on in equal parts: what to bind first, and the part of a turn.
+    """Ask for the ``size`` elements from ``start`` on in equal parts: what to bind first, and the part of an iteration.
 
-    There are ``turns`` turns, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond
+    There are ``iterations``, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond
     them delays its loads; so the requests are spread. They go into the second-level cache.
     """
-    share = ceil_div(size, turns) if isinstance(turns, int) else (const(size - 1) + turns) // turns
+    share = (
+        ceil_div(size, iterations)
+        if isinstance(iterations, int)
+        else (const(size - 1) + iterations) // iterations
+    )
     part, bound = bind_index("part", share)
-    most = ceil_div(size, turns if isinstance(turns, int) else fewest)
+    most = ceil_div(size, iterations if isinstance(iterations, int) else fewest)
     line = LINE * 8 // bits_of(buffer.ty.dtype)
     *head, last = (as_size(i) for i in start)
 
-    def part_of(turn: Expr) -> tirx.Stmt:
+    def part_of(iteration: Expr) -> tirx.Stmt:
         places = (
-            tirx.BufferLoad(buffer, [*head, last + turn * part + const(offset)])
+            tirx.BufferLoad(buffer, [*head, last + iteration * part + const(offset)])
             for offset in range(0, most, line)
         )
         return sequence(*(PREFETCH(place, 2) for place in places))

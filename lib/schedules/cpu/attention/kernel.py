@@ -262,10 +262,10 @@ class AttentionEmitter:
     def key_blocks(self, rows: RowBlock, visible: Expr) -> tirx.Stmt:
         """The blocks of ``visible`` keys in turn, with running maxima and sums."""
         size, keys = rows.tiling.row_block, rows.tiling.key_block
-        turn = lambda k: self.key_block(rows, k * keys, tirx.min(const(keys), visible - k * keys))
+        iteration = lambda k: self.key_block(rows, k * keys, tirx.min(const(keys), visible - k * keys))
         return sequence(
             loop("r", size, self.clear_row),
-            loop("key_block", ceil_div(visible, keys), turn),
+            loop("key_block", ceil_div(visible, keys), iteration),
             loop("r", size, lambda r: tirx.BufferStore(self.factor, self.inverse(r), [r])),
             loop("r", size, lambda r: self.finish_row(rows, r)),
         )

@@ -3,7 +3,7 @@
     for task in parallel(batch × heads [× row chunks]):
         pack K as [keys / NR, D, NR] and V as [keys, DV]        # filled up to whole vectors
         for row block (BR rows):
-            for key block (BC keys):                            # one turn unless there are more than BC keys
+            for key block (BC keys):                            # one iteration unless there are more than BC keys
                 S[BR, BC] = Q K^T                               # register tiles
                 S = mask(S); m = max(m, rows of S); S = exp(S - m); l = l * exp(m_old - m) + rows of S
                 O = O * exp(m_old - m) + S V                    # register tiles

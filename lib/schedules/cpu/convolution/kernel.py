@@ -115,16 +115,19 @@ class DirectKernel:
             and tir.ceil_div(count, 2 * run) * chunks >= FEWEST_TASKS * self.cpu.cores
         ):
             run *= 2
-        turns = tir.ceil_div(count, run)
+        iterations = tir.ceil_div(count, run)
         if not fits:
-            return Order(run, 1, turns, count, fits)
+            return Order(run, 1, iterations, count, fits)
         points = math.prod([static(axis.extent) or 1 for axis in self.axes])
         data = (
-            points * self.conv.in_channels * self.itemsize // (self.conv.word * turns * self._chunks_apart())
+            points
+            * self.conv.in_channels
+            * self.itemsize
+            // (self.conv.word * iterations * self._chunks_apart())
         )
-        most = max(1, min(self.cpu.l2 // 4 // max(1, data), turns // (2 * self.cpu.cores)))
-        groups = tir.ceil_div(turns, most)
-        return Order(run, groups, tir.ceil_div(turns, groups), count, fits)
+        most = max(1, min(self.cpu.l2 // 4 // max(1, data), iterations // (2 * self.cpu.cores)))
+        groups = tir.ceil_div(iterations, most)
+        return Order(run, groups, tir.ceil_div(iterations, groups), count, fits)
 
     def _is_worth_threads(self) -> bool:
         sizes = tir.static_sizes((self.batch, *(axis.out_extent for axis in self.axes)))
@@ -177,8 +180,8 @@ class DirectKernel:
         here: int | Expr = order.run
         if not order.is_even:
             here = tirx.max(tirx.min(const(order.run), const(tir.exact(order.count)) - first), const(0))
-        at = lambda turn: self._position(chunk, first + turn, rows, inner, order)
-        return tir.sequence(*bind.bound, tir.loop("turn", here, at))
+        at = lambda iteration: self._position(chunk, first + iteration, rows, inner, order)
+        return tir.sequence(*bind.bound, tir.loop("iteration", here, at))
 
     def _position(
         self, chunk: Chunk, position: Expr, rows: int | Expr, inner: int, order: Order
@@ -186,7 +189,7 @@ class DirectKernel:
         """One row, or one tile of a single row."""
         bind = tir.Names()
         position = bind("position", position)
-        turn = None if order.fits or order.count is None else Turn(position, order.count)
+        iteration = None if order.fits or order.count is None else Iteration(position, order.count)
         tile = bind("tile", position % const(inner)) if inner > 1 else None
         row = bind("row", position // const(inner)) if static(rows) != 1 else const(0)
         depth: Expr = const(0)
@@ -195,7 +198,7 @@ class DirectKernel:
             depth, row = bind("depth", row // height), bind("line", row % height)
 
         def with_vectors(vectors: int) -> tirx.Stmt:
-            place = Place(chunk.batch, chunk.group, chunk.block, depth, row, vectors, turn)
+            place = Place(chunk.batch, chunk.group, chunk.block, depth, row, vectors, iteration)
             return self._row(place) if tile is None else self._one_tile(place, tile)
 
         return tir.sequence(*bind.bound, self._each_width(chunk, with_vectors))
@@ -322,17 +325,17 @@ class DirectKernel:
 
     def _ask(self, place: Place, in_block: Expr, taps: tuple[Expr, Expr, Expr]) -> tirx.Stmt | None:
         """Ask for a part of the next weights, where they come from beyond the second-level cache."""
-        if place.turn is None:
+        if place.iteration is None:
             return None
         kernel = [axis.kernel for axis in self.axes]
         steps = self.in_blocks * math.prod(kernel)
         shape = [int(extent) for extent in self.weight.ty.shape]
         tap = (taps[0] * const(kernel[1]) + taps[1]) * const(kernel[2]) + taps[2]
-        step = place.turn.index * const(steps) + in_block * const(math.prod(kernel)) + tap
+        step = place.iteration.index * const(steps) + in_block * const(math.prod(kernel)) + tap
         following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
         size = place.vectors * math.prod(shape[1:])
-        turns = place.turn.count * steps
-        _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
+        iterations = place.iteration.count * steps
+        _, part_of = emit.prefetch_parts(self.weight, following, size, iterations, iterations)
         return part_of(step)
 
     def _reduction(self, acc: tir.Accumulators, place: Place, tap: Tap) -> tirx.Stmt:
@@ -519,7 +522,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Iteration:
     """Which of the ``count`` positions one is that read the same weights one after the other."""
 
     index: Expr
@@ -530,7 +533,7 @@ class Turn:
 class Place:
     """Where a task works: ``vectors`` blocks of output channels from ``block`` on.
 
-    With a ``turn``, it asks for its part of the weights that follow.
+    With a ``iteration``, it asks for its part of the weights that follow.
     """
 
     batch: Expr
@@ -539,4 +542,4 @@ class Place:
     depth: Expr
     row: Expr
     vectors: int
-    turn: Turn | None
+    iteration: Iteration | None

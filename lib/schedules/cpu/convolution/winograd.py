@@ -369,11 +369,11 @@ class _WinogradKernel:
         if not self.grouping.asks_ahead:
             return None
         size = product.vectors * self.conv.in_channels * self.conv.lanes
-        turn = tile * const(self.blocks) + in_block
-        turns = tiles * self.blocks
+        iteration = tile * const(self.blocks) + in_block
+        iterations = tiles * self.blocks
         following = [product.point, product.block + const(product.vectors), 0, 0]
-        _, part_of = emit.prefetch_parts(self.weight, following, size, turns, turns)
-        return part_of(turn)
+        _, part_of = emit.prefetch_parts(self.weight, following, size, iterations, iterations)
+        return part_of(iteration)
 
     def _product_tile(
         self, product: Product, start: Expr, width: int, ask: Callable[[Expr], tirx.Stmt | None]

@@ -4,11 +4,11 @@
 
     taken[:] = 0
     for worker in parallel(cores):
-        for turn in range(cores):
-            owner = (worker + turn) % cores                # its own part first, then those of the others
+        for iteration in range(cores):
+            owner = (worker + iteration) % cores                # its own part first, then those of the others
             chunk = taken[owner]++                         # atomic
             while chunk < chunks of owner:
-                for task in the turns of chunk: body
+                for task in the iterations of chunk: body
                 chunk = taken[owner]++
 
 TVM gives every thread an equal part, and a kernel then takes as long as its slowest thread: on a machine that does
@@ -29,7 +29,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import ceil_div, const, loop, sequence, static
 
 CHUNKS = 16
-"""Chunks for each core: turns that follow each other share data, so a chunk is as large as balance allows."""
+"""Chunks for each core: iterations that follow each other share data, so a chunk is as large as balance allows."""
 
 APART = LINE // 4
 """How far apart the counters lie, so that taking from one does not disturb another."""
@@ -73,7 +73,7 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     mine = tirx.decl_buffer((const(1),), "int32", "chunk")
     chunk = tirx.BufferLoad(mine, [const(0)])
 
-    def turns(owner: tirx.Expr) -> tirx.Stmt:
+    def iterations(owner: tirx.Expr) -> tirx.Stmt:
         first = tirx.Var("first", "int64")
         bound = tirx.Bind(first, (owner * const(part) + chunk.astype("int64")) * per_chunk)
         here = (
@@ -82,27 +82,27 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
             else tirx.min(per_chunk, extent - first)
         )
 
-        def turn(index: tirx.Expr) -> tirx.Stmt:
+        def iteration(index: tirx.Expr) -> tirx.Stmt:
             value = tirx.Bind(node.loop_var, (first + index + node.min).astype(str(node.loop_var.ty.dtype)))
             return sequence(value, node.body)
 
-        return sequence(bound, loop("turn", here, turn))
+        return sequence(bound, loop("iteration", here, iteration))
 
-    def visit(worker: tirx.Expr, turn: tirx.Expr) -> tirx.Stmt:
+    def visit(worker: tirx.Expr, iteration: tirx.Expr) -> tirx.Stmt:
         owner, limit = tirx.Var("owner", "int64"), tirx.Var("limit", "int32")
         place = tirx.address_of(tirx.BufferLoad(counters, [owner * const(APART)]))
         take = tirx.BufferStore(mine, tirx.call_extern("int32", TAKE, place), [const(0)])
         own = tirx.min(const(part), const(chunks) - owner * const(part)) if chunks % cores else const(part)
         return sequence(
-            tirx.Bind(owner, (worker + turn) % const(cores)),
+            tirx.Bind(owner, (worker + iteration) % const(cores)),
             tirx.Bind(limit, own.astype("int32")),
             tirx.AllocBuffer(mine),
             take,
-            tirx.While(chunk < limit, sequence(turns(owner), take)),
+            tirx.While(chunk < limit, sequence(iterations(owner), take)),
         )
 
     clear = lambda core: tirx.BufferStore(counters, tirx.const(0, "int32"), [core * const(APART)])
-    workers = lambda worker: loop("part", cores, lambda turn: visit(worker, turn))
+    workers = lambda worker: loop("part", cores, lambda iteration: visit(worker, iteration))
     return sequence(
         tirx.AllocBuffer(counters),
         loop("core", cores, clear),

@@ -41,8 +41,8 @@ def accumulate(
     """
     outer, inner = list(axes[:-1]), axes[-1] if axes else None
     body = lambda e: step(e)
-    turns = (lambda e: nest(axes[-1:], e, body)) if inner is not None else body
-    run = (lambda e: flat_sequence([turns(e), last(e)])) if last is not None else turns
+    iterations = (lambda e: nest(axes[-1:], e, body)) if inner is not None else body
+    run = (lambda e: flat_sequence([iterations(e), last(e)])) if last is not None else iterations
     statements = [acc.start() for acc in accumulators]
     if inner is None or not accumulators[0].cascades or not _is_long(axes):
         return [*statements, nest(outer, env, run)]

@@ -58,8 +58,8 @@ from torch_tvm.tir import (
     substitute,
 )
 
-FEWEST_TURNS = 4
-"""Turns for each core, at least, where all get the same number of them."""
+FEWEST_ITERATIONS = 4
+"""Iterations for each core, at least, where all get the same number of them."""
 
 Ahead = Callable[[Point, tirx.Expr, int], tirx.Stmt]
 """Asks for what the next row reads, given the place of a row, an element of it and how many from there on."""
@@ -119,7 +119,7 @@ class _Kernel:
         ]
 
     def _localize(self, group: Group, original: Group, memory: Memory, width: int) -> list[tirx.Buffer]:
-        """Make intermediates local to one turn of the row loops (one tile of ``width``); the flat buffers."""
+        """Make intermediates local to one iteration of the row loops (one tile of ``width``); the flat buffers."""
         rows = {axis.var for axis in original.rows}
         allocated = []
         for stage in original.stages:
@@ -200,9 +200,9 @@ class _Kernel:
         cuts = self._cuts(group, axis)
         if cuts:
             return self._cut_columns(group, outer, axis, cuts, memory, local, lanes)
-        turn = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
-        if turn is not None and len(group.stages) == 1:
-            return self._turned_columns(group, axis, turn, memory)
+        transposition = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
+        if transposition is not None and len(group.stages) == 1:
+            return self._turned_columns(group, axis, transposition, memory)
         emitter = StageEmitter(
             memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1
         )
@@ -213,10 +213,10 @@ class _Kernel:
             body = lambda env: _tiles(axis.extent, width, lanes, lambda base, size: tile(env, base, size))
             return self._parallel_rows(group, outer, local, body)
         whole = sym.Analyzer().simplify(tirx.floordiv(axis.extent, width))
-        turns = Axis(Var("tile", "int64"), whole)
-        main = lambda env: tile(env, env[turns.var] * width, width)
+        iterations = Axis(Var("tile", "int64"), whole)
+        main = lambda env: tile(env, env[iterations.var] * width, width)
         rest = sym.Analyzer().simplify(axis.extent - whole * width)
-        statements = [self._parallel_rows(group, [*outer, turns], local, main)]
+        statements = [self._parallel_rows(group, [*outer, iterations], local, main)]
         if not (isinstance(rest, tirx.IntImm) and int(rest) == 0):
             tail = lambda env: _tiles(rest, width, lanes, lambda b, size: tile(env, whole * width + b, size))
             statements.append(self._parallel_rows(group, outer, local, tail))
@@ -254,10 +254,12 @@ class _Kernel:
 
         return self._parallel_rows(group, outer, local, body)
 
-    def _turned_columns(self, group: Group, axis: Axis, turn: Transposition, memory: Memory) -> tirx.Stmt:
+    def _turned_columns(
+        self, group: Group, axis: Axis, transposition: Transposition, memory: Memory
+    ) -> tirx.Stmt:
         """Square tiles over ``axis`` and the axis along which the load is contiguous, then their edges."""
         (stage,) = group.stages
-        lanes, across = turn.lanes, turn.across
+        lanes, across = transposition.lanes, transposition.across
         emitter = StageEmitter(memory, group.rows, lanes)
         outer = [row for row in group.rows if row is not axis and row is not across]
         simplify = sym.Analyzer().simplify
@@ -267,7 +269,7 @@ class _Kernel:
 
         def squares(env: Point) -> tirx.Stmt:
             first = env[blocks.var] * lanes
-            square = lambda i: turned_tile(emitter, stage, axis, turn, env, (first, i * lanes))
+            square = lambda i: turned_tile(emitter, stage, axis, transposition, env, (first, i * lanes))
             rest = simplify(axis.extent - whole * lanes)
             edge = lambda j: _tiles(
                 rest,
@@ -406,11 +408,11 @@ class _Kernel:
 
         def task(number: tirx.Expr) -> tirx.Stmt:
             begin = number * chunk
-            turns = chunk
+            iterations = chunk
             if not (isinstance(total, tirx.IntImm) and int(total) % parts == 0):
-                turns = tirx.max(tirx.min(chunk, total - begin), const(0))
-            turn = lambda i: nest(inner, _unravel(begin + i, rows), body)
-            return _with_fresh(local, loop("row", turns, turn))
+                iterations = tirx.max(tirx.min(chunk, total - begin), const(0))
+            iteration = lambda i: nest(inner, _unravel(begin + i, rows), body)
+            return _with_fresh(local, loop("row", iterations, iteration))
 
         return loop("task", parts, task, kind="parallel")
 
@@ -426,12 +428,14 @@ def _with_fresh(local: list[tirx.Buffer], body: tirx.Stmt) -> tirx.Stmt:
 
 def _shared_rows(rows: Sequence[Axis], cpu: CpuModel) -> int:
     """How many of ``rows`` the cores share; the others are loops inside, whose places need no division to be found."""
-    turns = 1
+    iterations = 1
     for count, row in enumerate(rows, 1):
         if row.size is None:
             break
-        turns *= row.size
-        if turns >= cpu.cores * CHUNKS or (turns % cpu.cores == 0 and turns >= cpu.cores * FEWEST_TURNS):
+        iterations *= row.size
+        if iterations >= cpu.cores * CHUNKS or (
+            iterations % cpu.cores == 0 and iterations >= cpu.cores * FEWEST_ITERATIONS
+        ):
             return count
     return len(rows)
 
@@ -440,7 +444,7 @@ def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Point:
     """The value of each of ``rows`` at a position of their fused loop."""
     env: Point = {}
     for row in reversed(rows[1:]):
-        # A number of whole tiles may be known to be 0: TVM's simplifier refuses to divide by that, in a loop of no turns.
+        # A number of whole tiles may be known to be 0: TVM's simplifier refuses to divide by that, in an empty loop.
         size = row.extent if isinstance(row.extent, (tirx.IntImm, Var)) else tirx.max(row.extent, const(1))
         env[row.var] = tirx.floormod(position, size)
         position = tirx.floordiv(position, size)
@@ -462,9 +466,9 @@ def _tiles(
     statements = []
     done: tirx.Expr = const(0)
     for size in dict.fromkeys((width, lanes, 1)):
-        turns = tirx.floordiv(extent - done, size)
+        iterations = tirx.floordiv(extent - done, size)
         begin = done
-        statements.append(loop("tile", turns, lambda i, b=begin, s=size: tile(b + i * s, s)))
+        statements.append(loop("tile", iterations, lambda i, b=begin, s=size: tile(b + i * s, s)))
         done = tirx.floordiv(extent, size) * size
     return flat_sequence(statements)
 

@@ -61,7 +61,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class _Steps:
-    """One turn of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
+    """One iteration of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
 
     ``is_associative`` says that there is one total, and that the total of some elements may stand for them.
     """
@@ -178,8 +178,8 @@ class _Kernel:
         chunk = self.analyzer.simplify(tirx.floordiv(count + (cores - 1), cores))
 
         def task(number: tirx.Expr) -> tirx.Stmt:
-            turns = tirx.max(tirx.min(chunk, count - number * chunk), const(0))
-            return loop("item", turns, lambda i: body(number * chunk + i))
+            iterations = tirx.max(tirx.min(chunk, count - number * chunk), const(0))
+            return loop("item", iterations, lambda i: body(number * chunk + i))
 
         threads = loop("task", cores, task, kind="parallel")
         if static(work) is not None:

@@ -136,13 +136,13 @@ class StageEmitter:
             sums = [Accumulator(_reducer(stage), lanes) for _, lanes in parts]
 
             def step(inner: Point) -> tirx.Stmt:
-                turns = []
+                iterations = []
                 for (offset, lanes), accumulator in zip(parts, sums, strict=True):
                     take = lambda lane, o=offset, acc=accumulator: acc.update(
                         lane, [self.value(stage, n, at(o, lane, inner)) for n in range(len(stage.values))]
                     )
-                    turns.append(self.lane_loop(stage, axis, lanes, take))
-                return flat_sequence(turns)
+                    iterations.append(self.lane_loop(stage, axis, lanes, take))
+                return flat_sequence(iterations)
 
             def finish(offset: int, accumulator: Accumulator) -> Callable[[tirx.Expr], tirx.Stmt]:
                 return lambda lane: flat_sequence(
@@ -204,11 +204,11 @@ class StageEmitter:
                     offset = const(int(offset) + accumulator.lanes)
             return flat_sequence(statements)
 
-        turn = Axis(
+        iteration = Axis(
             Var(axis.var.name, "int64"), sym.Analyzer().simplify(tirx.floordiv(extent, lanes * unroll))
         )
-        step = lambda inner: vectors(inner[turn.var], inner)
-        steps = accumulate([*main, *tails], [*outer, turn], env, step, last=rest)
+        step = lambda inner: vectors(inner[iteration.var], inner)
+        steps = accumulate([*main, *tails], [*outer, iteration], env, step, last=rest)
         return flat_sequence([*steps, *self._finish_row(stage, env, main, tails)])
 
     def _finish_row(

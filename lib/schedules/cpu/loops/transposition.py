@@ -68,15 +68,15 @@ def turned_tile(
     emitter: StageEmitter,
     stage: Stage,
     along: Axis,
-    turn: Transposition,
+    transposition: Transposition,
     env: Point,
     begin: tuple[tirx.Expr, tirx.Expr],
 ) -> tirx.Stmt:
-    """``stage`` on a square: ``lanes`` places along ``turn.across`` from ``begin[0]`` and along ``along``
+    """``stage`` on a square: ``lanes`` places along ``transposition.across`` from ``begin[0]`` and along ``along``
     from
     ``begin[1]``. Rows of the square are loaded along ``across`` and transposed by a network of shuffles.
     """
-    lanes, dtype = turn.lanes, str(turn.load.source.dtype)
+    lanes, dtype = transposition.lanes, str(transposition.load.source.dtype)
     analyzer = analyzer_for(emitter.rows)
     statements: list[tirx.Stmt] = []
 
@@ -91,7 +91,9 @@ def turned_tile(
         at = {**env, along.var: begin[1] + number}
         fill = lambda lane, at=at, row=row: tirx.BufferStore(
             row,
-            emitter.memory.rewrite(turn.load, {**at, turn.across.var: begin[0] + lane}, analyzer),
+            emitter.memory.rewrite(
+                transposition.load, {**at, transposition.across.var: begin[0] + lane}, analyzer
+            ),
             [lane],
         )
         statements.append(lanes_loop(lanes, fill))
@@ -103,8 +105,10 @@ def turned_tile(
     for number, row in enumerate(rows):
         place = tirx.decl_buffer((1,), dtype, "turned")
         emitter.memory.flat[place], emitter.memory.local[place] = row, ((), lanes)
-        here = {**env, turn.across.var: begin[0] + number}
-        statements.append(emitter.tile(_with_load(stage, turn.load, place), along, begin[1], lanes, here))
+        here = {**env, transposition.across.var: begin[0] + number}
+        statements.append(
+            emitter.tile(_with_load(stage, transposition.load, place), along, begin[1], lanes, here)
+        )
     return flat_sequence(statements)
 
 
@@ -122,7 +126,7 @@ def _exchange(
         low = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
         high = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
         for number, picks in ((first, low), (first + distance, high)):
-            result[number] = vector("turn")
+            result[number] = vector("turned")
             shuffled = tirx.Shuffle(pair, [tirx.IntImm("int32", pick) for pick in picks])
             statements.append(tirx.BufferStore(result[number], shuffled, [everything]))
     return result

@@ -4,7 +4,7 @@
 
 A is float32 and rounded as its rows are copied, the weights came packed as the bits of bfloat16
 (:mod:`torch_tvm.transforms.matmul.packed_products`). The loop nest is that of
-:mod:`torch_tvm.schedules.cpu.matmul.int8` with two elements of the reduction in a turn.
+:mod:`torch_tvm.schedules.cpu.matmul.int8` with two elements of the reduction in an iteration.
 """
 
 from __future__ import annotations

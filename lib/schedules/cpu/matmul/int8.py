@@ -2,7 +2,7 @@
 
     C[b, m, n] = epilogue(sum_k int32(A[b, m, k]) * int32(B[b, k, n]))      # A: int8 or uint8, B: int8
 
-The loop nest is that of :mod:`torch_tvm.schedules.cpu.matmul.rule`; a turn of the reduction takes four elements:
+The loop nest is that of :mod:`torch_tvm.schedules.cpu.matmul.rule`; an iteration of the reduction takes four elements:
 
     for k4 in range(ceil(K / 4)):
         sums[row, :] = vpdpbusd(sums[row, :], four bytes of A[row], panel[k4, :])    # four bytes a column
@@ -158,7 +158,7 @@ def choose_int8_tiling(c: Contraction, operands: Operands, cpu: CpuModel) -> Mat
 
 
 class Int8Emitter(MatmulEmitter):
-    """The loop nest of a product with a group of elements of the reduction, one word, in a turn."""
+    """The loop nest of a product with a group of elements of the reduction, one word, in an iteration."""
 
     group = GROUP
     sum_dtype = "int32"

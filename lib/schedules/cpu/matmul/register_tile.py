@@ -27,9 +27,9 @@ from torch_tvm.tir import SizeLike, as_size, const, lanes_loop, loads, loop, seq
 class TileShape:
     """``rows`` × ``vectors`` sums of ``lanes`` elements.
 
-    ``k_unroll`` turns of the reduction are unrolled; ``chains`` independent sets of sums take turns (their
+    ``k_unroll`` iterations of the reduction are unrolled; ``chains`` independent sets of sums take turns (their
     total is formed at the end), which hides the latency of the multiply-add when the tile is small.
-    ``prefetch`` is how many turns ahead the right operand is asked for (0: not), where one tile has all rows.
+    ``prefetch`` is how many iterations ahead the right operand is asked for (0: not), where one tile has all rows.
     """
 
     rows: int
@@ -45,7 +45,7 @@ class TileShape:
 
     @property
     def step(self) -> int:
-        """Steps of the reduction in a turn of its loop."""
+        """Steps of the reduction in an iteration of its loop."""
         return max(self.k_unroll, self.chains)
 
 
@@ -72,7 +72,7 @@ def _nothing(_: Expr) -> tirx.Stmt | None:
 
 @dataclass(frozen=True)
 class Requests:
-    """What a tile asks memory for beside its work: ``bound`` comes first, the others go with each whole turn and step."""
+    """What a tile asks memory for beside its work: ``bound`` comes first, the others go with each iteration and step."""
 
     bound: tirx.Stmt | None = None
     of_turn: Callable[[Expr], tirx.Stmt | None] = _nothing
@@ -149,16 +149,16 @@ class RegisterTile:
                 s for i in range(count) for s in (requests.of_step(k + i), add(i % self.shape.chains, k + i))
             ]
 
-        def turn(k: Expr) -> tirx.Stmt:
+        def iteration(k: Expr) -> tirx.Stmt:
             return sequence(requests.of_turn(k), *steps(k * step, step))
 
         if size is None:
             main = as_size(reduce) // step
             rest = as_size(reduce) - main * step
             single = lambda k: sequence(*steps(main * step + k, 1))
-            return [loop("reduce_k", main, turn), loop("reduce_rest", rest, single)]
+            return [loop("reduce_k", main, iteration), loop("reduce_rest", rest, single)]
         main, rest = divmod(size, step)
-        loops = [loop("reduce_k", main, turn)] if main else []
+        loops = [loop("reduce_k", main, iteration)] if main else []
         return [*loops, sequence(*steps(const(main * step), rest))] if rest else loops
 
 
@@ -194,16 +194,16 @@ def _requests(
 ) -> Requests:
     """The tile's part of what the tiles in a row ask for, and what ``shape.prefetch`` asks for at each step."""
     of_step = (lambda k: _ahead(shape, k, rhs, dtype)) if shape.prefetch else _nothing
-    turns = size // shape.step if size is not None else 0
-    if share is None or size is None or not turns:
+    iterations = size // shape.step if size is not None else 0
+    if share is None or size is None or not iterations:
         return Requests(of_step=of_step)
     found = loads(rhs(const(size), const(0)))
     if len(found) != 1:
         return Requests(of_step=of_step)
     source, first = found[0].source, found[0].indices
     amount = size * shape.columns
-    bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * turns, 2 * turns)
-    return Requests(bound, lambda turn: part_of(share.tile * turns + turn), of_step)
+    bound, part_of = emit.prefetch_parts(source, first, amount, share.tiles * iterations, 2 * iterations)
+    return Requests(bound, lambda iteration: part_of(share.tile * iterations + iteration), of_step)
 
 
 def _ahead(shape: TileShape, k: Expr, rhs: Callable[[Expr, Expr], Expr], dtype: str) -> tirx.Stmt | None:

@@ -159,27 +159,31 @@ class MatmulEmitter:
         """The pieces that the reduction is split into, each over all tiles."""
         depth, block = as_size(self.c.reduce.extent), self.tiling.reduce_block
 
-        def turn(k0: Expr, extent: SizeLike, is_first: bool, is_last: bool) -> tirx.Stmt:
+        def iteration(k0: Expr, extent: SizeLike, is_first: bool, is_last: bool) -> tirx.Stmt:
             piece = Piece(k0, extent, is_first, is_last)
             return loop("tile", t.tiles, lambda tile: self.tile(t, keep, rhs, tile, piece))
 
         if not block:
-            return [turn(const(0), self.c.reduce.extent, True, True)]
+            return [iteration(const(0), self.c.reduce.extent, True, True)]
         size = static(depth)
         if size is None:
             more = tirx.max(depth - 1, const(0)) // block
             short = depth - more * block
             return [
-                turn(const(0), short, True, False),
-                loop("step", more, lambda step: turn(short + step * block, block, False, False)),
+                iteration(const(0), short, True, False),
+                loop("step", more, lambda step: iteration(short + step * block, block, False, False)),
                 loop("tile", t.tiles, lambda tile: self.finish(t, keep, tile)),
             ]
         tail = size % block or block
         middle = (size - tail) // block - 1
         return [
-            turn(const(0), block, True, False),
-            *([loop("step", middle, lambda s: turn((s + 1) * block, block, False, False))] if middle else []),
-            turn(const(size - tail), tail, False, True),
+            iteration(const(0), block, True, False),
+            *(
+                [loop("step", middle, lambda s: iteration((s + 1) * block, block, False, False))]
+                if middle
+                else []
+            ),
+            iteration(const(size - tail), tail, False, True),
         ]
 
     def tile(self, t: Task, keep: tirx.Buffer, rhs: Element, tile: Expr, piece: Piece) -> tirx.Stmt:
