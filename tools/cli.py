@@ -1,41 +1,51 @@
 """``torch-tvm``: import, compile, run, explain and measure a model from the command line.
 
     torch-tvm import --via fx,torchscript,lazy [--diff] MODEL
-    torch-tvm compile|run|explain MODEL
     torch-tvm compile MODEL -o model.ttvm && torch-tvm run model.ttvm --check
-    torch-tvm bench --suite cpu | --kernels | --imports
+    torch-tvm run nets.py:MyNet --input x:1x3x64x64:f32 -o results.npz
+    torch-tvm explain MODEL -o page.html
+    torch-tvm bench MODEL | --suite cpu | --kernels | --imports
+    torch-tvm doctor
 
-MODEL is the name of a model of the zoo, a ``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of
-``torch.export.save``, or a file with text: ``.mlir`` or ``.mlirbc``, ``.ts`` (a TorchScript graph), ``.ltc`` (a lazy dump).
+MODEL is ``file.py:Name`` (a class that needs no arguments, a module, or a function), the name of a model of the zoo, a
+``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of ``torch.export.save``, an ``.onnx`` file, a file with text (``.mlir``,
+``.mlirbc``, ``.ts``: a TorchScript graph, ``.ltc``: a lazy dump), or a ``.ttvm`` file that ``compile`` wrote.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
+from torch_tvm.support.files import write_whole
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
     from torch_tvm.tools.sources import Source
 
 FRONTENDS = ("fx", "torchscript", "lazy")
+_MODEL = "file.py:Name, a model of the zoo, or a .pt, .pt2, .onnx, .mlir, .ts, .ltc file"
+_PAGES = (".json", ".txt")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a failure or a difference, 2 for input that is wrong."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if given[:1] == ["bench"]:
-            return _bench(given[1:])
+        if given[:1] == ["bench"] and not _names_a_model(given[1:]):
+            return _bench_suites(given[1:])
         command = _parser().parse_args(given)
-        return int(command.action(command))
+        code = int(command.action(command))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -44,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TorchTvmError, OSError) as error:
         print(f"torch-tvm: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, (InvalidInput, ImportFailed, OSError)) else 1
+
+
+def _names_a_model(arguments: Sequence[str]) -> bool:
+    """Whether ``bench`` is asked for one model, which comes first; its suites have options only."""
+    return bool(arguments) and not arguments[0].startswith("-")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,21 +71,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument(
-        "model", metavar="MODEL", help="a model of the zoo, or a .pt, .pt2, .mlir, .ts or .ltc file"
-    )
+    model.add_argument("model", metavar="MODEL", help=_MODEL)
     model.add_argument("--batch", type=int, default=1, metavar="N", help="batch size of a model of the zoo")
     model.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="SPEC",
-        help="an argument of a file's model: 1x3x64x64:f32",
+        help="an argument: 1x3x64x64:f32, name:1x3:i64 (random values), or a .npz, .npy or .pt file",
     )
+    model.add_argument("--seed", type=int, default=0, help="seed of random weights and inputs")
+    model.add_argument("--json", action="store_true", help="print one JSON object")
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument("--via", default="", metavar="FRONTEND", help=f"the importer: {', '.join(FRONTENDS)}")
     target.add_argument(
-        "--target", default="auto", help="auto, llvm, cuda, or an LLVM processor name as mcpu=NAME"
+        "--target",
+        default="auto",
+        help="auto, llvm, cuda, a dict as JSON, or an LLVM processor name as mcpu=NAME",
     )
     target.add_argument(
         "--no-fallback", action="store_true", help="an op that is left to PyTorch is an error"
@@ -117,31 +134,70 @@ def _parser() -> argparse.ArgumentParser:
     ran = add(
         "run",
         _run,
-        "compile a model, run it and compare it with eager PyTorch; or run a .ttvm file, whose --input is a file",
+        "compile a model, or load a .ttvm file, run it, and compare a model with eager PyTorch",
         model,
         target,
     )
     ran.add_argument("--check", action="store_true", help="compare with the results that a .ttvm file has")
-    ran.add_argument("-o", dest="output", metavar="FILE", help="write the results of a .ttvm file to a .npz")
-    ran.add_argument("--seed", type=int, default=0, help="seed of the model's weights and inputs")
-    add(
+    ran.add_argument("-o", dest="output", metavar="FILE", help="write the results: .npz, .npy or .pt")
+    explained = add(
         "explain",
         _explain,
-        "compile a model and print the report: kernels, refusals, ops in PyTorch",
+        "compile a model, or read a .ttvm file, and print the report: kernels, refusals, ops in PyTorch",
         model,
         target,
     )
-    commands.add_parser("bench", help="measure models; its options are its own: torch-tvm bench --help")
+    explained.add_argument("-o", dest="output", metavar="FILE", help=f"write it: {', '.join(_PAGES)}")
+    explained.add_argument("--benchmark", action="store_true", help="time each kernel as well")
+    measured = add(
+        "bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", model, target
+    )
+    measured.add_argument("--runs", type=int, default=10, metavar="N", help="runs of which the median counts")
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(action=_doctor)
     return parser
 
 
-# -- commands ------------------------------------------------------------------------------------------------
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _step(text: str) -> Iterator[None]:
+    """What goes on now, on a terminal only, until it is done."""
+    is_shown = sys.stderr.isatty()
+    if is_shown:
+        print(f"\r\033[K{text} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if is_shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _say(command: argparse.Namespace, values: dict[str, Any], lines: Sequence[str]) -> None:
+    """The answer: one JSON object, or lines."""
+    print(json.dumps(values, indent=1) if command.json else "\n".join(lines))
+
+
+def _check_extension(path: str | None, known: Sequence[str]) -> None:
+    if path and not path.endswith(tuple(known)):
+        raise InvalidInput(
+            f"cannot tell the format from '{path}'", subject="-o", advice=f"name it {' or '.join(known)}"
+        )
 
 
 def _source(command: argparse.Namespace) -> Source:
     from torch_tvm.tools.sources import find
 
-    return find(command.model, command.batch, command.input, seed=getattr(command, "seed", 0))
+    if command.model.endswith(".ttvm"):
+        raise InvalidInput(
+            "it is compiled",
+            subject=command.model,
+            advice="run or explain it, or name what it was compiled from",
+        )
+    with _step(f"making {command.model}"):
+        return find(command.model, command.batch, command.input, seed=command.seed)
 
 
 def _frontends(text: str, source: Source) -> list[str]:
@@ -162,43 +218,6 @@ def _frontends(text: str, source: Source) -> list[str]:
     return list(dict.fromkeys(frontends))
 
 
-def _import(command: argparse.Namespace) -> int:
-    source = _source(command)
-    frontends = _frontends(command.via, source)
-    if command.diff and len(frontends) < 2:
-        raise InvalidInput(
-            "a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy"
-        )
-    if command.output and len(frontends) > 1:
-        raise InvalidInput("one file holds one module", subject="-o", advice="name one importer: --via fx")
-    modules = {frontend: source.module(frontend) for frontend in frontends}
-    if command.diff:
-        return _differences(modules)
-    if command.output:
-        modules[frontends[0]].save(command.output)
-        return 0
-    for frontend, module in modules.items():
-        if len(frontends) > 1:
-            print(f"// via {frontend}")
-        print(module.asm(elide=True))
-    return 0
-
-
-def _differences(modules: dict[str, TorchModule]) -> int:
-    from torch_tvm.dialect.structure import difference
-
-    first, *others = modules
-    is_different = False
-    for other in others:
-        lines = difference(modules[first], modules[other])
-        if lines:
-            is_different = True
-            print("\n".join([f"--- {first}", f"+++ {other}", *lines[2:]]))
-        else:
-            print(f"{first} and {other} give the same program")
-    return int(is_different)
-
-
 def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     import torch_tvm
 
@@ -209,31 +228,81 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     target: Any = command.target
     if target.startswith("mcpu="):
         target = {"kind": "llvm", "mcpu": target.removeprefix("mcpu=")}
-    with warnings.catch_warnings():
+    started = time.perf_counter()
+    with _step(f"importing {source.name} by {frontend}"):
+        module = source.module(frontend)
+    seconds = time.perf_counter() - started
+    with warnings.catch_warnings(), _step(f"compiling {source.name}"):
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        compiled = torch_tvm.compile(source.module(frontend), target=target, fallback=not command.no_fallback)
+        compiled = torch_tvm.compile(module, target=target, fallback=not command.no_fallback)
     compiled.report.frontend = frontend
+    compiled.report.seconds = {**compiled.report.seconds, "import": seconds}
     return source, compiled
 
 
-def _compile(command: argparse.Namespace) -> int:
-    if command.output and not command.output.endswith((".ttvm", ".so")):
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def _import(command: argparse.Namespace) -> int:
+    source = _source(command)
+    frontends = _frontends(command.via, source)
+    if command.diff and len(frontends) < 2:
         raise InvalidInput(
-            f"cannot tell the format from '{command.output}'", subject="-o", advice="name it .ttvm or .so"
+            "a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy"
         )
+    if command.output and len(frontends) > 1:
+        raise InvalidInput("one file holds one module", subject="-o", advice="name one importer: --via fx")
+    _check_extension(command.output, (".mlir", ".mlirbc"))
+    modules = {}
+    for frontend in frontends:
+        with _step(f"importing {source.name} by {frontend}"):
+            modules[frontend] = source.module(frontend)
+    if command.diff:
+        return _differences(command, modules)
+    if command.output:
+        modules[frontends[0]].save(command.output)
+        return 0
+    heads = {frontend: f"// via {frontend}\n" if len(frontends) > 1 else "" for frontend in frontends}
+    texts = {frontend: module.asm(elide=True) for frontend, module in modules.items()}
+    _say(command, {"modules": texts}, [heads[frontend] + text for frontend, text in texts.items()])
+    return 0
+
+
+def _differences(command: argparse.Namespace, modules: dict[str, TorchModule]) -> int:
+    from torch_tvm.dialect.structure import difference
+
+    first, *others = modules
+    lines, found = [], {}
+    for other in others:
+        found[other] = difference(modules[first], modules[other])
+        if found[other]:
+            lines += [f"--- {first}", f"+++ {other}", *found[other][2:]]
+        else:
+            lines.append(f"{first} and {other} give the same program")
+    _say(command, {"first": first, "differences": found}, lines)
+    return int(any(found.values()))
+
+
+def _compile(command: argparse.Namespace) -> int:
+    _check_extension(command.output, (".ttvm", ".so"))
     source, compiled = _compiled(command)
     report = compiled.report
     seconds = sum(report.seconds.values())
-    print(
+    if command.output:
+        with _step(f"writing {command.output}"):
+            if command.output.endswith(".so"):
+                compiled.export_library(command.output)
+            else:
+                targets = [name.strip() for name in command.targets.split(",") if name.strip()] or None
+                sample = source.arguments()
+                compiled.save(
+                    command.output, targets=targets, originals=command.originals, sample_args=sample
+                )
+    line = (
         f"{len(report.kernels)} kernels, {len(report.fallbacks)} ops in PyTorch, "
         f"compiled in {seconds:.2f} s for {report.target}"
     )
-    if command.output and command.output.endswith(".so"):
-        compiled.export_library(command.output)
-    elif command.output:
-        targets = [name.strip() for name in command.targets.split(",") if name.strip()] or None
-        sample = source.arguments()
-        compiled.save(command.output, targets=targets, originals=command.originals, sample_args=sample)
+    _say(command, {**report.to_dict(), "output": command.output}, [line])
     return 0
 
 
@@ -241,33 +310,62 @@ def _run(command: argparse.Namespace) -> int:
     import torch
     from torch.utils import _pytree as pytree
 
-    from torch_tvm.tools.numerics import assert_matches
-    from torch_tvm.tools.saved import described, run_saved
+    from torch_tvm.tools.saved import difference_from_saved, loaded_with_arguments
+    from torch_tvm.tools.tensors import check_output, described, write_tensors
 
-    if command.model.endswith(".ttvm"):
-        return run_saved(
-            command.model, command.input, check=command.check, output=command.output, seed=command.seed
-        )
-    if command.check or command.output:
+    check_output(command.output)
+    is_saved = command.model.endswith(".ttvm")
+    if command.check and not is_saved:
         raise InvalidInput(
-            "--check and -o are for .ttvm files", advice="a model is compared with eager PyTorch"
+            "--check is for .ttvm files", advice="a model is compared with eager PyTorch without it"
         )
-    source, compiled = _compiled(command)
-    args = source.arguments()
-    results = compiled(*args)
-    for index, leaf in enumerate(pytree.tree_leaves(results)):
-        print(f"result {index}: {described(leaf)}")
+    if is_saved:
+        call, args, expected = loaded_with_arguments(
+            command.model, command.input, command.seed, check=command.check
+        )
+    else:
+        source, call = _compiled(command)
+        args = source.arguments()
+    given = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
+    started = time.perf_counter()
+    results = call(*given)
+    milliseconds = (time.perf_counter() - started) * 1e3
+    wrong, verdict = "", ""
+    if not is_saved:
+        wrong, verdict = _compared(source, results, args)
+    elif expected is not None:
+        wrong = difference_from_saved(results, expected[0])
+        verdict = f"differs from what was saved: {wrong}" if wrong else "agrees with what was saved"
+    leaves = pytree.tree_leaves(results)
+    if command.output:
+        write_tensors(command.output, leaves)
+    lines = (
+        [] if command.check else [f"result {index}: {described(leaf)}" for index, leaf in enumerate(leaves)]
+    )
+    values: dict[str, Any] = {
+        "results": [described(leaf) for leaf in leaves],
+        "milliseconds": round(milliseconds, 3),
+        "verdict": verdict,
+        "output": command.output,
+    }
+    _say(command, values, [*lines, *([verdict] if verdict else [f"ran in {milliseconds:.2f} ms"])])
+    return int(bool(wrong))
+
+
+def _compared(source: Source, results: Any, args: Sequence[Any]) -> tuple[str, str]:
+    """How results differ from eager PyTorch's, if they do, and the line that says so."""
+    import torch
+
+    from torch_tvm.tools.numerics import assert_matches
+
     if source.program is None:
-        print("a text has no eager program to compare with")
-        return 0
+        return "", "a text has no eager program to compare with"
     try:
         with torch.no_grad():
             assert_matches(results, _in_either_precision(source.program), args)
     except AssertionError as error:
-        print(f"differs from eager PyTorch: {error}")
-        return 1
-    print("agrees with eager PyTorch")
-    return 0
+        return str(error), f"differs from eager PyTorch: {error}"
+    return "", "agrees with eager PyTorch"
 
 
 def _in_either_precision(program: Any) -> Callable[..., Any]:
@@ -289,18 +387,80 @@ def _in_either_precision(program: Any) -> Callable[..., Any]:
 
 
 def _explain(command: argparse.Namespace) -> int:
-    _, compiled = _compiled(command)
-    print(compiled.report)
+    _check_extension(command.output, _PAGES)
+    if command.model.endswith(".ttvm"):
+        import torch_tvm
+
+        if command.benchmark:
+            raise InvalidInput("a saved module has no program to time kernels of", subject="--benchmark")
+        compiled = torch_tvm.load(command.model)
+    else:
+        source, compiled = _compiled(command)
+        if command.benchmark:
+            with _step("timing kernels"):
+                compiled.benchmark(*source.arguments())
+    report = compiled.report
+    if not command.output:
+        _say(command, report.to_dict(), [str(report)])
+        return 0
+    if command.output.endswith(".html"):
+        text = report.html(title=command.model)
+    else:
+        text = json.dumps(report.to_dict(), indent=1) if command.output.endswith(".json") else f"{report}\n"
+    write_whole(command.output, text.encode())
     return 0
 
 
-def _bench(arguments: Sequence[str]) -> int:
+def _bench(command: argparse.Namespace) -> int:
+    """One model: a call of ours and of eager, and our kernels."""
+    import dataclasses
+    import statistics
+
+    import torch
+
+    if command.runs < 1:
+        raise InvalidInput(f"expected a positive number, got {command.runs}", subject="--runs")
+    source, compiled = _compiled(command)
+    args = source.arguments()
+    with _step("timing kernels"):
+        found = compiled.benchmark(*args, runs=command.runs)
+    values: dict[str, Any] = {
+        "model": source.name,
+        "milliseconds": found.seconds * 1e3,
+        "limits": dataclasses.asdict(found.limits),
+        "kernels": [dataclasses.asdict(kernel) for kernel in found.kernels],
+    }
+    lines = [str(found)]
+    if source.program is not None:
+        times = []
+        with torch.no_grad(), _step("timing eager PyTorch"):
+            for _ in range(command.runs + 1):
+                started = time.perf_counter()
+                source.program(*args)
+                times.append(time.perf_counter() - started)
+        eager = statistics.median(times[1:])
+        values["eager_milliseconds"] = eager * 1e3
+        lines.append(f"\neager PyTorch: {eager * 1e3:.3f} ms, {eager / found.seconds:.2f} times as long")
+    _say(command, values, lines)
+    return 0
+
+
+def _doctor(command: argparse.Namespace) -> int:
+    from torch_tvm.tools.doctor import printed, report
+
+    with _step("looking"):
+        found, is_well = report()
+    _say(command, {"works": is_well, "findings": found}, [printed(found)])
+    return int(not is_well)
+
+
+def _bench_suites(arguments: Sequence[str]) -> int:
     from torch_tvm.tools.bench import main as bench
 
     return bench(arguments)
 
 
-__all__ = ["Path", "main"]
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

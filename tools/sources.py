@@ -1,31 +1,28 @@
-"""What a command line can name as a model: the zoo, saved programs, and text."""
+"""What a command line can name as a model: the zoo, a Python file's class, saved programs, ONNX, and text."""
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
+import inspect
 import os
-import re
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_tvm.dialect.types import TEXT_DTYPE, TensorSpec
+from torch_tvm.dialect.types import TensorSpec
 from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.tools.tensors import Given, given_tensors, in_order, random_tensor
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
 
-_SPEC = re.compile(r"(?:(\d+(?:x\d+)*)(?::(\w+))?|:?(\w+))")
-_DTYPES = {
-    **TEXT_DTYPE,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i16": torch.int16,
-    "i8": torch.int8,
-    "u8": torch.uint8,
-    "bool": torch.bool,
-}
 _TEXTS = (".mlir", ".mlirbc", ".ts", ".ltc")
 
 
@@ -44,6 +41,9 @@ def find(name: str, batch: int = 1, specs: Sequence[str] = (), *, seed: int = 0)
     """The model that a command line names; :class:`InvalidInput` when there is none of this name."""
     from torch_tvm.tools.zoo import MODELS
 
+    file, _, attribute = name.rpartition(":")
+    if file.endswith(".py"):
+        return _from_python(file, attribute, given_tensors(specs, seed), seed)
     extension = os.path.splitext(name)[1]
     if name in MODELS:
         if specs:
@@ -53,42 +53,23 @@ def find(name: str, batch: int = 1, specs: Sequence[str] = (), *, seed: int = 0)
         if batch < 1:
             raise InvalidInput(f"expected a positive number, got {batch}", subject="--batch")
         return _from_zoo(name, batch, seed)
-    if extension not in (".pt", ".pt2", *_TEXTS):
-        known = ", ".join(sorted(MODELS))
+    if extension == ".py":
         raise InvalidInput(
-            f"no model '{name}'", advice=f"pass a .pt, .pt2, {', '.join(_TEXTS)} file, or one of: {known}"
+            "which of the file's classes or functions?", subject=name, advice=f"name it: {name}:MyModel"
+        )
+    if extension not in (".pt", ".pt2", ".onnx", *_TEXTS):
+        close = difflib.get_close_matches(name, MODELS, 3)
+        known = f"; did you mean {' or '.join(close)}?" if close else f": {', '.join(sorted(MODELS))}"
+        raise InvalidInput(
+            f"no model '{name}'",
+            advice=f"pass file.py:Class, a .pt, .pt2, .onnx, {', '.join(_TEXTS)} file, or a model of the zoo{known}",
         )
     if not os.path.isfile(name):
         raise InvalidInput(f"no such file: {name}")
-    given = tuple(random_tensor(parse_spec(spec), seed + index) for index, spec in enumerate(specs))
+    given = given_tensors(specs, seed)
     if extension == ".pt":
         return _from_script(name, given)
     return _from_exported(name, given) if extension == ".pt2" else _from_text(name, given, seed)
-
-
-def parse_spec(text: str) -> TensorSpec:
-    """``1x3x64x64:f32`` as shape and dtype; ``f32`` alone is rank 0, a shape alone is ``f32``."""
-    found = _SPEC.fullmatch(text)
-    dtype = _DTYPES.get((found.group(2) or found.group(3) or "f32") if found else "")
-    if found is None or dtype is None:
-        raise InvalidInput(
-            f"cannot read '{text}'",
-            subject="--input",
-            advice=f"write 1x3x64x64:f32; dtypes: {', '.join(sorted(_DTYPES))}",
-        )
-    sizes = found.group(1)
-    return TensorSpec(tuple(int(size) for size in sizes.split("x")) if sizes else (), dtype)
-
-
-def random_tensor(spec: TensorSpec, seed: int = 0) -> torch.Tensor:
-    """Random values: normal for floats, 0 to 9 for integers, both for booleans. Unknown sizes are 2."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = [2 if size is None else size for size in spec.shape]
-    if spec.dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(spec.dtype)
-    if spec.dtype.is_complex:
-        return torch.randn(shape, generator=generator, dtype=spec.dtype)
-    return torch.randint(0, 2 if spec.dtype == torch.bool else 10, shape, generator=generator).to(spec.dtype)
 
 
 def _imported(program: Any, arguments: tuple[Any, ...], frontend: str) -> TorchModule:
@@ -118,7 +99,57 @@ def _from_zoo(name: str, batch: int, seed: int) -> Source:
     )
 
 
-def _from_script(path: str, given: tuple[Any, ...]) -> Source:
+def _from_python(path: str, name: str, given: Sequence[Given], seed: int) -> Source:
+    """A class of a module, which is made without arguments, a module, or a function of tensors."""
+    made = getattr(_executed(path), name, None)
+    if made is None or not callable(made):
+        raise InvalidInput(f"the file has no class or function '{name}'", subject=path)
+    if isinstance(made, type):
+        with torch.random.fork_rng(), _located(path, f"{name}() fails"):
+            torch.manual_seed(seed)
+            made = made()
+    if isinstance(made, torch.nn.Module):
+        made = made.eval()
+    called = made.forward if isinstance(made, torch.nn.Module) else made
+    arguments = in_order(given, list(inspect.signature(called).parameters))
+    if not arguments and inspect.signature(called).parameters:
+        names = ", ".join(inspect.signature(called).parameters)
+        raise InvalidInput(
+            f"'{name}' takes {names}", subject=path, advice="give it: --input 1x3x64x64:f32, once for each"
+        )
+    importer = lambda frontend: _imported(made, arguments, frontend)
+    return Source(f"{path}:{name}", ("fx", "torchscript", "lazy"), importer, lambda: arguments, made)
+
+
+def _executed(path: str) -> Any:
+    """A Python file as a module; it finds what lies beside it."""
+    if not os.path.isfile(path):
+        raise InvalidInput(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules.setdefault(spec.name, module)
+    with _located(path, "the file cannot be imported"):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _located(path: str, what: str) -> Iterator[None]:
+    """What the user's file raises, as an error at its line."""
+    try:
+        yield
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == Path(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        place = f"{path}:{line}" if line else path
+        raise ImportFailed(f"{what}: {type(error).__name__}: {error}", subject=place) from None
+
+
+def _from_script(path: str, given: Sequence[Given]) -> Source:
     try:
         script = torch.jit.load(path, map_location="cpu")
     except Exception as error:  # whatever PyTorch raises for a damaged file
@@ -128,14 +159,16 @@ def _from_script(path: str, given: tuple[Any, ...]) -> Source:
             subject=path,
             advice="save it with torch.jit.save or torch.export.save",
         ) from None
+    names = [value.debugName().split(".")[0] for value in script.graph.inputs()][1:]
+    chosen = in_order(given, names)
 
     def arguments() -> tuple[Any, ...]:
-        return given or tuple(_profiled(script))
+        return chosen or tuple(_profiled(script))
 
     def module(frontend: str) -> TorchModule:
         import torch_tvm
 
-        return torch_tvm.import_torchscript(script, given or None)
+        return torch_tvm.import_torchscript(script, chosen or None)
 
     return Source(path, ("torchscript",), module, arguments, script)
 
@@ -153,13 +186,14 @@ def _profiled(script: torch.jit.ScriptModule) -> list[torch.Tensor]:
     return found
 
 
-def _from_exported(path: str, given: tuple[Any, ...]) -> Source:
+def _from_exported(path: str, given: Sequence[Given]) -> Source:
     try:
         program = torch.export.load(path)
     except Exception as error:
         problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ImportFailed(f"not an exported program: {problem}", subject=path) from None
-    arguments = given or tuple((program.example_inputs or ((), {}))[0])
+    arguments = in_order(given, list(program.graph_signature.user_inputs))
+    arguments = arguments or tuple((program.example_inputs or ((), {}))[0])
 
     def module(frontend: str) -> TorchModule:
         return _imported(program if frontend == "fx" else program.module(), arguments, frontend)
@@ -167,19 +201,23 @@ def _from_exported(path: str, given: tuple[Any, ...]) -> Source:
     return Source(path, ("fx", "torchscript", "lazy"), module, lambda: arguments, program.module())
 
 
-def _from_text(path: str, given: tuple[Any, ...], seed: int) -> Source:
+def _from_text(path: str, given: Sequence[Given], seed: int) -> Source:
+    """Text of the Torch dialect or of a graph, or an ONNX file: a program without an eager one beside it."""
+    via = "onnx" if path.endswith(".onnx") else "text"
+
     def module(frontend: str) -> TorchModule:
         import torch_tvm
         from torch_tvm.passes.pipeline import canonicalize
+        from torch_tvm.tools.onnx_reader import read_onnx
 
-        return canonicalize(torch_tvm.parse(path))
+        return read_onnx(path) if via == "onnx" else canonicalize(torch_tvm.parse(path))
 
     def arguments() -> tuple[Any, ...]:
         from torch_tvm.dialect.types import parse_tensor_type
 
+        parsed = module(via)
         if given:
-            return given
-        parsed = module("text")
+            return in_order(given, parsed.signature.names)
         kinds = [parse_tensor_type(kind) for kind in parsed.main.type.inputs][
             : len(parsed.main.type.inputs) - len(parsed.state)
         ]
@@ -193,4 +231,4 @@ def _from_text(path: str, given: tuple[Any, ...], seed: int) -> Source:
             if k is not None
         )
 
-    return Source(path, ("text",), module, arguments)
+    return Source(path, (via,), module, arguments)

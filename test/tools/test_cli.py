@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from torch_tvm.tools import cli
-from torch_tvm.tools.sources import parse_spec
+from torch_tvm.tools.tensors import parse_spec
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -114,6 +115,14 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["run", "--via", "fx,lazy", "mlp"], "by one frontend"),
         (["run", "--target", "nosuch", "mlp"], "nosuch"),
         (["compile", "-o", "model.zip", "mlp"], "cannot tell the format"),
+        (["run", "-o", "results.txt", "mlp"], "name it .npz, .npy or .pt"),
+        (["explain", "-o", "page.pdf", "mlp"], "cannot tell the format"),
+        (["run", "resnet"], "did you mean"),
+        (["bench", "mlp", "--runs", "0"], "expected a positive number"),
+        (["compile", "no.ttvm"], "it is compiled"),
+        (["run", "no.py"], "name it: no.py:MyModel"),
+        (["run", "no.py:Net"], "no such file: no.py"),
+        (["run", "no.onnx"], "no such file: no.onnx"),
     ],
 )
 def test_wrong_use_is_an_error_in_words(
@@ -125,7 +134,7 @@ def test_wrong_use_is_an_error_in_words(
 
 
 def test_a_damaged_file_is_an_error_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for name in ("damaged.pt", "damaged.pt2", "damaged.mlir", "damaged.ltc", "damaged.ts"):
+    for name in ("damaged.pt", "damaged.pt2", "damaged.mlir", "damaged.ltc", "damaged.ts", "damaged.onnx"):
         path = tmp_path / name
         path.write_text("nonsense\n")
         code, _, err = run(capsys, "import", str(path))
@@ -181,8 +190,87 @@ def test_a_file_is_compiled_run_and_checked(
         (["run", file, "--input", str(tmp_path / "none.npy")], "cannot read"),
         (["run", file, "--input", file], "give a .npz, .npy or .pt file"),
         (["run", str(tmp_path / "none.ttvm")], "cannot read"),
-        (["run", file, "--input", given, "--input", given], "takes 1 tensors, the files have 2"),
-        (["run", script, "--input", "2x3", "--check"], "are for .ttvm files"),
+        (["run", file, "--input", given, "--input", given], "takes 1 tensors, 2 are given"),
+        (["run", script, "--input", "2x3", "--check"], "is for .ttvm files"),
     ):
         code, _, error = run(capsys, *arguments)
         assert code == 2 and message in error and "Traceback" not in error
+
+
+NETS = """import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, image, scale):
+        return torch.relu(self.conv(image)) * scale
+
+class Broken(torch.nn.Module):
+    def __init__(self):
+        raise ValueError("no")
+
+def product(x, y):
+    return x @ y
+"""
+
+
+def test_a_class_and_a_function_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, results = str(tmp_path / "nets.py"), str(tmp_path / "y.pt")
+    Path(file).write_text(NETS)
+    given = ["--input", "scale:4x1x1", "--input", "image:1x3x6x6:f32"]
+    code, printed, _ = run(capsys, "run", f"{file}:Net", *given, "-o", results)
+    assert (code, printed.splitlines()) == (
+        0,
+        ["result 0: [1, 4, 4, 4] float32", "agrees with eager PyTorch"],
+    )
+    assert torch.load(results)[0].shape == (1, 4, 4, 4)
+    code, printed, _ = run(capsys, "run", f"{file}:product", "--input", "2x3", "--input", "3x4", "--json")
+    answer = json.loads(printed)
+    assert code == 0 and answer["results"] == ["[2, 4] float32"] and "agrees" in answer["verdict"]
+    for arguments, message in (
+        ([f"{file}:Broken"], f"{file}:13: Broken() fails: ValueError: no"),
+        ([f"{file}:Nobody"], "the file has no class or function 'Nobody'"),
+        ([f"{file}:Net"], "'Net' takes image, scale"),
+        ([f"{file}:product", "--input", "q:2x3", "--input", "y:3x4"], "no argument 'q'"),
+        ([f"{file}:product", "--input", "99999999999x99999999"], "no tensor can have the shape"),
+    ):
+        code, _, error = run(capsys, "run", *arguments)
+        assert code == 2 and message in error and "Traceback" not in error
+    Path(file).write_text("import torch\nx = = 1\n")
+    code, _, error = run(capsys, "import", f"{file}:Net")
+    assert code == 2 and f"{file}:2: the file cannot be imported: SyntaxError" in error
+
+
+def test_an_onnx_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2, 3]) for n in "xy")
+    for op, code in (("Relu", 0), ("NonMaxSuppression", 2)):
+        inputs = ["x"] if op == "Relu" else ["x", "x"]
+        node = onnx.helper.make_node(op, inputs, ["y"])
+        model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y]))
+        path = str(tmp_path / f"{op}.onnx")
+        onnx.save(model, path)
+        found, printed, error = run(capsys, "import", path)
+        assert found == code, error
+        assert ("torch.aten.relu" in printed) == (op == "Relu") and "Traceback" not in error
+    assert run(capsys, "run", str(tmp_path / "Relu.onnx"))[0] == 0
+
+
+def test_a_model_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run(capsys, "bench", "mlp", "--runs", "2", "--json")
+    answer = json.loads(printed)
+    assert code == 0 and answer["eager_milliseconds"] > 0 and answer["kernels"][0]["seconds"] > 0
+
+
+def test_the_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, printed, _ = run(capsys, "doctor", "--json")
+    answer = json.loads(printed)
+    assert code == 0 and answer["works"]
+    states = {each["topic"]: each["state"] for each in answer["findings"]}
+    assert states["a small model"] == states["torch"] == states["target"] == "ok"
+    monkeypatch.setattr("torch_tvm.tools.doctor._PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("torch_tvm.tools.doctor._compile", lambda: iter(()))
+    code, printed, _ = run(capsys, "doctor")
+    assert code == 1 and "-> pip install no-such-package" in printed
