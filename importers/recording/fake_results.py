@@ -1,4 +1,4 @@
-"""Results of which PyTorch's fake tensors tell another dtype than its kernels give."""
+"""Results of which PyTorch's fake tensors tell another dtype than its kernels give, or nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_impls import op_implementations_dict, register_op_impl
 
+aten = torch.ops.aten
 Bound = dict[str, Any]
 
 
@@ -20,3 +22,35 @@ def _running_statistics(bound: Bound, metas: Sequence[Any]) -> list[Any]:
 CORRECTIONS: dict[str, Callable[[Bound, Sequence[Any]], list[Any]]] = {
     "aten::_native_batch_norm_legit_functional": _running_statistics,
 }
+
+
+def _least_squares(
+    mode: Any,
+    func: Any,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    rcond: float | None = None,
+    *,
+    driver: str | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """``linalg_lstsq`` of matrices of full rank, on which the shape of its residuals depends."""
+    rows, columns = x.shape[-2:]
+    is_vector = y.dim() == 1 or (y.dim() == x.dim() - 1 and y.shape == x.shape[:-1])
+    batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-1] if is_vector else y.shape[:-2])
+    width = [] if is_vector else [y.shape[-1]]
+    real = x.dtype.to_real() if x.dtype.is_complex else x.dtype
+    driver = driver or "gelsy"
+    has_residuals = rows > columns and driver != "gelsy"
+    has_values = driver in ("gelsd", "gelss")
+    shapes: list[tuple[Any, torch.dtype]] = [
+        ((*batch, columns, *width), x.dtype),
+        ((*batch, *width) if has_residuals else (0,), real),
+        ((0,) if driver == "gels" else x.shape[:-2], torch.int64),
+        ((*x.shape[:-2], min(rows, columns)) if has_values else (0,), real),
+    ]
+    with mode:
+        return tuple(torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in shapes)
+
+
+if aten.linalg_lstsq.default not in op_implementations_dict:
+    register_op_impl(aten.linalg_lstsq.default)(_least_squares)

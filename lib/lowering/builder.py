@@ -34,6 +34,14 @@ class Requirement:
     location: SourceLocation
 
 
+class InLibrary(Exception):
+    """Raised in place of a lowering by an op that compiled code calls in a ``library``."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(library)
+        self.library = library
+
+
 class NeedsEffects(Exception):
     """An op may raise at run time, and the function being lowered was taken for one without effects."""
 

@@ -10,12 +10,13 @@ import torch
 import tvm
 from tvm import relax, tirx
 
+from torch_tvm.aten.libraries import library_of
 from torch_tvm.dialect import locations, view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
 from torch_tvm.lowering import fallback, scalars
-from torch_tvm.lowering.builder import Builder, NeedsEffects, Result, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, InLibrary, NeedsEffects, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.pointwise import round_to_bfloat16
 from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
@@ -27,12 +28,13 @@ METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
 
 @dataclass(frozen=True)
 class Fallback:
-    """An op that runs in ATen: its name, the user's line and why it has no kernel."""
+    """An op that runs in ATen: its name, the user's line and why it has no kernel, or which ``library`` has it."""
 
     op: str
     location: SourceLocation
     reason: str
     is_bug: bool = False
+    library: str = ""
 
 
 class LoweringContext:
@@ -160,10 +162,13 @@ class LoweringContext:
             if self.refused:
                 raise Refusal(self.refused)
             if entry is None:
-                raise Refusal("no lowering for this op")
+                library = library_of(name)
+                raise Refusal("no lowering for this op") if library is None else InLibrary(library)
             if any(_is_complex(value.type) for value in (*op.operands, *op.results)):
                 raise Refusal("TVM has no complex numbers")
             return entry.function(self.builder, *bind(entry, operands, self.builder))
+        except InLibrary as call:
+            self.fallbacks.append(Fallback(name, self.builder.location, "", library=call.library))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
         except NeedsEffects:

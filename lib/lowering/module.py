@@ -9,6 +9,7 @@ import torch
 import tvm
 from tvm import relax, tirx
 
+from torch_tvm.aten.libraries import is_library_call
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
@@ -33,12 +34,14 @@ ops.load()
 class LoweredModule:
     """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order.
 
+    ``library_calls`` are ops that a library has, ``fallbacks`` those that PyTorch runs for want of a kernel.
     The caller tests the ``requirements`` before each call.
     """
 
     mod: tvm.IRModule
     weights: dict[str, torch.Tensor]
     fallbacks: list[Fallback] = field(default_factory=list)
+    library_calls: list[Fallback] = field(default_factory=list)
     requirements: list[Requirement] = field(default_factory=list)
 
 
@@ -64,14 +67,16 @@ def lower(
     except NeedsEffects:
         lowering = ModuleLowering(module, pure=False, **how)
         mod = lowering.run()
+    left = [item for item in lowering.fallbacks if not item.library]
     if not fallback:
-        for item in lowering.fallbacks:
+        for item in left:
             if item.is_bug:
                 raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
-        if lowering.fallbacks:
-            raise UnsupportedOp(_list_fallbacks(lowering.fallbacks), advice=_ADVICE)
+        if left:
+            raise UnsupportedOp(_list_fallbacks(left), advice=_ADVICE)
     weights = {name: module.weights[name] for name in lowering.weights}
-    return LoweredModule(mod, weights, lowering.fallbacks, lowering.builder.requirements)
+    calls = [item for item in lowering.fallbacks if item.library]
+    return LoweredModule(mod, weights, left, calls, lowering.builder.requirements)
 
 
 _STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
@@ -82,6 +87,8 @@ def is_lowered(op: ir.Operation | str) -> bool:
     """Whether an operation, or any of this name, is lowered by its name: it may still be refused for its operands."""
     name = op if isinstance(op, str) else view.op_name(op)
     if name in LOWERINGS or name in STRUCTURED or name in METADATA or not name.startswith("torch."):
+        return True
+    if is_library_call(name):
         return True
     if name == "torch.vtensor.literal" or name.startswith("torch.constant."):
         return True

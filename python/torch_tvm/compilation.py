@@ -163,9 +163,9 @@ def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
                 relax.analysis.post_order_visit(function, note)
         if not called:
             return
-        ops = ", ".join(sorted({item.op for item in module.report.fallbacks})[:5])
+        left = {item.op for item in (*module.report.fallbacks, *module.report.library_calls)}
         what = {
-            "torch_tvm.aten": f"ops that run in PyTorch ({ops})",
+            "torch_tvm.aten": f"ops that run in PyTorch ({', '.join(sorted(left)[:5])})",
             "torch_tvm.loop": "loops until a value ends",
         }
         problem = f"the program has {what.get(called[0], 'conditions on values')}"

@@ -28,12 +28,16 @@ _FREE = ("torch.constant.", "torch.vtensor.literal", "torch.prim.ListConstruct",
 
 @dataclass(frozen=True)
 class PlannedOp:
-    """An op, the user's line, where in the model, and why PyTorch runs it (``""`` where it is compiled)."""
+    """An op, the user's line, where in the model, and why PyTorch runs it (``""`` where it is compiled).
+
+    ``library`` says which library compiled code calls for it.
+    """
 
     op: str
     location: str
     scope: str
     reason: str = ""
+    library: str = ""
 
     @property
     def is_compiled(self) -> bool:
@@ -84,12 +88,19 @@ class DryRun:
             f"{self.coverage:.1f} % of {len(self.ops)} ops compile, in {len(regions)} "
             f"region{'' if len(regions) == 1 else 's'} of {', '.join(map(str, regions)) or 'no'} ops (via {self.frontend})"
         ]
-        counted = Counter((op.location, op.op, op.reason, op.scope) for op in self.left)
-        for (location, name, reason, scope), times in counted.items():
+        counted = Counter((op.location, op.op, _told(op), op.scope) for op in self.ops if _told(op))
+        for (location, name, told, scope), times in counted.items():
             where = f" in {scope}" if scope else ""
             many = f" ({times} times)" if times > 1 else ""
-            lines.append(f"  {location}: {name} runs in PyTorch: {reason}{where}{many}")
+            lines.append(f"  {location}: {name} {told}{where}{many}")
         return "\n".join(lines)
+
+
+def _told(op: PlannedOp) -> str:
+    """What there is to say of an op that has no kernel."""
+    if op.library:
+        return f"is a library call: {op.library}"
+    return "" if op.is_compiled else f"runs in PyTorch: {op.reason}"
 
 
 @exclusive(exports=True)
@@ -136,13 +147,15 @@ def _planned(imported: TorchModule) -> list[PlannedOp]:
     """The ops of a program, in order, and why PyTorch runs some."""
     module = decomposed(canonicalize(imported))
     convention_of(module)  # refuses arguments that no compile takes
-    reasons = {(item.op, item.location): item.reason for item in lower(module).fallbacks}
+    lowered = lower(module)
+    reasons = {(item.op, item.location): item.reason for item in lowered.fallbacks}
+    libraries = {(item.op, item.location): item.library for item in lowered.library_calls}
     ops = []
     for operation in view.walk(module.main):
         name, location = view.op_name(operation), view.location(operation)
         if name.startswith("torch.") and not name.startswith(_FREE) and operation.results:
-            reason = reasons.get((name, location), "")
-            ops.append(PlannedOp(name, str(location), location.scope, reason))
+            reason, library = (found.get((name, location), "") for found in (reasons, libraries))
+            ops.append(PlannedOp(name, str(location), location.scope, reason, library))
     return ops
 
 

@@ -24,7 +24,7 @@ from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner
-from torch_tvm.report import FallbackOp, Kernel, Report
+from torch_tvm.report import FallbackOp, Kernel, LibraryCall, Report
 from torch_tvm.reproducer import reproducible
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
@@ -95,6 +95,9 @@ def _generated(
         )
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
+    report.library_calls = [
+        LibraryCall(item.op, str(item.location), item.location.scope, item.library) for item in lowered.library_calls
+    ]
     dump("lowered.py", lowered.mod.script)
     mod = _hooked(lowered.mod, "after-lowering", options)
     program = Program(

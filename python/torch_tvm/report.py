@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,16 @@ class FallbackOp:
     reason: str
 
 
+@dataclass(frozen=True)
+class LibraryCall:
+    """An op that compiled code calls in a library: its name, the user's line, where in the model, and which library."""
+
+    op: str
+    location: str
+    scope: str
+    library: str
+
+
 @dataclass
 class Report:
     """``str`` prints it, :meth:`to_dict` gives plain Python values; ``seconds`` is the time of each phase."""
@@ -38,6 +49,7 @@ class Report:
     target: str = ""
     frontend: str = ""
     kernels: list[Kernel] = field(default_factory=list)
+    library_calls: list[LibraryCall] = field(default_factory=list)
     fallbacks: list[FallbackOp] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -52,11 +64,12 @@ class Report:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def to_dict(self) -> dict[str, Any]:
-        """Target, kernels, fallbacks and seconds as dicts and lists."""
+        """Target, kernels, library calls, fallbacks and seconds as dicts and lists."""
         return {
             "target": self.target,
             "frontend": self.frontend,
             "kernels": [vars(kernel) for kernel in self.kernels],
+            "library_calls": [vars(item) for item in self.library_calls],
             "fallbacks": [vars(item) for item in self.fallbacks],
             "measured": [asdict(item) for item in self.measured],
             "seconds": dict(self.seconds),
@@ -69,6 +82,7 @@ class Report:
             target=str(values["target"]),
             frontend=str(values["frontend"]),
             kernels=[Kernel(**kernel) for kernel in values["kernels"]],
+            library_calls=[LibraryCall(**item) for item in values.get("library_calls", ())],
             fallbacks=[FallbackOp(**item) for item in values["fallbacks"]],
             seconds=dict(values["seconds"]),
         )
@@ -79,6 +93,9 @@ class Report:
             lines.append(f"  {kernel.name}: {kernel.rule}")
             lines += [f"    not {rule}: {reason}" for rule, reason in kernel.refusals.items()]
         lines += [_measured_line(item) for item in self.measured]
+        if self.library_calls:
+            lines.append(f"library calls: {len(self.library_calls)}")
+            lines += [f"  {line}" for line in _library_lines(self.library_calls)]
         lines.append(f"ops in PyTorch: {len(self.fallbacks)}")
         lines += [f"  {_fallback_line(item)}" for item in self.fallbacks]
         total = sum(self.seconds.values())
@@ -91,6 +108,16 @@ def _measured_line(item: Measured) -> str:
     times = ", ".join(f"{label}: {seconds * 1e6:.0f} us" for label, seconds in item.seconds.items())
     source = "stored" if item.is_stored else "measured"
     return f"  {item.kernel}: {source}, chose {item.choice} ({times})"
+
+
+def _library_lines(calls: list[LibraryCall]) -> list[str]:
+    counted = Counter((item.location, item.op, item.library, item.scope) for item in calls)
+    return [
+        f"{location}: {op}: {library}"
+        + (f" in {scope}" if scope else "")
+        + (f" ({times} times)" if times > 1 else "")
+        for (location, op, library, scope), times in counted.items()
+    ]
 
 
 def _fallback_line(item: FallbackOp) -> str:
@@ -110,4 +137,4 @@ def fallback_message(fallbacks: list[FallbackOp]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["FallbackOp", "Kernel", "Report", "fallback_message"]
+__all__ = ["FallbackOp", "Kernel", "LibraryCall", "Report", "fallback_message"]

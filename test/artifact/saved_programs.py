@@ -133,7 +133,7 @@ def programs() -> dict[str, tuple[Any, list[Call]]]:
         ),
         "counter": (compile(Counter(), (some(3),)), calls((some(3),), (some(3),))),
         "loop": (compile(torch.jit.script(Halving()), (some(4),)), calls((some(4).abs() * 50,), (some(4),))),
-        "fallback": (compile(Spectrum(), (some(8, 8),)), calls((some(8, 8),))),
+        "library_call": (compile(Spectrum(), (some(8, 8),)), calls((some(8, 8),))),
         "dtypes": (compile(Gated(), (torch.tensor([1, 2]),)), calls((torch.tensor([3, 9]),))),
         "one_kernel_twice": (
             compile(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), (some(2, 64),)),

@@ -13,6 +13,7 @@ from lowering.rows import CasesModule, Row, all_rows, sample
 from numerics import assert_matches
 from torch.export import Dim
 
+from torch_tvm.aten.libraries import library_of
 from torch_tvm.lowering import ops
 from torch_tvm.lowering.registry import LOWERINGS
 
@@ -63,7 +64,8 @@ def test_every_registered_op_has_a_row() -> None:
     ops.load()
     named = {f"torch.{name}" for row in ROWS for name in row.ops}
     assert not sorted(set(LOWERINGS) - named), "lowered ops without a row"
-    assert not sorted(named - set(LOWERINGS)), "rows for ops that have no lowering"
+    unknown = sorted(name for name in named - set(LOWERINGS) if library_of(name) is None)
+    assert not unknown, "rows for ops that have no lowering"
 
 
 def test_row_ids_are_unique() -> None:

@@ -13,14 +13,22 @@ import torch_tvm
 from torch_tvm import InvalidInput
 
 
+@torch.library.custom_op("torch_tvm_dryrun::left", mutates_args=())
+def left(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+left.register_fake(torch.empty_like)
+
+
 class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.line = nn.Linear(8, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.linalg.matrix_exp(self.line(x)).relu()
-        return torch.linalg.matrix_exp(y) + x.mean()
+        y = torch.ops.torch_tvm_dryrun.left(self.line(x)).relu()
+        return torch.ops.torch_tvm_dryrun.left(y) + x.mean()
 
 
 X = torch.randn(8, 8)
@@ -39,6 +47,27 @@ def test_what_is_left_is_what_a_compile_leaves(frontend: str) -> None:
     assert f"{__file__}:" in str(planned) and "66.7 % of 6 ops compile, in 3 regions" in str(planned)
     assert json.loads(planned.to_json()) == planned.to_dict()
     assert planned.to_dict()["frontend"] == frontend
+
+
+class Factored(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inverse = torch.linalg.inv(x)
+        return inverse + torch.rand_like(x)
+
+
+def test_library_calls_are_compiled_and_named() -> None:
+    libraries = ["linear algebra: LAPACK through PyTorch", "random numbers: PyTorch's generator"]
+    planned = torch_tvm.dryrun(Factored(), (X,))
+    assert planned.coverage == 100 and planned.regions == [3] and planned.left == []
+    assert {op.library for op in planned.ops} == {*libraries, ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = torch_tvm.compile(Factored(), (X,)).report
+    assert sorted(call.library for call in report.library_calls) == libraries and report.fallbacks == []
+    assert type(report).from_dict(report.to_dict()).library_calls == report.library_calls
+    for text in (str(planned), str(report)):
+        assert all(f": {library}" in text for library in libraries) and f"{__file__}:" in text
+    assert "library calls: 2" in str(report) and "ops in PyTorch: 0" in str(report)
 
 
 class Methods(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -109,9 +108,9 @@ class Repeats(nn.Module):
 
 PROGRAMS = [Creates, Likes, InPlace, Regularises, Orders]
 COMPILERS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
-    "fx": lambda program, x: torch_tvm.compile(program, (x,), frontend="fx"),
-    "torchscript": lambda program, x: torch_tvm.compile(torch.jit.script(program), (x,)),
-    "torch.compile": lambda program, x: torch.compile(program, backend="torch_tvm"),
+    "fx": lambda program, x: torch_tvm.compile(program, (x,), frontend="fx", fallback=False),
+    "torchscript": lambda program, x: torch_tvm.compile(torch.jit.script(program), (x,), fallback=False),
+    "torch.compile": lambda program, x: torch.compile(program, backend="torch_tvm", options={"fallback": False}),
 }
 
 
@@ -132,11 +131,9 @@ def compare(got: list[Any], expected: list[Any]) -> None:
 
 
 def compiled(how: str, program: nn.Module, x: Tensor) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        torch._dynamo.reset()
-        result = COMPILERS[how](program, x)
-        result(x)
+    torch._dynamo.reset()
+    result = COMPILERS[how](program, x)
+    result(x)
     return result
 
 

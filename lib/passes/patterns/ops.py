@@ -108,6 +108,33 @@ def _category(dtype: torch.dtype) -> int:
     return 0 if dtype == torch.bool else 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1
 
 
+# -- two names of one op -------------------------------------------------------------------------------------
+
+_OLD_NAMES = {
+    "torch.aten.det": "torch.aten.linalg_det",
+    "torch.aten.inverse": "torch.aten.linalg_inv",
+    "torch.aten.matrix_exp": "torch.aten.linalg_matrix_exp",
+    "torch.aten.matrix_power": "torch.aten.linalg_matrix_power",
+    "torch.aten.orgqr": "torch.aten.linalg_householder_product",
+}
+
+
+@pattern_for(*(name.removeprefix("torch.") for name in _OLD_NAMES))
+def linear_algebra(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Linear algebra by its name in ``torch.linalg``, as TorchScript writes it."""
+    return r.op(_OLD_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
+
+
+@pattern_for("aten.linalg_pinv.atol_rtol_float", "aten.linalg_matrix_rank.atol_rtol_float")
+def tolerance(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``linalg_pinv`` without a tolerance, which is an overload for tensors to FX and one for numbers to TorchScript."""
+    x, *tolerances, hermitian = op.operands
+    if any(view.constant(value, 0.0) is not None for value in tolerances):
+        return None
+    name = view.op_name(op).replace("atol_rtol_float", "atol_rtol_tensor")
+    return r.op(name, [x, r.none(), r.none(), hermitian], op.results[0].type)
+
+
 # -- whole ops from their parts ----------------------------------------------------------------------------
 
 

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.aten.libraries import RANDOM_NUMBERS
+from torch_tvm.lowering.builder import Builder, InLibrary
 from torch_tvm.lowering.ops.networks.matmul import product_of
 from torch_tvm.lowering.ops.reductions.softmax import softmax_over
 from torch_tvm.lowering.ops.shapes.views import expand_to, permute, reshape, unsqueeze_at
@@ -125,7 +126,7 @@ def scaled_dot_product_attention(
     """aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None,
     float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"""
     if dropout_p:
-        b.unsupported("attention with dropout is random")
+        raise InLibrary(RANDOM_NUMBERS)
     if is_causal and attn_mask is not None:
         b.unsupported("both a mask and is_causal")
     if min(b.rank(x) for x in (query, key, value)) < 2:
@@ -150,7 +151,7 @@ def flash_attention_for_cpu(
     float dropout_p=0.0, bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None)
     -> (Tensor output, Tensor logsumexp)"""
     if dropout_p:
-        b.unsupported("attention with dropout is random")
+        raise InLibrary(RANDOM_NUMBERS)
     output = attend(b, query, key, value, attn_mask, is_causal, scale)
     scores, _ = _scores(b, query, key, attn_mask, is_causal, scale)
     peak = b.emit(R.max(scores, axis=-1, keepdims=True))
