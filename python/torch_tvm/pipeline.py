@@ -96,7 +96,8 @@ def _generated(
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
     report.library_calls = [
-        LibraryCall(item.op, str(item.location), item.location.scope, item.library) for item in lowered.library_calls
+        LibraryCall(item.op, str(item.location), item.location.scope, item.library)
+        for item in lowered.library_calls
     ]
     dump("lowered.py", lowered.mod.script)
     mod = _hooked(lowered.mod, "after-lowering", options)

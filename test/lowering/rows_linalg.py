@@ -39,7 +39,9 @@ def oblong_and_right_side(s: Sample) -> Cases:
 
 
 def several(s: Sample) -> Cases:
-    return [(s.floats(4, 4, low=-1, high=1) + 5 * torch.eye(4), s.floats(4, 5, low=-1, high=1), s.floats(2, 3))]
+    return [
+        (s.floats(4, 4, low=-1, high=1) + 5 * torch.eye(4), s.floats(4, 5, low=-1, high=1), s.floats(2, 3))
+    ]
 
 
 def _product(factors: Any) -> T:
@@ -88,7 +90,13 @@ def _oblong(x: T) -> list[Any]:
 
 def _least_squares(x: T, y: T) -> list[Any]:
     given = la.lstsq(x, y, driver="gelsd")
-    return [*la.lstsq(x, y), *given[:1], *given[2:], *la.lstsq(x, y, driver="gels")[:2], la.lstsq(x, y[..., 0]).solution]
+    return [
+        *la.lstsq(x, y),
+        *given[:1],
+        *given[2:],
+        *la.lstsq(x, y, driver="gels")[:2],
+        la.lstsq(x, y[..., 0]).solution,
+    ]
 
 
 def _norms(x: T) -> list[Any]:
@@ -101,7 +109,12 @@ def _norms(x: T) -> list[Any]:
 
 def _tensors(x: T, y: T, z: T) -> list[Any]:
     cube = x.reshape(2, 2, 4)
-    return [la.tensorinv(cube), la.tensorsolve(cube, x[:2, :2]), la.multi_dot([y, y.mT, y, y.mT]), la.vander(z)]
+    return [
+        la.tensorinv(cube),
+        la.tensorsolve(cube, x[:2, :2]),
+        la.multi_dot([y, y.mT, y, y.mT]),
+        la.vander(z),
+    ]
 
 
 def growing(s: Sample, n: int) -> tuple[T]:
@@ -132,7 +145,12 @@ ROWS: list[Row] = [
     row(named(_OBLONG), _oblong, oblong, id="linalg-oblong", slack=1e-4),
     row("aten.linalg_lstsq", _least_squares, oblong_and_right_side),
     row(named(_NORMS), _norms, lambda s: [case[:1] for case in regular(s)], id="linalg-norms", slack=1e-4),
-    row(named("linalg_tensorinv linalg_tensorsolve linalg_multi_dot linalg_vander"), _tensors, several, id="linalg-tensors"),
+    row(
+        named("linalg_tensorinv linalg_tensorsolve linalg_multi_dot linalg_vander"),
+        _tensors,
+        several,
+        id="linalg-tensors",
+    ),
     row(
         named("linalg_det linalg_inv"),
         lambda x: (la.det(x), la.inv(x)),
@@ -141,5 +159,7 @@ ROWS: list[Row] = [
         dynamic=growing,
         slack=1e-3,
     ),
-    row("aten.linalg_pinv.atol_rtol_tensor", lambda x: (la.pinv(x), la.pinv(x @ x.mT, hermitian=True)), oblong),
+    row(
+        "aten.linalg_pinv.atol_rtol_tensor", lambda x: (la.pinv(x), la.pinv(x @ x.mT, hermitian=True)), oblong
+    ),
 ]

@@ -110,7 +110,9 @@ PROGRAMS = [Creates, Likes, InPlace, Regularises, Orders]
 COMPILERS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
     "fx": lambda program, x: torch_tvm.compile(program, (x,), frontend="fx", fallback=False),
     "torchscript": lambda program, x: torch_tvm.compile(torch.jit.script(program), (x,), fallback=False),
-    "torch.compile": lambda program, x: torch.compile(program, backend="torch_tvm", options={"fallback": False}),
+    "torch.compile": lambda program, x: torch.compile(
+        program, backend="torch_tvm", options={"fallback": False}
+    ),
 }
 
 
