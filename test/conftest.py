@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from torch_tvm.support.cache_folder import VARIABLE
+
 SEED = "TORCH_TVM_SEED"
 
 
 def pytest_configure() -> None:
-    """One seed for all processes of a run; a new one each time, unless the environment has it."""
+    """One seed for all processes of a run; a new one each time, unless the environment has it. No code is kept."""
     os.environ.setdefault(SEED, str(random.randrange(100_000)))
+    os.environ[VARIABLE] = "off"
 
 
 def pytest_report_header() -> str:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("module", ["torch_tvm.importing", "torch_tvm.driver"])
+@pytest.mark.parametrize("module", ["torch_tvm.importing", "torch_tvm.entry"])
 def test_docstring_examples_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0, f"{module} has no example"

@@ -34,7 +34,7 @@ LAYERS = {
     "torch_tvm.tools": Layer("tools", ANY, ANY),
     # sympy is how torch spells symbolic sizes.
     "torch_tvm.importers": layer("importers", "aten dialect support", "torch mlir sympy lark"),
-    "torch_tvm.support": layer("lib/support", "", ""),
+    "torch_tvm.support": layer("lib/support", "", "platformdirs"),
     "torch_tvm.aten": layer("lib/aten", "support", "torch"),
     "torch_tvm.dialect": layer("lib/dialect", "aten support", "torch mlir numpy"),
     "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),

@@ -208,12 +208,30 @@ def encode_convention(convention: Convention) -> dict[str, Any]:
         "outputs": None
         if convention.outputs is None
         else [None if output is None else [encode_value(output[0])] for output in convention.outputs],
+        "layout": convention.layout,
+        **encode_demands(convention),
+    }
+
+
+def encode_demands(convention: Convention) -> dict[str, Any]:
+    """What a convention asks of the sizes of a call, as JSON."""
+    return {
         "ranges": {name: list(bounds) for name, bounds in convention.ranges.items()},
         "requirements": [
             {"condition": _encode_size(item.condition), "message": item.message}
             for item in convention.requirements
         ],
-        "layout": convention.layout,
+    }
+
+
+def decode_demands(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a convention that :func:`encode_demands` was given."""
+    return {
+        "ranges": {str(name): (int(low), int(high)) for name, (low, high) in encoded["ranges"].items()},
+        "requirements": [
+            Requirement(_decode_size(item["condition"]), str(item["message"]))
+            for item in encoded["requirements"]
+        ],
     }
 
 
@@ -240,12 +258,8 @@ def decode_convention(encoded: Mapping[str, Any]) -> Convention:
         outputs=None
         if encoded["outputs"] is None
         else [None if output is None else (decode_value(output[0]),) for output in encoded["outputs"]],
-        ranges={str(name): (int(low), int(high)) for name, (low, high) in encoded["ranges"].items()},
-        requirements=[
-            Requirement(_decode_size(item["condition"]), str(item["message"]))
-            for item in encoded["requirements"]
-        ],
         layout={"": "", "dense": "dense", "whole": "whole"}[encoded["layout"]],
+        **decode_demands(encoded),
     )
 
 
@@ -290,9 +304,11 @@ def _decode_size(encoded: Any) -> Any:
 
 __all__ = [
     "decode_convention",
+    "decode_demands",
     "decode_tree",
     "decode_value",
     "encode_convention",
+    "encode_demands",
     "encode_tree",
     "encode_value",
 ]

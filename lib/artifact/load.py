@@ -20,6 +20,7 @@ from torch_tvm.artifact.archive import Archive
 from torch_tvm.artifact.encoding import decode_convention, decode_tree, decode_value
 from torch_tvm.artifact.methods import SavedMethods
 from torch_tvm.artifact.processor import machine, missing
+from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.library import load_runtime
 from torch_tvm.runtime.module import Code, CompiledModule, Weights, without_forward
 from torch_tvm.runtime.openmp import use_openmp
@@ -41,7 +42,11 @@ def read(path: str | os.PathLike[str], expect_sha256: str | None = None) -> Load
     Everything is checked against the hashes in the file before any of it runs. Raises :class:`InvalidInput` for a file
     that is none, is damaged or is for another machine.
     """
-    archive = Archive(path, expect_sha256)
+    return read_archive(Archive(path, expect_sha256))
+
+
+def read_archive(archive: Archive) -> Loaded:
+    """What :func:`read` says, from an archive that was checked."""
     with _damaged(archive):
         report = json.loads(archive.text("extra/report.json"))
         programs = archive.manifest["programs"]
@@ -69,19 +74,11 @@ def _damaged(archive: Archive) -> Iterator[None]:
 def _module(archive: Archive, program: Mapping[str, Any]) -> CompiledModule:
     variant = _chosen(program["variants"])
     load_runtime()
-    use_openmp(lambda: _library(archive, variant["openmp"]))
-    described = variant["code"]
-    code = Code(
-        library=_library(archive, variant["library"]),
-        convention=decode_convention(program["convention"]),
-        device={"cpu": "cpu", "cuda": "cuda"}[described["device"]],
-        copies=frozenset(int(index) for index in described["copies"]),
-        single=_flag(described["single"]),
-        loops=frozenset(str(name) for name in described["loops"]),
-        keeps_iteration=frozenset(str(name) for name in described["keeps_iteration"]),
-        lifted=_flag(described["lifted"]),
-        program=str(described["program"]),
-        has_unknown_sizes=_flag(described["has_unknown_sizes"]),
+    use_openmp(lambda: load_library(archive.view(variant["openmp"])))
+    code = decode_code(
+        variant["code"],
+        load_library(archive.view(variant["library"])),
+        decode_convention(program["convention"]),
     )
     weights = _tensors(archive, program["weights"])
     packed = variant["packed"]
@@ -91,6 +88,22 @@ def _module(archive: Archive, program: Mapping[str, Any]) -> CompiledModule:
         Weights.loaded(code, weights, tensors),
         _tensors(archive, program["state"]),
         scalars=_tensors(archive, program["scalars"]),
+    )
+
+
+def decode_code(described: Mapping[str, Any], library: tvm_ffi.Module, convention: Convention) -> Code:
+    """The code that ``encode_code`` described, with its library and calling convention."""
+    return Code(
+        library=library,
+        convention=convention,
+        device={"cpu": "cpu", "cuda": "cuda"}[described["device"]],
+        copies=frozenset(int(index) for index in described["copies"]),
+        single=_flag(described["single"]),
+        loops=frozenset(str(name) for name in described["loops"]),
+        keeps_iteration=frozenset(str(name) for name in described["keeps_iteration"]),
+        lifted=_flag(described["lifted"]),
+        program=str(described["program"]),
+        has_unknown_sizes=_flag(described["has_unknown_sizes"]),
     )
 
 
@@ -122,11 +135,11 @@ def _chosen(variants: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(fitting, key=lambda variant: len(variant["features"]))
 
 
-def _library(archive: Archive, entry: str) -> tvm_ffi.Module:
+def load_library(content: bytes | memoryview) -> tvm_ffi.Module:
     """A shared library, which the system's loader wants as a file of its own; it is gone when it is loaded."""
     with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
         path = Path(folder) / "code.so"
-        path.write_bytes(archive.view(entry))
+        path.write_bytes(content)
         return tvm_ffi.load_module(str(path))
 
 
@@ -176,4 +189,4 @@ def _joined(modules: Sequence[tuple[str, CompiledModule]]) -> CompiledModule:
     return forward
 
 
-__all__ = ["Loaded", "read"]
+__all__ = ["Loaded", "decode_code", "load_library", "read", "read_archive"]

@@ -29,6 +29,11 @@ def architecture(name: str) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())
 
 
+def instruction_sets() -> list[str]:
+    """What this processor has, as far as torch and the system say."""
+    return sorted(_known())
+
+
 def missing(features: Iterable[str]) -> list[str]:
     """The instruction sets, by LLVM's names, that this processor has not."""
     known = _known()
@@ -61,4 +66,4 @@ def _plain(name: str) -> str:
     return name.translate(str.maketrans("", "", "._-"))
 
 
-__all__ = ["architecture", "machine", "missing"]
+__all__ = ["architecture", "instruction_sets", "machine", "missing"]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tvm
@@ -25,24 +26,38 @@ def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | No
     """
     command = _found(linker)
     with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
-        path = Path(folder) / "code.so"
-
-        def link_objects(output: str, objects: Sequence[str], **_: object) -> None:
-            _run([*command, "-shared", "-fPIC", "-o", output, *objects])
-            if not Path(output).exists():
-                raise _unlinked(command, "it wrote no library")
-
-        def pack_imports(module: tvm.runtime.Module, *_: object) -> str:
-            """What is no machine code, as data; TVM takes code of one function for a library of the system's."""
-            data = Path(folder) / "imports.o"
-            _ffi_api.ModulePackImportsToLLVM(module, False, str(target), "").write_to_file(str(data))
-            return str(data)
-
-        link_objects.object_format = "o"  # type: ignore[attr-defined]
-        module.export_library(
-            str(path), fcompile=link_objects, fpack_imports=pack_imports, workspace_dir=folder
-        )
+        path, parts = Path(folder) / "code.so", _exportable(module)
+        objects = [str(Path(folder) / f"part{index}.o") for index in range(len(parts))]
+        with ThreadPoolExecutor(max(1, min(len(parts), len(os.sched_getaffinity(0))))) as pool:
+            list(pool.map(lambda part, file: part.write_to_file(file), parts, objects))
+        if module.imports:
+            # What is no machine code is data; TVM takes code of one function for a library of the system's.
+            objects.append(str(Path(folder) / "imports.o"))
+            _ffi_api.ModulePackImportsToLLVM(module, False, str(target), "").write_to_file(objects[-1])
+        _run([*command, "-shared", "-fPIC", "-o", str(path), *objects])
+        if not path.exists():
+            raise _unlinked(command, "it wrote no library")
         return path.read_bytes()
+
+
+def has_linker() -> bool:
+    """Whether there is a C compiler to link with."""
+    try:
+        return bool(_found(None))
+    except InvalidInput:
+        return False
+
+
+def _exportable(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
+    """The parts of a module that hold machine code, each once."""
+    found: list[tvm.runtime.Module] = []
+    pending = [module]
+    while pending:
+        part = pending.pop()
+        if part.is_compilation_exportable() and not any(part.same_as(known) for known in found):
+            found.append(part)
+        pending.extend(part.imports)
+    return found
 
 
 def _found(linker: str | None) -> list[str]:
@@ -79,4 +94,4 @@ def _unlinked(command: Sequence[str], why: str) -> InvalidInput:
     )
 
 
-__all__ = ["link"]
+__all__ = ["has_linker", "link"]

@@ -2,23 +2,24 @@
 
 ``compile(…, options={"measure": True})`` uses it. What was found is stored in a directory, one small JSON file
 for each kernel and target, so that the next compilation only looks it up. The directory is
-``$TORCH_TVM_CACHE``, else ``~/.cache/torch_tvm``. Without the option nothing is read or written.
+``$TORCH_TVM_CACHE``, else that of the platform. Without the option nothing is read or written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 import tvm
 
 from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.support.cache_folder import cache_folder
+from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.files import write_whole
 from torch_tvm.tir import static_sizes
 
 ROUNDS = 12
@@ -44,9 +45,9 @@ class Measured:
 class Autotuner:
     """Times candidates on ``target``, which must be this machine; ``records`` is what it found."""
 
-    def __init__(self, target: tvm.target.Target, directory: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, target: tvm.target.Target) -> None:
         self.target = target
-        self.directory = Path(directory) if directory is not None else cache_directory()
+        self.directory = cache_folder()
         self.records: list[Measured] = []
         self._known: dict[str, Measured] = {}
 
@@ -73,6 +74,8 @@ class Autotuner:
 
     def _load(self, key: str, name: str, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> Measured | None:
         """What an earlier compilation stored; a file that cannot be read counts as none."""
+        if self.directory is None:
+            return None
         try:
             fields = json.loads((self.directory / f"{key}.json").read_text())
             choice, seconds = fields["choice"], dict(fields["seconds"])
@@ -90,19 +93,13 @@ class Autotuner:
 
     def _store(self, key: str, measured: Measured) -> None:
         """Write atomically; a directory that cannot be written keeps the result in this process only."""
-        temporary = self.directory / f"{key}.{os.getpid()}"
+        if self.directory is None:
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(measured)))
-            temporary.replace(self.directory / f"{key}.json")
-        except OSError:
+            write_whole(self.directory / f"{key}.json", json.dumps(asdict(measured)).encode())
+        except (InvalidInput, OSError):
             return
-
-
-def cache_directory() -> Path:
-    """``$TORCH_TVM_CACHE``, else ``~/.cache/torch_tvm``."""
-    given = os.environ.get("TORCH_TVM_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "torch_tvm"
 
 
 def time_candidates(

@@ -16,8 +16,8 @@ from torch_tvm.support.interrupts import deferred_interrupts
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
-    from torch_tvm.driver import compile
     from torch_tvm.dryrun import dryrun
+    from torch_tvm.entry import compile
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
     from torch_tvm.jit import disable, enable
     from torch_tvm.loading import load
@@ -45,7 +45,7 @@ _WHERE = {
     "TorchModule": "torch_tvm.dialect.module",
     "TorchTvmError": "torch_tvm.support.errors",
     "UnsupportedOp": "torch_tvm.support.errors",
-    "compile": "torch_tvm.driver",
+    "compile": "torch_tvm.entry",
     "disable": "torch_tvm.jit",
     "dryrun": "torch_tvm.dryrun",
     "enable": "torch_tvm.jit",

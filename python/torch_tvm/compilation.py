@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import os
@@ -35,13 +36,14 @@ from torch_tvm.targets import resolve_target
 class Compilation:
     """The optimised Relax module, the scheduled module that code was generated from, and the target.
 
-    ``compiled_for`` compiles the program for another target.
+    ``compiled_for`` compiles the program for another target; ``library`` is the code linked for this one, where it is.
     """
 
     relax_module: tvm.IRModule
     tir_module: tvm.IRModule
     target: tvm.target.Target
     compiled_for: Callable[[tvm.target.Target], CompiledModule]
+    library: bytes | None = None
 
     def benchmark(self, module: CompiledModule, args: Sequence[Any], runs: int) -> Benchmark:
         """Time of each kernel in a call with these arguments."""
@@ -105,6 +107,24 @@ class Compilation:
         write_whole(file.with_suffix(".h"), c_header(file.stem, code, len(weights)).encode())
 
 
+class LateCompilation:
+    """A compilation that is made when something asks for it: the code itself, ``library``, came from the cache."""
+
+    def __init__(self, make: Callable[[], CompiledModule], library: bytes) -> None:
+        self._make = make
+        self._library = library
+
+    @functools.cached_property
+    def made(self) -> Compilation:
+        """The compilation."""
+        return dataclasses.replace(_compilation(self._make()), library=self._library)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.made, name)
+
+
 def _codes(module: CompiledModule) -> list[tuple[str, CompiledModule]]:
     """The module and its methods, as far as they are compiled."""
     others = [(name, code) for name in module.methods for code in module.methods[name].compiled]
@@ -120,8 +140,9 @@ def _resolved(target: Any) -> tvm.target.Target:
 
 
 def _compilation(module: CompiledModule) -> Compilation:
-    assert isinstance(module.origin, Compilation)
-    return module.origin
+    origin = module.origin.made if isinstance(module.origin, LateCompilation) else module.origin
+    assert isinstance(origin, Compilation)
+    return origin
 
 
 def _for_target(module: CompiledModule, target: tvm.target.Target | None) -> CompiledModule:
@@ -185,8 +206,9 @@ def _variant(module: CompiledModule, target: tvm.target.Target | None, linker: s
         raise InvalidInput(
             f"code for {target.kind.name} cannot be saved yet", subject="save", advice="compile for a CPU"
         )
-    code = build(compilation.tir_module, target, is_native=False).mod
-    library = link(code, target, linker)
+    library = compilation.library if linker is None else None
+    if library is None:
+        library = link(build(compilation.tir_module, target, is_native=False).mod, target, linker)
     return Variant(_machine(target), sorted(features), library, _openmp(str(target), linker), module.parts())
 
 
@@ -205,4 +227,4 @@ def _machine(target: tvm.target.Target) -> str:
     return f"{architecture(family)}-{system}"
 
 
-__all__ = ["Compilation"]
+__all__ = ["Compilation", "LateCompilation"]

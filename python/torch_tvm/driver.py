@@ -1,4 +1,4 @@
-"""``torch_tvm.compile``: from a PyTorch program to a module that runs."""
+"""From a PyTorch program to a module that runs."""
 
 from __future__ import annotations
 
@@ -27,39 +27,20 @@ _FRONTENDS = ("auto", "fx", "torchscript", "lazy")
 _TEXTS = (".mlir", ".mlirbc", ".ts", ".ltc")
 
 
-def compile(
+def compile_anew(
     program: Any,
-    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
-    *,
-    frontend: str = "auto",
-    target: Any = "auto",
-    dynamic_shapes: Any = None,
-    fallback: bool = True,
-    options: Mapping[str, Any] | None = None,
+    example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None,
+    frontend: str,
+    target: Any,
+    dynamic_shapes: Any,
+    fallback: bool,
+    options: Options,
 ) -> CompiledModule:
-    """Compile a PyTorch program.
-
-    ``program`` is an ``nn.Module``, a function of tensors, a ``GraphModule``, ``ExportedProgram``, scripted module or
-    function, the path of a saved ``.pt`` file, or a :class:`TorchModule`. ``frontend`` is ``"auto"``, ``"fx"``,
-    ``"torchscript"`` or ``"lazy"``. ``target`` is ``"auto"``, ``"llvm"``, ``"cuda"``, a dict or a TVM target.
-    With ``fallback=False`` an op that cannot be compiled is an :class:`UnsupportedOp`; otherwise it runs in
-    PyTorch and one warning says so. Weights are snapshots. Raises :class:`ImportFailed` and
-    :class:`InvalidInput` as well.
-
-    The other methods of a scripted module are attributes of the result, ``compiled.encode(x)``, and share its weights
-    and state. Each is compiled on its first call, for arguments of those types, or at once for the arguments that
-    ``example_args={"forward": (x,), "encode": (x,)}`` gives it.
-
-    >>> import torch, torch_tvm
-    >>> compiled = torch_tvm.compile(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
-    >>> compiled(torch.tensor([3.0, -4.0]))
-    tensor([3., 0.])
-    """
-    parsed = Options.parse(options)
+    """What :func:`torch_tvm.compile` says, by importing the program."""
     resolved = resolve_target(target)
     report = Report(target=str(resolved))
     with compiling(exports=_may_export(program, frontend)):
-        return _compiled(program, example_args, frontend, dynamic_shapes, resolved, fallback, parsed, report)
+        return _compiled(program, example_args, frontend, dynamic_shapes, resolved, fallback, options, report)
 
 
 def _compiled(
@@ -240,4 +221,4 @@ def _import_torchscript(
     return Imported(module, "torchscript", script, arguments)
 
 
-__all__ = ["Imported", "compile", "import_program"]
+__all__ = ["Imported", "compile_anew", "import_program"]

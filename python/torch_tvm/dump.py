@@ -31,6 +31,11 @@ class Dump:
             (self._folder / f"{self._count}_{name}").write_text(text())
             self._count += 1
 
+    @property
+    def is_on(self) -> bool:
+        """Whether files are written."""
+        return self._folder is not None
+
     def passes(self, phase: str) -> Callable[[str, Callable[[], str]], None] | None:
         """What writes the files of the passes of a phase, whose own file comes next; ``None`` where nothing is written."""
         if self._folder is None:

@@ -20,7 +20,7 @@ from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.interrupts import deferred_interrupts
 
 with deferred_interrupts():
-    from torch_tvm.driver import compile as compile_program
+    from torch_tvm.entry import compile as compile_program
     from torch_tvm.importers.lazy import device
     from torch_tvm.importers.lazy.assembly import data_of_step
     from torch_tvm.importers.lazy.program import import_step

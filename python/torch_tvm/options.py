@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import tvm
+from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import InvalidInput
 
-Hook = Callable[[tvm.IRModule], tvm.IRModule]
+if TYPE_CHECKING:
+    import tvm
+
+Hook = Callable[["tvm.IRModule"], "tvm.IRModule"]
 _ACCURACIES = ("strict", "default", "fast")
 _STAGES = ("after-lowering", "after-optimizing", "after-scheduling")
 
@@ -21,11 +22,14 @@ class Options:
 
     ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk. Without
     ``check_indices`` a position out of range is no error: the nearest one is read, and nothing is written.
+    Without ``cache`` no code is read from the disk or kept there; ``cache_key`` names the whole module there.
     """
 
     accuracy: str = "default"
     measure: bool = False
     check_indices: bool = True
+    cache: bool = True
+    cache_key: str = ""
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
 
     @classmethod
@@ -38,7 +42,7 @@ class Options:
                 advice='pass options={"accuracy": "strict"}, for one',
             )
         given = dict(options or {})
-        known = {"accuracy", "measure", "check_indices", "passes"}
+        known = {"accuracy", "measure", "check_indices", "cache", "cache_key", "passes"}
         for name in given:
             if name not in known:
                 raise InvalidInput(
@@ -51,13 +55,19 @@ class Options:
                 subject="options",
                 advice=f"known: {', '.join(_ACCURACIES)}",
             )
-        for name in ("measure", "check_indices"):
+        for name in ("measure", "check_indices", "cache"):
             if not isinstance(getattr(parsed, name), bool):
                 raise InvalidInput(
                     f"expected a bool, got {getattr(parsed, name)!r}",
                     subject=f"options['{name}']",
                     advice="pass True or False",
                 )
+        if not isinstance(parsed.cache_key, str):
+            raise InvalidInput(
+                f"expected a text, got {type(parsed.cache_key).__name__}",
+                subject="options['cache_key']",
+                advice='pass a name that changes when the program or its weights do: "resnet50-v3"',
+            )
         if not isinstance(parsed.passes, Mapping):
             raise InvalidInput(
                 f"expected a dict of lists of passes, got {type(parsed.passes).__name__}",

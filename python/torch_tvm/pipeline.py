@@ -10,11 +10,15 @@ import torch
 import tvm
 from tvm import relax
 
+from torch_tvm.artifact.load import load_library
 from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.backends import backend_of, build, optimize, schedule
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
+from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
-from torch_tvm.compilation import Compilation
+from torch_tvm.codegen.shared_library import link
+from torch_tvm.compilation import Compilation, LateCompilation
+from torch_tvm.compile_cache import Kept, Slot, slot_of
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
@@ -55,32 +59,59 @@ def compile_module(
         module = decomposed(_canonical(module, dump))
         dump("canonical.mlir", module.asm)
         convention = convention_of(module)
+        slot = None if dump.is_on else slot_of(module, target, options, fallback)
     generated = functools.partial(
-        _generated, module, convention, target, options, report, dump, inlined=inlined, pack=pack
+        _generated, module, target, options, dump, inlined=inlined, fallback=fallback
     )
     with reproducible(module, target, options):
-        if not fallback or options.passes:
-            return generated(fallback=fallback)
+        with report.phase("look up"):
+            kept = slot.find(convention) if slot else None
+        if kept is not None:
+            again = functools.partial(
+                generated, convention_of(module), Report(target=str(target)), pack=False
+            )
+            origin = LateCompilation(exclusive(exports=False)(without_autocast()(again)), kept.library)
+            return _restored(kept, module, inlined, report, origin, pack=pack)
         try:
-            return generated(fallback=True)
+            return generated(convention, report, pack=pack, slot=slot)
         except Exception as error:
-            if isinstance(error, TorchTvmError) and not isinstance(error, InternalError):
+            is_own = isinstance(error, TorchTvmError) and not isinstance(error, InternalError)
+            if is_own or not fallback or options.passes:
                 raise
-            return generated(fallback=True, refused=bug_of(error))
+            return generated(convention, report, pack=pack, refused=bug_of(error))
+
+
+def _restored(
+    kept: Kept,
+    module: TorchModule,
+    inlined: Mapping[str, torch.Tensor],
+    report: Report,
+    origin: LateCompilation,
+    *,
+    pack: bool,
+) -> CompiledModule:
+    """A module whose code an earlier compile kept."""
+    report.is_cached = True
+    report.kernels, report.fallbacks = kept.report.kernels, kept.report.fallbacks
+    with report.phase("pack weights"):
+        weights = Weights(kept.code, {name: module.weights[name] for name in kept.weights}, pack=pack)
+    module.weights.update(weights.tensors)  # snapshots, should it be compiled after all
+    return CompiledModule(kept.code, weights, module.state, scalars=inlined, report=report, origin=origin)
 
 
 def _generated(
     module: TorchModule,
-    convention: Convention,
     target: tvm.target.Target,
     options: Options,
-    report: Report,
     dump: Dump,
+    convention: Convention,
+    report: Report,
     *,
     inlined: Mapping[str, torch.Tensor],
     pack: bool,
     fallback: bool,
     refused: str = "",
+    slot: Slot | None = None,
 ) -> CompiledModule:
     """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
     backend = backend_of(target)
@@ -109,7 +140,7 @@ def _generated(
         inlined,
         options,
     )
-    return compile_program(program, target, report, dump, pack=pack)
+    return compile_program(program, target, report, dump, pack=pack, slot=slot)
 
 
 @dataclass(frozen=True)
@@ -125,9 +156,15 @@ class Program:
 
 
 def compile_program(
-    program: Program, target: tvm.target.Target, report: Report, dump: Dump, *, pack: bool = True
+    program: Program,
+    target: tvm.target.Target,
+    report: Report,
+    dump: Dump,
+    *,
+    pack: bool = True,
+    slot: Slot | None = None,
 ) -> CompiledModule:
-    """Code of a lowered program for one target."""
+    """Code of a lowered program for one target, kept for later processes in its ``slot``."""
     options, backend = program.options, backend_of(target)
     with report.phase("optimise"):
         mod = _optimized(program.mod, target, options.accuracy, dump)
@@ -144,7 +181,8 @@ def compile_program(
     report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
     with report.phase("build"):
         obstacle = backend.why_not_runnable(target)
-        executable = build(mod, target, is_native=not obstacle)
+        linked = _linked(mod, target) if slot else None
+        executable = None if linked else build(mod, target, is_native=not obstacle)
     main = mod["main"]
     loops = [
         g.name_hint
@@ -152,7 +190,7 @@ def compile_program(
         if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
     ]
     code = Code(
-        library=None if obstacle else executable.jit(),
+        library=load_library(linked) if linked else executable.jit() if executable and not obstacle else None,
         obstacle=obstacle,
         convention=program.convention,
         device=backend.device,
@@ -164,6 +202,8 @@ def compile_program(
         program=packing,
         has_unknown_sizes=bool(relax.analysis.defined_symbolic_vars(relax_module["main"])),
     )
+    if slot and linked:
+        slot.keep(code, linked, list(program.weights), report)
     with report.phase("pack weights"):
         weights = Weights(code, program.weights, pack=pack)
     return CompiledModule(
@@ -172,8 +212,17 @@ def compile_program(
         program.state,
         scalars=program.scalars,
         report=report,
-        origin=Compilation(relax_module, mod, target, functools.partial(_compiled_for, program)),
+        origin=Compilation(relax_module, mod, target, functools.partial(_compiled_for, program), linked),
     )
+
+
+def _linked(mod: tvm.IRModule, target: tvm.target.Target) -> bytes | None:
+    """Machine code as a library, which can be kept; ``None`` where it cannot be linked."""
+    use_openmp()
+    try:
+        return link(build(mod, target, is_native=False).mod, target)
+    except InvalidInput:
+        return None
 
 
 def _compiled_for(program: Program, target: tvm.target.Target) -> CompiledModule:

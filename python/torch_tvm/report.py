@@ -44,7 +44,10 @@ class LibraryCall:
 
 @dataclass
 class Report:
-    """``str`` prints it, :meth:`to_dict` gives plain Python values; ``seconds`` is the time of each phase."""
+    """``str`` prints it, :meth:`to_dict` gives plain Python values; ``seconds`` is the time of each phase.
+
+    ``is_cached`` says that an earlier compile made the code.
+    """
 
     target: str = ""
     frontend: str = ""
@@ -53,6 +56,7 @@ class Report:
     fallbacks: list[FallbackOp] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    is_cached: bool = False
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -73,6 +77,7 @@ class Report:
             "fallbacks": [vars(item) for item in self.fallbacks],
             "measured": [asdict(item) for item in self.measured],
             "seconds": dict(self.seconds),
+            "is_cached": self.is_cached,
         }
 
     @classmethod
@@ -99,7 +104,7 @@ class Report:
         lines.append(f"ops in PyTorch: {len(self.fallbacks)}")
         lines += [f"  {_fallback_line(item)}" for item in self.fallbacks]
         total = sum(self.seconds.values())
-        lines.append(f"compile time: {total:.2f} s")
+        lines.append(f"compile time: {total:.2f} s{', code from the cache' if self.is_cached else ''}")
         lines += [f"  {name}: {seconds:.2f} s" for name, seconds in self.seconds.items()]
         return "\n".join(lines)
 

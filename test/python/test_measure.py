@@ -170,5 +170,7 @@ def test_measure_must_be_a_bool() -> None:
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Autotuner(host_target()).directory == tmp_path / "cache"
     monkeypatch.delenv("TORCH_TVM_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert Autotuner(host_target()).directory == tmp_path / ".cache" / "torch_tvm"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Autotuner(host_target()).directory == tmp_path / "torch_tvm"
+    monkeypatch.setenv("TORCH_TVM_CACHE", "off")
+    assert Autotuner(host_target()).directory is None

@@ -1,0 +1,121 @@
+"""Code that an earlier process compiled: by what it is found again, and what is kept of it.
+
+The key is a hash of the canonical module with the user's lines, the target, the options and every version, sources of
+ours included. Weights are arguments of the code, so they are no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tvm
+
+from torch_tvm.artifact.archive import Archive, ArchiveWriter
+from torch_tvm.artifact.code_cache import CodeCache, code_cache
+from torch_tvm.artifact.encoding import decode_demands, encode_demands
+from torch_tvm.artifact.load import decode_code, load_library
+from torch_tvm.artifact.save import CODE, encode_code
+from torch_tvm.backends import backend_of
+from torch_tvm.codegen.openmp import use_openmp
+from torch_tvm.codegen.shared_library import has_linker
+from torch_tvm.dialect import view
+from torch_tvm.dialect.module import TorchModule
+from torch_tvm.lowering.registry import LOWERINGS
+from torch_tvm.options import Options
+from torch_tvm.report import Report
+from torch_tvm.runtime.convention import Convention
+from torch_tvm.runtime.module import Code
+from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.files import whole_file
+from torch_tvm.versions import versions
+
+_OWN = "torch_tvm."
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a compile: the code and its library, the names of the weights that it takes, and the report."""
+
+    code: Code
+    library: bytes
+    weights: Sequence[str]
+    report: Report
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one program in the cache."""
+
+    cache: CodeCache
+    key: str
+
+    def find(self, convention: Convention) -> Kept | None:
+        """What an earlier compile left here; ``convention`` is that of the program before it was lowered."""
+        archive = self.cache.find(self.key)
+        if archive is None:
+            return None
+        try:
+            return _read(archive, convention)
+        except Exception:  # whatever it holds, another version or another machine's loader wrote it
+            self.cache.drop(self.key)
+            return None
+
+    def keep(self, code: Code, library: bytes, weights: Sequence[str], report: Report) -> None:
+        """Leave the code and its linked library here; a folder that cannot be written keeps nothing."""
+
+        def write(path: Path) -> None:
+            with suppress(InvalidInput), whole_file(path) as file:
+                archive = ArchiveWriter(file)
+                entry = archive.add(CODE, library, ".so")
+                archive.add_text("extra/report.json", json.dumps(report.to_dict()))
+                described = {"library": entry, "code": encode_code(code), "weights": list(weights)}
+                archive.finish({**described, **encode_demands(code.convention)})
+
+        self.cache.add(self.key, write)
+
+
+def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fallback: bool) -> Slot | None:
+    """The place of a canonical module in the cache, ``None`` for one whose code is not kept.
+
+    That is the case where a pass, a lowering or a backend of the user's takes part, and where there is no C compiler.
+    """
+    store = code_cache() if options.cache and not options.passes and not options.measure else None
+    backend = backend_of(target)
+    is_kept = (
+        store is not None
+        and backend.instruction_sets(target) is not None
+        and type(backend).__module__.startswith(_OWN)
+        and not backend.why_not_runnable(target)
+        and has_linker()
+        and all(map(_is_own, {view.op_name(op) for op in view.walk(module.main)}))
+    )
+    if store is None or not is_kept:
+        return None
+    admitted = None if module.admitted is None else sorted(module.admitted)
+    settings = (options.accuracy, options.check_indices, fallback, admitted, str(target))
+    text = json.dumps([versions(), settings, module.asm(locations=True)])
+    return Slot(store, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _is_own(name: str) -> bool:
+    """Whether what lowers an op is known by the version of this package."""
+    entry = LOWERINGS.get(name)
+    return entry is None or str(entry.function.__module__).startswith(_OWN)
+
+
+def _read(archive: Archive, convention: Convention) -> Kept:
+    manifest = archive.manifest
+    use_openmp()
+    library = bytes(archive.view(manifest["library"]))
+    demanding = replace(convention, **decode_demands(manifest))
+    code = decode_code(manifest["code"], load_library(library), demanding)
+    report = Report.from_dict(json.loads(archive.text("extra/report.json")))
+    return Kept(code, library, [str(name) for name in manifest["weights"]], report)
+
+
+__all__ = ["Kept", "Slot", "slot_of"]
