@@ -19,6 +19,7 @@ from torch_tvm.artifact.archive import Archive, ArchiveWriter
 from torch_tvm.artifact.code_cache import CodeCache, code_cache
 from torch_tvm.artifact.encoding import decode_demands, encode_demands
 from torch_tvm.artifact.load import decode_code, load_library
+from torch_tvm.artifact.processor import instruction_sets
 from torch_tvm.artifact.save import CODE, encode_code
 from torch_tvm.backends import backend_of
 from torch_tvm.codegen.openmp import use_openmp
@@ -98,7 +99,7 @@ def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fa
         return None
     admitted = None if module.admitted is None else sorted(module.admitted)
     settings = (options.accuracy, options.check_indices, fallback, admitted, str(target))
-    text = json.dumps([versions(), settings, module.asm(locations=True)])
+    text = json.dumps([versions(), instruction_sets(), settings, module.asm(locations=True)])
     return Slot(store, hashlib.sha256(text.encode()).hexdigest())
 
 

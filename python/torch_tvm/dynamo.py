@@ -39,7 +39,14 @@ with deferred_interrupts():
     from torch_tvm.graph_module import CompiledGraph, compile_graph
 
 Inputs = Sequence[Any]
-_OPTIONS = {"fallback": bool, "accuracy": str, "check_indices": bool, "target": object, "passes": Mapping}
+_OPTIONS = {
+    "fallback": bool,
+    "accuracy": str,
+    "check_indices": bool,
+    "target": object,
+    "passes": Mapping,
+    "cache": bool,
+}
 
 
 class GraphNotCompiled(UserWarning):
@@ -52,8 +59,8 @@ def torch_tvm(
     """Compile one dynamo graph.
 
     ``options``: ``fallback`` (``False`` makes anything that cannot be compiled an error), ``accuracy``,
-    ``check_indices``, ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs in PyTorch,
-    with one :class:`GraphNotCompiled` warning.
+    ``check_indices``, ``cache``, ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs
+    in PyTorch, with one :class:`GraphNotCompiled` warning.
     """
     given = dict(options or {})
     for name, value in given.items():

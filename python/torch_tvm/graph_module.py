@@ -169,6 +169,7 @@ def compile_graph(
     fallback: bool = True,
     accuracy: str = "default",
     check_indices: bool = True,
+    cache: bool = True,
     target: Any = "auto",
     passes: Any = None,
 ) -> CompiledGraph:
@@ -195,7 +196,8 @@ def compile_graph(
     module = bind_weights(module, names)
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
-    options = Options.parse({"accuracy": accuracy, "check_indices": check_indices, "passes": passes or {}})
+    given = {"accuracy": accuracy, "check_indices": check_indices, "cache": cache, "passes": passes or {}}
+    options = Options.parse(given)
     report = Report(target=str(resolved), frontend="dynamo")
     compiled = compile_module(
         module, resolved, fallback=fallback, options=options, report=report, pack=not names

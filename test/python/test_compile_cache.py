@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch.nn import functional as F
+from tvm import relax
 
 import torch_tvm
 from torch_tvm.artifact.code_cache import CodeCache, code_cache
@@ -112,8 +113,7 @@ def test_loops_conditions_and_unknown_sizes_survive() -> None:
     script = torch.jit.script(counted)
     specs = (torch_tvm.TensorSpec((None, 3), torch.float32), 2)
     for expected in (False, True):
-        with pytest.MonkeyPatch.context():
-            compiled = torch_tvm.compile(script, specs)
+        compiled = torch_tvm.compile(script, specs)
         assert compiled.report.is_cached == expected
         for rows, times in ((2, 3), (5, 0), (1, 1)):
             x = torch.randn(rows, 3)
@@ -122,7 +122,7 @@ def test_loops_conditions_and_unknown_sizes_survive() -> None:
     for expected in (False, True):
         bounded = torch_tvm.compile(model(), (torch.randn(3, 8),), dynamic_shapes=({0: rows},))
         assert bounded.report.is_cached == expected
-        with pytest.raises(InvalidInput, match="rows"):
+        with pytest.raises(InvalidInput, match="to 9, got 10"):
             bounded(torch.randn(10, 8))
 
 
@@ -201,11 +201,11 @@ def test_code_that_a_lowering_of_the_user_took_part_in_is_not_kept(folder: Path)
 
     @torch_tvm.register_lowering("cache_tests::twice")
     def lowered(b: Any, x: Any) -> Any:
-        return b.emit(b.add(x, x)) if hasattr(b, "add") else b.unsupported("no")
+        return b.emit(relax.op.add(x, x))
 
     try:
         compiled_and_checked(lambda x: twice(x) + 1, torch.randn(3))
-        assert not list(folder.glob("*")) if folder.exists() else True
+        assert not list(folder.glob("*"))
     finally:
         del LOWERINGS["torch.cache_tests.twice"]
 
@@ -238,7 +238,7 @@ def test_graphs_of_torch_compile() -> None:
 
 def test_a_named_module_is_not_looked_at_again() -> None:
     one, x = model(), torch.randn(3, 8)
-    how = {"options": {"cache_key": "mlp-v1"}}
+    how: dict[str, Any] = {"options": {"cache_key": "mlp-v1"}}
     first = compiled_and_checked(one, x, **how)
     assert not first.report.is_cached
 

@@ -274,3 +274,18 @@ def test_the_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr("torch_tvm.tools.doctor._compile", lambda: iter(()))
     code, printed, _ = run(capsys, "doctor")
     assert code == 1 and "-> pip install no-such-package" in printed
+
+
+def test_cache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "key.ttvm").write_bytes(bytes(1 << 20))
+    place = tmp_path / "code"
+    assert run(capsys, "cache", "info") == (0, f"{place}: 1 entry, 1.0 of 2048 MB\n", "")
+    assert run(capsys, "cache", "clear") == (0, f"{place}: deleted 1 entry, 1.0 of 2048 MB\n", "")
+    assert run(capsys, "cache", "info")[1].endswith("0 entries, 0.0 of 2048 MB\n")
+    monkeypatch.setenv("TORCH_TVM_CACHE", "off")
+    assert run(capsys, "cache", "info") == (0, "the cache is off (TORCH_TVM_CACHE)\n", "")
+    monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_TVM_CACHE_SIZE", "x")
+    assert run(capsys, "cache", "info")[0] == 2
