@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 from torch_tvm.support.files import write_whole
-=======
 from torch_tvm.tools import cache
 
 if TYPE_CHECKING:
@@ -159,10 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(action=_doctor)
-=======
     kept = add("cache", cache.run, "the compiled code that is kept on disk for later processes")
     kept.add_argument("what", choices=("info", "clear"), help="print where and how much it is, or delete it")
-    commands.add_parser("bench", help="measure models; its options are its own: torch-tvm bench --help")
     return parser
 
 

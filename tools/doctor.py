@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch_tvm.support.cache_folder import cache_folder
+
 _PACKAGES = ("torch-tvm", "torch", "apache-tvm", "torch-mlir", "numpy", "lark")
 _OPTIONAL = {
     "onnx": "torch-tvm reads .onnx files with it",
@@ -131,9 +133,10 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from torch_tvm.profiling.autotune import cache_directory
-
-    folder = cache_directory()
+    folder = cache_folder()
+    if folder is None:
+        yield Finding("cache", "note", "it is off", "unset TORCH_TVM_CACHE, and later processes compile less")
+        return
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if os.access(existing, os.W_OK):
         yield Finding("cache", "ok", str(folder))

@@ -143,9 +143,8 @@ def test_a_damaged_entry_is_compiled_again(folder: Path, damage: str) -> None:
     (entry,) = folder.glob("*.ttvm")
     content = bytearray(entry.read_bytes())
     content[len(content) // 2] ^= 1
-    entry.write_bytes(
-        {"cut": content[:5000], "changed": content, "empty": b"", "other": b"PK no zip"}[damage]
-    )
+    cases = {"cut": content[:5000], "changed": content, "empty": bytearray(), "other": bytearray(b"PK no")}
+    entry.write_bytes(cases[damage])
     assert not compiled_and_checked(one, x).report.is_cached
     assert compiled_and_checked(one, x).report.is_cached
 
