@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.aten import autocast
 from torch_tvm.aten.autocast import without_autocast
+from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
@@ -133,7 +134,7 @@ def export(
             _GeneratorsRefused(),
             seeding_refused(),
             MasksUnexamined(),
-            _MasksExpanded(),
+            _WithoutQuestions(),
         ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
@@ -281,10 +282,13 @@ def _dependent(key: tuple[str, str]) -> ImportFailed:
     )
 
 
-class _MasksExpanded(TorchFunctionMode):
-    """Gives ``masked_select`` a tensor as large as its mask: for another, fake tensors allow too few results."""
+class _WithoutQuestions(TorchFunctionMode):
+    """Has functions that ask for a tensor's values give the same without, and gives ``masked_select`` a tensor as large
+    as its mask: for another, fake tensors allow too few results.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = WITHOUT_QUESTIONS.get(func, func)
         if func in (torch.masked_select, torch.Tensor.masked_select) and len(args) == 2 and not kwargs:
             args = torch.broadcast_tensors(*args)
         return func(*args, **(kwargs or {}))

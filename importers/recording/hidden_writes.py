@@ -66,6 +66,27 @@ def _as(r: Recording, x: Any, dtype: torch.dtype) -> Any:
     return x if x.meta.dtype == dtype else r.run(aten._to_copy.default, x, dtype=dtype)
 
 
+def _strided_copy(r: Recording, bound: Bound) -> list[Any]:
+    return [r.run(aten.clone.default, r.run(aten.as_strided.default, *_strides(bound)))]
+
+
+def _strided_scatter(r: Recording, bound: Bound) -> list[Any]:
+    """A copy of all of the memory, written in the part that the strides tell."""
+    x, size, stride, offset = _strides(bound)
+    meta = x.meta
+    count = meta.untyped_storage().nbytes() // meta.element_size()
+    memory = r.run(aten.clone.default, r.run(aten.as_strided.default, x, [count], [1], 0))
+    part = r.run(aten.as_strided.default, memory, size, stride, offset)
+    r.run(aten.copy_.default, part, bound["src"])
+    return [r.run(aten.as_strided.default, memory, meta.shape, meta.stride(), meta.storage_offset())]
+
+
+def _strides(bound: Bound) -> list[Any]:
+    offset = bound.get("storage_offset")
+    x = bound["self"]
+    return [x, bound["size"], bound["stride"], x.meta.storage_offset() if offset is None else offset]
+
+
 def _first(results: list[Any] | None) -> list[Any] | None:
     return None if results is None else results[:1]
 
@@ -96,6 +117,8 @@ def _threshold_backward(r: Recording, bound: Bound) -> None:
 
 
 HANDLERS: dict[str, Handler] = {
+    "aten::as_strided_copy": _strided_copy,
+    "aten::as_strided_scatter": _strided_scatter,
     "aten::batch_norm": lambda r, bound: _first(_batch_norm(r, bound)),
     "aten::embedding_renorm_": _embedding_renorm,
     "aten::native_batch_norm": _batch_norm,

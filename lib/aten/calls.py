@@ -49,14 +49,19 @@ def callable_for(name: str, stage: str = "reference interpreter") -> Callable[..
             stage=stage,
             advice="import the package that registers the operator first",
         )
-    arguments = found._schema.arguments
+    return with_keywords(found, found)
+
+
+def with_keywords(overload: torch._ops.OpOverload, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, called as this op is, as a function of operands in order: those that are keywords by their names."""
+    arguments = overload._schema.arguments
     positional = sum(not argument.kwarg_only for argument in arguments)
     if positional == len(arguments):
-        return found
+        return function
     keywords = [argument.name for argument in arguments[positional:]]
 
     def call(*operands: Any) -> Any:
-        return found(*operands[:positional], **dict(zip(keywords, operands[positional:], strict=False)))
+        return function(*operands[:positional], **dict(zip(keywords, operands[positional:], strict=False)))
 
     return call
 
@@ -192,4 +197,13 @@ _IMPURE = frozenset(
 )
 """Those of these ops that do more than give a result, or another one each time."""
 
-__all__ = ["callable_for", "is_pure", "is_random", "may_be_named", "overload_of", "run_op", "runtime_assert"]
+__all__ = [
+    "callable_for",
+    "is_pure",
+    "is_random",
+    "may_be_named",
+    "overload_of",
+    "run_op",
+    "runtime_assert",
+    "with_keywords",
+]

@@ -127,9 +127,13 @@ class TorchModule:
                 advice="import the program again, or deep-copy the module before changing the weights",
             )
 
+    def admits(self, name: str) -> bool:
+        """Whether an op may run: of a module from a file, one that touches nothing but its operands, or that was named."""
+        return self.admitted is None or may_be_named(name) or name.removeprefix("torch.") in self.admitted
+
     def check_admitted(self, name: str, place: SourceLocation | None = None) -> None:
         """Raise :class:`UnsupportedOp` for an op that this module, which came from a file, may not run in PyTorch."""
-        if self.admitted is None or may_be_named(name) or name.removeprefix("torch.") in self.admitted:
+        if self.admits(name):
             return
         short = name.removeprefix("torch.")
         raise UnsupportedOp(

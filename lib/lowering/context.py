@@ -62,6 +62,7 @@ class LoweringContext:
         self.env: dict[ir.Value, Any] = {}
         self.weights: dict[str, relax.Expr] = {}
         self.fallbacks: list[Fallback] = []
+        self.refusals: list[ir.Operation] = []
         self.functions = 0
         self.loop_functions: dict[tvm.ir.GlobalVar, tvm.ir.BaseFunc] = {}
 
@@ -171,6 +172,8 @@ class LoweringContext:
             self.fallbacks.append(Fallback(name, self.builder.location, "", library=call.library))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
+            if name in LOWERINGS and not self.refused:
+                self.refusals.append(op)
         except NeedsEffects:
             raise
         except Exception as error:

@@ -34,14 +34,15 @@ ops.load()
 class LoweredModule:
     """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order.
 
-    ``library_calls`` are ops that a library has, ``fallbacks`` those that PyTorch runs for want of a kernel.
-    The caller tests the ``requirements`` before each call.
+    ``library_calls`` are ops that a library has, ``fallbacks`` those that PyTorch runs for want of a kernel, ``refused``
+    those that have a lowering, which does not take their operands. The caller tests the ``requirements`` before each call.
     """
 
     mod: tvm.IRModule
     weights: dict[str, torch.Tensor]
     fallbacks: list[Fallback] = field(default_factory=list)
     library_calls: list[Fallback] = field(default_factory=list)
+    refused: list[ir.Operation] = field(default_factory=list)
     requirements: list[Requirement] = field(default_factory=list)
 
 
@@ -69,14 +70,19 @@ def lower(
         mod = lowering.run()
     left = [item for item in lowering.fallbacks if not item.library]
     if not fallback:
-        for item in left:
-            if item.is_bug:
-                raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
-        if left:
-            raise UnsupportedOp(_list_fallbacks(left), advice=_ADVICE)
+        refuse_fallbacks(left)
     weights = {name: module.weights[name] for name in lowering.weights}
     calls = [item for item in lowering.fallbacks if item.library]
-    return LoweredModule(mod, weights, left, calls, lowering.builder.requirements)
+    return LoweredModule(mod, weights, left, calls, lowering.refusals, lowering.builder.requirements)
+
+
+def refuse_fallbacks(fallbacks: list[Fallback]) -> None:
+    """Raise :class:`UnsupportedOp` with every op that runs in PyTorch, :class:`InternalError` if one is there by a bug."""
+    for item in fallbacks:
+        if item.is_bug:
+            raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
+    if fallbacks:
+        raise UnsupportedOp(_list_fallbacks(fallbacks), advice=_ADVICE)
 
 
 _STRUCTURED = {"torch.prim.If", "torch.prim.Loop", "torch.prim.RaiseException"}
@@ -200,4 +206,4 @@ def _is_empty(value: ir.Value) -> bool:
     )
 
 
-__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "is_lowered", "lower"]
+__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "is_lowered", "lower", "refuse_fallbacks"]

@@ -6,57 +6,68 @@ An op is replaced where all that its decomposition needs has a lowering, and lef
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions, decomposition_table
+from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.calls import callable_for, is_random, may_be_named
+from torch_tvm.aten.calls import callable_for, is_random, overload_of, with_keywords
+from torch_tvm.aten.decompositions import DECOMPOSITIONS
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.importers.recording.recorder import Recorder
-from torch_tvm.lowering.module import is_lowered
+from torch_tvm.lowering.module import is_lowered, lower
+from torch_tvm.passes.patterns.table import PATTERNS
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import Refusal, TorchTvmError
 
 Table = dict[Any, Callable[..., Any]]
 
-_NAMESPACES = ("torch.aten.", "torch.prims.", "torch.torchvision.")
 
+def decompose(module: TorchModule, refused: Sequence[ir.Operation] = ()) -> bool:
+    """Replace ops of a canonical module that have no lowering, in place; whether any was replaced.
 
-def decompose(module: TorchModule) -> bool:
-    """Replace ops of a canonical module that have no lowering, in place; whether there were any to replace.
-
-    What comes in their place is not canonical yet.
+    ``refused`` are those that have one which does not take their operands. What comes in their place is not canonical
+    yet.
     """
-    unknown = [op for op in view.walk(module.main) if _is_unknown(op)]
+    unknown = list(refused) or [op for op in view.walk(module.main) if not is_lowered(op)]
     found: dict[Hashable, GraphModule | None] = {}
-    return any([_replace(module, op, found) for op in unknown])
+    return any([_replace(module, op, found) for op in unknown if _may_be_replaced(module, op)])
 
 
-def _is_unknown(op: ir.Operation) -> bool:
+def _may_be_replaced(module: TorchModule, op: ir.Operation) -> bool:
     name = view.op_name(op)
-    if not name.startswith(_NAMESPACES) or is_lowered(op) or not may_be_named(name) or is_random(name):
+    if overload_of(name) is None or is_random(name) or not module.admits(name):
         return False
-    return all(view.tensor_type(result) is not None for result in op.results)
+    return all(view.tensor_type(value) is not None for result in op.results for value in _tensors(result))
+
+
+def _tensors(result: ir.Value) -> list[ir.Value]:
+    """A result, or the tensors in a list, where all that is done with it is to unpack it."""
+    users = [use.owner for use in result.uses]
+    if users and all(user.name == "torch.prim.ListUnpack" for user in users):
+        return list(users[0].results)
+    return [result]
 
 
 def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphModule | None]) -> bool:
     """Put the parts of ``op`` in its place; ``found`` has those of ops like it."""
     given: list[ir.Value] = []
     try:
-        operands = [_operand(value, given) for value in op.operands]
+        operands = _as_python(view.op_name(op), [_operand(value, given) for value in op.operands])
     except Refusal:
         return False
     name = view.op_name(op)
@@ -67,7 +78,8 @@ def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphM
     if parts is None:
         return False
     block, values = _emitted(module, op, given, parts)
-    fits = [value.type for value in values] == [result.type for result in op.results]
+    results = [value for result in op.results for value in _tensors(result)]
+    fits = [value.type for value in values] == [result.type for result in results]
     if fits:
         outer = dict(zip(block.arguments, given, strict=True))
         values = [
@@ -77,8 +89,13 @@ def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphM
             argument.replace_all_uses_with(value)
         for inner in list(block.operations):
             inner.operation.move_before(op)
-        for result, value in zip(op.results, values, strict=True):
+        unpacked = [use.owner for result in op.results for use in result.uses if result not in results]
+        for result, value in zip(results, values, strict=True):
             result.replace_all_uses_with(value)
+        for each in unpacked:
+            for result, value in zip(each.results, values, strict=True):
+                result.replace_all_uses_with(value)
+            each.erase()
         op.erase()
     block.owner.erase()
     return fits
@@ -92,6 +109,19 @@ class _Tensor:
     """Stands for the tensor with this index among those that an op reads."""
 
     index: int
+
+
+def _as_python(name: str, operands: list[Any]) -> list[Any]:
+    """Operands as Python functions take them: a dtype for its number, and a device where the op has none."""
+    found = overload_of(name)
+    types = [str(argument.real_type) for argument in found._schema.arguments] if found is not None else []
+    given = list(operands)
+    for index, (kind, operand) in enumerate(zip(types, operands, strict=False)):
+        if "Device" in kind and operand is None:
+            given[index] = torch.device("cpu")
+        if "ScalarType" in kind and isinstance(operand, int):
+            given[index] = DTYPE_OF_SCALAR_TYPE[operand]
+    return given
 
 
 def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
@@ -111,19 +141,19 @@ def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
 
 def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]) -> GraphModule | None:
     """The parts of an op as a function of the tensors, if PyTorch has some that are all lowered."""
-    for table in _tables():
+    for table in _tables(name):
         try:
             parts = _traced(name, operands, given, table)
             trial = canonicalize(import_aten_graph(parts))
+            if all(is_lowered(part) for part in view.walk(trial.main)) and not lower(trial).fallbacks:
+                return parts
         except (Refusal, TorchTvmError):
             continue
-        if all(is_lowered(part) for part in view.walk(trial.main)):
-            return parts
     return None
 
 
 def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table: Table) -> GraphModule:
-    function = callable_for(name)
+    function = _written_out(name)
 
     def call(*tensors: torch.Tensor) -> Any:
         take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item
@@ -137,6 +167,19 @@ def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table
         raise Refusal(f"PyTorch cannot decompose it: {error}") from error
 
 
+def _written_out(name: str) -> Callable[..., Any]:
+    """The op as a function of its operands; one that dispatch would not find a decomposition of, as that."""
+    overload = overload_of(name)
+    assert overload is not None
+    custom = OPDEFS.get(overload._schema.name) if overload.namespace in _IN_PYTHON else None
+    function = custom._init_fn if custom is not None else DECOMPOSITIONS.get(overload)
+    return callable_for(name) if function is None else with_keywords(overload, function)
+
+
+_IN_PYTHON = ("torch_nn", "transformers")
+"""Libraries whose custom ops are Python functions that do nothing but compute; those of others may do anything."""
+
+
 def _fake(value: ir.Value) -> torch.Tensor:
     kind = view.tensor_type(value)
     if kind is None or kind.dtype is None or kind.shape is None or None in kind.shape:
@@ -144,28 +187,23 @@ def _fake(value: ir.Value) -> torch.Tensor:
     return torch.empty(kind.shape, dtype=kind.dtype)
 
 
-_WRONG = (
-    torch.ops.aten.multilabel_margin_loss_forward.default,  # counts what comes after the last label of a row
-    torch.ops.aten.multi_margin_loss.default,  # NaN, where the kernel compares with 0 and adds nothing
-)
-"""Ops whose decompositions give other numbers than their kernels: they run in PyTorch."""
-
-
-@lru_cache(maxsize=1)
-def _tables() -> tuple[Table, Table]:
-    """PyTorch's decompositions of what has no lowering: those written in ATen, and all.
+def _tables(name: str) -> Iterator[Table]:
+    """PyTorch's decompositions of what has no lowering, and of this op: those written in ATen, and all.
 
     The others are written in primitives that have no lowering themselves, but for some of them.
     """
-    every = {
-        overload: function
-        for overload, function in {**decomposition_table, **core_aten_decompositions()}.items()
-        if isinstance(overload, torch._ops.OpOverload)
-        and overload not in _WRONG
-        and not is_lowered(dialect_name(overload))
-    }
-    is_aten = lambda function: inspect.unwrap(function).__module__.startswith("torch._decomp")
-    return {o: function for o, function in every.items() if is_aten(function)}, every
+    every = _decompositions()
+    is_aten = lambda function: not inspect.unwrap(function).__module__.startswith("torch._refs")
+    known = {o: f for o, f in every.items() if dialect_name(o) == name or not is_lowered(dialect_name(o))}
+    yield {overload: function for overload, function in known.items() if is_aten(function)}
+    # What has a pattern is spelled otherwise: a reference of it in terms of a primitive would be one of itself.
+    yield {o: f for o, f in known.items() if dialect_name(o) == name or dialect_name(o) not in PATTERNS}
+
+
+@lru_cache(maxsize=1)
+def _decompositions() -> Table:
+    every = {**decomposition_table, **core_aten_decompositions(), **DECOMPOSITIONS}
+    return {overload: f for overload, f in every.items() if isinstance(overload, torch._ops.OpOverload)}
 
 
 # -- in the place of the op ----------------------------------------------------------------------------

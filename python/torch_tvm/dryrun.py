@@ -15,10 +15,9 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.driver import Imported, import_program
 from torch_tvm.exclusive import exclusive
 from torch_tvm.importers.torchscript import import_torchscript
-from torch_tvm.lowering.module import lower
 from torch_tvm.methods import check_names
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import decomposed
+from torch_tvm.pipeline import decomposed, lower_decomposed
 from torch_tvm.reproducer import unforeseen
 from torch_tvm.support.errors import InvalidInput
 
@@ -147,7 +146,7 @@ def _planned(imported: TorchModule) -> list[PlannedOp]:
     """The ops of a program, in order, and why PyTorch runs some."""
     module = decomposed(canonicalize(imported))
     convention_of(module)  # refuses arguments that no compile takes
-    lowered = lower(module)
+    lowered = lower_decomposed(module)
     reasons = {(item.op, item.location): item.reason for item in lowered.fallbacks}
     libraries = {(item.op, item.location): item.library for item in lowered.library_calls}
     ops = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import tvm
@@ -24,7 +25,7 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
-from torch_tvm.lowering.module import LoweredModule, is_lowered, lower
+from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refuse_fallbacks
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner
@@ -117,7 +118,7 @@ def _generated(
     backend = backend_of(target)
     with report.phase("lower"):
         check_indices = options.check_indices and backend.checks_indices
-        lowered = lower(
+        lowered = lower_decomposed(
             module,
             fallback=fallback,
             check_indices=check_indices,
@@ -253,6 +254,29 @@ def decomposed(module: TorchModule) -> TorchModule:
     return canonicalize(module) if decompose(module) else module
 
 
+def lower_decomposed(module: TorchModule, *, fallback: bool = True, **how: Any) -> LoweredModule:
+    """Lower a canonical module; what refuses its operands is taken apart where that helps, and all is lowered again.
+
+    Arguments and errors are those of :func:`~torch_tvm.lowering.module.lower`.
+    """
+    lowered = lower(module, **how)
+    for _ in range(_ROUNDS):
+        if not lowered.refused:
+            break
+        from torch_tvm.decomposition import decompose
+
+        if not decompose(module, lowered.refused):
+            break
+        lowered = lower(canonicalize(module), **how)
+    if not fallback:
+        refuse_fallbacks(lowered.fallbacks)
+    return lowered
+
+
+_ROUNDS = 3
+"""Times that a program is lowered again: parts of an op may be refused themselves."""
+
+
 def _autotuner(target: tvm.target.Target) -> Autotuner:
     obstacle = backend_of(target).why_not_measurable(target)
     if obstacle:
@@ -280,4 +304,4 @@ def _hooked(mod: tvm.IRModule, stage: str, options: Options) -> tvm.IRModule:
     return mod
 
 
-__all__ = ["compile_module", "decomposed"]
+__all__ = ["compile_module", "decomposed", "lower_decomposed"]

@@ -33,6 +33,18 @@ ROWS: list[Row] = [
         dynamic=lambda s, n: (s.floats(n, 12),),
     ),
     row(
+        "aten.as_strided",
+        lambda x: (
+            x.as_strided((2, 3), (1, 2), 1),
+            x.as_strided((0, 2), (1, 1)),
+            x.as_strided((), ()),
+            x[1:].as_strided((2, 2), (3, 1)),
+            x.as_strided_copy((3, 3), (1, 1)),
+            x.as_strided_scatter(x[:2, :2] * 2, (2, 2), (1, 3), 1),
+        ),
+        lambda s: [(s.floats(4, 3),), (s.ints(3, 4),), (s.bools(2, 6),)],
+    ),
+    row(
         "aten.permute",
         lambda x: (x.permute(2, 0, -2), x.transpose(0, -1), x.movedim(0, -1), x.mT),
         lambda s: [(s.floats(2, 3, 4),), (s.bools(3, 1, 2),), (s.floats(2, 0, 3),)],

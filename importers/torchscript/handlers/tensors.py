@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.dialect.emitter import dialect_name
 from torch_tvm.importers.recording.recorder import WITHOUT_SIBLING, functional_sibling
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
@@ -189,7 +190,7 @@ def _run_fake(
 ) -> Any:
     try:
         with ev.mode:
-            return ev.sizes.run(function, positional, keywords)
+            return ev.sizes.run(WITHOUT_QUESTIONS.get(function, function), positional, keywords)
     except GuardOnDataDependentSymNode as error:
         raise ev.failure(
             f"the shape of a result depends on data here ({error.cond})",

@@ -394,3 +394,12 @@ def loss(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     sides = [r.as_dtype(x, result.dtype), r.as_dtype(target, result.dtype)]
     return r.op(view.op_name(op), [*sides, *rest], op.results[0].type)
+
+
+@pattern_for("prim.NumToTensor.Scalar")
+def number_as_tensor(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """torch-mlir decomposes ``nll_loss`` into a number as a tensor whose rank it does not tell: 0."""
+    kind = view.tensor_type(op.results[0])
+    if kind is None or kind.dtype is None or kind.shape is not None:
+        return None
+    return r.op(view.op_name(op), list(op.operands), r.types.tensor(TensorType((), kind.dtype)))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
 from torch_tvm.lowering import wrapping
-from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
+from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.pointwise import (
     agree,
     kept,
@@ -24,7 +24,7 @@ from torch_tvm.lowering.pointwise import (
     wrapped,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
-from torch_tvm.tir import HALF, compute_dtype, is_float, is_integer
+from torch_tvm.tir import HALF, as_size, compute_dtype, is_float, is_integer, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -176,17 +176,50 @@ def fmod(b: Builder, x: Tensor, y: Any) -> Expr:
 
 
 def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any, y: Any) -> Expr:
-    """An integer division by a known number; ``-1`` is spelled out because the smallest integer / -1 traps."""
-    if isinstance(y, (bool, int)) and b.result_dtype != "bool":
-        y = wrapped(int(y), b.result_dtype)
-    if not isinstance(y, (bool, int)) or y == 0:
-        b.unsupported("an integer division whose divisor may be zero, which ATen reports as an error")
+    """An integer division; ``-1`` is spelled out because the smallest integer / -1 traps."""
     if b.result_dtype == "bool":
         b.unsupported("a division of booleans")
+    if not isinstance(y, (bool, int)):
+        return _quotient_of_values(b, op, x, y)
+    y = wrapped(int(y), b.result_dtype)
+    if y == 0:
+        b.unsupported("an integer division by zero, which ATen reports as an error")
     if y == -1:
         is_quotient = op in (tirx.floordiv, tirx.truncdiv)
         return pointwise(b, lambda u: -u if is_quotient else u - u, x)
     return pointwise(b, lambda u, v: op(_chosen(u), v), x, y)
+
+
+def _quotient_of_values(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any, y: Any) -> Expr:
+    """An integer division by what only the run knows: a zero is an error then."""
+    dtype = b.result_dtype
+    y = b.tensor(y, dtype)
+    has_elements = not is_tensor(x) or all(size != 0 for size in map(plain_size, b.shape(x)))
+    if has_elements:
+        b.check(_without_zeros(b, y), "ZeroDivisionError")
+    one, is_signed = tirx.const(1, dtype), not dtype.startswith("u")
+
+    def quotient(u: Scalar, v: Scalar) -> Scalar:
+        traps = tirx.EQ(v, number(-1, dtype)) if is_signed else tirx.const(False, "bool")
+        found = op(_chosen(u), tirx.Select(tirx.any(tirx.EQ(v, number(0, dtype)), traps), one, v))
+        if not is_signed:
+            return found
+        return tirx.Select(traps, -u if op in (tirx.floordiv, tirx.truncdiv) else u - u, found)
+
+    return pointwise(b, quotient, x, y)
+
+
+def _without_zeros(b: Builder, y: Expr) -> Expr:
+    """Whether no element is 0, as a 0-d bool."""
+    count = product(b.shape(y))
+
+    def body(values: te.Tensor) -> te.Tensor:
+        axis = te.reduce_axis((0, as_size(count)), "i")
+        is_zero = lambda i: tirx.Cast("int64", tirx.EQ(values(i), number(0, b.dtype(y))))
+        zeros = te.compute((), lambda: te.sum(is_zero(axis), axis=[axis]), name="zeros")
+        return te.compute((), lambda: tirx.EQ(zeros(), tirx.const(0, "int64")), name="divisor")
+
+    return b.te(body, b.reshape(y, [count]), name="divisor")
 
 
 def _chosen(u: Scalar) -> Scalar:

@@ -1,0 +1,280 @@
+"""Ops in terms of other ops, where PyTorch has no decomposition, a wrong one, or one that asks for a tensor's values.
+
+Each function takes what its op takes. Errors for values are assertions, which a compiled program keeps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten, prims = torch.ops.aten, torch.ops.prims
+Function = Callable[..., Any]
+
+
+def _demand(condition: Tensor, message: str) -> None:
+    aten._assert_async.msg(condition, message)
+
+
+# -- statistics ----------------------------------------------------------------------------------------
+
+
+def cov(
+    x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Tensor:
+    """aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor"""
+    rows = x.reshape(1, -1) if x.dim() < 2 else x
+    for name, each in (("fweights", fweights), ("aweights", aweights)):
+        if each is not None:
+            _demand((each >= 0).all(), f"cov(): {name} cannot be negative")
+    weights = [each for each in (fweights, aweights) if each is not None]
+    weight = math.prod(weights[1:], start=weights[0]) if weights else None
+    if weight is None:
+        total = torch.full((), rows.shape[1], dtype=torch.int64)
+        average = rows.sum(1) / total
+    else:
+        total = weight.sum()
+        _demand(total != 0, "cov(): weights sum to zero, can't be normalized")
+        average = (rows * weight).sum(1) / total
+    if weight is not None and aweights is not None and correction != 0:
+        factor = total - correction * (weight * aweights).sum() / total
+    else:
+        factor = total - correction
+    centred = rows - average.unsqueeze(1)
+    product = centred @ (centred if weight is None else centred * weight).t()
+    return (product / factor.clamp_min(0)).squeeze()
+
+
+def corrcoef(x: Tensor) -> Tensor:
+    """aten::corrcoef(Tensor self) -> Tensor"""
+    found = cov(x)
+    if found.dim() == 0:
+        return found / found
+    deviation = found.diagonal().sqrt()
+    return (found / deviation.unsqueeze(1) / deviation).clamp(-1, 1)
+
+
+def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    """aten::combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor"""
+    choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
+    if r == 0:
+        return x.new_empty(0)
+    places = list(choose(range(x.shape[0]), r))
+    return x[torch.tensor(places, dtype=torch.int64).reshape(len(places), r)]
+
+
+def pdist(x: Tensor, p: float = 2) -> Tensor:
+    """aten::pdist(Tensor self, float p=2) -> Tensor"""
+    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1).unbind(0)
+    return torch.linalg.vector_norm(x[first] - x[second], p, 1)
+
+
+# -- losses --------------------------------------------------------------------------------------------
+
+
+def _reduced(losses: Tensor, reduction: int) -> Tensor:
+    """``losses`` as ``reduction`` says: 0 none, 1 mean, 2 sum."""
+    return losses if reduction == 0 else losses.mean() if reduction == 1 else losses.sum()
+
+
+def multi_margin_loss(
+    x: Tensor,
+    target: Tensor,
+    p: float = 1,
+    margin: float = 1,
+    weight: Tensor | None = None,
+    reduction: int = 1,
+) -> Tensor:
+    """aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, …)"""
+    rows, labels = x.reshape(-1, x.shape[-1]) if x.dim() else x.reshape(1, 1), target.reshape(-1, 1)
+    excess = margin - rows.gather(1, labels) + rows
+    losses = torch.where(excess > 0, excess if p == 1 else excess * excess, 0)
+    if weight is not None:
+        losses = losses * weight[labels]
+    own = torch.arange(rows.shape[1]) == labels
+    losses = torch.where(own, 0, losses).sum(1) / rows.shape[1]
+    return _reduced(losses.reshape(target.shape) if reduction == 0 else losses, reduction)
+
+
+def multilabel_margin_loss_forward(x: Tensor, target: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
+    """aten::multilabel_margin_loss_forward(Tensor self, Tensor target, int reduction) -> (Tensor, Tensor is_target)"""
+    count = x.shape[-1] if x.dim() else 1
+    rows, labels = x.reshape(-1, count), target.reshape(-1, count)
+    counts = (labels < 0).to(torch.int64).cumsum(1) == 0  # labels after the first -1 are none
+    labels = torch.where(counts, labels, 0)
+    is_target = ((labels.unsqueeze(2) == torch.arange(count)) & counts.unsqueeze(2)).any(1)
+    excess = 1 - rows.gather(1, labels).unsqueeze(2) + rows.unsqueeze(1)
+    adds = counts.unsqueeze(2) & ~is_target.unsqueeze(1) & (excess > 0)
+    losses = torch.where(adds, excess, 0).sum((1, 2)) / count
+    losses = losses.reshape(x.shape[:-1]) if reduction == 0 else losses
+    return _reduced(losses, reduction), is_target.to(x.dtype).reshape(target.shape)
+
+
+def multilabel_margin_loss(x: Tensor, target: Tensor, reduction: int = 1) -> Tensor:
+    """aten::multilabel_margin_loss(Tensor self, Tensor target, int reduction=Mean) -> Tensor"""
+    return multilabel_margin_loss_forward(x, target, reduction)[0]
+
+
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Any,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """``torch.nn.functional.gaussian_nll_loss``, which asks whether a variance is negative."""
+    if isinstance(var, (int, float)):
+        var = var * torch.ones_like(input)
+    _demand(~(var < 0).any(), "var has negative entry/entries")
+    if var.size() != input.size():
+        if input.size()[:-1] == var.size():
+            var = torch.unsqueeze(var, -1)
+        elif not (
+            input.dim() == var.dim() and all(v in (i, 1) for i, v in zip(input.shape, var.shape, strict=True))
+        ):
+            raise ValueError("var is of incorrect size")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(reduction + " is not valid")
+    bounded = var.clamp(min=eps)
+    loss = 0.5 * (torch.log(bounded) + (input - target) ** 2 / bounded)
+    if full:
+        loss = loss + 0.5 * math.log(2 * math.pi)
+    return _reduced(loss, ("none", "mean", "sum").index(reduction))
+
+
+# -- primitives ----------------------------------------------------------------------------------------
+
+
+def _broadcast_in_dim(a: Tensor, shape: Sequence[Any], dimensions: Sequence[int]) -> Tensor:
+    sizes: list[Any] = [1] * len(shape)
+    for size, place in zip(a.shape, dimensions, strict=True):
+        sizes[place] = size
+    return a.reshape(sizes).expand(list(shape))
+
+
+def _collapse(a: Tensor, start: int, end: int) -> Tensor:
+    return a.flatten(start, end) if a.dim() else a.reshape(1)
+
+
+def _split_dim(a: Tensor, dim: int, outer: Any) -> Tensor:
+    return a.reshape([*a.shape[:dim], outer, a.shape[dim] // outer, *a.shape[dim + 1 :]])
+
+
+def _prod(a: Tensor, dims: Sequence[int] | None, *, output_dtype: torch.dtype | None = None) -> Tensor:
+    for dim in sorted(range(a.dim()) if dims is None else dims, reverse=True):
+        a = aten.prod.dim_int(a, dim, False, dtype=output_dtype or a.dtype)
+    return a
+
+
+def _sum(a: Tensor, dims: Sequence[int] | None, *, output_dtype: torch.dtype | None = None) -> Tensor:
+    if dims is not None and not dims:
+        return a.to(output_dtype or a.dtype)
+    return aten.sum.dim_IntList(a, dims, False, dtype=output_dtype or a.dtype)
+
+
+def _extreme(overload: torch._ops.OpOverload) -> Function:
+    def reduce(a: Tensor, dims: Sequence[int] | None, *, output_dtype: torch.dtype | None = None) -> Any:
+        return overload(a, list(range(a.dim()) if dims is None else dims)).to(output_dtype or a.dtype)
+
+    return reduce
+
+
+def _div(a: Tensor, b: Tensor) -> Tensor:
+    return torch.div(a, b) if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+def _iota(
+    length: Any, *, start: Any, step: Any, dtype: torch.dtype, device: Any, requires_grad: bool
+) -> Tensor:
+    return torch.arange(length, dtype=torch.int64).mul(step).add(start).to(dtype)
+
+
+_SAME = (
+    "abs acos acosh asin asinh atan atanh cos cosh bitwise_not ceil digamma erf erfc exp expm1 exp2 floor isfinite "
+    "lgamma log log1p log2 log10 neg reciprocal round sign signbit sin sinh sqrt tan tanh trunc rsqrt add atan2 "
+    "bitwise_and bitwise_or bitwise_xor eq fmax fmin fmod gcd ge gt hypot le lt maximum minimum mul ne nextafter "
+    "pow remainder sub clone cat reshape"
+).split()
+"""Primitives that ATen has by the same name."""
+
+_PRIMITIVES: dict[str, Function] = {
+    "erf_inv": torch.erfinv,
+    "shift_left": aten.bitwise_left_shift.Tensor,
+    "shift_right_arithmetic": aten.bitwise_right_shift.Tensor,
+    "cbrt": lambda a: a.sign() * a.abs().pow(1 / 3),
+    "div": _div,
+    "fill": aten.fill.Scalar,
+    "broadcast_in_dim": _broadcast_in_dim,
+    "collapse_view": _collapse,
+    "collapse": _collapse,
+    "split_dim": _split_dim,
+    "squeeze": aten.squeeze.dims,
+    "transpose": aten.permute.default,
+    "rev": aten.flip.default,
+    "where": aten.where.self,
+    "device_put": lambda a, device, non_blocking=False: a.to(device),
+    "copy_strided": lambda a, stride: a.clone(),
+    "amax": _extreme(aten.amax.default),
+    "amin": _extreme(aten.amin.default),
+    "prod": _prod,
+    "sum": _sum,
+    "scalar_tensor": lambda s, *, dtype=None, device=None: torch.full((), s, dtype=dtype),
+    "iota": _iota,
+    "var": lambda a, dims, correction=1, *, output_dtype=None: aten.var.correction(
+        a, dims, correction=correction
+    ),
+}
+
+
+def _with_tensor_first(packet: Any) -> Function:
+    """An op of ATen for operands of which only the second has to be a tensor."""
+
+    def call(first: Any, *others: Any, **named: Any) -> Any:
+        if others and isinstance(others[0], Tensor) and isinstance(first, (bool, int, float)):
+            first = torch.full((), first, dtype=others[0].dtype)
+        return packet(first, *others, **named)
+
+    return call
+
+
+def _table() -> dict[torch._ops.OpOverload, Function]:
+    found: dict[torch._ops.OpOverload, Function] = {
+        aten.cov.default: cov,
+        aten.corrcoef.default: corrcoef,
+        aten.combinations.default: combinations,
+        aten.pdist.default: pdist,
+        aten._pdist_forward.default: pdist,
+        aten.multi_margin_loss.default: multi_margin_loss,
+        aten.multilabel_margin_loss_forward.default: multilabel_margin_loss_forward,
+        aten.multilabel_margin_loss.default: multilabel_margin_loss,
+    }
+    same = {name: _with_tensor_first(getattr(aten, name)) for name in _SAME}
+    for name, function in {**same, **_PRIMITIVES}.items():
+        if hasattr(prims, name):
+            found[getattr(prims, name).default] = function
+    return found
+
+
+DECOMPOSITIONS = _table()
+"""The function for each op."""
+
+WITHOUT_QUESTIONS: dict[Any, Function] = {
+    aten.cov.default: cov,
+    aten.corrcoef.default: corrcoef,
+    aten.combinations.default: combinations,
+    torch.cov: cov,
+    torch.Tensor.cov: cov,
+    torch.corrcoef: corrcoef,
+    torch.Tensor.corrcoef: corrcoef,
+    torch.combinations: combinations,
+    torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,
+}
+"""For functions that ask for a tensor's values, which an importer does not have, what gives the same without."""
+
+__all__ = ["DECOMPOSITIONS", "WITHOUT_QUESTIONS"]
