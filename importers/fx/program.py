@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import operator
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -342,9 +343,15 @@ def _is_aten_level(module: GraphModule) -> bool:
             ("torch.nn", "torch._C")
         ):
             return False
-        if node.op == "call_function" and "val" not in node.meta and node.target.__name__ != "getitem":
+        if node.op == "call_function" and "val" not in node.meta and not _gives_nothing(node):
             return False
     return True
+
+
+def _gives_nothing(node: Node) -> bool:
+    """Whether a call needs no note of what it gives: an item of a result, an assertion."""
+    is_op = isinstance(node.target, torch._ops.OpOverload)
+    return node.target is operator.getitem or (is_op and not node.target._schema.returns)
 
 
 class _FunctionBuilder:

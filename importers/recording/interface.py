@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,14 @@ class Recording(Protocol):
     def value(self, place: Place) -> ir.Value: ...
 
     def write(self, ref: TensorRef, value: ir.Value) -> None: ...
+
+    def call(
+        self,
+        overload: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        metas: Sequence[Any],
+    ) -> list[Any]: ...
 
     def run(self, overload: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any: ...
 

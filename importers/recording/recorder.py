@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recording import aliases, fake_results, hidden_writes, inverses
+from torch_tvm.importers.recording import aliases, composites, fake_results, hidden_writes, inverses
 from torch_tvm.importers.recording.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.importers.recording.memory_order import note_memory_order
 from torch_tvm.importers.recording.storages import SOURCE, Place, Storage, TensorRef, ViewStep
@@ -158,6 +158,10 @@ class Recorder:
                 subject=dialect_name(overload),
                 advice="use a clone, or torch.ones_like for the power False",
             )
+        if composites.is_of_lists(overload):
+            parts = composites.parts_of(self, overload, args, kwargs)
+            if parts is not None:
+                return parts
         _try_without_elements(overload, args, kwargs, metas)
         name = overload._schema.name
         if name in fake_results.CORRECTIONS:

@@ -58,21 +58,26 @@ CANONICAL: dict[str, tuple[str, ...]] = {
     "convolution": (
         "aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv1d.padding", "aten.conv2d.padding",
         "aten.conv3d.padding", "aten.convolution", "aten.conv_transpose1d", "aten.conv_transpose2d.input",
-        "aten.conv_transpose3d.input",
+        "aten.conv_transpose3d.input", "aten.convolution_backward",
     ),
     "pooling": (
         "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.max_pool2d_with_indices",
         "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d", "aten.adaptive_avg_pool1d",
         "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", "aten.adaptive_max_pool1d",
         "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d", "aten.max_pool3d_with_indices",
-        "aten.max_unpool2d", "aten.max_unpool3d",
+        "aten.max_unpool2d", "aten.max_unpool3d", "aten.max_pool2d_with_indices_backward",
+        "aten.max_pool3d_with_indices_backward", "aten.avg_pool2d_backward", "aten._adaptive_avg_pool2d_backward",
+        "aten._adaptive_avg_pool3d_backward",
     ),
     "normalization": (
         "aten.batch_norm", "aten.layer_norm", "aten.group_norm", "aten.instance_norm", "aten.rms_norm",
         "aten.native_layer_norm", "aten.native_group_norm",
         "aten.softmax.int", "aten.log_softmax.int", "aten._softmax", "aten._log_softmax",
     ),
-    "loss": ("aten.cross_entropy_loss",),
+    "loss": (
+        "aten.cross_entropy_loss", "aten.nll_loss_forward", "aten.nll_loss_backward", "aten.nll_loss2d_forward",
+        "aten.nll_loss2d_backward",
+    ),
     "attention": ("aten.scaled_dot_product_attention",),
     "movement": (
         "aten.view", "aten.permute", "aten.expand", "aten.squeeze.dim", "aten.unsqueeze", "aten.cat",
@@ -91,6 +96,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.embedding", "aten.index.Tensor", "aten.index_select", "aten.gather", "aten.scatter.src",
         "aten.scatter.value", "aten.scatter_add", "aten.scatter.reduce", "aten.scatter_reduce.two",
         "aten.index_put", "aten.one_hot", "aten.bucketize.Tensor", "aten.repeat_interleave.Tensor",
+        "aten.embedding_dense_backward",
     ),
     "creation": (
         "aten.to.dtype", "aten.arange", "aten.arange.start", "aten.arange.start_step", "aten.full",

@@ -206,6 +206,15 @@ def _decompositions() -> Table:
     return {overload: f for overload, f in every.items() if isinstance(overload, torch._ops.OpOverload)}
 
 
+@lru_cache(maxsize=1)
+def backward_decompositions() -> Table:
+    """What PyTorch makes of ops for gradients that have no lowering: taken apart before a forward and a backward graph
+    are cut from the joint one, where sizes may vary.
+    """
+    every = _decompositions().items()
+    return {o: f for o, f in every if "backward" in o.name() and not is_lowered(dialect_name(o))}
+
+
 # -- in the place of the op ----------------------------------------------------------------------------
 
 

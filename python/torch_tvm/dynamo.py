@@ -29,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.checkpoint import CheckpointPolicy
 
 from torch_tvm.runtime.overlap import overlaps_itself
 from torch_tvm.runtime.warnings import warn_user
@@ -36,6 +37,7 @@ from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.interrupts import deferred_interrupts
 
 with deferred_interrupts():
+    from torch_tvm.decomposition import backward_decompositions
     from torch_tvm.graph_module import CompiledGraph, compile_graph
 
 Inputs = Sequence[Any]
@@ -72,7 +74,7 @@ def torch_tvm(
             )
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
-    if not _needs_gradient(example_inputs) and not _transforms_functions(gm):
+    if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
         try:
             compiled = _without_autograd(gm, example_inputs, given)
         except LostWrite as error:
@@ -115,6 +117,13 @@ def _transforms_functions(gm: GraphModule) -> bool:
     nodes = [n for part in gm.modules() if isinstance(part, GraphModule) for n in part.graph.nodes]
     modules = [getattr(n.target, "__module__", None) or "" for n in nodes if n.op == "call_function"]
     return any(name.startswith(("torch._functorch", "torch._C._functorch")) for name in modules)
+
+
+def _holds_tensors(gm: GraphModule) -> bool:
+    """Whether the graph reads tensors of its own, as the state of an optimizer is: a trace would compute with them."""
+    parts = [part for part in gm.modules() if isinstance(part, GraphModule)]
+    names = [(part, str(node.target)) for part in parts for node in part.graph.nodes if node.op == "get_attr"]
+    return any(isinstance(operator.attrgetter(name)(part), torch.Tensor) for part, name in names)
 
 
 @contextmanager
@@ -292,6 +301,7 @@ def _through_aot(options: Mapping[str, Any], count: int) -> Callable[..., Any]:
         bw_compiler=backward,
         inference_compiler=forward,
         partition_fn=_partition,
+        decompositions=backward_decompositions(),
     )
 
 
@@ -299,9 +309,12 @@ def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[Gra
     """The forward and the backward graph. PyTorch merges equal calls before, of ``randn_like`` and ``exponential`` too:
     not where numbers are drawn.
     """
-    targets = [node.target for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-    draws = any(torch.Tag.nondeterministic_seeded in target.tags for target in targets)
-    with torch._functorch.config.patch(cse=False) if draws else nullcontext():
+    calls = [node for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    drawing = [node for node in calls if torch.Tag.nondeterministic_seeded in node.target.tags]
+    items = [user for node in drawing for user in node.users if user.target is operator.getitem]
+    for node in [*drawing, *items]:  # a checkpoint draws again what it drew: the numbers are kept instead
+        node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+    with torch._functorch.config.patch(cse=False) if drawing else nullcontext():
         return min_cut_rematerialization_partition(joint, *arguments, **options)
 
 

@@ -108,5 +108,6 @@ ROWS: list[Row] = [
         thirds,
         dynamic=lambda s, n: (s.floats(n, 3), s.floats(3), s.floats(n, 1)),
     ),
+    row("prims.fma", torch.ops.prims.fma.default, thirds, refused={"lazy": "no lazy kernel"}),
     row("aten.addcdiv", lambda x, y, z: torch.addcdiv(x, y, z.abs() + 0.5, value=2), thirds),
 ]

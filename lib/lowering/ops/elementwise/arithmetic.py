@@ -89,6 +89,14 @@ def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     return _arithmetic(b, R.add, lambda u, v: u + v, wrapping.plus, x, _scaled(b, y, alpha))
 
 
+def fma(b: Builder, x: Any, y: Any, z: Any) -> Expr:
+    """prims::fma(Tensor a, Tensor b, Tensor c) -> Tensor"""
+    return pointwise(b, lambda u, v, w: times(u, v) + w, x, y, z)
+
+
+register("torch.prims.fma", fma, custom=True)
+
+
 @lowers("torch.aten.sub.Tensor", "torch.aten.sub.Scalar")
 def sub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""

@@ -27,14 +27,14 @@ def attend(
 
     A row whose mask hides every key gives 0, as in ATen.
     """
-    scores, bias = _scores(b, q, k, mask, causal, scale)
+    scores, bias = scores_of(b, q, k, mask, causal, scale)
     result = product_of(b, softmax_over(b, scores, -1), b.cast(v, b.dtype(scores)))
     if mask is not None and bias is not None and not causal:
         result = _zero_hidden_rows(b, result, bias)
     return b.cast(result, b.dtype(q))
 
 
-def _scores(
+def scores_of(
     b: Builder, q: Expr, k: Expr, mask: Expr | None, causal: bool, scale: float | None
 ) -> tuple[Expr, Expr | None]:
     """``scale·q @ kᵀ + bias``, at least in single precision, and the bias."""
@@ -42,14 +42,14 @@ def _scores(
     wide = compute_dtype(dtype)
     q, k = b.cast(q, wide), b.cast(k, wide)
     keys = permute(b, k, [*range(rank - 2), rank - 1, rank - 2])
-    scores = scaled(b, product_of(b, q, keys), _scale(b, q, scale))
+    scores = scaled(b, product_of(b, q, keys), scale_of(b, q, scale))
     bias = _bias(b, mask, wide)
     if causal:
         bias = _causal_bias(b, b.shape(q)[-2], b.shape(k)[-2], wide)
     return (scores if bias is None else b.emit(R.add(scores, bias))), bias
 
 
-def _scale(b: Builder, q: Expr, scale: float | None) -> float | Expr:
+def scale_of(b: Builder, q: Expr, scale: float | None) -> float | Expr:
     if scale is not None:
         return scale
     width = b.shape(q)[-1]
@@ -153,7 +153,7 @@ def flash_attention_for_cpu(
     if dropout_p:
         raise InLibrary(RANDOM_NUMBERS)
     output = attend(b, query, key, value, attn_mask, is_causal, scale)
-    scores, _ = _scores(b, query, key, attn_mask, is_causal, scale)
+    scores, _ = scores_of(b, query, key, attn_mask, is_causal, scale)
     peak = b.emit(R.max(scores, axis=-1, keepdims=True))
     total = b.emit(R.sum(b.emit(R.exp(b.emit(R.subtract(scores, peak)))), axis=-1, keepdims=True))
     logsumexp = b.emit(R.add(b.emit(R.log(total)), peak))

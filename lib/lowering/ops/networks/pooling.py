@@ -242,6 +242,15 @@ def avg_pool(
     return result if batched else squeeze_at(b, result, 0)
 
 
+def covered(o: Any, stride: int, pad: int, kernel: int, size: Any, include_pad: bool) -> Any:
+    """How many places window ``o`` has along an axis, those of the padding among them or not."""
+    start = o * stride - pad
+    end = tirx.min(start + kernel, size + pad)
+    if not include_pad:
+        start, end = tirx.max(start, 0), tirx.min(end, size)
+    return end - start
+
+
 def _windowed_mean(
     data: te.Tensor, output: list[Any], window: Window, include_pad: bool, divisor: int | None
 ) -> te.Tensor:
@@ -259,11 +268,7 @@ def _windowed_mean(
     def count(i: Sequence[Any]) -> Any:
         value: Any = tirx.const(1, "int64")
         for o, (s, p, k, n) in zip(i, spatial, strict=True):
-            start = o * s - p
-            end = tirx.min(start + k, n + p)
-            if not include_pad:
-                start, end = tirx.max(start, 0), tirx.min(end, n)
-            value = value * (end - start)
+            value = value * covered(o, s, p, k, n, include_pad)
         return value
 
     sums = te.compute([*data.shape[:2], *(as_size(s) for s in output)], total, name="window_sum")
@@ -336,7 +341,7 @@ def avg_pool3d(
 # -- adaptive pooling ---------------------------------------------------------------------------------
 
 
-def _bounds(o: Any, size: SizeLike, count: int) -> tuple[Any, Any]:
+def bounds_of(o: Any, size: SizeLike, count: int) -> tuple[Any, Any]:
     """First element and end of window ``o`` of ``count`` over ``size``."""
     return tirx.floordiv(o * size, count), tirx.floordiv((o + 1) * size + count - 1, count)
 
@@ -374,7 +379,7 @@ def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
     wide = compute_dtype(dtype)
 
     def total(*i: Any) -> Any:
-        bounds = [_bounds(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
+        bounds = [bounds_of(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
         axes = [te.reduce_axis((0, end - start), name=f"k{j}") for j, (start, end) in enumerate(bounds)]
         places = [start + k for k, (start, _) in zip(axes, bounds, strict=True)]
         return te.sum(tirx.Cast(wide, data(*i[:2], *places)), axis=axes)
@@ -382,7 +387,7 @@ def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
     def mean(*i: Any) -> Any:
         count: Any = tirx.const(1, "int64")
         for o, n, c in zip(i[2:], sizes, counts, strict=True):
-            start, end = _bounds(o, n, c)
+            start, end = bounds_of(o, n, c)
             count = count * (end - start)
         return tirx.Cast(dtype, sums(*i) / tirx.Cast(wide, count))
 
@@ -400,7 +405,7 @@ def adaptive_max_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[i
         sizes = list(data.shape[2:])
 
         def at(*i: Any) -> Any:
-            bounds = [_bounds(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
+            bounds = [bounds_of(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
             axes = [te.reduce_axis((0, end - start), name=f"k{j}") for j, (start, end) in enumerate(bounds)]
             places = [start + k for k, (start, _) in zip(axes, bounds, strict=True)]
             flat: Any = tirx.const(0, "int64")

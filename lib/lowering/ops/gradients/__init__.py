@@ -1,0 +1,1 @@
+"""Lowerings of the backward ops that autograd leaves whole."""

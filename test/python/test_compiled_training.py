@@ -1,0 +1,122 @@
+"""Training under ``torch.compile(backend="torch_tvm")``: optimizers, losses, checkpoints, whole steps."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from torch_tvm.dynamo import GraphNotCompiled
+from torch_tvm.runtime.warnings import FallbackWarning
+
+
+@pytest.fixture(autouse=True)
+def everything_is_compiled() -> Iterator[None]:
+    """Anything that runs in PyTorch fails a test."""
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GraphNotCompiled)
+        warnings.simplefilter("error", FallbackWarning)
+        yield
+
+
+def compiled(program: Any, **options: Any) -> Any:
+    return torch.compile(program, backend="torch_tvm", **options)
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "momentum": lambda p: torch.optim.SGD(
+        p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=True
+    ),
+    "adam, one by one": lambda p: torch.optim.Adam(p, 0.01, foreach=False),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.01, amsgrad=True, foreach=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, centered=True, foreach=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_take_the_steps_of_eager(name: str) -> None:
+    """The state of an optimizer is a constant of dynamo's graph, which a trace of it must not write."""
+    start = [torch.randn(3, 2), torch.randn(3)]
+    ours, eager = [[nn.Parameter(p.clone()) for p in start] for _ in range(2)]
+    optimizers = [OPTIMIZERS[name](parameters) for parameters in (ours, eager)]
+    steps = compiled(optimizers[0].step), optimizers[1].step
+    for _ in range(3):
+        for mine, theirs in zip(ours, eager, strict=True):
+            mine.grad = torch.randn_like(mine)
+            theirs.grad = mine.grad.clone()
+        for step in steps:
+            step()
+        for mine, theirs in zip(ours, eager, strict=True):
+            torch.testing.assert_close(mine, theirs)
+            for key, value in optimizers[1].state[theirs].items():
+                torch.testing.assert_close(optimizers[0].state[mine][key], value)
+
+
+def lists(xs: list[torch.Tensor], ys: list[torch.Tensor]) -> Any:
+    sums = torch._foreach_add(xs, ys, alpha=2)
+    torch._foreach_addcdiv_(sums, xs, torch._foreach_exp(ys), 0.1)
+    torch._foreach_lerp_(sums, ys, 0.3)
+    torch._foreach_zero_(sums[1:])
+    others = torch._foreach_norm(xs, 1), torch._foreach_maximum(xs, ys), torch._foreach_pow(2.0, xs)
+    return sums, others, torch._foreach_mul(xs, [2.0, 3.0]), torch._foreach_clamp_max(ys, 0.5)
+
+
+def test_ops_on_lists_and_clipped_gradients() -> None:
+    def tensors() -> Any:
+        torch.manual_seed(0)
+        return [torch.randn(3), torch.randn(2, 2)], [torch.randn(3), torch.randn(2, 2)]
+
+    torch.testing.assert_close(compiled(lists)(*tensors()), lists(*tensors()))
+
+    def clipped(wrap: Callable[[Any], Any]) -> Any:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        model(torch.randn(2, 4)).square().sum().backward()
+        norm = wrap(lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.1, foreach=True))()
+        return norm, [p.grad for p in model.parameters()]
+
+    torch.testing.assert_close(clipped(compiled), clipped(lambda f: f))
+
+
+def test_a_loss_in_the_graph_of_a_whole_step_with_varying_lengths() -> None:
+    eager = nn.Sequential(nn.Embedding(20, 8), nn.LayerNorm(8), nn.Linear(8, 20))
+    ours = copy.deepcopy(eager)
+
+    def steps(model: nn.Module, wrap: Callable[[Any], Any]) -> list[torch.Tensor]:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+        def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=3)
+
+        fast, found = wrap(loss), []
+        torch.manual_seed(0)
+        for length in (4, 6, 7):
+            optimizer.zero_grad()
+            found.append(fast(torch.randint(0, 20, (2, length)), torch.randint(0, 20, (2, length))))
+            found[-1].backward()
+            optimizer.step()
+        return [*found, *model.parameters()]
+
+    for mine, theirs in zip(steps(ours, compiled), steps(eager, lambda f: f), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_keeps_the_numbers_it_drew() -> None:
+    warnings.simplefilter("ignore", FallbackWarning)  # numbers are drawn by PyTorch
+    layer = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Tanh())
+
+    def gradients(wrap: Callable[[Any], Any]) -> Any:
+        torch.manual_seed(0)
+        x = torch.randn(5, 8, requires_grad=True)
+        y = wrap(lambda x: checkpoint(layer, x, use_reentrant=False))(x)
+        return y, torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+
+    torch.testing.assert_close(gradients(compiled), gradients(lambda f: f))
