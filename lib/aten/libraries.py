@@ -12,6 +12,7 @@ from torch_tvm.aten.calls import is_random
 
 LINEAR_ALGEBRA = "linear algebra: LAPACK through PyTorch"
 RANDOM_NUMBERS = "random numbers: PyTorch's generator"
+SPECIAL_FUNCTIONS = "special functions: PyTorch's kernel"
 DRAWN_POOLING = "pooling of drawn windows: PyTorch's kernel"
 
 FACTORISATIONS = frozenset(
@@ -31,6 +32,8 @@ COMPOSED = frozenset(
 )
 """Linear algebra that PyTorch composes of other ops, where sizes are known; a call as a whole where they are not."""
 
+_SPECIAL = frozenset(("igamma", "igammac"))
+
 _POOLING = frozenset(("fractional_max_pool2d", "fractional_max_pool3d"))
 
 _NOT_DRAWN_WHOLE = frozenset("lstm gru rnn_tanh rnn_relu scaled_dot_product_attention".split())
@@ -46,6 +49,8 @@ def library_of(name: str) -> str | None:
         return None
     if base in FACTORISATIONS or base in COMPOSED:
         return LINEAR_ALGEBRA
+    if base in _SPECIAL:
+        return SPECIAL_FUNCTIONS
     if base in _POOLING:
         return DRAWN_POOLING
     is_drawn = is_random(name) and base not in _NOT_DRAWN_WHOLE and "attention" not in base
@@ -58,4 +63,12 @@ def is_library_call(name: str) -> bool:
     return base not in COMPOSED and library_of(name) is not None
 
 
-__all__ = ["COMPOSED", "FACTORISATIONS", "LINEAR_ALGEBRA", "RANDOM_NUMBERS", "is_library_call", "library_of"]
+__all__ = [
+    "COMPOSED",
+    "FACTORISATIONS",
+    "LINEAR_ALGEBRA",
+    "RANDOM_NUMBERS",
+    "SPECIAL_FUNCTIONS",
+    "is_library_call",
+    "library_of",
+]

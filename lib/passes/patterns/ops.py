@@ -110,19 +110,29 @@ def _category(dtype: torch.dtype) -> int:
 
 # -- two names of one op -------------------------------------------------------------------------------------
 
-_OLD_NAMES = {
+_OTHER_NAMES = {
     "torch.aten.det": "torch.aten.linalg_det",
     "torch.aten.inverse": "torch.aten.linalg_inv",
     "torch.aten.matrix_exp": "torch.aten.linalg_matrix_exp",
     "torch.aten.matrix_power": "torch.aten.linalg_matrix_power",
     "torch.aten.orgqr": "torch.aten.linalg_householder_product",
+    "torch.aten.special_xlogy": "torch.aten.xlogy.Tensor",
+    "torch.aten.special_xlogy.self_scalar": "torch.aten.xlogy.Scalar_Self",
+    "torch.aten.special_xlogy.other_scalar": "torch.aten.xlogy.Scalar_Other",
+    "torch.aten.special_i0": "torch.aten.i0",
+    "torch.aten.special_psi": "torch.aten.digamma",
+    "torch.aten.special_digamma": "torch.aten.digamma",
+    "torch.aten.special_gammaln": "torch.aten.lgamma",
+    "torch.aten.special_gammainc": "torch.aten.igamma",
+    "torch.aten.special_gammaincc": "torch.aten.igammac",
+    "torch.aten.special_polygamma": "torch.aten.polygamma",
 }
 
 
-@pattern_for(*(name.removeprefix("torch.") for name in _OLD_NAMES))
-def linear_algebra(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """Linear algebra by its name in ``torch.linalg``, as TorchScript writes it."""
-    return r.op(_OLD_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
+@pattern_for(*(name.removeprefix("torch.") for name in _OTHER_NAMES))
+def one_name(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Linear algebra by its name in ``torch.linalg``, special functions by the one that has a kernel."""
+    return r.op(_OTHER_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
 
 
 @pattern_for("aten.linalg_pinv.atol_rtol_float", "aten.linalg_matrix_rank.atol_rtol_float")

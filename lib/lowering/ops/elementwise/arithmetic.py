@@ -331,14 +331,14 @@ def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
 # -- choices and the rest ------------------------------------------------------------------------------
 
 
-def binary(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
+def binary(name: str, body: Callable[[Scalar, Scalar], Scalar], *, custom: bool = False) -> None:
     """A look-alike: one kernel, computed in the dtype that ATen computes the result in."""
 
     def lowering(b: Builder, x: Any, y: Any) -> Expr:
         return pointwise(b, body, x, y)
 
     lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
-    register(name, lowering)
+    register(name, lowering, custom=custom)
 
 
 def _ignoring_nan(
@@ -365,6 +365,11 @@ def _xlogy(u: Scalar, v: Scalar) -> Scalar:
     return tirx.Select(tirx.isnan(v), v, tirx.Select(u == zero, zero, u * tirx.log(v)))
 
 
+def _xlog1py(u: Scalar, v: Scalar) -> Scalar:
+    zero = tirx.const(0, str(u.ty.dtype))
+    return tirx.Select(tirx.isnan(v), v, tirx.Select(u == zero, zero, u * libm("log1p", v)))
+
+
 binary("torch.aten.maximum", larger)
 binary("torch.aten.minimum", smaller)
 binary("torch.aten.fmax", _ignoring_nan(larger, lambda u, v: u >= v))
@@ -373,6 +378,10 @@ binary("torch.aten.atan2", lambda u, v: libm("atan2", u, v))
 binary("torch.aten.copysign.Tensor", tirx.copysign)
 binary("torch.aten.logaddexp", log_add_exp)
 binary("torch.aten.xlogy.Tensor", _xlogy)
+binary("torch.aten.xlogy.Scalar_Self", _xlogy, custom=True)
+binary("torch.aten.xlogy.Scalar_Other", _xlogy, custom=True)
+for _overload in ("", ".self_scalar", ".other_scalar"):
+    binary(f"torch.aten.special_xlog1py{_overload}", _xlog1py, custom=True)
 
 
 @lowers("torch.aten.heaviside")

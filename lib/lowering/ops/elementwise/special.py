@@ -1,30 +1,20 @@
-"""Special functions: inverse and complementary error functions, the logarithm of gamma and its derivative."""
+"""Special functions: error functions and their inverses, the logarithm of gamma and its derivative."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import tvm
 from tvm import tirx
 
+from torch_tvm.lowering.ops.elementwise.bessel import ratio, table
 from torch_tvm.lowering.ops.elementwise.unary import scalar_unary
 from torch_tvm.lowering.pointwise import libm, named
+from torch_tvm.lowering.polynomials import constants, horner
 
 Scalar: TypeAlias = tvm.ir.Expr
-
-
-def _constant(like: Scalar) -> Callable[[float], Scalar]:
-    return functools.partial(tirx.const, dtype=str(like.ty.dtype))
-
-
-def _horner(x: Scalar, coefficients: Sequence[float]) -> Scalar:
-    constant = _constant(x)
-    return functools.reduce(
-        lambda total, c: total * x + constant(c), reversed(coefficients[:-1]), constant(coefficients[-1])
-    )
 
 
 # -- the inverse error function ----------------------------------------------------------------------------
@@ -147,16 +137,16 @@ ERFINV = {
 
 
 def _erfinv(x: Scalar) -> Scalar:
-    constant = _constant(x)
+    constant = constants(x)
     one = constant(1)
     (limit, middle, coefficients), *others = ERFINV[str(x.ty.dtype)]
 
     def ratio(w: Scalar) -> Scalar:
-        near = named(w - constant(middle), lambda t: _horner(t, coefficients))
+        near = named(w - constant(middle), lambda t: horner(t, coefficients))
 
         def far(root: Scalar) -> Scalar:
             parts = [
-                (end, named(root - constant(mid), functools.partial(_horner, coefficients=c)))
+                (end, named(root - constant(mid), functools.partial(horner, coefficients=c)))
                 for end, mid, c in others
             ]
             result = parts[-1][1]
@@ -187,16 +177,16 @@ COTANGENT = (
 """``π cot(πr) = 1 / r - r Σ 2 ζ(2k) r²⁽ᵏ⁻¹⁾``, for ``r`` up to a half."""
 
 
-def _digamma(x: Scalar) -> Scalar:
+def digamma(x: Scalar) -> Scalar:
     """ψ(x) of a positive number; ψ(1 - x) - π / tan(πx) of a negative one."""
-    constant = _constant(x)
+    constant = constants(x)
     zero, one = constant(0), constant(1)
 
     def positive(z: Scalar) -> Scalar:
         large = z >= constant(SHIFT)
         shares = functools.reduce(lambda total, i: total + one / (z + constant(i)), range(1, SHIFT), one / z)
         series = lambda w: named(
-            one / (w * w), lambda t: tirx.log(w) - constant(0.5) / w - t * _horner(t, BERNOULLI)
+            one / (w * w), lambda t: tirx.log(w) - constant(0.5) / w - t * horner(t, BERNOULLI)
         )
         asymptotic = named(tirx.Select(large, z, z + constant(SHIFT)), series)
         return asymptotic - tirx.Select(large, zero, shares)
@@ -204,7 +194,7 @@ def _digamma(x: Scalar) -> Scalar:
     pole = tirx.all(x < zero, tirx.EQ(x, tirx.trunc(x)))
     mirrored = named(
         x - tirx.nearbyint(x),
-        lambda r: tirx.Select(x < zero, one / r - r * named(r * r, lambda t: _horner(t, COTANGENT)), zero),
+        lambda r: tirx.Select(x < zero, one / r - r * named(r * r, lambda t: horner(t, COTANGENT)), zero),
     )
     value = named(tirx.Select(x < zero, one - x, x), positive) - mirrored
     value = tirx.Select(pole, constant(math.nan), value)
@@ -234,7 +224,7 @@ def _lgamma(x: Scalar) -> Scalar:
         series = lambda w: (
             (w - constant(0.5)) * tirx.log(w)
             - w
-            + named(one / w, lambda t: t * named(t * t, lambda square: _horner(square, STIRLING)))
+            + named(one / w, lambda t: t * named(t * t, lambda square: horner(square, STIRLING)))
         )
         value = named(tirx.Select(large, z, z + constant(SHIFT)), series) + constant(
             math.log(2 * math.pi) / 2
@@ -242,7 +232,7 @@ def _lgamma(x: Scalar) -> Scalar:
         return value - tirx.log(tirx.Select(large, one, passed))
 
     def wide(u: Scalar) -> Scalar:
-        sine = lambda r: tirx.abs(r) * named(r * r, lambda square: _horner(square, SINE))
+        sine = lambda r: tirx.abs(r) * named(r * r, lambda square: horner(square, SINE))
         mirrored = named(u - tirx.nearbyint(u), lambda r: zero - tirx.log(sine(r)))
         reflects = u < constant(0.5)
         value = named(tirx.Select(reflects, one - u, u), positive)
@@ -252,34 +242,109 @@ def _lgamma(x: Scalar) -> Scalar:
     return tirx.Cast(str(x.ty.dtype), named(tirx.Cast("float64", x), wide))
 
 
+# -- the scaled complementary error function -----------------------------------------------------------------
+
+ASYMPTOTIC = tuple((-1.0) ** k * math.prod(range(1, 2 * k, 2)) for k in range(12))
+"""``erfcx(x) x √π`` in ``1 / 2x²``."""
+
+
+def bounded_erfcx(u: Scalar) -> Scalar:
+    """Of a number that is not negative."""
+    constant = constants(u)
+
+    def of_ratio(y: Scalar) -> Scalar:
+        piece = lambda name, middle: named(
+            (y - constant(middle)) * constant(8), functools.partial(table, f"ERFCX_{name}")
+        )
+        middle = tirx.Select(y > constant(0.5), piece("MIDDLE", 0.625), piece("FAR", 0.375))
+        return y * tirx.Select(y > constant(0.75), piece("NEAR", 0.875), middle)
+
+    far = (
+        named(constant(0.5) / (u * u), lambda w: horner(w, ASYMPTOTIC)) * constant(1 / math.sqrt(math.pi)) / u
+    )
+    return tirx.Select(u < constant(12), named(constant(4) / (constant(4) + u), of_ratio), far)
+
+
+def _erfcx(x: Scalar) -> Scalar:
+    constant = constants(x)
+    mirrored = lambda v: tirx.Select(x < constant(0), constant(2) * tirx.exp(x * x) - v, v)
+    return named(named(tirx.abs(x), bounded_erfcx), mirrored)
+
+
+# -- the normal distribution ---------------------------------------------------------------------------------
+
+
+def _normal_distribution(x: Scalar) -> Scalar:
+    constant = constants(x)
+    return libm("erfc", x * constant(-math.sqrt(0.5))) * constant(0.5)
+
+
+def _log_normal_distribution(x: Scalar) -> Scalar:
+    constant = constants(x)
+    half, zero = constant(0.5), constant(0)
+
+    def of_scaled(t: Scalar) -> Scalar:
+        low = tirx.log(named(tirx.abs(t), bounded_erfcx) * half) - t * t
+        high = libm("log1p", libm("erfc", t) * (zero - half))
+        return tirx.Select(x < constant(-1), low, high)
+
+    return named(x * constant(math.sqrt(0.5)), of_scaled)
+
+
+def _normal_quantile(p: Scalar) -> Scalar:
+    constant = constants(p)
+    zero, one, tail = constant(0), constant(1), constant(math.exp(-2))
+    infinity = tirx.infinity(str(p.ty.dtype))
+    is_upper = p > one - tail
+
+    def middle(d: Scalar) -> Scalar:
+        rise = named(d * d, lambda s: s * ratio("NDTRI_P0", "NDTRI_Q0", s))
+        return (d + d * rise) * constant(math.sqrt(2 * math.pi))
+
+    def tails(r: Scalar) -> Scalar:
+        correction = lambda z: (
+            z
+            * tirx.Select(r < constant(8), ratio("NDTRI_P1", "NDTRI_Q1", z), ratio("NDTRI_P2", "NDTRI_Q2", z))
+        )
+        value = r - tirx.log(r) / r - named(one / r, correction)
+        return named(value, lambda v: tirx.Select(is_upper, v, zero - v))
+
+    def body(y: Scalar) -> Scalar:
+        outer = named(tirx.sqrt(constant(-2) * tirx.log(y)), tails)
+        return tirx.Select(y > tail, named(y - constant(0.5), middle), outer)
+
+    value = named(tirx.Select(is_upper, one - p, p), body)
+    value = tirx.Select(tirx.any(p < zero, p > one), constant(math.nan), value)
+    value = tirx.Select(tirx.EQ(p, zero), zero - infinity, value)
+    return tirx.Select(tirx.EQ(p, one), infinity, value)
+
+
 # -- the ops -------------------------------------------------------------------------------------------------
 
 
 def _sinc(x: Scalar) -> Scalar:
-    constant = _constant(x)
+    constant = constants(x)
     ratio = named(x * constant(math.pi), lambda angle: tirx.sin(angle) / angle)
     return tirx.Select(tirx.EQ(x, constant(0)), constant(1), ratio)
 
 
 def _entropy(x: Scalar) -> Scalar:
     """``-x log x``; 0 at 0 and -inf below."""
-    zero, infinity = _constant(x)(0), tirx.infinity(str(x.ty.dtype))
+    zero, infinity = constants(x)(0), tirx.infinity(str(x.ty.dtype))
     outside = tirx.Select(x < zero, zero - infinity, x)
     return tirx.Select(x > zero, (zero - x) * tirx.log(x), outside)
-
-
-def _normal_distribution(x: Scalar) -> Scalar:
-    constant = _constant(x)
-    return libm("erfc", x * constant(-math.sqrt(0.5))) * constant(0.5)
 
 
 scalar_unary("torch.aten.erfinv", _erfinv)
 for _name, _body in (
     ("erfc", lambda u: libm("erfc", u)),
     ("lgamma", _lgamma),
-    ("digamma", _digamma),
+    ("digamma", digamma),
     ("sinc", _sinc),
     ("special_entr", _entropy),
     ("special_ndtr", _normal_distribution),
+    ("special_log_ndtr", _log_normal_distribution),
+    ("special_ndtri", _normal_quantile),
+    ("special_erfcx", _erfcx),
 ):
     scalar_unary(f"torch.aten.{_name}", _body, custom=True)
