@@ -116,9 +116,24 @@ def _threshold_backward(r: Recording, bound: Bound) -> None:
         )
 
 
+def _histogramdd(r: Recording, bound: Bound) -> list[Any]:
+    """The histogram and its edges, by the ops that make them: a graph of the lazy device has these."""
+    x, bins = bound["self"], bound["bins"]
+    ends, weight = bound.get("range"), bound.get("weight")
+    density = bool(bound.get("density", False))
+    if isinstance(bins, list) and bins and not isinstance(bins[0], int):
+        parts = aten._histogramdd_from_bin_tensors.default
+        return [r.run(parts, x, bins, weight=weight, density=density), bins]
+    numbers = [bins] * x.meta.shape[-1] if isinstance(bins, int) else bins
+    how = {"range": ends, "weight": weight, "density": density}
+    parts = aten._histogramdd_from_bin_cts.default
+    return [r.run(parts, x, numbers, **how), r.run(aten._histogramdd_bin_edges.default, x, numbers, **how)]
+
+
 HANDLERS: dict[str, Handler] = {
     "aten::as_strided_copy": _strided_copy,
     "aten::as_strided_scatter": _strided_scatter,
+    "aten::histogramdd": _histogramdd,
     "aten::batch_norm": lambda r, bound: _first(_batch_norm(r, bound)),
     "aten::embedding_renorm_": _embedding_renorm,
     "aten::native_batch_norm": _batch_norm,

@@ -19,10 +19,11 @@ _SIZES = tvm.ir.Range(tirx.IntImm("int64", 0), tirx.IntImm("int64", 1 << 62))
 
 @dataclass(frozen=True)
 class Result:
-    """What the Torch dialect says of one result of the op: sizes (``None`` unknown) and Relax dtype."""
+    """What the Torch dialect says of one result of the op: sizes (``None`` unknown), Relax dtype, whether it is read."""
 
     shape: tuple[int | None, ...] | None
     dtype: str | None
+    is_used: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Builder:
         self.arguments: list[tirx.Var] = []
         self.depth = 0
         self.analyzer = tvm.sym.Analyzer()
-        self.sizes: dict[int, tuple[relax.Expr, SizeLike]] = {}
+        self.sizes: dict[Any, tuple[relax.Expr, Any]] = {}
         self.computed: list[tirx.Var] = []
         self.found: list[tirx.Var] = []
         self.sums: dict[int, tuple[relax.Expr, Callable[..., Any], list[Any]]] = {}
@@ -182,6 +183,20 @@ class Builder:
         """A symbol for a size that nothing tells but the result that has it: that of ``nonzero``."""
         self.found.append(self.symbol("d"))
         return self.found[-1]
+
+    def counted(self, count: relax.Expr) -> tirx.Var:
+        """The size that a kernel counted (one int64, not negative): a result may have it."""
+        size = self.found_size()
+        shape = self.emit(relax.op.tensor_to_shape(self.reshape(count, [1])))
+        self.bb.match_cast(shape, relax.ShapeType([size]))
+        return size
+
+    def once(self, what: str, value: relax.Expr, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives for ``value``: made once where the same is asked for again in this region."""
+        key = what, value.__chandle__()
+        if key not in self.sizes:
+            self.sizes[key] = value, make()
+        return self.sizes[key][1]
 
     def expect(self, condition: Any, message: str) -> None:
         """Check a condition on sizes that no importer has looked at."""

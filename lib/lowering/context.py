@@ -128,7 +128,7 @@ class LoweringContext:
         b.op = name
         b.op_name = name.removeprefix("torch.").replace(".", "_")
         b.location = locations.from_mlir(op.location)
-        b.results = [_result(value.type) for value in op.results]
+        b.results = [_result(value) for value in op.results]
         if name == "torch.vtensor.literal":
             self.env[op.results[0]] = filled(b, b.results[0].shape or (), 0)
             return
@@ -249,11 +249,11 @@ def _is_complex(mlir_type: ir.Type) -> bool:
     return "complex<" in str(mlir_type)
 
 
-def _result(mlir_type: ir.Type) -> Result:
-    tensor = parse_tensor_type(mlir_type)
+def _result(value: ir.Value) -> Result:
+    tensor = parse_tensor_type(value.type)
     if tensor is None:
-        return Result(None, None)
-    return Result(tensor.shape, RELAX_DTYPE.get(str(tensor.dtype)))
+        return Result(None, None, view.is_used(value))
+    return Result(tensor.shape, RELAX_DTYPE.get(str(tensor.dtype)), view.is_used(value))
 
 
 __all__ = ["METADATA", "STRUCTURED", "Fallback", "LoweringContext", "structured"]

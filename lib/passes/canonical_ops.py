@@ -95,6 +95,8 @@ CANONICAL: dict[str, tuple[str, ...]] = {
     "indexing": (
         "aten.embedding", "aten.index.Tensor", "aten.index_select", "aten.gather", "aten.scatter.src",
         "aten.scatter.value", "aten.scatter_add", "aten.scatter.reduce", "aten.scatter_reduce.two",
+        "aten.embedding_bag.padding_idx", "aten._embedding_bag", "aten.unique_consecutive", "aten.unique_dim",
+        "aten.bincount", "aten.nonzero", "aten.nonzero_numpy", "aten.nonzero_static", "aten.masked_select",
         "aten.index_put", "aten.one_hot", "aten.bucketize.Tensor", "aten.repeat_interleave.Tensor",
         "aten.embedding_dense_backward",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from torch_tvm.dialect import view
@@ -199,21 +201,102 @@ def masked_fill(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(view.op_name(op), [tensor, *list(op.operands)[1:]], op.results[0].type)
 
 
-@pattern_for("aten.nonzero")
-def nonzero(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """The nonzero elements of a number are those of a vector, without their only coordinate.
-
-    torch-mlir ends the process on ``torch.tensor(1.0).nonzero()``.
-    """
-    source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
-    if source is None or result is None or source.shape != () or result.shape is None:
+@pattern_for("aten.masked_select")
+def masked_select(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """The op broadcasts both of its operands: they need not be expanded."""
+    expanded = [view.defining_op(operand) for operand in op.operands]
+    sources = [
+        made.operands[0] if made is not None and view.op_name(made) == "torch.aten.expand" else operand
+        for made, operand in zip(expanded, op.operands, strict=True)
+    ]
+    before, after = ([view.tensor_type(v) for v in values] for values in (list(op.operands), sources))
+    if sources == list(op.operands) or not all(map(is_static, [*before, *after])):
         return None
-    vector = _as_vector(r, op.operands[0], source)
-    found = r.op(
-        "torch.aten.nonzero", [vector], r.types.tensor(TensorType((result.shape[0], 1), result.dtype))
+    shapes = [
+        torch.broadcast_shapes(*(k.shape for k in kinds if k and k.shape is not None))
+        for kinds in (before, after)
+    ]
+    return r.op("torch.aten.masked_select", sources, op.results[0].type) if shapes[0] == shapes[1] else None
+
+
+# -- sizes that the program finds -----------------------------------------------------------------------
+
+
+@pattern_for("aten.le.int")
+def is_at_most(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """No mask selects more than its elements: torch.export asserts so of each result whose size the program finds."""
+    most = _found_at_most(op.operands[0])
+    is_told = most is not None and view.is_constant(op.operands[1]) and view.constant(op.operands[1]) >= most
+    return r.boolean(True) if is_told else None
+
+
+@pattern_for("aten.ge.int")
+def is_at_least(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """No ``bincount`` has fewer bins than it is asked for."""
+    made = _sized_by(op.operands[0])
+    if made is None or view.op_name(made) != "torch.aten.bincount" or not view.is_constant(op.operands[1]):
+        return None
+    least = made.operands[2]
+    is_told = view.is_constant(least) and view.constant(op.operands[1]) <= view.constant(least)
+    return r.boolean(True) if is_told else None
+
+
+_SELECTING = {
+    "torch.aten.nonzero": 0,
+    "torch.aten.nonzero_numpy": 0,
+    "torch.aten.argwhere": 0,
+    "torch.aten.where": 0,
+    "torch.aten._unique2": 0,
+    "torch.aten.unique_consecutive": 0,
+    "torch.aten.unique_dim": 0,
+    "torch.aten.masked_select": None,
+    "torch.aten.index.Tensor": None,
+}
+"""Ops whose results have at most as many rows as an operand has elements; ``None``: the masks among the operands."""
+
+_BY_SLICES = {"torch.aten.unique_dim": 1, "torch.aten.unique_consecutive": 3}
+"""Those that may look at slices, and which operand says along which dimension."""
+
+
+def _sized_by(size: ir.Value) -> ir.Operation | None:
+    """The op that made the tensor of which ``size`` is a size."""
+    asked = view.defining_op(size)
+    if asked is None or view.op_name(asked) != "torch.aten.size.int":
+        return None
+    made = view.defining_op(asked.operands[0])
+    if made is not None and view.op_name(made) == "torch.prim.ListUnpack":
+        made = view.defining_op(made.operands[0])
+    return made
+
+
+def _found_at_most(size: ir.Value) -> int | None:
+    """What the size of a result of such an op cannot exceed, if that is known."""
+    made = _sized_by(size)
+    if made is None or view.op_name(made) not in _SELECTING:
+        return None
+    if view.op_name(made) in _BY_SLICES and view.is_constant(made.operands[_BY_SLICES[view.op_name(made)]]):
+        dim = view.constant(made.operands[_BY_SLICES[view.op_name(made)]])
+        kind = view.tensor_type(made.operands[0])
+        if dim is not None and kind is not None and kind.shape:
+            return kind.shape[dim]
+    place = _SELECTING[view.op_name(made)]
+    operands = [made.operands[place]] if place is not None else _masks(made)
+    kinds = [view.tensor_type(operand) for operand in operands]
+    if not kinds or not all(map(is_static, kinds)):
+        return None
+    shape = torch.broadcast_shapes(
+        *(kind.shape for kind in kinds if kind is not None and kind.shape is not None)
     )
-    bounds = [r.integer(number) for number in (1, 0, 0, 1)]
-    return r.op("torch.aten.slice.Tensor", [found, *bounds], op.results[0].type)
+    return math.prod(shape)
+
+
+def _masks(op: ir.Operation) -> list[ir.Value]:
+    """The operands of a ``masked_select``, or the mask of an ``index`` that has one and no other index."""
+    if view.op_name(op) == "torch.aten.masked_select":
+        return list(op.operands)
+    made = view.defining_op(op.operands[1])
+    given = [] if made is None else [item for item in made.operands if view.tensor_type(item) is not None]
+    return given if len(given) == 1 else []
 
 
 @pattern_for("aten.hstack")

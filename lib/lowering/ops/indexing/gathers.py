@@ -9,6 +9,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.indexing.finding import selected
 from torch_tvm.lowering.ops.indexing.positions import checked
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape
 from torch_tvm.lowering.pointwise import agree
@@ -155,19 +156,50 @@ def _remainder(b: Builder, index: Expr, size: SizeLike) -> Expr:
 # -- x[i, :, j] ---------------------------------------------------------------------------------------
 
 
+def is_mask(b: Builder, index: Expr | None) -> bool:
+    """Whether an index says of each element whether it is meant."""
+    return index is not None and b.dtype(index) in ("bool", "uint8")
+
+
+def without_masks(b: Builder, x: Expr, indices: Sequence[Expr | None]) -> tuple[Expr, list[Expr | None]]:
+    """``x`` and indices for it with the positions of what a mask selects in its place.
+
+    The dimensions that a mask covers become one, so that these are single numbers.
+    """
+    shape, found = b.shape(x), list[Expr | None]()
+    for index in indices:
+        first = len(found)
+        if index is None or not is_mask(b, index):
+            found.append(index)
+            continue
+        covered, own = shape[first : first + b.rank(index)], b.shape(index)
+        if len(covered) < len(own) or any(
+            isinstance(s, int) and isinstance(o, int) and s != o for s, o in zip(covered, own, strict=True)
+        ):
+            b.unsupported("a mask that does not fit the tensor, which ATen reports as an error")
+        b.expect_equal(covered, own, "the mask does not fit the tensor")
+        shape[first : first + len(own)] = [product(covered)]
+        found.append(selected(b, index))
+    return reshape(b, x, shape), found
+
+
 class Positions:
-    """What ``x[indices]`` addresses: the indexed dimensions and the place of the index dimensions."""
+    """What ``x[indices]`` addresses: the indexed dimensions and the place of the index dimensions.
+
+    ``x`` has one dimension for all that a mask covers; see :func:`without_masks`.
+    """
 
     def __init__(self, b: Builder, x: Expr, indices: Sequence[Expr | None]) -> None:
+        masks = [is_mask(b, index) for index in indices]
+        self.x, indices = without_masks(b, x, indices)
         given = [index for index in indices if index is not None]
-        if any(b.dtype(index) == "bool" for index in given):
-            b.unsupported("a boolean index: the result's shape depends on data")
         _check_integers(b, *given)
-        if not given or len(indices) > b.rank(x):
+        if not given or len(indices) > b.rank(self.x):
             b.unsupported("indices that do not fit the rank")
-        self.sizes = b.shape(x)
+        self.sizes = b.shape(self.x)
         self.axes = [axis for axis, index in enumerate(indices) if index is not None]
         self.tensors = agree(b, given)
+        self.found = [masks[axis] for axis in self.axes]
         self.shapes = [b.shape(index) for index in self.tensors]
         self.common = common_shape(b, self.shapes)
         adjacent = self.axes == list(range(self.axes[0], self.axes[-1] + 1))
@@ -179,8 +211,10 @@ class Positions:
     def checked(self, b: Builder, *, nearest: bool = True) -> list[Expr]:
         """The index tensors as positions from the front; see :func:`torch_tvm.lowering.ops.indexing.positions.checked`."""
         return [
-            checked(b, tensor, self.sizes[axis], wraps=True, needed=self.shape, nearest=nearest)
-            for axis, tensor in zip(self.axes, self.tensors, strict=True)
+            tensor
+            if found
+            else checked(b, tensor, self.sizes[axis], wraps=True, needed=self.shape, nearest=nearest)
+            for axis, tensor, found in zip(self.axes, self.tensors, self.found, strict=True)
         ]
 
     def at(self, i: Sequence[Any], tensors: Sequence[te.Tensor]) -> list[Any]:
@@ -210,7 +244,7 @@ def index(b: Builder, x: Tensor, indices: list[Tensor | None]) -> Expr:
             name="index",
         )
 
-    return b.te(body, x, positions.shape, *positions.checked(b))
+    return b.te(body, positions.x, positions.shape, *positions.checked(b))
 
 
 @lowers("torch.aten.one_hot")

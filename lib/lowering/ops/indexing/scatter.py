@@ -18,12 +18,13 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
-from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside
+from torch_tvm.lowering.ops.indexing.finding import selected
+from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside, is_mask
 from torch_tvm.lowering.ops.indexing.positions import checked
-from torch_tvm.lowering.ops.shapes.views import expand_to, reshape
-from torch_tvm.lowering.pointwise import number, scaled, wrapped
+from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
+from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
-from torch_tvm.tir import SizeLike, as_size, ceil_div, is_float, product
+from torch_tvm.tir import SizeLike, as_size, ceil_div, compute_dtype, is_float, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -252,14 +253,29 @@ def scatter_reduce(
     bool include_self=True) -> Tensor"""
     if reduce in ("sum", "prod", "amax", "amin"):
         return _scatter(b, x, dim, index, src, reduce, include_self=include_self)
-    if reduce != "mean" or not b.dtype(x).startswith("float"):
+    if reduce != "mean" or b.dtype(x) == "bool":
         b.unsupported(f"reduction '{reduce}' of {b.dtype(x)}")
-    total = _scatter(b, x, dim, index, src, "sum", include_self=include_self)
-    ones = b.emit(
-        R.full(relax.ShapeExpr([as_size(s) for s in b.shape(x)]), b.const(1.0, b.dtype(x)), b.dtype(x))
+    return _mean(
+        b,
+        x,
+        lambda to, summed: _scatter(
+            b, to, dim, index, src if summed else 1, "sum", include_self=include_self
+        ),
     )
-    count = _scatter(b, ones, dim, index, 1.0, "sum", include_self=include_self)
-    return b.emit(R.divide(total, count))
+
+
+def _mean(b: Builder, x: Expr, add: Callable[[Expr, bool], Expr]) -> Expr:
+    """The sums that ``add(x, True)`` makes by how many numbers meet there: ``add(ones, False)`` counts them.
+
+    Those of half precision are counted in float32. Integers are divided towards minus infinity.
+    """
+    dtype = b.dtype(x)
+    kind = compute_dtype(dtype)
+    ones = b.broadcast(b.const(1, kind), b.shape(x))
+    total, count = b.cast(add(x, True), kind), add(ones, False)
+    if is_float(dtype):
+        return b.cast(b.emit(R.divide(total, count)), dtype)
+    return pointwise(b, tirx.floordiv, total, count, compute=kind, result=dtype, name="mean")
 
 
 # -- x[i, j] = v --------------------------------------------------------------------------------------
@@ -268,12 +284,13 @@ def scatter_reduce(
 @lowers("torch.aten.index_put")
 def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool) -> Expr:
     """aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
-    if any(index is not None and b.dtype(index) == "bool" for index in indices):
-        return _masked_put(b, x, indices, values, accumulate)
+    masked = _masked_put(b, x, indices, values, accumulate)
+    if masked is not None:
+        return masked
     positions = Positions(b, x, indices)
     updates = expand_to(b, values, positions.shape)
     leading = len(positions.axes)
-    whole_rows = positions.axes == list(range(leading)) and leading < b.rank(x)
+    whole_rows = positions.axes == list(range(leading)) and leading < len(positions.sizes)
 
     def places(sizes: list[Any], shape: list[Any], *tensors: te.Tensor) -> te.Tensor:
         sizes = [as_size(s) for s in sizes]
@@ -288,35 +305,51 @@ def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tenso
         return te.compute([as_size(s) for s in shape], place, name="place")
 
     shape = positions.common if whole_rows else positions.shape
-    where = b.te(places, b.shape(x), shape, *positions.checked(b, nearest=False), name="index_places")
-    row = product(b.shape(x)[leading:]) if whole_rows else 1
-    return write_at(b, x, where, updates, "sum" if accumulate else "set", row=row)
+    where = b.te(places, positions.sizes, shape, *positions.checked(b, nearest=False), name="index_places")
+    row = product(positions.sizes[leading:]) if whole_rows else 1
+    written = write_at(b, positions.x, where, updates, "sum" if accumulate else "set", row=row)
+    return reshape(b, written, b.shape(x))
 
 
-def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool) -> Expr:
-    """One mask over the leading dimensions and a value that does not depend on how many it selects."""
+def _masked_put(
+    b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool
+) -> Expr | None:
+    """One mask over the leading dimensions and a value that does not depend on how many it selects: a choice."""
     mask = indices[0]
-    if mask is None or b.dtype(mask) != "bool" or any(index is not None for index in indices[1:]):
-        b.unsupported("a boolean index among others")
+    if mask is None or not is_mask(b, mask) or any(index is not None for index in indices[1:]):
+        return None
     rank, covered = b.rank(x), b.rank(mask)
     own = b.shape(values)
+    if not same_shape(b.shape(mask), b.shape(x)[:covered]):
+        return None
     if len(own) > rank - covered:
         extra = own[: len(own) - (rank - covered)]
         if any(not (isinstance(s, int) and s == 1) for s in extra):
-            b.unsupported("one value for each element of a mask")
+            return None
         values = reshape(b, values, own[len(extra) :])
-    wide = reshape(b, mask, [*b.shape(mask), *[1] * (rank - covered)])
+    wide = reshape(b, b.cast(mask, "bool"), [*b.shape(mask), *[1] * (rank - covered)])
     value = b.cast(values, b.dtype(x))
-    return b.emit(R.where(wide, b.emit(R.add(x, value)) if accumulate else value, x))
+    if accumulate:
+        value = b.emit((R.logical_or if b.dtype(x) == "bool" else R.add)(x, value))
+    return b.emit(R.where(wide, value, x))
 
 
 def _along(
-    b: Builder, x: Expr, dim: int, index: Expr, source: Expr, reduction: str, *, wraps: bool = False
+    b: Builder,
+    x: Expr,
+    dim: int,
+    index: Expr,
+    source: Expr,
+    reduction: str,
+    *,
+    wraps: bool = False,
+    include_self: bool = True,
 ) -> Expr:
     """Whole slices of ``source`` into the places ``index`` of dimension ``dim``; ``wraps`` as in :func:`checked`."""
+    how = {"wraps": wraps, "include_self": include_self}
     if b.rank(x) == 0:
         flat = [reshape(b, v, [1]) for v in (x, index, source)]
-        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction, wraps=wraps), [])
+        return reshape(b, _along(b, flat[0], 0, flat[1], flat[2], reduction, **how), [])
     axis = b.axis(dim, b.rank(x))
     if b.dtype(index) not in INTEGERS:
         b.unsupported("an index that is no integer tensor")
@@ -334,11 +367,12 @@ def _along(
             return te.compute(where.shape, place, name="place")
 
         where = b.te(lambda i, s: rows(i, as_size(s[0])), index, b.shape(x), name="index_places")
-        return write_at(b, x, where, source, reduction, row=product(b.shape(x)[1:]))
+        row = product(b.shape(x)[1:])
+        return write_at(b, x, where, source, reduction, row=row, include_self=include_self)
     single: list[SizeLike] = [1] * b.rank(x)
     single[axis] = product(b.shape(index))
     wide = expand_to(b, reshape(b, index, single), b.shape(source))
-    return _scatter(b, x, axis, wide, source, reduction, is_checked=True)
+    return _scatter(b, x, axis, wide, source, reduction, is_checked=True, include_self=include_self)
 
 
 def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Number) -> Expr:
@@ -351,6 +385,52 @@ def index_add(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, al
 def index_copy(b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Expr:
     """aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"""
     return _along(b, x, dim, index, source, "set")
+
+
+def index_reduce(
+    b: Builder, x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, include_self: bool
+) -> Expr:
+    """aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *,
+    bool include_self=True) -> Tensor"""
+    if reduce in ("prod", "amax", "amin"):
+        return _along(b, x, dim, index, source, reduce, include_self=include_self)
+    if reduce != "mean" or b.dtype(x) == "bool":
+        b.unsupported(f"reduction '{reduce}' of {b.dtype(x)}")
+
+    def add(to: Expr, summed: bool) -> Expr:
+        values = source if summed else b.broadcast(b.const(1, b.dtype(to)), b.shape(source))
+        return _along(b, to, dim, index, values, "sum", include_self=include_self)
+
+    return _mean(b, x, add)
+
+
+def put(b: Builder, x: Tensor, index: Tensor, source: Tensor, accumulate: bool) -> Expr:
+    """aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor"""
+    if b.dtype(index) != "int64":
+        b.unsupported("an index that is no int64 tensor, which ATen reports as an error")
+    count = product(b.shape(index))
+    b.expect_equal([product(b.shape(source))], [count], "there are not as many elements as indices")
+    total = product(b.shape(x))
+    places = checked(b, reshape(b, index, [count]), total, wraps=True, nearest=False)
+    return write_at(b, x, places, source, "sum" if accumulate else "set")
+
+
+@lowers("torch.aten.masked_scatter")
+def masked_scatter(b: Builder, x: Tensor, mask: Tensor, source: Tensor) -> Expr:
+    """aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"""
+    shape = common_shape(b, [b.shape(x), b.shape(mask)])
+    if any(isinstance(s, int) and s == 0 for s in shape):
+        return expand_to(b, x, shape)
+    places = selected(b, expand_to(b, mask, shape))
+    (count,), given = b.shape(places), product(b.shape(source))
+    b.check(
+        as_size(given) >= count, "the number of elements of source is less than the number of ones in mask"
+    )
+    if isinstance(given, int) and given == 0:
+        return expand_to(b, x, shape)
+    first = lambda values, n: te.compute([n[0]], lambda i: values(i), name="first")
+    updates = b.te(first, reshape(b, source, [given]), relax.ShapeExpr([count]), name="first")
+    return write_at(b, expand_to(b, x, shape), places, updates)
 
 
 def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
@@ -406,6 +486,8 @@ def scatter_value_reduce(b: Builder, x: Tensor, dim: int, index: Tensor, value: 
 _LOWERINGS: dict[str, Lowering] = {
     "torch.aten.index_add": index_add,
     "torch.aten.index_copy": index_copy,
+    "torch.aten.index_reduce": index_reduce,
+    "torch.aten.put": put,
     "torch.aten.index_fill.int_Scalar": index_fill,
     "torch.aten.index_fill.int_Tensor": index_fill_tensor,
     "torch.aten.scatter.value_reduce": scatter_value_reduce,

@@ -12,8 +12,9 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, gather_along
 from torch_tvm.lowering.ops.shapes.views import reshape
-from torch_tvm.lowering.registry import Size, Tensor, lowers, register
-from torch_tvm.tir import as_size, compute_dtype, product
+from torch_tvm.lowering.pointwise import promoted_dtype
+from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
+from torch_tvm.tir import as_size, compute_dtype, is_one, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -91,19 +92,47 @@ def searchsorted(
     return _bisected(b, x, sorted_sequence, right or side == "right", dtype)
 
 
+def _number_among(b: Builder, value: Number, boundaries: Expr) -> tuple[Expr, Expr]:
+    """A number and the boundaries in the dtype in which ATen compares them."""
+    dtype = promoted_dtype(b, boundaries, value)
+    return b.const(value, dtype), b.cast(boundaries, dtype)
+
+
+def bucketize_number(b: Builder, x: Number, boundaries: Tensor, out_int32: bool, right: bool) -> Expr:
+    """aten::bucketize.Scalar(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"""
+    value, edges = _number_among(b, x, boundaries)
+    return _bisected(b, value, edges, right, "int32" if out_int32 else "int64")
+
+
+def searchsorted_number(
+    b: Builder,
+    sorted_sequence: Tensor,
+    x: Number,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: Tensor | None,
+) -> Expr:
+    """aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False,
+    str? side=None, Tensor? sorter=None) -> Tensor"""
+    value, edges = _number_among(b, x, sorted_sequence)
+    return searchsorted(b, edges, value, out_int32, right, side, sorter)
+
+
 @lowers("torch.aten.repeat_interleave.Tensor")
 def repeat_interleave(b: Builder, repeats: Tensor, output_size: Size | None) -> Expr:
     """aten::repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"""
-    if output_size is None:
-        b.unsupported("the size of the result depends on data")
     if b.dtype(repeats) not in INTEGERS:
         b.unsupported("repeats that are no integers, which ATen reports as an error")
     counts = b.cast(repeats, "int64")
     least = b.emit(relax.op.min(b.emit(relax.op.concat([counts, relax.const([0], "int64")], 0))))
-    total = b.tensor(output_size, "int64")
     b.check(b.emit(relax.op.greater_equal(least, b.const(0, "int64"))), "repeats can not be negative")
-    is_total = b.emit(relax.op.equal(b.emit(relax.op.sum(counts)), total))
-    b.check(is_total, "allocated size does not match required size")
+    total = b.emit(relax.op.sum(counts))
+    if output_size is None:
+        output_size = b.counted(total)
+    else:
+        is_total = b.emit(relax.op.equal(total, b.tensor(output_size, "int64")))
+        b.check(is_total, "allocated size does not match required size")
     places = b.te(
         lambda n: te.compute(list(n), lambda i: i), relax.ShapeExpr([as_size(output_size)]), name="place"
     )
@@ -111,4 +140,21 @@ def repeat_interleave(b: Builder, repeats: Tensor, output_size: Size | None) -> 
     return b.cast(_bisected(b, places, ends, True, "int64"), b.dtype(repeats))
 
 
+def repeat_elements(
+    b: Builder, x: Tensor, repeats: Tensor, dim: int | None, output_size: Size | None
+) -> Expr:
+    """aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *,
+    SymInt? output_size=None) -> Tensor"""
+    x = x if dim is not None and b.rank(x) else reshape(b, x, [product(b.shape(x))])
+    axis = b.axis(dim or 0, b.rank(x))
+    size = b.shape(x)[axis]
+    if b.rank(repeats) == 0 or is_one(b.shape(repeats)[0]):
+        repeats = b.broadcast(reshape(b, repeats, [1]), [size])
+    b.expect_equal(b.shape(repeats), [size], "there are not as many repeats as elements")
+    return b.emit(relax.op.take(x, repeat_interleave(b, repeats, output_size), axis, mode="clip"))
+
+
 register("torch.aten.searchsorted.Tensor", searchsorted, custom=True)
+register("torch.aten.repeat_interleave.self_Tensor", repeat_elements, custom=True)
+register("torch.aten.bucketize.Scalar", bucketize_number, custom=True)
+register("torch.aten.searchsorted.Scalar", searchsorted_number, custom=True)

@@ -34,13 +34,13 @@ def order(keys: te.Tensor, axis: int, descending: bool) -> te.Tensor:
     length = static(keys.shape[axis])
     ranked = length is not None and length <= RANKED_LENGTH
     line = functools.partial(_ranked_line if ranked else _radix_line, descending=descending)
-    return _by_lines(keys, axis, keys.shape[axis], line, "argsort")
+    return by_lines(keys, axis, keys.shape[axis], line, "argsort")
 
 
 def largest(keys: te.Tensor, axis: int, count: int, smallest: bool) -> te.Tensor:
     """The positions along ``axis`` (int64) of the ``count`` largest (or smallest) keys, in order."""
     line = functools.partial(_selected_line, count=count, smallest=smallest)
-    return _by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
+    return by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
 
 
 def is_selection(count: int, length: Any) -> bool:
@@ -50,8 +50,13 @@ def is_selection(count: int, length: Any) -> bool:
     return size is not None and 0 < count <= size and count**2 * (1 + math.log(size / count)) < 6 * size
 
 
-def _by_lines(keys: te.Tensor, axis: int, count: Any, line: Callable[..., None], name: str) -> te.Tensor:
-    """``line(read, write, length, dtype)`` for every line along ``axis``; it writes ``count`` positions."""
+def by_lines(
+    keys: te.Tensor, axis: int, count: Any, line: Callable[..., None], name: str, *others: te.Tensor
+) -> te.Tensor:
+    """``line(read, write, length, dtype, *reads)`` for every line along ``axis``; it writes ``count`` positions.
+
+    ``reads`` are for the lines of the other tensors.
+    """
     shape, dtype = list(keys.shape), str(keys.dtype)
     after, length = elements(shape[axis + 1 :]), shape[axis]
     lines = elements([elements(shape[:axis]), after])
@@ -59,7 +64,7 @@ def _by_lines(keys: te.Tensor, axis: int, count: Any, line: Callable[..., None],
     loop = T.serial if total is not None and total < PARALLEL_ELEMENTS else T.parallel
 
     def body(ins: Any, outs: Any) -> tirx.Stmt:
-        data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+        sources, out = [T.buffer_proxy(buffer) for buffer in ins], T.buffer_proxy(outs[0])
         with IRBuilder() as builder:
             with loop(0, lines) as number:
                 outer, inner = number // after, number % after
@@ -67,14 +72,15 @@ def _by_lines(keys: te.Tensor, axis: int, count: Any, line: Callable[..., None],
                 def write(place: Scalar, position: Scalar) -> None:
                     out[(outer * count + place) * after + inner] = tirx.Cast("int64", position)
 
-                line(lambda i: data[(outer * length + i) * after + inner], write, length, dtype)
+                reads = [lambda i, data=data: data[(outer * length + i) * after + inner] for data in sources]
+                line(reads[0], write, length, dtype, *reads[1:])
             return builder.get()
 
     result = [*shape[:axis], count, *shape[axis + 1 :]]
-    buffers = [tirx.decl_buffer(keys.shape, dtype, "keys"), tirx.decl_buffer(result, "int64", "order")]
-    return te.extern(
-        [result], [keys], body, dtype="int64", in_buffers=buffers[:1], out_buffers=buffers[1:], name=name
-    )
+    given = [keys, *others]
+    buffers = [tirx.decl_buffer(source.shape, source.dtype, f"in{n}") for n, source in enumerate(given)]
+    out = [tirx.decl_buffer(result, "int64", "order")]
+    return te.extern([result], given, body, dtype="int64", in_buffers=buffers, out_buffers=out, name=name)
 
 
 def _allocate(size: Any, dtype: str) -> Any:
@@ -194,3 +200,56 @@ def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, s
         offer(left // BLOCK * BLOCK + count + i)
     with T.serial(0, count) as i:
         write(i, places[i])
+
+
+def merged_order(rows: te.Tensor) -> te.Tensor:
+    """The positions (int64) of the rows of a 2-d tensor in lexicographic order: runs of 1, 2, 4, … merged in pairs."""
+    count, width = rows.shape
+    levels = max(int(count) - 1, 0).bit_length()
+
+    def body(ins: Any, outs: Any) -> tirx.Stmt:
+        data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                buffers = [out, T.buffer_proxy(T.alloc_buffer((count,), "int64"))]
+                first = levels % 2
+                with T.serial(0, count) as i:
+                    buffers[first][i] = i
+                for level in range(levels):
+                    source, target = buffers[(first + level) % 2], buffers[(first + level + 1) % 2]
+                    _merge_level(data, source, target, 1 << level, count, width)
+            return builder.get()
+
+    buffers = [tirx.decl_buffer(rows.shape, rows.dtype, "rows"), tirx.decl_buffer((count,), "int64", "order")]
+    return te.extern(
+        [[count]], [rows], body, dtype="int64", in_buffers=buffers[:1], out_buffers=buffers[1:], name="order"
+    )
+
+
+def _merge_level(data: Any, source: Any, target: Any, run: int, count: Any, width: Any) -> None:
+    """Each pair of runs in ``source`` as one run in ``target``; of equal rows those of the first run come first."""
+    with T.parallel(0, (int(count) + 2 * run - 1) // (2 * run)) as pair:
+        cells = T.buffer_proxy(T.alloc_buffer((3,), "int64", scope="local"))
+        begin = pair * (2 * run)
+        middle, end = tirx.min(begin + run, count), tirx.min(begin + 2 * run, count)
+        cells[0], cells[1] = begin, middle
+        with T.serial(0, end - begin) as step:
+            left, right = cells[0], cells[1]
+            cells[2] = tirx.const(0, "int64")
+            a, c = source[tirx.min(left, count - 1)], source[tirx.min(right, count - 1)]
+            element = lambda row: _comparable(data[row, cells[2]])
+            same = tirx.EQ(element(a), element(c))
+            with T.While(tirx.if_then_else(cells[2] < width - 1, same, tirx.const(False, "bool"))):
+                cells[2] = cells[2] + 1
+            takes_right = tirx.any(left >= middle, tirx.all(right < end, element(c) < element(a)))
+            with T.If(takes_right):
+                with T.Then():
+                    target[begin + step] = source[right]
+                    cells[1] = right + 1
+                with T.Else():
+                    target[begin + step] = source[left]
+                    cells[0] = left + 1
+
+
+def _comparable(value: Scalar) -> Scalar:
+    return tirx.Cast("int32", value) if str(value.ty.dtype) == "bool" else value

@@ -11,14 +11,14 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.indexing.sort_kernels import is_selection, order
 from torch_tvm.lowering.ops.indexing.sort_kernels import largest as selected
 from torch_tvm.lowering.pointwise import pointwise
-from torch_tvm.lowering.registry import Tensor, lowers
+from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import as_size, compute_dtype, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
 
 
-def _keys(b: Builder, x: Expr) -> Expr:
+def sorting_keys(b: Builder, x: Expr) -> Expr:
     """Integers in the order of ``x``: zeros of both signs are equal, NaN is the largest."""
     source = b.dtype(x)
     if not is_float(source):
@@ -39,7 +39,7 @@ def _keys(b: Builder, x: Expr) -> Expr:
 
 def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
     """The stable order of ``x`` along ``axis`` as int64."""
-    return b.te(lambda keys: order(keys, axis, descending), _keys(b, x), name="argsort")
+    return b.te(lambda keys: order(keys, axis, descending), sorting_keys(b, x), name="argsort")
 
 
 def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None) -> tuple[Expr, Expr]:
@@ -93,34 +93,26 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
     b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
     if not is_selection(k, b.shape(x)[axis]):
         return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
-    places = b.te(lambda keys: selected(keys, axis, k, not largest), _keys(b, x), name="topk")
+    places = b.te(lambda keys: selected(keys, axis, k, not largest), sorting_keys(b, x), name="topk")
     return list(along(b, x, places, axis))
 
 
-@lowers("torch.aten.kthvalue")
-def kthvalue(b: Builder, x: Tensor, k: int, dim: int, keepdim: bool) -> list[Expr]:
-    """aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
-    if b.rank(x) == 0 or 0 in b.shape(x):
-        b.unsupported("kthvalue of a scalar or of nothing")
-    axis = b.axis(dim, b.rank(x))
-    b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
-    order = sorting_indices(b, x, axis, False)
+def sort_stable(b: Builder, x: Tensor, stable: bool | None, dim: int, descending: bool) -> list[Expr]:
+    """aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False)
+    -> (Tensor values, Tensor indices)"""
+    return _sorted(b, x, dim, descending)
 
-    def point(indices: Any) -> list[Any]:
-        outer = list(indices)
-        return [*outer[:axis], k - 1, *outer[axis + 1 if keepdim else axis :]]
 
-    def shape(o: te.Tensor) -> list[Any]:
-        return [1 if a == axis else s for a, s in enumerate(o.shape) if keepdim or a != axis]
+def argsort_stable(b: Builder, x: Tensor, stable: bool, dim: int, descending: bool) -> Expr:
+    """aten::argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
+    return _sorted(b, x, dim, descending)[1]
 
-    index = b.te(lambda o: te.compute(shape(o), lambda *i: o(*point(i)), name="index"), order, name="index")
 
-    def pick(source: te.Tensor, chosen: te.Tensor) -> te.Tensor:
-        def element(*i: Any) -> Scalar:
-            place = point(i)
-            place[axis] = chosen(*i)
-            return source(*place)
+def msort(b: Builder, x: Tensor) -> Expr:
+    """aten::msort(Tensor self) -> Tensor"""
+    return _sorted(b, x, 0, False)[0]
 
-        return te.compute(chosen.shape, element, name="value")
 
-    return [b.te(pick, x, index, name="value"), index]
+register("torch.aten.sort.stable", sort_stable, custom=True)
+register("torch.aten.argsort.stable", argsort_stable, custom=True)
+register("torch.aten.msort", msort, custom=True)

@@ -300,6 +300,11 @@ def _extremum(b: Builder, x: Expr, dim: Any, keepdim: bool, is_max: bool, result
     )  # fmt: skip
 
 
+def extremum_of_all(b: Builder, x: Expr, is_max: bool) -> Expr:
+    """The largest or smallest element (0-d, in the dtype of ``x``); NaN where one is."""
+    return _extremum(b, x, None, False, is_max, b.dtype(x))
+
+
 def _refuse_empty(b: Builder, x: Expr, axes: Sequence[int]) -> None:
     if any(b.shape(x)[axis] == 0 for axis in axes if isinstance(b.shape(x)[axis], int)):
         b.unsupported("an extremum of nothing, which ATen reports as an error")

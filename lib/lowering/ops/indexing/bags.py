@@ -1,0 +1,246 @@
+"""Bags of rows of a table: embedding_bag.
+
+A bag is a task. Parts of a row are summed in registers over the whole bag, so that memory is read for the rows only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.conversion import convert
+from torch_tvm.lowering.ops.indexing.positions import checked
+from torch_tvm.lowering.ops.shapes.views import same_size
+from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.tir import as_size, compute_dtype, const
+
+R = relax.op
+Expr: TypeAlias = relax.Expr
+Scalar: TypeAlias = tvm.ir.Expr
+
+SUM, MEAN, MAX = range(3)
+
+LANES = 16
+BLOCK = 128
+"""Elements of a row that are summed at a time: they lie in registers."""
+
+
+@dataclass(frozen=True)
+class _Bags:
+    """How a bag becomes a row: ``mode`` as in ATen, ``padding`` is an index that counts for nothing (-1: none)."""
+
+    mode: int
+    padding: int
+    is_weighted: bool
+    has_last: bool
+
+    def body(self, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
+        table, indices, offsets, *weights = (T.buffer_proxy(buffer) for buffer in ins)
+        out = T.buffer_proxy(outs[0])
+        bags, width = outs[0].shape
+        total = ins[1].shape[0]
+        dtype = compute_dtype(str(ins[0].dtype))
+        with IRBuilder() as builder:
+            with T.parallel(0, bags) as bag:
+                begin = tirx.Cast("int64", offsets[bag])
+                last = tirx.Cast("int64", offsets[bag + 1 if self.has_last else tirx.min(bag + 1, bags - 1)])
+                end = last if self.has_last else tirx.Select(bag + 1 < bags, last, total)
+                first = 0
+                while first < int(width):
+                    block = min(BLOCK, int(width) - first)
+                    self._part(table, indices, weights, out, bag, begin, end, first, block, dtype)
+                    first += block
+            return builder.get()
+
+    def _part(
+        self,
+        table: Any,
+        indices: Any,
+        weights: list[Any],
+        out: Any,
+        bag: Scalar,
+        begin: Scalar,
+        end: Scalar,
+        first: int,
+        block: int,
+        dtype: str,
+    ) -> None:
+        """The elements ``[first, first + block)`` of the row of one bag."""
+        sums, used = _cells(block, dtype), _cells(1, "int64")
+        _each(block, lambda at: _store(sums, at, tirx.const(0, dtype)))
+        used[0] = const(0)
+        with T.serial(0, end - begin) as step:
+            row = indices[begin + step]
+            factor = convert(weights[0][begin + step], dtype) if self.is_weighted else None
+
+            def add() -> None:
+                def element(at: Scalar) -> None:
+                    value = convert(table[row, first + at], dtype)
+                    old = sums[at]
+                    if self.mode == MAX:
+                        is_new = tirx.any(tirx.EQ(used[0], const(0)), value > old)
+                        sums[at] = tirx.Select(is_new, value, old)
+                    else:
+                        sums[at] = old + (value if factor is None else value * factor)
+
+                _each(block, element)
+                used[0] = used[0] + 1
+
+            if self.padding < 0:
+                add()
+            else:
+                with T.If(tirx.NE(row, const(self.padding))), T.Then():
+                    add()
+        divisor = tirx.Cast(dtype, tirx.max(used[0], const(1)))
+        mean = lambda at: sums[at] / divisor if self.mode == MEAN else sums[at]
+        _each(block, lambda at: _store(out, (bag, first + at), convert(mean(at), str(out.dtype))))
+
+
+def _cells(count: int, dtype: str) -> Any:
+    return T.buffer_proxy(T.alloc_buffer((count,), dtype, scope="local"))
+
+
+def _store(buffer: Any, at: Any, value: Scalar) -> None:
+    buffer[at] = value
+
+
+def _each(count: int, body: Any) -> None:
+    """``body`` of each element of a part: whole vectors one after the other, then what is left."""
+    for start in range(0, count - count % LANES, LANES):
+        with T.vectorized(0, LANES) as lane:
+            body(start + lane)
+    for at in range(count - count % LANES, count):
+        body(const(at))
+
+
+def _check_offsets(b: Builder, offsets: Expr, total: Any) -> None:
+    """Bags follow each other from the first index on, and end where the indices do."""
+
+    def kernel(starts: te.Tensor, sizes: Any) -> te.Tensor:
+        count = starts.shape[0]
+
+        def body(ins: Any, outs: Any) -> tirx.Stmt:
+            data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+            start = lambda i: tirx.Cast("int64", data[i])
+            with IRBuilder() as builder:
+                with T.seq_scope():
+                    wrong = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
+                    wrong[0] = tirx.Cast(
+                        "int32", tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0])
+                    )
+                    with T.serial(0, count - 1) as i:
+                        wrong[0] = tirx.bitwise_or(wrong[0], tirx.Cast("int32", start(i) > start(i + 1)))
+                    out[()] = tirx.EQ(wrong[0], tirx.const(0, "int32"))
+                return builder.get()
+
+        return te.extern([[]], [starts], body, dtype="bool", name="check_offsets")
+
+    fits = b.te(kernel, offsets, relax.ShapeExpr([as_size(total)]), name="check_offsets")
+    b.check(fits, "offsets must begin with 0, not fall, and not go past the end of the indices")
+
+
+@lowers("torch.aten._embedding_bag")
+def embedding_bag(
+    b: Builder,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int,
+) -> list[Any]:
+    """aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0,
+    bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1)
+    -> (Tensor, Tensor, Tensor, Tensor)"""
+    if any(result.is_used for result in b.results[1:]):
+        b.unsupported("results that only the backward pass reads")
+    (rows, width), total = b.shape(weight), b.shape(indices)[0]
+    starts = b.shape(offsets)[0]
+    if not isinstance(width, int) or not isinstance(rows, int) or (isinstance(starts, int) and starts == 0):
+        b.unsupported("a table of unknown size, or no offsets")
+    bags = starts - 1 if include_last_offset else starts
+    if per_sample_weights is not None and not same_size(total, b.shape(per_sample_weights)[0]):
+        b.unsupported("weights that do not fit the indices")
+    if width == 0 or (isinstance(bags, int) and bags == 0):
+        return [
+            b.emit(R.zeros(relax.ShapeExpr([as_size(bags), as_size(width)]), b.dtype(weight))),
+            None,
+            None,
+            None,
+        ]
+    _check_offsets(b, offsets, total)
+    how = _Bags(mode, padding_idx, per_sample_weights is not None, include_last_offset)
+    places = checked(b, indices, rows)
+    weights = [] if per_sample_weights is None else [per_sample_weights]
+
+    def kernel(*sources: Any) -> te.Tensor:
+        *tensors, size = sources
+        buffers = [tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(tensors)]
+        return te.extern(
+            [[size[0], const(width)]],
+            tensors,
+            how.body,
+            dtype=b.dtype(weight),
+            in_buffers=buffers,
+            name="bags",
+        )
+
+    size = relax.ShapeExpr([as_size(bags)])
+    return [b.te(kernel, weight, places, offsets, *weights, size, name="bags"), None, None, None]
+
+
+@lowers("torch.aten.embedding_bag.padding_idx")
+def embedding_bag_with_padding(
+    b: Builder,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> list[Any]:
+    """aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode,
+    bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx)
+    -> (Tensor, Tensor, Tensor, Tensor)"""
+    padding = -1 if padding_idx is None else padding_idx % b.shape(weight)[0]
+    options = scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset
+    return embedding_bag(b, weight, indices, offsets, *options, padding)
+
+
+def embedding_bag_plain(
+    b: Builder,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+) -> list[Any]:
+    """aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0,
+    bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False)
+    -> (Tensor, Tensor, Tensor, Tensor)"""
+    options = scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset
+    return embedding_bag(b, weight, indices, offsets, *options, -1)
+
+
+_LOWERINGS: dict[str, Lowering] = {
+    "torch.aten.embedding_bag": embedding_bag_plain,
+    "torch.aten._embedding_bag_forward_only": embedding_bag,
+}
+
+for _name, _function in _LOWERINGS.items():
+    register(_name, _function, custom=True)
