@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FRONTENDS = ("fx", "torchscript", "lazy")
 _MODEL = "file.py:Name, a model of the zoo, or a .pt, .pt2, .onnx, .mlir, .ts, .ltc file"
-_PAGES = (".json", ".txt")
+_PAGES = (".html", ".json", ".txt")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -56,7 +56,10 @@ class Compilation:
 
         rules = {kernel.name: kernel.rule for kernel in module.report.kernels} if module.report else {}
         run = lambda: module(*args)
-        return benchmark(run, instrumented, self.tir_module, rules, measure_limits(), runs)
+        found = benchmark(run, instrumented, self.tir_module, rules, measure_limits(), runs)
+        if module.report:
+            module.report.benchmark = found
+        return found
 
     def save(
         self,

@@ -27,9 +27,10 @@ from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refuse_fallbacks
 from torch_tvm.options import Options
+from torch_tvm.origins import explain, note_ops
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner
-from torch_tvm.report import FallbackOp, Kernel, LibraryCall, Report
+from torch_tvm.report import FallbackOp, LibraryCall, Op, Report
 from torch_tvm.reproducer import reproducible
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
@@ -131,6 +132,7 @@ def _generated(
         LibraryCall(item.op, str(item.location), item.location.scope, item.library)
         for item in lowered.library_calls
     ]
+    note_ops(report, module)
     dump("lowered.py", lowered.mod.script)
     mod = _hooked(lowered.mod, "after-lowering", options)
     program = Program(
@@ -140,6 +142,7 @@ def _generated(
         module.state,
         inlined,
         options,
+        report.ops,
     )
     return compile_program(program, target, report, dump, pack=pack, slot=slot)
 
@@ -154,6 +157,7 @@ class Program:
     state: Mapping[str, torch.Tensor]
     scalars: Mapping[str, torch.Tensor]
     options: Options
+    ops: list[Op]
 
 
 def compile_program(
@@ -179,7 +183,8 @@ def compile_program(
         mod = _hooked(mod, "after-scheduling", options)
     dump("scheduled.py", mod.script)
     report.measured = autotuner.records if autotuner else []
-    report.kernels = [Kernel(d.kernel, d.rule, dict(d.refusals)) for d in decisions]
+    with report.phase("explain"):
+        explain(report, mod, decisions, program.weights)
     with report.phase("build"):
         obstacle = backend.why_not_runnable(target)
         linked = _linked(mod, target) if slot else None
@@ -227,7 +232,7 @@ def _linked(mod: tvm.IRModule, target: tvm.target.Target) -> bytes | None:
 
 
 def _compiled_for(program: Program, target: tvm.target.Target) -> CompiledModule:
-    return compile_program(program, target, Report(target=str(target)), Dump())
+    return compile_program(program, target, Report(target=str(target), ops=program.ops), Dump())
 
 
 def _canonical(module: TorchModule, dump: Dump) -> TorchModule:

@@ -11,15 +11,58 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_tvm.profiling.autotune import Measured
+    from torch_tvm.profiling.benchmark import Benchmark
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation of the canonical module: its name, the user's line, where in the model, its results and weights."""
+
+    name: str
+    file: str
+    line: int
+    scope: str
+    result: str
+    weights: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a kernel computes: positions among the ops, how often it is called, what it makes, and the weights that were
+    packed for it, as name, before and after. Unless ``is_exact`` the ops are those that it is between.
+    """
+
+    ops: list[int] = field(default_factory=list)
+    is_exact: bool = True
+    calls: int = 0
+    result: str = ""
+    packed: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: of the weights as the program has them and as kernels read them, of all tensors that one call makes, and of
+    those that live at the same time at most. ``None`` where sizes are unknown.
+    """
+
+    weights: int = 0
+    packed: int | None = None
+    made: int | None = None
+    peak: int | None = None
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, the schedule rule that took it, and why each rule before it refused."""
+    """A kernel, the schedule rule that took it, why each rule before it refused, and what it comes from."""
 
     name: str
     rule: str
     refusals: dict[str, str] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True)
@@ -44,8 +87,10 @@ class LibraryCall:
 
 @dataclass
 class Report:
-    """``str`` prints it, :meth:`to_dict` gives plain Python values; ``seconds`` is the time of each phase.
+    """``str`` prints it, :meth:`to_dict` gives plain Python values, :meth:`html` a page that needs nothing else.
 
+    ``ops`` is the canonical module, op by op; ``seconds`` is the time of each phase; ``benchmark`` is what
+    ``compiled.benchmark()`` found last. ``unexplained`` says why kernels have no lines, where they have none.
     ``is_cached`` says that an earlier compile made the code.
     """
 
@@ -57,6 +102,10 @@ class Report:
     measured: list[Measured] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     is_cached: bool = False
+    ops: list[Op] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
+    benchmark: Benchmark | None = None
+    unexplained: str = ""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -68,16 +117,20 @@ class Report:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def to_dict(self) -> dict[str, Any]:
-        """Target, kernels, library calls, fallbacks and seconds as dicts and lists."""
+        """All of it as dicts and lists, which JSON can hold."""
         return {
             "target": self.target,
             "frontend": self.frontend,
-            "kernels": [vars(kernel) for kernel in self.kernels],
+            "kernels": [asdict(kernel) for kernel in self.kernels],
+            "ops": [asdict(op) for op in self.ops],
+            "memory": asdict(self.memory),
+            "benchmark": asdict(self.benchmark) if self.benchmark else None,
             "library_calls": [vars(item) for item in self.library_calls],
             "fallbacks": [vars(item) for item in self.fallbacks],
             "measured": [asdict(item) for item in self.measured],
             "seconds": dict(self.seconds),
             "is_cached": self.is_cached,
+            "unexplained": self.unexplained,
         }
 
     @classmethod
@@ -86,16 +139,46 @@ class Report:
         return cls(
             target=str(values["target"]),
             frontend=str(values["frontend"]),
-            kernels=[Kernel(**kernel) for kernel in values["kernels"]],
+            kernels=[_kernel(kernel) for kernel in values["kernels"]],
             library_calls=[LibraryCall(**item) for item in values.get("library_calls", ())],
+            ops=[Op(**{**op, "weights": tuple(op["weights"])}) for op in values.get("ops", ())],
+            memory=Memory(**values.get("memory", {})),
+            unexplained=str(values.get("unexplained", "")),
             fallbacks=[FallbackOp(**item) for item in values["fallbacks"]],
             seconds=dict(values["seconds"]),
         )
+
+    def places(self, kernel: Kernel) -> list[str]:
+        """The user's lines that a kernel comes from, each once: ``model.py:41 (layers.0.conv)``."""
+        ops = [self.ops[index] for index in kernel.origin.ops if index < len(self.ops)]
+        scopes: dict[str, dict[str, None]] = {}
+        for op in ops:
+            if op.place:
+                scopes.setdefault(op.place, {})[op.scope] = None
+        return [
+            place + (f" ({', '.join(filter(None, inside))})" if any(inside) else "")
+            for place, inside in scopes.items()
+        ]
+
+    def html(self, *, title: str = "") -> str:
+        """The report as one page that loads nothing: modules, ops, kernels with your lines, memory, ops in PyTorch.
+
+        >>> import torch, torch_tvm
+        >>> compiled = torch_tvm.compile(torch.nn.ReLU(), (torch.ones(2),))
+        >>> compiled.report.html(title="relu").startswith("<!doctype html>")
+        True
+        """
+        from torch_tvm.report_page import page
+
+        return page(self, title)
 
     def __str__(self) -> str:
         lines = [f"target: {self.target}", f"frontend: {self.frontend}", f"kernels: {len(self.kernels)}"]
         for kernel in self.kernels:
             lines.append(f"  {kernel.name}: {kernel.rule}")
+            about = "" if kernel.origin.is_exact else "near "
+            lines += [f"    {about}{place}" for place in self.places(kernel)]
+            lines += [f"    packed {name}: {old} -> {new}" for name, old, new in kernel.origin.packed]
             lines += [f"    not {rule}: {reason}" for rule, reason in kernel.refusals.items()]
         lines += [_measured_line(item) for item in self.measured]
         if self.library_calls:
@@ -103,10 +186,35 @@ class Report:
             lines += [f"  {line}" for line in _library_lines(self.library_calls)]
         lines.append(f"ops in PyTorch: {len(self.fallbacks)}")
         lines += [f"  {_fallback_line(item)}" for item in self.fallbacks]
+        lines += [f"not explained: {self.unexplained}"] if self.unexplained else []
+        lines += _memory_lines(self.memory)
         total = sum(self.seconds.values())
         lines.append(f"compile time: {total:.2f} s{', code from the cache' if self.is_cached else ''}")
         lines += [f"  {name}: {seconds:.2f} s" for name, seconds in self.seconds.items()]
         return "\n".join(lines)
+
+
+def _kernel(values: Mapping[str, Any]) -> Kernel:
+    origin = dict(values.get("origin", {}))
+    origin["packed"] = [tuple(item) for item in origin.get("packed", ())]
+    return Kernel(values["name"], values["rule"], dict(values["refusals"]), Origin(**origin))
+
+
+def _memory_lines(memory: Memory) -> list[str]:
+    parts = [f"weights {in_bytes(memory.weights)}"]
+    if memory.packed is not None:
+        parts.append(f"packed {in_bytes(memory.packed)}")
+    if memory.made is not None and memory.peak is not None:
+        parts.append(f"tensors of a call {in_bytes(memory.made)}, at once at most {in_bytes(memory.peak)}")
+    return [f"memory: {', '.join(parts)}"]
+
+
+def in_bytes(count: int) -> str:
+    """``1.5 MB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def _measured_line(item: Measured) -> str:
@@ -142,4 +250,14 @@ def fallback_message(fallbacks: list[FallbackOp]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["FallbackOp", "Kernel", "LibraryCall", "Report", "fallback_message"]
+__all__ = [
+    "FallbackOp",
+    "Kernel",
+    "LibraryCall",
+    "Memory",
+    "Op",
+    "Origin",
+    "Report",
+    "fallback_message",
+    "in_bytes",
+]
