@@ -88,7 +88,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("dynamo", "lazy"):
+    if name in ("debug", "dynamo", "lazy"):
         with _importing, deferred_interrupts(), rare_collections():
             return importlib.import_module(f"torch_tvm.{name}")
     where = _WHERE.get(name)

@@ -19,7 +19,7 @@ from tvm import relax, tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.report import Kernel, Memory, Op, Origin, Report
+from torch_tvm.findings import Findings, Kernel, Memory, Op, Origin
 from torch_tvm.runtime.module import TRANSFORM_PARAMS
 from torch_tvm.schedules.rule import KernelDecision
 from torch_tvm.support.attributes import PROGRAM
@@ -53,7 +53,7 @@ class _Call:
     is_exact: bool = True
 
 
-def note_ops(report: Report, module: TorchModule) -> None:
+def note_ops(report: Findings, module: TorchModule) -> None:
     """Fill in the ops of the canonical module; as :func:`explain` does, it never fails a compile."""
     try:
         report.ops = ops_of(module)
@@ -97,7 +97,7 @@ def _described(shape: Sequence[int | None] | None, dtype: torch.dtype | None) ->
 
 
 def explain(
-    report: Report,
+    report: Findings,
     mod: tvm.IRModule,
     decisions: Sequence[KernelDecision],
     weights: Mapping[str, torch.Tensor],

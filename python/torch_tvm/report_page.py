@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from torch_tvm.report import Kernel, Report, in_bytes
+from torch_tvm.findings import Findings, Kernel, in_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5f6670; --line: #dfe2e7; --page: #fff; --card: #f6f7f9;
@@ -50,7 +50,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 """
 
 
-def page(report: Report, title: str = "") -> str:
+def page(report: Findings, title: str = "") -> str:
     """The page of a report."""
     named = title or "compiled module"
     sections = [
@@ -82,7 +82,7 @@ def _id(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _about(report: Report) -> str:
+def _about(report: Findings) -> str:
     way = f"captured by {report.frontend}, " if report.frontend else ""
     return f"{way}compiled by torch-tvm for {_target(report.target)}"
 
@@ -98,7 +98,7 @@ def _target(text: str) -> str:
     return ", ".join([*(str(each) for each in named if each), *([f"{cores} cores"] if cores else [])])
 
 
-def _figures(report: Report) -> str:
+def _figures(report: Findings) -> str:
     found = [
         (str(sum(kernel.origin.calls for kernel in report.kernels) or len(report.kernels)), "kernel calls"),
         (str(len(report.ops)), "ops"),
@@ -119,14 +119,14 @@ def _figures(report: Report) -> str:
 # -- kernels -----------------------------------------------------------------------------------------------
 
 
-def _shares(report: Report) -> dict[str, float]:
+def _shares(report: Findings) -> dict[str, float]:
     """The part of the time in kernels that each takes; nothing before ``benchmark()``."""
     times = {k.name: k.seconds for k in report.benchmark.kernels} if report.benchmark else {}
     total = sum(times.values()) or 1.0
     return {name: seconds / total for name, seconds in times.items()}
 
 
-def _kernels(report: Report) -> str:
+def _kernels(report: Findings) -> str:
     shares = _shares(report)
     running = [kernel for kernel in report.kernels if kernel.origin.calls or not report.ops]
     packing = [kernel for kernel in report.kernels if not (kernel.origin.calls or not report.ops)]
@@ -146,7 +146,7 @@ def _kernels(report: Report) -> str:
     return f'<p class="note">{escape(note)}</p>{rows}{more}'
 
 
-def _kernel(report: Report, kernel: Kernel, share: float | None) -> str:
+def _kernel(report: Findings, kernel: Kernel, share: float | None) -> str:
     count = f" <span class=soft>× {kernel.origin.calls}</span>" if kernel.origin.calls > 1 else ""
     head = (
         f'<span class="row"><code>{escape(kernel.name)}</code><span class="rule">{escape(kernel.rule)}{count}</span>'
@@ -195,7 +195,7 @@ def _bar(share: float | None, text: str) -> str:
     return f'<span class="share" style="{style}">{escape(text)}</span>'
 
 
-def _places(report: Report, kernel: Kernel) -> str:
+def _places(report: Findings, kernel: Kernel) -> str:
     """The user's lines, each with its text where the file is there."""
     parts = []
     for place in report.places(kernel)[:12]:
@@ -206,7 +206,7 @@ def _places(report: Report, kernel: Kernel) -> str:
     return "".join(parts) + (f"and {more} more" if more > 0 else "")
 
 
-def _measured(report: Report, kernel: Kernel) -> list[tuple[str, str]]:
+def _measured(report: Findings, kernel: Kernel) -> list[tuple[str, str]]:
     found = (
         [each for each in report.benchmark.kernels if each.name == kernel.name] if report.benchmark else []
     )
@@ -230,7 +230,7 @@ def _list(items: Sequence[str]) -> str:
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640.0, 300.0, 52.0, 34.0
 
 
-def _roofline(report: Report) -> str:
+def _roofline(report: Findings) -> str:
     """Operations for a byte against operations a second, both in powers of ten, below what the machine can do."""
     if report.benchmark is None:
         return ""
@@ -301,7 +301,7 @@ class _Module:
         return [*self.ops, *(op for part in self.parts.values() for op in part.all_ops())]
 
 
-def _modules(report: Report) -> str:
+def _modules(report: Findings) -> str:
     root = _Module()
     for index, op in enumerate(report.ops):
         at = root
@@ -314,7 +314,7 @@ def _modules(report: Report) -> str:
     return "".join(_module(report, name, part, by_op) for name, part in root.parts.items())
 
 
-def _module(report: Report, name: str, module: _Module, by_op: Mapping[int, Sequence[str]]) -> str:
+def _module(report: Findings, name: str, module: _Module, by_op: Mapping[int, Sequence[str]]) -> str:
     ops = module.all_ops()
     kernels = dict.fromkeys(kernel for op in ops for kernel in by_op.get(op, ()))
     own = [report.ops[index] for index in module.ops]
@@ -330,7 +330,7 @@ def _module(report: Report, name: str, module: _Module, by_op: Mapping[int, Sequ
     return f"<details><summary>{head}</summary><div>{body}</div></details>"
 
 
-def _kernels_of_ops(report: Report) -> dict[int, list[str]]:
+def _kernels_of_ops(report: Findings) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for kernel in report.kernels:
         for index in kernel.origin.ops if kernel.origin.is_exact else ():
@@ -338,7 +338,7 @@ def _kernels_of_ops(report: Report) -> dict[int, list[str]]:
     return found
 
 
-def _ops(report: Report) -> str:
+def _ops(report: Findings) -> str:
     if not report.ops:
         return ""
     by_op = _kernels_of_ops(report)
@@ -362,12 +362,12 @@ def _ops(report: Report) -> str:
     )
 
 
-def _library_calls(report: Report) -> str:
+def _library_calls(report: Findings) -> str:
     rows = [(item.op, item.location, item.scope, item.library) for item in report.library_calls]
     return _table("library", rows) if rows else ""
 
 
-def _fallbacks(report: Report) -> str:
+def _fallbacks(report: Findings) -> str:
     if not report.fallbacks:
         return '<p class="note">None: all of the program is compiled.</p>'
     return _table("why", [(item.op, item.location, item.scope, item.reason) for item in report.fallbacks])
@@ -387,7 +387,7 @@ def _table(last: str, rows: Sequence[tuple[str, str, str, str]]) -> str:
 # -- memory and time ---------------------------------------------------------------------------------------
 
 
-def _memory(report: Report) -> str:
+def _memory(report: Findings) -> str:
     memory = report.memory
     rows = [
         ("weights, as the program has them", memory.weights),
@@ -407,7 +407,7 @@ def _memory(report: Report) -> str:
     return f"<table>{cells}</table>{reuse}"
 
 
-def _times(report: Report) -> str:
+def _times(report: Findings) -> str:
     total = sum(report.seconds.values())
     return "".join(_time_rows(report.seconds.items(), total)) if total else ""
 
