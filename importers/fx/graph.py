@@ -142,7 +142,7 @@ class GraphWalk:
         if name == "sym_size":
             return self._size(args[0], args[1], meta)
         if name == "sym_numel":
-            return self._scalar_call("numel", [self.recorder.read(args[0])], meta)
+            return self._count(args[0], meta)
         if name in ("_local_scalar_dense", "item"):
             kind = {torch.SymInt: "Int", torch.SymFloat: "Float", torch.SymBool: "Bool"}.get(type(meta))
             kind = kind or {int: "Int", float: "Float", bool: "Bool"}.get(type(meta))
@@ -176,6 +176,18 @@ class GraphWalk:
         if isinstance(meta, int):
             return meta
         return self.emitter.call(aten.size.int, (self.recorder.read(ref), axis), {}, [meta])[0]
+
+    def _count(self, ref: TensorRef, meta: Any) -> Any:
+        """The number of elements, as the product of the sizes."""
+        count: Any = 1
+        for axis, size in enumerate(ref.meta.shape):
+            factor = self._size(ref, axis, size)
+            is_known = isinstance(count, int) and isinstance(factor, int)
+            if is_known or (isinstance(count, int) and count == 1):
+                count = count * factor if is_known else factor
+            else:
+                count = self._scalar_call("mul.int", [count, factor], meta)
+        return count
 
     def _scalar(self, node: Node, stem: str) -> Any:
         operands = [self._lookup(argument) for argument in node.args]
@@ -263,7 +275,10 @@ class GraphWalk:
         """Regions that change no value in inference: autocast off, grad mode, checkpointing, hints."""
         arguments = [self._lookup(argument) for argument in node.args]
         position = next(i for i, item in enumerate(arguments) if isinstance(item, GraphModule))
-        return self._inlined(arguments[position], arguments[position + 1 :])
+        operands = [
+            item for item in arguments[position + 1 :] if not isinstance(item, str)
+        ]  # a region's name
+        return self._inlined(arguments[position], operands)
 
 
 _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {

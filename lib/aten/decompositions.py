@@ -243,8 +243,64 @@ def _with_tensor_first(packet: Any) -> Function:
     return call
 
 
+# -- layers --------------------------------------------------------------------------------------------
+
+
+def transformer_encoder_layer(
+    x: Tensor,
+    width: int,
+    heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    *weights: Tensor,
+    mask: Tensor | None = None,
+    mask_type: int | None = None,
+) -> Tensor:
+    """aten::_transformer_encoder_layer_fwd: what ``nn.TransformerEncoderLayer`` calls where nothing needs a gradient.
+
+    ``weights`` are those of two norms and two linear layers, each with its bias, and after them perhaps the mask and its
+    type: 0 for (L, L), 1 for (N, L), 2 for (N, heads, L, L).
+    """
+    first, second, up, down = [weights[i : i + 2] for i in range(0, 8, 2)]
+    mask, mask_type = [*weights[8:], *(mask, mask_type)[len(weights) - 8 :]]
+    norm = lambda x, pair: aten.layer_norm.default(x, [width], *pair, eps)
+
+    def attended(x: Tensor) -> Tensor:
+        parts = aten.linear.default(x, qkv_weight, qkv_bias).unflatten(-1, (3, heads, width // heads))
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        hidden = mask
+        if hidden is not None:
+            hidden = hidden.to(torch.bool)
+            hidden = hidden[:, None, None, :] if mask_type == 1 else hidden
+        shown = None if hidden is None else hidden.logical_not()
+        values = aten.scaled_dot_product_attention.default(q, k, v, shown)
+        return aten.linear.default(values.transpose(1, 2).flatten(2), out_weight, out_bias)
+
+    def fed_forward(x: Tensor) -> Tensor:
+        inner = aten.linear.default(x, *up)
+        return aten.linear.default(aten.gelu.default(inner) if use_gelu else aten.relu.default(inner), *down)
+
+    if norm_first:
+        x = x + attended(norm(x, first))
+        return x + fed_forward(norm(x, second))
+    x = norm(x + attended(x), first)
+    return norm(x + fed_forward(x), second)
+
+
+LAYERS: dict[torch._ops.OpOverload, Function] = {
+    aten._transformer_encoder_layer_fwd.default: transformer_encoder_layer
+}
+"""For layers that PyTorch has one op for."""
+
+
 def _table() -> dict[torch._ops.OpOverload, Function]:
     found: dict[torch._ops.OpOverload, Function] = {
+        **LAYERS,
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,
         aten.combinations.default: combinations,
@@ -277,4 +333,4 @@ WITHOUT_QUESTIONS: dict[Any, Function] = {
 }
 """For functions that ask for a tensor's values, which an importer does not have, what gives the same without."""
 
-__all__ = ["DECOMPOSITIONS", "WITHOUT_QUESTIONS"]
+__all__ = ["DECOMPOSITIONS", "LAYERS", "WITHOUT_QUESTIONS"]

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.calls import callable_for, is_random, overload_of, with_keywords
-from torch_tvm.aten.decompositions import DECOMPOSITIONS
+from torch_tvm.aten.decompositions import DECOMPOSITIONS, LAYERS
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
@@ -207,12 +207,13 @@ def _decompositions() -> Table:
 
 
 @lru_cache(maxsize=1)
-def backward_decompositions() -> Table:
-    """What PyTorch makes of ops for gradients that have no lowering: taken apart before a forward and a backward graph
-    are cut from the joint one, where sizes may vary.
+def traced_decompositions() -> Table:
+    """For ops that PyTorch takes apart while it traces a graph, where sizes may vary: those for gradients that have no
+    lowering, before a forward and a backward graph are cut from the joint one, and whole layers.
     """
     every = _decompositions().items()
-    return {o: f for o, f in every if "backward" in o.name() and not is_lowered(dialect_name(o))}
+    found = {o: f for o, f in every if "backward" in o.name() and not is_lowered(dialect_name(o))}
+    return {**found, **LAYERS}
 
 
 # -- in the place of the op ----------------------------------------------------------------------------

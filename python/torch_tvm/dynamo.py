@@ -37,7 +37,8 @@ from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.interrupts import deferred_interrupts
 
 with deferred_interrupts():
-    from torch_tvm.decomposition import backward_decompositions
+    from torch_tvm.decomposition import traced_decompositions
+    from torch_tvm.double_backward import differentiable_twice
     from torch_tvm.graph_module import CompiledGraph, compile_graph
 
 Inputs = Sequence[Any]
@@ -83,7 +84,8 @@ def torch_tvm(
             return compiled
     try:
         with _transforms_undone(), _draws_kept():
-            return _through_aot(given, len(example_inputs))(gm, example_inputs)
+            compiled = _through_aot(given, len(example_inputs))(gm, example_inputs)
+            return differentiable_twice(compiled, gm) if _needs_gradient(example_inputs) else compiled
     except RestartAnalysis:
         raise
     except Exception as error:
@@ -172,7 +174,7 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     (fake_mode,) = modes  # dynamo's own, in which it made the values; the context has moved on to another
     with tracing(TracingContext(fake_mode)), fake_mode, torch.no_grad():
         versions = [value._version if isinstance(value, torch.Tensor) else 0 for value in fakes]
-        traced = make_fx(gm, pre_dispatch=True, tracing_mode="real")(*fakes)
+        traced = make_fx(gm, traced_decompositions(), pre_dispatch=True, tracing_mode="real")(*fakes)
         changed = [
             value
             for value, version in zip(fakes, versions, strict=True)
@@ -301,7 +303,7 @@ def _through_aot(options: Mapping[str, Any], count: int) -> Callable[..., Any]:
         bw_compiler=backward,
         inference_compiler=forward,
         partition_fn=_partition,
-        decompositions=backward_decompositions(),
+        decompositions=traced_decompositions(),
     )
 
 
@@ -367,7 +369,9 @@ def _compiled(
     """
     try:
         with _disable_current_modes():  # the compiler makes real tensors, under AOTAutograd's fake mode too
-            return compile_graph(gm, static, exact, updates, **options)
+            compiled = compile_graph(gm, static, exact, updates, **options)
+            compiled.eager = eager or gm
+            return compiled
     except Exception as error:
         return _left_to_pytorch(eager or gm, error, options)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
@@ -25,6 +26,7 @@ from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.content_watch import ContentWatch
 from torch_tvm.runtime.module import CompiledModule
+from torch_tvm.runtime.tracing import refuse_recording
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
@@ -52,12 +54,21 @@ class CompiledGraph:
         self._static = tuple(position for position, _ in static)
         self._names = tuple(name for _, name in static)
         self._finish = finish
+        self.eager: GraphModule | None = None
         self._packings: dict[tuple[int, ...], _Packing] = {}
         self._lock = threading.Lock()
         if self._static:
             _graphs.add(self)
 
     def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+        try:
+            return self._run(arguments)
+        except InvalidInput:
+            if self.eager is not None and any(isinstance(item, FakeTensor) for item in arguments):
+                return tuple(self.eager(*arguments))
+            raise
+
+    def _run(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         compiled: Callable[..., Any] = self.compiled
         if self._static:
             weights = [arguments[position] for position in self._static]
@@ -69,6 +80,7 @@ class CompiledGraph:
         return results if self._finish is None else self._finish(*arguments, *results)
 
     def _pack(self, weights: Sequence[torch.Tensor]) -> _Packing:
+        refuse_recording()
         key = tuple(map(id, weights))
         with self._lock:
             packing = self._packings.get(key)
@@ -149,6 +161,8 @@ class _Packing:
 def _require_memory(weights: Sequence[torch.Tensor]) -> None:
     """Raise :class:`InvalidInput` for a parameter whose memory was given back or is too small for it."""
     for weight in weights:
+        if isinstance(weight, FakeTensor):
+            raise InvalidInput("a parameter is a fake tensor, which has no memory", subject="parameters")
         reach = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
         needed = (weight.storage_offset() + reach + 1) * weight.element_size()
         if weight.untyped_storage().nbytes() < needed:

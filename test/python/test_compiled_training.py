@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from torch_tvm.double_backward import DoubleBackward
 from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.runtime.warnings import FallbackWarning
 
@@ -107,6 +109,30 @@ def test_a_loss_in_the_graph_of_a_whole_step_with_varying_lengths() -> None:
 
     for mine, theirs in zip(steps(ours, compiled), steps(eager, lambda f: f), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_gradients_are_pytorchs() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def penalty(wrap: Callable[[Any], Any]) -> Any:
+        torch.manual_seed(0)
+        x = torch.randn(3, 4, requires_grad=True)
+        score = wrap(model)(x)
+        (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        return slope, torch.autograd.grad(
+            (slope.norm(dim=1) - 1).square().mean(), list(model.parameters())[:3]
+        )
+
+    with pytest.warns(DoubleBackward, match="runs again in PyTorch"):
+        ours = penalty(compiled)
+    torch.testing.assert_close(ours, penalty(lambda f: f))
+
+
+def test_fake_tensors_stay_fake() -> None:
+    linear = nn.Linear(8, 4)
+    for program in (lambda x: x + 1, linear.requires_grad_(False)):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert isinstance(compiled(program)(torch.empty(1 << 40, 8)[:2]), FakeTensor)
 
 
 def test_a_checkpoint_keeps_the_numbers_it_drew() -> None:

@@ -1,0 +1,104 @@
+"""A program under ``torch.compile`` is compiled for one size, then for all of them, and never again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import torch_tvm.dynamo as backend
+from torch_tvm.dynamo import GraphNotCompiled
+from torch_tvm.runtime.warnings import FallbackWarning
+
+SIZES = [7, 5, 9, 1, 12, 3, 2, 8, 6, 4]
+
+
+@pytest.fixture
+def compiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """One entry for each graph that is compiled; what runs in PyTorch fails the test."""
+    found: list[int] = []
+    original = backend.compile_graph
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found.append(1)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(backend, "compile_graph", counted)
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GraphNotCompiled)
+        warnings.simplefilter("error", FallbackWarning)
+        yield found
+
+
+def convnet() -> nn.Module:
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), head).eval()
+
+
+def encoder() -> nn.Module:
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]] = {
+    "images in batches": (convnet, lambda n: torch.randn(n, 3, 6, 6)),
+    "sequences": (encoder, lambda n: torch.randn(2, n, 8)),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CASES)
+def test_inference(name: str, compiles: list[int]) -> None:
+    """One size, all sizes; 1 and 0 have a graph each of dynamo's, where it takes them for constants."""
+    make, argument = CASES[name]
+    model = make()
+    fast = torch.compile(model, backend="torch_tvm")
+    counts = []
+    for size in [*SIZES, 0, *SIZES, 0]:
+        x = argument(size)
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+        counts.append(len(compiles))
+    assert counts[2] <= 2
+    assert counts[len(SIZES)] == counts[-1] <= 4
+
+
+@torch.no_grad()
+def test_a_growing_cache(compiles: list[int]) -> None:
+    project = nn.Linear(8, 24)
+
+    def step(x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Any:
+        q, k, v = project(x).chunk(3, -1)
+        keys, values = torch.cat([keys, k], 1), torch.cat([values, v], 1)
+        heads = lambda t: t.unflatten(-1, (2, 4)).transpose(1, 2)
+        return F.scaled_dot_product_attention(heads(q), heads(keys), heads(values)), keys, values
+
+    fast = torch.compile(step, backend="torch_tvm")
+    keys, values = torch.zeros(1, 3, 8), torch.zeros(1, 3, 8)
+    for turn in range(12):
+        x = torch.randn(1, 1, 8)
+        wanted = step(x, keys, values)
+        ours = fast(x, keys, values)
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+        _, keys, values = wanted
+        if turn == 1:
+            settled = len(compiles)
+    assert len(compiles) == settled <= 2
+
+
+def test_a_trained_loss(compiles: list[int]) -> None:
+    model = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 11))
+    loss = lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    fast = torch.compile(loss, backend="torch_tvm")
+    counts = []
+    for length in [*SIZES, *SIZES]:
+        x, y = torch.randint(0, 11, (2, length)), torch.randint(0, 11, (2, length))
+        ours, wanted = [torch.autograd.grad(f(x, y), list(model.parameters())) for f in (fast, loss)]
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+        counts.append(len(compiles))
+    assert counts[2] <= 4  # forward and backward
+    assert counts[len(SIZES)] == counts[-1] <= 6
