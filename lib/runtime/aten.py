@@ -48,6 +48,8 @@ _IN_PLACE = {
 
 Arguments = Sequence[Any]
 Operand = Callable[[Arguments], Any]
+_COLLECTIVE = "torch._c10d_functional"
+"""What the names of ops start with that other processes take part in; those for autograd as well."""
 
 
 @lru_cache(maxsize=4096)
@@ -62,6 +64,7 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     if orders and -1 in orders[0]:
         function = callable_for(_IN_PLACE.get(name, name), "runtime")
     dtypes = [_result_dtype(text) for text in call["results"]]
+    finish = _received if name.startswith(_COLLECTIVE) else lambda value: value
 
     def run(arguments: Arguments) -> list[Any]:
         if is_active():
@@ -69,7 +72,7 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
                 return run(arguments)
         try:
             with torch.no_grad():
-                value = function(*[operand(arguments) for operand in operands])
+                value = finish(function(*[operand(arguments) for operand in operands]))
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise invalid(error)(str(error), subject=name, location=place) from error
         values = [value] if dtypes == [None] else _as_list(value)
@@ -77,6 +80,16 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
         return [_own(item, dtype, inputs) for item, dtype in zip(values[: len(dtypes)], dtypes, strict=True)]
 
     return run
+
+
+def _received(value: Any) -> Any:
+    """What a collective gives, once it is there.
+
+    PyTorch remembers the work by the tensor's memory, and a kernel that reads the memory next does not ask.
+    """
+    for tensor in _as_list(value):
+        torch.ops._c10d_functional.wait_tensor(tensor)
+    return value
 
 
 def _as_list(value: Any) -> list[Any]:
