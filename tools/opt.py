@@ -8,23 +8,33 @@ Passes are torch-mlir's and this project's; pipelines and flags apply in the ord
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
+import itertools
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
-from torch_tvm.support.files import read_bytes
+from torch_tvm.support.files import read_bytes, write_whole
 
 if TYPE_CHECKING:
     import tvm
 
     from torch_tvm.dialect.module import TorchModule
+    from torch_tvm.passes.pipeline_text import Step
+
+KINDS = ("mlir", "tvmscript", "llvm", "asm", "cuda", "opencl")
+"""What ``--emit`` prints."""
 
 _SPLIT = "// -----"
 _OPTIONS = {
@@ -32,7 +42,16 @@ _OPTIONS = {
     "--torch-tvm-canonicalize": "run the named pipeline that ends in the canonical form",
     "--torch-to-relax": "then lower to Relax and print it as TVMScript; transforms may follow",
     "--relax-to-tir": "then optimise and schedule for --target, and print TIR as TVMScript",
-    "--target=NAME": "what is transformed and scheduled for: host (the default) or an LLVM processor name",
+    "--emit=KIND": "print the kernels instead: mlir (the default), tvmscript, llvm, asm, cuda or opencl",
+    "--run[=HOW]": "run the module: compiled (the default) or interpreter; random arguments, or those of --input",
+    "--check-against=eager": "run it compiled and op by op in PyTorch; exit code 1 where results differ",
+    "--input=SPEC": "an argument: 1x3:f32, name:1x3:f32, or a .npz, .npy or .pt file",
+    "--target=NAME": "what it is for: host (the default), an LLVM processor name, or sm_90 for --emit=cuda",
+    "--list-passes": "print every pass of this project with what it does, before and after",
+    "--dump-pass-pipeline": "print the passes that run to standard error",
+    "--mlir-timing": "print the time of each pass to standard error",
+    "--verify-diagnostics": "expect the errors that comments announce: // expected-error@+1 {{text}}",
+    "--crash-reproducer=FILE": "if a pass crashes, leave the module before it and the command in FILE",
     "--verify-each": "verify the module after each pass",
     "--mlir-print-ir-after-all": "print the module to standard error after each pass",
     "--mlir-print-debuginfo": "print locations",
@@ -48,9 +67,31 @@ _SWITCHES = {
     "split-input-file",
     "torch-to-relax",
     "relax-to-tir",
+    "list-passes",
+    "dump-pass-pipeline",
+    "mlir-timing",
+    "verify-diagnostics",
     "help",
 }
-_VALUES = {"pass-pipeline", "target", "mlir-elide-resource-strings-if-larger", "o"}
+_VALUES = {
+    "pass-pipeline",
+    "target",
+    "mlir-elide-resource-strings-if-larger",
+    "emit",
+    "check-against",
+    "input",
+    "crash-reproducer",
+    "o",
+}
+_CHOICES = {"emit": KINDS, "check-against": ("eager",), "run": ("compiled", "interpreter")}
+
+
+_PROGRAMS = (".pt", ".pt2", ".onnx")
+"""Files of programs, which an importer makes a module of."""
+
+
+class _Different(Exception):
+    """What was printed of a run whose results are not those that it was checked against."""
 
 
 @dataclass
@@ -62,6 +103,8 @@ class Command:
     transforms: list[tuple[str, str]] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
+    inputs: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def parse_command(arguments: Sequence[str]) -> Command:
@@ -76,7 +119,9 @@ def parse_command(arguments: Sequence[str]) -> Command:
             continue
         name, has_value, value = argument.lstrip("-").partition("=")
         name = {"h": "help"}.get(name, name)
-        if name in _SWITCHES:
+        if name == "run":
+            _take_value(command, name, value if has_value else "compiled")
+        elif name in _SWITCHES:
             if has_value:
                 raise InvalidInput(f"--{name} takes no value")
             command.switches.add(name)
@@ -99,6 +144,10 @@ def _take_value(command: Command, name: str, value: str) -> None:
         _add_pass(command, name, value)
     elif name == "mlir-elide-resource-strings-if-larger" and not value.isdigit():
         raise InvalidInput(f"--{name} needs a number, got '{value}'")
+    elif name in _CHOICES and value not in _CHOICES[name]:
+        raise InvalidInput(f"--{name} does not know '{value}'", advice=f"one of {', '.join(_CHOICES[name])}")
+    elif name == "input":
+        command.inputs.append(value)
     else:
         command.values[name] = value
 
@@ -124,16 +173,22 @@ def run(arguments: Sequence[str]) -> int:
     """The command in this process: prints, and returns the exit code (0, or 1 after an error)."""
     try:
         command = parse_command(arguments)
-        if "help" in command.switches:
-            print(help_text())
-            return 0
+        for switch, text in (("help", help_text), ("list-passes", passes_text)):
+            if switch in command.switches:
+                return _write(f"{text()}\n", None)
         data = _read(command.source)
     except TorchTvmError as error:
         return _report(error)
     outputs, code = [], 0
     for part, is_whole in _parts(data, "split-input-file" in command.switches):
         try:
+            if "verify-diagnostics" in command.switches:
+                _verify_diagnostics(command, part, is_whole)
+                continue
             outputs.append(_process(command, part, is_whole))
+        except _Different as error:
+            outputs.append(str(error))
+            code = 1
         except TorchTvmError as error:
             code = _report(error, part if isinstance(part, str) else "")
         except Exception as error:
@@ -147,6 +202,11 @@ def _read(source: str) -> str | bytes:
     from torch_tvm.dialect.parse import decode
     from torch_tvm.importing import is_graph_file, read_graph_file
 
+    if source.endswith(_PROGRAMS):
+        from torch_tvm.tools.sources import find
+
+        found = find(source)
+        return found.module(found.frontends[0]).asm(elide=False, locations=True)
     if is_graph_file(source):
         return read_graph_file(source).asm(elide=False, locations=True)
     return decode(sys.stdin.buffer.read() if source == "-" else read_bytes(source), source)
@@ -154,7 +214,7 @@ def _read(source: str) -> str | bytes:
 
 def _is_made(source: str) -> bool:
     """Whether the module's text is in no file: it came by standard input, or an importer made it."""
-    return source == "-" or source.endswith((".ts", ".ltc"))
+    return source == "-" or source.endswith((".ts", ".ltc", *_PROGRAMS))
 
 
 def _parts(data: str | bytes, splits: bool) -> list[tuple[str | bytes, bool]]:
@@ -178,11 +238,11 @@ def _write(text: str, path: str | None) -> int:
             sys.stdout.write(text)
             sys.stdout.flush()
         else:
-            Path(path).write_text(text)
+            write_whole(path, text.encode())
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
-        return _report(InvalidInput(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}"))
+    except InvalidInput as error:
+        return _report(error)
     return 0
 
 
@@ -194,6 +254,15 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
         data, command.source, on_disk=is_whole and not _is_made(command.source), needs_state=lowers
     )
     module = _run_passes(command, module)
+    if "mlir-timing" in command.switches:
+        _print_times(command)
+    if "run" in command.values or "check-against" in command.values:
+        return _run_module(command, module)
+    if command.values.get("emit", "mlir") != "mlir":
+        from torch_tvm.tools.emit import emitted
+
+        _note_progress(f"--emit={command.values['emit']}")
+        return emitted(module, command.values["emit"], command.values.get("target", "host"))
     if lowers:
         return _lower(command, module)
     limit = command.values.get("mlir-elide-resource-strings-if-larger")
@@ -204,6 +273,111 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def _run_module(command: Command, module: TorchModule) -> str:
+    """What the results are, and whether those of compiled code are those of PyTorch's ops."""
+    import torch
+
+    import torch_tvm
+    from torch_tvm.debug.compare import both_results, error_of, limit_of
+    from torch_tvm.passes.pipeline import canonicalize
+    from torch_tvm.tools.tensors import described
+
+    _note_progress("--run")
+    module = canonicalize(module)
+    args = _arguments(command, module)
+    lines = []
+    if "check-against" in command.values:
+        found, expected = both_results(module, args, "auto", None)
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            error, limit = error_of(ours, theirs), limit_of(theirs, None)
+            verdict = "agrees with eager" if error <= limit else f"differs from eager: error {error:.3g}"
+            lines.append(f"result {index}: {described(ours)}: {verdict}")
+        text = "".join(f"{line}\n" for line in lines)
+        if "differs" in text:
+            raise _Different(text)
+        return text
+    with torch.no_grad():
+        is_compiled = command.values["run"] == "compiled"
+        results = torch_tvm.compile(module)(*args) if is_compiled else module(*args)
+    leaves = torch.utils._pytree.tree_leaves(results)
+    return "".join(f"result {index}: {described(leaf)}\n{leaf}\n" for index, leaf in enumerate(leaves))
+
+
+def _arguments(command: Command, module: TorchModule) -> list[Any]:
+    """The arguments of ``--input``, or random ones."""
+    from torch_tvm.dialect.types import TensorSpec, parse_tensor_type
+    from torch_tvm.tools.tensors import given_tensors, in_order, random_tensor
+
+    if command.inputs:
+        return list(in_order(given_tensors(command.inputs), module.signature.names))
+    inputs = module.main.type.inputs
+    kinds = [parse_tensor_type(kind) for kind in inputs[: len(inputs) - len(module.state)]]
+    found = []
+    for index, kind in enumerate(kinds):
+        if kind is None or kind.shape is None or kind.dtype is None:
+            raise InvalidInput(
+                f"argument {index} is no tensor of known rank", advice="give it: --input=2x3:f32"
+            )
+        found.append(random_tensor(TensorSpec(kind.shape, kind.dtype), index))
+    return found
+
+
+_EXPECTED = re.compile(r"//\s*expected-error(?:@([+-]?\d+))?\s*\{\{(.*?)\}\}")
+
+
+def _verify_diagnostics(command: Command, data: str | bytes, is_whole: bool) -> None:
+    """Raise unless the errors of a module are those that its comments announce, at their lines."""
+    lines = data.split("\n") if isinstance(data, str) else []
+    wanted = [
+        (number + (int(found.group(1)) if found.group(1) else 0), found.group(2))
+        for number, line in enumerate(lines, 1)
+        for found in _EXPECTED.finditer(line)
+    ]
+    try:
+        _process(command, data, is_whole)
+        text, line = "", 0
+    except TorchTvmError as error:
+        place = re.search(r":(\d+)(?::\d+)?: ", str(error))
+        text, line = (
+            str(error),
+            error.location.line if error.location else int(place.group(1)) if place else 0,
+        )
+    for number, expected in wanted:
+        if expected not in text:
+            raise InvalidInput(f'{command.source}:{number}: expected error "{expected}" was not produced')
+        if line and line != number:
+            raise InvalidInput(f'{command.source}:{line}: expected error "{expected}" at line {number}')
+    if text and not wanted:
+        raise InvalidInput(f"unexpected error: {text}")
+
+
+def _before_step(command: Command, module: TorchModule, name: str, text: str) -> None:
+    """What is noted before a pass runs: its name, the time, and the module for the case that it crashes."""
+    _note_progress(name)
+    command.seconds[f"{len(command.seconds)} {name}"] = time.perf_counter()
+    if "dump-pass-pipeline" in command.switches:
+        print(text, file=sys.stderr)
+    file = command.values.get("crash-reproducer")
+    if file:
+        again = f"// torch-tvm-opt {shlex.quote(file)} --{text}\n"
+        write_whole(file, (again + module.asm(elide=False)).encode())
+
+
+def _before_pass(command: Command, module: TorchModule, step: Step) -> None:
+    _before_step(command, module, step.name, _flag(step))
+
+
+def _print_times(command: Command) -> None:
+    marks = [*command.seconds.items(), ("", time.perf_counter())]
+    spent = [
+        (name.partition(" ")[2], after - start) for (name, start), (_, after) in itertools.pairwise(marks)
+    ]
+    total = sum(seconds for _, seconds in spent) or 1.0
+    print(f"{'seconds':>10}  {'share':>6}  pass", file=sys.stderr)
+    for name, seconds in spent:
+        print(f"{seconds:10.4f}  {seconds / total:6.1%}  {name}", file=sys.stderr)
+
+
 def _run_passes(command: Command, module: TorchModule) -> TorchModule:
     from torch_tvm.passes.pipeline_text import run_pipeline, single_pass
 
@@ -211,6 +385,7 @@ def _run_passes(command: Command, module: TorchModule) -> TorchModule:
     for name, value in command.passes:
         _note_progress(name)
         if name == "torch-tvm-canonicalize":
+            _before_step(command, module, name, name)
             _canonicalize(module, value)
             if print_after is not None:
                 print(f"// -----// IR Dump After {name} //----- //\n{module.mlir}", file=print_after)
@@ -222,10 +397,19 @@ def _run_passes(command: Command, module: TorchModule) -> TorchModule:
             steps,
             verify_each="verify-each" in command.switches,
             print_after=print_after,
-            before_each=lambda step: _note_progress(step.name),
+            before_each=functools.partial(_before_pass, command, module),
         )
         module = _with_new_literals(module)
+    file = command.values.get("crash-reproducer")
+    if file and command.passes:
+        Path(file).unlink(missing_ok=True)  # nothing crashed
     return module
+
+
+def _flag(step: Step) -> str:
+    """A step as an argument of this command, without the dashes."""
+    options = str(step.python_pass).partition("{")[2].removesuffix("}") if step.python_pass else step.options
+    return f"{step.name}={shlex.quote(options)}" if options else step.name
 
 
 def _with_new_literals(module: TorchModule) -> TorchModule:
@@ -338,6 +522,22 @@ def help_text() -> str:
         lines.append(f"\n{title}:")
         lines += [f"  {name:<44} {text}" for name, text in rows.items()]
     return "\n".join(lines)
+
+
+def passes_text() -> str:
+    """Every pass of this project with its options and its whole documentation."""
+    from torch_tvm.passes.base import registry
+    from torch_tvm.transforms.pipeline import known
+
+    lines = []
+    for title, found in (("Passes over the Torch dialect", registry()), ("Transforms of Relax", known())):
+        lines.append(f"{title}:\n")
+        for name, each in sorted(found.items()):
+            options = ", ".join(each.option_types())
+            lines.append(f"  --{name}" + (f"  (options: {options})" if options else ""))
+            lines += [f"      {line}".rstrip() for line in (inspect.getdoc(each) or "").splitlines()]
+            lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def _torch_mlir_passes() -> dict[str, str]:

@@ -97,6 +97,9 @@ COMMANDS = [
     (["--verify-each=1"], "--verify-each takes no value"),
     (["--mlir-elide-resource-strings-if-larger=x"], "needs a number, got 'x'"),
     (["--torch-to-relax", "--cse"], "--cse works on Torch dialect and comes after --torch-to-relax"),
+    (["--emit=pdf"], "--emit does not know 'pdf'"),
+    (["--run=twice"], "--run does not know 'twice'"),
+    (["no/such/file.pt2"], "no such file: no/such/file.pt2"),
     (["no/such/file.mlir"], "cannot read 'no/such/file.mlir': No such file or directory"),
     (["."], "cannot read '.': Is a directory"),
 ]
@@ -205,3 +208,88 @@ def test_text_of_torchscript_and_lazy_graphs(tmp_path: Path, capfd: pytest.Captu
     graph.write_text("graph(%x : Float(2, 3)):\n  %y : Tensor = aten::rilu(%x)\n  return (%y)\n")
     assert opt.run([str(graph)]) == 1
     assert "relu.ts:2:17: no such op: aten::rilu" in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import torch
+
+    path = str(tmp_path_factory.mktemp("programs") / "net.pt2")
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU())
+    torch.export.save(torch.export.export(net, (torch.randn(2, 8),)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("mlir", "torch.aten.linear"),
+        ("tvmscript", "@I.ir_module"),
+        ("llvm", "target triple"),
+        ("asm", ".globl"),
+        ("cuda", "__global__"),
+        ("opencl", "__kernel"),
+    ],
+)
+def test_kernels_in_every_language(
+    exported: str, kind: str, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert opt.run([exported, f"--emit={kind}"]) == 0
+    assert text in capfd.readouterr().out
+
+
+def test_a_module_runs_and_is_checked(
+    exported: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert opt.run([exported, "--run=interpreter", "--input=2x8"]) == 0
+    assert capfd.readouterr().out.startswith("result 0: [2, 16] float32\ntensor(")
+    assert opt.run([exported, "--check-against=eager"]) == 0
+    assert capfd.readouterr().out == "result 0: [2, 16] float32: agrees with eager\n"
+    monkeypatch.setattr("torch_tvm.debug.compare.limit_of", lambda *_: -1.0)
+    assert opt.run([exported, "--check-against=eager"]) == 1
+    assert "differs from eager: error" in capfd.readouterr().out
+
+
+def test_passes_are_listed_told_and_timed(source: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert opt.run(["--list-passes"]) == 0
+    assert "--fold-constants  (options: max-elements)" in capfd.readouterr().out
+    arguments = ["--cse", "--fold-constants=max-elements=8", "--dump-pass-pipeline", "--mlir-timing"]
+    assert opt.run([source, *arguments]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[:2] == ["cse", "fold-constants=max-elements=8"]
+    assert [line.split()[-1] for line in lines[2:]] == ["pass", "cse", "fold-constants"]
+
+
+def test_announced_errors_are_expected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "announced.mlir"
+    wrong = ADDS.replace("aten.add.int", "aten.nope")
+    path.write_text(f"// expected-error@+4 {{{{unknown}}}}\n{wrong}")
+    assert opt.run([str(path), "--verify-diagnostics"]) == 0
+    path.write_text(f"// expected-error@+3 {{{{unknown}}}}\n{wrong}")
+    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    path.write_text(f"// expected-error@+4 {{{{unknown}}}}\n{ADDS}")
+    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    path.write_text(wrong)
+    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    err = capfd.readouterr().err
+    assert "was not produced" in err and "at line 4" in err and "unexpected error" in err
+
+
+def test_a_crash_leaves_a_reproducer(source: str, tmp_path: Path) -> None:
+    left = tmp_path / "crash.mlir"
+    script = (
+        "import os, signal, sys\n"
+        "from torch_tvm.passes import pipeline_text\n"
+        "from torch_tvm.tools import opt\n"
+        "pipeline_text.Step.run = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "sys.exit(opt.guarded(lambda: opt.run(sys.argv[1:])))\n"
+    )
+    arguments = [source, "--fold-constants=max-elements=8", f"--crash-reproducer={left}"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and "fold-constants crashed (signal 11)" in done.stderr
+    first, module = left.read_text().split("\n", 1)
+    assert (
+        first == f"// torch-tvm-opt {left} --fold-constants=max-elements=8" and "torch.aten.add.int" in module
+    )
+    assert opt.run(first.split()[2:]) == 0
+    assert opt.run([source, "--cse", f"--crash-reproducer={left}"]) == 0 and not left.exists()
