@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -123,6 +124,10 @@ class GraphWalk:
                 return handler(self, node)
         elif target in _SCALAR_OPS:
             return self._scalar(node, _SCALAR_OPS[target])
+        elif target is torch.sym_sum:
+            return self._sum(self._lookup(node.args[0]))
+        elif target is torch.sym_ite:
+            return self._choice(node)
         name = getattr(target, "__name__", str(target))
         raise ImportFailed(
             f"a graph at ATen level cannot call '{name}'",
@@ -196,6 +201,21 @@ class GraphWalk:
             return node.target(*operands)
         kinds = [_scalar_kind(operand) for operand in operands]
         return self._scalar_call(_scalar_overload(self.emitter.context, stem, kinds), operands, meta)
+
+    def _sum(self, items: Sequence[Any]) -> Any:
+        """``torch.sym_sum`` of integers."""
+        return functools.reduce(lambda a, b: self._scalar_call("add.int", [a, b], 0), items)
+
+    def _choice(self, node: Node) -> Any:
+        """``torch.sym_ite``: one number or the other."""
+        predicate, *values = (self._lookup(argument) for argument in node.args)
+        kind = self.emitter._result_type(node.meta["val"])
+        operation = self.emitter.op("torch.prim.If", [self._condition(predicate)], [kind], regions=2)
+        for region, value in zip(operation.regions, values, strict=True):
+            with self.emitter.block(region.blocks.append()):
+                given = value if isinstance(value, ir.Value) else self.emitter.constant(value)
+                self.emitter.op("torch.prim.If.yield", [given], [])
+        return operation.result
 
     def _scalar_call(self, name: str, operands: Sequence[Any], meta: Any) -> Any:
         prefix = "prim" if name.split(".")[0] in ("max", "min") else "aten"

@@ -148,6 +148,53 @@ def gaussian_nll_loss(
     return _reduced(loss, ("none", "mean", "sum").index(reduction))
 
 
+# -- several tensors, and numbers that only the run knows ---------------------------------------------------
+
+
+def _each(overload: torch._ops.OpOverload, packet: Any) -> Function:
+    """An op on each tensor of a list, and on what other lists have in its place."""
+    arguments = overload._schema.arguments
+    is_list = [str(argument.type).startswith("List[") for argument in arguments]
+
+    def call(*given: Any, **named: Any) -> list[Tensor]:
+        pick = lambda i: [each[i] if many else each for each, many in zip(given, is_list, strict=False)]
+        return [packet(*pick(i), **named) for i in range(len(given[0]))]
+
+    return call
+
+
+def _foreach() -> dict[torch._ops.OpOverload, Function]:
+    """``aten::_foreach_add.List`` and its kin, for what gives a list and has an op of the same name."""
+    found: dict[torch._ops.OpOverload, Function] = {}
+    for base, function in _EACH.items():
+        packet = getattr(aten, f"_foreach_{base}")
+        for overload in (getattr(packet, each) for each in packet.overloads()):
+            if not overload._schema.is_mutable and len(overload._schema.returns) == 1:
+                found[overload] = _each(overload, function)
+    return found
+
+
+_EACH: dict[str, Function] = {
+    **{
+        name: getattr(torch, name)
+        for name in "abs acos asin atan ceil cos cosh erf erfc exp expm1 floor frac log log10 log1p log2 neg "
+        "reciprocal round rsqrt sigmoid sign sin sinh sqrt tan tanh trunc add sub mul div pow lerp lgamma".split()
+    },
+    "norm": lambda x, p=2, dtype=None: torch.linalg.vector_norm(x, p, dtype=dtype),
+    "addcmul": lambda x, a, b, value=1: torch.addcmul(x, a, b, value=value),
+    "addcdiv": lambda x, a, b, value=1: torch.addcdiv(x, a, b, value=value),
+    "clamp_min": torch.clamp_min,
+    "clamp_max": torch.clamp_max,
+    "maximum": torch.clamp_min,
+    "minimum": torch.clamp_max,
+}
+
+
+def scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
+    return x.scatter(dim, index, torch.full(index.shape, value, dtype=x.dtype))
+
+
 # -- primitives ----------------------------------------------------------------------------------------
 
 
@@ -198,7 +245,7 @@ def _iota(
 _SAME = (
     "abs acos acosh asin asinh atan atanh cos cosh bitwise_not ceil digamma erf erfc exp expm1 exp2 floor isfinite "
     "lgamma log log1p log2 log10 neg reciprocal round sign signbit sin sinh sqrt tan tanh trunc rsqrt add atan2 "
-    "bitwise_and bitwise_or bitwise_xor eq fmax fmin fmod gcd ge gt hypot le lt maximum minimum mul ne nextafter "
+    "bitwise_and bitwise_or bitwise_xor eq fmax fmin fmod ge gt hypot le lt maximum minimum mul ne nextafter "
     "pow remainder sub clone cat reshape"
 ).split()
 """Primitives that ATen has by the same name."""
@@ -301,6 +348,8 @@ LAYERS: dict[torch._ops.OpOverload, Function] = {
 def _table() -> dict[torch._ops.OpOverload, Function]:
     found: dict[torch._ops.OpOverload, Function] = {
         **LAYERS,
+        **_foreach(),
+        aten.scatter.value: scatter_value,
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,
         aten.combinations.default: combinations,

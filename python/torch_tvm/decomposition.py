@@ -17,6 +17,7 @@ from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.calls import callable_for, is_random, overload_of, with_keywords
@@ -105,8 +106,8 @@ def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphM
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """Stands for the tensor with this index among those that an op reads."""
+class _Given:
+    """Stands for the tensor, or number of the running program, with this index among those that an op reads."""
 
     index: int
 
@@ -125,12 +126,12 @@ def _as_python(name: str, operands: list[Any]) -> list[Any]:
 
 
 def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
-    """An operand as Python has it; tensors are added to ``given``. Raises :class:`Refusal`."""
-    if view.tensor_type(value) is not None:
-        given.append(value)
-        return _Tensor(len(given) - 1)
+    """An operand as Python has it; tensors and computed numbers are added to ``given``. Raises :class:`Refusal`."""
     if view.is_constant(value):
         return view.constant(value)
+    if view.tensor_type(value) is not None or str(value.type) in _SYMBOLS:
+        given.append(value)
+        return _Given(len(given) - 1)
     made = view.defining_op(value)
     if made is not None and made.name == "torch.derefine":
         return _operand(made.operands[0], given)
@@ -140,7 +141,7 @@ def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
 
 
 def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]) -> GraphModule | None:
-    """The parts of an op as a function of the tensors, if PyTorch has some that are all lowered."""
+    """The parts of an op as a function of what it is given, if PyTorch has some that are all lowered."""
     for table in _tables(name):
         try:
             parts = _traced(name, operands, given, table)
@@ -156,15 +157,33 @@ def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table
     function = _written_out(name)
 
     def call(*tensors: torch.Tensor) -> Any:
-        take = lambda item: tensors[item.index] if isinstance(item, _Tensor) else item
+        take = lambda item: tensors[item.index] if isinstance(item, _Given) else item
         return function(*pytree.tree_map(take, list(operands)))
 
+    sizes = ShapeEnv(specialize_zero_one=False, duck_shape=False)
     try:
-        with FakeTensorMode(), torch.no_grad():
-            fakes = [_fake(value) for value in given]
-            return make_fx(torch.func.functionalize(call, remove="mutations"), table)(*fakes)
+        with FakeTensorMode(shape_env=sizes), torch.no_grad():
+            with sizes.ignore_fresh_unbacked_symbols():
+                fakes = [_fake(sizes, value) for value in given]
+            known = _count(sizes)
+            parts = make_fx(torch.func.functionalize(call, remove="mutations"), table)(*fakes)
     except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
         raise Refusal(f"PyTorch cannot decompose it: {error}") from error
+    if _count(sizes) > known:
+        raise Refusal("PyTorch's decomposition of it holds for some sizes only")
+    return parts
+
+
+def _count(sizes: ShapeEnv) -> int:
+    """How many conditions on sizes there are."""
+    return len(sizes.guards) + sum(map(len, sizes.deferred_runtime_asserts.values()))
+
+
+_SYMBOLS: dict[str, Callable[[ShapeEnv], Any]] = {
+    "!torch.float": ShapeEnv.create_unbacked_symfloat,
+    "!torch.int": ShapeEnv.create_unbacked_symint,
+}
+"""What stands for a number that only the run knows, by its type."""
 
 
 def _written_out(name: str) -> Callable[..., Any]:
@@ -180,11 +199,21 @@ _IN_PYTHON = ("torch_nn", "transformers")
 """Libraries whose custom ops are Python functions that do nothing but compute; those of others may do anything."""
 
 
-def _fake(value: ir.Value) -> torch.Tensor:
+def _fake(sizes: ShapeEnv, value: ir.Value) -> Any:
+    """What stands for a value while an op is taken apart: nobody can ask for what only the run knows."""
+    symbol = _SYMBOLS.get(str(value.type))
+    if symbol is not None:
+        return symbol(sizes)
     kind = view.tensor_type(value)
-    if kind is None or kind.dtype is None or kind.shape is None or None in kind.shape:
-        raise Refusal("a size is unknown")
-    return torch.empty(kind.shape, dtype=kind.dtype)
+    if kind is None or kind.dtype is None or kind.shape is None:
+        raise Refusal("the rank of a tensor is unknown")
+    return torch.empty([_size(sizes) if n is None else n for n in kind.shape], dtype=kind.dtype)
+
+
+def _size(sizes: ShapeEnv) -> torch.SymInt:
+    size = sizes.create_unbacked_symint()
+    torch._check(size >= 0)
+    return size
 
 
 def _tables(name: str) -> Iterator[Table]:
@@ -236,7 +265,10 @@ def _emitted(
     with emitter.block(block):
         recorder = Recorder(emitter)
         metas = [node.meta["val"] for node in parts.graph.nodes if node.op == "placeholder"]
-        arguments = zip(block.arguments, metas, strict=True)
-        outputs = _Walk(recorder, parts).run([recorder.tensor(value, meta) for value, meta in arguments])
+        arguments = [
+            recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
+            for value, meta in zip(block.arguments, metas, strict=True)
+        ]
+        outputs = _Walk(recorder, parts).run(arguments)
         values = [recorder.read(output) for output in pytree.tree_leaves(outputs)]
     return block, values

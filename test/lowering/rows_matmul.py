@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 import torch.nn.functional as F
 from lowering.rows import Cases, Row, Sample, row
@@ -84,6 +86,14 @@ def _einsum(s: Sample) -> Cases:
     ]
 
 
+def _grouped(x: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Experts as PyTorch has them for bfloat16, and as ``transformers`` does for other dtypes."""
+    if x.dtype == torch.bfloat16:
+        return torch._grouped_mm(x, weights, offs=ends)
+    importlib.import_module("transformers.integrations.moe")  # registers the op
+    return torch.ops.transformers.grouped_mm_fallback(x, weights, ends)
+
+
 ROWS: list[Row] = [
     row(
         "aten.matmul",
@@ -131,4 +141,12 @@ ROWS: list[Row] = [
     row("aten.addr", torch.addr, lambda s: [(s.floats(4, 5), s.floats(4), s.floats(5))]),
     row("aten.einsum", lambda equation, tensors: torch.einsum(equation, *tensors), _einsum),
     row("aten.vdot", torch.vdot, lambda s: [(s.floats(9), s.floats(9)), (s.ints(5), s.ints(5))]),
+    row(
+        ["aten._grouped_mm", "transformers.grouped_mm_fallback"],
+        _grouped,
+        lambda s: [
+            (s.floats(12, 8).bfloat16(), s.floats(3, 8, 16).bfloat16(), torch.tensor([4, 4, 12]).int()),
+            (s.floats(9, 4), s.floats(2, 4, 5), torch.tensor([2, 7])),
+        ],
+    ),
 ]

@@ -104,8 +104,15 @@ ROWS: list[Row] = [
     ),
     row(
         "aten.view.dtype",
-        lambda x: x.to(torch.float32).view(torch.int32),
-        lambda s: [(s.floats(2, 3),)],
+        lambda x: (
+            x.to(torch.float32).view(torch.int32),
+            x.to(torch.float32).view(torch.int8),
+            x.to(torch.bfloat16).view(torch.int32),
+            x.to(torch.int64).view(torch.uint8).view(torch.int16),
+            (x > 1).view(torch.uint8).view(torch.int64),
+            x.to(torch.uint8).view(torch.bool),
+        ),
+        lambda s: [(s.floats(2, 8),)],
         refused={"torchscript": "torch.jit.trace fails with an internal assertion on aten::view"},
     ),
     row(

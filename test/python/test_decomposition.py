@@ -225,6 +225,61 @@ def test_refused_operands_and_primitives(frontend: str) -> None:
             torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4)
 
 
+def _numbers(x: torch.Tensor, index: torch.Tensor, f: torch.Tensor) -> list[torch.Tensor]:
+    """Ops that take a number, given one that only the run knows."""
+    number = f.item()
+    return [
+        F.leaky_relu(x, number),
+        F.threshold(x, number, 0.5),
+        F.softplus(x, number),
+        F.elu(x, number),
+        x.scatter(0, index[:1, None], number),
+        *torch._foreach_mul([x, x + 1], number),
+        *torch._foreach_norm([x, x + 1]),
+        *torch._foreach_add([x], [x], alpha=2),
+        *torch._weight_norm_interface(x, x[:, :1].abs() + 1),
+    ]
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_numbers_of_the_running_program(frontend: str) -> None:
+    x, index, f = torch.randn(4, 6), torch.tensor([2, 0]), torch.tensor(1.5)
+    given = torch.jit.trace(_numbers, (x, index, f)) if frontend == "torchscript" else _numbers
+    compiled = torch_tvm.compile(given, (x, index, f), frontend=frontend, fallback=False)
+    for number in (f, f / 3):
+        for ours, eager in zip(
+            compiled(x, index, number), given(x, index, number), strict=True
+        ):  # a trace keeps f
+            torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4)
+
+
+def test_numbers_as_results() -> None:
+    f = torch.tensor(2.5)
+    program = lambda f: ((f > 0).item(), f.item() * 2, f.to(torch.int64).item() + 1)
+    compiled = torch_tvm.compile(program, (f,), fallback=False)
+    for each in (f, -f):
+        ours = compiled(each)
+        assert ours == program(each) and list(map(type, ours)) == [bool, float, int]
+
+
+def test_unknown_sizes() -> None:
+    program = lambda x: (torch.diag_embed(x), *x.hsplit(2), torch.narrow_copy(x, 1, 1, 2))
+    rows = torch.export.Dim("rows", min=2, max=9)
+    compiled = torch_tvm.compile(program, (torch.randn(3, 4),), dynamic_shapes=({0: rows},), fallback=False)
+    x = torch.randn(5, 4)
+    for ours, eager in zip(compiled(x), program(x), strict=True):
+        torch.testing.assert_close(ours, eager)
+
+
+def test_attention_with_dropout_draws_as_eager_does() -> None:
+    attend = lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+    x, results = torch.randn(1, 2, 5, 4), []
+    for function in (torch_tvm.compile(attend, (x,), fallback=False), attend):
+        torch.manual_seed(1)
+        results += [function(x), function(x)]
+    torch.testing.assert_close(results[:2], results[2:])
+
+
 def test_divisors_of_zero_are_errors() -> None:
     compiled = torch_tvm.compile(lambda x, y: x % y, (torch.arange(3), torch.arange(1, 4)), fallback=False)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import relax, te, tirx
@@ -208,9 +209,57 @@ def view_dtype(b: Builder, x: Tensor, dtype: DType) -> Expr:
     source = b.dtype(x)
     if dtype == source:
         return x
-    if bits_of(dtype) != bits_of(source) or "bool" in (dtype, source):
-        b.unsupported("reinterpreting between dtypes of different width")
-    return b.te(lambda v: te.compute(v.shape, lambda *i: tirx.reinterpret(dtype, v(*i)), name="view"), x)
+    shape = b.shape(x)
+    few, many = bits_of(source) // bits_of(dtype), bits_of(dtype) // bits_of(source)
+    if few > 1:
+        shape = [*shape[:-1], shape[-1] * few]
+    elif many > 1:
+        shape = [
+            *shape[:-1],
+            product([shape[-1]]) // many if isinstance(shape[-1], int) else quotient(shape[-1:], [many]),
+        ]
+
+    def body(values: te.Tensor, goal: Any) -> te.Tensor:
+        def element(*i: Any) -> tvm.ir.Expr:
+            if few <= 1 and many <= 1:
+                return _bits_as(dtype, values(*i))
+            if few > 1:
+                whole = _bits_as(_bits(source), values(*i[:-1], tirx.floordiv(i[-1], few)))
+                place = tirx.Cast(_bits(source), tirx.floormod(i[-1], few) * bits_of(dtype))
+                return _bits_as(dtype, tirx.Cast(_bits(dtype), whole >> place))
+            parts = [
+                tirx.Cast(_bits(dtype), _word(values(*i[:-1], i[-1] * many + part)))
+                << tirx.const(part * bits_of(source), _bits(dtype))
+                for part in range(many)
+            ]
+            return _bits_as(dtype, functools.reduce(tirx.bitwise_or, parts))
+
+        return te.compute(list(goal), element, name="view")
+
+    return b.te(body, x, relax.ShapeExpr([as_size(size) for size in shape]))
+
+
+def _bits(dtype: str) -> str:
+    """The unsigned integer as wide as ``dtype``."""
+    return f"uint{max(bits_of(dtype), 8)}"
+
+
+def _word(value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """The bits of a value as an integer; TVM cannot reinterpret a vector of bfloat16 that it widens afterwards."""
+    if str(value.ty.dtype) != "bfloat16":
+        return _bits_as(_bits(str(value.ty.dtype)), value)
+    wide = tirx.reinterpret("uint32", tirx.Cast("float32", value))
+    return tirx.Cast("uint16", wide >> tirx.const(16, "uint32"))
+
+
+def _bits_as(dtype: str, value: tvm.ir.Expr) -> tvm.ir.Expr:
+    """The bits of a value as another dtype of that width; a bool is a byte."""
+    own = str(value.ty.dtype)
+    if own == "bool":
+        value, own = tirx.Cast("uint8", value), "uint8"
+    if dtype == "bool":
+        return tirx.NE(_bits_as("uint8", value), tirx.const(0, "uint8"))
+    return value if own == dtype else tirx.reinterpret(dtype, value)
 
 
 # -- sizes --------------------------------------------------------------------------------------------
