@@ -49,12 +49,13 @@ def has_linker() -> bool:
 
 
 def _exportable(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
-    """The parts of a module that hold machine code, each once."""
+    """The parts of a module that hold machine code, each once; C, which cannot be linked as it is, holds nothing."""
     found: list[tvm.runtime.Module] = []
     pending = [module]
     while pending:
         part = pending.pop()
-        if part.is_compilation_exportable() and not any(part.same_as(known) for known in found):
+        is_code = part.is_compilation_exportable() and part.kind != "c"
+        if is_code and not any(part.same_as(known) for known in found):
             found.append(part)
         pending.extend(part.imports)
     return found

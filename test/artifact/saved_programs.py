@@ -49,6 +49,13 @@ class Spectrum(nn.Module):
         return self.line(torch.linalg.matrix_exp(x))
 
 
+class Determinant(nn.Module):
+    """A program without a kernel of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.det(x)
+
+
 class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -133,6 +140,7 @@ def programs() -> dict[str, tuple[Any, list[Call]]]:
         ),
         "counter": (compile(Counter(), (some(3),)), calls((some(3),), (some(3),))),
         "loop": (compile(torch.jit.script(Halving()), (some(4),)), calls((some(4).abs() * 50,), (some(4),))),
+        "no_kernel": (compile(Determinant(), (some(3, 3),)), calls((some(3, 3),))),
         "library_call": (compile(Spectrum(), (some(8, 8),)), calls((some(8, 8),))),
         "dtypes": (compile(Gated(), (torch.tensor([1, 2]),)), calls((torch.tensor([3, 9]),))),
         "one_kernel_twice": (
