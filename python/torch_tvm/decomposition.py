@@ -6,6 +6,7 @@ An op is replaced where all that its decomposition needs has a lowering, and lef
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -171,7 +172,20 @@ def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table
         raise Refusal(f"PyTorch cannot decompose it: {error}") from error
     if _count(sizes) > known:
         raise Refusal("PyTorch's decomposition of it holds for some sizes only")
+    _drop_singular_vectors(parts)
     return parts
+
+
+def _drop_singular_vectors(parts: GraphModule) -> None:
+    """Values alone where nobody reads the vectors: for fake tensors ``svdvals`` asks for both.
+
+    Vectors cost time, and a matrix with NaN has none.
+    """
+    for node in parts.graph.nodes:
+        if node.target is torch.ops.aten._linalg_svd.default and all(
+            user.target is operator.getitem and user.args[1] == 1 for user in node.users
+        ):
+            node.args = (node.args[0], False, False)
 
 
 def _count(sizes: ShapeEnv) -> int:

@@ -132,6 +132,18 @@ def test_an_op_with_parts_that_are_not_lowered_stays_whole(monkeypatch: pytest.M
     assert_matches(compiled(*arguments), function, arguments)
 
 
+def test_singular_values_come_without_vectors() -> None:
+    """A matrix with NaN has values and no vectors; ``svdvals`` of fake tensors asks for both."""
+    norms = lambda a: (
+        torch.linalg.cond(a),
+        torch.linalg.matrix_norm(a, 2),
+        torch.linalg.matrix_norm(a, "nuc"),
+    )
+    compiled = torch_tvm.compile(norms, (torch.randn(4, 4),), fallback=False)
+    for given in (torch.randn(4, 4), torch.full((4, 4), float("nan"))):
+        assert_matches(compiled(given), norms, (given,))
+
+
 def test_an_op_of_unknown_sizes_stays_whole() -> None:
     function = lambda a, b: F.huber_loss(a, b, reduction="none")
     rows = torch.export.Dim("rows", min=2, max=9)
