@@ -190,6 +190,12 @@ _EACH: dict[str, Function] = {
 }
 
 
+def lcm(a: Tensor, b: Tensor) -> Tensor:
+    """aten::lcm(Tensor self, Tensor other) -> Tensor"""
+    shared = torch.gcd(a, b)
+    return (torch.div(a, torch.where(shared == 0, 1, shared), rounding_mode="trunc") * b).abs()
+
+
 def scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     return x.scatter(dim, index, torch.full(index.shape, value, dtype=x.dtype))
@@ -349,6 +355,7 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
     found: dict[torch._ops.OpOverload, Function] = {
         **LAYERS,
         **_foreach(),
+        aten.lcm.default: lcm,
         aten.scatter.value: scatter_value,
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,

@@ -164,4 +164,16 @@ ROWS: list[Row] = [
             + [(s.ints(4),)]
         ),
     ),
+    row(
+        ["aten.gcd", "aten.pow.Tensor_Tensor"],
+        lambda x, y: (torch.gcd(x, y), torch.lcm(x, y), x**y, 3 ** y.abs()),
+        lambda s: [
+            (s.ints(3, 1), s.ints(4)),
+            (s.ints(7, dtype=torch.int8), s.ints(7, dtype=torch.int8)),
+            (s.ints(5, low=0, dtype=torch.uint8), s.ints(5, low=0, dtype=torch.uint8)),
+            (torch.tensor([0, 1, -1, 2, 6, -7]), torch.tensor([0, -3, -3, 63, 4, 0])),
+            (s.ints(0), s.ints(0)),
+        ],
+        id="integers-by-loops",
+    ),
 ]

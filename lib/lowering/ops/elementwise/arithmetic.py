@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
+from torch_tvm.lowering.ops.elementwise.integers import integer_power
 from torch_tvm.lowering.pointwise import (
     agree,
     kept,
@@ -323,8 +324,10 @@ def _integer_power(u: Scalar, exponent: int) -> Scalar:
 @lowers("torch.aten.pow.Tensor_Tensor", "torch.aten.pow.Scalar")
 def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
     """aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    if b.result_dtype == "bool":
+        b.unsupported("a power of booleans")
     if not is_float(b.result_dtype):
-        b.unsupported("an integer to a power known only at run time")
+        return integer_power(b, x, exponent)
     return pointwise(b, tirx.power, x, exponent)
 
 
