@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class LoweringContext:
     """State of one lowering, given to what lowers an op with regions or lists: values, weights met so far, fallbacks.
 
     A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. With a reason in
-    ``refused`` all ops run in PyTorch.
+    ``refused`` all ops run in PyTorch, else those named in ``in_torch``.
     """
 
     def __init__(
@@ -52,9 +52,11 @@ class LoweringContext:
         check_indices: bool = True,
         refused: str = "",
         rounds: bool = False,
+        in_torch: Collection[str] = (),
     ) -> None:
         self.module = module
         self.refused = refused
+        self.in_torch = in_torch
         self.rounds = rounds
         self.bb = relax.BlockBuilder()
         self.builder = Builder(self.bb, checks_indices=check_indices)
@@ -162,6 +164,8 @@ class LoweringContext:
             entry = LOWERINGS.get(name)
             if self.refused:
                 raise Refusal(self.refused)
+            if name in self.in_torch:
+                raise Refusal("the options name it as one for PyTorch")
             if entry is None:
                 library = library_of(name)
                 raise Refusal("no lowering for this op") if library is None else InLibrary(library)
@@ -172,7 +176,7 @@ class LoweringContext:
             self.fallbacks.append(Fallback(name, self.builder.location, "", library=call.library))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
-            if name in LOWERINGS and not self.refused:
+            if name in LOWERINGS and not self.refused and name not in self.in_torch:
                 self.refusals.append(op)
         except NeedsEffects:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,15 +54,22 @@ def lower(
     check_indices: bool = True,
     refused: str = "",
     rounds: bool = False,
+    in_torch: Collection[str] = (),
 ) -> LoweredModule:
     """Lower ``@main`` of a canonical module.
 
     With ``rounds`` each result of bfloat16 is rounded, also where the next op computes with it in float32.
     With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
-    nearest one. With a reason in ``refused`` every op runs in PyTorch. Raises :class:`UnsupportedOp` with every op that
-    has no lowering when ``fallback`` is false, :class:`InternalError` where a lowering has a bug.
+    nearest one. With a reason in ``refused`` every op runs in PyTorch, else those named in ``in_torch``. Raises
+    :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false, :class:`InternalError` where a
+    lowering has a bug.
     """
-    how: dict[str, Any] = {"check_indices": check_indices, "refused": refused, "rounds": rounds}
+    how: dict[str, Any] = {
+        "check_indices": check_indices,
+        "refused": refused,
+        "rounds": rounds,
+        "in_torch": in_torch,
+    }
     lowering = ModuleLowering(module, pure=not _has_structure(module), **how)
     try:
         mod = lowering.run()

@@ -98,7 +98,8 @@ def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fa
     if store is None or not is_kept:
         return None
     admitted = None if module.admitted is None else sorted(module.admitted)
-    settings = (options.accuracy, options.check_indices, fallback, admitted, str(target))
+    in_torch = sorted(options.torch_executed_ops)
+    settings = (options.accuracy, options.check_indices, in_torch, fallback, admitted, str(target))
     text = json.dumps([versions(), instruction_sets(), settings, module.asm(locations=True)])
     return Slot(store, hashlib.sha256(text.encode()).hexdigest())
 

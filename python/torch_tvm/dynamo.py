@@ -40,16 +40,9 @@ with deferred_interrupts():
     from torch_tvm.decomposition import traced_decompositions
     from torch_tvm.double_backward import differentiable_twice
     from torch_tvm.graph_module import CompiledGraph, compile_graph
+    from torch_tvm.options import GraphOptions
 
 Inputs = Sequence[Any]
-_OPTIONS = {
-    "fallback": bool,
-    "accuracy": str,
-    "check_indices": bool,
-    "target": object,
-    "passes": Mapping,
-    "cache": bool,
-}
 
 
 class GraphNotCompiled(UserWarning):
@@ -61,18 +54,13 @@ def torch_tvm(
 ) -> Callable[..., Any]:
     """Compile one dynamo graph.
 
-    ``options``: ``fallback`` (``False`` makes anything that cannot be compiled an error), ``accuracy``,
-    ``check_indices``, ``cache``, ``target`` and ``passes`` as in ``torch_tvm.compile``. A graph that cannot be compiled runs
-    in PyTorch, with one :class:`GraphNotCompiled` warning.
+    ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
+    that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning.
     """
     given = dict(options or {})
-    for name, value in given.items():
-        if name not in _OPTIONS or not isinstance(value, _OPTIONS[name]):
-            raise InvalidInput(
-                f"cannot take {name!r}: {value!r}",
-                subject="options",
-                advice=f"known: {', '.join(sorted(_OPTIONS))}",
-            )
+    parsed, _ = GraphOptions.parse(given)
+    if _operation_count(gm) < parsed.min_block_size:
+        return functools.partial(_run_eagerly, gm)
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
     if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
@@ -369,7 +357,7 @@ def _compiled(
     """
     try:
         with _disable_current_modes():  # the compiler makes real tensors, under AOTAutograd's fake mode too
-            compiled = compile_graph(gm, static, exact, updates, **options)
+            compiled = compile_graph(gm, static, exact, updates, options)
             compiled.eager = eager or gm
             return compiled
     except Exception as error:
@@ -389,7 +377,7 @@ def _left_to_pytorch(gm: GraphModule, error: Exception, options: Mapping[str, An
 
 
 def _operation_count(gm: GraphModule) -> int:
-    return sum(node.op == "call_function" and node.target is not operator.getitem for node in gm.graph.nodes)
+    return sum(node.op.startswith("call_") and node.target is not operator.getitem for node in gm.graph.nodes)
 
 
 def _run_eagerly(gm: GraphModule, *arguments: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.exclusive import exclusive
 from torch_tvm.graph_outputs import Finish, split_outputs
 from torch_tvm.importers.fx import import_fx
-from torch_tvm.options import Options
+from torch_tvm.options import GraphOptions
 from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
 from torch_tvm.runtime.content_watch import ContentWatch
@@ -32,6 +33,7 @@ from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
 
 aten = torch.ops.aten
+_log = logging.getLogger(__name__)
 
 
 class CompiledGraph:
@@ -179,23 +181,18 @@ def compile_graph(
     static: Sequence[int] = (),
     exact: Collection[int] | None = None,
     updates: Mapping[int, int] | None = None,
-    *,
-    fallback: bool = True,
-    accuracy: str = "default",
-    check_indices: bool = True,
-    cache: bool = True,
-    target: Any = "auto",
-    passes: Any = None,
+    options: Mapping[str, Any] | None = None,
 ) -> CompiledGraph:
     """Compile an ATen graph whose placeholders carry fake values; ``static`` are those of parameters.
 
     ``exact`` are outputs whose offset in memory matters, by default all; ``updates``, outputs that are new values of
-    arguments.
+    arguments. ``options`` are those of ``torch.compile``.
     """
+    own, others = GraphOptions.parse(options)
     gm = GraphModule(gm, copy.deepcopy(gm.graph))
     placeholders = [node for node in gm.graph.nodes if node.op == "placeholder"]
     position = {node: index for index, node in enumerate(placeholders)}
-    resolved = resolve_target(target)
+    resolved = resolve_target(own.target)
     _require_device(placeholders, backend_of(resolved).device)
     finish = split_outputs(gm, exact, updates)
     _replace_symbols(gm, placeholders)
@@ -210,12 +207,14 @@ def compile_graph(
     module = bind_weights(module, names)
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
-    given = {"accuracy": accuracy, "check_indices": check_indices, "cache": cache, "passes": passes or {}}
-    options = Options.parse(given)
     report = Report(target=str(resolved), frontend="dynamo")
     compiled = compile_module(
-        module, resolved, fallback=fallback, options=options, report=report, pack=not names
+        module, resolved, fallback=own.fallback, options=others, report=report, pack=not names
     )
+    _log.info("%s", report.summary())
+    _log.debug("%s", report)
+    if own.debug:
+        print(report)
     if report.fallbacks:
         warn_user(fallback_message(report.fallbacks), FallbackWarning)
     used = set(compiled.weight_names())

@@ -26,7 +26,7 @@ from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refuse_fallbacks
-from torch_tvm.options import Options
+from torch_tvm.options import Options, dialect_spelling
 from torch_tvm.origins import explain, note_ops
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner
@@ -125,6 +125,7 @@ def _generated(
             check_indices=check_indices,
             refused=refused,
             rounds=options.accuracy == "strict",
+            in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],
         )
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)

@@ -76,6 +76,13 @@ class Report(Findings):
         """
         return page(self, title)
 
+    def summary(self) -> str:
+        """One line."""
+        seconds = sum(self.seconds.values())
+        return (
+            f"{len(self.kernels)} kernels, {len(self.fallbacks)} ops in PyTorch, compiled in {seconds:.2f} s"
+        )
+
     def __str__(self) -> str:
         lines = [f"target: {self.target}", f"frontend: {self.frontend}", f"kernels: {len(self.kernels)}"]
         for kernel in self.kernels:

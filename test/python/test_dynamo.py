@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.runtime.module import Weights
+from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -391,6 +392,30 @@ def test_a_graph_that_cannot_be_compiled_runs_in_pytorch(monkeypatch: pytest.Mon
         compiled(lambda x: torch.relu(x) + 2, fallback=False)(a)
 
 
-def test_an_unknown_option_is_named() -> None:
-    with pytest.raises(Exception, match=r"cannot take .speed."):
-        compiled(lambda x: x + 1, speed=3)(torch.randn(3))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": 3}, r"unknown option 'speed'"),
+        ({"scheduler": "auto_scheduler"}, r"auto_scheduler has left TVM"),
+        ({"opt_level": 3}, r"there is one level"),
+        ({"min_block_size": 0}, r"min_block_size.*a number from 1 on, got 0"),
+        ({"debug": 1}, r"debug.*expected a bool"),
+        ({"torch_executed_ops": "aten.relu"}, r"expected a list of names"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        compiled(lambda x: x + 1, **options)(torch.randn(3))
+
+
+def test_ops_and_small_graphs_that_pytorch_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.randn(3)
+    with pytest.warns(FallbackWarning, match=r"relu: the options name it"):
+        ours = compiled(lambda x: torch.relu(x) + 1, torch_executed_ops=["aten::relu"], debug=True)(x)
+    assert torch.equal(ours, torch.relu(x) + 1)
+    assert "ops in PyTorch: 1" in capsys.readouterr().out
+    torch._dynamo.reset()
+    assert torch.equal(
+        compiled(lambda x: torch.relu(x) + 2, min_block_size=3, debug=True)(x), torch.relu(x) + 2
+    )
+    assert not capsys.readouterr().out

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from tvm import relax, te, tirx
+from tvm import relax, te
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.networks.convolution import convolve
 from torch_tvm.lowering.ops.networks.matmul import product_of
 from torch_tvm.lowering.ops.reductions.folds import sum_dtype, total
-from torch_tvm.lowering.ops.shapes.slicing import strided_slice
+from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
+from torch_tvm.lowering.ops.shapes.slicing import simplified, strided_slice
 from torch_tvm.lowering.ops.shapes.views import permute, reshape, same_size
 from torch_tvm.lowering.registry import Size, Tensor, lowers
 from torch_tvm.tir import SizeLike, as_size, product
@@ -108,11 +109,14 @@ def _of_weight(
     """
     count = product([b.shape(outer)[0], *b.shape(outer)[2:]])
     rows, columns = as_size(shape[0]) // groups, product(shape[1:])
-    axes = [1, 0, *range(2, b.rank(outer))]
-    left = reshape(b, permute(b, outer, axes), [groups, rows, count])
     windows = _windows(b, inner, b.shape(outer)[2:], shape[2:], stride, padding, dilation)
-    right = reshape(b, windows, [groups, columns, count])
-    return reshape(b, product_of(b, left, permute(b, right, [0, 2, 1])), shape)
+    places = permute(b, outer, [0, *range(2, b.rank(outer)), 1])
+    if groups == 1:
+        wide = product_of(b, reshape(b, windows, [columns, count]), reshape(b, places, [count, rows]))
+        return reshape(b, permute(b, wide, [1, 0]), shape)
+    left = reshape(b, windows, [groups, columns, count])
+    right = permute(b, reshape(b, places, [count, groups, rows]), [1, 0, 2])
+    return reshape(b, permute(b, product_of(b, left, right), [0, 2, 1]), shape)
 
 
 def _windows(
@@ -132,19 +136,21 @@ def _windows(
                 cut = strided_slice(b, cut, axis, 0, size)
         return permute(b, cut, [1, 0, *range(2, b.rank(x))])
     count = len(stride)
+    needed = [
+        (as_size(o) - 1) * step + (as_size(k) - 1) * gap + 1
+        for o, k, step, gap in zip(places, kernel, stride, dilation, strict=True)
+    ]
+    after = [simplified(n - size - pad) for n, size, pad in zip(needed, b.shape(x)[2:], padding, strict=True)]
+    pads = [edge for pad, end in zip(reversed(padding), reversed(after), strict=True) for edge in (pad, end)]
+    x = constant_pad_nd(b, x, pads, 0)  # a window of what is padded is a plain copy
 
     def body(data: te.Tensor, places: list[Any], kernel: list[Any]) -> te.Tensor:
         def element(channel: Any, *i: Any) -> Any:
             within, image, at = i[:count], i[count], i[count + 1 :]
             points = [
-                o * step + k * gap - pad
-                for o, k, step, gap, pad in zip(at, within, stride, dilation, padding, strict=True)
+                o * step + k * gap for o, k, step, gap in zip(at, within, stride, dilation, strict=True)
             ]
-            sizes = data.shape[2:]
-            inside = [c for p, size in zip(points, sizes, strict=True) for c in (p >= 0, p < size)]
-            return tirx.if_then_else(
-                tirx.all(*inside), data(image, channel, *points), tirx.const(0, data.dtype)
-            )
+            return data(image, channel, *points)
 
         shape = [data.shape[1], *map(as_size, kernel), data.shape[0], *map(as_size, places)]
         return te.compute(shape, element, name="windows")
