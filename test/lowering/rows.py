@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.inductor_prims  # registers torch.ops.prims.fma
 from torch.utils import _pytree as pytree
 
 SPECIAL = (
