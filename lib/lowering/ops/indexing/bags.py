@@ -18,7 +18,7 @@ from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.ops.indexing.positions import checked
 from torch_tvm.lowering.ops.shapes.views import same_size
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
-from torch_tvm.tir import as_size, compute_dtype, const
+from torch_tvm.tir import as_size, bits_of, compute_dtype, const
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -29,6 +29,11 @@ SUM, MEAN, MAX = range(3)
 LANES = 16
 BLOCK = 128
 """Elements of a row that are summed at a time: they lie in registers."""
+
+
+LINE = 64
+AHEAD = 16
+"""Rows before its turn that a row is asked for: tables are larger than caches, and rows lie anywhere."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class _Bags:
                 first = 0
                 while first < int(width):
                     block = min(BLOCK, int(width) - first)
-                    self._part(table, indices, weights, out, bag, begin, end, first, block, dtype)
+                    self._part(table, indices, weights, out, bag, begin, end, total, first, block, dtype)
                     first += block
             return builder.get()
 
@@ -67,6 +72,7 @@ class _Bags:
         bag: Scalar,
         begin: Scalar,
         end: Scalar,
+        total: Scalar,
         first: int,
         block: int,
         dtype: str,
@@ -75,8 +81,13 @@ class _Bags:
         sums, used = _cells(block, dtype), _cells(1, "int64")
         _each(block, lambda at: _store(sums, at, tirx.const(0, dtype)))
         used[0] = const(0)
+        lines = range(first, first + block, LINE // (bits_of(str(table.dtype)) // 8))
         with T.serial(0, end - begin) as step:
             row = indices[begin + step]
+            following = indices[tirx.min(begin + step + AHEAD, total - 1)]
+            for at in lines:
+                place = tirx.address_of(table[following, at])
+                T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 3, 1))
             factor = convert(weights[0][begin + step], dtype) if self.is_weighted else None
 
             def add() -> None:

@@ -13,7 +13,7 @@ import tvm
 from tvm import te, tirx
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.ops.indexing.sort_kernels import by_lines
+from torch_tvm.lowering.ops.indexing.sort_kernels import by_lines, is_long, ranked_key
 from torch_tvm.tir import const
 
 Scalar: TypeAlias = tvm.ir.Expr
@@ -37,8 +37,10 @@ def median(keys: te.Tensor, axis: int, nan: int | None, ignores_nan: bool) -> te
     """
 
     def line(read: Any, write: Any, length: Any, dtype: str) -> None:
+        middle = tirx.floordiv(length - 1, 2)
+        find = _by_digits if is_long(length) else _by_partition
         if nan is None:
-            _nth_element(_Line(read, length, dtype), write, tirx.floordiv(length - 1, 2), length)
+            find(read, write, length, dtype, middle)
             return
         cells = T.buffer_proxy(T.alloc_buffer((2,), "int64", scope="local"))
         count, place = range(2)
@@ -48,16 +50,32 @@ def median(keys: te.Tensor, axis: int, nan: int | None, ignores_nan: bool) -> te
             with T.If(tirx.EQ(read(i), tirx.const(nan, dtype))), T.Then():
                 cells[count], cells[place] = cells[count] + 1, i
         if ignores_nan:
-            rank = tirx.max(tirx.floordiv(length - 1 - cells[count], 2), const(0))
-            _nth_element(_Line(read, length, dtype, nan), write, rank, length)
+            with T.If(cells[count] < length):
+                with T.Then():
+                    find(read, write, length, dtype, tirx.floordiv(length - 1 - cells[count], 2))
+                with T.Else():
+                    _nth_element(_Line(read, length, dtype, nan), write, const(0), length)
             return
         with T.If(tirx.EQ(cells[count], const(0))):
             with T.Then():
-                _nth_element(_Line(read, length, dtype), write, tirx.floordiv(length - 1, 2), length)
+                find(read, write, length, dtype, middle)
             with T.Else():
                 write(const(0), cells[place])
 
     return by_lines(keys, axis, const(1), line, "median")
+
+
+def _by_partition(read: Any, write: Any, length: Any, dtype: str, rank: Scalar) -> None:
+    _nth_element(_Line(read, length, dtype), write, rank, length)
+
+
+def _by_digits(read: Any, write: Any, length: Any, dtype: str, rank: Scalar) -> None:
+    """The key of a rank, and then the place of the one that is meant among equal ones."""
+    ranked = ranked_key(read, length, dtype, rank, False)
+    with T.serial(0, length) as i, T.If(tirx.EQ(ranked.key_of(i), ranked.key[0])), T.Then():
+        with T.If(tirx.EQ(ranked.before[0], const(0))), T.Then():
+            write(const(0), i)
+        ranked.before[0] = ranked.before[0] - 1
 
 
 def mode(keys: te.Tensor, axis: int, nan: int | None, order: te.Tensor) -> te.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import tvm
@@ -41,6 +42,83 @@ def largest(keys: te.Tensor, axis: int, count: int, smallest: bool) -> te.Tensor
     """The positions along ``axis`` (int64) of the ``count`` largest (or smallest) keys, in order."""
     line = functools.partial(_selected_line, count=count, smallest=smallest)
     return by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
+
+
+def smallest_by_digits(keys: te.Tensor, axis: int, count: int, is_largest: bool) -> te.Tensor:
+    """As :func:`largest`, for many keys of long lines: what comes before the last of them is gathered and sorted."""
+
+    def line(read: Any, write: Any, length: Any, dtype: str) -> None:
+        last = ranked_key(read, length, dtype, count - 1, is_largest)
+        found, places = _allocate(count, dtype), _allocate(count, "int32")
+        filled, equal = _allocate(1, "int32"), _allocate(1, "int64")
+        filled[0], equal[0] = 0, last.before[0] + 1
+
+        def take(i: Scalar) -> None:
+            found[filled[0]], places[filled[0]] = read(i), tirx.Cast("int32", i)
+            filled[0] = filled[0] + 1
+
+        with T.serial(0, length) as i, T.If(last.key_of(i) < last.key[0]):
+            with T.Then():
+                take(i)
+            with T.Else(), T.If(tirx.all(tirx.EQ(last.key_of(i), last.key[0]), equal[0] > 0)), T.Then():
+                take(i)
+                equal[0] = equal[0] - 1
+        line_of = _ranked_line if count <= RANKED_LENGTH else _radix_line
+        number = tirx.const(count, "int64")
+        line_of(lambda i: found[i], lambda at, i: write(at, places[i]), number, dtype, is_largest)
+
+    return by_lines(keys, axis, tirx.const(count, "int64"), line, "topk")
+
+
+@dataclass(frozen=True)
+class RankedKey:
+    """The key of a rank in its order as an unsigned number, how many equal ones come before it, and that of others."""
+
+    key: Any
+    before: Any
+    key_of: Callable[[Scalar], Scalar]
+
+
+def ranked_key(read: Any, length: Any, dtype: str, rank: Any, descending: bool) -> RankedKey:
+    """The key of a rank (from 0) in a line, digit by digit from the highest: keys are counted, and not moved."""
+    bits = bits_of(dtype)
+    kind, radix = f"uint{bits}", 1 << DIGIT
+    flip = (1 << (bits - 1)) - 1 if descending else 1 << (bits - 1)
+    word = lambda number: tirx.const(number, kind)
+    key_of = lambda i: tirx.bitwise_xor(tirx.reinterpret(kind, read(i)), word(flip))
+    prefix, before = _allocate(1, kind), _allocate(1, "int64")
+    counts, bucket = _allocate(radix, "int64"), _allocate(1, "int32")
+    before[0] = tirx.Cast("int64", rank) if not isinstance(rank, int) else tirx.const(rank, "int64")
+    prefix[0] = word(0)
+    for digit in reversed(range(bits // DIGIT)):
+        shift = digit * DIGIT
+        digit_of = lambda i, s=shift: tirx.Cast(
+            "int32", tirx.bitwise_and(tirx.shift_right(key_of(i), word(s)), word(radix - 1))
+        )
+        with T.serial(0, radix) as i:
+            counts[i] = tirx.const(0, "int64")
+        with T.serial(0, length) as i:
+            if shift + DIGIT == bits:
+                counts[digit_of(i)] = counts[digit_of(i)] + 1
+            else:
+                with T.If(tirx.EQ(tirx.shift_right(key_of(i), word(shift + DIGIT)), prefix[0])), T.Then():
+                    counts[digit_of(i)] = counts[digit_of(i)] + 1
+        bucket[0] = 0
+        with T.While(counts[bucket[0]] <= before[0]):
+            before[0] = before[0] - counts[bucket[0]]
+            bucket[0] = bucket[0] + 1
+        prefix[0] = tirx.bitwise_or(tirx.shift_left(prefix[0], word(DIGIT)), tirx.Cast(kind, bucket[0]))
+    return RankedKey(prefix, before, key_of)
+
+
+LONG = 1 << 8
+"""Keys of a line from which on counting their digits beats moving them."""
+
+
+def is_long(length: Any, count: int = 1) -> bool:
+    """Whether a line has many keys, of which ``count`` are few."""
+    size = static(length)
+    return size is not None and size >= LONG and 2 * count <= size
 
 
 def is_selection(count: int, length: Any) -> bool:

@@ -8,7 +8,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.ops.indexing.sort_kernels import is_selection, order
+from torch_tvm.lowering.ops.indexing.sort_kernels import is_long, is_selection, order, smallest_by_digits
 from torch_tvm.lowering.ops.indexing.sort_kernels import largest as selected
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
@@ -91,7 +91,13 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
         b.unsupported("topk of a scalar or of nothing")
     axis = b.axis(dim, b.rank(x))
     b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
-    if not is_selection(k, b.shape(x)[axis]):
+    length = b.shape(x)[axis]
+    if not is_selection(k, length) and is_long(length, k):
+        places = b.te(
+            lambda keys: smallest_by_digits(keys, axis, k, largest), sorting_keys(b, x), name="topk"
+        )
+        return list(along(b, x, places, axis))
+    if not is_selection(k, length):
         return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
     places = b.te(lambda keys: selected(keys, axis, k, not largest), sorting_keys(b, x), name="topk")
     return list(along(b, x, places, axis))
