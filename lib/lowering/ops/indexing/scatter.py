@@ -209,9 +209,13 @@ def _scatter(
         fill = number(0 if data is not None else source, dtype)
         return te.compute(where.shape, lambda *i: fill if data is None else data(*i), name="values")
 
-    tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
-    updates = b.te(values, *tensors, name="scatter_values")
-    where = b.te(places, index, b.shape(x), name="scatter_places")
+    if not isinstance(source, (bool, int, float)) and same_shape(b.shape(source), b.shape(index)):
+        updates = b.cast(source, dtype)
+    else:
+        tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
+        updates = b.te(values, *tensors, name="scatter_values")
+    is_place = b.rank(x) == 1 and b.checks_indices
+    where = index if is_place else b.te(places, index, b.shape(x), name="scatter_places")
     groups = product(b.shape(index)[:axis])
     return write_at(b, x, where, updates, reduction, include_self=include_self, groups=groups)
 
