@@ -183,7 +183,7 @@ def _drop_singular_vectors(parts: GraphModule) -> None:
     """
     for node in parts.graph.nodes:
         if node.target is torch.ops.aten._linalg_svd.default and all(
-            user.target is operator.getitem and user.args[1] == 1 for user in node.users
+            user.target is operator.getitem and (user.args[1] == 1 or not user.users) for user in node.users
         ):
             node.args = (node.args[0], False, False)
 

@@ -133,15 +133,11 @@ def test_an_op_with_parts_that_are_not_lowered_stays_whole(monkeypatch: pytest.M
 
 
 def test_singular_values_come_without_vectors() -> None:
-    """A matrix with NaN has values and no vectors; ``svdvals`` of fake tensors asks for both."""
-    norms = lambda a: (
-        torch.linalg.cond(a),
-        torch.linalg.matrix_norm(a, 2),
-        torch.linalg.matrix_norm(a, "nuc"),
-    )
-    compiled = torch_tvm.compile(norms, (torch.randn(4, 4),), fallback=False)
-    for given in (torch.randn(4, 4), torch.full((4, 4), float("nan"))):
-        assert_matches(compiled(given), norms, (given,))
+    """They cost time, and some matrices with NaN have none; ``svdvals`` of fake tensors asks for both."""
+    module = canonicalize(import_fx(torch.linalg.cond, (torch.randn(4, 4),)))
+    assert decompose(module)
+    (svd,) = [op for op in view.walk(module.main) if view.op_name(op) == "torch.aten._linalg_svd"]
+    assert [view.constant(operand) for operand in list(svd.operands)[1:3]] == [False, False]
 
 
 def test_an_op_of_unknown_sizes_stays_whole() -> None:
