@@ -196,6 +196,13 @@ def lcm(a: Tensor, b: Tensor) -> Tensor:
     return (torch.div(a, torch.where(shared == 0, 1, shared), rounding_mode="trunc") * b).abs()
 
 
+def new_empty_strided(
+    x: Tensor, size: Sequence[Any], stride: Sequence[Any], *, dtype: torch.dtype | None = None, **_: Any
+) -> Tensor:
+    """aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, …) -> Tensor"""
+    return x.new_zeros(size, dtype=dtype)
+
+
 def scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     return x.scatter(dim, index, torch.full(index.shape, value, dtype=x.dtype))
@@ -356,6 +363,7 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         **LAYERS,
         **_foreach(),
         aten.lcm.default: lcm,
+        aten.new_empty_strided.default: new_empty_strided,
         aten.scatter.value: scatter_value,
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,
