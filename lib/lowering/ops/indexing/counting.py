@@ -145,8 +145,8 @@ class _Range:
 def histc(b: Builder, x: Tensor, bins: int, min: Number, max: Number) -> Expr:
     """aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"""
     dtype, ends = b.dtype(x), (float(min), float(max))
-    if not is_float(dtype):
-        b.unsupported("a histogram of integers")
+    if dtype not in ("float32", "float64"):
+        b.unsupported("a histogram of integers or of half precision")
     edges = _Range(ends if min != max else None, 1.0, ends).edges(b, x)
 
     def place(reads: Sequence[Any], i: Scalar) -> Scalar:

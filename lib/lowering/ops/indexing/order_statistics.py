@@ -20,6 +20,9 @@ from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, regist
 from torch_tvm.tir import as_size, compute_dtype, const, is_float, product
 
 R = relax.op
+STABLE_LENGTH = 16
+"""Up to this length ``std::sort`` of libstdc++ inserts, and keeps the order of equal elements."""
+
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
 
@@ -112,6 +115,9 @@ def nanmedian(b: Builder, x: Tensor) -> Expr:
 
 def mode(b: Builder, x: Tensor, dim: int, keepdim: bool) -> list[Expr]:
     """aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    length = b.shape(x)[b.axis(dim, b.rank(x))] if b.rank(x) else 1
+    if b.results[1].is_used and not (isinstance(length, int) and length <= STABLE_LENGTH):
+        b.unsupported("which of equal elements of a long line ATen's sort has last")
     nan = _nan_key(b, x)
     order = sorting_indices(b, x, b.axis(dim, b.rank(x)), False) if b.rank(x) and 0 not in b.shape(x) else x
     return _chosen(
