@@ -14,6 +14,7 @@ import torch
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import DTYPE_TEXT, SCALAR_TYPE, TypeTable
+from torch_tvm.dialect.view import COMPLEX_NUMBER
 from torch_tvm.support.errors import ImportFailed
 
 MAX_INT = 2**63 - 1
@@ -128,6 +129,11 @@ class Emitter:
         return self.op(
             f"torch.constant.{kind}", [], [self.types.parse(f"!torch.{kind}")], {"value": attribute}
         ).result
+
+    def complex_number(self, value: complex) -> ir.Value:
+        """A complex number, of which the dialect has no constant: an op of two real ones."""
+        parts = [self.constant(part) for part in (value.real, value.imag)]
+        return self.op(COMPLEX_NUMBER, parts, [self.types.parse("!torch.number")]).result
 
     def device(self, name: str) -> ir.Value:
         key = ("device", name)
@@ -289,9 +295,7 @@ class Emitter:
         if isinstance(given, torch.Tensor):
             return self.literal(given, "tensor_constant")
         if isinstance(given, complex):
-            raise ImportFailed(
-                "a complex number has no Torch dialect constant", advice="use a complex tensor"
-            )
+            return self.complex_number(given)
         if isinstance(given, torch.Generator):
             raise ImportFailed(
                 "a random generator cannot be captured", advice="pass the random tensor as an input"

@@ -21,6 +21,9 @@ HOW_TO_PRINT = "print the module with its weights: str(module), asm(elide=False)
 _CONSTANTS = {f"torch.constant.{kind}" for kind in ("int", "float", "bool", "str", "number")}
 _NO_DEFAULT = object()
 
+COMPLEX_NUMBER = "torch.aten.Complex.float_float"
+"""The op that stands for a complex number: its parts are constants."""
+
 
 def functions(module: ir.Module) -> dict[str, ir.Operation]:
     """The ``func.func`` operations of a module by name, in order."""
@@ -104,6 +107,8 @@ def _constant(value: ir.Value) -> Any:
         return constant_of_op(operation)
     if name == "torch.derefine":
         return _constant(operation.operands[0])
+    if name == "torch.operator" and op_name(operation) == COMPLEX_NUMBER:
+        return complex(*(_constant(operand) for operand in operation.operands))
     if name in ("torch.prim.ListConstruct", "torch.prim.TupleConstruct"):
         items = [_constant(operand) for operand in operation.operands]
         if any(item is _NO_DEFAULT for item in items):

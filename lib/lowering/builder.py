@@ -86,6 +86,9 @@ class Builder:
         self.found: list[tirx.Var] = []
         self.sums: dict[int, tuple[relax.Expr, Callable[..., Any], list[Any]]] = {}
         self.truths: dict[int, tuple[relax.Expr, tvm.ir.Expr]] = {}
+        # What was made later than its key would not be there in every branch, so these are looked up one way only.
+        self.put_together: dict[int, tuple[relax.Expr, Any]] = {}
+        self.taken_apart: dict[tuple[int, int], tuple[relax.Expr, Any]] = {}
         self._symbols = 0
 
     def unsupported(self, reason: str) -> NoReturn:

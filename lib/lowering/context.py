@@ -15,11 +15,11 @@ from torch_tvm.dialect import locations, view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import TensorType, parse_tensor_type
-from torch_tvm.lowering import fallback, scalars
+from torch_tvm.lowering import complex_parts, fallback, scalars
 from torch_tvm.lowering.builder import Builder, InLibrary, NeedsEffects, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.pointwise import round_to_bfloat16
-from torch_tvm.lowering.registry import LOWERINGS, RELAX_DTYPE, bind
+from torch_tvm.lowering.registry import COMPLEX, LOWERINGS, RELAX_DTYPE, Parts, bind
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, bug_of
 
 METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
@@ -132,7 +132,8 @@ class LoweringContext:
         b.location = locations.from_mlir(op.location)
         b.results = [_result(value) for value in op.results]
         if name == "torch.vtensor.literal":
-            self.env[op.results[0]] = filled(b, b.results[0].shape or (), 0)
+            pair = [2] if complex_parts.is_complex(op.results[0]) else []
+            self.env[op.results[0]] = filled(b, [*(b.results[0].shape or ()), *pair], 0)
             return
         handler = STRUCTURED.get(name)
         if handler is not None:
@@ -166,17 +167,19 @@ class LoweringContext:
                 raise Refusal(self.refused)
             if name in self.in_torch:
                 raise Refusal("the options name it as one for PyTorch")
-            if entry is None:
+            is_complex = complex_parts.has_complex(op)
+            if is_complex and (complex_parts.is_lowered(name) or library_of(name) is None):
+                return complex_parts.lower(self.builder, op, name, operands)
+            if entry is None or is_complex:
                 library = library_of(name)
                 raise Refusal("no lowering for this op") if library is None else InLibrary(library)
-            if any(_is_complex(value.type) for value in (*op.operands, *op.results)):
-                raise Refusal("TVM has no complex numbers")
             return entry.function(self.builder, *bind(entry, operands, self.builder))
         except InLibrary as call:
             self.fallbacks.append(Fallback(name, self.builder.location, "", library=call.library))
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
-            if name in LOWERINGS and not self.refused and name not in self.in_torch:
+            is_known = name in LOWERINGS or name in COMPLEX
+            if is_known and not self.refused and name not in self.in_torch:
                 self.refusals.append(op)
         except NeedsEffects:
             raise
@@ -202,6 +205,18 @@ class LoweringContext:
     def shaped(self, result: ir.Value, value: Any) -> Any:
         """A value with every size that the dialect knows; sizes that nobody knows become symbols."""
         expected = parse_tensor_type(result.type)
+        if isinstance(value, list):
+            return [self._together(item) for item in value]
+        if isinstance(value, Parts) and expected is not None:
+            kind = TensorType(expected.shape, _real(expected.dtype))
+            parts = complex_parts.dense(self.builder, value)
+            return self._together(Parts(*(self._shaped(result, kind, part) for part in (parts.re, parts.im))))
+        return self._shaped(result, expected, value)
+
+    def _together(self, value: Any) -> Any:
+        return complex_parts.together(self.builder, value) if isinstance(value, Parts) else value
+
+    def _shaped(self, result: ir.Value, expected: TensorType | None, value: Any) -> Any:
         if expected is None or expected.shape is None or not is_tensor(value) or expected.dtype is None:
             return value
         wanted = fallback.relax_tensor_type(expected.dtype, [-1 if s is None else s for s in expected.shape])
@@ -249,15 +264,17 @@ def structured(*names: str) -> Callable[[Structured], Structured]:
     return register
 
 
-def _is_complex(mlir_type: ir.Type) -> bool:
-    return "complex<" in str(mlir_type)
-
-
 def _result(value: ir.Value) -> Result:
+    """What a lowering is told of a result; of a complex one what holds for each of its parts."""
     tensor = parse_tensor_type(value.type)
     if tensor is None:
         return Result(None, None, view.is_used(value))
-    return Result(tensor.shape, RELAX_DTYPE.get(str(tensor.dtype)), view.is_used(value))
+    return Result(tensor.shape, RELAX_DTYPE.get(str(_real(tensor.dtype))), view.is_used(value))
+
+
+def _real(dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype of the parts of complex numbers; any other as it is."""
+    return dtype.to_real() if dtype is not None and dtype.is_complex else dtype
 
 
 __all__ = ["METADATA", "STRUCTURED", "Fallback", "LoweringContext", "structured"]

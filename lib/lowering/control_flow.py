@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
+from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
 from torch_tvm.lowering.context import LoweringContext, structured
@@ -29,6 +30,11 @@ def _list_construct(m: LoweringContext, op: ir.Operation) -> None:
 @structured("torch.prim.NumToTensor.Scalar")
 def _number_to_tensor(m: LoweringContext, op: ir.Operation) -> None:
     m.env[op.results[0]] = m.as_tensor(m.env[op.operands[0]], dtype=m.builder.result_dtype)
+
+
+@structured(view.COMPLEX_NUMBER)
+def _complex_number(m: LoweringContext, op: ir.Operation) -> None:
+    m.env[op.results[0]] = view.constant(op.results[0])
 
 
 @structured(

@@ -168,4 +168,6 @@ def _describe(operand: Any, kind: str, arguments: list[Any]) -> Any:
         return {"size": len(arguments) - 1}
     if isinstance(operand, float) and not math.isfinite(operand):
         return {"float": repr(operand)}
+    if isinstance(operand, complex):
+        return {"complex number": repr(operand)}
     return operand

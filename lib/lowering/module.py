@@ -16,6 +16,7 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering import (  # noqa: F401
+    complex_parts,
     control_flow,
     fallback,
     loops,
@@ -100,6 +101,8 @@ _ADVICE = "compile with fallback=True to run these ops in PyTorch"
 def is_lowered(op: ir.Operation | str) -> bool:
     """Whether an operation, or any of this name, is lowered by its name: it may still be refused for its operands."""
     name = op if isinstance(op, str) else view.op_name(op)
+    if not isinstance(op, str) and name.startswith("torch.aten.") and complex_parts.has_complex(op):
+        return complex_parts.is_lowered(name) or name in STRUCTURED or is_library_call(name)
     if name in LOWERINGS or name in STRUCTURED or name in METADATA or not name.startswith("torch."):
         return True
     if is_library_call(name):
@@ -209,9 +212,7 @@ class ModuleLowering(LoweringContext):
 
 def _is_empty(value: ir.Value) -> bool:
     kind = parse_tensor_type(value.type)
-    return (
-        kind is not None and kind.shape is not None and 0 in kind.shape and "complex<" not in str(value.type)
-    )
+    return kind is not None and kind.shape is not None and 0 in kind.shape
 
 
 __all__ = ["Fallback", "LoweredModule", "ModuleLowering", "is_lowered", "lower", "refuse_fallbacks"]

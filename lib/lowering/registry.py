@@ -9,6 +9,7 @@ The annotation of a parameter says what it may be bound to:
 ``Number``                a compile-time ``int``, ``float`` or ``bool``
 ``Size``                  a constant or symbolic integer; one computed at run time becomes a symbol
 ``DType``                 a Relax dtype such as ``"float32"``, from the integer in the schema
+``Complex``               the :class:`Parts` of a complex tensor, or of a real one or a number as such
 ``Any``                   whatever the operand is (also a run-time scalar: a 0-d Relax expression)
 ``list[X]``               a list of these
 ``X | None``              the same, or ``None`` for ``torch.constant.none``
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     Number: TypeAlias = float
     Size: TypeAlias = Any
     DType: TypeAlias = str
+    Complex: TypeAlias = "Parts"
 else:
 
     class Tensor:
@@ -50,6 +52,9 @@ else:
 
     class DType:
         """Annotation: a dtype operand, given as the Relax dtype string."""
+
+    class Complex:
+        """Annotation: the parts of a complex tensor; numbers and real tensors have an imaginary part of 0."""
 
 
 RELAX_DTYPE = {
@@ -70,6 +75,14 @@ F = TypeVar("F", bound=Lowering)
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The real and the imaginary part of a complex tensor, each a real tensor or a number."""
+
+    re: Any
+    im: Any
+
+
+@dataclass(frozen=True)
 class Entry:
     """A registered lowering: ``function(builder, *operands)``."""
 
@@ -79,6 +92,9 @@ class Entry:
 
 
 LOWERINGS: dict[str, Entry] = {}
+COMPLEX: dict[str, Entry] = {}
+"""Lowerings for ops with a complex operand or result."""
+
 _dialect: list[Any] = []
 
 
@@ -97,13 +113,28 @@ def register(name: str, function: Lowering, *, custom: bool = False) -> None:
     """Add one entry. A name that is no Torch dialect op, or is registered twice, raises ``ValueError``."""
     if not custom and not _is_dialect_op(name):
         raise ValueError(f"{_place(function)}: '{name}' is not an op of the Torch dialect")
-    if name in LOWERINGS:
+    _add(LOWERINGS, name, function)
+
+
+def lowers_complex(*names: str) -> Callable[[F], F]:
+    """Register what is done where an operand or a result of an op is complex; names need not be in the dialect."""
+
+    def decorate(function: F) -> F:
+        for name in names:
+            _add(COMPLEX, name, function)
+        return function
+
+    return decorate
+
+
+def _add(table: dict[str, Entry], name: str, function: Lowering) -> None:
+    if name in table:
         raise ValueError(
-            f"'{name}' is lowered twice: at {_place(LOWERINGS[name].function)} and at {_place(function)}"
+            f"'{name}' is lowered twice: at {_place(table[name].function)} and at {_place(function)}"
         )
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)[1:]
-    LOWERINGS[name] = Entry(name, function, tuple((p, hints.get(p, Any)) for p in parameters))
+    table[name] = Entry(name, function, tuple((p, hints.get(p, Any)) for p in parameters))
 
 
 def _place(function: Lowering) -> str:
@@ -182,6 +213,8 @@ def _bound_scalar(name: str, hint: Any, value: Any) -> Any:
         if is_tensor(value):
             return value
         raise Refusal(f"operand '{name}' must be a tensor")
+    if hint is Complex:
+        return _as_parts(name, value)
     if hint is Size:
         if type(value) is int or is_symbolic(value) or _is_run_time_integer(value):
             return value
@@ -197,6 +230,16 @@ def _bound_scalar(name: str, hint: Any, value: Any) -> Any:
     if type(value) is hint:
         return value
     raise Refusal(f"operand '{name}' must be a compile-time constant {getattr(hint, '__name__', hint)}")
+
+
+def _as_parts(name: str, value: Any) -> Parts:
+    if isinstance(value, Parts):
+        return value
+    if is_tensor(value) or isinstance(value, (bool, int, float)):
+        return Parts(value, 0)
+    if isinstance(value, complex):
+        return Parts(value.real, value.imag)
+    raise Refusal(f"operand '{name}' must be a complex tensor or a number")
 
 
 def _is_run_time_integer(value: Any) -> bool:

@@ -117,7 +117,7 @@ def _operand(item: Any) -> Operand:
         return lambda arguments: [torch.view_as_complex(item) for item in _unwrapped(arguments[value])]
     if kind == "size":
         return lambda arguments: int(arguments[value])
-    number = float(value)
+    number = complex(value) if kind == "complex number" else float(value)
     return lambda _: number
 
 

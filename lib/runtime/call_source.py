@@ -118,13 +118,13 @@ def _guard(convention: Convention, device: str) -> list[str]:
             unusual.append(f"type({name}) is not {argument.kind}")
             lines.append(f"t{index} = number({name}, dtype={argument.kind}_dtype)")
             continue
-        if argument.dtype.is_complex:
-            return ["return slow(args, kwargs)"]
-        lines.append(f"t{index} = {name}")
+        lines.append(
+            f"t{index} = view_as_real({name})" if argument.dtype.is_complex else f"t{index} = {name}"
+        )
         unusual += _unusual(name, argument, device)
         if convention.layout == "whole":
             unusual.append(f"{name}.storage_offset()")
-        if argument.dtype.is_floating_point:
+        if argument.dtype.is_floating_point or argument.dtype.is_complex:
             grads.append(f"{name}.requires_grad")
     if grads:
         unusual.append(f"(grad_enabled() and ({' or '.join(grads)}))")
@@ -151,6 +151,8 @@ def _unusual(name: str, argument: Argument, device: str) -> list[str]:
         f"not {name}.is_contiguous()",
         f"{name}.is_neg()",
     ]
+    if argument.dtype.is_complex:
+        conditions.append(f"{name}.is_conj()")
     if 0 not in argument.sizes:
         conditions.append(f"not {name}.data_ptr()")  # freed, or no memory of its own
     if ALIGNMENT[device] > 1:

@@ -452,6 +452,7 @@ class CompiledModule:
             "torch_threads": torch.get_num_threads,
             "unflatten": pytree.tree_unflatten,
             "view_as_complex": torch.view_as_complex,
+            "view_as_real": torch.view_as_real,
             "weights": self._weights,
             "write": _write,
         }

@@ -31,6 +31,7 @@ from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.importers.recording.recorder import Recorder
+from torch_tvm.lowering import complex_parts
 from torch_tvm.lowering.module import is_lowered, lower
 from torch_tvm.passes.patterns.table import PATTERNS
 from torch_tvm.passes.pipeline import canonicalize
@@ -143,7 +144,9 @@ def _operand(value: ir.Value, given: list[ir.Value]) -> Any:
 
 def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]) -> GraphModule | None:
     """The parts of an op as a function of what it is given, if PyTorch has some that are all lowered."""
-    for table in _tables(name):
+    dtypes = [kind.dtype for value in given if (kind := view.tensor_type(value)) is not None]
+    is_complex = any(dtype is not None and dtype.is_complex for dtype in dtypes)
+    for table in _tables(name, complex_parts.is_lowered if is_complex else is_lowered):
         try:
             parts = _traced(name, operands, given, table)
             trial = canonicalize(import_aten_graph(parts))
@@ -230,7 +233,7 @@ def _size(sizes: ShapeEnv) -> torch.SymInt:
     return size
 
 
-def _tables(name: str) -> Iterator[Table]:
+def _tables(name: str, is_lowered: Callable[[str], bool] = is_lowered) -> Iterator[Table]:
     """PyTorch's decompositions of what has no lowering, and of this op: those written in ATen, and all.
 
     The others are written in primitives that have no lowering themselves, but for some of them.

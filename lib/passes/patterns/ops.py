@@ -59,9 +59,9 @@ def _compared_with_itself(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``x == x`` asks for NaN; torch-mlir would fold it to true, also where it cannot compute with that any further."""
     kind, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
     stem = view.op_name(op).split(".")[2]
-    if kind is None or kind.dtype is None or kind.dtype.is_complex or result is None:
+    if kind is None or kind.dtype is None or result is None:
         return None
-    if kind.dtype.is_floating_point:
+    if kind.dtype.is_floating_point or kind.dtype.is_complex:
         if stem != "eq":
             return None
         is_nan = r.op("torch.aten.isnan", [op.operands[0]], op.results[0].type)
@@ -400,10 +400,37 @@ def loss(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kinds = view.tensor_type(x), view.tensor_type(target)
     if result is None or result.dtype is None or any(kind is None for kind in kinds):
         return None
+    if any(kind is not None and kind.dtype is not None and kind.dtype.is_complex for kind in kinds):
+        return _complex_distance(r, op)
     if all(kind is not None and kind.dtype == result.dtype for kind in kinds):
         return None
     sides = [r.as_dtype(x, result.dtype), r.as_dtype(target, result.dtype)]
     return r.op(view.op_name(op), [*sides, *rest], op.results[0].type)
+
+
+def _complex_distance(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``l1_loss`` of complex numbers: torch-mlir would take the real parts."""
+    x, y, reduction = list(op.operands)[:3]
+    kinds = [kind for value in (x, y) if (kind := view.tensor_type(value)) is not None]
+    shapes = [kind.shape for kind in kinds if kind.shape is not None and is_static(kind)]
+    dtypes = [kind.dtype for kind in kinds if kind.dtype is not None]
+    if view.op_name(op) != "torch.aten.l1_loss" or len(shapes) < 2 or len(dtypes) < 2:
+        return None
+    shape, dtype = torch.broadcast_shapes(*shapes), torch.promote_types(*dtypes)
+    difference = r.op("torch.aten.sub.Tensor", [x, y, r.integer(1)], r.types.tensor(TensorType(shape, dtype)))
+    lengths = r.op("torch.aten.abs", [difference], r.types.tensor(TensorType(shape, dtype.to_real())))
+    name = {0: None, 1: "torch.aten.mean", 2: "torch.aten.sum"}[view.constant(reduction)]
+    return lengths if name is None else r.op(name, [lengths, r.none()], op.results[0].type)
+
+
+@pattern_for("aten.float_power.Tensor_Tensor", "aten.float_power.Tensor_Scalar", "aten.float_power.Scalar")
+def float_power(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A power of complex numbers in double precision; torch-mlir would take the real parts."""
+    result = view.tensor_type(op.results[0])
+    if result is None or result.dtype is None or not result.dtype.is_complex:
+        return None
+    operands = [v if view.tensor_type(v) is None else r.as_dtype(v, result.dtype) for v in op.operands]
+    return r.op(view.op_name(op).replace("float_power", "pow"), operands, op.results[0].type)
 
 
 @pattern_for("prim.NumToTensor.Scalar")

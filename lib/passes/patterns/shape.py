@@ -131,9 +131,12 @@ def permute(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     arguments = [view.constant(v) for v in list(op.operands)[1:]]
     if any(argument is None for argument in arguments):
         return None
-    if view.op_name(op) in _CONJUGATING and (rank < 2 or kind.dtype is None or kind.dtype.is_complex):
+    if view.op_name(op) in _CONJUGATING and (rank < 2 or kind.dtype is None):
         return None
     order = _permutation(view.op_name(op), rank, arguments)
+    if view.op_name(op) in _CONJUGATING and kind.dtype is not None and kind.dtype.is_complex:
+        turned = r.op("torch.aten.permute", [op.operands[0], r.integers(order)], op.results[0].type)
+        return r.op("torch.aten._conj", [turned], op.results[0].type)
     if order == list(range(rank)):
         return r.as_type(op.operands[0], op.results[0].type)
     if view.op_name(op) == "torch.aten.permute" and arguments[0] == order:
@@ -163,6 +166,18 @@ def _permutation(name: str, rank: int, arguments: list) -> list[int]:
     first, second = arguments[0] % rank, arguments[1] % rank
     order[first], order[second] = order[second], order[first]
     return order
+
+
+@pattern_for("aten.select.int")
+def select(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """One of the two numbers that a complex one is of is its real or its imaginary part."""
+    pairs, dim, index = view.defining_op(op.operands[0]), *(view.constant(v) for v in list(op.operands)[1:])
+    if pairs is None or view.op_name(pairs) != "torch.aten.view_as_real":
+        return None
+    kind = view.tensor_type(pairs.operands[0])
+    if kind is None or kind.shape is None or dim not in (-1, len(kind.shape)) or index not in (0, 1):
+        return None
+    return r.op(f"torch.aten.{('real', 'imag')[index]}", [pairs.operands[0]], op.results[0].type)
 
 
 @pattern_for("aten.expand", "aten.expand_as", "aten.broadcast_to", "aten.expand_copy")

@@ -4,6 +4,7 @@ from torch_tvm.schedules.cpu.attention.rule import Attention
 from torch_tvm.schedules.cpu.convolution.depthwise import DepthwiseConv
 from torch_tvm.schedules.cpu.convolution.direct import DirectConv
 from torch_tvm.schedules.cpu.convolution.winograd import WinogradConv
+from torch_tvm.schedules.cpu.fourier.rule import Fourier
 from torch_tvm.schedules.cpu.loops.elementwise import Elementwise
 from torch_tvm.schedules.cpu.loops.generic import Generic
 from torch_tvm.schedules.cpu.loops.reduction import Reduction
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     Bfloat16Matmul(),
     Matmul(),
     Scan(),
+    Fourier(),
     Elementwise(),
     Reduction(),
     RowChain(),

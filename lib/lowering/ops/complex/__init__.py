@@ -1,0 +1,1 @@
+"""Complex numbers: arithmetic, functions, and what takes them apart and puts them together."""
