@@ -49,7 +49,7 @@ LAYERS = {
     "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
     "torch_tvm.profiling": layer("lib/profiling", "codegen runtime support tir", "torch tvm tvm_ffi numpy"),
     # What runs compiled code needs no compiler: tvm_ffi alone.
-    "torch_tvm.runtime": layer("lib/runtime", "aten support", "torch tvm_ffi numpy"),
+    "torch_tvm.runtime": layer("lib/runtime", "aten support", "torch tvm_ffi numpy pyopencl"),
     "torch_tvm.artifact": layer("lib/artifact", "runtime support", "torch tvm_ffi"),
 }
 MLIR_FILE = "torch_tvm.dialect.mlir"

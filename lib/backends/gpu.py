@@ -1,4 +1,4 @@
-"""GPUs: the default rules of TVM's DLight, and TVM's own code generation."""
+"""GPUs: one set of schedule rules over one model of a GPU, and TVM's code generation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tvm import relax
 
 from torch_tvm.backends.backend import Backend
 from torch_tvm.codegen.build import build_for_device
+from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.rules import RULES
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.transforms.base import Transform
@@ -26,6 +27,9 @@ class Gpu(Backend):
 
     def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
         return [FoldBatchNorm()]
+
+    def machine(self, target: tvm.target.Target) -> GpuModel:
+        return GpuModel.from_target(target)
 
     def rules(self) -> Sequence[Rule]:
         return RULES

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 import tvm_ffi
 from tvm_ffi.libinfo import load_lib_ctypes
 
@@ -49,6 +50,25 @@ def _load_runtime() -> None:
         pass  # this build has none: sorting is in the library itself
 
 
+class Machine(Protocol):
+    """Runs the functions of a compiled module for one thread."""
+
+    def __getitem__(self, name: str) -> Callable[..., Any]: ...
+
+
+@runtime_checkable
+class DeviceProgram(Protocol):
+    """Code that a machine of its own runs, with tensors that stay on a device beside PyTorch's."""
+
+    def machine(self) -> Machine: ...
+
+    def resident(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """Tensors on the device, as functions take them."""
+
+    def fetched(self, arrays: Any) -> list[torch.Tensor]:
+        """Copies of tensors on the device."""
+
+
 class VirtualMachine:
     """Runs the functions of a compiled module; one belongs to one thread. ``vm["main"]`` is one of them."""
 
@@ -66,4 +86,4 @@ class VirtualMachine:
         self._module["set_instrument"](instrument)
 
 
-__all__ = ["VirtualMachine", "load_runtime"]
+__all__ = ["DeviceProgram", "Machine", "VirtualMachine", "load_runtime"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from torch_tvm.runtime.arguments import (
 )
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
-from torch_tvm.runtime.library import VirtualMachine
+from torch_tvm.runtime.library import DeviceProgram, Machine, VirtualMachine
 from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
 from torch_tvm.runtime.threads import configure_threads
@@ -49,7 +50,7 @@ class Code:
     run the code; there is no ``library`` then.
     """
 
-    library: tvm_ffi.Module | None
+    library: tvm_ffi.Module | DeviceProgram | None
     convention: Convention
     device: str = "cpu"
     copies: frozenset[int] = frozenset()
@@ -61,13 +62,20 @@ class Code:
     has_unknown_sizes: bool = False
     obstacle: str = ""
 
-    def new_vm(self, library: tvm_ffi.Module | None = None) -> VirtualMachine:
+    def new_vm(self, library: tvm_ffi.Module | None = None) -> Machine:
         """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
         for part in (aten, loop, failures):
             part.register()
         found = library or self.library
         assert found is not None, self.obstacle
+        if isinstance(found, DeviceProgram):
+            return found.machine()
         return VirtualMachine(found, self.device)
+
+    @property
+    def item(self) -> Callable[[Any, int], Any]:
+        """How to take a result out of several."""
+        return operator.getitem if isinstance(self.library, DeviceProgram) else array_item
 
 
 class Origin(Protocol):
@@ -142,6 +150,8 @@ class Weights:
         """What kernels read, ``None`` where nothing is packed."""
         if self.packed is None:
             return None
+        if isinstance(self._code.library, DeviceProgram):
+            return self._code.library.fetched(self.packed)
         return (
             [as_torch(array_item(self.packed, i)) for i in range(len(self.packed))]
             if self._code.lifted
@@ -158,14 +168,20 @@ class Weights:
         if not self.tensors or (code.obstacle and not (code.program and code.device == "cpu")):
             return None
         if code.program:
-            return tvm_ffi.convert(owned(run_weights_program(code.program, list(self.tensors.values()))))
+            return self._resident(owned(run_weights_program(code.program, list(self.tensors.values()))))
         vm = code.new_vm()
         configure_threads()
         tensors = self._placed(list(self.tensors.values()))
         if code.lifted:
             packed = vm[TRANSFORM_PARAMS](tensors)
-            tensors = [as_torch(array_item(packed, index)) for index in range(len(packed))]
-        tensors = owned(tensors)
+            tensors = [as_torch(code.item(packed, index)) for index in range(len(packed))]
+        return self._resident(owned(tensors))
+
+    def _resident(self, tensors: list[torch.Tensor]) -> Any:
+        """Tensors as ``main`` takes them."""
+        code = self._code
+        if isinstance(code.library, DeviceProgram):
+            return code.library.resident(tensors)
         return tvm_ffi.convert(tensors) if code.lifted else tensors
 
     def _placed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -438,7 +454,7 @@ class CompiledModule:
             "grad_enabled": torch.is_grad_enabled,
             "inference_mode": torch.is_inference_mode_enabled,
             "int_dtype": torch.int64,
-            "item": array_item,
+            "item": code.item,
             "keeps_iteration": code.keeps_iteration,
             "local": self._local,
             "number": torch.tensor,
@@ -492,7 +508,7 @@ class CompiledModule:
         self._check(flat)
         return flat
 
-    def _run(self, flat: Sequence[Any], vm: VirtualMachine | None = None) -> Any:
+    def _run(self, flat: Sequence[Any], vm: Machine | None = None) -> Any:
         convention, local = self._code.convention, self._local
         main = vm["main"] if vm else local.main
         alignment = ALIGNMENT[self._code.device]
@@ -524,7 +540,7 @@ class CompiledModule:
         tensors = (
             [as_torch(result)]
             if self._code.single
-            else [as_torch(array_item(result, i)) for i in range(count)]
+            else [as_torch(self._code.item(result, i)) for i in range(count)]
         )
         values: list[Any] = []
         for index, tensor in enumerate(tensors):
@@ -598,9 +614,7 @@ class CompiledModule:
         self(*args)
         return self._compiled_here("benchmark").benchmark(self, args, runs)
 
-    def runner(
-        self, library: tvm_ffi.Module, args: Sequence[Any]
-    ) -> tuple[VirtualMachine, Callable[[], Any]]:
+    def runner(self, library: tvm_ffi.Module, args: Sequence[Any]) -> tuple[Machine, Callable[[], Any]]:
         """A virtual machine over other code of the same program, and a function that runs it with these arguments."""
         vm, flat = self._code.new_vm(library), flatten(self._code.convention, args, {})
         return vm, lambda: self._run(flat, vm)

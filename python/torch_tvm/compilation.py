@@ -26,6 +26,7 @@ from torch_tvm.codegen.shared_library import link
 from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.profiling.machine import measure_limits
 from torch_tvm.report import Report
+from torch_tvm.runtime.library import VirtualMachine
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
@@ -51,6 +52,7 @@ class Compilation:
 
         def instrumented(recorder: Recorder) -> Callable[[], Any]:
             vm, run = module.runner(library, args)
+            assert isinstance(vm, VirtualMachine), "only CPU programs are measured"
             vm.set_instrument(recorder)
             return run
 

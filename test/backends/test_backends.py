@@ -35,14 +35,6 @@ def test_a_kind_that_nobody_makes_code_for() -> None:
         torch_tvm.compile(torch.nn.ReLU(), (torch.ones(2),), target={"kind": "hexagon"})
 
 
-def test_opencl_code_is_made_and_says_why_it_does_not_run_here() -> None:
-    x = torch.randn(2, 3)
-    compiled = torch_tvm.compile(torch.nn.Softmax(-1), (x,), target="opencl", fallback=False)
-    assert all(kernel.rule.startswith("dlight ") for kernel in compiled.report.kernels)
-    with pytest.raises(InvalidInput, match="it has no opencl device"):
-        compiled(x)
-
-
 def test_nobody_else_asks_for_the_kind_of_a_target() -> None:
     """Comparisons with ``target.kind`` belong to a backend; naming the kind in a message is fine."""
     found = []

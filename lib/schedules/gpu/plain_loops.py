@@ -1,6 +1,6 @@
 """Kernels that are loops already, such as scans, scatters and recurrent layers: correct on a GPU, not fast.
 
-    for row in parallel(n): body        becomes        blockIdx.x = row: body
+    for row in parallel(n): body        becomes        row = blockIdx.x * 64 + threadIdx.x: body
 
 Statements outside of a parallel loop run on one thread. Statements that follow each other are kernels that do.
 """
@@ -10,12 +10,16 @@ from __future__ import annotations
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Var
+from tvm.ir import TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx.stmt import ForKind
 
 from torch_tvm.schedules.storage import in_root_block
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import static_sizes
+
+THREADS = 64
+"""Threads of a block: the loops are long, and few run at once."""
 
 
 def bind_plain_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -28,15 +32,14 @@ def bind_plain_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def _check(body: tirx.Stmt) -> None:
-    def block(_: SBlock) -> None:
+    blocks: list[SBlock] = []
+    called: list[str] = []
+    note = lambda node: called.append(getattr(node.op, "name", ""))
+    tvm_ffi.structural_walk(body, [(SBlock, blocks.append), (tvm.ir.Call, note)])
+    if blocks:
         raise Refusal("it has blocks of its own")
-
-    def call(node: tvm.ir.Call) -> None:
-        name = getattr(node.op, "name", "")
-        if name in ("tirx.tvm_call_packed", "tirx.call_packed", "tirx.call_extern"):
-            raise Refusal("it calls a function of the host")
-
-    tvm_ffi.structural_walk(body, [(SBlock, block), (tvm.ir.Call, call)])
+    if {"tirx.tvm_call_packed", "tirx.call_packed", "tirx.call_extern"} & set(called):
+        raise Refusal("it calls a function of the host")
 
 
 def _bound(stmt: tirx.Stmt) -> tirx.Stmt:
@@ -45,13 +48,72 @@ def _bound(stmt: tirx.Stmt) -> tirx.Stmt:
     ):
         return tirx.SeqStmt([_bound(part) for part in stmt.seq])
     if isinstance(stmt, tirx.For) and stmt.kind == ForKind.PARALLEL:
-        return _on_blocks(stmt.loop_var, stmt.extent, stmt.body)
-    return _on_blocks(tirx.Var("single", "int32"), tirx.const(1, "int32"), stmt)
+        return _on_threads(stmt.loop_var, stmt.extent, stmt.body)
+    return _on_threads(tirx.Var("single", "int32"), tirx.const(1, "int32"), stmt)
 
 
-def _on_blocks(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt) -> tirx.Stmt:
-    thread = tirx.IterVar(tvm.ir.Range(0, extent), var, tirx.IterVar.ThreadIndex, "blockIdx.x")
+def _on_threads(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt) -> tirx.Stmt:
+    """Each turn of a loop on a thread of its own; few turns on as many blocks."""
+    workspaces, body = _workspaces(var, extent, body)
+    dtype = str(var.ty.dtype)
+    is_few = isinstance(extent, tirx.IntImm) and int(extent) < THREADS
+    if is_few:
+        bound = _thread(var, extent, "blockIdx.x", body)
+    else:
+        block, item = tirx.Var("block", dtype), tirx.Var("item", dtype)
+        threads = tirx.const(THREADS, dtype)
+        value = block * threads + item
+        inside = tvm_ffi.structural_map(body, (Var, lambda other: value if other.same_as(var) else other))
+        guarded = tirx.IfThenElse(value < extent, inside, None)
+        blocks = tirx.floordiv(extent + (THREADS - 1), threads)
+        bound = _thread(block, blocks, "blockIdx.x", _thread(item, threads, "threadIdx.x", guarded))
+    return tirx.SeqStmt([*workspaces, bound]) if workspaces else bound
+
+
+def _thread(var: tirx.Var, extent: tirx.Expr, axis: str, body: tirx.Stmt) -> tirx.Stmt:
+    thread = tirx.IterVar(tvm.ir.Range(0, extent), var, tirx.IterVar.ThreadIndex, axis)
     return tirx.For(var, tirx.const(0, str(var.ty.dtype)), extent, ForKind.THREAD_BINDING, body, thread)
+
+
+def _workspaces(
+    var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt
+) -> tuple[list[tirx.AllocBuffer], tirx.Stmt]:
+    """Temporaries whose size is not known, which no thread can hold, in memory of the device: a part for each thread."""
+    moved: dict[Var, tirx.Buffer] = {}
+
+    def visit(alloc: tirx.AllocBuffer) -> None:
+        buffer = alloc.buffer
+        if static_sizes(list(buffer.shape)) is None:
+            shape = [extent, *buffer.shape]
+            moved[buffer] = tirx.decl_buffer(shape, str(buffer.dtype), buffer.name)
+
+    tvm_ffi.structural_walk(body, (tirx.AllocBuffer, visit))
+    if not moved:
+        return [], body
+    bound: set[Var] = {var}
+    tvm_ffi.structural_walk(
+        body,
+        [(tirx.Bind, lambda bind: bound.add(bind.var)), (tirx.For, lambda loop: bound.add(loop.loop_var))],
+    )
+    for buffer in moved.values():
+        if any(set(tirx.analysis.undefined_vars(size)) & bound for size in buffer.shape[1:]):
+            raise Refusal("the size of a temporary is known to the thread alone")
+
+    def load(node: TensorLoad) -> tvm.ir.Expr:
+        found = moved.get(node.source)
+        return node if found is None else tirx.BufferLoad(found, [var, *node.indices])
+
+    def store(node: tirx.BufferStore) -> tirx.Stmt:
+        found = moved.get(node.buffer)
+        return node if found is None else tirx.BufferStore(found, node.value, [var, *node.indices])
+
+    def dropped(node: tirx.AllocBuffer) -> tirx.Stmt:
+        return tirx.Evaluate(tirx.const(0, "int32")) if node.buffer in moved else node
+
+    body = tvm_ffi.structural_map(
+        body, [(TensorLoad, load), (tirx.BufferStore, store), (tirx.AllocBuffer, dropped)]
+    )
+    return [tirx.AllocBuffer(buffer) for buffer in moved.values()], body
 
 
 def _in_registers(body: tirx.Stmt) -> tirx.Stmt:
@@ -60,6 +122,8 @@ def _in_registers(body: tirx.Stmt) -> tirx.Stmt:
 
     def visit(alloc: tirx.AllocBuffer) -> None:
         buffer = alloc.buffer
+        if static_sizes(list(buffer.shape)) is None:
+            return
         mapping[buffer] = tirx.decl_buffer(buffer.shape, str(buffer.dtype), buffer.name, scope="local")
 
     def scalar(node: tirx.For) -> tirx.For:

@@ -1,11 +1,17 @@
-"""The schedule rules for GPUs, most specific first: those of TVM's DLight, then plain loops."""
+"""The schedule rules for GPUs, most specific first: our own, those of TVM's DLight, and what takes any kernel."""
 
 from __future__ import annotations
 
 import tvm
+from tvm import s_tir
 from tvm.s_tir import Schedule, dlight
 
+from torch_tvm.schedules.gpu.elementwise import Elementwise
+from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
+from torch_tvm.schedules.gpu.reducers import register_reducers
+from torch_tvm.schedules.gpu.spatial_loops import SpatialLoops
+from torch_tvm.schedules.gpu.split_reduction import SplitReduction
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.support.errors import Refusal
 
@@ -17,16 +23,22 @@ class Dlight:
         self.name = f"dlight {rule.__name__}"
         self._rule = rule
 
-    def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target) -> tvm.tirx.PrimFunc:
+    def apply(self, func: tvm.tirx.PrimFunc, gpu: GpuModel) -> tvm.tirx.PrimFunc:
+        register_reducers()
         try:
-            with target:
-                found = self._rule().apply(func, target, False)
+            with gpu.target:
+                found = self._rule().apply(func, gpu.target, False)
+            if found is None:
+                raise Refusal("not its workload")
+            chosen: Schedule = found if isinstance(found, Schedule) else found[0]
+            scheduled = chosen.mod["main"]
+            # It gives work of several threads to combiners that only one thread can compute.
+            s_tir.transform.LowerCrossThreadReduction()(tvm.IRModule({"main": scheduled}))
+        except Refusal:
+            raise
         except Exception as error:
             raise Refusal(str(error).splitlines()[-1] if str(error) else type(error).__name__) from error
-        if found is None:
-            raise Refusal("not its workload")
-        chosen = found if isinstance(found, Schedule) else found[0]
-        return chosen.mod["main"]
+        return scheduled
 
 
 class PlainLoops:
@@ -34,15 +46,17 @@ class PlainLoops:
 
     name = "plain loops"
 
-    def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target) -> tvm.tirx.PrimFunc:
+    def apply(self, func: tvm.tirx.PrimFunc, gpu: GpuModel) -> tvm.tirx.PrimFunc:
         return bind_plain_loops(func)
 
 
 RULES: tuple[Rule, ...] = (
+    Elementwise(),
+    SplitReduction(),
     Dlight(dlight.gpu.Matmul),
     Dlight(dlight.gpu.GEMV),
     Dlight(dlight.gpu.Reduction),
     Dlight(dlight.gpu.GeneralReduction),
-    Dlight(dlight.gpu.Fallback),
+    SpatialLoops(),
     PlainLoops(),
 )

@@ -1,0 +1,1 @@
+"""Programs for OpenCL devices: kernels as OpenCL C, what the host does as Python."""

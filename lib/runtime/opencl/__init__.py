@@ -1,0 +1,1 @@
+"""Programs on OpenCL devices, through ``pyopencl``: which devices there are, their memory, and calls."""

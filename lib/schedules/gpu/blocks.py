@@ -1,0 +1,99 @@
+"""What GPU rules ask of the blocks of a kernel, and steps that several of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.s_tir import SBlock, SBlockRealize, Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from torch_tvm.support.errors import Refusal
+
+_KIND = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
+
+
+def schedule_of(func: tirx.PrimFunc) -> Schedule:
+    """A schedule of a kernel that is made of blocks. Raises :class:`Refusal` for any other."""
+    if not isinstance(func.body, SBlockRealize):
+        raise Refusal("it has no root block")
+    return Schedule(tvm.IRModule({"main": func}))
+
+
+def blocks_of(schedule: Schedule) -> list[SBlockRV]:
+    """The blocks below the root, in order."""
+    root = schedule.mod["main"].body.block.name_hint
+    return list(schedule.get_child_blocks(schedule.get_sblock(root)))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a schedule primitive does not take is a refusal, with its reason."""
+    try:
+        yield
+    except (tvm.s_tir.ScheduleError, tvm.error.InternalError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line.removeprefix("Error message: ") for line in lines if "Error message" in line), "")
+        raise Refusal(reason or (lines[0] if lines else type(error).__name__)) from error
+
+
+def kinds(block: SBlock) -> str:
+    """``"SSR"`` for two spatial variables and one that is reduced; ``"O"`` is any other."""
+    return "".join(_KIND.get(item.iter_type, "O") for item in block.iter_vars)
+
+
+def is_spatial(block: SBlock) -> bool:
+    """Whether each point of a block is computed on its own."""
+    return set(kinds(block)) <= {"S"} and block.init is None and not _has_blocks(block)
+
+
+def _has_blocks(block: SBlock) -> bool:
+    found: list[SBlock] = []
+    tvm_ffi.structural_walk(block.body, (SBlock, found.append))
+    return bool(found)
+
+
+def inline_producers(schedule: Schedule) -> None:
+    """Compute what is computed point by point where it is read, as far as that goes."""
+    for block in blocks_of(schedule):
+        if not is_spatial(schedule.get(block)):
+            continue
+        try:
+            schedule.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            continue  # a result of the kernel, or one whose reader cannot take it in
+
+
+def spatial_loops(schedule: Schedule, block: SBlockRV) -> list[LoopRV]:
+    """The outermost loops that are nothing but an index of what a block computes."""
+    realize = _realize(schedule, block)
+    found: dict[tirx.Var, str] = {}
+    for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
+        for variable in tirx.analysis.undefined_vars(value):
+            kind = _KIND.get(item.iter_type, "O")
+            found[variable] = kind if found.get(variable, kind) == kind else "O"
+    loops = []
+    for loop in schedule.get_loops(block):
+        node = schedule.get(loop)
+        if found.get(node.loop_var, "O") != "S" or node.kind != tirx.ForKind.SERIAL:
+            break
+        loops.append(loop)
+        if not isinstance(node.body, (tirx.For, SBlockRealize)):
+            break
+    return loops
+
+
+def _realize(schedule: Schedule, block: SBlockRV) -> SBlockRealize:
+    """The realisation of a block: what its variables are bound to."""
+    wanted, loops = schedule.get(block), schedule.get_loops(block)
+    node = schedule.get(loops[-1]).body if loops else schedule.mod["main"].body.block.body
+    for part in list(node.seq) if isinstance(node, tirx.SeqStmt) else [node]:
+        if isinstance(part, SBlockRealize) and part.block.same_as(wanted):
+            return part
+    raise Refusal("a block is not where its loops are")
+
+
+__all__ = ["blocks_of", "inline_producers", "is_spatial", "kinds", "refusing", "schedule_of", "spatial_loops"]
