@@ -156,7 +156,8 @@ def _filled(dtype: str, value: int, lanes: str) -> tvm.ir.Expr:
 def _named(constant: tirx.FloatImm) -> tvm.ir.Expr:
     """A constant whose digits matter, as a call that stands for it."""
     dtype, value = str(constant.ty.dtype), float(constant.value)
-    if dtype not in ("float32", "float64") or not math.isfinite(value) or float(f"{value:.6e}") == value:
+    is_short = float(f"{value:.6e}") == value if math.isfinite(value) else dtype == "float32"
+    if dtype not in ("float32", "float64") or is_short:
         return constant
     return tirx.call_pure_extern(dtype, f"{_CONSTANT}{dtype}_{struct.pack('>d', value).hex()}")
 
@@ -164,6 +165,9 @@ def _named(constant: tirx.FloatImm) -> tvm.ir.Expr:
 def _constant(found: re.Match[str]) -> str:
     dtype, bits = found.groups()
     (value,) = struct.unpack(">d", bytes.fromhex(bits))
+    if not math.isfinite(value):
+        name = "NAN" if math.isnan(value) else "INFINITY"
+        return f"(({'-' if value < 0 else ''}(double){name}))"
     return f"({value.hex()}{'f' if dtype == 'float32' else ''})"
 
 

@@ -29,6 +29,19 @@ def blocks_of(schedule: Schedule) -> list[SBlockRV]:
     return list(schedule.get_child_blocks(schedule.get_sblock(root)))
 
 
+def scheduled(schedule: Schedule) -> tirx.PrimFunc:
+    """The kernel as it is scheduled. Raises :class:`Refusal` where inlining has made two copies of a name."""
+    func = schedule.mod["main"]
+    names: list[tirx.Var] = []
+    tvm_ffi.structural_walk(
+        func.body,
+        [(tirx.Let, lambda let: names.append(let.var)), (tirx.Bind, lambda bind: names.append(bind.var))],
+    )
+    if len(set(names)) != len(names):
+        raise Refusal("a value with a name in it is read in several places")
+    return func
+
+
 @contextmanager
 def refusing() -> Iterator[None]:
     """What a schedule primitive does not take is a refusal, with its reason."""
@@ -96,4 +109,13 @@ def _realize(schedule: Schedule, block: SBlockRV) -> SBlockRealize:
     raise Refusal("a block is not where its loops are")
 
 
-__all__ = ["blocks_of", "inline_producers", "is_spatial", "kinds", "refusing", "schedule_of", "spatial_loops"]
+__all__ = [
+    "blocks_of",
+    "inline_producers",
+    "is_spatial",
+    "kinds",
+    "refusing",
+    "schedule_of",
+    "scheduled",
+    "spatial_loops",
+]

@@ -24,6 +24,7 @@ from torch_tvm.schedules.gpu.blocks import (
     is_spatial,
     refusing,
     schedule_of,
+    scheduled,
     spatial_loops,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
@@ -49,7 +50,7 @@ class Elementwise:
             inline_producers(schedule)
             for block in blocks_of(schedule):
                 _bind(schedule, block, gpu)
-        return schedule.mod["main"]
+            return scheduled(schedule)
 
 
 def _bind(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:

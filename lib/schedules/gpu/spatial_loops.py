@@ -12,12 +12,18 @@ has such a rule too, but it computes what follows a reduction within it, in each
 
 from __future__ import annotations
 
-import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import SBlockRV
 
-from torch_tvm.schedules.gpu.blocks import blocks_of, inline_producers, refusing, schedule_of, spatial_loops
+from torch_tvm.schedules.gpu.blocks import (
+    blocks_of,
+    inline_producers,
+    refusing,
+    schedule_of,
+    scheduled,
+    spatial_loops,
+)
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.support.errors import Refusal
 
@@ -44,8 +50,7 @@ def _bound(func: tirx.PrimFunc, gpu: GpuModel, *, inlines: bool) -> tirx.PrimFun
             raise Refusal("it has no blocks")
         for block in blocks:
             bind_spatial(schedule, block, min(64, gpu.threads))
-        tvm.tirx.analysis.verify_well_formed(schedule.mod["main"])
-    return schedule.mod["main"]
+        return scheduled(schedule)
 
 
 def bind_spatial(schedule: Schedule, block: SBlockRV, threads: int) -> None:

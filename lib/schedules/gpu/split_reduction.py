@@ -24,6 +24,7 @@ from torch_tvm.schedules.gpu.blocks import (
     kinds,
     refusing,
     schedule_of,
+    scheduled,
     spatial_loops,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
@@ -53,7 +54,7 @@ class SplitReduction:
                     _split(schedule, block, gpu)
                 else:
                     bind_spatial(schedule, block, min(64, gpu.threads))
-        return schedule.mod["main"]
+            return scheduled(schedule)
 
 
 def _is_long(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> bool:
