@@ -14,6 +14,7 @@ from torch_tvm.schedules.gpu.rules import RULES
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
+from torch_tvm.transforms.scans_as_loops import ScansAsLoops
 
 
 class Gpu(Backend):
@@ -26,7 +27,7 @@ class Gpu(Backend):
         return f"it has no {self.kind} device"
 
     def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
-        return [FoldBatchNorm()]
+        return [FoldBatchNorm(), ScansAsLoops()]
 
     def machine(self, target: tvm.target.Target) -> GpuModel:
         return GpuModel.from_target(target)

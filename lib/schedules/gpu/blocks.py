@@ -20,7 +20,34 @@ def schedule_of(func: tirx.PrimFunc) -> Schedule:
     """A schedule of a kernel that is made of blocks. Raises :class:`Refusal` for any other."""
     if not isinstance(func.body, SBlockRealize):
         raise Refusal("it has no root block")
-    return Schedule(tvm.IRModule({"main": func}))
+    return Schedule(tvm.IRModule({"main": _in_loops(func)}))
+
+
+def _in_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Blocks without a loop, as those of one number are, in a loop of one turn: TVM fails to add it later."""
+    root = func.body.block
+    parts = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    if not any(isinstance(part, SBlockRealize) for part in parts):
+        return func
+    looped = [_in_loop(part) if isinstance(part, SBlockRealize) else part for part in parts]
+    body = looped[0] if len(looped) == 1 else tirx.SeqStmt(looped)
+    block = SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        body,
+        root.init,
+        root.alloc_buffers,
+        root.match_buffers,
+        root.annotations,
+    )
+    return func.with_body(SBlockRealize([], tirx.const(True, "bool"), block))
+
+
+def _in_loop(part: tirx.Stmt) -> tirx.Stmt:
+    zero, one = tirx.const(0, "int64"), tirx.const(1, "int64")
+    return tirx.For(tirx.Var("once", "int64"), zero, one, tirx.ForKind.SERIAL, part)
 
 
 def blocks_of(schedule: Schedule) -> list[SBlockRV]:
@@ -91,7 +118,9 @@ def spatial_loops(schedule: Schedule, block: SBlockRV) -> list[LoopRV]:
     loops = []
     for loop in schedule.get_loops(block):
         node = schedule.get(loop)
-        if found.get(node.loop_var, "O") != "S" or node.kind != tirx.ForKind.SERIAL:
+        is_once = isinstance(node.extent, tirx.IntImm) and int(node.extent) == 1
+        kind = found.get(node.loop_var, "S" if is_once else "O")
+        if kind != "S" or node.kind != tirx.ForKind.SERIAL:
             break
         loops.append(loop)
         if not isinstance(node.body, (tirx.For, SBlockRealize)):
