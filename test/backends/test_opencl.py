@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -148,15 +149,23 @@ def test_conditions_and_loops_on_values() -> None:
 @pytest.mark.opencl
 @needs_device
 def test_ops_that_run_in_pytorch_and_random_numbers() -> None:
-    f = lambda x: torch.linalg.qr(x * 2)[1] + torch.rand_like(x)
+    f = lambda x: torch.linalg.eigvalsh(x @ x.t()) + torch.rand_like(x)
     x = torch.randn(4, 4)
-    with pytest.warns(FallbackWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
         compiled = torch_tvm.compile(f, (x,), target="opencl")
-    assert any("qr" in item.op for item in compiled.report.fallbacks)
+    library: Any = compiled.parts().code.library
+    assert "foreign('torch_tvm.aten'" in library.text
+    for _ in range(5):
+        check_seeded(compiled, f, x)
+
+
+def check_seeded(compiled: Any, f: Any, x: torch.Tensor) -> None:
+    """Memory of PyTorch's results is read by launches that come after the program has dropped them."""
     torch.manual_seed(3)
     ours = compiled(x)
     torch.manual_seed(3)
-    torch.testing.assert_close(ours, f(x))
+    torch.testing.assert_close(ours, f(x), rtol=1e-4, atol=1e-4)
 
 
 class Counter(nn.Module):

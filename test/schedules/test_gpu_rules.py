@@ -48,7 +48,8 @@ def test_who_takes_which_kernel(compiled: torch_tvm.CompiledModule) -> None:
 
 def test_no_kernel_has_one_thread_or_one_block(compiled: torch_tvm.CompiledModule) -> None:
     """A scan has a thread for each row: its 64 rows are one block, and no kernel of this test."""
-    text = build_for_opencl(compiled.tir_module, compiled.origin.target).program.text
+    origin: Any = compiled.origin
+    text = build_for_opencl(compiled.tir_module, origin.target).program.text
     functions = re.findall(r"def f_(\w+)\(.*?\n(.*?)(?=\ndef |\Z)", text, re.DOTALL)
     lonely = []
     for name, body in functions:
@@ -120,7 +121,8 @@ def test_nvcc_takes_the_kernels_and_spills_nothing(arch: str, tmp_path: Path) ->
     compiled = torch_tvm.compile(program, (X,), target={"kind": "cuda", "arch": arch}, fallback=False)
     rules = {kernel.rule for kernel in compiled.report.kernels}
     assert rules >= {"elementwise", "split reduction", "dlight Matmul"}
-    built = build(compiled.tir_module, compiled.origin.target, is_native=False)
+    origin: Any = compiled.origin
+    built: Any = build(compiled.tir_module, origin.target, is_native=False)
     (text,) = sources(built.mod)
     path = tmp_path / "kernels.cu"
     path.write_text(text)
