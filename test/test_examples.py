@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("module", ["torch_tvm.importing", "torch_tvm.entry"])
+MODULES = "importing entry loading jit lazy report dryrun debug.lockstep debug.minimize".split()
+
+
+@pytest.mark.parametrize("module", [f"torch_tvm.{name}" for name in MODULES])
 def test_docstring_examples_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0, f"{module} has no example"

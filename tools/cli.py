@@ -45,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["bench"] and not _names_a_model(given[1:]):
             return _bench_suites(given[1:])
         command = _parser().parse_args(given)
-        code = int(command.action(command))
+        try:
+            code = int(command.action(command))
+        except SystemExit as error:  # of the model: argparse has read its options by now
+            raise InvalidInput(
+                f"it ends the process (exit code {error.code})", subject=getattr(command, "model", "")
+            ) from None
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -56,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TorchTvmError, OSError) as error:
         print(f"torch-tvm: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, (InvalidInput, ImportFailed, OSError)) else 1
+    except Exception as error:
+        if os.environ.get("TORCH_TVM_TRACEBACK"):
+            raise
+        first = next(iter(str(error).strip().splitlines()), "no message")
+        print(f"torch-tvm: error: {type(error).__name__}: {first}", file=sys.stderr)
+        print("  set TORCH_TVM_TRACEBACK=1 to see where", file=sys.stderr)
+        return 1
 
 
 def _names_a_model(arguments: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 from torch_tvm.support.files import read_bytes, write_whole
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ def parse_command(arguments: Sequence[str]) -> Command:
     if len(sources) > 1:
         raise InvalidInput(f"one input at a time, got {', '.join(sources)}")
     command.source = sources[0] if sources else "-"
+    kept = command.values.get("crash-reproducer", "")
+    if kept and os.path.realpath(kept) == os.path.realpath(command.source):
+        raise InvalidInput(
+            "the module before a crash would be written over the input", subject="--crash-reproducer"
+        )
     if "relax-to-tir" in command.switches:
         command.switches.add("torch-to-relax")
     return command
@@ -170,7 +175,7 @@ def _add_pass(command: Command, name: str, value: str) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command in this process: prints, and returns the exit code (0, or 1 after an error)."""
+    """The command in this process: prints, and returns 0, 1 for a difference or a failure, 2 for wrong input."""
     try:
         command = parse_command(arguments)
         for switch, text in (("help", help_text), ("list-passes", passes_text)):
@@ -179,6 +184,10 @@ def run(arguments: Sequence[str]) -> int:
         data = _read(command.source)
     except TorchTvmError as error:
         return _report(error)
+    except Exception as error:
+        if os.environ.get("TORCH_TVM_TRACEBACK"):
+            raise
+        return _report_internal(error)
     outputs, code = [], 0
     for part, is_whole in _parts(data, "split-input-file" in command.switches):
         try:
@@ -188,13 +197,13 @@ def run(arguments: Sequence[str]) -> int:
             outputs.append(_process(command, part, is_whole))
         except _Different as error:
             outputs.append(str(error))
-            code = 1
+            code = max(code, 1)
         except TorchTvmError as error:
-            code = _report(error, part if isinstance(part, str) else "")
+            code = max(code, _report(error, part if isinstance(part, str) else ""))
         except Exception as error:
             if os.environ.get("TORCH_TVM_TRACEBACK"):
                 raise
-            code = _report_internal(error)
+            code = max(code, _report_internal(error))
     return _write(f"\n{_SPLIT}\n\n".join(outputs), command.values.get("o")) or code
 
 
@@ -491,7 +500,7 @@ def _report(error: TorchTvmError, text: str = "") -> int:
         else ""
     )
     print(f"torch-tvm-opt: error: {error}{shown}", file=sys.stderr)
-    return 1
+    return 2 if isinstance(error, (InvalidInput, ImportFailed, PassFailed)) else 1
 
 
 def _report_internal(error: Exception) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -117,6 +118,11 @@ def _from_python(path: str, name: str, given: Sequence[Given], seed: int) -> Sou
         raise InvalidInput(
             f"'{name}' takes {names}", subject=path, advice="give it: --input 1x3x64x64:f32, once for each"
         )
+    try:
+        inspect.signature(called).bind(*arguments)
+    except TypeError as error:
+        names = ", ".join(inspect.signature(called).parameters)
+        raise InvalidInput(f"'{name}' takes {names}: {error}", subject=path) from None
     importer = lambda frontend: _imported(made, arguments, frontend)
     return Source(f"{path}:{name}", ("fx", "torchscript", "lazy"), importer, lambda: arguments, made)
 
@@ -142,7 +148,7 @@ def _located(path: str, what: str) -> Iterator[None]:
     """What the user's file raises, as an error at its line."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == Path(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         place = f"{path}:{line}" if line else path
@@ -187,11 +193,15 @@ def _profiled(script: torch.jit.ScriptModule) -> list[torch.Tensor]:
 
 
 def _from_exported(path: str, given: Sequence[Given]) -> Source:
+    log = logging.getLogger("torch.export")  # has the traceback of what it raises
+    was_disabled, log.disabled = log.disabled, True
     try:
         program = torch.export.load(path)
     except Exception as error:
         problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ImportFailed(f"not an exported program: {problem}", subject=path) from None
+    finally:
+        log.disabled = was_disabled
     arguments = in_order(given, list(program.graph_signature.user_inputs))
     arguments = arguments or tuple((program.example_inputs or ((), {}))[0])
 

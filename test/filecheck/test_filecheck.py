@@ -50,7 +50,7 @@ def run_line(line: str, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
     code = opt.run(tool[fails + 1 :])
     out, err = capfd.readouterr()
-    assert code == (1 if fails else 0), f"{line}: exit code {code}\n{err}"
+    assert code == (2 if fails else 0), f"{line}: exit code {code}\n{err}"
     done = subprocess.run(
         [sys.executable, "-m", "filecheck", *check[1:]],
         input=err if fails else out,

@@ -289,3 +289,35 @@ def test_cache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_TVM_CACHE_SIZE", "x")
     assert run(capsys, "cache", "info")[0] == 2
+
+
+HOSTILE = """
+import torch
+class Nothing(torch.nn.Module):
+    def forward(self, x):
+        return x + 1, None, "a text"
+class Ends(torch.nn.Module):
+    def forward(self, x):
+        raise SystemExit(0)
+def two(x, y):
+    return x + y
+"""
+
+
+def test_models_that_return_no_tensors_or_end_the_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
+    (tmp_path / "broken.pt2").write_bytes(b"PK no archive")
+    assert cli.main(["run", f"{tmp_path}/hostile.py:Nothing", "--input", "2:f32"]) == 0
+    assert "agrees with eager" in capsys.readouterr().out
+    for arguments, message in (
+        ([f"{tmp_path}/hostile.py:Ends", "--input", "2:f32"], "ends the process"),
+        ([f"{tmp_path}/hostile.py:two", "--input", "2:f32"], "missing a required argument: 'y'"),
+        ([f"{tmp_path}/ends.py:Model"], "SystemExit"),
+        ([f"{tmp_path}/broken.pt2"], "not an exported program"),
+    ):
+        assert cli.main(["run", *arguments]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and "Traceback" not in shown

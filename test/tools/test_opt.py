@@ -44,9 +44,9 @@ def test_standard_input_and_output() -> None:
     assert "constant.int 4" in done.stdout and "aten.add.int" not in done.stdout
 
 
-def test_errors_end_with_code_1_and_without_traceback() -> None:
+def test_wrong_input_ends_with_code_2_and_without_traceback() -> None:
     done = tool(["-"], ADDS.replace("aten.add.int", "aten.nope"))
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(
         "torch-tvm-opt: error: -:4:8: custom op 'torch.aten.nope' is unknown\n    %2 = "
     )
@@ -86,7 +86,7 @@ def test_bytecode_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_a_bad_part_leaves_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "parts.mlir"
     path.write_text(f"{ADDS}// -----\nfunc.func @bad( {{\n// -----\n{ADDS.replace('@main', '@third')}")
-    assert opt.run([str(path), "--split-input-file"]) == 1
+    assert opt.run([str(path), "--split-input-file"]) == 2
     out, err = capfd.readouterr()
     assert "@main" in out and "@third" in out and f"{path}:8:" in err
 
@@ -109,7 +109,7 @@ COMMANDS = [
 def test_command_lines_that_cannot_be_meant(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert opt.run(arguments) == 1
+    assert opt.run(arguments) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("torch-tvm-opt: error: ") and message in err
 
@@ -128,7 +128,7 @@ FLAGS = [
 def test_options_that_do_not_fit(
     source: str, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert opt.run([source, *arguments]) == 1
+    assert opt.run([source, *arguments]) == 2
     assert message in capfd.readouterr().err
 
 
@@ -144,7 +144,7 @@ def test_elided_weights_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture
         "  %0 = torch.vtensor.literal(dense_resource<w> : tensor<2xf32>) : !torch.vtensor<[2],f32>\n"
         "  return %0 : !torch.vtensor<[2],f32>\n}\n"
     )
-    assert opt.run([str(path)]) == 1
+    assert opt.run([str(path)]) == 2
     assert f"{path}:2: torch.vtensor.literal: the text has no data for resource 'w'" in capfd.readouterr().err
 
 
@@ -206,7 +206,7 @@ def test_text_of_torchscript_and_lazy_graphs(tmp_path: Path, capfd: pytest.Captu
         assert opt.run([str(path)]) == 0
         assert "torch.aten.relu %arg0 : !torch.vtensor<[2,3],f32>" in capfd.readouterr().out
     graph.write_text("graph(%x : Float(2, 3)):\n  %y : Tensor = aten::rilu(%x)\n  return (%y)\n")
-    assert opt.run([str(graph)]) == 1
+    assert opt.run([str(graph)]) == 2
     assert "relu.ts:2:17: no such op: aten::rilu" in capfd.readouterr().err
 
 
@@ -266,11 +266,11 @@ def test_announced_errors_are_expected(tmp_path: Path, capfd: pytest.CaptureFixt
     path.write_text(f"// expected-error@+4 {{{{unknown}}}}\n{wrong}")
     assert opt.run([str(path), "--verify-diagnostics"]) == 0
     path.write_text(f"// expected-error@+3 {{{{unknown}}}}\n{wrong}")
-    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    assert opt.run([str(path), "--verify-diagnostics"]) == 2
     path.write_text(f"// expected-error@+4 {{{{unknown}}}}\n{ADDS}")
-    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    assert opt.run([str(path), "--verify-diagnostics"]) == 2
     path.write_text(wrong)
-    assert opt.run([str(path), "--verify-diagnostics"]) == 1
+    assert opt.run([str(path), "--verify-diagnostics"]) == 2
     err = capfd.readouterr().err
     assert "was not produced" in err and "at line 4" in err and "unexpected error" in err
 
@@ -293,3 +293,10 @@ def test_a_crash_leaves_a_reproducer(source: str, tmp_path: Path) -> None:
     )
     assert opt.run(first.split()[2:]) == 0
     assert opt.run([source, "--cse", f"--crash-reproducer={left}"]) == 0 and not left.exists()
+
+
+def test_a_crash_reproducer_is_not_the_input(source: str, capfd: pytest.CaptureFixture[str]) -> None:
+    before = Path(source).read_bytes()
+    assert opt.run([source, "--cse", f"--crash-reproducer={source}"]) == 2
+    assert "over the input" in capfd.readouterr().err
+    assert Path(source).read_bytes() == before
