@@ -8,7 +8,7 @@ import torch
 
 from torch_tvm.dialect.emitter import literal_attribute
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.module import WRITES, TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
 
 
@@ -16,13 +16,17 @@ def bind_weights(module: TorchModule, names: Mapping[int, str]) -> TorchModule:
     """Turn the arguments at the given indices into literals; ``names`` says how the weights are called.
 
     Their contents are not set: whoever runs the module supplies them. Shapes must be static, of more than one
-    element. Changes the module and returns it.
+    element, and the program writes none of these arguments. Changes the module and returns it.
     """
     if not names:
         return module
     function = module.main.operation
     block = function.regions[0].blocks[0]
     context = module.mlir.context
+    if module.writes:
+        left = [index for index in range(len(block.arguments)) if index not in names]
+        writes = [left.index(index) for index in module.writes]
+        function.attributes[WRITES] = ir.DenseI64ArrayAttr.get(writes, context=context)
     for index, name in names.items():
         argument = block.arguments[index]
         kind = parse_tensor_type(argument.type)

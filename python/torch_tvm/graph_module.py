@@ -202,7 +202,12 @@ def compile_graph(
     gm.recompile()
     kept = [node for node in placeholders if node not in unused]
     module = import_fx(gm)
-    weights = [i for i, node in enumerate(kept) if position[node] in static and _is_packable(node)]
+    written = set(module.writes)  # a buffer that the program changes is read and written at each call
+    weights = [
+        i
+        for i, node in enumerate(kept)
+        if position[node] in static and i not in written and _is_packable(node)
+    ]
     names = {i: f"parameter_{position[kept[i]]}" for i in weights}
     module = bind_weights(module, names)
     arguments = [node for i, node in enumerate(kept) if i not in names]

@@ -86,6 +86,8 @@ def place_of(
             fallback,
             options.accuracy,
             options.check_indices,
+            sorted(options.torch_executed_ops),
+            str(torch.get_default_dtype()),
         ],
     }
     return Place(cache, hashlib.sha256(json.dumps(described).encode()).hexdigest())

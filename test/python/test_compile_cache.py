@@ -272,6 +272,22 @@ def test_a_named_module_needs_no_compiler_in_the_next_process(tmp_path: Path) ->
     assert said == ["False True True", "True False False"]
 
 
+def test_a_named_module_is_of_one_default_dtype_and_one_set_of_ops_in_pytorch() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+
+    x, how = torch.tensor([1, 2, 3]), {"cache_key": "half"}
+    torch_tvm.compile(program, (x,), options=how)
+    there = torch_tvm.compile(program, (x,), options={**how, "torch_executed_ops": ["aten.div"]})
+    assert not there.report.is_cached
+    torch.set_default_dtype(torch.float64)
+    try:
+        compiled = torch_tvm.compile(program, (x,), options=how)
+        torch.testing.assert_close(compiled(x), program(x))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_wrong_names() -> None:
     x = torch.randn(3, 8)
     with pytest.raises(InvalidInput, match="expected a text, got int"):

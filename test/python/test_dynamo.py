@@ -419,3 +419,30 @@ def test_ops_and_small_graphs_that_pytorch_runs(capsys: pytest.CaptureFixture[st
         compiled(lambda x: torch.relu(x) + 2, min_block_size=3, debug=True)(x), torch.relu(x) + 2
     )
     assert not capsys.readouterr().out
+
+
+class _NormInTraining(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        n = self.norm
+        y = nn.functional.batch_norm(
+            self.linear(x), n.running_mean, n.running_var, n.weight, n.bias, True, 0.1
+        )
+        seen.add_(1)
+        return y
+
+
+def test_buffers_and_arguments_that_a_graph_with_weights_writes() -> None:
+    eager = _NormInTraining()
+    model = copy.deepcopy(eager)
+    compiled = torch.compile(model, backend="torch_tvm")
+    seen, expected = torch.zeros(2), torch.zeros(2)
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(5, 3)
+            torch.testing.assert_close(compiled(x, seen), eager(x, expected))
+            torch.testing.assert_close(seen, expected)
+            torch.testing.assert_close(dict(model.named_buffers()), dict(eager.named_buffers()))
