@@ -36,9 +36,9 @@ def differs(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     dtype = str(x.ty.dtype)
     if dtype == "bool":
         return tirx.any(tirx.all(x, tirx.Not(y)), tirx.all(tirx.Not(x), y))
-    if not dtype.startswith("float"):
+    if not dtype.startswith(("float", "bfloat")):
         return tirx.NE(x, y)
-    return tirx.any(x < y, x > y, tirx.isnan(x), tirx.isnan(y))
+    return tirx.any(x < y, x > y, is_nan(x), is_nan(y))
 
 
 def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:

@@ -219,3 +219,34 @@ def test_images_of_a_text() -> None:
     ):
         with pytest.raises(InvalidInput):
             compiled(torch.randn(shape), torch.rand(batch, 2, 2, 2), torch.randn(slopes))
+
+
+def _tallies(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.bincount(x[x > 0].long(), y[y > 0]), y
+
+
+def _ranks(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return x[x > 0].quantile(0.5), y
+
+
+@pytest.mark.parametrize(("program", "other"), [(_tallies, 1.0), (_ranks, -1.0)])
+def test_what_is_selected_is_checked_before_it_is_read(program: Any, other: float) -> None:
+    x, y = torch.tensor([1.0, -1, 2]), torch.tensor([3.0, 4, -1])
+    compiled = torch_tvm.compile(torch.jit.script(program), (x, y), fallback=False)
+    torch.testing.assert_close(compiled(x, y), program(x, y), rtol=0, atol=0)
+    for call in (program, compiled):
+        with pytest.raises(RuntimeError, match=r"same length as input|must be non-empty"):
+            call(torch.full((3,), other), y)
+
+
+def test_distinct_elements_keep_every_nan() -> None:
+    x = torch.tensor([1.0, float("nan"), 1, -0.0, 0, float("nan")])
+    unique = torch_tvm.compile(
+        lambda *xs: [torch.unique(x) for x in xs],
+        several := tuple(
+            x.to(dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+        ),
+        fallback=False,
+    )
+    expected = [torch.unique(x) for x in several]
+    torch.testing.assert_close(list(unique(*several)), expected, rtol=0, atol=0, equal_nan=True)

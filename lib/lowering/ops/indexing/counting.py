@@ -86,6 +86,8 @@ def bincount(b: Builder, x: Tensor, weights: Tensor | None, minlength: Size) -> 
     count, dtype = b.shape(x)[0], b.result_dtype
     if isinstance(count, int) and count == 0:
         return b.emit(R.zeros(relax.ShapeExpr([as_size(minlength)]), dtype))
+    if weights is not None:
+        b.expect_equal(b.shape(weights), [count], "weights should be 1-d and have the same length as input")
     wide = b.cast(x, "int64")
     if not isinstance(count, int):  # there may be no number
         wide = b.emit(R.concat([wide, relax.const([0], "int64")], 0))

@@ -148,6 +148,7 @@ def _quantile(
         lines = reshape(b, lines, [product([s for a, s in enumerate(shape) if a != axis]), length])
     if any(isinstance(s, int) and s == 0 for s in b.shape(lines)):
         b.unsupported("a quantile of nothing")
+    b.expect(as_size(product(b.shape(lines))) >= 1, "quantile() input tensor must be non-empty")
     in_range = pointwise(
         b, lambda u: tirx.all(u >= 0, u <= 1), q, compute=b.dtype(q), result="bool", name="in_range"
     )
