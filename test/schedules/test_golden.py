@@ -110,7 +110,7 @@ def kernel(rule: str) -> tvm.tirx.PrimFunc:
 
 
 def test_every_rule_has_a_workload() -> None:
-    assert list(WORKLOADS) == list(BY_NAME)
+    assert [*WORKLOADS] == [name for name in BY_NAME if name != "fourier"]  # rows_fft.py has its numbers
 
 
 @pytest.mark.parametrize("rule", WORKLOADS)
