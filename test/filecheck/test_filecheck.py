@@ -30,11 +30,9 @@ def run_lines(path: Path) -> list[str]:
 def test_every_pass_and_every_transform_has_a_golden_text() -> None:
     lines = [line for path in FILES for line in run_lines(path)]
     words = {word for line in lines for word in re.findall(r"--([\w-]+)", line)}
-    # a loop for scans is for GPUs alone: test_opencl.py runs what it makes
-    words |= {"scans-as-loops"}
     assert {*passes.registry(), *transforms.registry()} <= words
     files = {path.stem.replace("_", "-") for path in FOLDER.glob("transforms/*.mlir")}
-    assert files == set(transforms.registry()) - {"scans-as-loops"}
+    assert files == set(transforms.registry())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

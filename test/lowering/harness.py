@@ -25,7 +25,7 @@ IMPORTERS: dict[str, Importer] = {"fx": _fx}
 
 
 class Compiled:
-    """A row's program, compiled: ``ops`` are the names in its canonical form, a call gives torch tensors."""
+    """A row's program, compiled: ``ops`` are the names in its canonical form, ``layout`` is what it asks of its arguments."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Compiled:
     ) -> None:
         module = canonicalize(IMPORTERS[importer](program, arguments, dynamic_shapes))
         self.ops = {view.op_name(op).removeprefix("torch.") for op in view.walk(module.main)}
+        self.layout = module.layout
         self._call = compile_module(module, host_target(), fallback=False)
 
     def __call__(self, *tensors: torch.Tensor) -> Any:

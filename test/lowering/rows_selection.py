@@ -141,6 +141,7 @@ ROWS: list[Row] = [
             (s.floats(70000), s.bools(70000)),
         ],
         refused=LAZY,
+        dynamic=lambda s, n: (s.floats(n, 2), s.bools(n, 2)),
     ),
     row(
         "aten.index.Tensor",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lowering.rows import Cases, Row, Sample, row
 
@@ -15,6 +17,17 @@ def _view(s: Sample) -> Cases:
         (s.floats(0, 4), (2, 0)),
         (s.bools(4), (2, 2)),
     ]
+
+
+def _as_strided(x: torch.Tensor) -> Any:
+    return (
+        x.as_strided((2, 3), (1, 2), 1),
+        x.as_strided((0, 2), (1, 1)),
+        x.as_strided((), ()),
+        x[1:].as_strided((2, 2), (3, 1)),
+        torch.as_strided_copy(x, (3, 3), (1, 1)),
+        torch.as_strided_scatter(x, x[:2, :2] * 2, (2, 2), (1, 3), 1),
+    )
 
 
 ROWS: list[Row] = [
@@ -34,14 +47,7 @@ ROWS: list[Row] = [
     ),
     row(
         "aten.as_strided",
-        lambda x: (
-            x.as_strided((2, 3), (1, 2), 1),
-            x.as_strided((0, 2), (1, 1)),
-            x.as_strided((), ()),
-            x[1:].as_strided((2, 2), (3, 1)),
-            torch.as_strided_copy(x, (3, 3), (1, 1)),
-            torch.as_strided_scatter(x, x[:2, :2] * 2, (2, 2), (1, 3), 1),
-        ),
+        _as_strided,
         lambda s: [(s.floats(4, 3),), (s.ints(3, 4),), (s.bools(2, 6),)],
         refused={"lazy": "as_strided"},
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from layouts import assert_same_for_mixed_layouts
+from layouts import assert_same_for_mixed_layouts, laid_out
 from lowering.harness import IMPORTERS, Compiled
 from lowering.rows import CasesModule, Row, all_rows, sample
 from numerics import assert_matches
@@ -16,6 +16,7 @@ from torch.export import Dim
 from torch_tvm.aten.libraries import library_of
 from torch_tvm.lowering import ops
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS
+from torch_tvm.support.errors import InvalidInput
 
 ROWS = all_rows()
 SEED = int(os.environ["TORCH_TVM_SEED"])
@@ -42,7 +43,11 @@ def test_row(row: Row, importer: str) -> None:
     results = compiled(*program.arguments)
     for case, ours in zip(cases, results, strict=True):
         assert_matches(ours, row.function, case, slack=row.slack)
-    assert_same_for_mixed_layouts(compiled, program.arguments, SEED)
+    if compiled.layout:
+        with pytest.raises(InvalidInput, match="other numbers for other strides"):
+            compiled(*laid_out(program.arguments, "transposed"))
+    else:
+        assert_same_for_mixed_layouts(compiled, program.arguments, SEED)
 
 
 @pytest.mark.parametrize("row", _parameters([row for row in ROWS if row.dynamic is not None]))

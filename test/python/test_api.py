@@ -133,11 +133,11 @@ class Counting(nn.Module):
 
     @torch.jit.export
     def count(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.histc(x.bfloat16(), 4)
+        return torch.histc(x.to(torch.bfloat16), 4)
 
 
 def counted(x: torch.Tensor) -> torch.Tensor:
-    return torch.histc(x.bfloat16(), 4)
+    return torch.histc(x.to(torch.bfloat16), 4)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
@@ -154,17 +154,17 @@ def test_a_warning_stands_at_the_line_of_the_call() -> None:
 
 class Counter:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.histc(x.bfloat16(), 4)
+        return torch.histc(x.to(torch.bfloat16), 4)
 
     def method(self, x: torch.Tensor, *, least: int = 0) -> torch.Tensor:
-        return torch.histc(x.bfloat16(), 4, least)
+        return torch.histc(x.to(torch.bfloat16), 4, least, 9)
 
 
 @pytest.mark.parametrize(
     "function",
     [
         counted,
-        lambda x: torch.histc(x.bfloat16(), 4),
+        lambda x: torch.histc(x.to(torch.bfloat16), 4),
         Counter(),
         Counter().method,
         functools.partial(Counter().method, least=2),
