@@ -88,7 +88,7 @@ def test_every_verdict_and_what_is_written(
     assert {item.attrib["name"] for item in suite if item.find("failure") is not None} == set(failed)
 
 
-@pytest.mark.parametrize("config", ["compiled", "interpreter"])
+@pytest.mark.parametrize("config", ["compiled", "interpreter", "opencl"])
 def test_every_frontend_and_configuration(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--filter", "^CountsItsCalls$", "--config", config, "--jobs", "1"]) == 0
     columns = [line.split() for line in capsys.readouterr().out.splitlines()][:5]

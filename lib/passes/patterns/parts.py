@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -187,3 +188,23 @@ def broadcast_tensors(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         for x, kind in zip(tensors, kinds, strict=True)
     ]
     return r.op("torch.prim.ListConstruct", expanded, op.results[0].type)
+
+
+@pattern_for("aten.any.bool")
+def any_of_truths(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """One of several truths, as the assertions of torch-mlir's broadcasts ask."""
+    return _folded_truths(r, op, "torch.aten.__or__.bool")
+
+
+@pattern_for("aten.all.bool")
+def all_of_truths(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """All of several truths."""
+    return _folded_truths(r, op, "torch.aten.__and__.bool")
+
+
+def _folded_truths(r: Rewriter, op: ir.Operation, joint: str) -> ir.Value | None:
+    made = view.defining_op(op.operands[0])
+    if made is None or made.name != "torch.prim.ListConstruct" or not len(made.operands):
+        return None
+    kind = op.results[0].type
+    return functools.reduce(lambda a, b: r.op(joint, [a, b], kind), made.operands)
