@@ -50,10 +50,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one program in the cache."""
+    """The place of one program in the cache; ``names`` are those of its weights before it was lowered."""
 
     cache: CodeCache
     key: str
+    names: frozenset[str]
 
     def find(self, convention: Convention) -> Kept | None:
         """What an earlier compile left here; ``convention`` is that of the program before it was lowered."""
@@ -67,7 +68,12 @@ class Slot:
             return None
 
     def keep(self, code: Code, library: bytes, weights: Sequence[str], report: Report) -> None:
-        """Leave the code and its linked library here; a folder that cannot be written keeps nothing."""
+        """Leave the code and its linked library here; a folder that cannot be written keeps nothing.
+
+        Nor is code kept that reads weights which only lowering added: the next process would not have them.
+        """
+        if not self.names.issuperset(weights):
+            return
 
         def write(path: Path) -> None:
             with suppress(InvalidInput), whole_file(path) as file:
@@ -98,10 +104,9 @@ def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fa
     if store is None or not is_kept:
         return None
     admitted = None if module.admitted is None else sorted(module.admitted)
-    in_torch = sorted(options.torch_executed_ops)
-    settings = (options.accuracy, options.check_indices, in_torch, fallback, admitted, str(target))
+    settings = (options.of_code(), fallback, admitted, str(target))
     text = json.dumps([versions(), instruction_sets(), settings, module.asm(locations=True)])
-    return Slot(store, hashlib.sha256(text.encode()).hexdigest())
+    return Slot(store, hashlib.sha256(text.encode()).hexdigest(), frozenset(module.weights))
 
 
 def _is_own(name: str) -> bool:

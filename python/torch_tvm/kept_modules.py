@@ -84,9 +84,7 @@ def place_of(
             str(target),
             str(dynamic_shapes),
             fallback,
-            options.accuracy,
-            options.check_indices,
-            sorted(options.torch_executed_ops),
+            options.of_code(),
             str(torch.get_default_dtype()),
         ],
     }

@@ -34,6 +34,15 @@ class Options:
     torch_executed_ops: Sequence[str] = ()
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
 
+    def of_code(self) -> dict[str, Any]:
+        """What kept code depends on, as plain values: all but what says whether and under which name it is kept.
+
+        Code that passes or measurements took part in is never kept.
+        """
+        others = ("measure", "cache", "cache_key", "passes")
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
+        return {**values, "torch_executed_ops": sorted(self.torch_executed_ops)}
+
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
         """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""

@@ -93,8 +93,7 @@ def _restored(
     pack: bool,
 ) -> CompiledModule:
     """A module whose code an earlier compile kept."""
-    report.is_cached = True
-    report.kernels, report.fallbacks = kept.report.kernels, kept.report.fallbacks
+    report.take_over(kept.report)
     with report.phase("pack weights"):
         weights = Weights(kept.code, {name: module.weights[name] for name in kept.weights}, pack=pack)
     module.weights.update(weights.tensors)  # snapshots, should it be compiled after all

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from torch_tvm.findings import FallbackOp, Findings, Kernel, LibraryCall, Memory, Op, Origin, in_bytes
@@ -24,6 +24,13 @@ class Report(Findings):
     ``compiled.benchmark()`` found last. ``unexplained`` says why kernels have no lines, where they have none.
     ``is_cached`` says that an earlier compile made the code.
     """
+
+    def take_over(self, earlier: Report) -> None:
+        """Say of kept code what the compile that made it found; frontend, target and times stay this one's."""
+        for each in fields(self):
+            if each.name not in ("target", "frontend", "seconds", "benchmark"):
+                setattr(self, each.name, getattr(earlier, each.name))
+        self.is_cached = True
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

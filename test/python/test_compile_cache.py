@@ -48,6 +48,15 @@ def test_the_second_compile_finds_the_code_and_packs_its_own_weights(folder: Pat
     assert len(list(folder.glob("*.ttvm"))) == 1
 
 
+def test_the_report_says_what_the_first_compile_found() -> None:
+    program, x = lambda x: torch.relu(torch.linalg.inv(x) @ x) * 2, torch.eye(4) + 0.1
+    first, second = (torch_tvm.compile(program, (x,)).report.to_dict() for _ in range(2))
+    assert (first.pop("is_cached"), second.pop("is_cached")) == (False, True)
+    del first["seconds"], second["seconds"]
+    assert first["library_calls"] and first["kernels"] and first["ops"]
+    assert second == first
+
+
 def test_other_programs_options_and_targets_are_compiled() -> None:
     x = torch.randn(3, 8)
     one = model()
@@ -56,6 +65,7 @@ def test_other_programs_options_and_targets_are_compiled() -> None:
         {"options": {"accuracy": "strict"}},
         {"options": {"check_indices": False}},
         {"options": {"cache": False}},
+        {"options": {"torch_executed_ops": ["aten.relu"]}},
         {"fallback": False},
         {"target": {"kind": "llvm", "mcpu": "x86-64-v2", "mtriple": "x86_64-linux-gnu"}},
     ]
