@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MODULES = "importing entry loading jit lazy report debug.lockstep debug.minimize".split()
+MODULES = "importing entry loading dry_run jit lazy report debug.lockstep debug.minimize".split()
 
 
 @pytest.mark.parametrize("module", [f"torch_tvm.{name}" for name in MODULES])

@@ -16,7 +16,7 @@ from torch_tvm.support.interrupts import deferred_interrupts
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
-    from torch_tvm.dryrun import dryrun
+    from torch_tvm.dry_run import dryrun
     from torch_tvm.entry import compile
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
     from torch_tvm.jit import disable, enable
@@ -47,7 +47,7 @@ _WHERE = {
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.entry",
     "disable": "torch_tvm.jit",
-    "dryrun": "torch_tvm.dryrun",
+    "dryrun": "torch_tvm.dry_run",
     "enable": "torch_tvm.jit",
     "import_fx": "torch_tvm.importing",
     "import_lazy": "torch_tvm.importing",

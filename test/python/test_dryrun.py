@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +97,10 @@ def test_programs_without_ops_and_bad_input() -> None:
         torch_tvm.dryrun(lambda x: x.float(), (X.to(torch.float8_e4m3fn),))
     with pytest.raises(InvalidInput, match="unknown frontend 'jax'"):
         torch_tvm.dryrun(Mixed(), (X,), frontend="jax")
+
+
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """An import of such a module would hide the function."""
+    folder = Path(torch_tvm.__file__).parent
+    names = {path.stem for path in folder.glob("*.py")}
+    assert names.isdisjoint(torch_tvm.__all__)
