@@ -83,6 +83,23 @@ def powers(z: T, w: T) -> tuple[T, ...]:
     )
 
 
+def poles(z: T) -> tuple[T, ...]:
+    """What C says of zeros and infinities, and of results that overflow; it leaves the sign of ``sinh(inf + nan j)``."""
+    return (
+        z.exp(), z.exp2(), torch.view_as_real(z.sinh()).abs(), z.cosh(), z.sin(), z.cos(), 1 / z,
+        z.reciprocal(), z**-1, z**0, z**-2, (2 + 0j) / z,
+    )  # fmt: skip
+
+
+def edges(_: Sample) -> Cases:
+    """Zeros, and what overflows without an imaginary or a real part; infinities without a direction."""
+    inf, nan = float("inf"), float("nan")
+    found = [0j, 95 + 0j, 1000 + 0j, -1000 + 0j, 95j, 1000j, -1000j]
+    far = [complex(inf, 0), complex(-inf, 0), complex(-inf, inf), complex(-inf, nan), complex(0, inf)]
+    numbers = torch.tensor(found + far)
+    return [(numbers,), (numbers.to(C128),)]
+
+
 def real_values(z: T) -> tuple[T, ...]:
     return (
         z.abs(), z.angle(), z.isnan(), z.isinf(), z.isfinite(), z.logical_not(), z.real, z.imag,
@@ -159,6 +176,12 @@ ROWS: list[Row] = [
         lambda s: [(numbers(s, 4, 5), numbers(s, 5, low=-1, high=1)), (numbers(s, 4), torch.zeros(4) + 0j)],
         id="complex-powers",
         slack=1e-4,
+    ),
+    row(
+        arithmetic_ops("exp", "exp2", "sinh", "cosh", "sin", "cos", "reciprocal", "pow.Tensor_Scalar"),
+        poles,
+        edges,
+        id="complex-poles",
     ),
     row(
         [

@@ -44,9 +44,15 @@ def part_dtype(b: Builder, *operands: Parts) -> str:
     return "float64" if "float64" in found else "float32"
 
 
-def _unary(name: str, function: Callable[[Number], Number]) -> None:
+def _in_steps(b: Builder, z: Parts, *steps: Callable[[Number], Number]) -> Parts:
+    for step in steps:
+        z = elementwise(b, step, z)
+    return z
+
+
+def _unary(name: str, *steps: Callable[[Number], Number]) -> None:
     def lowering(b: Builder, z: Complex) -> Parts:
-        return elementwise(b, function, z)
+        return _in_steps(b, z, *steps)
 
     lowering.__doc__ = f"aten::{name}(Tensor self) -> Tensor"
     lowers_complex(f"torch.aten.{name}")(lowering)
@@ -54,6 +60,15 @@ def _unary(name: str, function: Callable[[Number], Number]) -> None:
 
 for _name, _function in numbers.FUNCTIONS.items():
     _unary(_name, _function)
+for _name, _divisor in numbers.INVERSES.items():
+    _unary(_name, _divisor, numbers.reciprocal)
+
+
+@lowers_complex("torch.aten.silu")
+def silu(b: Builder, z: Complex) -> Parts:
+    """aten::silu(Tensor self) -> Tensor"""
+    share = _in_steps(b, z, numbers.INVERSES["sigmoid"], numbers.reciprocal)
+    return elementwise(b, lambda u, v: u * v, z, share)
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------
@@ -135,22 +150,23 @@ def lerp(b: Builder, start: Complex, end: Complex, weight: Complex) -> Parts:
 
 # -- powers ----------------------------------------------------------------------------------------------
 
-_POWERS: dict[float, Callable[[Number], Number]] = {
-    1: lambda u: u,
-    2: lambda u: u * u,
-    3: lambda u: u * u * u,
-    0.5: numbers.sqrt,
-    -0.5: numbers.rsqrt,
-    -1: numbers.reciprocal,
-    -2: lambda u: numbers.reciprocal(u * u),
+_POWERS: dict[float, tuple[Callable[[Number], Number], ...]] = {
+    0: (Number.one,),
+    1: (lambda u: u,),
+    2: (lambda u: u * u,),
+    3: (lambda u: u * u * u,),
+    0.5: (numbers.sqrt,),
+    -0.5: (numbers.sqrt, numbers.reciprocal),
+    -1: (numbers.reciprocal,),
+    -2: (lambda u: u * u, numbers.reciprocal),
 }
 
 
 @lowers_complex("torch.aten.pow.Tensor_Scalar")
 def pow_scalar(b: Builder, z: Complex, exponent: Complex) -> Parts:
     """aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
-    special = _POWERS.get(exponent.re) if exponent.im == 0 else None
-    return pow_tensor(b, z, exponent) if special is None else elementwise(b, special, z)
+    steps = _POWERS.get(exponent.re) if exponent.im == 0 else None
+    return pow_tensor(b, z, exponent) if steps is None else _in_steps(b, z, *steps)
 
 
 @lowers_complex("torch.aten.pow.Tensor_Tensor", "torch.aten.pow.Scalar")

@@ -55,7 +55,7 @@ class Complex:
         re = tirx.Select(wide, self.re + self.im * ratio, self.re * ratio + self.im) * scale
         im = tirx.Select(wide, self.im - self.re * ratio, self.im * ratio - self.re) * scale
         return Complex(
-            tirx.Select(none, self.re / tirx.abs(c), re), tirx.Select(none, self.im / tirx.abs(d), im)
+            tirx.Select(none, _over_zero(self.re, c), re), tirx.Select(none, _over_zero(self.im, d), im)
         )
 
     def scaled(self, factor: Scalar) -> Complex:
@@ -80,6 +80,13 @@ class Complex:
 
     def one(self) -> Complex:
         return Complex(self.number(1), self.number(0))
+
+
+def _over_zero(part: Scalar, divisor: Scalar) -> Scalar:
+    """``part`` by a divisor that is zero; TVM folds a literal zero over anything to zero, where it is NaN."""
+    if isinstance(part, tirx.FloatImm) and part.value == 0:
+        return tirx.const(math.nan, str(part.ty.dtype))
+    return part / tirx.abs(divisor)
 
 
 def chosen(condition: Scalar, then: Complex, otherwise: Complex) -> Complex:
@@ -118,9 +125,20 @@ def sign(z: Complex) -> Complex:
     return Complex(z.re / divisor, z.im / divisor)
 
 
+def _without_direction(z: Complex) -> Scalar:
+    """Where the angle of ``exp(z)`` is no number."""
+    return tirx.Not(tirx.isfinite(z.im))
+
+
 def exp(z: Complex) -> Complex:
+    """As C has it: real numbers stay real when they overflow, and an infinite real part decides alone how long it is."""
+    zero, lost = z.number(0), _without_direction(z)
     length = tirx.exp(z.re)
-    return Complex(times(length, tirx.cos(z.im)), times(length, tirx.sin(z.im)))
+    re, im = times(length, tirx.cos(z.im)), times(length, tirx.sin(z.im))
+    none, endless = z.re == z.number(-math.inf), z.re == z.number(math.inf)
+    re = tirx.Select(tirx.all(endless, lost), z.re, tirx.Select(tirx.all(none, lost), zero, re))
+    im = tirx.Select(tirx.any(z.im == zero, tirx.all(none, lost)), tirx.copysign(zero, z.im), im)
+    return Complex(re, im)
 
 
 def expm1(z: Complex) -> Complex:
@@ -176,11 +194,21 @@ def cos(z: Complex) -> Complex:
 
 
 def sinh(z: Complex) -> Complex:
-    return Complex(libm("sinh", z.re) * tirx.cos(z.im), libm("cosh", z.re) * tirx.sin(z.im))
+    """A part with a factor of zero is zero, whatever the other; an infinite real part stays infinite."""
+    zero = z.number(0)
+    re, im = libm("sinh", z.re) * tirx.cos(z.im), libm("cosh", z.re) * tirx.sin(z.im)
+    stays = tirx.any(z.re == zero, tirx.all(tirx.isinf(z.re), _without_direction(z)))
+    return Complex(tirx.Select(stays, z.re, re), tirx.Select(z.im == zero, z.im, im))
 
 
 def cosh(z: Complex) -> Complex:
-    return Complex(libm("cosh", z.re) * tirx.cos(z.im), libm("sinh", z.re) * tirx.sin(z.im))
+    """A part with a factor of zero is zero, whatever the other; an infinite real part stays."""
+    zero = z.number(0)
+    re, im = libm("cosh", z.re) * tirx.cos(z.im), libm("sinh", z.re) * tirx.sin(z.im)
+    stays = tirx.all(tirx.isinf(z.re), _without_direction(z))
+    flat = tirx.any(z.re == zero, z.im == zero)
+    none = tirx.copysign(zero, tirx.copysign(z.number(1), z.re) * tirx.copysign(z.number(1), z.im))
+    return Complex(tirx.Select(stays, tirx.abs(z.re), re), tirx.Select(flat, none, im))
 
 
 def tanh(z: Complex) -> Complex:
@@ -234,16 +262,8 @@ def atan(z: Complex) -> Complex:
     return atanh(z.turned()).turned_back()
 
 
-def sigmoid(z: Complex) -> Complex:
-    return z.one() / exp(z.negative()).plus(1)
-
-
 def reciprocal(z: Complex) -> Complex:
     return z.one() / z
-
-
-def rsqrt(z: Complex) -> Complex:
-    return reciprocal(sqrt(z))
 
 
 def _times_number(function: Callable[[Complex], Complex], factor: float) -> Callable[[Complex], Complex]:
@@ -254,14 +274,19 @@ def _times_number(function: Callable[[Complex], Complex], factor: float) -> Call
 
 
 FUNCTIONS: dict[str, Callable[[Complex], Complex]] = {
-    "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "sqrt": sqrt, "rsqrt": rsqrt, "sin": sin, "cos": cos,
+    "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "sqrt": sqrt, "sin": sin, "cos": cos,
     "tan": tan, "sinh": sinh, "cosh": cosh, "tanh": tanh, "asin": asin, "acos": acos, "atan": atan, "asinh": asinh,
-    "acosh": acosh, "atanh": atanh, "sigmoid": sigmoid, "reciprocal": reciprocal, "sgn": sign,
+    "acosh": acosh, "atanh": atanh, "reciprocal": reciprocal, "sgn": sign,
     "exp2": lambda z: exp(z.scaled(z.number(math.log(2)))),
     "log2": _times_number(log, 1 / math.log(2)),
     "log10": _times_number(log, 1 / math.log(10)),
     "square": lambda z: z * z,
-    "silu": lambda z: z * sigmoid(z),
     "conj_physical": Complex.conjugate,
 }  # fmt: skip
 """Functions of one number, by ATen's name."""
+
+INVERSES: dict[str, Callable[[Complex], Complex]] = {
+    "rsqrt": sqrt,
+    "sigmoid": lambda z: exp(z.negative()).plus(1),
+}
+"""Functions that are one by another. A quotient reads its divisor a dozen times, so that is a step of its own."""
