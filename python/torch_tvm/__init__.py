@@ -5,13 +5,10 @@ Everything is imported on first use, so that ``import torch_tvm`` costs neither 
 
 from __future__ import annotations
 
-import importlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 from torch_tvm import quick_imports
-from torch_tvm.support.garbage import rare_collections
-from torch_tvm.support.interrupts import deferred_interrupts
+from torch_tvm.support.first_import import first_import
 
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
@@ -57,9 +54,6 @@ _WHERE = {
     "register_lowering": "torch_tvm.custom",
 }
 
-_importing = threading.RLock()
-"""Threads that import modules which import each other would meet half of one."""
-
 quick_imports.install()
 
 __all__ = [
@@ -89,13 +83,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("debug", "dynamo", "lazy"):
-        with _importing, deferred_interrupts(), rare_collections():
-            return importlib.import_module(f"torch_tvm.{name}")
+        return first_import(f"torch_tvm.{name}")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'torch_tvm' has no attribute '{name}'")
-    with _importing, deferred_interrupts(), rare_collections():
-        value = getattr(importlib.import_module(where), name)
+    value = getattr(first_import(where), name)
     globals()[name] = value
     return value
 

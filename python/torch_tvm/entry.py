@@ -8,6 +8,7 @@ from typing import Any
 from torch_tvm.kept_modules import Place, place_of
 from torch_tvm.options import Options
 from torch_tvm.runtime.module import CompiledModule
+from torch_tvm.support.first_import import first_import
 
 
 def compile(
@@ -49,9 +50,10 @@ def compile(
         kept = place.find() if place else None
         if kept is not None:
             return kept
-    from torch_tvm.driver import compile_anew
-
-    compiled = compile_anew(program, example_args, frontend, target, dynamic_shapes, fallback, parsed)
+    compile_anew = first_import("torch_tvm.driver").compile_anew
+    compiled: CompiledModule = compile_anew(
+        program, example_args, frontend, target, dynamic_shapes, fallback, parsed
+    )
     if place is not None:
         place.keep(compiled)
     return compiled

@@ -98,6 +98,21 @@ def test_a_network_with_sizes_that_vary() -> None:
 
 @pytest.mark.opencl
 @needs_device
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    compiled = torch_tvm.compile(torch.relu, (torch.ones(2, 4),), target="opencl")
+    for shape, dtype in (
+        ((3, 4), torch.float32),
+        ((2, 5), torch.float32),
+        ((2,), torch.float32),
+        ((2, 4, 1), torch.float32),
+        ((0, 4), torch.float32),
+        ((2, 4), torch.float64),
+    ):
+        with pytest.raises(InvalidInput, match=r"expected float32\[2, 4\], got"):
+            compiled(torch.ones(shape, dtype=dtype))
+    torch.testing.assert_close(compiled(-torch.ones(2, 8)[:, ::2]), torch.zeros(2, 4))
+
+
 def test_values_of_every_dtype_are_exact() -> None:
     dtypes = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.bfloat16, torch.float64)
     tensors = [torch.randint(0, 2, (3, 5)).to(dtype) for dtype in dtypes]

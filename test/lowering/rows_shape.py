@@ -49,7 +49,6 @@ ROWS: list[Row] = [
         "aten.as_strided",
         _as_strided,
         lambda s: [(s.floats(4, 3),), (s.ints(3, 4),), (s.bools(2, 6),)],
-        refused={"lazy": "as_strided"},
     ),
     row(
         "aten.permute",

@@ -13,7 +13,7 @@ from lowering.rows import CasesModule, Row, all_rows, sample
 from numerics import assert_matches
 from torch.export import Dim
 
-from torch_tvm.aten.libraries import library_of
+from torch_tvm.aten.libraries import LINEAR_ALGEBRA, library_of
 from torch_tvm.lowering import ops
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS
 from torch_tvm.support.errors import InvalidInput
@@ -47,7 +47,10 @@ def test_row(row: Row, importer: str) -> None:
         with pytest.raises(InvalidInput, match="other numbers for other strides"):
             compiled(*laid_out(program.arguments, "transposed"))
     else:
-        assert_same_for_mixed_layouts(compiled, program.arguments, SEED)
+        # LAPACK sums in another order where a matrix begins elsewhere between two vectors.
+        is_lapack = any(library_of(f"torch.{name}") == LINEAR_ALGEBRA for name in row.ops)
+        slack = row.slack if is_lapack else 0.0
+        assert_same_for_mixed_layouts(compiled, program.arguments, SEED, slack=slack)
 
 
 @pytest.mark.parametrize("row", _parameters([row for row in ROWS if row.dynamic is not None]))

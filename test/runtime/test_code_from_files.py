@@ -10,12 +10,16 @@ import pytest
 import torch
 
 import torch_tvm
-from torch_tvm.support.errors import InvalidInput
+from torch_tvm.codegen.opencl.expressions import function_name
+from torch_tvm.runtime.opencl.devices import why_no_device
+from torch_tvm.support.errors import InternalError, InvalidInput
 
 ROOT = Path(__file__).parent.parent.parent
 _SOURCES = ("python", "importers", "lib", "tools")
-_CALLERS = {"lib/runtime/module.py"}
-"""``exec`` of the generated caller: its names are numbered by us, and keys of dictionaries are literals."""
+_CALLERS = {"lib/runtime/module.py", "lib/runtime/opencl/program.py"}
+"""``exec`` of the generated caller, whose names are numbered by us and whose keys of dictionaries are literals, and of the
+host program for OpenCL, whose names have no character but letters, digits and ``_``."""
+_TARGETS = ["llvm", *([] if why_no_device() else ["opencl"])]
 
 _BOUND = """func.func @main(%a: !torch.vtensor<[?],f32>, %b: !torch.vtensor<[?],f32>) -> !torch.vtensor<[?],f32> {{
   %s = torch.symbolic_int "{name}" {{min_val = 1, max_val = 100}} : !torch.int
@@ -27,6 +31,7 @@ _BOUND = """func.func @main(%a: !torch.vtensor<[?],f32>, %b: !torch.vtensor<[?],
 """
 
 
+@pytest.mark.parametrize("target", _TARGETS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -39,15 +44,22 @@ _BOUND = """func.func @main(%a: !torch.vtensor<[?],f32>, %b: !torch.vtensor<[?],
         "def",
     ],
 )
-def test_the_name_of_a_symbol_is_no_code(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_symbol_is_no_code(
+    name: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    compiled = torch_tvm.compile(torch_tvm.parse(_BOUND.format(name=name)))
+    compiled = torch_tvm.compile(torch_tvm.parse(_BOUND.format(name=name)), target=target)
     x = torch.tensor([-1.0, 2.0])
     assert compiled(x, torch.randn(4)).tolist() == [0.0, 2.0]
     with pytest.raises(InvalidInput, match=r"(?s)argument .1., dimension 0: expected .* = 4 with"):
         compiled(x, torch.randn(3))
     repr(compiled), str(compiled.report)
     assert not os.listdir(tmp_path)
+
+
+def test_a_function_of_an_opencl_program_has_a_name() -> None:
+    with pytest.raises(InternalError, match="is no name of a function"):
+        function_name("f(): import os\n")
 
 
 def test_nothing_else_runs_code() -> None:

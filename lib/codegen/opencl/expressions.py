@@ -47,9 +47,16 @@ FUNCTION = "f_"
 """What the names of functions begin with, and no other names."""
 
 _RESERVED = frozenset(
-    "allocate bool constants float foreign foreign_into int8 int16 int32 int64 launch match_cast max min numbers range"
-    " remainder truncated truth tuple uint8 uint16 uint32 uint64 float16 float32 float64".split()
+    "allocate bool constants float foreign foreign_into int8 int16 int32 int64 launch match_cast match_rank max min numbers"
+    " range remainder truncated truth tuple uint8 uint16 uint32 uint64 float16 float32 float64".split()
 )
+
+
+def function_name(hint: str) -> str:
+    """What a function of the module is called; raises ``InternalError`` for a text that is no name."""
+    if not hint.isidentifier():
+        raise InternalError(f"'{hint}' is no name of a function", stage="code generation")
+    return f"{FUNCTION}{hint}"
 
 
 class Names:
@@ -128,4 +135,4 @@ def dtype_of(expr: tvm.ir.Expr) -> str:
     return str(expr.ty.dtype)
 
 
-__all__ = ["FUNCTION", "Names", "dtype_of", "number"]
+__all__ = ["Names", "dtype_of", "function_name", "number"]

@@ -20,7 +20,7 @@ from tvm.ir import Call, Var
 from tvm.tirx.buffer import is_buffer_var
 
 from torch_tvm.codegen.flatten_buffers import flatten_buffers
-from torch_tvm.codegen.opencl.expressions import FUNCTION, Names, dtype_of, number
+from torch_tvm.codegen.opencl.expressions import Names, dtype_of, function_name, number
 from torch_tvm.support.errors import InternalError
 
 _ON_DEVICE = 2
@@ -102,7 +102,7 @@ class HostFunction:
         self._bind_sizes(func.params)
         self._statement(func.body, 1)
         self.source = "\n".join(
-            [f"def {FUNCTION}{name}({', '.join(parameters)}):", *(self._lines or ["    pass"])]
+            [f"def {function_name(name)}({', '.join(parameters)}):", *(self._lines or ["    pass"])]
         )
 
     def _bind_sizes(self, params: Iterable[Var]) -> None:

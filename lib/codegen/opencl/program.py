@@ -23,8 +23,11 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Call, Expr, GlobalVar, PrimType, StringImm, TupleGetItem, Var
 
-from torch_tvm.codegen.opencl.expressions import FUNCTION, Names, number
+from torch_tvm.codegen.opencl.expressions import Names, function_name, number
 from torch_tvm.support.errors import InternalError
+
+ENTRY = "main"
+"""The function that a user calls: nobody has looked at its arguments before."""
 
 
 class DeviceFunction:
@@ -38,10 +41,10 @@ class DeviceFunction:
         self._reads = _Reads(function)
         parameters = [self._names[param] for param in function.params]
         for param, text in zip(function.params, parameters, strict=True):
-            self._bind_sizes(param.ty, text, 1, checks=False)
+            self._bind_sizes(param.ty, text, 1, checks=name == ENTRY)
         result = self._block(function.body, 1, is_last=True)
         self._line(1, f"return {result}")
-        self.source = "\n".join([f"def {FUNCTION}{name}({', '.join(parameters)}):", *self._lines])
+        self.source = "\n".join([f"def {function_name(name)}({', '.join(parameters)}):", *self._lines])
 
     def _line(self, depth: int, text: str) -> None:
         self._lines.append("    " * depth + text)
@@ -60,7 +63,9 @@ class DeviceFunction:
             sizes, shape = list(kind.shape.values), f"{text}.shape"
         else:
             return
-        later = []
+        later: list[tuple[int, Expr]] = []
+        if checks:
+            self._line(depth, f"match_rank({shape}, {len(sizes)})")
         for axis, size in enumerate(sizes):
             if isinstance(size, Var) and size not in self._sizes:
                 self._sizes.add(size)
@@ -155,7 +160,7 @@ class DeviceFunction:
     def _called(self, callee: Any, args: Sequence[Expr]) -> str:
         values = [self._value(arg) for arg in args]
         if isinstance(callee, GlobalVar):
-            return f"{FUNCTION}{callee.name_hint}({', '.join(values)})"
+            return f"{function_name(callee.name_hint)}({', '.join(values)})"
         if isinstance(callee, Var):
             return f"{self._names[callee]}({', '.join(values)})"
         return f"foreign({', '.join([repr(str(callee.global_symbol)), *values])})"
@@ -179,7 +184,7 @@ class DeviceFunction:
     @staticmethod
     def _into(callee: Any, values: Sequence[str]) -> str:
         if isinstance(callee, GlobalVar):
-            return f"{FUNCTION}{callee.name_hint}({', '.join(values)})"
+            return f"{function_name(callee.name_hint)}({', '.join(values)})"
         return f"foreign_into({', '.join([repr(str(callee.global_symbol)), *values])})"
 
     def _in_place(self, name: str, call: Call, depth: int) -> None:

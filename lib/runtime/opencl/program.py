@@ -127,6 +127,7 @@ class Machine:
             "truth": lambda value: bool(self._item(value)),
             "numbers": lambda value: self._on_host(value, lent=True).reshape(-1).tolist(),
             "match_cast": _match_cast,
+            "match_rank": _match_rank,
             "truncated": lambda a, b: -(-a // b) if (a < 0) != (b < 0) else a // b,
             "remainder": lambda a, b: a - b * (-(-a // b) if (a < 0) != (b < 0) else a // b),
         }
@@ -224,6 +225,11 @@ class Machine:
 
 
 _NUMBERS = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+
+def _match_rank(shape: Sequence[int], rank: int) -> None:
+    if len(shape) != rank:
+        raise ValueError(f"match_cast: {len(shape)} dimensions, expected {rank}")
 
 
 def _match_cast(shape: Sequence[int], *wanted: tuple[int, int]) -> None:
