@@ -367,7 +367,7 @@ def node_location(node: Node, importer: str) -> SourceLocation:
         scope = str(entry[0]) if isinstance(entry, tuple) else ""
         if "_empty_nn_module_stack" in scope:
             scope = ""
-        scope = re.sub(r"^L\['self'\]\.?|\._modules\['(\w+)'\]", lambda m: m.group(1) or "", scope)
+        scope = re.sub(r"^L\['\w+'\]\.?|\._modules\['(\w+)'\]", lambda m: m.group(1) or "", scope)
     return SourceLocation(file, line, scope, importer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,8 @@ class Fallback:
 class LoweringContext:
     """State of one lowering, given to what lowers an op with regions or lists: values, weights met so far, fallbacks.
 
-    A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. With a reason in
-    ``refused`` all ops run in PyTorch, else those named in ``in_torch``.
+    A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. Ops run in PyTorch
+    that are named in ``in_torch``, or whose position in the module is in ``refused``, with the reason.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class LoweringContext:
         *,
         pure: bool = True,
         check_indices: bool = True,
-        refused: str = "",
+        refused: Mapping[int, str] | None = None,
         rounds: bool = False,
         in_torch: Collection[str] = (),
     ) -> None:
         self.module = module
-        self.refused = refused
+        self.refused = _at_positions(module, refused or {})
         self.in_torch = in_torch
         self.rounds = rounds
         self.bb = relax.BlockBuilder()
@@ -163,8 +163,8 @@ class LoweringContext:
             if scalars.is_scalar_op(name, types):
                 return scalars.evaluate(self.builder, name, operands, types[0])
             entry = LOWERINGS.get(name)
-            if self.refused:
-                raise Refusal(self.refused)
+            if op in self.refused:
+                raise Refusal(self.refused[op])
             if name in self.in_torch:
                 raise Refusal("the options name it as one for PyTorch")
             is_complex = complex_parts.has_complex(op)
@@ -179,7 +179,7 @@ class LoweringContext:
         except Refusal as refusal:
             self.fallbacks.append(Fallback(name, self.builder.location, refusal.reason))
             is_known = name in LOWERINGS or name in COMPLEX
-            if is_known and not self.refused and name not in self.in_torch:
+            if is_known and op not in self.refused and name not in self.in_torch:
                 self.refusals.append(op)
         except NeedsEffects:
             raise
@@ -262,6 +262,12 @@ def structured(*names: str) -> Callable[[Structured], Structured]:
         return function
 
     return register
+
+
+def _at_positions(module: TorchModule, reasons: Mapping[int, str]) -> dict[ir.Operation, str]:
+    if not reasons:
+        return {}
+    return {op: reasons[index] for index, op in enumerate(view.walk(module.main)) if index in reasons}
 
 
 def _result(value: ir.Value) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ def lower(
     *,
     fallback: bool = True,
     check_indices: bool = True,
-    refused: str = "",
+    refused: Mapping[int, str] | None = None,
     rounds: bool = False,
     in_torch: Collection[str] = (),
 ) -> LoweredModule:
@@ -61,7 +61,7 @@ def lower(
 
     With ``rounds`` each result of bfloat16 is rounded, also where the next op computes with it in float32.
     With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
-    nearest one. With a reason in ``refused`` every op runs in PyTorch, else those named in ``in_torch``. Raises
+    nearest one. Ops named in ``in_torch`` run in PyTorch, and those at the positions ``refused``, for that reason. Raises
     :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false, :class:`InternalError` where a
     lowering has a bug.
     """
@@ -111,6 +111,18 @@ def is_lowered(op: ir.Operation | str) -> bool:
         return True
     types = [] if isinstance(op, str) else [str(value.type) for value in op.results]
     return bool(types) and scalars.is_scalar_op(name, types)
+
+
+def refusable(module: TorchModule) -> list[int]:
+    """Positions, in the order of :func:`~torch_tvm.dialect.view.walk`, of the ops that could run in PyTorch instead."""
+    names = [view.op_name(op) for op in view.walk(module.main)]
+    return [index for index, name in enumerate(names) if name.startswith("torch.") and not _is_fixed(name)]
+
+
+def _is_fixed(name: str) -> bool:
+    if name in STRUCTURED or name in METADATA or name == "torch.vtensor.literal":
+        return True
+    return name.startswith(("torch.constant.", "torch.prim."))
 
 
 def _list_fallbacks(fallbacks: list[Fallback]) -> str:
@@ -215,4 +227,12 @@ def _is_empty(value: ir.Value) -> bool:
     return kind is not None and kind.shape is not None and 0 in kind.shape
 
 
-__all__ = ["Fallback", "LoweredModule", "ModuleLowering", "is_lowered", "lower", "refuse_fallbacks"]
+__all__ = [
+    "Fallback",
+    "LoweredModule",
+    "ModuleLowering",
+    "is_lowered",
+    "lower",
+    "refusable",
+    "refuse_fallbacks",
+]

@@ -26,8 +26,9 @@ from torch._functorch._aot_autograd.schemas import OutputType
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.traceback import preserve_node_meta
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import CheckpointPolicy
 
@@ -162,7 +163,9 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     (fake_mode,) = modes  # dynamo's own, in which it made the values; the context has moved on to another
     with tracing(TracingContext(fake_mode)), fake_mode, torch.no_grad():
         versions = [value._version if isinstance(value, torch.Tensor) else 0 for value in fakes]
-        traced = make_fx(gm, traced_decompositions(), pre_dispatch=True, tracing_mode="real")(*fakes)
+        with preserve_node_meta():  # the user's lines
+            run = Interpreter(gm).run
+            traced = make_fx(run, traced_decompositions(), pre_dispatch=True, tracing_mode="real")(*fakes)
         changed = [
             value
             for value, version in zip(fakes, versions, strict=True)

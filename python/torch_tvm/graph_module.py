@@ -194,6 +194,7 @@ def compile_graph(
     position = {node: index for index, node in enumerate(placeholders)}
     resolved = resolve_target(own.target)
     _require_device(placeholders, backend_of(resolved).device)
+    _call_plainly(gm)
     finish = split_outputs(gm, exact, updates)
     _replace_symbols(gm, placeholders)
     unused = {node for node in placeholders if not node.users}
@@ -227,6 +228,29 @@ def compile_graph(
     if names and not packed:  # nobody reads a parameter: what else there is of weights is packed now
         compiled = compiled.with_weights({})
     return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)
+
+
+def _call_plainly(gm: GraphModule) -> None:
+    """Ops with effects, each called with the token of the one before, as plain calls: a program runs in its order."""
+    for node in gm.graph.find_nodes(op="call_function", target=torch.ops.higher_order.with_effects):
+        token, op, *arguments = node.args
+        with gm.graph.inserting_before(node):
+            call = gm.graph.call_function(op, tuple(arguments), node.kwargs)
+        call.meta = {**node.meta, "val": _without_token(node.meta.get("val"))}
+        has_parts = len(op._schema.returns) > 1
+        for user in list(node.users):
+            index = user.args[1]
+            if index == 0 or not has_parts:
+                user.replace_all_uses_with(token if index == 0 else call)
+                gm.graph.erase_node(user)
+            else:
+                user.args = (call, index - 1)
+        gm.graph.erase_node(node)
+
+
+def _without_token(value: Any) -> Any:
+    results = tuple(value[1:]) if isinstance(value, (tuple, list)) else ()
+    return results[0] if len(results) == 1 else results or None
 
 
 def _require_device(placeholders: Sequence[Node], device: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
-from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refuse_fallbacks
+from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refusable, refuse_fallbacks
+from torch_tvm.narrowing import narrowed
 from torch_tvm.options import Options, dialect_spelling
 from torch_tvm.origins import explain, note_ops
 from torch_tvm.passes.pipeline import canonicalize
@@ -80,7 +81,26 @@ def compile_module(
             is_own = isinstance(error, TorchTvmError) and not isinstance(error, InternalError)
             if is_own or not fallback or options.passes:
                 raise
-            return generated(convention, report, pack=pack, refused=bug_of(error))
+            reason = bug_of(error)
+        with report.phase("narrow down"):
+            return _narrowed(generated, module, report, reason, pack=pack)
+
+
+def _narrowed(
+    generated: Callable[..., CompiledModule], module: TorchModule, report: Report, reason: str, *, pack: bool
+) -> CompiledModule:
+    """The program with those of its ops in PyTorch that it does not compile with, for this reason."""
+
+    def attempt(positions: Sequence[int]) -> CompiledModule:
+        own = Report(target=report.target, frontend=report.frontend)
+        refused = dict.fromkeys(positions, reason)
+        return generated(convention_of(module), own, pack=pack, refused=refused)
+
+    compiled = narrowed(refusable(module), attempt)
+    assert compiled.report is not None
+    report.adopt(compiled.report)
+    compiled.report = report
+    return compiled
 
 
 def _restored(
@@ -111,10 +131,10 @@ def _generated(
     inlined: Mapping[str, torch.Tensor],
     pack: bool,
     fallback: bool,
-    refused: str = "",
+    refused: Mapping[int, str] | None = None,
     slot: Slot | None = None,
 ) -> CompiledModule:
-    """Code for a canonical module; with a reason in ``refused`` all of its ops run in PyTorch."""
+    """Code for a canonical module; ops at the positions ``refused`` run in PyTorch, for the reason given there."""
     backend = backend_of(target)
     with report.phase("lower"):
         check_indices = options.check_indices and backend.checks_indices
@@ -122,7 +142,7 @@ def _generated(
             module,
             fallback=fallback,
             check_indices=check_indices,
-            refused=refused,
+            refused=refused or {},
             rounds=options.accuracy == "strict",
             in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],
         )

@@ -27,10 +27,14 @@ class Report(Findings):
 
     def take_over(self, earlier: Report) -> None:
         """Say of kept code what the compile that made it found; frontend, target and times stay this one's."""
+        self.adopt(earlier)
+        self.is_cached = True
+
+    def adopt(self, other: Report) -> None:
+        """Say what another compile of the program found; frontend, target and times stay this one's."""
         for each in fields(self):
             if each.name not in ("target", "frontend", "seconds", "benchmark"):
-                setattr(self, each.name, getattr(earlier, each.name))
-        self.is_cached = True
+                setattr(self, each.name, getattr(other, each.name))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import inspect
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch import nn
+from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch.utils._pytree import tree_leaves
 
 from torch_tvm.dynamo import GraphNotCompiled
@@ -419,6 +421,62 @@ def test_ops_and_small_graphs_that_pytorch_runs(capsys: pytest.CaptureFixture[st
         compiled(lambda x: torch.relu(x) + 2, min_block_size=3, debug=True)(x), torch.relu(x) + 2
     )
     assert not capsys.readouterr().out
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * 2
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_warning_names_line_and_module(gradient: bool) -> None:
+    line = inspect.getsourcelines(_Scaled.forward)[1] + 1
+    model = _Scaled().requires_grad_(gradient)
+    with pytest.warns(FallbackWarning, match=rf"test_dynamo.py:{line}: torch.aten.sigmoid: .* in inner.1$"):
+        compiled(model, torch_executed_ops=["aten::sigmoid"])(torch.randn(2, 3))
+
+
+def test_effects_stay_in_their_order() -> None:
+    """AOTAutograd calls such ops with a token each: checks of matrices, and ops of the user's."""
+    seen: list[Any] = []
+
+    @torch.library.custom_op("test_dynamo::note", mutates_args=())
+    def note(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.sum().item())
+        return x.clone()
+
+    @torch.library.custom_op("test_dynamo::pair", mutates_args=())
+    def pair(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append("pair")
+        return x.clone(), x * 2
+
+    note.register_fake(torch.empty_like)
+    pair.register_fake(lambda x: (torch.empty_like(x), torch.empty_like(x)))
+    for op in (torch.ops.test_dynamo.note.default, torch.ops.test_dynamo.pair.default):
+        _register_effectful_op(op, _EffectType.ORDERED)
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        first, second = torch.ops.test_dynamo.pair(torch.ops.test_dynamo.note(x * 2) + 1)
+        torch.ops.test_dynamo.note(x + 5)
+        return torch.ops.test_dynamo.note(first * 3) + second
+
+    x = torch.ones(2)
+    expected, eagerly = program(x), list(seen)
+    with pytest.warns(FallbackWarning):
+        fast = compiled(program)
+        fast(x)
+    seen.clear()
+    assert torch.equal(fast(x), expected) and seen == eagerly
+
+    decompose = compiled(torch.linalg.cholesky, fallback=False)
+    good = (torch.eye(3) * 4).requires_grad_()
+    torch.testing.assert_close(decompose(good), torch.linalg.cholesky(good))
+    with pytest.raises(RuntimeError, match="not positive-definite"):
+        decompose(-good)
 
 
 class _NormInTraining(nn.Module):
