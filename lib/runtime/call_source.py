@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.runtime.arguments import ALIGNMENT
 from torch_tvm.runtime.convention import Argument, Convention, Size, SizeExpression, describe_dtype
+from torch_tvm.runtime.kernel_events import PROFILED
 from torch_tvm.runtime.overlap import written_arguments
 from torch_tvm.runtime.tracing import TRACED
 
@@ -111,7 +112,7 @@ def _is_plain(tree: Any) -> bool:
 
 def _guard(convention: Convention, device: str) -> list[str]:
     """Leave for ``slow`` unless nobody traces the call and every argument can go to the kernels as it is."""
-    lines, unusual, grads = [], [TRACED], []
+    lines, unusual, grads = [], [TRACED, PROFILED], []
     for index, argument in enumerate(convention.arguments):
         name = f"a{index}"
         if argument.kind != "tensor":

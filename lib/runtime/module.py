@@ -26,6 +26,7 @@ from torch_tvm.runtime.arguments import (
 )
 from torch_tvm.runtime.call_source import call_source
 from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
+from torch_tvm.runtime.kernel_events import ProfiledCalls, is_profiled, profiler
 from torch_tvm.runtime.library import DeviceProgram, Machine, VirtualMachine
 from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
 from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
@@ -88,6 +89,9 @@ class Origin(Protocol):
     def tir_module(self) -> Any: ...
 
     def benchmark(self, module: CompiledModule, args: Sequence[Any], runs: int) -> Any: ...
+
+    @property
+    def library_of_kernels(self) -> tvm_ffi.Module: ...
 
     def save(
         self,
@@ -431,6 +435,7 @@ class CompiledModule:
         code, convention = self._code, self._code.convention
         if code.obstacle:
             return self._refuse
+        self._profiled = ProfiledCalls(self._kernel_by_kernel)
         has_tensors = bool(convention.arguments or convention.state)
         source = call_source(
             convention,
@@ -460,6 +465,7 @@ class CompiledModule:
             "number": torch.tensor,
             "out_spec": convention.out_spec,
             "overlaps": overlaps,
+            "profiler": profiler,
             "plain": _PLAIN,
             "recover": self._recover,
             "running": loop.running,
@@ -487,7 +493,18 @@ class CompiledModule:
         refuse_recording()
         flat = self._checked(args, kwargs)
         refuse_overlaps(self._code.convention, flat)
-        return self._run(flat)
+        return self._profiled.run(lambda vm: self._run(flat, vm)) if is_profiled() else self._run(flat)
+
+    def _kernel_by_kernel(self) -> tuple[Machine | None, Mapping[str, str]]:
+        """A virtual machine that calls kernels one by one, if there is one, and what a trace calls them."""
+        machine = None
+        if self.origin is not None and not isinstance(self._code.library, DeviceProgram):
+            machine = self._code.new_vm(self.origin.library_of_kernels)
+        kernels = self.report.kernels if self.report else ()
+        labels = {
+            each.name: " ".join([f"torch_tvm::{each.name}", *self.report.places(each)]) for each in kernels
+        }
+        return machine, {**labels, **dict.fromkeys(self._code.loops, "")}
 
     def _recover(self, args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Any:
         """What the VM refused: a wrong argument, one it cannot read as it is, or the program's own
