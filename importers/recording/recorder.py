@@ -7,14 +7,16 @@ back into the base. So the dialect never sees a mutation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
+from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recording import aliases, composites, fake_results, hidden_writes, inverses
@@ -287,7 +289,8 @@ class Recorder:
         inputs = {names[name]: value for name, value in bound.items() if name in names}
         count = len(functional._schema.returns)
         extra = list(metas[: count - len(targets)]) if count > len(targets) else []
-        if len(names) < len(schema.arguments):
+        has_out = len(names) < len(schema.arguments)
+        if has_out:
             self._resize_outputs(targets, metas)
         promoted = [
             _promoted(functional, inputs, target.meta, len(extra) + i) for i, target in enumerate(targets)
@@ -298,6 +301,8 @@ class Recorder:
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
         note_memory_order(functional, values, _metas(functional, (), inputs), in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
+            if not has_out and _may_broadcast(target, inputs.values()):
+                value = self.emitter.call(aten.expand.default, (value, self.sizes(target)), {}, [meta])[0]
             self.write(target, self._cast(value, meta, target.meta.dtype))
         returned = [
             self.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
@@ -308,7 +313,7 @@ class Recorder:
     def _resize_outputs(self, targets: Sequence[TensorRef], metas: Sequence[Any]) -> None:
         """``out=`` tensors of another shape than the result's are given that one, as eager does."""
         for target, meta in zip(targets, metas, strict=False):
-            if isinstance(meta, torch.Tensor) and tuple(meta.shape) != tuple(target.meta.shape):
+            if isinstance(meta, torch.Tensor) and not _same_sizes(meta.shape, target.meta.shape):
                 self._resize(target, list(meta.shape))
 
     def _positional(
@@ -338,7 +343,7 @@ class Recorder:
             ]
         else:
             value = self._cast(value, source.meta, meta.dtype)
-            if tuple(source.meta.shape) != tuple(meta.shape):
+            if not _has_shape_of(value, source.meta, meta):
                 sizes = self.sizes(target.place)
                 value = self.emitter.call(aten.expand.default, (value, sizes), {}, [meta])[0]
         self.write(target, value)
@@ -614,3 +619,31 @@ def _promoted(
     result = result[index] if isinstance(result, (tuple, list)) else result
     dtype = result.dtype if isinstance(result, torch.Tensor) else target.dtype
     return target if dtype == target.dtype else torch.empty_like(target, dtype=dtype)
+
+
+def _has_shape_of(value: ir.Value, meta: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether ``value``, like ``meta``, is known to have the shape of ``other``."""
+    kind = view.tensor_type(value)
+    if kind is None or kind.shape is None or None not in kind.shape:
+        return tuple(meta.shape) == tuple(other.shape)
+    return _same_sizes(meta.shape, other.shape)
+
+
+def _may_broadcast(target: TensorRef, inputs: Iterable[Any]) -> bool:
+    """Whether an op over ``inputs`` may make more of an axis of ``target`` whose size depends on data."""
+    for each in inputs:
+        if isinstance(each, TensorRef) and each is not target:
+            pairs = zip(reversed(target.meta.shape), reversed(each.meta.shape), strict=False)
+            if any(free_unbacked_symbols(_symbol(a)) and _symbol(a) != _symbol(b) for a, b in pairs):
+                return True
+    return False
+
+
+def _same_sizes(shape: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two shapes are one, also where an op on fake tensors has taken sizes that depend on data for equal."""
+    return [_symbol(size) for size in shape] == [_symbol(size) for size in other]
+
+
+def _symbol(size: Any) -> Any:
+    """What a size was called before anything was found out about it."""
+    return size.node._expr if isinstance(size, torch.SymInt) else size

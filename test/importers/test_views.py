@@ -86,3 +86,28 @@ class _Swapped(torch.nn.Module):
 def test_an_argument_of_another_shape_is_refused(module: torch.nn.Module, frontend: str) -> None:
     with pytest.raises(torch_tvm.ImportFailed, match=r"changes the shape, or the memory, of .* in place"):
         torch_tvm.compile(module, (torch.randn(2, 3),), frontend=frontend)
+
+
+class _Conjugated(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.conj()
+        x.mul_(2)
+        x.copy_(y)
+        x.add_(x.conj().resolve_conj())
+        return y.mul(x)
+
+
+@pytest.mark.parametrize("importer", sorted(IMPORTERS))
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+def test_a_conjugate_is_a_view_with_other_numbers(importer: str, dtype: torch.dtype) -> None:
+    """``x.copy_(x.conj())`` did nothing in scripts."""
+    module = _Conjugated()
+    given = torch.randn(3, dtype=dtype)
+    program = torch.jit.script(module) if importer == "torchscript" else module
+    with torch.no_grad():
+        ours = torch_tvm.compile(IMPORTERS[importer](program, (given.clone(),)))
+        x, expected = torch.randn(3, dtype=dtype), torch.empty(0)
+        mine = x.clone()
+        expected = module(x)
+        torch.testing.assert_close(ours(mine), expected)
+        torch.testing.assert_close(mine, x)

@@ -250,3 +250,41 @@ def test_distinct_elements_keep_every_nan() -> None:
     )
     expected = [torch.unique(x) for x in several]
     torch.testing.assert_close(list(unique(*several)), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def _copied(x: Tensor) -> Tensor:
+    b = torch.zeros(2, 3)
+    b[1].copy_(x[x > 0])
+    b[0] = x[x < 0]
+    return b
+
+
+def _into_selection(x: Tensor) -> Tensor:
+    b = x[x > 0].clone()
+    b.copy_(x[x < 0])
+    b += x[x < 0]
+    return b
+
+
+@pytest.mark.parametrize("program", [_copied, _into_selection])
+@pytest.mark.parametrize("script", [False, True])
+def test_writing_a_selection_keeps_the_shape(program: Any, script: bool) -> None:
+    """A selection of another size gave the tensor that it was written into that size."""
+    example = (torch.tensor([1.0, -1, 2, -3, 5, -6]),)
+    module = torch.jit.script(program) if script else torch.jit.trace(program, example)
+    compiled = torch_tvm.compile(module, example)
+    for row in (
+        [1, 2, 3, -1, -2, -3],
+        [1, 2, 3, -1, 0, 0],
+        [1, 0, 0, -2, 0, 0],
+        [1, 2, -1, -1, 0, 0],
+        [0] * 6,
+    ):
+        x = torch.tensor(row, dtype=torch.float32)
+        try:
+            expected = program(x)
+        except RuntimeError:
+            with pytest.raises(InvalidInput):
+                compiled(x)
+        else:
+            torch.testing.assert_close(compiled(x), expected, rtol=0, atol=0)
