@@ -357,16 +357,17 @@ def _gives_nothing(node: Node) -> bool:
 class _FunctionBuilder:
     """One ``@main`` under construction: arguments, walk, results, state.
 
-    ``layout`` is what the program asks of its arguments beyond what the graph shows.
+    ``layout`` is what the program asks of its arguments beyond what the graph shows; with ``is_guarded`` PyTorch sees
+    to it that their strides are the same at each call.
     """
 
-    def __init__(self, layout: str = "") -> None:
+    def __init__(self, layout: str = "", *, is_guarded: bool = False) -> None:
         self.layout = layout
         self.weights: dict[str, torch.Tensor] = {}
         self.context = new_context()
         self.mlir = ir.Module.create(loc=ir.Location.unknown(self.context))
         self.emitter = Emitter(self.mlir, self.weights)
-        self.recorder = Recorder(self.emitter)
+        self.recorder = Recorder(self.emitter, is_guarded=is_guarded)
         self.outputs: list[tuple[Any] | None] = []
 
     @without_autocast()
@@ -582,9 +583,14 @@ def _lifted(program: ExportedProgram, spec: Any) -> tuple[Any, str]:
     return program.constants.get(target), target
 
 
-def import_aten_graph(module: GraphModule, example_args: Sequence[Any] | None = None) -> TorchModule:
-    """Import a graph module at ATen level whose placeholders are its arguments (AOTAutograd's form)."""
-    builder = _FunctionBuilder()
+def import_aten_graph(
+    module: GraphModule, example_args: Sequence[Any] | None = None, *, is_guarded: bool = False
+) -> TorchModule:
+    """Import a graph module at ATen level whose placeholders are its arguments (AOTAutograd's form).
+
+    With ``is_guarded`` PyTorch calls it with arguments of these strides only.
+    """
+    builder = _FunctionBuilder(is_guarded=is_guarded)
     nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
     arguments = [
         (position, node.meta["val"])

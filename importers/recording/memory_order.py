@@ -1,13 +1,14 @@
 """In which order a random op fills memory: numbers are drawn along it, so a transposed tensor gets others.
 
 Values of the dialect have no strides. A random op whose operands are not contiguous says how they lie: an attribute
-with, per operand, the axes from the outermost in memory to the innermost, and a last -1 for a tensor with gaps that
-is drawn into in place.
+with, per operand, the axes from the outermost in memory to the innermost, and for a tensor that is drawn into in place
+a last number: -1 where it has gaps, else -2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,39 +29,77 @@ _FILLED = frozenset(
 
 
 def note_memory_order(
-    overload: torch._ops.OpOverload, values: Sequence[Any], operands: Sequence[Any], *, in_place: bool = False
-) -> None:
-    """Put the attribute on the op that gave ``values``, if it draws; ``operands`` are fake tensors and others."""
+    overload: torch._ops.OpOverload,
+    values: Sequence[Any],
+    operands: Sequence[Any],
+    *,
+    in_place: bool = False,
+    is_guarded: bool = False,
+) -> bool:
+    """Put the attribute on the op that gave ``values``, if it draws; ``operands`` are fake tensors and others.
+
+    Returns whether what it draws depends on the strides of an argument of the program, and nothing but the caller's
+    care makes the next call's the same: with ``is_guarded`` PyTorch compiles anew for other strides, and has turned
+    ``bernoulli_`` into ``bernoulli``.
+    """
     if torch.Tag.nondeterministic_seeded not in overload.tags:
-        return
-    is_filled = in_place or overload._schema.name in _FILLED
-    orders = [_order(operand, is_filled and index == 0) for index, operand in enumerate(operands)]
-    if not any(orders) or not values or not isinstance(values[0], ir.Value):
-        return
+        return False
+    name = overload._schema.name
+    is_filled = in_place or name in _FILLED or (is_guarded and overload is torch.ops.aten.bernoulli.p)
+    orders = [_order(operand, is_filled and index == 0, is_guarded) for index, operand in enumerate(operands)]
+    if not values or not isinstance(values[0], ir.Value):
+        return False
     op = values[0].owner
-    arrays = [ir.DenseI64ArrayAttr.get(order, op.context) for order in orders]
-    op.attributes[MEMORY_ORDER] = ir.ArrayAttr.get(arrays, op.context)
+    if any(orders):
+        arrays = [ir.DenseI64ArrayAttr.get(order, op.context) for order in orders]
+        op.attributes[MEMORY_ORDER] = ir.ArrayAttr.get(arrays, op.context)
+    return not is_guarded and _reads_arguments(op)
 
 
-def _order(operand: Any, is_target: bool) -> list[int]:
+def _reads_arguments(op: ir.Operation) -> bool:
+    """Whether a tensor that the op reads is made of an argument, whose strides it may have."""
+    seen: set[int] = set()
+    left = list(op.operands)
+    while left:
+        value = left.pop()
+        if "vtensor" not in str(value.type):
+            continue
+        if isinstance(value.owner, ir.Block):
+            if not str(value.type).startswith("!torch.vtensor<[],"):
+                return True
+            continue
+        if hash(value.owner) in seen:
+            continue
+        seen.add(hash(value.owner))
+        if len(value.owner.regions):
+            return True
+        left += value.owner.operands
+    return False
+
+
+def _order(operand: Any, is_target: bool, is_guarded: bool) -> list[int]:
     """The axes from the outermost in memory to the innermost; empty where the tensor is contiguous."""
-    if not isinstance(operand, torch.Tensor):
+    if not isinstance(operand, torch.Tensor) or is_dense(operand):
         return []
     if any(isinstance(number, torch.SymInt) for number in (*operand.shape, *operand.stride())):
-        return _order_of_unknown_sizes(operand)
-    if is_dense(operand):
-        return []
-    order = list(compute_elementwise_output_logical_to_physical_perm(operand)[0])
-    has_gaps = is_target and not is_non_overlapping_and_dense_or_false(operand)
-    return [*order, -1] if has_gaps else order
+        order = _order_of_unknown_sizes(operand, is_guarded)
+        has_gaps = bool(order) and is_guarded and not is_non_overlapping_and_dense_or_false(operand)
+    else:
+        order = list(compute_elementwise_output_logical_to_physical_perm(operand)[0])
+        has_gaps = not is_non_overlapping_and_dense_or_false(operand)
+    return [*order, -1 if has_gaps else -2] if order and is_target else order
 
 
-def _order_of_unknown_sizes(operand: torch.Tensor) -> list[int]:
-    """The order at the sizes of the example, without a question that would become a condition on sizes."""
-    strides = [_hint(stride) for stride in operand.stride()]
-    if None in strides:
+def _order_of_unknown_sizes(operand: torch.Tensor, is_guarded: bool) -> list[int]:
+    """The order at the sizes of the example: a condition where those are guarded, else no question becomes one."""
+    hints = [_hint(stride) for stride in operand.stride()]
+    if None in hints:
         return []
-    order = sorted(range(operand.dim()), key=lambda axis: -(strides[axis] or 0))
+    strides = operand.stride()
+    order = sorted(range(operand.dim()), key=lambda axis: -(hints[axis] or 0))
+    if is_guarded:
+        assert all(strides[outer] >= strides[inner] for outer, inner in pairwise(order))
+        return order
     return [] if order == list(range(operand.dim())) else order
 
 

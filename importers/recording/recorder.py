@@ -38,8 +38,10 @@ _FILL_DIAGONAL = "write through x.diagonal(), or compile for one size"
 class Recorder:
     """Turns calls of ATen ops on ``TensorRef``s into operations of an :class:`Emitter`."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: Emitter, *, is_guarded: bool = False) -> None:
+        """``is_guarded`` says that the program is only ever called with the strides of its arguments now."""
         self.emitter = emitter
+        self.is_guarded = is_guarded
         self.aliasing = Aliasing()
         self._written: list[dict[int, tuple[Storage, ir.Value]]] = []
         self._cached: list[list[Place]] = []
@@ -208,7 +210,7 @@ class Recorder:
         viewed = [aliases.at(args, source) for source in sources.values() if source is not None]
         given, named = self._values(list(args), viewed), self._values(kwargs)
         values = self.emitter.call(overload, given, named, metas)
-        note_memory_order(overload, values, _metas(overload, args, kwargs))
+        self._note_draws(overload, values, _metas(overload, args, kwargs))
 
         def wrap(value: Any, meta: Any, *path: int) -> Any:
             if isinstance(meta, (list, tuple)):
@@ -232,6 +234,16 @@ class Recorder:
         if name in BY_LAYOUT:
             self.aliasing.made(args[0].place, results[0].place)
         return results
+
+    def _note_draws(
+        self,
+        overload: torch._ops.OpOverload,
+        values: Sequence[Any],
+        operands: Sequence[Any],
+        in_place: bool = False,
+    ) -> None:
+        if note_memory_order(overload, values, operands, in_place=in_place, is_guarded=self.is_guarded):
+            self.aliasing.asks("dense")
 
     def _from_memory(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """``as_strided`` addresses the memory behind its argument: all of the storage, as it lies."""
@@ -299,7 +311,7 @@ class Recorder:
             told = fake_results.CORRECTIONS[functional._schema.name](inputs, [*extra, *promoted])
             extra, promoted = told[: len(extra)], told[len(extra) :]
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
-        note_memory_order(functional, values, _metas(functional, (), inputs), in_place=True)
+        self._note_draws(functional, values, _metas(functional, (), inputs), in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             if not has_out and _may_broadcast(target, inputs.values()):
                 value = self.emitter.call(aten.expand.default, (value, self.sizes(target)), {}, [meta])[0]

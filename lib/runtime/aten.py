@@ -6,8 +6,8 @@ each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a las
 tensors are pairs of reals too, and ``{"complex objects": i}`` says that all are), ``{"size": i}``,
 ``{"float": text}`` or a list of these;
 ``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is; for a random op perhaps
-``memory orders``, per operand the axes from the outermost in memory to the innermost, with a last -1 for a tensor
-with gaps that is drawn into. It is read once.
+``memory orders``, per operand the axes from the outermost in memory to the innermost, with a last number for a tensor
+that is drawn into: -1 where it has gaps, else -2. It is read once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _planned(spec: str) -> Callable[[Arguments], list[Any]]:
     operands = [_operand(item) for item in call["operands"]]
     orders = call.get("memory orders", ())
     operands = [_laid_out(*pair) for pair in zip(operands, orders, strict=True)] if orders else operands
-    if orders and -1 in orders[0]:
+    if orders and min(orders[0], default=0) < 0:
         function = callable_for(_IN_PLACE.get(name, name), "runtime")
     dtypes = [_result_dtype(text) for text in call["results"]]
     finish = _received if name.startswith(_COLLECTIVE) else lambda value: value
@@ -126,7 +126,7 @@ def _laid_out(operand: Operand, order: Sequence[int]) -> Operand:
     if not order:
         return operand
     has_gaps = order[-1] == -1
-    axes = order[:-1] if has_gaps else order
+    axes = [axis for axis in order if axis >= 0]
     back = sorted(range(len(axes)), key=axes.__getitem__)
 
     def laid_out(arguments: Arguments) -> torch.Tensor:

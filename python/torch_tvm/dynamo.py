@@ -62,11 +62,13 @@ def torch_tvm(
     parsed, _ = GraphOptions.parse(given)
     if _operation_count(gm) < parsed.min_block_size:
         return functools.partial(_run_eagerly, gm)
+    _tell_draws(gm)
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
     if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
         try:
-            compiled = _without_autograd(gm, example_inputs, given)
+            with _draws_kept():
+                compiled = _without_autograd(gm, example_inputs, given)
         except LostWrite as error:
             return _left_to_pytorch(gm, error, given)
         if compiled is not None:
@@ -97,6 +99,22 @@ def _tell_views(gm: GraphModule) -> None:
                 node.target = _UNTOLD[name]
             elif name in _UNTOLD and node.target is getattr(torch, name):
                 node.target = getattr(torch, _UNTOLD[name])
+        if isinstance(part, GraphModule):
+            part.recompile()
+
+
+def _tell_draws(gm: GraphModule) -> None:
+    """``bernoulli(x, 0.3)`` draws into a contiguous tensor, ``x.bernoulli_(0.3)`` along the memory of ``x``:
+    AOTAutograd makes one op of both, which is the latter where ``x`` is not contiguous.
+    """
+    for part in gm.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            is_draw = node.target is torch.bernoulli or (node.op, node.target) == ("call_method", "bernoulli")
+            if is_draw and len(node.args) > 1:
+                with node.graph.inserting_before(node):
+                    dense = node.graph.call_method("contiguous", (node.args[0],))
+                dense.meta = dict(node.meta)
+                node.args = (dense, *node.args[1:])
         if isinstance(part, GraphModule):
             part.recompile()
 
@@ -312,7 +330,7 @@ def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[Gra
 
 
 def _draws_kept() -> AbstractContextManager[Any]:
-    """AOTAutograd keeps what nobody uses of random numbers, as eager draws them, only for a backend that asks so."""
+    """PyTorch keeps what nobody uses of random numbers, as eager draws them, only in a graph whose backend asks so."""
     from torch._inductor import config
 
     patch: AbstractContextManager[Any] = config.patch(fallback_random=True)

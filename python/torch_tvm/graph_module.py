@@ -21,7 +21,7 @@ from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
 from torch_tvm.exclusive import exclusive
 from torch_tvm.graph_outputs import Finish, split_outputs
-from torch_tvm.importers.fx import import_fx
+from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.options import GraphOptions
 from torch_tvm.pipeline import compile_module
 from torch_tvm.report import Report, fallback_message
@@ -202,7 +202,7 @@ def compile_graph(
         gm.graph.erase_node(node)
     gm.recompile()
     kept = [node for node in placeholders if node not in unused]
-    module = import_fx(gm)
+    module = import_aten_graph(gm, is_guarded=True)
     written = set(module.writes)  # a buffer that the program changes is read and written at each call
     weights = [
         i

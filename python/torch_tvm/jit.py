@@ -378,6 +378,7 @@ class _Variant:
         self._state = {name: self._live_tensor(name) for name in module.state}
         self._writes = bool(compiled.parts().code.convention.writes)
         self._constants = dict(module.signature.constants)
+        self._layout = module.layout
         self._values = [(read, read()) for read in self._readers(program)]
         if self._state:
             compiled.share_state(dict(self._state))
@@ -396,7 +397,12 @@ class _Variant:
         return self._graph(*self.tensors(), *args)
 
     def takes(self, leaves: Sequence[Any]) -> bool:
-        """Whether the code is for the values of these flat arguments, where it depends on values."""
+        """Whether the code is for the values and the strides of these flat arguments, where it depends on them."""
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)] if self._layout else []
+        if not all(tensor.is_contiguous() for tensor in tensors):
+            return False
+        if self._layout == "whole" and any(tensor.storage_offset() for tensor in tensors):
+            return False
         return all(bool(leaves[position] == value) for position, value in self._constants.items())
 
     def mixes(self, leaves: Sequence[Any]) -> bool:

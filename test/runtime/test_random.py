@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import torch_tvm
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.passes.canonical_ops import DRAWING
-from torch_tvm.support.errors import ImportFailed
+from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 
 class Creates(nn.Module):
@@ -170,6 +171,81 @@ def test_unused_draws_of_a_graph_without_arguments_are_made() -> None:
         torch.manual_seed(0)
         found.append([*function(), torch.get_rng_state()])
     compare(found[1], found[2])
+
+
+def test_unused_draws_are_made_by_torch_compile_as_eager_makes_them() -> None:
+    def program(x: Tensor) -> Tensor:
+        p = x.abs().clamp(0, 1)
+        torch.bernoulli(p), torch.randint(0, 4, (3,)), torch.multinomial(p, 2), torch.poisson(p)
+        F.dropout(x, 0.5), F.rrelu(x, training=True), torch.empty(3).normal_(), torch.rand_like(x)
+        return torch.randn_like(x)
+
+    x = torch.linspace(-1.5, 1.5, 24).reshape(4, 6)
+    compare(drawn(compiled("torch.compile", program, x), x), drawn(program, x))
+
+
+def normals(x: Tensor) -> Tensor:
+    return x.normal_() * 2
+
+
+def uniforms(x: Tensor) -> Tensor:
+    x[1:].uniform_()
+    return x * 2
+
+
+def bernoullis(x: Tensor) -> list[Tensor]:
+    y = torch.bernoulli(x, 0.4)
+    return [x.bernoulli_(0.3) * 2, y]
+
+
+def dropped(x: Tensor) -> list[Tensor]:
+    y = F.dropout(x * 2, 0.5, True)
+    return [F.dropout(x, 0.5, True, True) * 2, y, torch.rand_like(x)]
+
+
+LAYOUTS: dict[str, Callable[[], Tensor]] = {
+    "dense": lambda: torch.ones(4, 6),
+    "transposed": lambda: torch.ones(6, 4).t(),
+    "sliced": lambda: torch.ones(4, 12)[:, ::2],
+    "both": lambda: torch.ones(12, 8)[::2, ::2].t(),
+}
+
+
+@pytest.mark.parametrize("how", ["fx", "torchscript", "torch.compile", "torch.compile of sizes that vary"])
+@pytest.mark.parametrize("program", [normals, uniforms, bernoullis, dropped])
+def test_a_draw_along_an_argument_knows_its_strides(program: Any, how: str) -> None:
+    """Code for one order in memory draws other numbers along another: by ``compile`` it says so."""
+    torch._dynamo.reset()
+    if how == "fx":
+        call = torch_tvm.compile(program, (LAYOUTS["dense"](),), frontend="fx", fallback=False)
+    elif how == "torchscript":
+        call = torch_tvm.compile(torch.jit.script(program), (LAYOUTS["dense"](),), fallback=False)
+    else:
+        dynamic = True if "vary" in how else None
+        call = torch.compile(program, backend="torch_tvm", dynamic=dynamic, options={"fallback": False})
+    for name, layout in LAYOUTS.items():
+        ours, theirs = layout(), layout()
+        torch.manual_seed(5)
+        expected = [program(theirs), theirs, torch.get_rng_state()]
+        torch.manual_seed(5)
+        if name != "dense" and "torch.compile" not in how:
+            with pytest.raises(InvalidInput, match="'x': the program gives other numbers for other strides"):
+                call(ours)
+            continue
+        torch.testing.assert_close([call(ours), ours, torch.get_rng_state()], expected)
+
+
+def test_code_called_in_the_place_of_a_script_knows_strides() -> None:
+    script = torch.jit.script(normals)
+    with torch_tvm.enable(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for layout in LAYOUTS.values():
+            ours, theirs = layout(), layout()
+            torch.manual_seed(5)
+            script(ours)
+            torch.manual_seed(5)
+            normals(theirs)
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_gradients_are_those_of_the_numbers_drawn() -> None:
