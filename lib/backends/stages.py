@@ -8,23 +8,31 @@ from tvm import relax
 from torch_tvm.backends.registry import backend_of
 from torch_tvm.schedules.offer import offer
 from torch_tvm.schedules.rule import Choose, KernelDecision
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 from torch_tvm.transforms.pipeline import COMMON, After, run
 
 
 def optimize(
-    mod: tvm.IRModule, target: tvm.target.Target, *, accuracy: str = "default", after: After | None = None
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    *,
+    accuracy: str = "default",
+    level: int = Level.LAYOUTS,
+    after: After | None = None,
 ) -> tvm.IRModule:
     """Relax ops on whole tensors in, fused PrimFuncs and calls to them out (unscheduled).
 
-    ``after`` is told of each transform that has run.
+    ``level`` is the ``opt_level``. ``after`` is told of each transform that has run.
     """
-    return run(mod, target, pipeline(target, accuracy), after)
+    return run(mod, target, pipeline(target, accuracy, level), after)
 
 
-def pipeline(target: tvm.target.Target, accuracy: str = "default") -> tuple[Transform, ...]:
+def pipeline(
+    target: tvm.target.Target, accuracy: str = "default", level: int = Level.LAYOUTS
+) -> tuple[Transform, ...]:
     """The transforms of :func:`optimize`, in order."""
-    return (*backend_of(target).graph_passes(target, accuracy), *COMMON)
+    transforms = (*backend_of(target).graph_passes(target, accuracy), *COMMON)
+    return tuple(transform for transform in transforms if transform.level <= level)
 
 
 def schedule(

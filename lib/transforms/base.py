@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from enum import IntEnum
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import tvm
 from tvm import relax
@@ -16,8 +17,22 @@ from torch_tvm.support.errors import InternalError
 from torch_tvm.support.passes import NamedPass
 
 
+class Level(IntEnum):
+    """What each ``opt_level`` adds: what no program runs without, ops in one kernel, work on weights, and layouts."""
+
+    NEEDED = 0
+    FUSION = 1
+    WEIGHTS = 2
+    LAYOUTS = 3
+
+
 class Transform(NamedPass):
-    """A rewrite of a Relax module, run with its target as TVM's current one."""
+    """A rewrite of a Relax module, run with its target as TVM's current one.
+
+    ``level`` is the least ``opt_level`` of a compile that it belongs to.
+    """
+
+    level: ClassVar[int] = Level.NEEDED
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         """The module rewritten, or ``mod`` itself."""
@@ -29,14 +44,14 @@ def current_cpu() -> CpuModel:
     return CpuModel.from_target(tvm.target.Target.current(allow_none=False))
 
 
-def of_tvm(name: str) -> Transform:
+def of_tvm(name: str, level: int = Level.NEEDED) -> Transform:
     """TVM's own pass of that name, without options: ``FuseOps`` is ``fuse-ops``."""
     make = getattr(relax.transform, name, None) or getattr(relax.backend, name)
 
     def run(self: Transform, mod: tvm.IRModule) -> tvm.IRModule:
         return make()(mod)
 
-    found: dict[str, Any] = {"run": run, "__doc__": make.__doc__}
+    found: dict[str, Any] = {"run": run, "level": level, "__doc__": make.__doc__}
     made: Transform = type(name, (Transform,), found)()
     return made
 

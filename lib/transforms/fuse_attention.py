@@ -24,7 +24,7 @@ from tvm.ir import Expr
 from tvm.ir.expr import GenericConst
 from tvm_ffi import structural_equal
 
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 from torch_tvm.transforms.params.weights import Weights
 from torch_tvm.transforms.views import Path, View, trace
 from torch_tvm.workloads.attention import CAST, MASKED, OUTPUT, ROWS, SCORES, AttentionWorkload
@@ -96,6 +96,8 @@ class FuseAttention(Transform):
 
     What has weights that are used elsewhere, or more than four axes, stays as it is.
     """
+
+    level = Level.LAYOUTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         for gvar, func in mod.functions_items():

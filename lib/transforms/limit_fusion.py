@@ -13,7 +13,7 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, EXPENSIVE, weight
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 
 MOST = 160
 """Operations in one kernel, where that can be helped."""
@@ -32,6 +32,8 @@ class LimitFusion(Transform):
 
     The cuts are where few values cross them. Long programs are made of like steps, so many parts are the same kernel.
     """
+
+    level = Level.FUSION
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         costs = _Costs(mod)

@@ -7,7 +7,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 
 Kernels = dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar]
 
@@ -19,6 +19,8 @@ class MergeKernels(Transform):
 
     TVM does so as it makes a kernel of an op, but not where it fuses several, and not for every op.
     """
+
+    level = Level.FUSION
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         first = _alike(mod)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tvm
 
-from torch_tvm.transforms.base import Transform, of_tvm, registry
+from torch_tvm.transforms.base import Level, Transform, of_tvm, registry
 from torch_tvm.transforms.branch_sizes import KeepBranchSizes
 from torch_tvm.transforms.convolution.blocked_layout import BlockLayout
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
@@ -54,7 +54,7 @@ COMMON: tuple[Transform, ...] = (
     # Kernels are fused.
     DEAD_CODE_ELIMINATION,  # FuseOps fails on a dead value inside a branch
     KeepBranchSizes(),
-    of_tvm("FuseOps"),
+    of_tvm("FuseOps", Level.FUSION),
     LimitFusion(),
     of_tvm("FuseTIR"),
     MergeKernels(),

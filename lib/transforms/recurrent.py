@@ -18,7 +18,7 @@ from tvm.s_tir import SBlock, SBlockRealize
 
 from torch_tvm.schedules.cpu.recurrent.rule import choose_panel
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.base import Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu
 from torch_tvm.workloads.recurrent import GatePanels, RecurrentWorkload
 
 
@@ -27,6 +27,8 @@ class PackRecurrentWeights(Transform):
 
     ``call_tir(lstm, (x, h, c, w))``  →  ``call_tir(lstm_packed, (x, h, c, pack(w)))``
     """
+
+    level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         layers = {g: f for g, f in mod.functions_items() if RecurrentWorkload.from_attr(f.attrs)}

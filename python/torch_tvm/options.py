@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     import tvm
 
 Hook = Callable[["tvm.IRModule"], "tvm.IRModule"]
+SCHEDULER = "TVM_SCHEDULER"
 _ACCURACIES = ("strict", "default", "fast")
 _STAGES = ("after-lowering", "after-optimizing", "after-scheduling")
+_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,13 @@ class Options:
     ``check_indices`` a position out of range is no error: the nearest one is read, and nothing is written.
     Without ``cache`` no code is read from the disk or kept there; ``cache_key`` names the whole module there.
     ``torch_executed_ops`` names ops that run in PyTorch, such as ``"aten.addmm"`` or ``"aten::addmm.default"``.
+
+    ``opt_level`` 3 leaves nothing out. 2 leaves out layouts of their own (blocked channels and with them all rules for
+    convolutions, attention as one kernel, products of bytes); 1 leaves out as well what is done with weights when the
+    program is compiled (packing, folding of batch norms, joining of products that share an operand); 0 fuses nothing:
+    each op is a kernel.
+    ``scheduler`` is ``"default"``: rules schedule every kernel. ``trials`` is how many schedules a search may try,
+    and the default one searches nothing.
     """
 
     accuracy: str = "default"
@@ -32,6 +42,9 @@ class Options:
     cache: bool = True
     cache_key: str = ""
     torch_executed_ops: Sequence[str] = ()
+    opt_level: int = _LEVELS - 1
+    scheduler: str | None = "default"
+    trials: int = 20000
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
 
     def of_code(self) -> dict[str, Any]:
@@ -39,13 +52,13 @@ class Options:
 
         Code that passes or measurements took part in is never kept.
         """
-        others = ("measure", "cache", "cache_key", "passes")
+        others = ("measure", "cache", "cache_key", "passes", "scheduler", "trials")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
         return {**values, "torch_executed_ops": sorted(self.torch_executed_ops)}
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
-        """Raises :class:`InvalidInput` for an unknown option, accuracy or stage."""
+        """Raises :class:`InvalidInput` for an unknown option, and for a value that an option cannot have."""
         if options is not None and not isinstance(options, Mapping):
             raise InvalidInput(
                 f"expected a dict, got {type(options).__name__}",
@@ -53,7 +66,7 @@ class Options:
                 advice='pass options={"accuracy": "strict"}, for one',
             )
         given = dict(options or {})
-        refuse_unknown(given, [each.name for each in fields(cls)])
+        _refuse_unknown(given, [each.name for each in fields(cls)])
         parsed = cls(**given)
         if parsed.accuracy not in _ACCURACIES:
             raise InvalidInput(
@@ -62,12 +75,7 @@ class Options:
                 advice=f"known: {', '.join(_ACCURACIES)}",
             )
         for name in ("measure", "check_indices", "cache"):
-            if not isinstance(getattr(parsed, name), bool):
-                raise InvalidInput(
-                    f"expected a bool, got {getattr(parsed, name)!r}",
-                    subject=f"options['{name}']",
-                    advice="pass True or False",
-                )
+            _require_bool(parsed, name)
         if not isinstance(parsed.cache_key, str):
             raise InvalidInput(
                 f"expected a text, got {type(parsed.cache_key).__name__}",
@@ -81,19 +89,10 @@ class Options:
                 subject="options['torch_executed_ops']",
                 advice="pass ['aten.addmm'], for one",
             )
-        if not isinstance(parsed.passes, Mapping):
-            raise InvalidInput(
-                f"expected a dict of lists of passes, got {type(parsed.passes).__name__}",
-                subject="options['passes']",
-                advice=f"known stages: {', '.join(_STAGES)}",
-            )
-        for stage in parsed.passes:
-            if stage not in _STAGES:
-                raise InvalidInput(
-                    f"unknown stage '{stage}'",
-                    subject="options['passes']",
-                    advice=f"known: {', '.join(_STAGES)}",
-                )
+        _require_number(parsed, "opt_level", range(_LEVELS), "3 leaves nothing out")
+        _require_number(parsed, "trials", range(1, 1 << 62), "pass how many schedules a search may try")
+        _check_scheduler(parsed.scheduler)
+        _check_passes(parsed.passes)
         return parsed
 
 
@@ -103,7 +102,7 @@ class GraphOptions:
 
     ``fallback=False`` makes anything that runs in PyTorch an error. ``target`` is as in ``torch_tvm.compile``. A graph of
     fewer ops than ``min_block_size`` runs in PyTorch, and nothing is said about it. ``debug=True`` prints the report of
-    each graph.
+    each graph. Where no ``scheduler`` is given, ``$TVM_SCHEDULER`` is it.
     """
 
     fallback: bool = True
@@ -117,42 +116,75 @@ class GraphOptions:
         given = dict(options or {})
         own = [each.name for each in fields(cls)]
         others = [each.name for each in fields(Options) if each.name not in ("measure", "cache_key")]
-        refuse_unknown(given, [*own, *others])
+        _refuse_unknown(given, [*own, *others])
         parsed = cls(**{name: value for name, value in given.items() if name in own})
-        for name, kind in (("fallback", bool), ("debug", bool), ("min_block_size", int)):
-            value = getattr(parsed, name)
-            if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
-                expected = "a bool" if kind is bool else "a number from 1 on"
-                raise InvalidInput(
-                    f"expected {expected}, got {value!r}",
-                    subject=f"options['{name}']",
-                    advice="pass True or False" if kind is bool else "pass 1 to compile every graph",
-                )
-        return parsed, Options.parse({name: value for name, value in given.items() if name in others})
+        _require_bool(parsed, "fallback")
+        _require_bool(parsed, "debug")
+        _require_number(parsed, "min_block_size", range(1, 1 << 62), "pass 1 to compile every graph")
+        rest = {name: value for name, value in given.items() if name in others}
+        if rest.get("scheduler") is None:
+            rest["scheduler"] = os.environ.get(SCHEDULER) or None
+        return parsed, Options.parse(rest)
 
 
-_FORMER = {
-    "scheduler": "kernels are scheduled by rules; auto_scheduler has left TVM, and MetaSchedule is not used",
-    "trials": "kernels are scheduled by rules, which try nothing",
-    "opt_level": "there is one level: everything that makes a program faster and keeps its results",
-}
-"""Options of PyTorch's own backend ``tvm``, and why there is no such thing here."""
-
-
-def refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` for an option that is not ``known``."""
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in given:
-        if name in known:
-            continue
-        if name in _FORMER:
+        if name not in known:
             raise InvalidInput(
-                f"no option '{name}': {_FORMER[name]}",
-                subject="options",
-                advice='leave it out; torch_tvm.compile(options={"measure": True}) times candidates of heavy kernels',
+                f"unknown option '{name}'", subject="options", advice=f"known: {', '.join(sorted(known))}"
             )
+
+
+def _require_bool(options: Any, name: str) -> None:
+    value = getattr(options, name)
+    if not isinstance(value, bool):
         raise InvalidInput(
-            f"unknown option '{name}'", subject="options", advice=f"known: {', '.join(sorted(known))}"
+            f"expected a bool, got {value!r}", subject=f"options['{name}']", advice="pass True or False"
         )
+
+
+def _require_number(options: Any, name: str, admitted: range, advice: str) -> None:
+    value = getattr(options, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in admitted:
+        high = f"to {admitted[-1]}" if len(admitted) < 100 else "on"
+        raise InvalidInput(
+            f"expected a number from {admitted.start} {high}, got {value!r}",
+            subject=f"options['{name}']",
+            advice=advice,
+        )
+
+
+_MEASURE = 'torch_tvm.compile(options={"measure": True}) times candidates of heavy kernels'
+_NO_SCHEDULERS = {
+    "auto_scheduler": "it left TVM together with Relay",
+    "meta_schedule": "kernels are scheduled by rules, which search nothing",
+}
+
+
+def _check_scheduler(name: Any) -> None:
+    if name is None or name == "default":
+        return
+    reason = _NO_SCHEDULERS.get(name) if isinstance(name, str) else None
+    raise InvalidInput(
+        f"no scheduler '{name}': {reason}" if reason else f"unknown scheduler {name!r}",
+        subject="options['scheduler']",
+        advice=_MEASURE if reason else "known: default",
+    )
+
+
+def _check_passes(passes: Any) -> None:
+    known = ", ".join(_STAGES)
+    if not isinstance(passes, Mapping):
+        raise InvalidInput(
+            f"expected a dict of lists of passes, got {type(passes).__name__}",
+            subject="options['passes']",
+            advice=f"known stages: {known}",
+        )
+    for stage in passes:
+        if stage not in _STAGES:
+            raise InvalidInput(
+                f"unknown stage '{stage}'", subject="options['passes']", advice=f"known: {known}"
+            )
 
 
 def dialect_spelling(name: str) -> str:
@@ -161,4 +193,4 @@ def dialect_spelling(name: str) -> str:
     return "torch." + plain.removesuffix(".default")
 
 
-__all__ = ["GraphOptions", "Options", "dialect_spelling", "refuse_unknown"]
+__all__ = ["GraphOptions", "Options", "dialect_spelling"]

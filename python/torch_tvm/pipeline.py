@@ -192,7 +192,7 @@ def compile_program(
     """Code of a lowered program for one target, kept for later processes in its ``slot``."""
     options, backend = program.options, backend_of(target)
     with report.phase("optimise"):
-        mod = _optimized(program.mod, target, options.accuracy, dump)
+        mod = _optimized(program.mod, target, options, dump)
         mod = _hooked(mod, "after-optimizing", options)
     dump("optimised.py", mod.script)
     relax_module = mod
@@ -262,12 +262,10 @@ def _canonical(module: TorchModule, dump: Dump) -> TorchModule:
     return canonicalize(module, lambda each: write(each.name, module.asm))
 
 
-def _optimized(mod: tvm.IRModule, target: tvm.target.Target, accuracy: str, dump: Dump) -> tvm.IRModule:
+def _optimized(mod: tvm.IRModule, target: tvm.target.Target, options: Options, dump: Dump) -> tvm.IRModule:
     write = dump.passes("optimised.py")
-    if write is None:
-        return optimize(mod, target, accuracy=accuracy)
-    after = lambda each, result: write(each.name, result.script)
-    return optimize(mod, target, accuracy=accuracy, after=after)
+    after = None if write is None else lambda each, result: write(each.name, result.script)
+    return optimize(mod, target, accuracy=options.accuracy, level=options.opt_level, after=after)
 
 
 def decomposed(module: TorchModule) -> TorchModule:

@@ -23,7 +23,7 @@ from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import ceil_div, static, static_sizes
-from torch_tvm.transforms.base import Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu
 from torch_tvm.transforms.convolution import compute as conv_compute
 from torch_tvm.transforms.convolution.blocked_norm import Groups, epsilon_of, groups_of, normalized
 from torch_tvm.transforms.convolution.channelwise import on_blocks
@@ -69,6 +69,8 @@ class BlockLayout(Transform):
     ``relu(conv2d(x, w) + b)``  →  ``unpacked(relu(conv(packed x, packed w) + packed b))``, in every Relax function.
     ``accuracy`` is that of the compile: ``strict`` has no Winograd, ``fast`` multiplies bfloat16.
     """
+
+    level = Level.LAYOUTS
 
     accuracy: str = "default"
 

@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from tvm.ir import Constant, Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 
 CONVOLUTIONS = frozenset(
     f"relax.nn.{name}"
@@ -30,6 +30,8 @@ class FoldBatchNorm(Transform):
 
     ``batch_norm(conv(x, w) + b)``  →  ``conv(x, w * s) + ((b - mean) * s + beta)``, in every Relax function.
     """
+
+    level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         updates = {}

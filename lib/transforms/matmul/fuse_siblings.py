@@ -18,7 +18,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from torch_tvm.tir import static_shape
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 from torch_tvm.transforms.params.weights import Weights
 
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.broadcast_to", "relax.repeat")
@@ -40,6 +40,8 @@ class FuseSiblingMatmuls(Transform):
     ``x @ wq + bq, x @ wk + bk``  →  ``split(x @ concat(wq, wk) + concat(bq, bk))``. A function without ``num_input`` has
     no weights and stays as it is.
     """
+
+    level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         for gvar, func in mod.functions_items():

@@ -20,7 +20,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import compute_dtype, is_zero, product, static
-from torch_tvm.transforms.base import Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu
 from torch_tvm.transforms.matmul.packed_products import (
     PAIRS,
     PLAIN,
@@ -45,6 +45,8 @@ class PackMatmulWeights(Transform):
     With ``accuracy="fast"``, weights that are read by few rows are kept as bfloat16, as are all where the
     processor multiplies bfloat16.
     """
+
+    level = Level.WEIGHTS
 
     accuracy: str = "default"
 

@@ -30,7 +30,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.support.attributes import PROGRAM
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 
 TRANSFORM_PARAMS = "main_transform_params"
 
@@ -44,6 +44,8 @@ class LiftParams(Transform):
     ``main`` keeps its attribute ``num_input`` and takes the transformed weights one by one, until
     :class:`BundleParams`.
     """
+
+    level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         if not _has_weights(mod):

@@ -23,7 +23,7 @@ from tvm import relax
 from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import static_shape
-from torch_tvm.transforms.base import Transform
+from torch_tvm.transforms.base import Level, Transform
 from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
 from torch_tvm.workloads.rearrangement import Rearrangement
 
@@ -40,6 +40,8 @@ class PrepackWeights(Transform):
 
     ``def main_transform_params(w): p = pack(w)``  →  the module's attribute ``PROGRAM``, ``{"steps": [["pack", …]], …}``
     """
+
+    level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         gvar = next((g for g in mod.get_global_vars() if g.name_hint == TRANSFORM_PARAMS), None)

@@ -24,7 +24,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import is_zero
-from torch_tvm.transforms.base import Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu
 from torch_tvm.transforms.matmul.packed_products import QUADS, pack, packed_weight, product
 from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 from torch_tvm.transforms.quantized.convolutions import CONVOLUTIONS, convolution_of_bytes
@@ -57,6 +57,8 @@ class MultiplyBytes(Transform):
 
     It leaves functions without ``num_input`` alone; see the module's text.
     """
+
+    level = Level.LAYOUTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         cpu = current_cpu()
