@@ -46,7 +46,7 @@ def cov(
     else:
         factor = total - correction
     centred = rows - average.unsqueeze(1)
-    product = centred @ (centred if weight is None else centred * weight).t()
+    product = centred @ (centred if weight is None else centred * weight).mH
     return (product / factor.clamp_min(0)).squeeze()
 
 
@@ -55,8 +55,13 @@ def corrcoef(x: Tensor) -> Tensor:
     found = cov(x)
     if found.dim() == 0:
         return found / found
-    deviation = found.diagonal().sqrt()
-    return (found / deviation.unsqueeze(1) / deviation).clamp(-1, 1)
+    deviation = found.diagonal().real.sqrt()
+    value = found / deviation.unsqueeze(1) / deviation
+    return (
+        torch.complex(value.real.clamp(-1, 1), value.imag.clamp(-1, 1))
+        if value.is_complex()
+        else value.clamp(-1, 1)
+    )
 
 
 def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:

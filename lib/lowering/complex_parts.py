@@ -38,12 +38,12 @@ BY_PARTS: dict[str, tuple[int, ...]] = {
             *("diagonal", "unfold", "tril", "triu", "repeat_interleave.self_int", "repeat_interleave.Tensor"),
             *("index.Tensor", "_unsafe_index.Tensor", "index_select", "gather", "take", "take_along_dim", "embedding"),
             *("im2col", "col2im", "vstack", "dstack", "concat", "concatenate", "new_zeros", "zeros_like", "neg"),
-            *("sum", "sum.dim_IntList", "mean", "mean.dim", "cumsum"),
+            *("sum", "sum.dim_IntList", "mean", "mean.dim", "cumsum", "as_strided", "masked_select"),
         ),
         (0,),
     ),
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), (0, 1)),
-    **dict.fromkeys(("index_put", "masked_fill.Tensor"), (0, 2)),
+    **dict.fromkeys(("index_put", "masked_fill.Tensor", "masked_scatter", "put"), (0, 2)),
     **dict.fromkeys(("scatter.src", "scatter_add", "index_add", "index_copy", "index_fill.int_Tensor"), (0, 3)),
     "where.self": (1, 2),
     "zeros": (),
@@ -94,6 +94,13 @@ def is_lowered(name: str) -> bool:
 
 def lower(b: Builder, op: ir.Operation, name: str, operands: Sequence[Any]) -> Any:
     """What an op gives: :class:`Parts` for each complex result. Raises :class:`Refusal`."""
+    value = _lowered(b, op, name, operands)
+    return (
+        value.re if isinstance(value, Parts) and not is_complex(op.results[0]) else value
+    )  # ``new_full`` of floats
+
+
+def _lowered(b: Builder, op: ir.Operation, name: str, operands: Sequence[Any]) -> Any:
     given = [_apart(b, value, operand) for value, operand in zip(op.operands, operands, strict=True)]
     if name in COMPLEX:
         entry = COMPLEX[name]

@@ -44,7 +44,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.max.dim", "aten.min.dim", "aten.argmax",
         "aten.argmin", "aten.any", "aten.any.dim", "aten.all", "aten.all.dim", "aten.var",
         "aten.var.dim", "aten.var.correction", "aten.std", "aten.std.dim", "aten.std.correction",
-        "aten.var_mean.correction", "aten.linalg_vector_norm", "aten.logsumexp",
+        "aten.var_mean", "aten.var_mean.dim", "aten.var_mean.correction", "aten.linalg_vector_norm", "aten.logsumexp",
         "aten.any.dims", "aten.aminmax", "aten.count_nonzero", "aten.count_nonzero.dim_IntList",
     ),
     "matmul": (

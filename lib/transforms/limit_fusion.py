@@ -185,6 +185,10 @@ def _parts(function: relax.Function, costs: _Costs) -> list[_Part]:
         read = dict.fromkeys(var for binding in inside for var in _variables(binding.value))
         results = [binding.var for binding in inside if used[binding.var] >= end]
         parts.append(_Part(inside, [var for var in read if var not in made], results))
+    if len(parts) > 1 and any(relax.analysis.free_symbolic_vars(part.function()) for part in parts):
+        return [
+            _Part(bindings, list(function.params), list(_variables(function.body.body)))
+        ]  # it reads a size alone
     return parts
 
 
@@ -240,11 +244,11 @@ def _last_uses(function: relax.Function, bindings: Sequence[relax.Binding]) -> d
 
 
 def _variables(value: relax.Expr) -> list[relax.Var]:
-    """The variables that an expression reads, each once, in order."""
+    """The variables that an expression reads, each once, in order; sizes come with the tensors that have them."""
     found: dict[relax.Var, None] = {}
 
     def visit(expr: relax.Expr) -> None:
-        if isinstance(expr, relax.Var):
+        if isinstance(expr, relax.Var) and not isinstance(expr.ty, tvm.ir.PrimType):
             found[expr] = None
 
     relax.analysis.post_order_visit(value, visit)

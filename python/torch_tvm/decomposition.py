@@ -6,6 +6,7 @@ An op is replaced where all that its decomposition needs has a lowering, and lef
 from __future__ import annotations
 
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,9 @@ def _lowered_parts(name: str, operands: Sequence[Any], given: Sequence[ir.Value]
     """The parts of an op as a function of what it is given, if PyTorch has some that are all lowered."""
     dtypes = [kind.dtype for value in given if (kind := view.tensor_type(value)) is not None]
     is_complex = any(dtype is not None and dtype.is_complex for dtype in dtypes)
-    for table in _tables(name, complex_parts.is_lowered if is_complex else is_lowered):
+    # Among the parts of a complex op are real ones too, such as masks.
+    stay = [complex_parts.is_lowered, is_lowered] if is_complex else [is_lowered]
+    for table in itertools.chain.from_iterable(_tables(name, each) for each in stay):
         try:
             parts = _traced(name, operands, given, table)
             trial = canonicalize(import_aten_graph(parts))

@@ -121,6 +121,7 @@ def converted(z: T, x: T) -> tuple[T, ...]:
         torch.polar(x.abs(), x), torch.view_as_complex(torch.stack([x, -x], -1)), z.mH, z.conj() * 2,
         torch.zeros(3, dtype=torch.complex64) + z[0, 0], torch.ones(2, dtype=C128) * z[0, 0],
         torch.full((2, 2), 1 - 2j) + z[0, 0], torch.full_like(z, 3.0) * z, torch.ones_like(z) * z,
+        torch.zeros_like(z, dtype=torch.float64), z.new_full((2,), 1.5, dtype=torch.float32), z.repeat(0, 2),
         z.new_full((2,), 2j) * z[0, 0], z.new_ones(3) * z[0, 0], torch.zeros_like(z) - z,
         torch.constant_pad_nd(z, (1, 2, 0, 1), 2 - 1j), z.clone().fill_(1j) * z, z.clone().fill_(z[0, 0]) + z,
         z.masked_fill(x > 0, z[1, 1]), torch.where(x > 0, z, 0),
@@ -146,6 +147,28 @@ def folded(z: T) -> tuple[Any, ...]:
         z.cumprod(1), z.var(), z.var(1), z.std(0), torch.var_mean(z, 1, correction=1), torch.linalg.vector_norm(z, 3, 1),
         z.any(), z.all(1), z.count_nonzero(1), F.l1_loss(z, z[0]),
     )  # fmt: skip
+
+
+def logarithms(z: T, w: T) -> tuple[T, ...]:
+    return torch.logaddexp(z, w), z.logsumexp(-1), z.logsumexp((0, 1), keepdim=True), z.logcumsumexp(0)
+
+
+def created(z: T) -> tuple[T, ...]:
+    return (
+        torch.linspace(1j, 2, 5, dtype=z.dtype) + z[0], torch.logspace(0, 1j, 5, dtype=z.dtype) * z[0],
+        z @ torch.eye(5, 3, dtype=z.dtype), z @ torch.eye(5, dtype=z.dtype), torch.linspace(0, 2, 5) * z,
+    )  # fmt: skip
+
+
+def placed(z: T, w: T, x: T, at: T) -> tuple[Any, ...]:
+    return (
+        z.as_strided((3, 2), (2, 1), 1), torch.as_strided_scatter(z, w[:3, :2], (3, 2), (2, 1), 1), z.put(at, w[0, :3]),
+        z.masked_scatter(x > 0, w),
+    )  # fmt: skip
+
+
+def moments(z: T) -> tuple[Any, ...]:
+    return *torch.var_mean(z), *torch.var_mean(z, 1), *torch.std_mean(z, 0)
 
 
 def products(a: T, c: T, v: T, u: T) -> tuple[Any, ...]:
@@ -216,6 +239,33 @@ ROWS: list[Row] = [
         lambda s: [(numbers(s, 5, 7, low=-1.5, high=1.5),)],
         id="complex-reductions",
     ),
+    row(
+        ["aten.logaddexp", "aten.logsumexp", "aten.logcumsumexp"],
+        logarithms,
+        lambda s: [(numbers(s, 4, 9), numbers(s, 9))],
+        id="complex-logarithms-of-sums",
+    ),
+    row(
+        "aten.logaddexp",
+        torch.logaddexp,
+        lambda s: [(special(s), special(s).t())],
+        id="complex-logarithms-of-special-sums",
+    ),
+    row("aten.eye", created, lambda s: [(numbers(s, 4, 5),)], id="complex-creation"),
+    row(
+        ["aten.as_strided", "aten.put", "aten.masked_scatter"],
+        placed,
+        lambda s: [(numbers(s, 4, 5), numbers(s, 4, 5), s.floats(4, 5), torch.tensor([7, 0, 19]))],
+        id="complex-places",
+    ),
+    row(
+        ["aten.nonzero", "aten.argwhere"],
+        lambda z, x: (z[x > 0], z.nonzero(), torch.argwhere(z), z.nonzero(as_tuple=True)),
+        lambda s: [(numbers(s, 4, 5) * (s.floats(4, 5) > 0), s.floats(4, 5))],
+        id="complex-selection",
+        refused={"lazy": "sizes"},
+    ),
+    row("aten.var_mean.dim", moments, lambda s: [(numbers(s, 4, 9),)], id="complex-moments"),
     row(
         ["aten.mm", "aten.mv", "aten.vdot", "aten.outer", "aten.einsum", "aten.linear", "aten.addmm"],
         products,

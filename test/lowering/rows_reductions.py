@@ -176,6 +176,15 @@ ROWS: list[Row] = [
         over(([1],), ([0, 2],), ints=False),
     ),
     row(
+        ["aten.var_mean", "aten.var_mean.dim", "aten.std_mean.dim"],
+        lambda x, d: (
+            *torch.var_mean(x, unbiased=False),
+            *torch.var_mean(x, d),
+            *torch.std_mean(x, d, False),
+        ),
+        over(([1],), ([0, 2],), ints=False),
+    ),
+    row(
         "aten.linalg_vector_norm",
         lambda x, d: torch.linalg.vector_norm(x, 2, d),
         over(([1],), ([0, 2],), ints=False),

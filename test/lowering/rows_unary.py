@@ -69,6 +69,7 @@ ROWS: list[Row] = [
     row("aten.frac", torch.frac, floats()),
     *(row(f"aten.{f.__name__}", f, numbers) for f in (torch.ceil, torch.floor, torch.round, torch.trunc)),
     *(row(f"aten.{f.__name__}", f, numbers) for f in (torch.abs, torch.neg, torch.square)),
+    row("aten.angle", torch.angle, numbers),
     row("aten.sgn", torch.sgn, numbers),
     row("aten.round.decimals", lambda x: torch.round(x, decimals=2), floats(special=False)),
     row(

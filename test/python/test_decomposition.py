@@ -320,3 +320,17 @@ def test_what_pytorch_decomposes_wrongly() -> None:
         assert not torch.allclose(traced(x, label), eager, equal_nan=True)
         for ours in results:
             torch.testing.assert_close(ours, eager, equal_nan=True)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_moments_of_complex_numbers(frontend: str) -> None:
+    """A covariance is with the conjugate; parts of a coefficient are bounded each; masks among the parts are real ops."""
+    z = torch.randn(3, 7, dtype=torch.complex64)
+
+    def program(z: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cov(z), torch.corrcoef(z), torch.diag_embed(z), *torch.gradient(z, dim=0)]
+
+    given = torch.jit.trace(program, (z,)) if frontend == "torchscript" else program
+    compiled = torch_tvm.compile(given, (z,), frontend=frontend, fallback=False)
+    for ours, eager in zip(compiled(z * 2), program(z * 2), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_tensor
 from torch_tvm.lowering.complex_parts import dense, parts_of, together
-from torch_tvm.lowering.ops.complex.elementwise import truth_of
+from torch_tvm.lowering.ops.complex import numbers
+from torch_tvm.lowering.ops.complex.elementwise import elementwise, truth_of
+from torch_tvm.lowering.ops.complex.numbers import Complex as Number
 from torch_tvm.lowering.ops.elementwise.casts import converted
+from torch_tvm.lowering.ops.shapes import creation
 from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
 from torch_tvm.lowering.pointwise import pointwise
@@ -146,6 +150,59 @@ def fill_tensor(b: Builder, z: Complex, value: Complex) -> Parts:
 def scalar_tensor(b: Builder, value: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Parts:
     """aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, …) -> Tensor"""
     return full(b, [], value, dtype, layout, device, pin)
+
+
+_ENDS = ("", ".Tensor_Tensor", ".Tensor_Scalar", ".Scalar_Tensor")
+"""Overloads of ranges by whether an end is a tensor."""
+
+
+def _range(b: Builder, start: Parts, end: Parts, steps: int, value: Callable[[Number], Number]) -> Parts:
+    """``value`` of numbers at equal distances, from the nearer end."""
+
+    def body(i: Number, u: Number, v: Number) -> Number:
+        step = (v - u).scaled(u.number(1 / max(steps - 1, 1)))
+        up, down = u + step.scaled(i.re), v - step.scaled(u.number(steps - 1) - i.re)
+        return value(numbers.chosen(i.re < u.number(steps // 2), up, down) if steps > 1 else u)
+
+    place = creation.arange(b, steps, None, None, None, None)
+    return elementwise(b, body, Parts(place, 0), start, end)
+
+
+@lowers_complex(*(f"torch.aten.linspace{ends}" for ends in _ENDS))
+def linspace(
+    b: Builder, start: Complex, end: Complex, steps: int, dtype: Any, layout: Any, device: Any, pin: Any
+) -> Parts:
+    """aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, …) -> Tensor"""
+    return _range(b, start, end, steps, lambda z: z)
+
+
+@lowers_complex(*(f"torch.aten.logspace{ends}" for ends in _ENDS))
+def logspace(
+    b: Builder,
+    start: Complex,
+    end: Complex,
+    steps: int,
+    base: float,
+    dtype: Any,
+    layout: Any,
+    device: Any,
+    pin: Any,
+) -> Parts:
+    """aten::logspace(Scalar start, Scalar end, int steps, float base=10.0, *, ScalarType? dtype=None, …) -> Tensor"""
+    power = lambda z: numbers.power(Number(z.number(base), z.number(0)), z)
+    return _range(b, start, end, steps, power)
+
+
+@lowers_complex("torch.aten.eye")
+def eye(b: Builder, n: Size, dtype: Any, layout: Any, device: Any, pin: Any) -> Parts:
+    """aten::eye(SymInt n, *, ScalarType? dtype=None, …) -> Tensor"""
+    return Parts(creation.eye(b, n, dtype, layout, device, pin), 0)
+
+
+@lowers_complex("torch.aten.eye.m")
+def eye_m(b: Builder, n: Size, m: Size, dtype: Any, layout: Any, device: Any, pin: Any) -> Parts:
+    """aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, …) -> Tensor"""
+    return Parts(creation.eye_m(b, n, m, dtype, layout, device, pin), 0)
 
 
 @lowers_complex("torch.aten.constant_pad_nd")

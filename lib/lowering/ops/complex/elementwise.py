@@ -148,6 +148,12 @@ def lerp(b: Builder, start: Complex, end: Complex, weight: Complex) -> Parts:
     return elementwise(b, body, start, end, weight)
 
 
+@lowers_complex("torch.aten.logaddexp")
+def logaddexp(b: Builder, x: Complex, y: Complex) -> Parts:
+    """aten::logaddexp(Tensor self, Tensor other) -> Tensor"""
+    return elementwise(b, numbers.log_add_exp, x, y)
+
+
 # -- powers ----------------------------------------------------------------------------------------------
 
 _POWERS: dict[float, tuple[Callable[[Number], Number], ...]] = {

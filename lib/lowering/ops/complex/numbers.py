@@ -160,6 +160,21 @@ def log1p(z: Complex) -> Complex:
     return Complex(tirx.Select(small, re, tirx.log(magnitude(moved))), libm("atan2", z.im, one + z.re))
 
 
+def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex] = lambda z: z) -> Complex:
+    """``log(exp(x) + exp(y))`` from the one with the larger real part; NaN of either is NaN of both parts.
+
+    ``keep`` puts what is read many times where that is cheap.
+    """
+    is_less = x.re < y.re
+    low, high = keep(chosen(is_less, x, y)), keep(chosen(is_less, y, x))
+    value = keep(log1p(keep(exp(keep(low - high))))) + high
+    together = tirx.all(tirx.isinf(low.re), low.re == high.re)
+    endless = chosen(low.re < x.number(0), low, keep(log(keep(exp(low) + exp(high)))))
+    unknown = tirx.any(*(is_nan(part) for part in (x.re, x.im, y.re, y.im)))
+    nothing = Complex(x.number(math.nan), x.number(math.nan))
+    return chosen(unknown, nothing, chosen(together, endless, value))
+
+
 def sqrt(z: Complex) -> Complex:
     zero, half = z.number(0), z.number(0.5)
     length = magnitude(z)

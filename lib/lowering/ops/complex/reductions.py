@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from tvm import relax, tirx
+from tvm import relax, te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.complex_parts import dense, product
 from torch_tvm.lowering.ops.complex import numbers
 from torch_tvm.lowering.ops.complex.conversion import conj
 from torch_tvm.lowering.ops.complex.elementwise import elementwise, real_valued, truth_of
+from torch_tvm.lowering.ops.complex.numbers import Complex as Number
+from torch_tvm.lowering.ops.indexing import finding  # noqa: F401
 from torch_tvm.lowering.ops.networks import matmul  # noqa: F401  (its lowerings are asked here, as are those of moments)
 from torch_tvm.lowering.ops.reductions import folds, statistics  # noqa: F401
 from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.ops.shapes.views import reshape
-from torch_tvm.lowering.pointwise import pointwise
+from torch_tvm.lowering.pointwise import larger, pointwise
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS, Complex, Entry, Parts, lowers_complex
+from torch_tvm.tir import as_size
+from torch_tvm.tir import product as product_of
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -57,17 +64,22 @@ def _sum(b: Builder, re: Expr, im: Expr) -> Expr:
     return b.emit(R.add(re, im))
 
 
-for _name in ("any", "any.dim", "any.dims", "all", "all.dim", "count_nonzero", "count_nonzero.dim_IntList"):
+def _length(b: Builder, re: Expr, im: Expr) -> Expr:
+    return pointwise(b, lambda u, v: tirx.sqrt(u * u + v * v), re, im, result=b.dtype(re), name="deviation")
+
+
+for _name in (
+    *("any", "any.dim", "any.dims", "all", "all.dim", "count_nonzero", "count_nonzero.dim_IntList"),
+    *("nonzero", "nonzero_numpy", "nonzero_static", "argwhere", "where"),
+):
     _of(f"torch.aten.{_name}", truth_of)
 for _name in ("linalg_vector_norm", "norm.Scalar"):
     _of(f"torch.aten.{_name}", _lengths)
 for _name in ("", ".dim", ".correction"):
     _moment(f"torch.aten.var{_name}", _sum)
-    _moment(
-        f"torch.aten.std{_name}",
-        lambda b, re, im: pointwise(b, lambda u, v: tirx.sqrt(u * u + v * v), re, im, name="deviation"),
-    )
-_moment("torch.aten.var_mean.correction", lambda b, re, im: [_sum(b, re[0], im[0]), Parts(re[1], im[1])])
+    _moment(f"torch.aten.std{_name}", _length)
+    _moment(f"torch.aten.var_mean{_name}", lambda b, re, im: [_sum(b, re[0], im[0]), Parts(re[1], im[1])])
+    _moment(f"torch.aten.std_mean{_name}", lambda b, re, im: [_length(b, re[0], im[0]), Parts(re[1], im[1])])
 
 
 # -- products --------------------------------------------------------------------------------------------------
@@ -117,30 +129,84 @@ def prod_all(b: Builder, z: Complex, dtype: Any) -> Parts:
     return prod_dim(b, Parts(*(reshape(b, part, [count]) for part in (z.re, z.im))), 0, False, dtype)
 
 
+def _running(b: Builder, z: Parts, dim: int, start: float, combine: Callable[..., Number]) -> Parts:
+    """What ``combine`` makes of ``start`` and all elements so far along ``dim``, in float64: a loop over lines."""
+    dtype = b.result_dtype
+    z = Parts(*(b.cast(part, dtype) for part in (z.re, dense(b, z).im)))
+    shape = b.shape(z.re)
+    if 0 in shape:
+        return z
+    axis = b.axis(dim, len(shape))
+    sizes = relax.ShapeExpr([as_size(size) for size in shape or [1]])
+
+    def lines(ins: Any, outs: Any, shape: Any) -> tirx.Stmt:
+        before, length, after = product_of(shape[:axis]), shape[axis], as_size(product_of(shape[axis + 1 :]))
+        data, targets = ([T.buffer_proxy(buffer) for buffer in buffers] for buffers in (ins, outs))
+        with IRBuilder() as builder:
+            with T.parallel(0, before * after) as line:
+                base = tirx.floordiv(line, after) * length * after + tirx.floormod(line, after)
+                totals = [T.buffer_proxy(T.alloc_buffer((1,), "float64", scope="local")) for _ in targets]
+                for total, value in zip(totals, (start, 0.0), strict=True):
+                    total[0] = tirx.const(value, "float64")
+                with T.serial(0, length) as k:
+                    at = base + k * after
+                    element = Number(*(tirx.Cast("float64", part[at]) for part in data))
+                    new = stored(combine(Number(totals[0][0], totals[1][0]), stored(element)))
+                    for total, target, part in zip(totals, targets, (new.re, new.im), strict=True):
+                        total[0] = part
+                        target[at] = tirx.Cast(dtype, part)
+            return builder.get()
+
+    def kernel(re: te.Tensor, im: te.Tensor, goal: Any) -> te.Tensor:
+        return te.extern(
+            [re.shape] * 2,
+            [re, im],
+            lambda ins, outs: lines(ins, outs, list(goal)),
+            dtype=[dtype] * 2,
+            name="running",
+        )
+
+    flat = [reshape(b, part, [product_of(shape)]) for part in (z.re, z.im)]
+    both = b.te(kernel, *flat, sizes, name="running")
+    return Parts(*(reshape(b, b.emit(relax.TupleGetItem(both, i)), shape) for i in range(2)))
+
+
+def stored(z: Number) -> Number:
+    """A number in memory of the kernel that is being built: what reads it many times stays short."""
+    cells = [T.buffer_proxy(T.alloc_buffer((1,), "float64", scope="local")) for _ in range(2)]
+    for cell, part in zip(cells, (z.re, z.im), strict=True):
+        cell[0] = part
+    return Number(*(cell[0] for cell in cells))
+
+
 @lowers_complex("torch.aten.cumprod")
 def cumprod(b: Builder, z: Complex, dim: int, dtype: Any) -> Parts:
-    """aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
+    """aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
+    return _running(b, z, dim, 1.0, lambda u, v: u * v)
 
-    Hillis and Steele, Data parallel algorithms, 1986: after step ``s`` each element has the product of the last ``2**s``.
-    """
+
+@lowers_complex("torch.aten.logcumsumexp")
+def logcumsumexp(b: Builder, z: Complex, dim: int) -> Parts:
+    """aten::logcumsumexp(Tensor self, int dim) -> Tensor"""
+    return _running(b, z, dim, -math.inf, lambda u, v: numbers.log_add_exp(v, u, stored))
+
+
+@lowers_complex("torch.aten.logsumexp")
+def logsumexp(b: Builder, z: Complex, dim: list[int], keepdim: bool) -> Parts:
+    """aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor; from the largest real part that is finite"""
     z = Parts(*(b.cast(part, b.result_dtype) for part in (z.re, dense(b, z).im)))
-    rank = b.rank(z.re)
-    if rank == 0:
-        return z
-    axis = b.axis(dim, rank)
-    size, reach = b.shape(z.re)[axis], 1
-    if not isinstance(size, int):
-        b.unsupported("products of an unknown number of complex numbers")
-    while reach < size:
-        cut = lambda x, begin, end: b.emit(R.strided_slice(x, [axis], [begin], [end]))
-        early, late = (
-            Parts(*(cut(part, *ends) for part in (z.re, z.im))) for ends in ((0, size - reach), (reach, size))
-        )
-        first = Parts(*(cut(part, 0, reach) for part in (z.re, z.im)))
-        rest = elementwise(b, lambda u, v: u * v, early, late)
-        z = Parts(*(b.emit(R.concat([x, y], axis)) for x, y in ((first.re, rest.re), (first.im, rest.im))))
-        reach *= 2
-    return z
+    axes = folds.axes_of(b, z.re, dim)
+    top = folds.reduce(b, z.re, axes, True, larger, folds.lowest, accumulate=b.result_dtype, name="max")
+    top = pointwise(
+        b, lambda u: tirx.Select(tirx.isinf(u), tirx.const(0, b.result_dtype), u), top, name="finite"
+    )
+    shifted = elementwise(b, lambda u, v: numbers.exp(u - v), z, Parts(top, 0))
+    summed = Parts(*(b.emit(R.sum(part, axis=axes, keepdims=True)) for part in (shifted.re, shifted.im)))
+    value = elementwise(b, lambda u, v: numbers.log(u) + v, summed, Parts(top, 0))
+    if keepdim:
+        return value
+    kept = [size for axis, size in enumerate(b.shape(value.re)) if axis not in axes]
+    return Parts(reshape(b, value.re, kept), reshape(b, value.im, kept))
 
 
 # -- matrix products ---------------------------------------------------------------------------------------------

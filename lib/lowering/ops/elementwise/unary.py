@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -95,6 +96,13 @@ scalar_unary("torch.aten.cosh", lambda u: libm("cosh", u))
 scalar_unary("torch.aten.asinh", lambda u: libm("asinh", u))
 scalar_unary("torch.aten.acosh", lambda u: libm("acosh", u))
 scalar_unary("torch.aten.atanh", lambda u: libm("atanh", u))
+scalar_unary(
+    "torch.aten.angle",
+    lambda u: tirx.Select(
+        tirx.isnan(u), u, tirx.Select(u < _zero(u), tirx.const(math.pi, str(u.ty.dtype)), _zero(u))
+    ),
+    custom=True,
+)
 scalar_unary("torch.aten.square", lambda u: product(u, u))
 scalar_unary("torch.aten.frac", lambda u: u - tirx.trunc(u))
 

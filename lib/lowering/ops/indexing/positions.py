@@ -69,7 +69,7 @@ def checked(
     known = _known(index, size, wraps, ignored)
     if known is not None:
         return known
-    check = _Check(wraps, ignored, _description(b))
+    check = IndexCheck(wraps, ignored, _description(b))
     flat = reshape(b, index, [product(b.shape(index))])
     attributes = check.host_form(size) if isinstance(size, int) and not sizes else None
     return reshape(
@@ -107,11 +107,17 @@ def _description(b: Builder) -> dict[str, Any]:
     return {"op": b.op, **dataclasses.asdict(b.location)}
 
 
-class _Check:
+class IndexCheck:
     """The kernel that checks positions: ``kernel(index, [size, sizes that must not be 0…])``."""
 
     def __init__(self, wraps: bool, ignored: int | None, description: dict[str, Any]) -> None:
         self.wraps, self.ignored, self.description = wraps, ignored, description
+
+    @staticmethod
+    def of(b: Builder, index: Expr, size: SizeLike) -> IndexCheck | None:
+        """For a kernel that looks at positions itself; ``None`` where nobody asks, or where they are known."""
+        is_needed = b.checks_indices and _known(index, size, False, None) is None
+        return IndexCheck(False, None, _description(b)) if is_needed else None
 
     def host_form(self, size: int) -> dict[str, str]:
         """The kernel as a step of the program for weights."""
@@ -143,10 +149,10 @@ class _Check:
             scan = whole if int(is_small) else parts
         else:
             scan = tirx.IfThenElse(is_small, whole, parts)
-        raising = self._raise(index, size)
-        is_wrong = tirx.all(_read(found) != 0, *[size > 0 for size in needed])
+        raising = self.raising(index, size)
+        is_wrong = tirx.all(read(found) != 0, *[size > 0 for size in needed])
         return tirx.SeqStmt(
-            [tirx.AllocBuffer(found), _write(found, 0), scan, tirx.IfThenElse(is_wrong, raising, None)]
+            [tirx.AllocBuffer(found), write(found, 0), scan, tirx.IfThenElse(is_wrong, raising, None)]
         )
 
     def _scan(
@@ -160,17 +166,19 @@ class _Check:
             place = from_front(value, size) if self.wraps else tirx.Cast("int64", value)
             is_wrong = tirx.Select(self._is_wrong(value, size), const(1), const(0))
             store = tirx.BufferStore(out, place, [first + i])
-            return tirx.SeqStmt([store, _write(wrong, tirx.bitwise_or(_read(wrong), is_wrong))])
+            return tirx.SeqStmt([store, write(wrong, tirx.bitwise_or(read(wrong), is_wrong))])
 
-        note = tirx.IfThenElse(_read(wrong) != 0, _write(found, 1), None)
-        return tirx.SeqStmt([tirx.AllocBuffer(wrong), _write(wrong, 0), loop("i", count, iteration), note])
+        note = tirx.IfThenElse(read(wrong) != 0, write(found, 1), None)
+        return tirx.SeqStmt([tirx.AllocBuffer(wrong), write(wrong, 0), loop("i", count, iteration), note])
 
     def _is_wrong(self, value: Any, size: Any) -> Any:
         wide = tirx.Cast("int64", value)
         outside = tirx.Or(wide >= size, wide < (-size if self.wraps else 0))
         return outside if self.ignored is None else tirx.And(outside, tirx.NE(wide, const(self.ignored)))
 
-    def _raise(self, index: tirx.Buffer, size: Any) -> tirx.Stmt:
+    def raising(self, index: tirx.Buffer, size: Any) -> tirx.Stmt:
+        """Raises for the first position out of range of a flat ``index``."""
+
         def iteration(i: Any) -> tirx.Stmt:
             value = tirx.BufferLoad(index, [i])
             text = tvm.ir.StringImm(json.dumps(self.description))
@@ -180,9 +188,9 @@ class _Check:
         return loop("i", index.shape[0], iteration)
 
 
-def _read(cell: tirx.Buffer) -> tirx.Expr:
+def read(cell: tirx.Buffer) -> tirx.Expr:
     return tirx.BufferLoad(cell, [const(0)])
 
 
-def _write(cell: tirx.Buffer, value: Any) -> tirx.Stmt:
+def write(cell: tirx.Buffer, value: Any) -> tirx.Stmt:
     return tirx.BufferStore(cell, const(value) if isinstance(value, int) else value, [const(0)])

@@ -9,103 +9,22 @@ is not written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
-from tvm.script.ir_builder import IRBuilder
-from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing.finding import selected
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside, is_mask
-from torch_tvm.lowering.ops.indexing.positions import checked
+from torch_tvm.lowering.ops.indexing.positions import IndexCheck, checked
+from torch_tvm.lowering.ops.indexing.scatter_kernels import OF_BOOLS, Update, UpdateAlong
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
 from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
-from torch_tvm.tir import SizeLike, as_size, ceil_div, compute_dtype, is_float, product
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
-
-
-_OF_BOOLS = {"amax": "sum", "amin": "prod"}
-"""Reductions of booleans that are others: the largest is whether any is true."""
-
-
-def _combined(reduction: str, old: Any, new: Any, dtype: str) -> Any:
-    if reduction == "sum":
-        return tirx.Or(old, new) if dtype == "bool" else old + new
-    if reduction == "prod":
-        return tirx.And(old, new) if dtype == "bool" else old * new
-    if reduction in ("amax", "amin"):
-        better = new > old if reduction == "amax" else new < old
-        if is_float(dtype):
-            better = tirx.Or(better, is_nan(new))
-        return tirx.Select(better, new, old)
-    return new
-
-
-def _identity(reduction: str, dtype: str) -> Any:
-    if reduction == "amax":
-        return tirx.const(float("-inf"), dtype) if is_float(dtype) else tirx.min_value(dtype)
-    if reduction == "amin":
-        return tirx.const(float("inf"), dtype) if is_float(dtype) else tirx.max_value(dtype)
-    return tirx.const(1 if reduction == "prod" else 0, dtype)
-
-
-COLUMNS = 256
-"""Columns of a row that one thread takes: threads share the columns, so each sees all updates in order."""
-
-
-@dataclass(frozen=True)
-class _Update:
-    """How the updates of a scatter are combined with what lies there: rows, or single elements."""
-
-    reduction: str
-    dtype: str
-    include_self: bool
-    is_element: bool
-
-    def body(self, ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
-        """Copy the data, then write the updates of each part in order: the parts, and chunks of rows, side by side."""
-        data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
-        out = T.buffer_proxy(outs[0])
-        each = tirx.floordiv(ins[1].shape[0], parts)
-        chunks = ceil_div(width, COLUMNS)
-        with IRBuilder() as builder:
-            with T.seq_scope():
-                with T.parallel(0, ins[0].shape[0]) as i:
-                    out[i] = data[i]
-                with T.parallel(0, parts * chunks) as task:
-                    group, chunk = task // chunks, task % chunks
-                    if not self.include_self:
-                        with T.serial(0, each) as i:
-                            start = lambda _: _identity(self.reduction, self.dtype)
-                            self.write(out, where[group * each + i], start, chunk, width)
-                    with T.serial(0, each) as i:
-                        self.combine(out, where, values, group * each + i, chunk, width)
-            return builder.get()
-
-    def combine(self, out: Any, where: Any, values: Any, number: Any, chunk: Any, width: Any) -> None:
-        """The update ``number`` with what lies at its place."""
-
-        def combined(j: Any) -> Any:
-            old = out[where[number] * width + j]
-            return _combined(self.reduction, old, values[number * width + j], self.dtype)
-
-        self.write(out, where[number], combined, chunk, width)
-
-    def write(self, out: Any, place: Any, value: Callable[[Any], Any], chunk: Any, width: Any) -> None:
-        """At one place, if it is one: the part ``chunk`` of a row, or its only element."""
-        with T.If(place >= 0), T.Then():
-            if self.is_element:
-                out[place] = value(0)
-                return
-            first = chunk * COLUMNS
-            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
-                out[place * width + first + j] = value(first + j)
 
 
 def write_at(
@@ -125,7 +44,7 @@ def write_at(
     equal size that follow each other and write to different parts of ``x``.
     """
     shape, dtype = b.shape(x), b.dtype(x)
-    reduction = _OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
+    reduction = OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
     count = product(b.shape(places))
     if isinstance(count, int) and count == 0:
         return x
@@ -133,7 +52,7 @@ def write_at(
         return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
 
-    update = _Update(reduction, dtype, include_self, is_element=isinstance(row, int) and row == 1)
+    update = Update(reduction, dtype, include_self, is_element=isinstance(row, int) and row == 1)
 
     def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
@@ -193,6 +112,9 @@ def _scatter(
     expect_inside(b, b.shape(index), b.shape(x), axis)
     if not isinstance(source, (bool, int, float)):
         b.expect_within(b.shape(index), b.shape(source), "the index is larger than what is written")
+    if _is_aligned(b, x, axis, index, None if is_number else source):
+        check = None if is_checked else IndexCheck.of(b, index, b.shape(x)[axis])
+        return _scatter_aligned(b, x, axis, index, source, reduction, include_self, check)
     if not is_checked:
         index = checked(b, index, b.shape(x)[axis], nearest=False)
 
@@ -218,6 +140,44 @@ def _scatter(
     where = index if is_place else b.te(places, index, b.shape(x), name="scatter_places")
     groups = product(b.shape(index)[:axis])
     return write_at(b, x, where, updates, reduction, include_self=include_self, groups=groups)
+
+
+def _is_aligned(b: Builder, x: Expr, axis: int, index: Expr, source: Expr | None) -> bool:
+    """Whether indices and tensor differ in the size of ``axis`` alone, with a value for each index, and none is empty."""
+    wanted, sizes = list(b.shape(x)), b.shape(index)
+    wanted[axis] = sizes[axis]
+    if any(isinstance(size, int) and size == 0 for size in (*b.shape(x), *sizes)):
+        return False
+    return same_shape(sizes, wanted) and (source is None or same_shape(b.shape(source), sizes))
+
+
+def _scatter_aligned(
+    b: Builder,
+    x: Expr,
+    axis: int,
+    index: Expr,
+    source: Any,
+    reduction: str,
+    include_self: bool,
+    check: IndexCheck | None,
+) -> Expr:
+    """A scatter in one kernel, which looks at the positions as it writes there."""
+    dtype, shape = b.dtype(x), b.shape(x)
+    reduction = OF_BOOLS.get(reduction, reduction) if dtype == "bool" else reduction
+    is_number = isinstance(source, (bool, int, float))
+    given = [x, index] if is_number else [x, index, b.cast(source, dtype)]
+    sizes = [product(shape[:axis]), shape[axis], b.shape(index)[axis], product(shape[axis + 1 :])]
+    update = UpdateAlong(reduction, dtype, include_self, check, number(source, dtype) if is_number else None)
+
+    def scatter(*operands: Any) -> te.Tensor:
+        *tensors, sizes = operands
+        data = tensors[0]
+        out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
+        write = lambda ins, outs: update.body(ins, outs, [as_size(size) for size in sizes])
+        return te.extern([data.shape], tensors, write, dtype=data.dtype, out_buffers=[out], name="scatter")
+
+    flat = [reshape(b, v, [product(b.shape(v))]) for v in given]
+    return reshape(b, b.te(scatter, *flat, sizes, name=f"scatter_{reduction}"), shape)
 
 
 @lowers("torch.aten.scatter.src")

@@ -106,12 +106,28 @@ def std_all(b: Builder, x: Tensor, unbiased: bool) -> Expr:
     return _variance(b, x, None, _correction(unbiased), False, root=True)[0]
 
 
-@lowers("torch.aten.var_mean.correction")
-def var_mean_correction(
-    b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
-) -> list[Expr]:
-    """aten::var_mean.correction(Tensor self, int[1]? dim, *, Scalar? correction, bool keepdim) -> (Tensor, Tensor)"""
-    return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=False, want_mean=True)
+def _with_mean(name: str, root: bool) -> None:
+    """``var_mean`` and ``std_mean``: the root of a variance that overflows need not."""
+
+    def correction(
+        b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
+    ) -> list[Expr]:
+        rest = 1 if correction is None else correction
+        return _variance(b, x, dim, rest, keepdim, root=root, want_mean=True)
+
+    def over(b: Builder, x: Tensor, dim: list[int] | None, unbiased: bool, keepdim: bool) -> list[Expr]:
+        return _variance(b, x, dim, _correction(unbiased), keepdim, root=root, want_mean=True)
+
+    def whole(b: Builder, x: Tensor, unbiased: bool) -> list[Expr]:
+        return _variance(b, x, None, _correction(unbiased), False, root=root, want_mean=True)
+
+    for overload, function in ((".correction", correction), (".dim", over), ("", whole)):
+        function.__doc__ = f"aten::{name}{overload} -> (Tensor, Tensor)"
+        register(f"torch.aten.{name}{overload}", function, custom=root)
+
+
+_with_mean("var_mean", root=False)
+_with_mean("std_mean", root=True)
 
 
 # -- norms -------------------------------------------------------------------------------------------------

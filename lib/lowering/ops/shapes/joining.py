@@ -125,17 +125,20 @@ def repeat(b: Builder, x: Tensor, repeats: list[Size]) -> Expr:
         b.unsupported("fewer repeats than dimensions")
     shape = [1] * (len(repeats) - len(shape)) + shape
     value = reshape(b, x, shape)
+    sizes = [product([s, n]) for s, n in zip(shape, repeats, strict=True)]
     if all(isinstance(n, int) and n == 1 for n in repeats):
         return value
+    if 0 in sizes:
+        return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in sizes]), b.dtype(x)))
     if all(
         (isinstance(s, int) and s == 1) or (isinstance(n, int) and n == 1)
         for s, n in zip(shape, repeats, strict=True)
     ):
-        return expand_to(b, value, [product([s, n]) for s, n in zip(shape, repeats, strict=True)])
+        return expand_to(b, value, sizes)
     return computed(
         b,
         value,
-        [product([s, n]) for s, n in zip(shape, repeats, strict=True)],
+        sizes,
         lambda i, own, _: [tirx.floormod(p, s) for p, s in zip(i, own, strict=True)],
     )
 
