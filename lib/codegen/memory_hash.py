@@ -64,14 +64,19 @@ missed with a probability of 2**-32 for each of the 16 words that they reach."""
 
 
 class MemoryHash:
-    """Hashes of ranges of this process's memory, each ``(address, bytes)``; whole words around them are read."""
+    """Hashes of ranges of this process's memory, each ``(address, bytes)``; whole words around them are read.
+
+    A large range has several hashes; ``of`` is the position of the range that each is of.
+    """
 
     def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
         self._anchor = torch.empty(1, dtype=torch.int32).view(torch.uint32)
         rows = []
-        for address, size in ranges:
+        self.of: list[int] = []
+        for position, (address, size) in enumerate(ranges):
             first, end = address // 4, -(-(address + size) // 4)
             rows += [(s, min(_CHUNK, end - s)) for s in range(first, end, _CHUNK)]
+            self.of += [position] * (len(rows) - len(self.of))
         words = sum(count for _, count in rows)
         start = self._anchor.data_ptr() // 4
         self._rows = torch.tensor([(first - start, count) for first, count in rows], dtype=torch.int64)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
-from torch_tvm.runtime.page_watch import watch_pages
+from torch_tvm.runtime.page_watch import Range, watch_pages
 
-Hashing = Callable[[Sequence[tuple[int, int]]], Callable[[], torch.Tensor]]
+
+class Hashes(Protocol):
+    """Hashes of ranges of memory as they are now, as rows; ``of`` is the position of the range that each is of."""
+
+    of: list[int]
+
+    def __call__(self) -> torch.Tensor: ...
+
+
+Hashing = Callable[[Sequence[Range]], Hashes]
 
 
 class ContentWatch:
@@ -16,8 +26,7 @@ class ContentWatch:
 
     Version counters do not tell: ``.data`` has one of its own, inference tensors have none, NumPy knows none. The
     operating system tells of whole pages where it can (``page_watch.py``); what is left is hashed, and memory
-    of other devices compared with a copy. ``hashing`` ranges of memory, each ``(address, bytes)``, gives a function
-    that hashes what they hold now.
+    of other devices compared with a copy.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], hashing: Hashing) -> None:
@@ -27,10 +36,15 @@ class ContentWatch:
         # a device writes pinned memory past the processor's page tables
         pinned = [tensor for tensor in here if torch.cuda.is_available() and tensor.is_pinned()]
         others = [_extent(tensor) for tensor in here if all(tensor is not p for p in pinned)]
-        watched, left = watch_pages(list(dict.fromkeys(others)))
-        self._pages = [(pages, pages.writes) for pages in watched]
-        self._hash = hashing([*left, *map(_extent, pinned)])
+        ranges = list(dict.fromkeys(others))
+        watched, left = watch_pages(ranges)
+        self._pages = [(pages, pages.writes) for _, pages in watched]
+        hashed = [(ranges[position], part) for position, part in left]
+        hashed += [(extent, extent) for extent in map(_extent, pinned)]
+        self._hash = hashing([part for _, part in hashed])
         self._hashes = self._hash()
+        self._of_pages = [ranges[position] for position, _ in watched]
+        self._of_hashes = [hashed[position][0] for position in self._hash.of]
 
     def is_unchanged(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether ``tensors``, in the order of the first ones, lie where those did and hold the same."""
@@ -43,6 +57,21 @@ class ContentWatch:
         if not all(torch.equal(tensors[i], before) for i, before in self._elsewhere):
             return False
         return torch.equal(self._hash(), self._hashes)
+
+    def changed(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        """Positions of those that lie elsewhere or hold something else."""
+        pages = zip(self._of_pages, self._pages, strict=True)
+        written = {extent for extent, (each, writes) in pages if each.were_written(writes)}
+        differs = (self._hash() != self._hashes).any(1).tolist()
+        written |= {extent for extent, is_other in zip(self._of_hashes, differs, strict=True) if is_other}
+        moved = [t.data_ptr() != address for t, address in zip(tensors, self._addresses, strict=True)]
+        return [
+            index
+            for index, tensor in enumerate(tensors)
+            if moved[index]
+            or (tensor.numel() and _extent(tensor) in written)
+            or any(i == index and not torch.equal(tensor, before) for i, before in self._elsewhere)
+        ]
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:

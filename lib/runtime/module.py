@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NoReturn, Protocol
@@ -166,20 +166,46 @@ class Weights:
         """Names of originals that a file did not have."""
         return [name for name, tensor in self.tensors.items() if tensor.is_meta]
 
-    def _pack(self, owned: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Any:
-        """``owned`` moves tensors to where kernels read them."""
+    def _pack(
+        self,
+        owned: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+        changed: Collection[str] | None = None,
+    ) -> Any:
+        """``owned`` moves tensors to where kernels read them.
+
+        With names in ``changed``, what was packed of the other weights stays, where that can be told.
+        """
         code = self._code
         if not self.tensors or (code.obstacle and not (code.program and code.device == "cpu")):
             return None
+        weights = list(self.tensors.values())
+        before = None if changed is None or self.packed is None else self._kept()
+        stale = (
+            None if before is None else [i for i, name in enumerate(self.tensors) if name in (changed or ())]
+        )
+        made: list[torch.Tensor | None]
         if code.program:
-            return self._resident(owned(run_weights_program(code.program, list(self.tensors.values()))))
-        vm = code.new_vm()
-        configure_threads()
-        tensors = self._placed(list(self.tensors.values()))
-        if code.lifted:
-            packed = vm[TRANSFORM_PARAMS](tensors)
-            tensors = [as_torch(code.item(packed, index)) for index in range(len(packed))]
-        return self._resident(owned(tensors))
+            made = run_weights_program(code.program, weights, stale)
+        elif code.lifted:
+            vm = code.new_vm()
+            configure_threads()
+            packed, before = vm[TRANSFORM_PARAMS](self._placed(weights)), None
+            made = [as_torch(code.item(packed, index)) for index in range(len(packed))]
+        else:
+            made = [
+                weight if stale is None or index in stale else None for index, weight in enumerate(weights)
+            ]
+        fresh = iter(owned([tensor for tensor in made if tensor is not None]))
+        return self._resident(
+            [
+                next(fresh) if tensor is not None else (before or [])[index]
+                for index, tensor in enumerate(made)
+            ]
+        )
+
+    def _kept(self) -> list[torch.Tensor] | None:
+        """What is packed, where single tensors of it can be exchanged."""
+        return None if isinstance(self._code.library, DeviceProgram) else self.packed_tensors()
 
     def _resident(self, tensors: list[torch.Tensor]) -> Any:
         """Tensors as ``main`` takes them."""
@@ -207,14 +233,17 @@ class Weights:
                 subject="load_state_dict",
                 advice="give all weights, or save the module with originals=True",
             )
-        fresh.packed = fresh._pack(fresh._placed)
+        fresh.packed = fresh._pack(fresh._placed, values)
         return fresh
 
-    def borrow(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Pack tensors that the caller may change or drop later: they are not held."""
+    def borrow(self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None) -> None:
+        """Pack tensors that the caller may change or drop later: they are not held.
+
+        ``changed`` are those that differ from what was borrowed last, by default all.
+        """
         fresh = copy.copy(self)
         fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
-        self.packed = fresh._pack(fresh._apart)
+        self.packed = fresh._pack(fresh._apart, changed)
 
     def share(self, known: dict[str, torch.Tensor]) -> None:
         """Hold the snapshots of ``known`` in place of equal ones; what it lacks is added to it."""
@@ -417,9 +446,11 @@ class CompiledModule:
             fresh.share_state(dict(self._state))
         return fresh
 
-    def borrow_weights(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Pack other tensors of the caller."""
-        self._weights.borrow(values)
+    def borrow_weights(
+        self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None
+    ) -> None:
+        """Pack other tensors of the caller, or only those that have ``changed`` since the last time."""
+        self._weights.borrow(values, changed)
 
     def _loadable(self) -> set[str]:
         return {

@@ -156,24 +156,30 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def watch_pages(ranges: Sequence[tuple[int, int]]) -> tuple[list[Pages], list[tuple[int, int]]]:
-    """Watch the whole pages inside the ranges ``(address, bytes)``; also returns the ranges that are left over.
+Range = tuple[int, int]
+"""``(address, bytes)``."""
+
+
+def watch_pages(ranges: Sequence[Range]) -> tuple[list[tuple[int, Pages]], list[tuple[int, Range]]]:
+    """Watch the whole pages inside the ranges; also returns the ranges that are left over. Both with the position among
+    ``ranges`` that they are of.
 
     Only private memory without a file behind it is watched: other processes write the rest unseen.
     """
     watcher = _this_process()
     private = _private_memory() if watcher else []
     watched, left = [], []
-    for address, size in ranges:
+    for position, (address, size) in enumerate(ranges):
         start, end = -(-address // _PAGE) * _PAGE, (address + size) // _PAGE * _PAGE
         try:
             if watcher is None or end - start < 2 * _PAGE or not _is_inside(start, end, private):
                 raise OSError("not worth it")
-            watched.append(watcher.watch(start, end))
-            left += [(address, start - address), (end, address + size - end)]
+            watched.append((position, watcher.watch(start, end)))
+            rest = [(address, start - address), (end, address + size - end)]
         except OSError:
-            left.append((address, size))
-    return watched, [(address, size) for address, size in left if size]
+            rest = [(address, size)]
+        left += [(position, part) for part in rest if part[1]]
+    return watched, left
 
 
 def _private_memory() -> list[tuple[int, int]]:
@@ -196,4 +202,4 @@ def _is_inside(start: int, end: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(first <= start and end <= last for first, last in ranges)
 
 
-__all__ = ["Pages", "watch_pages"]
+__all__ = ["Pages", "Range", "watch_pages"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,35 +81,76 @@ _OPERATIONS: dict[str, Operation] = {
 }
 
 
-def run_weights_program(text: str, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The results of the program on the original weights, each contiguous."""
-    program = json.loads(text)
+def run_weights_program(
+    text: str, weights: Sequence[torch.Tensor], changed: Collection[int] | None = None
+) -> list[torch.Tensor | None]:
+    """The results of the program on the original weights, each contiguous.
+
+    With positions in ``changed``, only those that read one of these weights, and ``None`` for the others.
+    """
+    program = _parsed(text)
+    stale = program.stale(len(weights), changed)
+    needed = program.needed(len(weights), stale)
     values: list[Any] = [weight.detach() for weight in weights]
-    last_use = _last_uses(program, len(values))
+    last_use = program.last_uses(len(weights), needed)
     with torch.no_grad():
-        for index, (name, operands, attributes) in enumerate(program["steps"]):
+        for index, (name, operands, attributes) in enumerate(program.steps):
+            if len(values) not in needed:
+                values.append(None)
+                continue
             given = [values[item[0]] if isinstance(item, list) else item for item in operands]
             values.append(_OPERATIONS[name](given, attributes))
             for item in operands:
                 if isinstance(item, list) and last_use[item[0]] == index:
                     values[item[0]] = None
         return [
-            _tensor(values[item[0]] if isinstance(item, list) else item).contiguous()
-            for item in program["results"]
+            _tensor(values[item[0]] if isinstance(item, list) else item).contiguous() if is_stale else None
+            for item, is_stale in zip(program.results, stale, strict=True)
         ]
 
 
-def _last_uses(program: dict[str, Any], count: int) -> dict[int, int]:
-    """The step after which a value is not read any more; results are read for ever."""
-    found = dict.fromkeys(range(count + len(program["steps"])), -1)
-    for index, (_, operands, _attributes) in enumerate(program["steps"]):
-        for item in operands:
-            if isinstance(item, list):
-                found[item[0]] = index
-    for item in program["results"]:
-        if isinstance(item, list):
-            found[item[0]] = len(program["steps"])
-    return found
+@dataclass(frozen=True)
+class _Program:
+    """Steps ``(operation, operands, attributes)`` and results; ``[n]`` is the n-th value, weights first."""
+
+    steps: list[Any]
+    results: list[Any]
+
+    def stale(self, count: int, changed: Collection[int] | None) -> list[bool]:
+        """For each result whether it reads one of the changed weights, of ``count``; all of them for ``None``."""
+        if changed is None:
+            return [True] * len(self.results)
+        reads = set(changed)
+        for index, (_, operands, _attributes) in enumerate(self.steps, count):
+            if any(isinstance(item, list) and item[0] in reads for item in operands):
+                reads.add(index)
+        return [isinstance(item, list) and item[0] in reads for item in self.results]
+
+    def needed(self, count: int, stale: list[bool]) -> set[int]:
+        """The values that these results are made of."""
+        found = {
+            item[0]
+            for item, wanted in zip(self.results, stale, strict=True)
+            if wanted and isinstance(item, list)
+        }
+        for index in reversed(range(len(self.steps))):
+            if count + index in found:
+                found |= {item[0] for item in self.steps[index][1] if isinstance(item, list)}
+        return found
+
+    def last_uses(self, count: int, needed: set[int]) -> dict[int, int]:
+        """The step after which a needed value is not read any more; results are read for ever."""
+        found = {}
+        for index, (_, operands, _attributes) in enumerate(self.steps):
+            if count + index in needed:
+                found.update({item[0]: index for item in operands if isinstance(item, list)})
+        return {**found, **{item[0]: len(self.steps) for item in self.results if isinstance(item, list)}}
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> _Program:
+    program = json.loads(text)
+    return _Program(program["steps"], program["results"])
 
 
 def pack_weights(mod: Any, vm: Any, weights: Sequence[torch.Tensor]) -> Any:

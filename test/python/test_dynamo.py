@@ -19,6 +19,7 @@ from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch.utils._pytree import tree_leaves
 
 from torch_tvm.dynamo import GraphNotCompiled
+from torch_tvm.runtime import module as runtime_module
 from torch_tvm.runtime.module import Weights
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.support.errors import InvalidInput
@@ -39,9 +40,9 @@ def packings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     borrow = Weights.borrow
 
-    def counted(self: Weights, values: Any) -> None:
+    def counted(self: Weights, *args: Any) -> None:
         found.append(1)
-        borrow(self, values)
+        borrow(self, *args)
 
     monkeypatch.setattr(Weights, "borrow", counted)
     return found
@@ -323,6 +324,32 @@ def test_weights_that_change_at_each_call_are_not_watched_until_they_rest(packin
     for _ in range(3):
         torch.testing.assert_close(fast(x), model(x))
     assert len(packings) <= 2
+
+
+@torch.no_grad()
+def test_only_weights_that_changed_are_packed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    run = runtime_module.run_weights_program
+
+    def counted(*args: Any) -> Any:
+        results = run(*args)
+        made.append(sum(result is not None for result in results))
+        return results
+
+    monkeypatch.setattr(runtime_module, "run_weights_program", counted)
+    model = nn.Sequential(*[nn.Linear(70, 70) for _ in range(6)])
+    fast, x = compiled(model), torch.randn(2, 70)
+    fast(x)
+    assert made == [12]
+    for change in (lambda w: w.mul_(1.5), through_numpy, of_other_memory):
+        del made[:]
+        change(model[2].weight)
+        change(model[4].weight)
+        torch.testing.assert_close(fast(x), model(x), atol=1e-3, rtol=1e-4)
+        assert made == [2]
+        for _ in range(2):
+            fast(x)
+        assert made == [2]
 
 
 class Block(nn.Module):

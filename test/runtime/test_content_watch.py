@@ -49,6 +49,22 @@ def test_a_write_at_any_place_is_noticed(tensors: list[torch.Tensor], write: Cal
             assert not watch.is_unchanged(tensors)
 
 
+@pytest.mark.parametrize("write", [by_data, by_numpy, of_one_bit, of_all_signs])
+def test_it_says_which_changed(tensors: list[torch.Tensor], write: Callable[..., None]) -> None:
+    both = [*tensors, tensors[3]]
+    for index, tensor in enumerate(tensors):
+        watch = ContentWatch(both, MemoryHash)
+        assert watch.changed(both) == []
+        write(tensor, tensor.numel() // 2)
+        again = ContentWatch(both, MemoryHash)  # what is protected anew was counted before
+        expected = [3, 5] if index == 3 else [index]
+        assert set(expected) <= set(watch.changed(both)) <= {*expected, *range(index)}
+        assert again.changed(both) == []
+        both[index] = tensor.clone()
+        assert index in again.changed(both)
+        both[index] = tensor
+
+
 def test_all_who_watch_a_page_notice(tensors: list[torch.Tensor]) -> None:
     big = tensors[-1]
     everything = [tensors, [big], [big[5000:100_000]], [big[50_000:].view(500, 500).t()]]

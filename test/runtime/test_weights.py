@@ -49,6 +49,31 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Model, Model]:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("level", [0, 3])
+def test_some_weights_are_exchanged_and_the_others_stay(level: int) -> None:
+    model = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.Linear(30, 7), nn.Linear(7, 40)).eval()
+    x = torch.randn(3, 20)
+    compiled = torch_tvm.compile(model, (x,), options={"opt_level": level})
+    addresses = _packed_addresses(compiled)
+    other = copy.deepcopy(model)
+    other[2].weight.normal_()
+    compiled.load_state_dict({"2.weight": other[2].weight}, strict=False)
+    torch.testing.assert_close(compiled(x), other(x))
+    exchanged = [a != b for a, b in zip(addresses, _packed_addresses(compiled), strict=True)]
+    assert exchanged.count(True) == 1
+    other[1].running_var.fill_(3)
+    twin = copy.deepcopy(compiled)
+    compiled.load_state_dict(other.state_dict())
+    torch.testing.assert_close(compiled(x), other(x))
+    other[1].running_var.fill_(1)
+    torch.testing.assert_close(twin(x), other(x))
+
+
+def _packed_addresses(compiled: Any) -> list[int]:
+    return [tensor.data_ptr() for tensor in compiled.parts().weights.packed_tensors()]
+
+
+@torch.no_grad()
 def test_changes_of_the_eager_model_are_not_seen(pair: tuple[Any, Model, Model]) -> None:
     compiled, model, reference = pair
     for tensor in model.state_dict().values():

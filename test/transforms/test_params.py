@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import torch
 import tvm
 from tvm import relax
@@ -9,7 +12,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights
+from torch_tvm.runtime.weights_program import pack_weights, run_weights_program
 from torch_tvm.support.attributes import PROGRAM
 
 TARGET = tvm.target.Target("llvm")
@@ -56,6 +59,35 @@ def test_weights_are_transformed_once() -> None:
     for _ in range(2):
         out = torch.from_dlpack(vm["main"](x, params))
         torch.testing.assert_close(out, torch.relu(torch.nn.functional.linear(x, 2 * w, b)))
+
+
+def test_only_results_that_read_a_changed_weight_are_made() -> None:
+    """Of random programs: what a change of some weights makes anew is what all of them make."""
+    torch.manual_seed(1)
+    draw = lambda high: int(torch.randint(high, ()))
+    for _ in range(50):
+        count = 2 + draw(4)
+        steps: list[list[Any]] = []
+        for index in range(draw(12)):
+            name = ("add", "multiply", "concat", "permute")[draw(4)]
+            operands = [[draw(count + index)] for _ in range(1 if name == "permute" else 2)]
+            steps.append([name, operands, [1, 0] if name == "permute" else 0])
+            if name == "concat":  # back to the size of the others
+                steps[-1] = ["add", operands, None]
+        results: list[Any] = [[draw(count + len(steps))] for _ in range(4)]
+        text = json.dumps({"steps": steps, "results": [*results, 3.5]})
+        weights = [torch.randn(3, 3) for _ in range(count)]
+        before = run_weights_program(text, weights)
+        changed = [index for index in range(count) if draw(3) == 0]
+        for index in changed:
+            weights[index] = torch.randn(3, 3)
+        after = run_weights_program(text, weights)
+        partly = run_weights_program(text, weights, changed)
+        assert partly[-1] is None
+        for old, part, new in zip(before, partly, after, strict=True):
+            assert old is not None and new is not None
+            assert torch.equal(old if part is None else part, new)
+            assert part is None or not torch.equal(old, new)
 
 
 def test_main_keeps_no_weight_only_kernel() -> None:
