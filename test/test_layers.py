@@ -47,7 +47,12 @@ LAYERS = {
     "torch_tvm.schedules": layer("lib/schedules", "support tir workloads", "tvm tvm_ffi"),
     "torch_tvm.codegen": layer("lib/codegen", "runtime support tir", "torch tvm tvm_ffi"),
     "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
-    "torch_tvm.profiling": layer("lib/profiling", "codegen runtime support tir", "torch tvm tvm_ffi numpy"),
+    "torch_tvm.profiling": layer(
+        "lib/profiling", "codegen runtime schedules support tir", "torch tvm tvm_ffi numpy"
+    ),
+    "torch_tvm.tuning": layer(
+        "lib/tuning", "backends codegen profiling runtime schedules support tir", "torch tvm tvm_ffi numpy"
+    ),
     # What runs compiled code needs no compiler: tvm_ffi alone.
     "torch_tvm.runtime": layer("lib/runtime", "aten support", "torch tvm_ffi numpy pyopencl"),
     "torch_tvm.artifact": layer("lib/artifact", "runtime support", "torch tvm_ffi"),

@@ -5,6 +5,7 @@
     torch-tvm run nets.py:MyNet --input x:1x3x64x64:f32 -o results.npz
     torch-tvm explain MODEL -o page.html
     torch-tvm bench MODEL | --suite cpu | --kernels | --imports
+    torch-tvm tune MODEL --database tuned --trials 500
     torch-tvm doctor
     torch-tvm cache info|clear
 
@@ -106,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument(
         "--no-fallback", action="store_true", help="an op that is left to PyTorch is an error"
     )
+    target.add_argument(
+        "--database", default="", metavar="FOLDER", help="use what torch-tvm tune left in this folder"
+    )
 
     def add(
         name: str, action: Callable[[argparse.Namespace], int], text: str, *parents: Any
@@ -167,6 +171,18 @@ def _parser() -> argparse.ArgumentParser:
         "bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", model, target
     )
     measured.add_argument("--runs", type=int, default=10, metavar="N", help="runs of which the median counts")
+    tuned = add(
+        "tune",
+        _tune,
+        "look for faster schedules by measurement, and keep them in a folder; after Ctrl-C it goes on there",
+        model,
+        target,
+    )
+    tuned.add_argument("--trials", type=int, metavar="N", help="schedules to try, earlier runs counted")
+    tuned.add_argument("--seconds", type=float, metavar="S", help="how long to go on")
+    tuned.add_argument(
+        "--tracker", metavar="HOST:PORT/KEY", help="measure on the servers of this TVM RPC tracker"
+    )
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(action=_doctor)
@@ -241,19 +257,26 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     (frontend, *more) = _frontends(command.via, source)
     if more:
         raise InvalidInput("a model is compiled by one frontend", subject="--via", advice="name one importer")
-    target: Any = command.target
-    if target.startswith("mcpu="):
-        target = {"kind": "llvm", "mcpu": target.removeprefix("mcpu=")}
     started = time.perf_counter()
     with _step(f"importing {source.name} by {frontend}"):
         module = source.module(frontend)
     seconds = time.perf_counter() - started
     with warnings.catch_warnings(), _step(f"compiling {source.name}"):
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        compiled = torch_tvm.compile(module, target=target, fallback=not command.no_fallback)
+        compiled = torch_tvm.compile(
+            module,
+            target=_target(command),
+            fallback=not command.no_fallback,
+            options={"database": command.database} if command.database else None,
+        )
     compiled.report.frontend = frontend
     compiled.report.seconds = {**compiled.report.seconds, "import": seconds}
     return source, compiled
+
+
+def _target(command: argparse.Namespace) -> Any:
+    name = command.target
+    return {"kind": "llvm", "mcpu": name.removeprefix("mcpu=")} if name.startswith("mcpu=") else name
 
 
 # -- commands ------------------------------------------------------------------------------------------------
@@ -458,6 +481,35 @@ def _bench(command: argparse.Namespace) -> int:
         values["eager_milliseconds"] = eager * 1e3
         lines.append(f"\neager PyTorch: {eager * 1e3:.3f} ms, {eager / found.seconds:.2f} times as long")
     _say(command, values, lines)
+    return 0
+
+
+def _tune(command: argparse.Namespace) -> int:
+    import torch_tvm
+
+    if not command.database:
+        raise InvalidInput(
+            "a folder is needed to keep what is found",
+            subject="--database",
+            advice="--database tuned, for one",
+        )
+    source = _source(command)
+    (frontend, *_) = _frontends(command.via, source)
+    with _step(f"importing {source.name} by {frontend}"):
+        module = source.module(frontend)
+    try:
+        found = torch_tvm.tune(
+            module,
+            database=command.database,
+            trials=command.trials,
+            seconds=command.seconds,
+            target=_target(command),
+            tracker=command.tracker,
+        )
+    except KeyboardInterrupt:
+        print(f"torch-tvm: stopped; what was found is in {command.database}", file=sys.stderr)
+        raise
+    _say(command, found.to_dict(), [str(found)])
     return 0
 
 

@@ -40,7 +40,7 @@ def schedule(
 ) -> tuple[tvm.IRModule, list[KernelDecision]]:
     """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
 
-    ``choose`` picks among the candidates of rules that have some; without it rules decide alone.
+    ``choose`` may take another schedule than a rule's; without it rules decide alone.
     """
     backend = backend_of(target)
     return offer(mod, backend.rules(), backend.machine(target), backend.prepare, backend.finish, choose)

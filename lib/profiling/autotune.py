@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 import tvm
 
 from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.profiling.turns import counted, take_turns
+from torch_tvm.schedules.rule import Offer
 from torch_tvm.support.cache_folder import cache_folder
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
@@ -51,26 +52,25 @@ class Autotuner:
         self.records: list[Measured] = []
         self._known: dict[str, Measured] = {}
 
-    def choose(self, name: str, func: tvm.tirx.PrimFunc, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> str:
-        """The label of the fastest candidate; the first one is the rule's own.
+    def choose(self, offer: Offer) -> tvm.tirx.PrimFunc:
+        """The fastest candidate of a rule.
 
         Kernels with unknown sizes, and those without a choice, are not measured.
         """
-        first = next(iter(candidates))
-        if len(candidates) < 2 or not _is_static(func):
-            return first
-        key = self._key(func, candidates)
-        if key in self._known:
-            return self._known[key].choice
-        measured = self._load(key, name, candidates) or self._measure(key, name, candidates)
-        self._known[key] = measured
-        self.records.append(measured)
-        return measured.choice
+        if not is_static(offer.original):
+            return offer.own
+        candidates = offer.candidates()
+        if len(candidates) < 2:
+            return offer.own
+        key = self._key(offer.original, candidates)
+        if key not in self._known:
+            name = offer.kernel
+            self._known[key] = self._load(key, name, candidates) or self._measure(key, name, candidates)
+            self.records.append(self._known[key])
+        return candidates[self._known[key].choice]
 
     def _key(self, func: tvm.tirx.PrimFunc, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> str:
-        anonymous = func.without_attr("global_symbol")
-        parts = (tvm.__version__, str(self.target), anonymous.script(), *candidates)
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return key_of(func, self.target, *candidates)
 
     def _load(self, key: str, name: str, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> Measured | None:
         """What an earlier compilation stored; a file that cannot be read counts as none."""
@@ -107,40 +107,34 @@ def time_candidates(
 ) -> dict[str, float]:
     """Seconds of one call of each candidate on random arguments: the least of several turns.
 
-    Candidates take turns, and other processes only ever add time.
+    Candidates take turns.
     """
-    calls = {label: _call(func, target) for label, func in candidates.items()}
-    repeats = {}
-    for label, call in calls.items():
-        call()
-        started = time.perf_counter()
-        call()
-        repeats[label] = max(1, int(ROUND_SECONDS / max(time.perf_counter() - started, 1e-7)))
-    times: dict[str, list[float]] = {label: [] for label in calls}
-    for _ in range(ROUNDS):
-        for label, call in calls.items():
-            started = time.perf_counter()
-            for _ in range(repeats[label]):
-                call()
-            times[label].append((time.perf_counter() - started) / repeats[label])
-    return {label: min(values) for label, values in times.items()}
+    calls = {label: counted(_call(func, target)) for label, func in candidates.items()}
+    return take_turns(calls, ROUNDS, ROUND_SECONDS)
+
+
+def key_of(func: tvm.tirx.PrimFunc, target: tvm.target.Target, *more: str) -> str:
+    """A hash of a kernel, whatever its name, of a target, of TVM's version and of ``more``."""
+    parts = (tvm.__version__, str(target), func.without_attr("global_symbol").script(), *more)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _call(func: tvm.tirx.PrimFunc, target: tvm.target.Target) -> Callable[[], None]:
     module = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
     kernel = tvm.compile(module, target, tir_pipeline=CPU_PIPELINE)["kernel"]
-    arguments = [_argument(param) for param in func.params]
+    arguments = [random_tensor(list(map(int, p.shape)), getattr(torch, str(p.dtype))) for p in func.params]
     return lambda: kernel(*arguments)
 
 
-def _argument(param: tvm.ir.Var) -> torch.Tensor:
-    shape, dtype = [int(size) for size in param.shape], getattr(torch, str(param.dtype))
+def random_tensor(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Random numbers; zeros and ones for dtypes that are not floating."""
     if dtype.is_floating_point:
-        return torch.randn(shape).to(dtype)
-    return torch.randint(0, 2, shape).to(dtype)
+        return torch.randn(list(shape)).to(dtype)
+    return torch.randint(0, 2, list(shape)).to(dtype)
 
 
-def _is_static(func: tvm.tirx.PrimFunc) -> bool:
+def is_static(func: tvm.tirx.PrimFunc) -> bool:
+    """Whether all sizes of a kernel's operands are known."""
     return all(
         isinstance(param.ty, tvm.tirx.BufferType) and static_sizes(param.shape) is not None
         for param in func.params

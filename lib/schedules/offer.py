@@ -8,7 +8,7 @@ from typing import Any
 import tvm
 from tvm.tirx import PrimFunc
 
-from torch_tvm.schedules.rule import Choose, KernelDecision, Rule
+from torch_tvm.schedules.rule import Choose, KernelDecision, Offer, Rule
 from torch_tvm.schedules.sizes import NamedSizes
 from torch_tvm.support.errors import Refusal
 
@@ -26,7 +26,7 @@ def offer(
     """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
 
     Rules are asked in their order, with what they know the target by; the first that does not refuse takes the kernel.
-    Kernels that are scheduled already are finished too. ``choose`` picks among the candidates of rules that have some.
+    Kernels that are scheduled already are finished too. ``choose`` may take another schedule than the rule's.
     """
     decisions = []
     updates = {}
@@ -59,12 +59,17 @@ def offer(
 def _apply(
     rule: Rule, name: str, named: NamedSizes, machine: Any, finish: Finish, choose: Choose | None
 ) -> PrimFunc:
-    func = named.func
-    if choose is None or not hasattr(rule, "candidates"):
-        return finish(named.bound(rule.apply(func, machine)), machine)
-    schedules = rule.candidates(func, machine)
-    candidates = {label: finish(named.bound(scheduled), machine) for label, scheduled in schedules.items()}
-    return candidates[choose(name, named.original, candidates)]
+    own = finish(named.bound(rule.apply(named.func, machine)), machine)
+    if choose is None:
+        return own
+
+    def candidates() -> dict[str, PrimFunc]:
+        if not hasattr(rule, "candidates"):
+            return {rule.name: own}
+        schedules = rule.candidates(named.func, machine)
+        return {label: finish(named.bound(each), machine) for label, each in schedules.items()}
+
+    return choose(Offer(name, named.original, own, candidates, lambda func: finish(func, machine)))
 
 
 __all__ = ["offer"]

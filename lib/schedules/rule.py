@@ -8,8 +8,24 @@ from typing import Any, Protocol
 
 import tvm
 
-Choose = Callable[[str, tvm.tirx.PrimFunc, Mapping[str, tvm.tirx.PrimFunc]], str]
-"""Given a kernel's name, the kernel and its schedules by label, the rule's own first: the label of one."""
+
+@dataclass(frozen=True)
+class Offer:
+    """A kernel that a rule takes: as it was, and as the rule schedules it, finished.
+
+    ``candidates()`` are the rule's schedules by label, its own first; one where the rule has no others. ``finish`` gives
+    a schedule of somebody else's what every kernel needs.
+    """
+
+    kernel: str
+    original: tvm.tirx.PrimFunc
+    own: tvm.tirx.PrimFunc
+    candidates: Callable[[], Mapping[str, tvm.tirx.PrimFunc]]
+    finish: Callable[[tvm.tirx.PrimFunc], tvm.tirx.PrimFunc]
+
+
+Choose = Callable[[Offer], tvm.tirx.PrimFunc]
+"""Given what a rule makes of a kernel, the schedule to use."""
 
 
 class Rule(Protocol):
@@ -33,4 +49,4 @@ class KernelDecision:
     refusals: dict[str, str] = field(default_factory=dict)
 
 
-__all__ = ["Choose", "KernelDecision", "Rule"]
+__all__ = ["Choose", "KernelDecision", "Offer", "Rule"]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TorchTvmError,
         UnsupportedOp,
     )
+    from torch_tvm.tune_program import tune
 
 _WHERE = {
     "CompiledModule": "torch_tvm.runtime.module",
@@ -52,6 +53,7 @@ _WHERE = {
     "load": "torch_tvm.loading",
     "parse": "torch_tvm.importing",
     "register_lowering": "torch_tvm.custom",
+    "tune": "torch_tvm.tune_program",
 }
 
 quick_imports.install()
@@ -78,6 +80,7 @@ __all__ = [
     "load",
     "parse",
     "register_lowering",
+    "tune",
 ]
 
 

@@ -64,7 +64,7 @@ def place_of(
 
     Raises :class:`InvalidInput` for what cannot have a name.
     """
-    if options.passes or options.measure:
+    if options.passes or options.measures:
         raise InvalidInput(
             "a module that passes of yours or measurements took part in is not kept",
             subject="options['cache_key']",

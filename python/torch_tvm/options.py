@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.tuning.database import Database
 
 if TYPE_CHECKING:
     import tvm
@@ -26,14 +27,15 @@ class Options:
     ``measure`` times a few schedules of each heavy kernel and keeps the fastest, also on disk. Without
     ``check_indices`` a position out of range is no error: the nearest one is read, and nothing is written.
     Without ``cache`` no code is read from the disk or kept there; ``cache_key`` names the whole module there.
+    ``database`` is a folder of :func:`torch_tvm.tune`, whose schedules are used.
     ``torch_executed_ops`` names ops that run in PyTorch, such as ``"aten.addmm"`` or ``"aten::addmm.default"``.
 
     ``opt_level`` 3 leaves nothing out. 2 leaves out layouts of their own (blocked channels and with them all rules for
     convolutions, attention as one kernel, products of bytes); 1 leaves out as well what is done with weights when the
     program is compiled (packing, folding of batch norms, joining of products that share an operand); 0 fuses nothing:
     each op is a kernel.
-    ``scheduler`` is ``"default"``: rules schedule every kernel. ``trials`` is how many schedules a search may try,
-    and the default one searches nothing.
+    ``scheduler`` is ``"default"``: rules schedule every kernel; with ``"meta_schedule"`` the compile tries ``trials``
+    schedules beside those, as :func:`torch_tvm.tune` does, and keeps what it found in ``database``, if one is given.
     """
 
     accuracy: str = "default"
@@ -41,6 +43,7 @@ class Options:
     check_indices: bool = True
     cache: bool = True
     cache_key: str = ""
+    database: str | os.PathLike[str] = ""
     torch_executed_ops: Sequence[str] = ()
     opt_level: int = _LEVELS - 1
     scheduler: str | None = "default"
@@ -54,7 +57,18 @@ class Options:
         """
         others = ("measure", "cache", "cache_key", "passes", "scheduler", "trials")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
-        return {**values, "torch_executed_ops": sorted(self.torch_executed_ops)}
+        records = Database(self.database).digest() if self.database else ""
+        return {**values, "torch_executed_ops": sorted(self.torch_executed_ops), "database": records}
+
+    @property
+    def measures(self) -> bool:
+        """Whether code depends on what this compile measures, so that it is not kept."""
+        return self.measure or self.searches
+
+    @property
+    def searches(self) -> bool:
+        """Whether this compile looks for schedules."""
+        return self.scheduler == "meta_schedule"
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Options:
@@ -92,6 +106,8 @@ class Options:
         _require_number(parsed, "opt_level", range(_LEVELS), "3 leaves nothing out")
         _require_number(parsed, "trials", range(1, 1 << 62), "pass how many schedules a search may try")
         _check_scheduler(parsed.scheduler)
+        if parsed.database != "":
+            Database(parsed.database, is_new=parsed.searches)  # refuses what is no folder
         _check_passes(parsed.passes)
         return parsed
 
@@ -154,21 +170,19 @@ def _require_number(options: Any, name: str, admitted: range, advice: str) -> No
         )
 
 
-_MEASURE = 'torch_tvm.compile(options={"measure": True}) times candidates of heavy kernels'
-_NO_SCHEDULERS = {
-    "auto_scheduler": "it left TVM together with Relay",
-    "meta_schedule": "kernels are scheduled by rules, which search nothing",
-}
+_SCHEDULERS = ("default", "meta_schedule")
 
 
 def _check_scheduler(name: Any) -> None:
-    if name is None or name == "default":
+    if name is None or name in _SCHEDULERS:
         return
-    reason = _NO_SCHEDULERS.get(name) if isinstance(name, str) else None
+    is_old = name == "auto_scheduler"
     raise InvalidInput(
-        f"no scheduler '{name}': {reason}" if reason else f"unknown scheduler {name!r}",
+        "no scheduler 'auto_scheduler': it left TVM together with Relay"
+        if is_old
+        else f"unknown scheduler {name!r}",
         subject="options['scheduler']",
-        advice=_MEASURE if reason else "known: default",
+        advice=f"known: {', '.join(_SCHEDULERS)}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +31,15 @@ from torch_tvm.narrowing import narrowed
 from torch_tvm.options import Options, dialect_spelling
 from torch_tvm.origins import explain, note_ops
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.profiling.autotune import Autotuner
+from torch_tvm.profiling.autotune import Autotuner, Measured
 from torch_tvm.report import FallbackOp, LibraryCall, Op, Report
 from torch_tvm.reproducer import reproducible
 from torch_tvm.runtime.convention import Convention
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
+from torch_tvm.schedules.rule import Choose
 from torch_tvm.support.attributes import PROGRAM
 from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError, bug_of
+from torch_tvm.tuning.database import Database
 
 
 @exclusive(exports=False)
@@ -198,11 +201,11 @@ def compile_program(
     relax_module = mod
     packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
-        autotuner = _autotuner(target) if options.measure else None
-        mod, decisions = schedule(mod, target, choose=autotuner.choose if autotuner else None)
+        choose, found = _choice(mod, target, options)
+        mod, decisions = schedule(mod, target, choose=choose)
         mod = _hooked(mod, "after-scheduling", options)
     dump("scheduled.py", mod.script)
-    report.measured = autotuner.records if autotuner else []
+    report.measured = [record for each in found for record in each]
     with report.phase("explain"):
         explain(report, mod, decisions, program.weights)
     with report.phase("build"):
@@ -298,6 +301,24 @@ def lower_decomposed(module: TorchModule, *, fallback: bool = True, **how: Any) 
 
 _ROUNDS = 3
 """Times that a program is lowered again: parts of an op may be refused themselves."""
+
+
+def _choice(
+    mod: tvm.IRModule, target: tvm.target.Target, options: Options
+) -> tuple[Choose | None, list[list[Measured]]]:
+    """What chooses schedules in place of rules alone, and the lists that it fills with what it chose."""
+    autotuner = _autotuner(target) if options.measure else None
+    choose, found = (autotuner.choose, [autotuner.records]) if autotuner else (None, [])
+    if not options.database and not options.searches:
+        return choose, found
+    from torch_tvm.tuning.session import TunedSchedules, tune_module  # imports MetaSchedule
+
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(options.database or folder)
+        if options.searches:
+            tune_module(mod, target, database, trials=options.trials)
+        tuned = TunedSchedules(database, target, choose)
+    return tuned.choose, [*found, tuned.records]
 
 
 def _autotuner(target: tvm.target.Target) -> Autotuner:
