@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 from torch_tvm.support.files import write_whole
 from torch_tvm.tools import cache
+from torch_tvm.tools.command_line import Parser, amount, check_writable, count, fail, seed
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
@@ -60,14 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (TorchTvmError, OSError) as error:
-        print(f"torch-tvm: error: {error}", file=sys.stderr)
+        fail("torch-tvm", error, is_json="--json" in given)
         return 2 if isinstance(error, (InvalidInput, ImportFailed, OSError)) else 1
     except Exception as error:
         if os.environ.get("TORCH_TVM_TRACEBACK"):
             raise
-        first = next(iter(str(error).strip().splitlines()), "no message")
-        print(f"torch-tvm: error: {type(error).__name__}: {first}", file=sys.stderr)
-        print("  set TORCH_TVM_TRACEBACK=1 to see where", file=sys.stderr)
+        fail("torch-tvm", error, is_json="--json" in given)
         return 1
 
 
@@ -78,7 +77,7 @@ def _names_a_model(arguments: Sequence[str]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="torch-tvm",
         description=summary,
         epilog=rest,
@@ -87,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("model", metavar="MODEL", help=_MODEL)
-    model.add_argument("--batch", type=int, default=1, metavar="N", help="batch size of a model of the zoo")
+    model.add_argument("--batch", type=count, default=1, metavar="N", help="batch size of a model of the zoo")
     model.add_argument(
         "--input",
         action="append",
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SPEC",
         help="an argument: 1x3x64x64:f32, name:1x3:i64 (random values), or a .npz, .npy or .pt file",
     )
-    model.add_argument("--seed", type=int, default=0, help="seed of random weights and inputs")
+    model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument("--via", default="", metavar="FRONTEND", help=f"the importer: {', '.join(FRONTENDS)}")
@@ -170,7 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     measured = add(
         "bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", model, target
     )
-    measured.add_argument("--runs", type=int, default=10, metavar="N", help="runs of which the median counts")
+    measured.add_argument(
+        "--runs", type=count, default=10, metavar="N", help="runs of which the median counts"
+    )
     tuned = add(
         "tune",
         _tune,
@@ -178,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
         model,
         target,
     )
-    tuned.add_argument("--trials", type=int, metavar="N", help="schedules to try, earlier runs counted")
-    tuned.add_argument("--seconds", type=float, metavar="S", help="how long to go on")
+    tuned.add_argument("--trials", type=count, metavar="N", help="schedules to try, earlier runs counted")
+    tuned.add_argument("--seconds", type=amount, metavar="S", help="how long to go on")
     tuned.add_argument(
         "--tracker", metavar="HOST:PORT/KEY", help="measure on the servers of this TVM RPC tracker"
     )
@@ -188,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(action=_doctor)
     kept = add("cache", cache.run, "the compiled code that is kept on disk for later processes")
     kept.add_argument("what", choices=("info", "clear"), help="print where and how much it is, or delete it")
+    kept.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
@@ -217,6 +219,7 @@ def _check_extension(path: str | None, known: Sequence[str]) -> None:
         raise InvalidInput(
             f"cannot tell the format from '{path}'", subject="-o", advice=f"name it {' or '.join(known)}"
         )
+    check_writable(path)
 
 
 def _source(command: argparse.Namespace) -> Source:
@@ -252,7 +255,9 @@ def _frontends(text: str, source: Source) -> list[str]:
 
 def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     import torch_tvm
+    from torch_tvm.targets import resolve_target
 
+    target = resolve_target(_target(command))  # what is wrong with it, before anything takes time
     source = _source(command)
     (frontend, *more) = _frontends(command.via, source)
     if more:
@@ -265,7 +270,7 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
         compiled = torch_tvm.compile(
             module,
-            target=_target(command),
+            target=target,
             fallback=not command.no_fallback,
             options={"database": command.database} if command.database else None,
         )
@@ -353,6 +358,7 @@ def _run(command: argparse.Namespace) -> int:
     from torch_tvm.tools.tensors import check_output, described, write_tensors
 
     check_output(command.output)
+    check_writable(command.output)
     is_saved = command.model.endswith(".ttvm")
     if command.check and not is_saved:
         raise InvalidInput(
@@ -457,8 +463,6 @@ def _bench(command: argparse.Namespace) -> int:
 
     import torch
 
-    if command.runs < 1:
-        raise InvalidInput(f"expected a positive number, got {command.runs}", subject="--runs")
     source, compiled = _compiled(command)
     args = source.arguments()
     with _step("timing kernels"):
@@ -486,6 +490,7 @@ def _bench(command: argparse.Namespace) -> int:
 
 def _tune(command: argparse.Namespace) -> int:
     import torch_tvm
+    from torch_tvm.targets import resolve_target
 
     if not command.database:
         raise InvalidInput(
@@ -493,6 +498,7 @@ def _tune(command: argparse.Namespace) -> int:
             subject="--database",
             advice="--database tuned, for one",
         )
+    target = resolve_target(_target(command))
     source = _source(command)
     (frontend, *_) = _frontends(command.via, source)
     with _step(f"importing {source.name} by {frontend}"):
@@ -503,7 +509,7 @@ def _tune(command: argparse.Namespace) -> int:
             database=command.database,
             trials=command.trials,
             seconds=command.seconds,
-            target=_target(command),
+            target=target,
             tracker=command.tracker,
         )
     except KeyboardInterrupt:

@@ -44,7 +44,7 @@ _OPTIONS = {
     "--relax-to-tir": "then optimise and schedule for --target, and print TIR as TVMScript",
     "--emit=KIND": "print the kernels instead: mlir (the default), tvmscript, llvm, asm, cuda or opencl",
     "--run[=HOW]": "run the module: compiled (the default) or interpreter; random arguments, or those of --input",
-    "--check-against=eager": "run it compiled and op by op in PyTorch; exit code 1 where results differ",
+    "--check-against=eager": "run it compiled and in PyTorch (a text: op by op); exit code 1 where results differ",
     "--input=SPEC": "an argument: 1x3:f32, name:1x3:f32, or a .npz, .npy or .pt file",
     "--target=NAME": "what it is for: host (the default), an LLVM processor name, or sm_90 for --emit=cuda",
     "--list-passes": "print every pass of this project with what it does, before and after",
@@ -181,7 +181,7 @@ def run(arguments: Sequence[str]) -> int:
         for switch, text in (("help", help_text), ("list-passes", passes_text)):
             if switch in command.switches:
                 return _write(f"{text()}\n", None)
-        data = _read(command.source)
+        data = _read(command.source, command.inputs)
     except TorchTvmError as error:
         return _report(error)
     except Exception as error:
@@ -207,14 +207,14 @@ def run(arguments: Sequence[str]) -> int:
     return _write(f"\n{_SPLIT}\n\n".join(outputs), command.values.get("o")) or code
 
 
-def _read(source: str) -> str | bytes:
+def _read(source: str, inputs: Sequence[str] = ()) -> str | bytes:
     from torch_tvm.dialect.parse import decode
     from torch_tvm.importing import is_graph_file, read_graph_file
 
     if source.endswith(_PROGRAMS):
         from torch_tvm.tools.sources import find
 
-        found = find(source)
+        found = find(source, specs=inputs)
         return found.module(found.frontends[0]).asm(elide=False, locations=True)
     if is_graph_file(source):
         return read_graph_file(source).asm(elide=False, locations=True)
@@ -287,29 +287,70 @@ def _run_module(command: Command, module: TorchModule) -> str:
     import torch
 
     import torch_tvm
-    from torch_tvm.debug.compare import both_results, error_of, limit_of
     from torch_tvm.passes.pipeline import canonicalize
     from torch_tvm.tools.tensors import described
 
     _note_progress("--run")
     module = canonicalize(module)
-    args = _arguments(command, module)
-    lines = []
     if "check-against" in command.values:
-        found, expected = both_results(module, args, "auto", None)
-        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-            error, limit = error_of(ours, theirs), limit_of(theirs, None)
-            verdict = "agrees with eager" if error <= limit else f"differs from eager: error {error:.3g}"
-            lines.append(f"result {index}: {described(ours)}: {verdict}")
-        text = "".join(f"{line}\n" for line in lines)
-        if "differs" in text:
-            raise _Different(text)
-        return text
+        return _checked(command, module)
+    args = _arguments(command, module)
     with torch.no_grad():
         is_compiled = command.values["run"] == "compiled"
         results = torch_tvm.compile(module)(*args) if is_compiled else module(*args)
     leaves = torch.utils._pytree.tree_leaves(results)
     return "".join(f"result {index}: {described(leaf)}\n{leaf}\n" for index, leaf in enumerate(leaves))
+
+
+def _checked(command: Command, module: TorchModule) -> str:
+    """Whether compiled code gives what the program does in eager PyTorch, or a text's ops do one by one."""
+    from torch_tvm.debug.compare import both_results, compiled_results, error_of, limit_of
+    from torch_tvm.tools.tensors import described
+
+    eager = _eager(command, module)
+    if eager is None:
+        found, expected = both_results(module, _arguments(command, module), "auto", None)
+        name = "the ops one by one (the input has no eager program)"
+    else:
+        args, expected = eager
+        found, name = compiled_results(module, args, "auto", None), "eager"
+    if len(found) != len(expected):
+        raise _Different(f"{len(found)} results, {name} gives {len(expected)}\n")
+    lines = []
+    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        error, limit = error_of(ours, theirs), limit_of(theirs, None)
+        verdict = f"agrees with {name}" if error <= limit else f"differs from {name}: error {error:.3g}"
+        lines.append(f"result {index}: {described(ours)}: {verdict}\n")
+    text = "".join(lines)
+    if "differs" in text:
+        raise _Different(text)
+    return text
+
+
+def _eager(command: Command, module: TorchModule) -> tuple[list[Any], list[Any]] | None:
+    """Flat arguments, and what the program that the module was made of gives for them in PyTorch."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from torch_tvm.debug.compare import copied
+    from torch_tvm.tools.sources import find
+
+    if command.source.endswith((".pt", ".pt2")):
+        found = find(command.source, specs=command.inputs)
+        program, args = found.program, found.arguments()
+    elif command.source.endswith(".ts"):
+        graph = torch._C.parse_ir(read_bytes(command.source).decode(), parse_tensor_constants=True)
+        program, args = (
+            torch._C._create_function_from_graph("graph", graph),
+            tuple(_arguments(command, module)),
+        )
+    else:
+        return None
+    assert program is not None
+    leaves, nesting = pytree.tree_flatten(args)
+    with torch.no_grad():
+        results = program(*pytree.tree_unflatten(copied(leaves), nesting))
+    return leaves, [leaf for leaf in pytree.tree_leaves(results) if leaf is not None]
 
 
 def _arguments(command: Command, module: TorchModule) -> list[Any]:

@@ -93,7 +93,11 @@ def _imported(program: Any, arguments: tuple[Any, ...], frontend: str) -> TorchM
 def _from_zoo(name: str, batch: int, seed: int) -> Source:
     from torch_tvm.tools.zoo import build
 
-    module, arguments = build(name, batch, seed=seed)
+    try:
+        module, arguments = build(name, batch, seed=seed)
+    except (RuntimeError, MemoryError) as error:
+        problem = next(iter(str(error).splitlines()), "it takes too much memory")
+        raise InvalidInput(f"cannot be made: {problem}", subject=f"{name} --batch {batch}") from error
     frontends = ("fx", "torchscript", "lazy")
     return Source(
         name, frontends, lambda frontend: _imported(module, arguments, frontend), lambda: arguments, module
@@ -220,7 +224,9 @@ def _from_text(path: str, given: Sequence[Given], seed: int) -> Source:
         from torch_tvm.passes.pipeline import canonicalize
         from torch_tvm.tools.onnx_reader import read_onnx
 
-        return read_onnx(path) if via == "onnx" else canonicalize(torch_tvm.parse(path))
+        found = read_onnx(path) if via == "onnx" else canonicalize(torch_tvm.parse(path))
+        _ = found.main  # raises where the file has no program
+        return found
 
     def arguments() -> tuple[Any, ...]:
         from torch_tvm.dialect.types import parse_tensor_type

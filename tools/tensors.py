@@ -48,7 +48,7 @@ def given_tensors(texts: Sequence[str], seed: int = 0) -> list[Given]:
             continue
         named = _NAMED.fullmatch(text)
         name, spec = named.groups() if named else ("", text)
-        found.append(Given(random_tensor(parse_spec(spec), seed + index), name))
+        found.append(Given(random_tensor(parse_spec(spec), (seed + index) % (1 << 64)), name))
     return found
 
 

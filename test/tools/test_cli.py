@@ -111,18 +111,31 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["import", "--via", "onnx", "mlp"], "no such importer 'onnx'"),
         (["import", "--via", "fx", "--diff", "mlp"], "needs two importers"),
         (["import", "--input", "2x3", "mlp"], "inputs of their own"),
-        (["run", "--batch", "0", "mlp"], "expected a positive number"),
+        (["run", "--batch", "0", "mlp"], "expected a number from 1 on"),
         (["run", "--via", "fx,lazy", "mlp"], "by one frontend"),
         (["run", "--target", "nosuch", "mlp"], "nosuch"),
         (["compile", "-o", "model.zip", "mlp"], "cannot tell the format"),
         (["run", "-o", "results.txt", "mlp"], "name it .npz, .npy or .pt"),
         (["explain", "-o", "page.pdf", "mlp"], "cannot tell the format"),
         (["run", "resnet"], "did you mean"),
-        (["bench", "mlp", "--runs", "0"], "expected a positive number"),
+        (["bench", "mlp", "--runs", "0"], "expected a number from 1 on"),
         (["compile", "no.ttvm"], "it is compiled"),
         (["run", "no.py"], "name it: no.py:MyModel"),
         (["run", "no.py:Net"], "no such file: no.py"),
         (["run", "no.onnx"], "no such file: no.onnx"),
+        (["run", "mlp", "--seed", str(1 << 64)], "a whole number of 64 bits"),
+        (["run", "mlp", "--seed", "x"], "a whole number of 64 bits"),
+        (["run", "mlp", "--batch", str(1 << 70)], "a number from 1 on"),
+        (["run", "mlp", "--batch", str((1 << 31) - 1)], "cannot be made"),
+        (["compile", "mlp", "-o", "/no/such/folder/x.ttvm"], "there is no such folder"),
+        (["run", "mlp", "-o", "/no/such/folder/x.npz"], "there is no such folder"),
+        (["compile", "mlp", "--database", "/no/such/folder"], "there is no folder"),
+        (["tune", "mlp"], "a folder is needed"),
+        (["tune", "mlp", "--database", "x", "--trials", "-1"], "a number from 1 on"),
+        (["tune", "mlp", "--database", "x", "--seconds", "nan"], "a number from 0 on"),
+        (["bench", "--suite", "nosuch"], "invalid choice: 'nosuch'"),
+        (["cache", "frobnicate"], "invalid choice: 'frobnicate'"),
+        ([], "the following arguments are required: COMMAND"),
     ],
 )
 def test_wrong_use_is_an_error_in_words(
@@ -130,7 +143,67 @@ def test_wrong_use_is_an_error_in_words(
 ) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("torch-tvm: error: ") and message in err and "Traceback" not in err
+    assert (
+        err.startswith(("torch-tvm: error: ", "torch-tvm bench: error: "))
+        and message in err
+        and "Traceback" not in err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "problem"),
+    [
+        (["import", "nosuch", "--json"], "InvalidInput", "no model 'nosuch'"),
+        (["run", "mlp", "--json", "--target", "nosuch"], "InvalidInput", "unknown target 'nosuch'"),
+        (["run", "--json", "--batch", "x", "mlp"], "InvalidInput", "argument --batch"),
+        (["cache", "info", "--json", "more"], "InvalidInput", "unrecognized arguments"),
+    ],
+)
+def test_errors_are_json_where_answers_are(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], kind: str, problem: str
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    found = json.loads(out)["error"]
+    assert code == 2 and err.startswith("torch-tvm: error: ")
+    assert found["type"] == kind and problem in found["problem"]
+
+
+def test_the_cache_as_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(run(capsys, "cache", "info", "--json")[1])["cache"] is None
+    monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
+    found = json.loads(run(capsys, "cache", "info", "--json")[1])["cache"]
+    assert found["entries"] == 0 and Path(found["folder"]).parent == tmp_path
+
+
+def test_seeds_at_the_end_of_their_range(capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (-(1 << 63), (1 << 64) - 1):
+        assert run(capsys, "import", "mlp", "--seed", str(seed))[0] == 0
+
+
+def test_a_text_without_a_program(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "empty.mlir"
+    path.write_text("")
+    code, _, err = run(capsys, "import", str(path))
+    assert code == 2 and "the module has no entry function" in err
+
+
+def test_names_in_the_page_are_no_html(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    (tmp_path / "evil.py").write_text(
+        "import torch\n"
+        "class Evil(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.add_module('{evil}', torch.nn.Linear(3, 3))\n"
+        "    def forward(self, x):\n"
+        f"        return getattr(self, '{evil}')(x) + 1  # {evil}\n"
+    )
+    page = tmp_path / "page.html"
+    source = f"{tmp_path}/evil.py:Evil"
+    assert run(capsys, "explain", source, "--input", "2x3", "-o", str(page))[0] == 0
+    assert evil not in page.read_text() and "alert(1)" in page.read_text()
 
 
 def test_a_damaged_file_is_an_error_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from torch_tvm.tools import opt
 
@@ -248,6 +249,32 @@ def test_a_module_runs_and_is_checked(
     monkeypatch.setattr("torch_tvm.debug.compare.limit_of", lambda *_: -1.0)
     assert opt.run([exported, "--check-against=eager"]) == 1
     assert "differs from eager: error" in capfd.readouterr().out
+
+
+def test_eager_is_the_program_and_not_the_interpreter(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch_tvm.dialect.module import TorchModule
+
+    def wrong(self, args):
+        raise AssertionError("the interpreter")
+
+    class Nested(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.relu(x) * y, x.add_(1)
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * 2
+
+    args = (torch.randn(2, 3), torch.randn(2, 3))
+    exported, script, graph = (str(tmp_path / f"program.{end}") for end in ("pt2", "pt", "ts"))
+    torch.export.save(torch.export.export(Nested(), args), exported)
+    torch.jit.save(torch.jit.trace(program, args[:1]), script)
+    Path(graph).write_text("graph(%x : Float(2, 3)):\n  %y : Float(2, 3) = aten::relu(%x)\n  return (%y)\n")
+    monkeypatch.setattr(TorchModule, "run", wrong)
+    for path, count in ((exported, 2), (script, 1), (graph, 1)):
+        assert opt.run([path, "--check-against=eager", *(["--input=2x3"] if path == script else [])]) == 0
+        assert capfd.readouterr().out.count(": agrees with eager\n") == count
 
 
 def test_passes_are_listed_told_and_timed(source: str, capfd: pytest.CaptureFixture[str]) -> None:

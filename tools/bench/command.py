@@ -15,6 +15,7 @@ from torch_tvm.tools.bench.plot import check_plot, plot
 from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
 from torch_tvm.tools.bench.suites import SUITES, models_of
 from torch_tvm.tools.bench.table import markdown
+from torch_tvm.tools.command_line import Parser, check_writable, count, fail
 
 _PEERS = tuple(name for name in RUNTIMES if name != "ours")
 _QUICK = Plan(rounds=3, iteration_seconds=0.05)
@@ -23,8 +24,9 @@ _QUICK = Plan(rounds=3, iteration_seconds=0.05)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark of ``argv`` and print its table; 0 when ours ran (or imported) every model, 1 otherwise, 2
     for a wrong argument."""
-    options = _parser().parse_args(argv)
     try:
+        options = _parser().parse_args(argv)
+        check_writable(options.output and str(options.output))
         models, peers = models_of(options.suite, options.models), _peers(options.peers)
         if options.plot:
             check_plot(options.plot)
@@ -32,20 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _imports(models, options)
         return _kernels(models, options) if options.kernels else _compare_all(models, peers, options)
     except InvalidInput as error:
-        print(error, file=sys.stderr)
+        fail("torch-tvm bench", error, is_json=False)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="torch-tvm bench", description=__doc__)
+    parser = Parser(prog="torch-tvm bench", description=__doc__)
     parser.add_argument("--suite", choices=sorted(SUITES), default="cpu")
     parser.add_argument("--models", metavar="REGEX", help="only models whose whole name matches")
     parser.add_argument(
         "--peers", default="eager,inductor,onnxruntime,openvino", help=f"of {','.join(_PEERS)}"
     )
-    parser.add_argument("--threads", type=_positive, default=len(usable_cores()))
-    parser.add_argument("--batch", type=_positive, default=1)
-    parser.add_argument("--rounds", type=_positive, help=f"turns of each runtime, {Plan.rounds} by default")
+    parser.add_argument("--threads", type=count, default=len(usable_cores()))
+    parser.add_argument("--batch", type=count, default=1)
+    parser.add_argument("--rounds", type=count, help=f"turns of each runtime, {Plan.rounds} by default")
     parser.add_argument("--accuracy", choices=("strict", "default", "fast"), default="default")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK.rounds} short rounds")
     parser.add_argument("--kernels", action="store_true", help="time our kernels one by one instead")
@@ -53,13 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table there as well")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw speeds to a PNG, SVG or PDF")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
-    return value
 
 
 def _peers(text: str) -> list[str]:

@@ -14,10 +14,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
+from torch_tvm.tools.command_line import Parser, check_writable, fail, seed
 from torch_tvm.tools.e2e.case import CASES, CONFIGS, FRONTENDS, Case, checked_choice
 
 SUITES = ("ours", "opinfo", "models")
@@ -25,11 +25,10 @@ SUITES = ("ours", "opinfo", "models")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen cases, print what failed and a table."""
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run(_parser().parse_args(argv))
     except InvalidInput as error:
-        print(f"torch-tvm-e2e: error: {error}", file=sys.stderr)
+        fail("torch-tvm-e2e", error, is_json=False)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="torch-tvm-e2e",
         description=summary,
         epilog=rest,
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="compiled", help=f"of {', '.join(CONFIGS)}; default: compiled")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes; default: one a core")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="for one case")
-    parser.add_argument("--seed", type=int, default=0, help="of random arguments")
+    parser.add_argument("--seed", type=seed, default=0, help="of random arguments")
     parser.add_argument("--no-fallback", action="store_true", help="an op without a kernel is a failure")
     parser.add_argument(
         "--verbose", action="store_true", help="every case, and of those that fail the IR and the command"
@@ -93,8 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if number < 0 or (option == "--timeout" and number == 0):
             raise InvalidInput(f"expected a positive number, got {number}", subject=option)
     for file in filter(None, (arguments.json, arguments.junit)):
-        if not Path(file).resolve().parent.is_dir():
-            raise InvalidInput(f"cannot write '{file}': there is no such folder")
+        check_writable(file)
     chosen = [
         case
         for case in all_cases(suites, arguments.seed)

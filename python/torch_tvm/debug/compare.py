@@ -48,16 +48,24 @@ def both_results(
     module: TorchModule, args: Sequence[Any], target: Any, options: Any
 ) -> tuple[list[Any], list[Any]]:
     """Flat results of a module of flat arguments, compiled and interpreted."""
+    with torch.no_grad():
+        expected = module.run(copied(args))
+    return compiled_results(module, args, target, options), expected
+
+
+def compiled_results(module: TorchModule, args: Sequence[Any], target: Any, options: Any) -> list[Any]:
+    """Flat results of a module of flat arguments, compiled."""
     import torch_tvm
 
-    copies = lambda: [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        expected = module.run(copies())
-        compiled = torch_tvm.compile(module, target=target, options=options)
-        found = compiled(*copies())
-    found = list(found) if isinstance(found, (tuple, list)) else [found]
-    return found, expected
+        found = torch_tvm.compile(module, target=target, options=options)(*copied(args))
+    return list(found) if isinstance(found, (tuple, list)) else [found]
 
 
-__all__ = ["TOLERANCE", "both_results", "error_of", "limit_of"]
+def copied(args: Sequence[Any]) -> list[Any]:
+    """Arguments that a program may write to."""
+    return [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
+
+
+__all__ = ["TOLERANCE", "both_results", "compiled_results", "copied", "error_of", "limit_of"]
