@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import relax
 
 from torch_tvm.backends.registry import backend_of
 from torch_tvm.schedules.offer import offer
-from torch_tvm.schedules.rule import Choose, KernelDecision
+from torch_tvm.schedules.rule import Choose, KernelDecision, Rule
 from torch_tvm.transforms.base import Level, Transform
 from torch_tvm.transforms.pipeline import COMMON, After, run
 
@@ -36,14 +38,21 @@ def pipeline(
 
 
 def schedule(
-    mod: tvm.IRModule, target: tvm.target.Target, *, choose: Choose | None = None
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    *,
+    choose: Choose | None = None,
+    rules: Sequence[Rule] = (),
 ) -> tuple[tvm.IRModule, list[KernelDecision]]:
     """Schedule every PrimFunc of ``mod`` that is not scheduled yet; other functions stay as they are.
 
-    ``choose`` may take another schedule than a rule's; without it rules decide alone.
+    ``choose`` may take another schedule than a rule's; without it rules decide alone. ``rules`` are asked before those
+    of the target.
     """
     backend = backend_of(target)
-    return offer(mod, backend.rules(), backend.machine(target), backend.prepare, backend.finish, choose)
+    return offer(
+        mod, [*rules, *backend.rules()], backend.machine(target), backend.prepare, backend.finish, choose
+    )
 
 
 def build(

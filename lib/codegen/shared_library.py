@@ -7,8 +7,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import tvm
@@ -16,6 +17,14 @@ from tvm.runtime import _ffi_api
 from tvm.support import cc
 
 from torch_tvm.support.errors import InvalidInput
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_ROOM = 64 << 20
+"""Bytes: objects of the largest models take a few million."""
 
 
 def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | None = None) -> bytes:
@@ -25,7 +34,7 @@ def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | No
     :class:`InvalidInput` where there is none, or where it fails.
     """
     command = _found(linker)
-    with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
+    with _folder() as folder:
         path, parts = Path(folder) / "code.so", _exportable(module)
         objects = [str(Path(folder) / f"part{index}.o") for index in range(len(parts))]
         with ThreadPoolExecutor(max(1, min(len(parts), len(os.sched_getaffinity(0))))) as pool:
@@ -38,6 +47,30 @@ def link(module: tvm.runtime.Module, target: tvm.target.Target, linker: str | No
         if not path.exists():
             raise _unlinked(command, "it wrote no library")
         return path.read_bytes()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for what is linked, which has room: LLVM ends the process where it cannot write an object."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
+            if shutil.disk_usage(folder).free < _ROOM or _largest_file() < _ROOM:
+                raise OSError("there is no room for objects")
+            yield folder
+    except OSError as error:
+        raise InvalidInput(
+            f"the code cannot be linked in a folder for temporary files: {error.strerror or error}",
+            subject="linker",
+            advice=f"name a folder with {_ROOM >> 20} MB in TMPDIR",
+        ) from error
+
+
+def _largest_file() -> int:
+    """Bytes that this process may write into one file."""
+    if resource is None:
+        return _ROOM
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return _ROOM if soft == resource.RLIM_INFINITY else soft
 
 
 def has_linker() -> bool:

@@ -19,7 +19,7 @@ from torch_tvm.lowering import complex_parts, fallback, scalars
 from torch_tvm.lowering.builder import Builder, InLibrary, NeedsEffects, Result, is_symbolic, is_tensor
 from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.pointwise import round_to_bfloat16
-from torch_tvm.lowering.registry import COMPLEX, LOWERINGS, RELAX_DTYPE, Parts, bind
+from torch_tvm.lowering.registry import COMPLEX, LOWERINGS, RELAX_DTYPE, Entry, Parts, bind
 from torch_tvm.support.errors import InternalError, Refusal, SourceLocation, bug_of
 
 METADATA = {"torch.symbolic_int", "torch.bind_symbolic_shape"}
@@ -41,7 +41,8 @@ class LoweringContext:
     """State of one lowering, given to what lowers an op with regions or lists: values, weights met so far, fallbacks.
 
     A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. Ops run in PyTorch
-    that are named in ``in_torch``, or whose position in the module is in ``refused``, with the reason.
+    that are named in ``in_torch``, or whose position in the module is in ``refused``, with the reason. ``lowerings`` are
+    asked before those of the registry.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class LoweringContext:
         refused: Mapping[int, str] | None = None,
         rounds: bool = False,
         in_torch: Collection[str] = (),
+        lowerings: Mapping[str, Entry] | None = None,
     ) -> None:
         self.module = module
         self.refused = _at_positions(module, refused or {})
         self.in_torch = in_torch
+        self.own = lowerings or {}
         self.rounds = rounds
         self.bb = relax.BlockBuilder()
         self.builder = Builder(self.bb, checks_indices=check_indices)
@@ -173,6 +176,13 @@ class LoweringContext:
             if entry is None or is_complex:
                 library = library_of(name)
                 raise Refusal("no lowering for this op") if library is None else InLibrary(library)
+            if name in self.own:
+                try:
+                    return self.own[name].function(
+                        self.builder, *bind(self.own[name], operands, self.builder)
+                    )
+                except Refusal:
+                    pass  # the built-in one may take it
             return entry.function(self.builder, *bind(entry, operands, self.builder))
         except InLibrary as call:
             self.fallbacks.append(Fallback(name, self.builder.location, "", library=call.library))
@@ -184,6 +194,8 @@ class LoweringContext:
         except NeedsEffects:
             raise
         except Exception as error:
+            if name in self.own:  # code of the user's
+                raise
             self.fallbacks.append(Fallback(name, self.builder.location, bug_of(error), is_bug=True))
         return fallback.emit(self.builder, self.module.check_admitted, op, name, operands)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch_tvm.lowering import (  # noqa: F401
 )
 from torch_tvm.lowering.builder import NeedsEffects, Requirement, function_scope
 from torch_tvm.lowering.context import METADATA, STRUCTURED, Fallback, LoweringContext
-from torch_tvm.lowering.registry import LOWERINGS
+from torch_tvm.lowering.registry import LOWERINGS, own_entry
 from torch_tvm.lowering.symbols import ArgumentShapes, argument_shapes
 from torch_tvm.support.errors import InternalError, UnsupportedOp
 
@@ -56,12 +56,14 @@ def lower(
     refused: Mapping[int, str] | None = None,
     rounds: bool = False,
     in_torch: Collection[str] = (),
+    lowerings: Mapping[str, Callable[..., Any]] | None = None,
 ) -> LoweredModule:
     """Lower ``@main`` of a canonical module.
 
     With ``rounds`` each result of bfloat16 is rounded, also where the next op computes with it in float32.
     With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
-    nearest one. Ops named in ``in_torch`` run in PyTorch, and those at the positions ``refused``, for that reason. Raises
+    nearest one. Ops named in ``in_torch`` run in PyTorch, and those at the positions ``refused``, for that reason.
+    ``lowerings`` are asked before those of the registry. Raises
     :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false, :class:`InternalError` where a
     lowering has a bug.
     """
@@ -70,6 +72,7 @@ def lower(
         "refused": refused,
         "rounds": rounds,
         "in_torch": in_torch,
+        "lowerings": {name: own_entry(name, function) for name, function in (lowerings or {}).items()},
     }
     lowering = ModuleLowering(module, pure=not _has_structure(module), **how)
     try:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
-from torch_tvm.support.errors import Refusal
+from torch_tvm.support.errors import InvalidInput, Refusal
 from torch_tvm.tir import as_size
 
 if TYPE_CHECKING:
@@ -132,9 +132,24 @@ def _add(table: dict[str, Entry], name: str, function: Lowering) -> None:
         raise ValueError(
             f"'{name}' is lowered twice: at {_place(table[name].function)} and at {_place(function)}"
         )
+    table[name] = _entry(name, function)
+
+
+def own_entry(name: str, function: Lowering) -> Entry:
+    """A lowering that is asked before the registered one; raises :class:`InvalidInput` where there is none."""
+    if name not in LOWERINGS:
+        raise InvalidInput(
+            f"'{name.removeprefix('torch.')}' has no built-in lowering",
+            subject="options['lowerings']",
+            advice="register one with torch_tvm.register_lowering",
+        )
+    return _entry(name, function)
+
+
+def _entry(name: str, function: Lowering) -> Entry:
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)[1:]
-    table[name] = Entry(name, function, tuple((p, hints.get(p, Any)) for p in parameters))
+    return Entry(name, function, tuple((p, hints.get(p, Any)) for p in parameters))
 
 
 def _place(function: Lowering) -> str:

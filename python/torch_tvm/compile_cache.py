@@ -91,7 +91,8 @@ def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fa
 
     That is the case where a pass, a lowering or a backend of the user's takes part, and where there is no C compiler.
     """
-    store = code_cache() if options.cache and not options.passes and not options.measures else None
+    is_plain = not options.is_extended and not options.measures
+    store = code_cache() if options.cache and is_plain else None
     backend = backend_of(target)
     is_kept = (
         store is not None

@@ -64,9 +64,9 @@ def place_of(
 
     Raises :class:`InvalidInput` for what cannot have a name.
     """
-    if options.passes or options.measures:
+    if options.is_extended or options.measures:
         raise InvalidInput(
-            "a module that passes of yours or measurements took part in is not kept",
+            "a module that passes, lowerings or rules of yours or measurements took part in is not kept",
             subject="options['cache_key']",
             advice="leave out one of them, or save the module with .save(path)",
         )

@@ -36,6 +36,9 @@ class Options:
     each op is a kernel.
     ``scheduler`` is ``"default"``: rules schedule every kernel; with ``"meta_schedule"`` the compile tries ``trials``
     schedules beside those, as :func:`torch_tvm.tune` does, and keeps what it found in ``database``, if one is given.
+
+    ``lowerings`` take the place of built-in ones in this compile, by the name of the op; what they refuse is left to those.
+    ``rules`` are offered each kernel before the schedule rules of the target.
     """
 
     accuracy: str = "default"
@@ -49,13 +52,20 @@ class Options:
     scheduler: str | None = "default"
     trials: int = 20000
     passes: Mapping[str, Sequence[Hook]] = field(default_factory=dict)
+    lowerings: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    rules: Sequence[Any] = ()
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether code of the user's takes part in the compile: it may raise what it likes, and nobody knows its version."""
+        return bool(self.passes or self.lowerings or self.rules)
 
     def of_code(self) -> dict[str, Any]:
         """What kept code depends on, as plain values: all but what says whether and under which name it is kept.
 
-        Code that passes or measurements took part in is never kept.
+        Code that code of the user's or measurements took part in is never kept.
         """
-        others = ("measure", "cache", "cache_key", "passes", "scheduler", "trials")
+        others = ("measure", "cache", "cache_key", "passes", "lowerings", "rules", "scheduler", "trials")
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
         records = Database(self.database).digest() if self.database else ""
         return {**values, "torch_executed_ops": sorted(self.torch_executed_ops), "database": records}
@@ -109,6 +119,7 @@ class Options:
         if parsed.database != "":
             Database(parsed.database, is_new=parsed.searches)  # refuses what is no folder
         _check_passes(parsed.passes)
+        _check_extensions(parsed)
         return parsed
 
 
@@ -199,6 +210,22 @@ def _check_passes(passes: Any) -> None:
             raise InvalidInput(
                 f"unknown stage '{stage}'", subject="options['passes']", advice=f"known: {known}"
             )
+
+
+def _check_extensions(options: Options) -> None:
+    lowerings, rules = options.lowerings, options.rules
+    if not isinstance(lowerings, Mapping) or not all(map(callable, lowerings.values())):
+        raise InvalidInput(
+            "expected a dict of functions by the name of an op",
+            subject="options['lowerings']",
+            advice='pass {"aten.gelu": function}',
+        )
+    if isinstance(rules, str) or not all(hasattr(rule, "apply") and hasattr(rule, "name") for rule in rules):
+        raise InvalidInput(
+            "expected a list of rules, each with a name and apply(func, machine)",
+            subject="options['rules']",
+            advice="docs/adding_a_schedule_rule.md shows one",
+        )
 
 
 def dialect_spelling(name: str) -> str:

@@ -82,7 +82,7 @@ def compile_module(
             return generated(convention, report, pack=pack, slot=slot)
         except Exception as error:
             is_own = isinstance(error, TorchTvmError) and not isinstance(error, InternalError)
-            if is_own or not fallback or options.passes:
+            if is_own or not fallback or options.is_extended:
                 raise
             reason = bug_of(error)
         with report.phase("narrow down"):
@@ -148,6 +148,7 @@ def _generated(
             refused=refused or {},
             rounds=options.accuracy == "strict",
             in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],
+            lowerings={dialect_spelling(name): function for name, function in options.lowerings.items()},
         )
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
@@ -202,7 +203,7 @@ def compile_program(
     packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
         choose, found = _choice(mod, target, options)
-        mod, decisions = schedule(mod, target, choose=choose)
+        mod, decisions = schedule(mod, target, choose=choose, rules=options.rules)
         mod = _hooked(mod, "after-scheduling", options)
     dump("scheduled.py", mod.script)
     report.measured = [record for each in found for record in each]

@@ -38,7 +38,7 @@ def reproducible(module: TorchModule, target: tvm.target.Target, options: Any) -
         yield
     except Exception as error:
         is_bug = not isinstance(error, TorchTvmError) or isinstance(error, InternalError)
-        if not is_bug or options.passes:  # a pass of the user's raises what it likes
+        if not is_bug or options.is_extended:  # code of the user's raises what it likes
             raise
         known = error if isinstance(error, InternalError) else None
         raise InternalError(

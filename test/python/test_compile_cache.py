@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,6 +180,25 @@ def test_a_folder_that_cannot_be_made_is_no_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCH_TVM_CACHE", "off")
     assert code_cache() is None
     assert not compiled_and_checked(model(), torch.randn(3, 8)).report.is_cached
+
+
+@pytest.mark.parametrize("lack", ["room", "size", "folder"])
+def test_without_room_for_objects_code_is_compiled_and_not_kept(
+    lack: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """LLVM ends the process when it cannot write an object to the end."""
+    if lack == "room":
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    elif lack == "size":
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (1000, 1000))
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / "none"))
+    x, one = torch.randn(3, 8), model()
+    compiled = compiled_and_checked(one, x)
+    with pytest.raises(InvalidInput, match="cannot be linked in a folder for temporary files"):
+        compiled.save(folder / "model.ttvm")
+    assert not list(folder.glob("*.ttvm"))
 
 
 def test_entries_that_were_not_used_for_longest_go_first(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from tvm import relax
 
 import torch_tvm
+from torch_tvm.lowering.registry import Tensor
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -70,6 +73,9 @@ def test_gradients_at_every_level(net: nn.Module, level: int) -> None:
         ({"scheduler": "auto_scheduler"}, "no scheduler 'auto_scheduler': it left TVM together with Relay"),
         ({"scheduler": "best"}, r"options\['scheduler'\]: unknown scheduler 'best'"),
         ({"scheduler": 3}, "unknown scheduler 3"),
+        ({"lowerings": {"aten.gelu": 3}}, r"options\['lowerings'\]: expected a dict of functions"),
+        ({"lowerings": {"aten.gulu": abs}}, r"options\['lowerings'\]: 'aten.gulu' has no built-in lowering"),
+        ({"rules": ["matmul"]}, r"options\['rules'\]: expected a list of rules"),
     ],
 )
 def test_values_that_an_option_cannot_have(options: dict[str, Any], message: str) -> None:
@@ -86,3 +92,41 @@ def test_the_scheduler_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     torch._dynamo.reset()
     with pytest.raises(Exception, match="it left TVM"):
         torch.compile(lambda x: x + 1, backend="torch_tvm")(x)
+
+
+def _doubled(b: Any, x: Tensor) -> Any:
+    if len(b.shape(x)) == 1:
+        b.unsupported("only matrices are doubled")
+    return b.emit(relax.op.multiply(x, b.const(2, b.dtype(x))))
+
+
+@pytest.mark.parametrize("by_dynamo", [False, True])
+def test_a_lowering_for_one_compile(by_dynamo: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
+
+    def run(program: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        torch._dynamo.reset()
+        if by_dynamo:
+            result: torch.Tensor = torch.compile(program, backend="torch_tvm", options=options)(x)
+            return result
+        result = torch_tvm.compile(program, (x,), options=options)(x)
+        return result
+
+    matrix, vector = torch.randn(3, 4), torch.randn(5)
+    own = {"lowerings": {"aten::relu": _doubled}}
+    assert torch.equal(run(torch.relu, matrix), torch.relu(matrix))
+    assert torch.equal(run(torch.relu, matrix, **own), matrix * 2)
+    assert torch.equal(run(torch.relu, vector, **own), torch.relu(vector))
+    assert torch.equal(run(torch.relu, matrix), torch.relu(matrix))
+
+
+def test_what_a_lowering_of_the_users_raises_stays_what_it_is() -> None:
+    def broken(b: Any, x: Tensor) -> Any:
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        torch_tvm.compile(torch.relu, (torch.ones(2),), options={"lowerings": {"aten.relu": broken}})
+    with pytest.raises(InvalidInput, match="lowerings or rules of yours"):
+        torch_tvm.compile(
+            torch.relu, (torch.ones(2),), options={"cache_key": "x", "lowerings": {"aten.relu": _doubled}}
+        )
