@@ -9,7 +9,9 @@ from tvm.s_tir import Schedule, dlight
 from torch_tvm.schedules.gpu.elementwise import Elementwise
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
+from torch_tvm.schedules.gpu.product import Product
 from torch_tvm.schedules.gpu.reducers import register_reducers
+from torch_tvm.schedules.gpu.rows import Rows
 from torch_tvm.schedules.gpu.spatial_loops import SpatialLoops
 from torch_tvm.schedules.gpu.split_reduction import SplitReduction
 from torch_tvm.schedules.rule import Rule
@@ -53,6 +55,8 @@ class PlainLoops:
 RULES: tuple[Rule, ...] = (
     Elementwise(),
     SplitReduction(),
+    Product(),
+    Rows(),
     Dlight(dlight.gpu.Matmul),
     Dlight(dlight.gpu.GEMV),
     Dlight(dlight.gpu.Reduction),
