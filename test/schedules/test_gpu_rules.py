@@ -25,6 +25,8 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], str]] = {
     "greatest": (lambda x: x.amax(), "split reduction"),
     "position": (lambda x: x.argmax(), "split reduction"),
     "moments": (lambda x: x.std(), "split reduction"),
+    "any": (lambda x: (x > 3).any(), "split reduction"),
+    "all of a row": (lambda x: (x > -3).all(1), "rows"),
     "softmax": (lambda x: torch.softmax(x, 1), "rows"),
     "rows": (lambda x: x.sum(1), "rows"),
     "columns": (lambda x: x.amax(0), ""),

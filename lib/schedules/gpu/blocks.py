@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
+from torch_tvm.schedules.gpu.truth import truth_as_numbers
 from torch_tvm.support.errors import Refusal
 
 _KIND = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
@@ -20,7 +21,8 @@ def schedule_of(func: tirx.PrimFunc) -> Schedule:
     """A schedule of a kernel that is made of blocks. Raises :class:`Refusal` for any other."""
     if not isinstance(func.body, SBlockRealize):
         raise Refusal("it has no root block")
-    return Schedule(tvm.IRModule({"main": _in_loops(func)}))
+    func = _in_loops(truth_as_numbers(_in_loops(func)))
+    return Schedule(tvm.IRModule({"main": func}))
 
 
 def _in_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
