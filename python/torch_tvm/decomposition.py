@@ -265,6 +265,11 @@ def traced_decompositions() -> Table:
     return {**found, **LAYERS}
 
 
+def has_decomposition(name: str) -> bool:
+    """Whether there is a function for an op of this name, or a pattern of the dialect."""
+    return overload_of(name) in _decompositions() or name in PATTERNS
+
+
 # -- in the place of the op ----------------------------------------------------------------------------
 
 

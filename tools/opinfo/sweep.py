@@ -69,7 +69,7 @@ def swept(
     return outcome
 
 
-class _Bundle(torch.nn.Module):
+class Bundle(torch.nn.Module):
     """Some calls in one program."""
 
     def __init__(self, bundle: Sequence[Case]) -> None:
@@ -90,7 +90,7 @@ def _copies(bundle: Sequence[Case]) -> tuple[torch.Tensor, ...]:
 
 def _tried(bundle: Sequence[Case], frontend: str, fallback: bool) -> tuple[str, str]:
     """The verdict on a program of these calls, and what is wrong with it."""
-    program, left = _Bundle(bundle), ""
+    program, left = Bundle(bundle), ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,4 +135,4 @@ def _compiled(
     return torch_tvm.compile(program, args, frontend=frontend, fallback=fallback)
 
 
-__all__ = ["FRONTENDS", "VERDICTS", "Outcome", "swept"]
+__all__ = ["FRONTENDS", "VERDICTS", "Bundle", "Outcome", "swept"]
