@@ -17,6 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
 from torch_tvm.importers.lazy.calls import WholeOp
@@ -140,7 +141,7 @@ class WholeOps:
         try:
             with FakeTensorMode():
                 fake_args, fake_kwargs = pytree.tree_map(described, (args, kwargs))
-                metas = overload(*fake_args, **fake_kwargs)
+                metas = WITHOUT_QUESTIONS.get(overload, overload)(*fake_args, **fake_kwargs)
         except Exception as error:
             problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ImportFailed(

@@ -52,5 +52,26 @@ def _least_squares(
         return tuple(torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in shapes)
 
 
+def _alignments(
+    mode: Any,
+    func: Any,
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    times: Any,
+    counts: Any,
+    *_: Any,
+    **__: Any,
+) -> tuple[torch.Tensor, ...]:
+    """``_ctc_loss`` and its table, which is as wide as the longest labels where tensors have the lengths."""
+    time, batch = scores.shape[:2]
+    longest = labels.shape[-1] if isinstance(counts, torch.Tensor) else max(counts)
+    with mode:
+        shapes = ((batch,), (batch, time, 2 * longest + 1))
+        return tuple(torch.empty(shape, dtype=scores.dtype, device="cpu") for shape in shapes)
+
+
+for _overload in (aten._ctc_loss.default, aten._ctc_loss.Tensor):
+    if _overload not in op_implementations_dict:
+        register_op_impl(_overload)(_alignments)
 if aten.linalg_lstsq.default not in op_implementations_dict:
     register_op_impl(aten.linalg_lstsq.default)(_least_squares)

@@ -17,6 +17,7 @@ from torch_tvm.importers.torchscript.values import (
     ListValue,
     Maybe,
     ObjectValue,
+    QuantizedValue,
     RuntimeText,
     Scalar,
     Stack,
@@ -78,6 +79,8 @@ class Results:
             what = "a value that is None on one run-time path"
         if isinstance(value, ObjectValue):
             what = f"an object of class {value.type.annotation_str.split('.')[-1]}"
+        elif isinstance(value, QuantizedValue):
+            what = "a quantised tensor"
         elif isinstance(value, RuntimeText):
             what = "text with run-time values in it"
         elif isinstance(value, Uninitialized):

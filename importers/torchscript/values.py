@@ -240,6 +240,17 @@ class FutureValue:
         self.value = value
 
 
+class QuantizedValue:
+    """A tensor that the program quantises: its elements as integers, and what these stand for."""
+
+    __slots__ = ("elements", "scale", "zero_point")
+
+    def __init__(self, elements: TensorRef, scale: float, zero_point: int) -> None:
+        self.elements = elements
+        self.scale = scale
+        self.zero_point = zero_point
+
+
 class KnownTensor(TensorRef):
     """A small tensor whose elements are known at import: ``known`` until somebody writes to it."""
 
@@ -251,7 +262,7 @@ class KnownTensor(TensorRef):
 
     @property
     def known(self) -> torch.Tensor | None:
-        return self._elements if self.storage.version == 0 and self.is_whole else None
+        return self._elements if self.storage.version == 0 and self.place is self.made else None
 
 
 class ScalarTensor(TensorRef):
@@ -265,7 +276,7 @@ class ScalarTensor(TensorRef):
 
     @property
     def scalar(self) -> Scalar | None:
-        return self._scalar if self.storage.version == 0 and self.is_whole else None
+        return self._scalar if self.storage.version == 0 and self.place is self.made else None
 
 
 def children(value: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from torch_tvm.importers.torchscript.values import (
     ListValue,
     Maybe,
     ObjectValue,
+    QuantizedValue,
     RuntimeText,
     Scalar,
     ScalarTensor,
@@ -116,6 +117,8 @@ def _operand(ev: Context, plan: _Plan, index: int, arg: Any) -> Any:
         return ev.scalars.value(arg, wanted)
     if isinstance(arg, ListValue):
         return [_operand(ev, plan, index, item) for item in ev.items(arg)]
+    if isinstance(arg, QuantizedValue):
+        raise ev.failure("this op has no form for quantised tensors", advice="dequantize() before it")
     if isinstance(arg, (RuntimeText, ObjectValue, Uninitialized, Maybe)):
         raise ev.failure(f"argument '{plan.names[index]}' has no value at import")
     return arg

@@ -13,6 +13,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
 
@@ -37,7 +38,7 @@ def ruled(
     bound = {argument.name: argument.default_value for argument in arguments}
     bound |= {argument.name: value for argument, value in zip(arguments, args, strict=False)} | dict(kwargs)
     x = bound[arguments[0].name]
-    if not any(isinstance(size, torch.SymInt) for size in x.shape):
+    if not any(isinstance(size, torch.SymInt) for size in [*x.shape, *pytree.tree_leaves([args, kwargs])]):
         return None
     found = rule(**bound)
     if found is None:

@@ -75,3 +75,37 @@ def test_only_text_and_none_are_fixed_at_import() -> None:
         "optional_number": {1: None},
         "strings_enums_and_formats": {1: "mean"},
     }
+
+
+def test_quantised_tensors() -> None:
+    """Elements, scale and zero point of what the program quantises."""
+
+    @torch.jit.script
+    def program(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, int]:
+        signed = torch.quantize_per_tensor(x, 0.1, 3, torch.qint8)
+        unsigned = torch.quantize_per_tensor(x, 0.05, 128, torch.quint8)
+        return (
+            signed.dequantize(),
+            unsigned.dequantize(),
+            unsigned.int_repr(),
+            signed.q_scale(),
+            signed.q_zero_point(),
+        )
+
+    x = torch.randn(5, 7) * 8
+    module = import_torchscript(program, (x,))
+    for ours, eager in zip(module(x), program(x), strict=True):
+        torch.testing.assert_close(ours, eager)
+
+
+@pytest.mark.parametrize("name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig"])
+def test_linear_layers_that_quantise_their_input(name: str) -> None:
+    from torch.ao import quantization
+
+    layers = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3, bias=False))
+    settings = {torch.nn.Linear: getattr(quantization, name)}
+    model = torch.jit.script(quantization.quantize_dynamic(layers, settings, dtype=torch.qint8))
+    x = torch.randn(2, 3, 8)
+    module = import_torchscript(model, (x,))
+    for given in (x, x * -2.5, x.abs() + 3, -x.abs() - 3, x * 0, x * 1e-4):
+        torch.testing.assert_close(module(given), model(given), rtol=1e-6, atol=1e-6)

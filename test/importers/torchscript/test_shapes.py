@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from torch_tvm.dialect.module import TensorSpec
 from torch_tvm.importers.torchscript import import_torchscript
@@ -136,3 +137,24 @@ def test_ops_that_pytorch_does_not_check_are_not_run_to_see_what_they_need() -> 
         traced = torch.jit.trace(function, args, check_trace=False)
         module = import_torchscript(traced, tuple(TensorSpec(shape) for shape in shapes))
         torch.testing.assert_close(module(*args), function(*args))
+
+
+def test_sizes_computed_by_a_trace() -> None:
+    """A trace computes the size by detached tensors of known numbers."""
+    x = torch.randn(1, 2, 6)
+    function = lambda x: functional.interpolate(x, scale_factor=1.7, recompute_scale_factor=True)
+    compiled = import_torchscript(torch.jit.trace(function, (x,)), (x,))
+    torch.testing.assert_close(compiled(x), function(x))
+
+
+def test_sizes_of_another_argument() -> None:
+    """Sizes of what is resized are known, those that it gets are not."""
+
+    def resized(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(x, size=y.shape[-2:])
+
+    x, spec = torch.randn(1, 2, 5, 6), TensorSpec((1, None, None))
+    compiled = import_torchscript(torch.jit.script(resized), (x, spec))
+    for size in ((7, 8), (3, 2)):
+        y = torch.randn(1, *size)
+        torch.testing.assert_close(compiled(x, y), resized(x, y))
