@@ -153,6 +153,38 @@ def gaussian_nll_loss(
     return _reduced(loss, ("none", "mean", "sum").index(reduction))
 
 
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: int = 1,
+    zero_infinity: bool = False,
+) -> Tensor:
+    """aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, …)"""
+    is_batch = log_probs.dim() == 3
+    scores = log_probs if is_batch else log_probs.unsqueeze(1)
+    of_tensors = isinstance(target_lengths, Tensor)
+    counts = target_lengths.reshape(-1) if of_tensors else torch.tensor(target_lengths)
+    times = input_lengths.reshape(-1) if of_tensors else input_lengths
+    given = (scores, targets, times, counts if of_tensors else target_lengths, blank, zero_infinity)
+    losses = (aten._ctc_loss.Tensor if of_tensors else aten._ctc_loss.default)(*given)[0]
+    if zero_infinity:
+        losses = torch.where(losses == math.inf, 0, losses)
+    if reduction == 1:
+        losses = losses / counts.clamp_min(1)
+    return _reduced(losses if is_batch or reduction else losses.squeeze(0), reduction)
+
+
+def _ctc_loss_of_tensors(
+    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *options: Any, **named: Any
+) -> Tensor:
+    """``torch.nn.functional.ctc_loss``, which reads lists of lengths, with tensors of them."""
+    lengths = (torch.as_tensor(each, dtype=torch.int64) for each in (input_lengths, target_lengths))
+    return torch.nn.functional.ctc_loss(log_probs, targets, *lengths, *options, **named)
+
+
 # -- several tensors, and numbers that only the run knows ---------------------------------------------------
 
 
@@ -206,6 +238,12 @@ def new_empty_strided(
 ) -> Tensor:
     """aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, …) -> Tensor"""
     return x.new_zeros(size, dtype=dtype)
+
+
+def copysign_scalar(x: Tensor, other: Any) -> Tensor:
+    """aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor"""
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    return torch.copysign(x, torch.full((), float(other), dtype=dtype))
 
 
 def scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -373,6 +411,9 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,
         aten.combinations.default: combinations,
+        aten.copysign.Scalar: copysign_scalar,
+        aten.ctc_loss.IntList: ctc_loss,
+        aten.ctc_loss.Tensor: ctc_loss,
         aten.pdist.default: pdist,
         aten._pdist_forward.default: pdist,
         aten.multi_margin_loss.default: multi_margin_loss,
@@ -398,6 +439,8 @@ WITHOUT_QUESTIONS: dict[Any, Function] = {
     torch.corrcoef: corrcoef,
     torch.Tensor.corrcoef: corrcoef,
     torch.combinations: combinations,
+    aten.ctc_loss.IntList: ctc_loss,
+    torch.nn.functional.ctc_loss: _ctc_loss_of_tensors,
     torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,
 }
 """For functions that ask for a tensor's values, which an importer does not have, what gives the same without."""

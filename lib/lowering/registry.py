@@ -185,7 +185,7 @@ def _sized(b: Builder, parameter: tuple[str, Any], value: Any) -> Any:
     """A run-time integer for ``Size`` as a symbol; one that is an extent is checked to be no negative number."""
     name, hint = parameter
     if isinstance(value, list):
-        members = typing.get_args(hint)
+        members = typing.get_args(hint) or (hint,)
         return [_sized(b, (name, member), item) for member in members[:1] for item in value]
     if not is_tensor(value) or hint is Tensor or not _admits_size(hint):
         return value

@@ -112,4 +112,10 @@ ROWS: list[Row] = [
         ),
         lambda s: [(numbers(s, 5, 7), s.floats(4, 6))],
     ),
+    row(
+        (),
+        lambda z: torch.stft(z, 10, return_complex=False),
+        lambda s: [(torch.complex(s.floats(40), s.floats(40)),)],
+        id="stft-of-complex-numbers-as-pairs",
+    ),
 ]  # fmt: skip

@@ -47,6 +47,13 @@ def scored_images(s: Sample) -> Cases:
     return [(images, labels, weights, reduction, 2) for reduction in range(3)]
 
 
+def aligned(s: Sample) -> Cases:
+    """Rows of labels, and labels one after the other; a sequence shorter than its labels."""
+    times, counts = torch.tensor([7, 5, 2]), torch.tensor([4, 0, 3])
+    rows, flat = torch.tensor([[1, 1, 3, 4], [0, 0, 0, 0], [3, 1, 3, 1]]), torch.tensor([1, 1, 3, 4, 3, 1, 3])
+    return [(s.floats(7, 3, 5), labels, times, counts) for labels in (rows, flat)]
+
+
 def nll(count: str) -> Callable[..., Any]:
     return getattr(torch.ops.aten, f"nll_loss{count}_forward").default
 
@@ -82,5 +89,15 @@ ROWS: list[Row] = [
         F.cross_entropy,
         labelled,
         dynamic=lambda s, n: (s.floats(n, 7), s.ints(n, low=0, high=7)),
+    ),
+    row(
+        "aten._ctc_loss.Tensor",
+        lambda *args: torch.ops.aten._ctc_loss.Tensor(*args)[0],
+        aligned,
+    ),
+    row(
+        "aten._ctc_loss",
+        lambda x, labels: torch.ops.aten._ctc_loss.default(x, labels, [7, 6, 2], [4, 0, 3], 2)[0],
+        lambda s: [case[:2] for case in aligned(s)],
     ),
 ]

@@ -150,4 +150,10 @@ ROWS: list[Row] = [
         ],
         refused={"lazy": "as_strided"},
     ),
+    row(
+        "aten.einsum",
+        lambda x: (torch.einsum("i->", x), torch.einsum("i,i->", x, x), torch.einsum("i,j->j", x, x)),
+        lambda s: [(s.ints(5).to(torch.int32),)],
+        id="einsum-of-integers",
+    ),
 ]

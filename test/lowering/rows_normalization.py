@@ -145,4 +145,11 @@ ROWS: list[Row] = [
         lambda x, w: torch.ops.aten._native_batch_norm_legit.no_stats(x, w, None, True, 0.1, 1e-5),
         lambda s: [(s.floats(2, 3, 4), s.floats(3))],
     ),
+    row(
+        "aten._native_batch_norm_legit_functional",
+        lambda x, w: torch.ops.aten._native_batch_norm_legit_functional(x, w, w, w, w.abs(), True, 0.1, 1e-5),
+        lambda s: [(s.floats(8, 3, dtype=torch.float16), s.floats(3, dtype=torch.float16))],
+        id="batch-norm-of-half-statistics",
+        slack=2e-3,
+    ),
 ]

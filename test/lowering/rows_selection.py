@@ -325,4 +325,10 @@ ROWS: list[Row] = [
         _ordered,
         lambda s: [(_with_nan(s, 5, 9),), (s.ints(6, 300) % 3,)],
     ),
+    row(
+        "aten.topk",
+        lambda x, y: (*x.topk(1), *y.topk(2, 1), *y.topk(0, 0)),
+        lambda s: [(s.floats(), s.floats(0, 4)), (s.ints(), s.ints(0, 3))],
+        id="topk-of-nothing",
+    ),
 ]

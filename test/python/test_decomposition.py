@@ -16,6 +16,7 @@ from torch_tvm.decomposition import decompose
 from torch_tvm.dialect import view
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.passes.pipeline import canonicalize
+from torch_tvm.support.errors import InvalidIndex
 
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "kron": (torch.kron, ((3, 4), (2, 5))),
@@ -334,3 +335,34 @@ def test_moments_of_complex_numbers(frontend: str) -> None:
     compiled = torch_tvm.compile(given, (z,), frontend=frontend, fallback=False)
     for ours, eager in zip(compiled(z * 2), program(z * 2), strict=True):
         torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_losses_of_alignments(frontend: str) -> None:
+    """Lengths in lists and in tensors, labels in rows and one after the other, too short a time, and no batch."""
+    scores, labels = torch.randn(9, 3, 5), torch.tensor([[1, 1, 2, 4], [3, 2, 0, 0], [4, 3, 4, 1]])
+    times, counts, flat = (
+        torch.tensor([9, 7, 2]),
+        torch.tensor([4, 0, 3]),
+        torch.tensor([1, 2, 3, 4, 4, 3, 1]),
+    )
+
+    def program(scores: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
+        labels, times, counts, flat = rest
+        x = scores.log_softmax(2)
+        return [
+            F.ctc_loss(x, labels, [9, 8, 6], [4, 2, 3]),
+            F.ctc_loss(x, labels, times, counts, reduction="none"),
+            F.ctc_loss(x, flat, times, counts, reduction="sum", zero_infinity=True),
+            F.ctc_loss(x.double()[:, 0], labels[0], times[0], counts[0], reduction="none"),
+        ]
+
+    args = (scores, labels, times, counts, flat)
+    given = torch.jit.trace(program, args) if frontend == "torchscript" else program
+    compiled = torch_tvm.compile(given, args, frontend=frontend, fallback=False)
+    for x in (scores, scores * 3):
+        for ours, eager in zip(compiled(x, *args[1:]), program(x, *args[1:]), strict=True):
+            torch.testing.assert_close(ours, eager)
+    if frontend == "fx":
+        with pytest.raises(InvalidIndex, match="index 10 is out of range"):
+            compiled(scores, labels, times + 1, counts, flat)

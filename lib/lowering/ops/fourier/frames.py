@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.complex_parts import dense
+from torch_tvm.lowering.complex_parts import dense, together
 from torch_tvm.lowering.ops.fourier.transform import Direction, of_reals, to_reals, transform
 from torch_tvm.lowering.ops.shapes.slicing import unfold
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
@@ -49,7 +49,7 @@ def stft(
     onesided: bool | None,
     return_complex: bool | None,
     align_to_window: bool | None,
-) -> Parts:
+) -> Any:
     """aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, …) -> Tensor"""
     if align_to_window:
         b.unsupported("frames that are aligned to the window")
@@ -68,7 +68,8 @@ def stft(
     else:
         z = of_reals(b, frames, last, way)
     order = [*range(last - 1), last, last - 1]
-    return Parts(*(permute(b, part, order) for part in (z.re, z.im)))
+    z = Parts(*(permute(b, part, order) for part in (z.re, z.im)))
+    return together(b, z) if return_complex is False else z
 
 
 @lowers_complex("torch.aten.stft.center")
@@ -85,7 +86,7 @@ def stft_center(
     onesided: bool | None,
     return_complex: bool | None,
     align_to_window: bool | None,
-) -> Parts:
+) -> Any:
     """aten::stft.center(Tensor self, int n_fft, …, bool center=True, str pad_mode="reflect", …) -> Tensor
 
     ``torch.stft`` has padded the signal itself.

@@ -87,9 +87,12 @@ def argsort(b: Builder, x: Tensor, dim: int, descending: bool) -> Expr:
 @lowers("torch.aten.topk")
 def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -> list[Expr]:
     """aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor, Tensor)"""
-    if b.rank(x) == 0 or 0 in b.shape(x):
-        b.unsupported("topk of a scalar or of nothing")
+    if b.rank(x) == 0:
+        return [x, b.broadcast(b.const(0, "int64"), [])]
     axis = b.axis(dim, b.rank(x))
+    if 0 in b.shape(x) or k == 0:
+        sizes = relax.ShapeExpr([as_size(k if a == axis else s) for a, s in enumerate(b.shape(x))])
+        return [b.emit(relax.op.zeros(sizes, dtype)) for dtype in (b.dtype(x), "int64")]
     b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
     length = b.shape(x)[axis]
     if not is_selection(k, length) and is_long(length, k):

@@ -161,6 +161,7 @@ register("torch.aten.vdot", vdot, custom=True)
 def einsum(b: Builder, equation: str, tensors: list[Tensor], path: list[int] | None) -> Expr:
     """aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     terms, result = _parsed(b, equation, [b.rank(x) for x in tensors])
+    tensors = [b.cast(x, b.result_dtype) for x in tensors]  # a sum of integers is int64
     value, labels = tensors[0], terms[0]
     for index, (other, other_labels) in enumerate(zip(tensors[1:], terms[1:], strict=True)):
         needed = set(result).union(*terms[index + 2 :])

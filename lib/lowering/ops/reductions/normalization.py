@@ -126,8 +126,8 @@ def native_batch_norm_functional(
     -> (Tensor, Tensor, Tensor, Tensor running_mean_out, Tensor running_var_out)"""
     if not training:
         result = normalize_batch(b, x, weight, bias, running_mean, running_var, eps)
-        empty = _filled(b, 0.0, [0], _wide(b, x))
-        return [result, empty, empty, running_mean, running_var]
+        empty = [_as_result(b, _filled(b, 0.0, [0], _wide(b, x)), index) for index in (1, 2)]
+        return [result, *empty, running_mean, running_var]
     count = product([s for axis, s in enumerate(b.shape(x)) if axis != 1])
     if isinstance(count, int) and count < 2:
         b.unsupported("statistics of fewer than two values")
@@ -140,8 +140,8 @@ def native_batch_norm_functional(
     return [
         result,
         *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1)),
-        _blend(b, running_mean, mean, momentum),
-        _blend(b, running_var, unbiased, momentum),
+        _as_result(b, _blend(b, running_mean, mean, momentum), 3),
+        _as_result(b, _blend(b, running_var, unbiased, momentum), 4),
     ]
 
 
