@@ -8,6 +8,7 @@
     torch-tvm tune MODEL --database tuned --trials 500
     torch-tvm doctor
     torch-tvm cache info|clear
+    torch-tvm completion bash|zsh
 
 MODEL is ``file.py:Name`` (a class that needs no arguments, a module, or a function), the name of a model of the zoo, a
 ``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of ``torch.export.save``, an ``.onnx`` file, a file with text (``.mlir``,
@@ -30,6 +31,7 @@ from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 from torch_tvm.support.files import write_whole
 from torch_tvm.tools import cache
 from torch_tvm.tools.command_line import Parser, amount, check_writable, count, fail, seed
+from torch_tvm.tools.completion import SHELLS, script
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
@@ -190,6 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     kept = add("cache", cache.run, "the compiled code that is kept on disk for later processes")
     kept.add_argument("what", choices=("info", "clear"), help="print where and how much it is, or delete it")
     kept.add_argument("--json", action="store_true", help="print one JSON object")
+    shell = add("completion", _completion, "print what a shell needs to complete these commands")
+    shell.add_argument("shell", choices=SHELLS, help='for bash: eval "$(torch-tvm completion bash)"')
     return parser
 
 
@@ -526,6 +530,11 @@ def _doctor(command: argparse.Namespace) -> int:
         found, is_well = report()
     _say(command, {"works": is_well, "findings": found}, [printed(found)])
     return int(not is_well)
+
+
+def _completion(command: argparse.Namespace) -> int:
+    print(script(_parser(), command.shell))
+    return 0
 
 
 def _bench_suites(arguments: Sequence[str]) -> int:

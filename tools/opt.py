@@ -37,7 +37,7 @@ KINDS = ("mlir", "tvmscript", "llvm", "asm", "cuda", "opencl")
 """What ``--emit`` prints."""
 
 _SPLIT = "// -----"
-_OPTIONS = {
+OPTIONS = {
     "--pass-pipeline=TEXT": "run a nested pipeline: builtin.module(func.func(cse),canonicalize)",
     "--torch-tvm-canonicalize": "run the named pipeline that ends in the canonical form",
     "--torch-to-relax": "then lower to Relax and print it as TVMScript; transforms may follow",
@@ -562,7 +562,7 @@ def help_text() -> str:
     ours = {f"--{name}": found.summary() for name, found in sorted(registry().items())}
     transforms = {f"--{name}": found.summary() for name, found in sorted(known().items())}
     sections = {
-        "Options": _OPTIONS,
+        "Options": OPTIONS,
         "Passes of torch_tvm": ours,
         "Transforms of Relax, after --torch-to-relax": transforms,
         "Passes of torch-mlir": _torch_mlir_passes(),

@@ -26,7 +26,7 @@ SUITES = ("ours", "opinfo", "models")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen cases, print what failed and a table."""
     try:
-        return _run(_parser().parse_args(argv))
+        return _run(make_parser().parse_args(argv))
     except InvalidInput as error:
         fail("torch-tvm-e2e", error, is_json=False)
         return 2
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = Parser(
         prog="torch-tvm-e2e",
