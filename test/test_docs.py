@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,3 +19,34 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
     assert {path.stem for path in tmp_path.glob("*.html")} >= pages
     assert "torch_tvm.debug.lockstep" in (tmp_path / "api.html").read_text()
+
+
+GUIDES = "quick_start importers dynamic_shapes state training quantized custom_ops tuning".split()
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_all_code_of_a_guide_runs(guide: str, tmp_path: Path) -> None:
+    """From a file, as the importers name lines of it; what a ``text`` block after it says is printed."""
+    text = (ROOT / "docs" / f"{guide}.md").read_text()
+    (tmp_path / "guide.py").write_text("\n".join(_BLOCK.findall(text)))
+    command = [sys.executable, "guide.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for shown in re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        assert shown.strip() in done.stdout
+
+
+def test_links_between_files_are_alive() -> None:
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
+    for page in pages:
+        for link in _LINK.findall(page.read_text()):
+            path = link.partition("#")[0]
+            if path and "://" not in path:
+                assert (page.parent / path).exists(), f"{page.name}: {link}"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MODULES = "importing entry loading dry_run jit lazy report debug.lockstep debug.minimize".split()
+MODULES = "importing entry loading dry_run jit lazy report debug.lockstep debug.minimize tune_program".split()
 
 
 @pytest.mark.parametrize("module", [f"torch_tvm.{name}" for name in MODULES])
@@ -30,6 +30,15 @@ def test_scripts_run(script: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " apart" not in done.stdout
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "examples").glob("*.ipynb")))
+def test_notebooks_run(notebook: str, tmp_path: Path) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    cells = nbformat.read(ROOT / "examples" / notebook, as_version=4)
+    assert not any(cell.get("outputs") for cell in cells.cells), "results belong in no commit"
+    nbclient.NotebookClient(cells, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
 def test_readme_example_runs() -> None:
