@@ -6,6 +6,7 @@ eval "$(torch-tvm completion bash)"
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from torch_tvm.support.errors import InvalidInput
 
@@ -60,8 +61,8 @@ def _opt_parser() -> argparse.ArgumentParser:
         if "--emit" in names:
             parser.add_argument(*names, choices=KINDS)
         else:
-            has_file = "FILE" in spelled
-            parser.add_argument(*names, **({"metavar": "FILE"} if has_file else {"action": "store_true"}))
+            takes: dict[str, Any] = {"metavar": "FILE"} if "FILE" in spelled else {"action": "store_true"}
+            parser.add_argument(*names, **takes)
     for name in sorted({*registry(), *known()}):
         parser.add_argument(f"--{name}", action="store_true")
     return parser
