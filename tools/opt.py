@@ -147,7 +147,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
 def _take_value(command: Command, name: str, value: str) -> None:
     if name == "pass-pipeline":
         _add_pass(command, name, value)
-    elif name == "mlir-elide-resource-strings-if-larger" and not value.isdigit():
+    elif name == "mlir-elide-resource-strings-if-larger" and not re.fullmatch("[0-9]{1,18}", value):
         raise InvalidInput(f"--{name} needs a number, got '{value}'")
     elif name in _CHOICES and value not in _CHOICES[name]:
         raise InvalidInput(f"--{name} does not know '{value}'", advice=f"one of {', '.join(_CHOICES[name])}")

@@ -151,3 +151,23 @@ def test_the_script_of_a_checkout() -> None:
     script = str(ROOT / "tools" / "e2e_test.sh")
     done = subprocess.run([script, "--filter", "Conv2d", "--list"], capture_output=True, text=True, cwd="/")
     assert done.returncode == 0 and "Conv2dModule fx torchscript lazy dynamo" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--timeout", "nan"], "a number from 0 on"),
+        (["--timeout", "0"], "expected a positive number"),
+        (["--seed", str(1 << 70)], "a whole number of 64 bits"),
+        (["--json", "/no/such/folder/x.json"], "there is no such folder"),
+        (["--frobnicate"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_option_ends_with_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    from torch_tvm.tools.e2e.command import main
+
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("torch-tvm-e2e: error: ") and message in error

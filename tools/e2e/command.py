@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
-from torch_tvm.tools.command_line import Parser, check_writable, fail, seed
+from torch_tvm.tools.command_line import Parser, amount, check_writable, fail, seed
 from torch_tvm.tools.e2e.case import CASES, CONFIGS, FRONTENDS, Case, checked_choice
 
 SUITES = ("ours", "opinfo", "models")
@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frontend", default=",".join(FRONTENDS), help="default: all, separated by commas")
     parser.add_argument("--config", default="compiled", help=f"of {', '.join(CONFIGS)}; default: compiled")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes; default: one a core")
-    parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="for one case")
+    parser.add_argument("--timeout", type=amount, default=180.0, metavar="SECONDS", help="for one case")
     parser.add_argument("--seed", type=seed, default=0, help="of random arguments")
     parser.add_argument("--no-fallback", action="store_true", help="an op without a kernel is a failure")
     parser.add_argument(
