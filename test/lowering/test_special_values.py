@@ -314,6 +314,34 @@ def test_places_in_sorted_numbers(dtype: torch.dtype) -> None:
     _check(PLACES, edges.to(dtype), torch.tensor([NAN, -INF, 0.0, -0.0, 1.0, 4.0, -5.0]).to(dtype))
 
 
+_OF_ONE = "acos asinh atanh tan log sqrt exp sin".split()
+COMPLEX: dict[str, Callable[..., T]] = {
+    **{name: lambda z, w, f=getattr(torch, name): f(z) for name in _OF_ONE},
+    "log1p": lambda z, w: torch.log1p(z.real.clamp(-2, 2).nan_to_num() + 3e38j),
+    "add": torch.add, "add real": lambda z, w: z + w.real, "rsub": lambda z, w: 1.5 - z,
+    "addcmul": lambda z, w: torch.addcmul(z, w, w, value=0.5), "pow": lambda z, w: (z / 7) ** w,
+    "addcdiv": lambda z, w: torch.addcdiv(z, w, w, value=0.5),
+}  # fmt: skip
+
+
+def test_complex_numbers() -> None:
+    """Poles, branch cuts, infinities, NaN, and what has a modulus that overflows."""
+    parts = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -2.0, INF, -INF, NAN, 100.0, 1e-20, 1e20, 3e38])
+    few = parts[[*range(9), 4, 2, 5, 3]]
+    z, w = (torch.complex(*torch.meshgrid(each, each, indexing="ij")) for each in (parts, few))
+    z, w = z.flatten(), w.t().flatten()
+    results = torch_tvm.compile(All(COMPLEX), (z, w), fallback=False)(z, w)
+    failures = []
+    for (name, function), ours in zip(COMPLEX.items(), results, strict=True):
+        mine, eager = torch.view_as_real(ours), torch.view_as_real(function(z, w))
+        wrong = ~torch.isclose(mine, eager, rtol=1e-4, atol=1e-6, equal_nan=True)
+        if name in ("acos", "asinh"):
+            wrong &= ~(z.isfinite() & z.abs().isinf())[:, None]
+        for at in wrong.any(-1).nonzero()[:1].flatten().tolist():
+            failures.append(f"{name} of {z[at]}, {w[at]}: {ours[at]}, eager {eager[at].tolist()}")
+    assert not failures, "\n".join(failures)
+
+
 _E2E = [pytest.param(dtype, marks=pytest.mark.e2e) for dtype in (torch.float64, torch.bfloat16)]
 
 

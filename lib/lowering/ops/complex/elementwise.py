@@ -64,6 +64,35 @@ for _name, _divisor in numbers.INVERSES.items():
     _unary(_name, _divisor, numbers.reciprocal)
 
 
+def _rooted(b: Builder, z: Parts, name: str) -> Parts:
+    root, function = numbers.ROOTED[name]
+    return elementwise(b, function, z, elementwise(b, root, z), elementwise(b, numbers.root_above, z))
+
+
+@lowers_complex("torch.aten.asin")
+def asin(b: Builder, z: Complex) -> Parts:
+    """aten::asin(Tensor self) -> Tensor"""
+    return _rooted(b, z, "asin")
+
+
+@lowers_complex("torch.aten.acos")
+def acos(b: Builder, z: Complex) -> Parts:
+    """aten::acos(Tensor self) -> Tensor"""
+    return _rooted(b, z, "acos")
+
+
+@lowers_complex("torch.aten.acosh")
+def acosh(b: Builder, z: Complex) -> Parts:
+    """aten::acosh(Tensor self) -> Tensor"""
+    return _rooted(b, z, "acosh")
+
+
+@lowers_complex("torch.aten.asinh")
+def asinh(b: Builder, z: Complex) -> Parts:
+    """aten::asinh(Tensor self) -> Tensor; ``-i * asin(i * z)``"""
+    return _in_steps(b, _rooted(b, _in_steps(b, z, Number.turned), "asin"), Number.turned_back)
+
+
 @lowers_complex("torch.aten.silu")
 def silu(b: Builder, z: Complex) -> Parts:
     """aten::silu(Tensor self) -> Tensor"""
@@ -74,24 +103,9 @@ def silu(b: Builder, z: Complex) -> Parts:
 # -- arithmetic --------------------------------------------------------------------------------------------
 
 
-def _shifted(b: Builder, z: Parts, number: Any) -> Parts:
-    """``z`` plus a real number: its imaginary part stays."""
-    return Parts(pointwise(b, lambda u, v: u + v, z.re, number), b.cast(dense(b, z).im, b.result_dtype))
-
-
 def _add(b: Builder, x: Parts, y: Parts, alpha: Parts, sign: int = 1) -> Parts:
-    """``x + sign * alpha * y``; each part by itself where ``alpha`` is real."""
-    if is_tensor(alpha.re) or alpha.im != 0:
-        return elementwise(b, lambda u, v, w: u + (v * w).scaled(u.number(sign)), x, y, alpha)
-    factor = sign * alpha.re
-    x, y = (dense(b, z) if is_tensor(z.re) else z for z in (x, y))
-
-    def body(u: Scalar, v: Scalar) -> Scalar:
-        return (
-            u + v if factor == 1 else u - v if factor == -1 else u + v * tirx.const(factor, str(v.ty.dtype))
-        )
-
-    return Parts(pointwise(b, body, x.re, y.re), pointwise(b, body, x.im, y.im))
+    """``x + sign * alpha * y``, a product of complex numbers also where ``alpha`` is 1, as ATen has it."""
+    return elementwise(b, lambda u, v, w: u + (v * w).scaled(u.number(sign)), x, y, alpha)
 
 
 @lowers_complex("torch.aten.add.Tensor", "torch.aten.add.Scalar")
@@ -127,13 +141,13 @@ def div(b: Builder, x: Complex, y: Complex) -> Parts:
 @lowers_complex("torch.aten.addcmul")
 def addcmul(b: Builder, x: Complex, y: Complex, z: Complex, value: Complex) -> Parts:
     """aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    return elementwise(b, lambda u, v, w, c: u + v * w * c, x, y, z, value)
+    return elementwise(b, lambda u, v, w, c: u + c * v * w, x, y, z, value)
 
 
 @lowers_complex("torch.aten.addcdiv")
 def addcdiv(b: Builder, x: Complex, y: Complex, z: Complex, value: Complex) -> Parts:
     """aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    return elementwise(b, lambda u, v, w, c: u + v / w * c, x, y, z, value)
+    return elementwise(b, lambda u, v, w, c: u + c * v / w, x, y, z, value)
 
 
 @lowers_complex("torch.aten.lerp.Tensor", "torch.aten.lerp.Scalar")
@@ -177,8 +191,9 @@ def pow_scalar(b: Builder, z: Complex, exponent: Complex) -> Parts:
 
 @lowers_complex("torch.aten.pow.Tensor_Tensor", "torch.aten.pow.Scalar")
 def pow_tensor(b: Builder, z: Complex, exponent: Complex) -> Parts:
-    """aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
-    return elementwise(b, numbers.power, z, exponent)
+    """aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor; the power 0 of 0 is NaN, as ATen's"""
+    logarithm = elementwise(b, numbers.log, z)
+    return _in_steps(b, elementwise(b, numbers.product_of_c, exponent, logarithm), numbers.exp)
 
 
 # -- real and truth values -----------------------------------------------------------------------------------

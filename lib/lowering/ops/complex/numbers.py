@@ -125,16 +125,30 @@ def sign(z: Complex) -> Complex:
     return Complex(z.re / divisor, z.im / divisor)
 
 
+def is_finite(z: Complex) -> Scalar:
+    return tirx.all(tirx.isfinite(z.re), tirx.isfinite(z.im))
+
+
 def _without_direction(z: Complex) -> Scalar:
     """Where the angle of ``exp(z)`` is no number."""
     return tirx.Not(tirx.isfinite(z.im))
 
 
+def _stretched(length: Scalar, direction: Callable[[Scalar], Scalar], angle: Scalar) -> Scalar:
+    """``exp(length) * direction(angle)``, also where the exponential alone overflows."""
+    dtype = str(length.ty.dtype)
+    limit = 80.0 if dtype == "float32" else 700.0
+    far = length > tirx.const(limit, dtype)
+    rest = tirx.exp(tirx.Select(far, length - tirx.const(limit, dtype), length))
+    return rest * times(
+        tirx.Select(far, tirx.const(math.exp(limit), dtype), tirx.const(1, dtype)), direction(angle)
+    )
+
+
 def exp(z: Complex) -> Complex:
     """As C has it: real numbers stay real when they overflow, and an infinite real part decides alone how long it is."""
     zero, lost = z.number(0), _without_direction(z)
-    length = tirx.exp(z.re)
-    re, im = times(length, tirx.cos(z.im)), times(length, tirx.sin(z.im))
+    re, im = _stretched(z.re, tirx.cos, z.im), _stretched(z.re, tirx.sin, z.im)
     none, endless = z.re == z.number(-math.inf), z.re == z.number(math.inf)
     re = tirx.Select(tirx.all(endless, lost), z.re, tirx.Select(tirx.all(none, lost), zero, re))
     im = tirx.Select(tirx.any(z.im == zero, tirx.all(none, lost)), tirx.copysign(zero, z.im), im)
@@ -147,8 +161,15 @@ def expm1(z: Complex) -> Complex:
     return Complex(re, tirx.exp(z.re) * tirx.sin(z.im))
 
 
+def log_magnitude(z: Complex) -> Scalar:
+    """The logarithm of ``|z|``, which itself may overflow."""
+    far = tirx.max(tirx.abs(z.re), tirx.abs(z.im)) > z.number(1e38 if z.dtype == "float32" else 1e307)
+    half = tirx.Select(far, z.number(0.5), z.number(1))
+    return tirx.log(magnitude(z.scaled(half))) + tirx.Select(far, z.number(math.log(2)), z.number(0))
+
+
 def log(z: Complex) -> Complex:
-    return Complex(tirx.log(magnitude(z)), angle(z))
+    return Complex(log_magnitude(z), angle(z))
 
 
 def log1p(z: Complex) -> Complex:
@@ -156,8 +177,19 @@ def log1p(z: Complex) -> Complex:
     one, half = z.number(1), z.number(0.5)
     small = magnitude(z) < half
     re = half * libm("log1p", z.re * (z.number(2) + z.re) + z.im * z.im)
-    moved = z.plus(1)
-    return Complex(tirx.Select(small, re, tirx.log(magnitude(moved))), libm("atan2", z.im, one + z.re))
+    return Complex(tirx.Select(small, re, log_magnitude(z.plus(1))), libm("atan2", z.im, one + z.re))
+
+
+def _halves(z: Complex) -> Complex:
+    """``sqrt((|z| + |re|) / 2)``, which is a part of the root, and what that makes of the other."""
+    if z.dtype == "float32":
+        re, im = tirx.abs(z.re).astype("float64"), tirx.abs(z.im).astype("float64")
+        root = tirx.sqrt((tirx.sqrt(re * re + im * im) + re) * tirx.const(0.5, "float64"))
+        return Complex(root.astype("float32"), (im / (root + root)).astype("float32"))
+    far = tirx.max(tirx.abs(z.re), tirx.abs(z.im)) > z.number(1e307)
+    near, half = z.scaled(tirx.Select(far, z.number(0.25), z.number(1))), z.number(0.5)
+    root = tirx.sqrt(magnitude(near) * half + tirx.abs(near.re) * half)
+    return Complex(root, tirx.abs(near.im) / (root + root)).scaled(tirx.Select(far, z.number(2), z.number(1)))
 
 
 def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex] = lambda z: z) -> Complex:
@@ -176,10 +208,8 @@ def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex] = lam
 
 
 def sqrt(z: Complex) -> Complex:
-    zero, half = z.number(0), z.number(0.5)
-    length = magnitude(z)
-    root = tirx.sqrt(length * half + tirx.abs(z.re) * half)
-    other = tirx.abs(z.im) / (root + root)
+    zero, halves = z.number(0), _halves(z)
+    root, other = halves.re, halves.im
     is_right = z.re >= zero
     re, im = tirx.Select(is_right, root, other), tirx.Select(is_right, other, root)
     none, endless = is_zero(z), tirx.isinf(z.im)
@@ -192,34 +222,59 @@ def sqrt(z: Complex) -> Complex:
     return Complex(re, tirx.copysign(im, z.im))
 
 
-def power(z: Complex, exponent: Complex) -> Complex:
-    """``exp(exponent * log(z))``; a power of zero is 0, or 1 for the exponent 0."""
-    none = Complex(z.number(0), z.number(0))
-    by_log = exp(exponent * log(z))
-    at_zero = chosen(is_zero(exponent), z.one(), none)
-    return chosen(is_zero(z), at_zero, by_log)
+def product_of_c(x: Complex, y: Complex) -> Complex:
+    """``x * y`` as C has it (C11, annex G.5.1): a product with an infinity is infinite."""
+    zero, plain = x.number(0), x * y
+    terms = [times(p, q) for p in (x.re, x.im) for q in (y.re, y.im)]
+
+    def boxed(z: Complex) -> Complex:
+        """A corner of the unit square where a part is infinite, else the number with zeros for NaN."""
+        parts = []
+        infinite = tirx.any(tirx.isinf(z.re), tirx.isinf(z.im))
+        for part in (z.re, z.im):
+            corner = tirx.copysign(tirx.Select(tirx.isinf(part), z.number(1), zero), part)
+            number = tirx.Select(is_nan(part), tirx.copysign(zero, part), part)
+            parts.append(tirx.Select(infinite, corner, number))
+        return Complex(*parts)
+
+    endless = [tirx.isinf(part) for part in (x.re, x.im, y.re, y.im, *terms)]
+    lost = tirx.all(is_nan(plain.re), is_nan(plain.im), tirx.any(*endless))
+    found = boxed(x) * boxed(y)
+    return chosen(lost, found.scaled(x.number(math.inf)), plain)
 
 
 def sin(z: Complex) -> Complex:
-    return sinh(z.turned()).turned_back()
+    found = sinh(z.turned()).turned_back()
+    stays = tirx.all(tirx.isinf(z.im), tirx.Not(tirx.isfinite(z.re)))
+    return Complex(found.re, tirx.Select(stays, tirx.abs(z.im), found.im))
 
 
 def cos(z: Complex) -> Complex:
     return cosh(z.turned())
 
 
+def _hyperbolic(name: str, z: Complex, direction: Callable[[Scalar], Scalar]) -> Scalar:
+    """``sinh`` or ``cosh`` of the real part times a direction, also where the former overflows."""
+    length = tirx.abs(z.re)
+    far = z.number(0.5) * _stretched(length, direction, z.im)
+    far = far * tirx.copysign(z.number(1), z.re) if name == "sinh" else far
+    is_far = length > z.number(80.0 if z.dtype == "float32" else 700.0)
+    return tirx.Select(is_far, far, libm(name, z.re) * direction(z.im))
+
+
 def sinh(z: Complex) -> Complex:
-    """A part with a factor of zero is zero, whatever the other; an infinite real part stays infinite."""
+    """A part with a factor of zero is zero, whatever the other; an infinite real part without direction stays infinite."""
     zero = z.number(0)
-    re, im = libm("sinh", z.re) * tirx.cos(z.im), libm("cosh", z.re) * tirx.sin(z.im)
-    stays = tirx.any(z.re == zero, tirx.all(tirx.isinf(z.re), _without_direction(z)))
-    return Complex(tirx.Select(stays, z.re, re), tirx.Select(z.im == zero, z.im, im))
+    re, im = _hyperbolic("sinh", z, tirx.cos), _hyperbolic("cosh", z, tirx.sin)
+    stays = tirx.all(tirx.isinf(z.re), _without_direction(z))
+    re = tirx.Select(z.re == zero, z.re, tirx.Select(stays, tirx.abs(z.re), re))
+    return Complex(re, tirx.Select(z.im == zero, z.im, im))
 
 
 def cosh(z: Complex) -> Complex:
     """A part with a factor of zero is zero, whatever the other; an infinite real part stays."""
     zero = z.number(0)
-    re, im = libm("cosh", z.re) * tirx.cos(z.im), libm("sinh", z.re) * tirx.sin(z.im)
+    re, im = _hyperbolic("cosh", z, tirx.cos), _hyperbolic("sinh", z, tirx.sin)
     stays = tirx.all(tirx.isinf(z.re), _without_direction(z))
     flat = tirx.any(z.re == zero, z.im == zero)
     none = tirx.copysign(zero, tirx.copysign(z.number(1), z.re) * tirx.copysign(z.number(1), z.im))
@@ -227,50 +282,100 @@ def cosh(z: Complex) -> Complex:
 
 
 def tanh(z: Complex) -> Complex:
-    """Kahan, Branch cuts for complex elementary functions, 1987."""
+    """Kahan, Branch cuts for complex elementary functions, 1987; where a part is no number, as C has it."""
     tangent, sine = libm("tan", z.im), libm("sinh", z.re)
-    one = z.number(1)
+    zero, one = z.number(0), z.number(1)
     beta = one + tangent * tangent
     rho = tirx.sqrt(one + sine * sine)
     below = one + beta * sine * sine
     far = tirx.abs(z.re) > z.number(11.0 if z.dtype == "float32" else 22.0)
     limit = z.number(4) * tirx.sin(z.im) * tirx.cos(z.im) * tirx.exp(tirx.abs(z.re) * z.number(-2))
+    endless, lost = tirx.isinf(z.re), _without_direction(z)
+    limit = tirx.Select(tirx.all(endless, lost), tirx.copysign(zero, z.im), limit)
     re = tirx.Select(far, tirx.copysign(one, z.re), beta * rho * sine / below)
-    return Complex(re, tirx.Select(far, limit, tangent / below))
+    re = tirx.Select(tirx.all(lost, tirx.Not(endless)), z.number(math.nan), re)
+    im = tirx.Select(far, limit, tangent / below)
+    return Complex(tirx.Select(z.re == zero, z.re, re), tirx.Select(z.im == zero, z.im, im))
 
 
 def tan(z: Complex) -> Complex:
     return tanh(z.turned()).turned_back()
 
 
-def asin(z: Complex) -> Complex:
-    left, right = sqrt(Complex(z.number(1) - z.re, -z.im)), sqrt(z.plus(1))
-    across = left.re * right.im - left.im * right.re
-    return Complex(libm("atan2", z.re, (left * right).re), libm("asinh", across))
+def _asinh_beyond(z: Complex) -> Complex:
+    """``asinh`` where a part is infinite or no number."""
+    nan, pi = z.number(math.nan), math.pi
+    high, wide, unknown = tirx.isinf(z.im), tirx.isinf(z.re), is_nan(z.re)
+    re = tirx.Select(
+        high, tirx.copysign(z.number(math.inf), z.re), tirx.Select(tirx.any(wide, unknown), z.re, nan)
+    )
+    corner = tirx.copysign(tirx.Select(wide, z.number(pi / 4), z.number(pi / 2)), z.im)
+    is_flat = tirx.any(tirx.all(wide, tirx.isfinite(z.im)), tirx.all(unknown, z.im == z.number(0)))
+    flat = tirx.Select(is_flat, tirx.copysign(z.number(0), z.im), nan)
+    return Complex(re, tirx.Select(high, tirx.Select(unknown, nan, corner), flat))
 
 
-def acos(z: Complex) -> Complex:
-    left, right = sqrt(Complex(z.number(1) - z.re, -z.im)), sqrt(z.plus(1))
-    across = right.re * left.im - right.im * left.re
-    return Complex(z.number(2) * libm("atan2", left.re, right.re), libm("asinh", across))
+def _asin_beyond(z: Complex) -> Complex:
+    return _asinh_beyond(z.turned()).turned_back()
 
 
-def acosh(z: Complex) -> Complex:
-    left, right = sqrt(z.plus(-1)), sqrt(z.plus(1))
-    along = left.re * right.re + left.im * right.im
-    return Complex(libm("asinh", along), z.number(2) * libm("atan2", left.im, right.re))
+def root_below(z: Complex) -> Complex:
+    return sqrt(Complex(z.number(1) - z.re, -z.im))
 
 
-def asinh(z: Complex) -> Complex:
-    return asin(z.turned()).turned_back()
+def root_above(z: Complex) -> Complex:
+    return sqrt(z.plus(1))
+
+
+def root_beyond(z: Complex) -> Complex:
+    return sqrt(z.plus(-1))
+
+
+def asin(z: Complex, below: Complex, above: Complex) -> Complex:
+    """By the roots of ``1 - z`` and ``1 + z``."""
+    across = below.re * above.im - below.im * above.re
+    near = Complex(libm("atan2", z.re, (below * above).re), libm("asinh", across))
+    return chosen(is_finite(z), near, _asin_beyond(z))
+
+
+def acos(z: Complex, below: Complex, above: Complex) -> Complex:
+    """By the roots of ``1 - z`` and ``1 + z``."""
+    across = above.re * below.im - above.im * below.re
+    near = Complex(z.number(2) * libm("atan2", below.re, above.re), libm("asinh", across))
+    beyond = _asin_beyond(z)
+    return chosen(is_finite(z), near, Complex(z.number(math.pi / 2) - beyond.re, -beyond.im))
+
+
+def acosh(z: Complex, beyond_one: Complex, above: Complex) -> Complex:
+    """By the roots of ``z - 1`` and ``z + 1``."""
+    along = beyond_one.re * above.re + beyond_one.im * above.im
+    near = Complex(libm("asinh", along), z.number(2) * libm("atan2", beyond_one.im, above.re))
+    beyond = _asin_beyond(z)
+    turned = tirx.copysign(z.number(math.pi / 2) - beyond.re, z.im)
+    return chosen(is_finite(z), near, Complex(tirx.abs(beyond.im), turned))
 
 
 def atanh(z: Complex) -> Complex:
-    one = z.number(1)
-    rest = (one - z.re) * (one - z.re) + z.im * z.im
-    re = z.number(0.25) * libm("log1p", z.number(4) * z.re / rest)
-    im = z.number(0.5) * libm("atan2", z.number(2) * z.im, (one - z.re) * (one + z.re) - z.im * z.im)
-    return Complex(re, im)
+    """Far from the origin ``1 / z``, a quarter turn on; where a part is infinite or no number, as C has it."""
+    zero, one, quarter = z.number(0), z.number(1), tirx.copysign(z.number(math.pi / 2), z.im)
+    length = tirx.abs(z.re)
+    rest = (one - length) * (one - length) + z.im * z.im
+    re = z.number(0.25) * libm("log1p", z.number(4) * length / rest)
+    im = z.number(0.5) * libm("atan2", z.number(2) * z.im, (one - length) * (one + length) - z.im * z.im)
+    limit = z.number(1e8 if z.dtype == "float32" else 1e17)
+    far = tirx.max(length, tirx.abs(z.im)) > limit
+    half = magnitude(z.scaled(z.number(0.5)))
+    re = tirx.Select(far, length / half / half * z.number(0.25), re)
+    pole = z.number(0.5) * (z.number(math.log(2)) - tirx.log(tirx.abs(z.im)))
+    re = tirx.Select(tirx.all(length == one, tirx.abs(z.im) < z.number(1e-10)), pole, re)
+    im = tirx.Select(far, quarter, im)
+    high, wide = tirx.isinf(z.im), tirx.isinf(z.re)
+    beyond = Complex(
+        tirx.Select(tirx.any(high, wide, length == zero), zero, z.number(math.nan)),
+        tirx.Select(tirx.any(high, tirx.all(wide, tirx.isfinite(z.im))), quarter, z.number(math.nan)),
+    )
+    found = chosen(is_finite(z), Complex(re, im), beyond)
+    return Complex(tirx.copysign(found.re, z.re), found.im)
 
 
 def atan(z: Complex) -> Complex:
@@ -290,8 +395,8 @@ def _times_number(function: Callable[[Complex], Complex], factor: float) -> Call
 
 FUNCTIONS: dict[str, Callable[[Complex], Complex]] = {
     "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "sqrt": sqrt, "sin": sin, "cos": cos,
-    "tan": tan, "sinh": sinh, "cosh": cosh, "tanh": tanh, "asin": asin, "acos": acos, "atan": atan, "asinh": asinh,
-    "acosh": acosh, "atanh": atanh, "reciprocal": reciprocal, "sgn": sign,
+    "tan": tan, "sinh": sinh, "cosh": cosh, "tanh": tanh, "atan": atan, "atanh": atanh, "reciprocal": reciprocal,
+    "sgn": sign,
     "exp2": lambda z: exp(z.scaled(z.number(math.log(2)))),
     "log2": _times_number(log, 1 / math.log(2)),
     "log10": _times_number(log, 1 / math.log(10)),
@@ -299,6 +404,13 @@ FUNCTIONS: dict[str, Callable[[Complex], Complex]] = {
     "conj_physical": Complex.conjugate,
 }  # fmt: skip
 """Functions of one number, by ATen's name."""
+
+ROOTED: dict[str, tuple[Callable[[Complex], Complex], Callable[[Complex, Complex, Complex], Complex]]] = {
+    "asin": (root_below, asin),
+    "acos": (root_below, acos),
+    "acosh": (root_beyond, acosh),
+}
+"""Functions by two roots, the first given here, the other :func:`root_above`; each is read often, so a step of its own."""
 
 INVERSES: dict[str, Callable[[Complex], Complex]] = {
     "rsqrt": sqrt,
