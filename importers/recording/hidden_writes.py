@@ -130,7 +130,19 @@ def _histogramdd(r: Recording, bound: Bound) -> list[Any]:
     return [r.run(parts, x, numbers, **how), r.run(aten._histogramdd_bin_edges.default, x, numbers, **how)]
 
 
+def _bincount(r: Recording, bound: Bound) -> None:
+    """Weighted counts of nothing are integers in eager PyTorch, and have the dtype of the weights by its fake tensors."""
+    size = bound["self"].meta.shape[0]
+    if bound.get("weights") is not None and isinstance(size, int) and size == 0:
+        raise ImportFailed(
+            "weighted counts of nothing: eager PyTorch gives integers, whatever the weights are",
+            subject="torch.aten.bincount",
+            advice="leave the weights out where there are no numbers",
+        )
+
+
 HANDLERS: dict[str, Handler] = {
+    "aten::bincount": _bincount,
     "aten::as_strided_copy": _strided_copy,
     "aten::as_strided_scatter": _strided_scatter,
     "aten::histogramdd": _histogramdd,

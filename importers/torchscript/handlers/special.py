@@ -42,6 +42,43 @@ def _batch_norm(ev: Evaluator, args: list[Any]) -> Any:
     return tensors.call(ev, ev.overload, args)
 
 
+# -- masks and sizes that only run time knows ---------------------------------------------------------------
+
+
+@handles("aten::index.Tensor", "aten::index_put", "aten::index_put_")
+def _index(ev: Evaluator, args: list[Any]) -> TensorRef:
+    """``x[mask]`` of a mask without dimensions is ``x[None][mask[None]]``; fake tensors take it for ``x``."""
+    x, *rest = args
+    given = ev.items(rest[0])
+    masks = [item for item in given if isinstance(item, TensorRef) and item.meta.dim() == 0]
+    if not any(mask.meta.dtype in (torch.bool, torch.uint8) for mask in masks):
+        return tensors.call(ev, ev.overload, args)
+    if len(given) > 1:
+        raise ev.failure(
+            "a mask without dimensions among other indices",
+            subject="torch.aten.index",
+            advice="use torch.where, or give the mask a dimension",
+        )
+    whole, mask = (tensors.call(ev, aten.unsqueeze.default, [item, 0]) for item in (x, masks[0]))
+    found = tensors.call(ev, ev.overload, [whole, ListValue([mask]), *rest[1:]])
+    if ev.overload is aten.index.Tensor:
+        return found
+    return x if ev.overload is aten.index_put_.default else tensors.call(ev, aten.select.int, [found, 0, 0])
+
+
+@handles("aten::broadcast_tensors")
+def _broadcast_tensors(ev: Evaluator, args: list[Any]) -> Any:
+    """Fake tensors take a size that only run time knows for the other one, though it may be 1."""
+    sizes = [size for item in ev.items(args[0]) for size in item.meta.shape]
+    if any(isinstance(size, torch.SymInt) and not size.node.has_hint() for size in sizes):
+        raise ev.failure(
+            "a size is not known before the program runs",
+            subject="torch.aten.broadcast_tensors",
+            advice="use expand with the sizes of the result",
+        )
+    return tensors.call(ev, ev.overload, args)
+
+
 # -- tensors from Python values ----------------------------------------------------------------------------
 
 

@@ -89,6 +89,9 @@ def bincount(b: Builder, x: Tensor, weights: Tensor | None, minlength: Size) -> 
     if weights is not None:
         b.expect_equal(b.shape(weights), [count], "weights should be 1-d and have the same length as input")
     wide = b.cast(x, "int64")
+    if not isinstance(count, int) and weights is not None:
+        some = b.emit(R.greater(b.tensor(count, "int64"), b.const(0, "int64")))
+        b.check(some, "weighted counts of nothing: eager PyTorch gives integers")
     if not isinstance(count, int):  # there may be no number
         wide = b.emit(R.concat([wide, relax.const([0], "int64")], 0))
     least, most = (extremum_of_all(b, wide, is_max) for is_max in (False, True))

@@ -1,0 +1,70 @@
+"""Scripts whose sizes only run time knows, or that PyTorch's fake tensors take for others: eager's numbers or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_tvm
+from torch_tvm.support.errors import ImportFailed, InvalidInput
+
+
+def chosen(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    return x[m], x[m].sum(0)
+
+
+def written(x: Tensor, m: Tensor) -> Tensor:
+    y = x * 1
+    y[m] = -1
+    return y
+
+
+@pytest.mark.parametrize("program", [chosen, written])
+def test_a_mask_without_dimensions(program: Callable[..., Any]) -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    compiled = torch_tvm.compile(torch.jit.script(program), (x, torch.tensor(True)), fallback=False)
+    for mask in (torch.tensor(True), torch.tensor(False)):
+        torch.testing.assert_close(compiled(x, mask), program(x, mask))
+
+
+def out_of_unknown_size(x: Tensor, y: Tensor) -> Tensor:
+    torch.add(x[x > 0], 1.0, out=y)
+    return y
+
+
+def broadcast(x: Tensor, y: Tensor) -> Tensor:
+    return torch.broadcast_tensors(y, x[x > 0])[1]
+
+
+def weighted(x: Tensor, y: Tensor) -> Tensor:
+    return torch.bincount(x.long()[:0], y[:0])
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        (out_of_unknown_size, "resize_ needs sizes that are known"),
+        (broadcast, "a size is not known before the program runs"),
+        (weighted, "weighted counts of nothing"),
+    ],
+)
+def test_what_depends_on_an_unknown_size_is_refused(program: Callable[..., Any], problem: str) -> None:
+    with pytest.raises(ImportFailed, match=rf"test_unknown_sizes.py:\d+.*{problem}"):
+        torch_tvm.compile(torch.jit.script(program), (torch.ones(4), torch.zeros(4)))
+
+
+def counted(x: Tensor, y: Tensor) -> Tensor:
+    return torch.bincount(x, y)
+
+
+def test_weighted_counts_of_nothing_are_an_error_also_at_run_time() -> None:
+    specs = tuple(torch_tvm.TensorSpec((None,), dtype) for dtype in (torch.int64, torch.float32))
+    compiled = torch_tvm.compile(torch.jit.script(counted), specs, fallback=False)
+    x, y = torch.tensor([1, 3, 1]), torch.tensor([0.5, 1.0, 2.0])
+    torch.testing.assert_close(compiled(x, y), torch.bincount(x, y))
+    with pytest.raises(InvalidInput, match="weighted counts of nothing"):
+        compiled(x[:0], y[:0])
