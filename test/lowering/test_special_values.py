@@ -316,7 +316,7 @@ def test_places_in_sorted_numbers(dtype: torch.dtype) -> None:
 
 _OF_ONE = "acos asinh atanh tan log sqrt exp sin".split()
 COMPLEX: dict[str, Callable[..., T]] = {
-    **{name: lambda z, w, f=getattr(torch, name): f(z) for name in _OF_ONE},
+    **{name: lambda z, w, name=name: getattr(torch, name)(z) for name in _OF_ONE},
     "log1p": lambda z, w: torch.log1p(z.real.clamp(-2, 2).nan_to_num() + 3e38j),
     "add": torch.add, "add real": lambda z, w: z + w.real, "rsub": lambda z, w: 1.5 - z,
     "addcmul": lambda z, w: torch.addcmul(z, w, w, value=0.5), "pow": lambda z, w: (z / 7) ** w,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -189,7 +190,8 @@ def logspace(
     pin: Any,
 ) -> Parts:
     """aten::logspace(Scalar start, Scalar end, int steps, float base=10.0, *, ScalarType? dtype=None, …) -> Tensor"""
-    power = lambda z: numbers.power(Number(z.number(base), z.number(0)), z)
+    length, turn = math.log(abs(base)) if base else -math.inf, math.pi if base < 0 else 0.0
+    power = lambda z: numbers.exp(z * Number(z.number(length), z.number(turn)))
     return _range(b, start, end, steps, power)
 
 
