@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_tvm.aten.gradients import GRADIENTS
+
 aten, prims = torch.ops.aten, torch.ops.prims
 Function = Callable[..., Any]
 
@@ -404,6 +406,7 @@ LAYERS: dict[torch._ops.OpOverload, Function] = {
 def _table() -> dict[torch._ops.OpOverload, Function]:
     found: dict[torch._ops.OpOverload, Function] = {
         **LAYERS,
+        **GRADIENTS,
         **_foreach(),
         aten.lcm.default: lcm,
         aten.new_empty_strided.default: new_empty_strided,

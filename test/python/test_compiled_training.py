@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -146,3 +147,39 @@ def test_a_checkpoint_keeps_the_numbers_it_drew() -> None:
         return y, torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
 
     torch.testing.assert_close(gradients(compiled), gradients(lambda f: f))
+
+
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    return F.pad(x, (1, 2, 0, 1), mode="replicate") ** 2 + F.pad(x, (3, 0, -1, 2), mode="replicate")
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0, 3.0, math.inf])
+def test_gradients_of_distances_are_kernels(p: float) -> None:
+    program = lambda x, y: torch.cdist(x, y, p)
+    fast = torch.compile(program, backend="torch_tvm", options={"fallback": False})
+    for rows in (5, 7):
+        arguments = [torch.randn(rows, 4), torch.randn(6, 4)]
+        arguments[1][2] = arguments[0][1]  # a distance of zero has none
+        _check_gradients(fast, program, arguments)
+
+
+def test_gradients_of_padding_and_weight_norm_are_kernels() -> None:
+    fast = torch.compile(_padded, backend="torch_tvm", options={"fallback": False})
+    for shape in ((2, 3, 4, 5), (3, 3, 6, 5), (1, 3, 2, 7)):
+        _check_gradients(fast, _padded, [torch.randn(shape)])
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    weights = [each.detach() for each in normed.parametrizations.weight.parameters()]
+    program = lambda x, g, v: torch.conv2d(x, torch._weight_norm(v, g, 0))
+    fast = torch.compile(program, backend="torch_tvm", options={"fallback": False})
+    _check_gradients(fast, program, [torch.randn(1, 3, 6, 6), *weights])
+
+
+def _check_gradients(fast: Any, program: Any, arguments: list[torch.Tensor]) -> None:
+    ours, theirs = ([each.clone().requires_grad_() for each in arguments] for _ in range(2))
+    result, expected = fast(*ours), program(*theirs)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(result)
+    (result * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for own, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own.grad, wanted.grad, rtol=1e-4, atol=1e-4)

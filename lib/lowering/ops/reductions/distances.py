@@ -23,7 +23,10 @@ Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = Any
 
 ROWS_FOR_PRODUCTS = 25
-"""Above so many rows on a side, ATen takes Euclidean distances from a matrix product unless it is told not to."""
+"""Above so many rows on a side, ATen takes Euclidean distances from a matrix product unless it is told not to.
+
+A number of rows that is unknown may be a small one, of which rows that are alike have a distance of exactly 0.
+"""
 
 IF_NECESSARY, ALWAYS, NEVER = range(3)
 
@@ -34,7 +37,7 @@ def cdist(b: Builder, x: Tensor, y: Tensor, p: float, compute_mode: int | None) 
     rows, columns, depth = *shape[-2:], b.shape(x)[-1]
     if 0 in (*shape, depth):
         return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in shape]), b.dtype(x)))
-    many = any(not isinstance(s, int) or s > ROWS_FOR_PRODUCTS for s in (rows, columns))
+    many = any(isinstance(s, int) and s > ROWS_FOR_PRODUCTS for s in (rows, columns))
     mode = compute_mode or IF_NECESSARY
     if p == 2 and (mode == ALWAYS or (mode == IF_NECESSARY and many)):
         return euclidean(b, x, y)
