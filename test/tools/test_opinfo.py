@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from torch_tvm.support.errors import InternalError, InvalidInput, UnsupportedOp
 from torch_tvm.tools.opinfo import main, sweep
+from torch_tvm.tools.opinfo.samples import difference
 
 
 def swept(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -69,6 +72,14 @@ def test_what_is_wrong_is_named(
     assert found == code
     assert text.splitlines()[-2].split() == ["via", "dtype", "operators", verdict]
     assert text.splitlines()[-1].split() == ["fx", "float32", "1", "1"]
+
+
+def test_small_results_of_a_transform() -> None:
+    """A sum of large numbers that cancel has their error."""
+    eager, ours = torch.tensor([1e9, 0.0]), torch.tensor([1e9, 8.0])
+    assert difference(ours, eager) and not difference(ours, eager, is_transform=True)
+    assert difference(ours * 1.1, eager, is_transform=True)
+    assert difference(ours * math.nan, eager, is_transform=True)
 
 
 @pytest.mark.parametrize(

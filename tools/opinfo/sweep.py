@@ -113,7 +113,8 @@ def _tried(bundle: Sequence[Case], frontend: str, fallback: bool) -> tuple[str, 
         return "bare", f"{type(error).__name__}: {str(error)[:300]}"
     if hidden:
         return "internal", hidden[0][:300]
-    wrong = difference(pytree.tree_leaves(results), pytree.tree_leaves(expected))
+    is_transform = all(case.is_transform for case in bundle)
+    wrong = difference(pytree.tree_leaves(results), pytree.tree_leaves(expected), is_transform)
     wrong = wrong or difference(list(given), list(eager_given))
     if wrong:
         return "wrong", wrong
