@@ -17,6 +17,7 @@ from torch_tvm.transforms.matmul.fuse_siblings import FuseSiblingMatmuls
 from torch_tvm.transforms.matmul.pack_weights import PackMatmulWeights
 from torch_tvm.transforms.merge_kernels import MergeKernels
 from torch_tvm.transforms.name_results_apart import NameResultsApart
+from torch_tvm.transforms.order_sizes import OrderSizes
 from torch_tvm.transforms.params.split import BundleParams, LiftParams
 from torch_tvm.transforms.params.weight_prepacking import PrepackWeights
 from torch_tvm.transforms.quantized.products import MultiplyBytes
@@ -55,6 +56,7 @@ COMMON: tuple[Transform, ...] = (
     DEAD_CODE_ELIMINATION,  # FuseOps fails on a dead value inside a branch
     KeepBranchSizes(),
     of_tvm("FuseOps", Level.FUSION),
+    OrderSizes(),
     LimitFusion(),
     of_tvm("FuseTIR"),
     MergeKernels(),

@@ -68,3 +68,29 @@ def test_weighted_counts_of_nothing_are_an_error_also_at_run_time() -> None:
     torch.testing.assert_close(compiled(x, y), torch.bincount(x, y))
     with pytest.raises(InvalidInput, match="weighted counts of nothing"):
         compiled(x[:0], y[:0])
+
+
+def filled(x: Tensor, y: Tensor) -> Tensor:
+    y = y * 2
+    y[:2] += x[x > 0].sum()
+    return y.masked_fill(y > 1, x[x > 0].mean())
+
+
+def test_a_size_stands_before_what_has_it() -> None:
+    """FuseOps puts the kernels that choose before the size that they give."""
+    x, y = torch.tensor([1.0, -2.0, 3.0]), torch.arange(3.0)
+    compiled = torch_tvm.compile(torch.jit.script(filled), (x, y), fallback=False)
+    for given in (x, x + 3):
+        torch.testing.assert_close(compiled(given, y), filled(given, y))
+
+
+def endless(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x[x > 0], float("inf"))
+
+
+def test_an_infinity_norm_of_nothing_is_an_error() -> None:
+    x = torch.tensor([1.0, -2.0, 3.0])
+    compiled = torch_tvm.compile(torch.jit.script(endless), (x,), fallback=False)
+    assert compiled(x) == 3
+    with pytest.raises(InvalidInput, match="an infinity norm of nothing"):
+        compiled(-x.abs())

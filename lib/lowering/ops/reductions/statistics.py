@@ -23,7 +23,7 @@ from torch_tvm.lowering.ops.reductions.folds import (
 )
 from torch_tvm.lowering.pointwise import larger, pointwise, smaller
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
-from torch_tvm.tir import compute_dtype
+from torch_tvm.tir import as_size, compute_dtype
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -140,6 +140,8 @@ def _norm(b: Builder, x: Expr, order: float, axes: Sequence[int], keepdim: bool)
     if math.isinf(order):
         if any(b.shape(x)[a] == 0 for a in axes if isinstance(b.shape(x)[a], int)):
             b.unsupported("an infinity norm of nothing, which ATen reports as an error")
+        for axis in axes:
+            b.expect(as_size(b.shape(x)[axis]) >= 1, "an infinity norm of nothing")
         combine, identity = (larger, lowest) if order > 0 else (smaller, highest)
         return reduce(b, x, axes, keepdim, combine, identity, accumulate=inner, before=size, name="norm")
     accumulate = sum_dtype(b, x, axes, out)
