@@ -17,6 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.calls import draws
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
@@ -115,7 +116,7 @@ class WholeOps:
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
-        if torch.Tag.nondeterministic_seeded in overload.tags and _draws(overload, args, kwargs):
+        if draws(overload, args, kwargs):
             raise random_op(subject, place)
         metas = self._metas(overload, args, kwargs, subject, place)
         flat, spec = pytree.tree_flatten(metas)
@@ -259,19 +260,6 @@ def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:
         location=place,
         advice="call .eval() on the module, or pass the random tensor as an argument",
     )
-
-
-def _draws(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the arguments let a random op be random: a dropout of probability 0 is not."""
-    names = [argument.name for argument in overload._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    if "dropout_p" in names:
-        return bool(given.get("dropout_p", 0.0))
-    if "training" in names:
-        return bool(given.get("training", False))
-    if "dropout" in names and "train" in names:
-        return bool(given["dropout"]) and bool(given["train"])
-    return True
 
 
 def _is_view(overload: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -42,8 +42,6 @@ def note_memory_order(
     care makes the next call's the same: with ``is_guarded`` PyTorch compiles anew for other strides, and has turned
     ``bernoulli_`` into ``bernoulli``.
     """
-    if torch.Tag.nondeterministic_seeded not in overload.tags:
-        return False
     name = overload._schema.name
     is_filled = in_place or name in _FILLED or (is_guarded and overload is torch.ops.aten.bernoulli.p)
     orders = [_order(operand, is_filled and index == 0, is_guarded) for index, operand in enumerate(operands)]
@@ -79,9 +77,14 @@ def _reads_arguments(op: ir.Operation) -> bool:
 
 def _order(operand: Any, is_target: bool, is_guarded: bool) -> list[int]:
     """The axes from the outermost in memory to the innermost; empty where the tensor is contiguous."""
-    if not isinstance(operand, torch.Tensor) or is_dense(operand):
+    if not isinstance(operand, torch.Tensor):
         return []
-    if any(isinstance(number, torch.SymInt) for number in (*operand.shape, *operand.stride())):
+    is_open = any(isinstance(number, torch.SymInt) for number in (*operand.shape, *operand.stride()))
+    if is_open and not is_guarded:  # no question about such a size, which would become a condition
+        order, has_gaps = _order_of_unknown_sizes(operand, is_guarded), False
+    elif is_dense(operand):
+        return []
+    elif is_open:
         order = _order_of_unknown_sizes(operand, is_guarded)
         has_gaps = bool(order) and is_guarded and not is_non_overlapping_and_dense_or_false(operand)
     else:

@@ -16,6 +16,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.calls import draws
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
@@ -210,7 +211,8 @@ class Recorder:
         viewed = [aliases.at(args, source) for source in sources.values() if source is not None]
         given, named = self._values(list(args), viewed), self._values(kwargs)
         values = self.emitter.call(overload, given, named, metas)
-        self._note_draws(overload, values, _metas(overload, args, kwargs))
+        if draws(overload, args, kwargs):
+            self._note_draws(overload, values, _metas(overload, args, kwargs))
 
         def wrap(value: Any, meta: Any, *path: int) -> Any:
             if isinstance(meta, (list, tuple)):
@@ -311,7 +313,8 @@ class Recorder:
             told = fake_results.CORRECTIONS[functional._schema.name](inputs, [*extra, *promoted])
             extra, promoted = told[: len(extra)], told[len(extra) :]
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
-        self._note_draws(functional, values, _metas(functional, (), inputs), in_place=True)
+        if draws(functional, (), inputs):
+            self._note_draws(functional, values, _metas(functional, (), inputs), in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             if not has_out and _may_broadcast(target, inputs.values()):
                 value = self.emitter.call(aten.expand.default, (value, self.sizes(target)), {}, [meta])[0]

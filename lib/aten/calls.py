@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -90,6 +90,26 @@ def is_random(name: str) -> bool:
     found = overload_of(name)
     base = name.removeprefix("torch.").removeprefix("valsem.").partition(".")[2].partition(".")[0]
     return base in _DRAWING or (found is not None and torch.Tag.nondeterministic_seeded in found.tags)
+
+
+def draws(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes numbers from a generator: a dropout outside training, or of probability 0, does not."""
+    if torch.Tag.nondeterministic_seeded not in overload.tags:
+        return False
+    names = [argument.name for argument in overload._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    drops = ("dropout_p", "dropout") + (
+        ("p",) if overload._schema.name.endswith(("::dropout", "_dropout")) else ()
+    )
+    probability = next((given.get(name, 0.0) for name in drops if name in names), 1.0)
+    if overload._schema.name == "aten::native_dropout":  # it draws a mask of ones
+        probability = 1.0
+    training = next((given.get(name, False) for name in ("training", "train") if name in names), True)
+    return not (_is_number(probability, 0.0) or _is_number(training, False))
+
+
+def _is_number(value: Any, number: float | bool) -> bool:
+    return isinstance(value, (int, float)) and value == number
 
 
 _DRAWING = frozenset(

@@ -345,3 +345,21 @@ def test_every_random_op_of_the_dialect_is_kept_whole() -> None:
         if is_random and context.is_registered_operation(f"torch.{name}") and name not in DRAWING:
             missing.append(name)
     assert not missing
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_what_draws_nothing_takes_arguments_of_any_strides(frontend: str) -> None:
+    """Attention and dropout outside training have the tag of random ops."""
+
+    class Program(torch.nn.Module):
+        def forward(self, q: torch.Tensor) -> torch.Tensor:
+            y = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+            return torch.nn.functional.dropout(y, 0.5, self.training) + torch.nn.functional.dropout(
+                q, 0.0, True
+            )
+
+    q = torch.randn(2, 8, 4, 16)
+    program = Program().eval()
+    compiled = torch_tvm.compile(program, (q,), frontend=frontend)
+    other = torch.randn(2, 4, 8, 16).transpose(1, 2)
+    torch.testing.assert_close(compiled(other), program(other), rtol=1e-4, atol=1e-5)
