@@ -52,7 +52,7 @@ class Symbols:
 
 
 def bind_argument_shapes(
-    emitter: Emitter, arguments: Sequence[tuple[ir.Value, Any]], ranges: MutableMapping[Any, Any]
+    emitter: Emitter, arguments: Sequence[tuple[ir.BlockArgument, Any]], ranges: MutableMapping[Any, Any]
 ) -> Symbols:
     """Emit ``torch.symbolic_int`` once a symbol and ``torch.bind_symbolic_shape`` for each symbolic argument.
 
@@ -61,7 +61,7 @@ def bind_argument_shapes(
     one program agree.
     """
     symbols: dict[Any, ir.Value] = {}
-    described: list[tuple[ir.Value, list[Any]]] = []
+    described: list[tuple[ir.BlockArgument, list[Any]]] = []
     for value, meta in arguments:
         if isinstance(meta, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in meta.shape):
             sizes = [
@@ -94,7 +94,9 @@ def bind_argument_shapes(
 
 
 def _solved(
-    emitter: Emitter, described: Sequence[tuple[ir.Value, Sequence[Any]]], ranges: MutableMapping[Any, Any]
+    emitter: Emitter,
+    described: Sequence[tuple[ir.BlockArgument, Sequence[Any]]],
+    ranges: MutableMapping[Any, Any],
 ) -> tuple[Symbols, list[Any]]:
     """A place for every symbol: where ``a * s + b`` is all that there is of ``s``, a new symbol is that size.
 

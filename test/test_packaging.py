@@ -110,6 +110,7 @@ IMPORTS = """\
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.schedules.cpu.matmul import rule as matmul
+from torch_mlir.ir import Location
 """
 
 
@@ -125,15 +126,17 @@ def pyright(file: Path, text: str) -> subprocess.CompletedProcess[str]:
         "error",
         str(file),
     ]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_editors_find_every_sub_package(tmp_path: Path) -> None:
     done = pyright(tmp_path / "good.py", IMPORTS)
     assert done.returncode == 0, done.stdout
-    done = pyright(tmp_path / "bad.py", IMPORTS.replace("Recorder", "Nothing").replace("cpu", "nowhere"))
+    wrong = IMPORTS.replace("Recorder", "Nothing").replace("Location", "Locations").replace("cpu", "nowhere")
+    done = pyright(tmp_path / "bad.py", wrong)
     assert done.returncode == 1
     assert '"Nothing" is unknown import symbol' in done.stdout
+    assert '"Locations" is unknown import symbol' in done.stdout  # by the stubs
     assert "torch_tvm.schedules.nowhere" in done.stdout
 
 

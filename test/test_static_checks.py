@@ -1,12 +1,16 @@
-"""The linter, the formatter and the type checker pass on the whole tree."""
+"""The linter, the formatter and the type checker pass on the whole tree; the stubs hold what the tree uses."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from torch_tvm.support.errors import InvalidInput
+from torch_tvm.tools import typings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,3 +27,40 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_tree_is_clean(command: list[str]) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stubs_are_those_of_the_names_in_use(tmp_path: Path) -> None:
+    """Names only: what is said of them may differ with the version of a wheel and of Python."""
+    typings.write(tmp_path)
+    wanted, held = _names_of_stubs(tmp_path), _names_of_stubs(ROOT / "typings")
+    assert wanted == held, (
+        f"typings/ is out of date, run: python -m torch_tvm.tools.typings; "
+        f"missing {sorted(wanted - held)}, unused {sorted(held - wanted)}"
+    )
+
+
+def _names_of_stubs(folder: Path) -> set[str]:
+    """The dotted names that the stubs in a folder define."""
+    found: set[str] = set()
+    for path in folder.rglob("*.pyi"):
+        module = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                found.add(f"{module}.{node.name}")
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(f"{module}.{node.target.id}")
+    return found
+
+
+def test_stubs_need_a_folder_that_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InvalidInput, match="cannot write"):
+        typings.write(file)
+    assert typings.main([str(file)]) == 2
+    assert f"cannot write '{file}" in capsys.readouterr().err
+
+
+def test_stubs_need_the_sources(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no sources"):
+        typings.write(tmp_path, root=tmp_path)

@@ -10,7 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch._guards import detect_fake_mode
@@ -44,7 +44,7 @@ from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, add
 from torch_tvm.importers.symbols import bind_argument_shapes
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
-Program = torch.nn.Module | ExportedProgram | Callable[..., Any]
+Program: TypeAlias = torch.nn.Module | ExportedProgram | Callable[..., Any]
 
 
 def import_fx(

@@ -20,8 +20,8 @@ class Storage:
 
     __slots__ = ("argument", "depth", "meta", "value", "version")
 
-    def __init__(self, value: ir.Value, meta: torch.Tensor, argument: int | None = None) -> None:
-        self.value = value
+    def __init__(self, value: ir.Value | None, meta: torch.Tensor, argument: int | None = None) -> None:
+        self.value: Any = value
         self.meta = meta
         self.version = 0
         self.depth = 0

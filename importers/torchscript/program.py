@@ -328,7 +328,7 @@ class _Import:
             results = Results(self.ev, outcome)
             self._add_state(arguments)
             arguments.bind_sizes()
-            self.state.finish(function, results.values, self.weights)
+            self.state.finish(function.operation, results.values, self.weights)
         layout = self.ev.recorder.aliasing.layout
         if layout:
             function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.emitter.context)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import tvm
-from tvm import relax, tirx
+from tvm import tirx
 
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.schedules.sizes import NamedSizes
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.transforms.base import Transform
+
+
+class Executable(Protocol):
+    """What a build gives: ``mod`` is machine code of a CPU, ``jit`` what this machine runs."""
+
+    @property
+    def mod(self) -> tvm.runtime.Module: ...
+
+    def jit(self) -> Any: ...
 
 
 class Backend(ABC):
@@ -73,7 +82,7 @@ class Backend(ABC):
     @abstractmethod
     def build(
         self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-    ) -> relax.VMExecutable:
+    ) -> Executable:
         """Machine code for a scheduled module, which this machine runs if ``is_native``.
 
         Unless ``joined``, the VM calls every kernel itself, so that its instrument sees them.

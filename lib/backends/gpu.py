@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tvm
-from tvm import relax
 
-from torch_tvm.backends.backend import Backend
+from torch_tvm.backends.backend import Backend, Executable
 from torch_tvm.codegen.build import build_for_device
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.rules import RULES
@@ -37,5 +36,5 @@ class Gpu(Backend):
 
     def build(
         self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-    ) -> relax.VMExecutable:
+    ) -> Executable:
         return build_for_device(mod, target)

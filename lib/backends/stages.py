@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tvm
-from tvm import relax
 
+from torch_tvm.backends.backend import Executable
 from torch_tvm.backends.registry import backend_of
 from torch_tvm.schedules.offer import offer
 from torch_tvm.schedules.rule import Choose, KernelDecision, Rule
@@ -57,7 +57,7 @@ def schedule(
 
 def build(
     mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-) -> relax.VMExecutable:
+) -> Executable:
     """Lower Relax to VM code and TIR to machine code: ``mod`` is what :func:`schedule` returned.
 
     Code for another machine is not ``is_native``. Unless ``joined``, the VM calls every kernel itself, so that its

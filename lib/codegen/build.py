@@ -68,7 +68,9 @@ def build_for_cpu(
 
 def build_for_device(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """The same for a device beside the CPU, by TVM's own code generation; the VM calls every kernel itself."""
-    return tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=_lowering())
+    built = tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=_lowering())
+    assert isinstance(built, relax.VMExecutable), built
+    return built
 
 
 def _lowering(

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TypeGuard
 
 import tvm
 from tvm import relax, tirx
@@ -77,7 +78,7 @@ class _Line:
     """Bindings in a row: ``made`` are the tensors that they allocate (a set in order), ``root`` maps each of their
     tensors to the one whose memory it looks at."""
 
-    bindings: list[relax.Binding] = field(default_factory=list)
+    bindings: list[relax.VarBinding] = field(default_factory=list)
     calls: list[relax.Call] = field(default_factory=list)
     made: dict[relax.Var, None] = field(default_factory=dict)
     root: dict[relax.Var, relax.Expr] = field(default_factory=dict)
@@ -119,9 +120,9 @@ class _Joiner:
 
     def _take(self, line: _Line, binding: relax.Binding) -> bool:
         """Add a binding to the line; false where it ends the line."""
-        var, value = binding.var, binding.value
         if not isinstance(binding, relax.VarBinding):
             return False  # it checks a shape
+        var, value = binding.var, binding.value
         if isinstance(value, relax.Var) and static_shape(value) is not None:
             line.root[var] = line.root_of(value)
         elif is_call_of(value, "relax.builtin.alloc_tensor") and static_shape(var) is not None:
@@ -150,7 +151,7 @@ class _Joiner:
 
     # -- a line as a function --------------------------------------------------------------------------------
 
-    def _finish(self, line: _Line) -> list[relax.Binding]:
+    def _finish(self, line: _Line) -> list[relax.VarBinding]:
         if len(line.calls) < 2:
             return line.bindings
         inside = _uses(binding.value for binding in line.bindings)
@@ -161,8 +162,8 @@ class _Joiner:
         )
         operands = [*given, *(var for var in line.made if var in results)]
         places, size = _places(line, set(line.made) - results)
-        before: list[relax.Binding] = []
-        after: list[relax.Binding] = []
+        before: list[relax.VarBinding] = []
+        after: list[relax.VarBinding] = []
         wanted = set(needed)
         for binding in reversed(line.bindings):
             if binding.var in results:
@@ -192,7 +193,7 @@ class _Caller:
     """
 
     def __init__(
-        self, line: _Line, operands: Sequence[relax.Expr], places: Mapping[relax.Var, int], size: int
+        self, line: _Line, operands: Sequence[relax.Expr], places: Mapping[relax.Expr, int], size: int
     ) -> None:
         self.line, self.places, self.size = line, places, size
         self.operands = {
@@ -302,19 +303,19 @@ def _tensor_of(args: tirx.Expr, index: int) -> tirx.Expr:
     return tirx.handle_add_byte_offset(passed, header)
 
 
-def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Var, int], int]:
+def _places(line: _Line, local: set[relax.Var]) -> tuple[dict[relax.Expr, int], int]:
     """An offset in one block for each local tensor, and the size of the block, in bytes.
 
     Tensors that are alive together do not overlap. Large ones are placed first, each as low as it can be.
     """
-    first: dict[relax.Var, int] = {}
-    last: dict[relax.Var, int] = {}
+    first: dict[relax.Expr, int] = {}
+    last: dict[relax.Expr, int] = {}
     for position, call in enumerate(line.calls):
         for root in map(line.root_of, call.args):
             if root in local:
                 first.setdefault(root, position)
                 last[root] = position
-    places: dict[relax.Var, int] = {}
+    places: dict[relax.Expr, int] = {}
     end = 0
     for tensor in sorted(first, key=lambda var: (-_bytes(var), first[var])):
         rivals = [
@@ -346,12 +347,12 @@ def _uses(values: Iterable[relax.Expr]) -> Counter[relax.Var]:
     return uses
 
 
-def is_call_of(value: relax.Expr, name: str) -> bool:
+def is_call_of(value: relax.Expr, name: str) -> TypeGuard[relax.Call]:
     """Whether ``value`` calls the Relax operator ``name``."""
     return isinstance(value, relax.Call) and value.op == tvm.ir.Op.get(name)
 
 
-def _is_part_of_tuple(binding: relax.Binding) -> bool:
+def _is_part_of_tuple(binding: relax.VarBinding | relax.MatchCast) -> bool:
     return isinstance(binding.value, relax.TupleGetItem) and isinstance(binding.value.tuple_value, relax.Var)
 
 

@@ -69,7 +69,8 @@ def _skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
 
 
 def _passes() -> list[tvm.transform.Pass]:
-    s, t = s_tir.transform, tirx.transform
+    s = s_tir.transform
+    t = tirx.transform
     return [
         _drop_scopes,
         s.CanonicalizeLoop(),

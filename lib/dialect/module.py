@@ -12,7 +12,7 @@ import torch
 
 from torch_tvm.aten.calls import may_be_named
 from torch_tvm.dialect import interpreter, reader, view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.mlir import func, ir
 from torch_tvm.dialect.signature import Signature
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec, TensorType, parse_tensor_type
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, UnsupportedOp
@@ -91,7 +91,7 @@ class TorchModule:
         self.state = dict(zip(names, values, strict=True))
 
     @property
-    def main(self) -> ir.OpView:
+    def main(self) -> func.FuncOp:
         """The entry function: ``@main``, or the only public function."""
         found = view.functions(self.mlir)
         public = [op for op in found.values() if "sym_visibility" not in op.attributes]
@@ -102,7 +102,8 @@ class TorchModule:
                 f"the module has no entry function; its functions: {names}",
                 advice="call the entry @main, or make all functions but one private",
             )
-        return entry.opview
+        function: func.FuncOp = entry.opview
+        return function
 
     # -- weights -------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class TorchModule:
         """
         self.check_weights()
         limit = 0 if elide else None
-        text: str = self._complete(state=not elide).operation.get_asm(
+        text: str = self._complete(state=not elide).get_asm(
             large_resource_limit=limit, large_elements_limit=None, enable_debug_info=locations
         )
         return text.replace("\n\n{-#\n\n#-}", "") if elide else text
@@ -186,10 +187,10 @@ class TorchModule:
         """The whole module as MLIR bytecode, weights and locations included."""
         self.check_weights()
         buffer = io.BytesIO()
-        self._complete().operation.write_bytecode(buffer)
+        self._complete().write_bytecode(buffer)
         return buffer.getvalue()
 
-    def _complete(self, state: bool = True) -> ir.OpView:
+    def _complete(self, state: bool = True) -> ir.Operation:
         """A clone whose entry function carries the signature and, if asked, the state's current values."""
         whole = self.mlir.operation.clone()
         context = self.mlir.context

@@ -165,12 +165,11 @@ def literal(operation: ir.Operation | ir.OpView, weights: Mapping[str, torch.Ten
 
     A blob that was elided from the text or is not in ``weights`` raises :class:`InvalidInput`.
     """
-    operation = operation.operation
     kind = parse_tensor_type(operation.results[0].type)
     assert kind is not None
     name = resource_name(operation)
     if name is None:
-        return _inline(operation, kind)
+        return _inline(operation.operation, kind)
     found = weights.get(name)
     if found is None:
         elided = name == ELIDED

@@ -162,7 +162,7 @@ class Builder:
         return self.sizes[key][1]
 
     def _as_symbol(self, value: relax.Expr) -> SizeLike:
-        if isinstance(value, tvm.ir.Constant):
+        if isinstance(value, tvm.ir.GenericConst):
             return int(value.value.numpy())
         origin = self.sums.get(value.__chandle__())
         if origin is not None:

@@ -103,11 +103,11 @@ def emit(
     fields = [relax.TupleType([_erase(kind) for kind in kinds])]
     if is_random(name) or not kinds:
         b.has_effect()
-        call = relax.Call(relax.ExternFunc(ATEN), [text, *arguments], ty_args=fields)
+        call: relax.Expr = relax.Call(relax.ExternFunc(ATEN), [text, *arguments], ty_args=fields)
     else:
         call = relax.op.call_pure_packed(ATEN, text, *arguments, ty_args=fields)
     value = b.bb.emit(call)
-    results = []
+    results: list[relax.Var | Opaque] = []
     for index, kind in enumerate(kinds):
         item = b.bb.emit(relax.TupleGetItem(value, index))
         if not isinstance(kind, relax.TensorType):

@@ -97,11 +97,11 @@ def _loop(m: LoweringContext, op: ir.Operation) -> None:
     ]
     kinds = [relax.TupleType([_erased(t) for t in types])]
     if body.has_effects:
-        value = m.bb.emit(relax.Call(relax.ExternFunc(LOOP_DRIVER), arguments, ty_args=kinds))
+        made = m.bb.emit(relax.Call(relax.ExternFunc(LOOP_DRIVER), arguments, ty_args=kinds))
     else:
-        value = m.bb.emit(relax.op.call_pure_packed(LOOP_DRIVER, *arguments, ty_args=kinds))
+        made = m.bb.emit(relax.op.call_pure_packed(LOOP_DRIVER, *arguments, ty_args=kinds))
     for index, (kind, result) in enumerate(zip(types, op.results, strict=True)):
-        item = m.bb.emit(relax.TupleGetItem(value, index))
+        item = m.bb.emit(relax.TupleGetItem(made, index))
         sizes = [m.builder.found_size() if _has(own, size) else size for size in kind.shape.values]
         m.env[result] = m.shaped(result, m.bb.match_cast(item, relax.TensorType(sizes, kind.dtype)))
 

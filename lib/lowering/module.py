@@ -12,7 +12,7 @@ from tvm import relax, tirx
 
 from torch_tvm.aten.libraries import is_library_call
 from torch_tvm.dialect import view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.mlir import func, ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering import (  # noqa: F401
@@ -167,8 +167,8 @@ class ModuleLowering(LoweringContext):
                     result = self.bb.emit_output(self._results(terminator))
                 self.bb.emit_func_output(result)
         mod = self.bb.finalize()
-        for name, function in self.loop_functions.items():
-            mod.update_func(name, function)
+        for name, loop in self.loop_functions.items():
+            mod.update_func(name, loop)
         return mod if pure else relax.transform.ConvertToDataflow()(mod)
 
     def _know(self, symbols: ArgumentShapes) -> None:
@@ -193,8 +193,8 @@ class ModuleLowering(LoweringContext):
             return relax.Var(name, relax.TensorType([], dtype))
         return relax.Var(name, self.tensor_type(tensor, shape))
 
-    def _weight_parameters(self, function: ir.OpView) -> list[relax.Var]:
-        parameters = []
+    def _weight_parameters(self, function: func.FuncOp) -> list[relax.Var]:
+        parameters: list[relax.Var] = []
         for op in view.walk(function):
             if view.op_name(op) != "torch.vtensor.literal":
                 continue
@@ -209,8 +209,8 @@ class ModuleLowering(LoweringContext):
                     raise InternalError(f"literal '{name}' has no tensor", stage="lowering")
                 tensor = parse_tensor_type(op.results[0].type)
                 assert tensor is not None
-                self.weights[name] = relax.Var(f"w{len(self.weights)}", self.tensor_type(tensor))
-                parameters.append(self.weights[name])
+                parameters.append(relax.Var(f"w{len(self.weights)}", self.tensor_type(tensor)))
+                self.weights[name] = parameters[-1]
             self.env[op.results[0]] = self.weights[name]
         return parameters
 

@@ -59,9 +59,12 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def number(value: Any, dtype: str) -> tvm.ir.Expr:
+    """A number, of Python or symbolic, as a TIR expression; integers wrap, as a C cast does."""
+    return convert(value, dtype) if is_symbolic(value) else immediate(value, dtype)
+
+
+def immediate(value: Any, dtype: str) -> tirx.IntImm | tirx.FloatImm:
     """A Python number as a TIR immediate; integers wrap, as a C cast does."""
-    if is_symbolic(value):
-        return convert(value, dtype)
     if dtype == "bool":
         return tirx.const(bool(value), "bool")
     if is_integer(dtype):

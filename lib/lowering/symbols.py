@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 
 from torch_tvm.dialect import view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.mlir import func, ir
 from torch_tvm.dialect.types import parse_tensor_type
 
 _UNBOUNDED = 2**62
@@ -28,7 +28,7 @@ class ArgumentShapes:
     unsettled: set[str] = field(default_factory=set)
 
 
-def argument_shapes(function: ir.OpView) -> ArgumentShapes:
+def argument_shapes(function: func.FuncOp) -> ArgumentShapes:
     """What the function says of the sizes of its arguments."""
     block = function.regions[0].blocks[0]
     positions = {argument: index for index, argument in enumerate(block.arguments)}
@@ -55,7 +55,7 @@ def argument_shapes(function: ir.OpView) -> ArgumentShapes:
     return found
 
 
-def unnamed_sizes(function: ir.OpView, named: Container[int]) -> dict[int, list[int | str]]:
+def unnamed_sizes(function: func.FuncOp, named: Container[int]) -> dict[int, list[int | str]]:
     """Sizes of the arguments with unknown ones that no ``torch.bind_symbolic_shape`` names, with names for those."""
     found: dict[int, list[int | str]] = {}
     for index, argument in enumerate(function.regions[0].blocks[0].arguments):
@@ -72,6 +72,7 @@ def _expression(expression: ir.AffineExpr, variables: list[tirx.Var]) -> Any:
         return expression.value
     if isinstance(expression, ir.AffineSymbolExpr):
         return variables[expression.position]
+    assert isinstance(expression, ir.AffineBinaryExpr), expression
     left = _expression(expression.lhs, variables)
     right = _expression(expression.rhs, variables)
     if isinstance(expression, ir.AffineAddExpr):

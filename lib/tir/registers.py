@@ -54,7 +54,7 @@ class Accumulators:
         return loop("acc", self.count, lambda which: self.set(which, zero), kind="unrolled")
 
 
-def bind_index(name: str, value: SizeLike) -> tuple[Expr, tirx.Stmt | None]:
+def bind_index(name: str, value: SizeLike) -> tuple[Expr, tirx.Bind | None]:
     """An index kept in a variable, so that expressions made of it stay short (constants need none)."""
     if static(value) is not None or isinstance(value, tirx.Var):
         return as_size(value), None

@@ -48,7 +48,7 @@ class _Rewriter(relax.PyExprMutator):
             self._plain(binding)
         return self.builder_._end_block()
 
-    def _plain(self, binding: relax.Binding) -> None:
+    def _plain(self, binding: relax.VarBinding | relax.MatchCast) -> None:
         value = self.visit_expr(binding.value)
         if isinstance(binding, relax.MatchCast):
             fresh = self.builder_.match_cast(value, binding.ty)

@@ -14,7 +14,7 @@ which any other rule can schedule.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -39,7 +39,7 @@ class Scale:
     factor: float
     mask: None = None
 
-    def applied(self, score: Expr, _: Expr | None, dtype: str) -> Expr:
+    def applied(self, score: Expr, views: Iterator[View], place: list[Expr], dtype: str) -> Expr:
         return score * tirx.const(self.factor, dtype)
 
 
@@ -49,8 +49,8 @@ class Add:
 
     mask: Path
 
-    def applied(self, score: Expr, element: Expr, dtype: str) -> Expr:
-        return score + element.astype(dtype)
+    def applied(self, score: Expr, views: Iterator[View], place: list[Expr], dtype: str) -> Expr:
+        return score + next(views).at(place).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Where:
     fill: float
     keep: bool
 
-    def applied(self, score: Expr, element: Expr, dtype: str) -> Expr:
-        fill = tirx.const(self.fill, dtype)
+    def applied(self, score: Expr, views: Iterator[View], place: list[Expr], dtype: str) -> Expr:
+        element, fill = next(views).at(place), tirx.const(self.fill, dtype)
         return tirx.Select(element, score, fill) if self.keep else tirx.Select(element, fill, score)
 
 
@@ -138,7 +138,7 @@ class _Fuser(relax.PyExprMutator):
             return self._match_rows(call)
         inner = self._used_once(call.args[0])
         found = None if inner is None else self._match_rows(inner)
-        if found is None:
+        if inner is None or found is None:
             return None
         axes = call.attrs.axes
         axes = list(reversed(range(len(call.ty.shape)))) if axes is None else [int(a) for a in axes]
@@ -170,9 +170,10 @@ class _Fuser(relax.PyExprMutator):
 
     def _used_once(self, value: Expr) -> relax.Call | None:
         """The op that computes ``value`` for one use alone."""
-        call = self.values.bound.get(value) if isinstance(value, relax.Var) else None
-        is_op = isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op)
-        return call if is_op and self.values.uses.get(value) == 1 else None
+        if not isinstance(value, relax.Var) or self.values.uses.get(value) != 1:
+            return None
+        call = self.values.bound.get(value)
+        return call if isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op) else None
 
     def _emit(self, found: Attention) -> Expr:
         paths = [
@@ -182,7 +183,7 @@ class _Fuser(relax.PyExprMutator):
             *(step.mask for step in found.steps if step.mask is not None),
         ]
         paths += [found.visible] if found.visible is not None else []
-        sources: list[relax.Var] = []
+        sources: list[Expr] = []
         for path in paths:
             if not any(path.source.same_as(known) for known in sources):
                 sources.append(path.source)
@@ -202,7 +203,7 @@ class _Fuser(relax.PyExprMutator):
 def attention(
     found: Attention,
     paths: list[Path],
-    sources: list[relax.Var],
+    sources: list[Expr],
     tensors: list[te.Tensor],
     sizes: list[list[list[Expr]]],
     shape: list[Expr],
@@ -247,8 +248,7 @@ class _Stages:
         def mask(b: Expr, h: Expr, i: Expr, j: Expr) -> Expr:
             result, remaining = scores[b, h, i, j], iter(self.masks)
             for step in self.found.steps:
-                element = None if step.mask is None else next(remaining).at([b, h, i, j])
-                result = step.applied(result, element, self.dtype)
+                result = step.applied(result, remaining, [b, h, i, j], self.dtype)
             if self.found.causal != "none":
                 offset = self.keys - self.row_count if self.found.causal == "bottom_right" else 0
                 result = tirx.Select(j <= i + offset, result, self.minus_infinity)

@@ -23,7 +23,7 @@ class KernelCalls:
         self,
         name: str,
         compute: Callable[..., Any],
-        operands: Sequence[relax.Var],
+        operands: Sequence[relax.Expr],
         what: Hashable,
         spatial: Sequence[Expr] | None = None,
         attrs: Mapping[str, Any] | None = None,
@@ -46,6 +46,7 @@ class KernelCalls:
             primfunc_name_hint=name,
             primfunc_attrs=dict(attrs or {}),
         )
+        assert isinstance(call, relax.Call), call
         if not any(None in shape for shape in sizes):
             self.made[key] = call.args[0], call.ty_args[0]
         return call

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import tvm
 import tvm_ffi
@@ -46,11 +47,14 @@ class LimitFusion(Transform):
         return _Cutter(mod, parts).cut() if any(len(cut) > 1 for cut in parts.values()) else mod
 
 
+_Binding: TypeAlias = relax.VarBinding | relax.MatchCast
+
+
 @dataclass(frozen=True)
 class _Part:
     """Consecutive bindings, the variables that they read from outside, and those of theirs that others read."""
 
-    bindings: Sequence[relax.Binding]
+    bindings: Sequence[_Binding]
     given: Sequence[relax.Var]
     results: Sequence[relax.Var]
 
@@ -134,7 +138,7 @@ class _Costs:
         self.mod = mod
         self.known: dict[tvm.ir.GlobalVar, int] = {}
 
-    def of(self, binding: relax.Binding) -> int:
+    def of(self, binding: _Binding) -> int:
         kernel = _kernel(binding)
         if kernel is None:
             return 0
@@ -142,13 +146,13 @@ class _Costs:
             self.known[kernel] = 0 if self.is_anchor(binding) else _operations(self.mod[kernel])
         return self.known[kernel]
 
-    def is_anchor(self, binding: relax.Binding) -> bool:
+    def is_anchor(self, binding: _Binding) -> bool:
         """Whether a rule knows the kernel of a binding by its form, and takes it with one result only."""
         kernel = _kernel(binding)
         return kernel is not None and int(self.mod[kernel].attrs.get("op_pattern", 0)) >= _ANCHOR
 
 
-def _kernel(binding: relax.Binding) -> tvm.ir.GlobalVar | None:
+def _kernel(binding: _Binding) -> tvm.ir.GlobalVar | None:
     value = binding.value
     is_kernel = isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.call_tir")
     return value.args[0] if is_kernel else None
@@ -193,7 +197,7 @@ def _parts(function: relax.Function, costs: _Costs) -> list[_Part]:
 
 
 def _end(
-    bindings: Sequence[relax.Binding], begin: int, anchor: int, crossing: Sequence[int], costs: _Costs
+    bindings: Sequence[_Binding], begin: int, anchor: int, crossing: Sequence[int], costs: _Costs
 ) -> int:
     """Where the part that starts at ``begin`` ends: as late as it may where the fewest values cross, after ``anchor``
     where only one does."""
@@ -210,7 +214,7 @@ def _end(
     return len(bindings)
 
 
-def _ordered(function: relax.Function, first: Sequence[relax.Var]) -> list[relax.Binding]:
+def _ordered(function: relax.Function, first: Sequence[relax.Var]) -> list[_Binding]:
     """The bindings of a fused function: ``first`` and what those need, then each as late as what reads it allows."""
     (block,) = function.body.blocks
     made = {binding.var: binding for binding in block.bindings}
@@ -228,13 +232,13 @@ def _ordered(function: relax.Function, first: Sequence[relax.Var]) -> list[relax
     return [made[var] for var in order]
 
 
-def _crossing(function: relax.Function, bindings: Sequence[relax.Binding]) -> list[int]:
+def _crossing(function: relax.Function, bindings: Sequence[_Binding]) -> list[int]:
     """How many values that the bindings make are read after each of them."""
     ending = Counter(_last_uses(function, bindings).values())
     return list(itertools.accumulate(1 - ending[position] for position in range(len(bindings))))
 
 
-def _last_uses(function: relax.Function, bindings: Sequence[relax.Binding]) -> dict[relax.Var, int]:
+def _last_uses(function: relax.Function, bindings: Sequence[_Binding]) -> dict[relax.Var, int]:
     """The position of the last binding that reads a variable; past them all for a result."""
     last: dict[relax.Var, int] = {}
     for position, binding in enumerate(bindings):

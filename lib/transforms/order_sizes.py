@@ -65,7 +65,7 @@ def _ordered(block: relax.BindingBlock) -> relax.BindingBlock:
     return kind([bindings[index] for index in order])
 
 
-def _symbols(binding: relax.Binding) -> list[tvm.ir.Expr]:
+def _symbols(binding: relax.VarBinding | relax.MatchCast) -> list[tvm.ir.Expr]:
     """The symbols of what a binding has, and of the shapes that it is given."""
     found = list(relax.analysis.tir_vars_in_type(binding.var.ty))
 

@@ -15,7 +15,7 @@ from torch_tvm.transforms.base import Transform
 from torch_tvm.workloads.workload import RESHAPE
 
 
-def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> relax.Call:
+def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> Expr:
     """A kernel with the attribute ``RESHAPE``, which is lost where it is fused with others."""
     data, shape = call.args
     if isinstance(shape, relax.Var):
@@ -39,7 +39,9 @@ class ViewReshapes(Transform):
 def _view_reshapes(
     function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
 ) -> relax.Function:
-    return _Viewer(mod).visit_expr(function)
+    viewed = _Viewer(mod).visit_expr(function)
+    assert isinstance(viewed, relax.Function), viewed
+    return viewed
 
 
 @mutator

@@ -26,7 +26,7 @@ class Path:
     ``("slice", axis, begin, size)`` or ``("repeat", axis, times)``.
     """
 
-    source: relax.Var
+    source: Expr
     steps: list[tuple[Any, ...]] = field(default_factory=list)
 
     def then(self, *step: Any) -> Path:
@@ -42,7 +42,7 @@ class Path:
 
 def trace(value: Expr, values: Weights, through: Callable[[relax.Call], bool] = lambda call: True) -> Path:
     """The path to ``value``, a variable; as far back as the bindings are views that ``through`` admits."""
-    definition = values.bound.get(value)
+    definition = values.bound.get(value) if isinstance(value, relax.Var) else None
     step = _step(definition, values) if definition is not None else None
     if step is None:
         return Path(value)
@@ -131,12 +131,10 @@ class View:
         at = self.at
         if kind == "permute":
             axes = step[1]
+            order = sorted(range(len(axes)), key=lambda position: axes[position] % len(axes))
 
             def permuted(indices: Sequence[Expr]) -> Expr:
-                old: list[Expr] = [None] * len(axes)
-                for position, axis in enumerate(axes):
-                    old[axis] = indices[position]
-                return at(old)
+                return at([indices[position] for position in order])
 
             return View([self.shape[a] for a in axes], permuted)
         if kind == "reshape":
@@ -178,9 +176,9 @@ def _reshape_indices(indices: Sequence[Expr], new: Sequence[Expr], old: Sequence
             result += [tirx.const(0, "int64")] * (len(old) - o)
             break
         n_end, o_end = _group(new, old, n, o, analyzer)
-        flat: Expr | None = None
-        for position in range(n, n_end):
-            flat = indices[position] if flat is None else flat * new[position] + indices[position]
+        flat = indices[n]
+        for position in range(n + 1, n_end):
+            flat = flat * new[position] + indices[position]
         group: list[Expr] = []
         for position in range(o_end - 1, o, -1):
             group.append(flat % old[position])

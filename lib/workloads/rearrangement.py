@@ -73,7 +73,8 @@ class Rearrangement(Workload):
         analyzer = Analyzer()
         for var, size in zip(place, shapes[-1], strict=True):
             analyzer.bind(var, Range(const(0), const(size)))
-        indices, valid = list(place), []
+        indices: list[Expr] = list(place)
+        valid: list[Expr] = []
         for (name, attributes), before, after in reversed(
             list(zip(self.steps, shapes, shapes[1:], strict=False))
         ):

@@ -84,9 +84,9 @@ class Compilation:
             raise InvalidInput(
                 f"expected a list, got '{targets}'", subject="targets", advice=f"pass ['{targets}']"
             )
-        resolved = None if targets is None else [_resolved(target) for target in targets]
+        resolved: list[tvm.target.Target | None] = [_resolved(target) for target in targets or ()] or [None]
         programs = [
-            Program(name, [_variant(code, target, linker) for target in resolved or [None]])
+            Program(name, [_variant(code, target, linker) for target in resolved])
             for name, code in _codes(module)
         ]
         sample = None if sample_args is None else (tuple(sample_args), copy.deepcopy(module)(*sample_args))

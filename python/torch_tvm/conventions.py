@@ -9,7 +9,7 @@ import torch
 from tvm import tirx
 
 from torch_tvm.dialect import view
-from torch_tvm.dialect.mlir import ir
+from torch_tvm.dialect.mlir import func, ir
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import Requirement as Found
@@ -104,7 +104,7 @@ def _result(kind: ir.Type) -> torch.dtype | str:
     return tensor.dtype
 
 
-def _symbolic_sizes(main: ir.OpView) -> tuple[dict[int, tuple[Size, ...]], dict[str, tuple[int, int]]]:
+def _symbolic_sizes(main: func.FuncOp) -> tuple[dict[int, tuple[Size, ...]], dict[str, tuple[int, int]]]:
     """Sizes of the arguments as numbers and expressions, and the range of every symbol."""
     block = main.regions[0].blocks[0]
     positions = {argument: index for index, argument in enumerate(block.arguments)}

@@ -82,8 +82,9 @@ def ops_of(module: TorchModule) -> list[Op]:
 def _weights_of(operation: Any) -> Iterator[str]:
     for operand in operation.operands:
         source = view.defining_op(operand)
-        is_literal = source is not None and view.op_name(source) == "torch.vtensor.literal"
-        name = view.resource_name(source) if is_literal else None
+        if source is None or view.op_name(source) != "torch.vtensor.literal":
+            continue
+        name = view.resource_name(source)
         if name is not None:
             yield name
 

@@ -100,7 +100,7 @@ def _watch_targets(devices: ModuleType) -> None:
             register_devices()
         made(self, target, *args, **kwargs)
 
-    Target.__init__ = make
+    Target.__init__ = make  # type: ignore[method-assign]
 
 
 def _is_cpu(target: Any) -> bool:

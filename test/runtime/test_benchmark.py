@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import tvm
 from torch import nn
 from tvm.script import from_source
 
@@ -13,9 +14,11 @@ from torch_tvm.profiling.operations import count_operations
 from torch_tvm.support.errors import InvalidInput
 
 
-def kernel(parameters: str, body: str) -> object:
+def kernel(parameters: str, body: str) -> tvm.tirx.PrimFunc:
     lines = "\n".join("    " + line for line in body.strip("\n").splitlines())
-    return from_source(f"@T.prim_func\ndef main({parameters}):\n{lines}\n")
+    function = from_source(f"@T.prim_func\ndef main({parameters}):\n{lines}\n")
+    assert isinstance(function, tvm.tirx.PrimFunc)
+    return function
 
 
 LANES = "T.Ramp(0, 1, 16)"

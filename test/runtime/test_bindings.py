@@ -16,7 +16,7 @@ from torch_tvm.codegen.bindings import hide_bindings, show_bindings
 
 
 @T.prim_func(s_tir=True)
-def tiles(chunk: T.Buffer((1,), "int64"), x: T.Buffer((56, 64), "float32"), y: T.Buffer((56, 64), "float32")):
+def tiles(chunk: T.Buffer((1,), "int64"), x: T.Buffer((56, 64), "float32"), y: T.Buffer((56, 64), "float32")):  # type: ignore[valid-type]
     T.func_attr({"global_symbol": "main", "tirx.noalias": True})
     first: T.let[T.int64] = chunk[0] * T.int64(7)
     for turn in range(T.int64(7)):
@@ -69,7 +69,7 @@ def test_accesses_have_no_divisions() -> None:
 
 
 @T.prim_func(s_tir=True)
-def effects(x: T.Buffer((8,), "int32"), y: T.Buffer((8,), "int32")):
+def effects(x: T.Buffer((8,), "int32"), y: T.Buffer((8,), "int32")):  # type: ignore[valid-type]
     T.func_attr({"global_symbol": "main", "tirx.noalias": True})
     drawn: T.let[T.int32] = T.call_extern("int32", "rand")
     loaded: T.let[T.int32] = x[0]

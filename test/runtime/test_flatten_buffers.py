@@ -43,7 +43,7 @@ def index_map(r: random.Random, variables: list[Var], depth: int) -> tirx.Expr:
     return tirx.floormod(left, divisor) if kind < 0.85 else tirx.floordiv(left, divisor)
 
 
-def value_of(expr: tirx.Expr, point: dict[str, Any]) -> Any:
+def value_of(expr: Any, point: dict[str, Any]) -> Any:
     """What an expression is, by numpy."""
     if isinstance(expr, tirx.IntImm):
         return int(expr)
@@ -74,7 +74,7 @@ def value_of(expr: tirx.Expr, point: dict[str, Any]) -> Any:
 
 
 def loops_around(
-    load: tirx.Expr, variables: list[Var], extents: list[int], condition: tirx.Expr | None, bound: Any
+    load: TensorLoad, variables: list[Var], extents: list[int], condition: tirx.Expr | None, bound: Any
 ) -> tvm.IRModule:
     target = tirx.decl_buffer(extents, "float32", "C")
     body: tirx.Stmt = tirx.BufferStore(target, load, variables)

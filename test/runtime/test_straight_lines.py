@@ -57,9 +57,14 @@ def joined(compiled: torch_tvm.CompiledModule) -> list[tirx.PrimFunc]:
     return [function for _, function in mod.functions_items() if KERNEL_SEQUENCE in (function.attrs or {})]
 
 
+def text_of(built: object) -> str:
+    assert isinstance(built, relax.VMExecutable)
+    return built.as_text()
+
+
 def calls(compiled: torch_tvm.CompiledModule, **options: bool) -> list[str]:
     """What the VM calls, its own functions left out."""
-    text = build(compiled.tir_module, host_target(), **options).as_text()
+    text = text_of(build(compiled.tir_module, host_target(), **options))
     return [name for name in re.findall(r"^ +call +(\S+)", text, re.MULTILINE) if "vm.builtin" not in name]
 
 
@@ -157,4 +162,4 @@ def test_a_program_that_calls_pytorch_in_between() -> None:
 def test_code_for_another_processor() -> None:
     compiled = check(Chain(2, 16), torch.randn(5, 16))
     target = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]})
-    assert "main_line" in build(compiled.tir_module, target, is_native=False).as_text()
+    assert "main_line" in text_of(build(compiled.tir_module, target, is_native=False))

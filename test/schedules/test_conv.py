@@ -19,6 +19,7 @@ from torch_tvm.runtime.weights_program import pack_weights
 from torch_tvm.schedules.cpu.convolution.geometry import Phase, cover_columns, split_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel, host_target
+from torch_tvm.tir import exact
 from torch_tvm.transforms.convolution import choice as conv_choice
 from torch_tvm.workloads.winograd import winograd_matrices
 
@@ -387,7 +388,7 @@ def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, ex
 def test_overlapping_tiles_cover_every_column(total: int, width: int) -> None:
     run = cover_columns(total, width, 1)
     starts = [
-        int(tvm.sym.Analyzer().simplify(run.start(tvm.tirx.IntImm("int64", t)))) for t in range(run.count)
+        exact(tvm.sym.Analyzer().simplify(run.start(tvm.tirx.IntImm("int64", t)))) for t in range(run.count)
     ]
     columns = [start + column for start in starts for column in range(run.width)]
     assert set(columns) == set(range(total))

@@ -13,7 +13,7 @@ from tvm.ir import TensorLoad
 
 import torch_tvm
 from torch_tvm.schedules.cpu import emit
-from torch_tvm.tir import const
+from torch_tvm.tir import const, exact
 
 PER_LINE = emit.LINE // 4
 
@@ -22,7 +22,7 @@ def asked(stmt: tirx.Stmt) -> set[int]:
     """The lines of a flat float32 buffer that a statement asks for."""
     found: set[int] = set()
     analyzer = sym.Analyzer()
-    take = lambda load: found.add(int(analyzer.simplify(load.indices[-1])) // PER_LINE)
+    take = lambda load: found.add(exact(analyzer.simplify(load.indices[-1])) // PER_LINE)
     tvm_ffi.structural_walk(stmt, (TensorLoad, take))
     return found
 

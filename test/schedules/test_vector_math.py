@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,13 +50,14 @@ def elementwise(name: str, size: int, dtype: str = "float32", repeat: int = 1) -
     buffers = [tirx.decl_buffer((size,), dtype, n) for n in names]
     i, lane = tirx.Var("i", "int64"), tirx.Var("lane", "int64")
     value, *others = (buffer[i * LANES + lane] for buffer in buffers[:-1])
-    operator = {
+    operators: dict[str, Callable[..., Any]] = {
         "pow": tirx.power,
         "expm1": lambda u: libm("expm1", u),
         "erfc": lambda u: libm("erfc", u),
-    }.get(name)
+    }
+    operator = operators.get(name) or getattr(tirx, name)
     for _ in range(repeat):
-        value = (operator or getattr(tirx, name))(value, *others)
+        value = operator(value, *others)
     store = tirx.BufferStore(buffers[-1], value, [i * LANES + lane])
     vector = tirx.For(lane, 0, LANES, tirx.ForKind.VECTORIZED, store)
     body = tirx.For(i, 0, size // LANES, tirx.ForKind.SERIAL, vector)

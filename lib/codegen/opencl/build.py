@@ -14,6 +14,7 @@ from torch_tvm.codegen.opencl.program import DeviceFunction
 from torch_tvm.codegen.opencl.text import source
 from torch_tvm.runtime.opencl.devices import why_no_device
 from torch_tvm.runtime.opencl.program import Program
+from torch_tvm.support.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class OpenClExecutable:
     """A program for a device; ``jit`` makes it ready on this machine, as ``relax.VMExecutable.jit`` does."""
 
     program: Program
+
+    @property
+    def mod(self) -> tvm.runtime.Module:
+        """Machine code of a CPU; raises :class:`InvalidInput`, for there is none."""
+        raise InvalidInput("code for opencl cannot be saved yet", subject="save", advice="compile for a CPU")
 
     def jit(self) -> Program:
         return self.program

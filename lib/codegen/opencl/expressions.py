@@ -112,10 +112,11 @@ def number(expr: Expr | int, names: Names) -> str:
             return f"(lambda {names[expr.var]}: {each(expr.body)})({each(expr.value)})"
         case Call():
             return _call(expr, each)
+    binary: Any = expr  # no class of TVM says what all of these have
     if type(expr) in _INFIX:
-        return f"({each(expr.a)} {_INFIX[type(expr)]} {each(expr.b)})"
+        return f"({each(binary.a)} {_INFIX[type(expr)]} {each(binary.b)})"
     if type(expr) in _PREFIX:
-        return f"{_PREFIX[type(expr)]}({each(expr.a)}, {each(expr.b)})"
+        return f"{_PREFIX[type(expr)]}({each(binary.a)}, {each(binary.b)})"
     raise InternalError(f"no Python for {type(expr).__name__} {expr}", stage="code generation")
 
 

@@ -44,7 +44,8 @@ def split(kernels: tvm.IRModule, target: tvm.target.Target) -> tuple[dict[str, A
 
 def _passes() -> list[tvm.transform.Pass]:
     """TVM's own pipeline for kernels, up to the split of host and device."""
-    s, t = s_tir.transform, tirx.transform
+    s = s_tir.transform
+    t = tirx.transform
     return [
         s.CanonicalizeLoop(),
         s.LowerCrossThreadReduction(),

@@ -189,9 +189,10 @@ def expand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     if is_static(source) and source.shape == result.shape:
         return r.as_type(op.operands[0], op.results[0].type)
     name = view.op_name(op)
-    if None not in result.shape:
-        sizes = r.integers(list(result.shape))
-        if name == "torch.aten.expand" and view.constant(op.operands[1]) == list(result.shape):
+    known = [size for size in result.shape if size is not None]
+    if len(known) == len(result.shape):
+        sizes = r.integers(known)
+        if name == "torch.aten.expand" and view.constant(op.operands[1]) == known:
             return None
     elif name == "torch.aten.expand":
         return None

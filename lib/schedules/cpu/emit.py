@@ -47,7 +47,7 @@ def vectors_in_line(lanes: int, dtype: str) -> int:
 
 def prefetch_parts(
     buffer: tirx.Buffer, start: Sequence[SizeLike], size: int, iterations: SizeLike, fewest: int
-) -> tuple[tirx.Stmt | None, Body]:
+) -> tuple[tirx.Bind | None, Body]:
     """Ask for the ``size`` elements from ``start`` on in equal parts: what to bind first, and the part of an iteration.
 
     There are ``iterations``, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond

@@ -146,8 +146,9 @@ def _operands(node: SBlock) -> tuple[TensorLoad, TensorLoad]:
     if len(terms) != 1:
         raise Refusal("it sums up no products")
     term = _plain(terms[0])
-    factors = [_plain(factor) for factor in (term.a, term.b)] if isinstance(term, tirx.Mul) else []
-    if len(factors) != 2 or not all(isinstance(factor, TensorLoad) for factor in factors):
+    sides = [_plain(factor) for factor in (term.a, term.b)] if isinstance(term, tirx.Mul) else []
+    factors = [factor for factor in sides if isinstance(factor, TensorLoad)]
+    if len(factors) != 2:
         raise Refusal("its terms are no products of two elements")
     if factors[0].source.same_as(factors[1].source) or len(node.reads) != 2:
         raise Refusal("both operands are one tensor")

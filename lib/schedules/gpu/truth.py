@@ -11,6 +11,8 @@ Of truth values TVM has no least and no greatest, so that one thread would go th
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
 import tvm_ffi
 from tvm import tirx
@@ -80,7 +82,7 @@ def _rewritten(node: SBlock, numbers: dict[tirx.Var, tirx.Var]) -> SBlock:
     )
 
 
-def _regions(regions: list[tirx.BufferRegion], numbers: dict[tirx.Var, tirx.Var]) -> list[tirx.BufferRegion]:
+def _regions(regions: list[Any], numbers: dict[tirx.Var, tirx.Var]) -> list[Any]:
     return [
         tirx.BufferRegion(numbers[region.source], region.region) if region.source in numbers else region
         for region in regions

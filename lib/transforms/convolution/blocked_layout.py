@@ -80,6 +80,7 @@ class BlockLayout(Transform):
             if isinstance(func, relax.Function) and not (func.attrs and "Primitive" in func.attrs):
                 rewriter.refusals = []
                 updated = rewriter.visit_expr(func)
+                assert isinstance(updated, relax.Function), updated
                 if rewriter.refusals:
                     updated = updated.with_attr(REFUSALS, rewriter.refusals)
                 if not updated.same_as(func):
@@ -131,7 +132,7 @@ class _Rewriter(PyExprMutator):
         self.blocked: dict[relax.Var, Blocked] = {}
         self.plain: dict[relax.Var, relax.Var] = {}
         self.packed: dict[relax.Var, Blocked] = {}
-        self.rounded: dict[relax.Var, relax.Var] = {}
+        self.rounded: dict[Expr, relax.Var] = {}
         self.pads: dict[Expr, tuple[relax.Var, Sides]] = {}
         self.groups: dict[Expr, Groups] = {}
         self.flat: dict[relax.Var, relax.Var] = {}
@@ -139,7 +140,7 @@ class _Rewriter(PyExprMutator):
 
     # --- bindings ------------------------------------------------------------------------------------
 
-    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
+    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.BindingBlock:
         self._forget()
         self.in_dataflow = True
         result = super().visit_dataflow_block_(block)
@@ -360,6 +361,7 @@ class _Rewriter(PyExprMutator):
         choice = choose_convolution(conv.without_gaps(), self.cpu, is_blocked, self.accuracy)
         if choice.data_lanes == 1:
             choice = choose_convolution(conv, self.cpu, is_blocked, self.accuracy)
+        source: Expr
         if choice.data_lanes > 1:
             source = self._pack(data, choice.lanes).value
             if choice.strides != conv.strides:
@@ -389,7 +391,7 @@ class _Rewriter(PyExprMutator):
             return self._emit(result, choice.out_channels)
         return self._pack_value(self.builder_.emit(result), choice.lanes, choice.out_channels)
 
-    def _rounded(self, source: relax.Var) -> relax.Var:
+    def _rounded(self, source: Expr) -> relax.Var:
         """A blocked value as the bits of bfloat16, once for all that read it."""
         if source not in self.rounded:
             self.rounded[source] = self.builder_.emit(
@@ -399,7 +401,7 @@ class _Rewriter(PyExprMutator):
             )
         return self.rounded[source]
 
-    def _pack_value(self, plain: relax.Var, lanes: int, channels: int) -> Blocked:
+    def _pack_value(self, plain: Expr, lanes: int, channels: int) -> Blocked:
         last = self._channels_last(plain, channels) if channels % lanes == 0 else None
         if last is not None:
             rank = len(plain.ty.shape)
@@ -420,7 +422,7 @@ class _Rewriter(PyExprMutator):
         )
         return self._emit(packed, channels)
 
-    def _channels_last(self, plain: relax.Var, channels: int) -> relax.Var | None:
+    def _channels_last(self, plain: Expr, channels: int) -> relax.Var | None:
         """The ``[N, *spatial, C]`` that ``plain`` was made of by moving axes, if it was."""
         made, shape = self.builder_.lookup_binding(plain), list(plain.ty.shape)
         rank = len(shape)

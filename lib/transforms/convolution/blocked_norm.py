@@ -46,7 +46,7 @@ def epsilon_of(layer_norm: relax.Call) -> float | None:
 
 
 def _is_filled(value: Expr, number: float) -> bool:
-    return isinstance(value, tvm.ir.Constant) and bool((value.value.numpy() == number).all())
+    return isinstance(value, tvm.ir.GenericConst) and bool((value.value.numpy() == number).all())
 
 
 def normalized(builder: relax.BlockBuilder, value: relax.Var, groups: Groups, channels: int) -> Expr:

@@ -117,7 +117,8 @@ def _channel(block: SBlock, blocked: Buffers, lanes: int) -> Var:
             )
     channel = places[0][1]
     axes = [axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.DataPar]
-    if not any(channel.same_as(var) for var in axes) or not all(channel.same_as(i[1]) for i in places):
+    is_axis = any(channel.same_as(var) for var in axes)
+    if not isinstance(channel, Var) or not is_axis or not all(channel.same_as(i[1]) for i in places):
         raise Refusal("the kernel mixes channels")
     (extent,) = (axis.dom.extent for axis in block.iter_vars if axis.var.same_as(channel))
     if int(extent) % lanes and sum(channel.same_as(var) for var in uses) != len(places):

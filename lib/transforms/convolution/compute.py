@@ -6,8 +6,10 @@ recognise them by the :class:`ConvWorkload` on their block.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 from tvm import te, tirx
@@ -15,7 +17,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
-from torch_tvm.tir import ceil_div
+from torch_tvm.tir import ceil_div, exact
 from torch_tvm.transforms.convolution.choice import Convolution
 from torch_tvm.workloads.convolution import ConvWorkload
 from torch_tvm.workloads.winograd import Matrix, winograd_matrices
@@ -95,7 +97,7 @@ def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[E
 
     def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
         *point, lane = rest
-        total: Expr | None = None
+        parts: list[Expr] = []
         for turn in itertools.product(*turns):
             tap, spatial, valid = tirx.const(0, "int64"), [], []
             for axis, back in enumerate(turn):
@@ -105,11 +107,9 @@ def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[E
                 spatial.append(shifted // stride - back)
                 valid += [spatial[-1] >= 0, spatial[-1] < products.shape[2 + axis]]
                 valid += [this < conv.kernel[axis]] if stride * (back + 1) > conv.kernel[axis] else []
-            value = tirx.if_then_else(
-                tirx.all(*valid), products[(n, block * taps + tap, *spatial, lane)], zero
-            )
-            total = value if total is None else total + value
-        return total
+            value = products[(n, block * taps + tap, *spatial, lane)]
+            parts.append(tirx.if_then_else(tirx.all(*valid), value, zero))
+        return functools.reduce(operator.add, parts)
 
     shape = (products.shape[0], products.shape[1] // taps, *out_spatial, products.shape[-1])
     return te.compute(shape, at, name="meeting_taps")
@@ -144,7 +144,7 @@ def _winograd(
     attrs = conv.to_attr()
     batch, blocks, *depth, rows, columns, _ = data.shape
     planes = list(out_spatial[:-2])
-    tile_rows, tile_columns = (ceil_div(int(extent), tile) for extent in out_spatial[-2:])
+    tile_rows, tile_columns = (ceil_div(exact(extent), tile) for extent in out_spatial[-2:])
     in_channels = conv.over_planes().in_channels
     i, j = (te.reduce_axis((0, size), name=name) for name in "ij")
 

@@ -9,6 +9,7 @@ weights alone, which ``lift_params`` takes out of the model.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import tvm
 import tvm_ffi
@@ -65,7 +66,7 @@ class _Folder(PyExprMutator):
         self.norms: dict[relax.Var, relax.Call] = {}
         self.in_dataflow = False
 
-    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
+    def visit_dataflow_block_(self, block: relax.DataflowBlock) -> relax.BindingBlock:
         self.in_dataflow = True
         result = super().visit_dataflow_block_(block)
         self.in_dataflow = False
@@ -206,7 +207,7 @@ class _Folder(PyExprMutator):
         return self._emit(relax.op.reshape(product, shape))
 
 
-def _is_call(value: Expr, names: frozenset[str] | set[str]) -> bool:
+def _is_call(value: Expr, names: frozenset[str] | set[str]) -> TypeGuard[relax.Call]:
     return isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name in names
 
 

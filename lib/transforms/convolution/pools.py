@@ -29,6 +29,7 @@ def _from_infinity(
         dtype = str(call.ty.dtype)
         if kernel.same_as(call) or not is_float(dtype):
             return kernel
+        assert isinstance(kernel, relax.Call), kernel
         least = tirx.min_value(dtype).value
         function = builder.get()[kernel.args[0]]
         lowest = lambda value: tirx.const(float("-inf"), dtype) if value.value == least else value

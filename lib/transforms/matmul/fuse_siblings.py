@@ -103,6 +103,8 @@ def _feeds_attention(value: relax.Var, values: Weights, users: dict[relax.Var, l
         return False
     for consumer in consumers:
         call = values.bound[consumer]
+        if not isinstance(call, relax.Call):
+            return False
         name = call.op.name if isinstance(call.op, tvm.ir.Op) else ""
         if name in VIEWS:
             if not _feeds_attention(consumer, values, users):
@@ -138,7 +140,7 @@ class _Fuser(relax.PyExprMutator):
         super().visit_var_binding_(binding)
 
     def visit_call_(self, call: relax.Call) -> Expr:
-        where = self.place.get(self.current)
+        where = None if self.current is None else self.place.get(self.current)
         if where is None:
             return super().visit_call_(call)
         group, position = where
@@ -150,8 +152,9 @@ class _Fuser(relax.PyExprMutator):
         emit = self.builder_.emit
         weight = emit(relax.op.concat([self._weight(linear.weight) for linear in linears], axis=1))
         result = emit(relax.op.matmul(self.visit_expr(linears[0].x), weight))
-        if linears[0].bias is not None:
-            bias = emit(relax.op.concat([self._weight(linear.bias) for linear in linears], axis=0))
+        biases = [linear.bias for linear in linears if linear.bias is not None]
+        if biases:
+            bias = emit(relax.op.concat([self._weight(each) for each in biases], axis=0))
             result = emit(relax.op.add(result, bias))
         ends, total = [], 0
         for linear in linears[:-1]:

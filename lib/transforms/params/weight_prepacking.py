@@ -86,7 +86,7 @@ class _Reader:
         raise Refusal("the result is no tuple")
 
     def _operand(self, value: Any) -> Any:
-        if isinstance(value, tvm.ir.Constant):
+        if isinstance(value, tvm.ir.GenericConst):
             if len(value.ty.shape) == 0 and str(value.ty.dtype) == "float32":
                 return float(value.value.numpy())
             raise Refusal("a constant tensor")

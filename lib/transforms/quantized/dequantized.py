@@ -51,7 +51,7 @@ def read_dequantized(value: relax.Var, values: Weights) -> Dequantized | None:
 
 def _zero(value: Expr, values: Weights) -> int | Expr | None:
     """A zero point: a constant that a byte can hold, or the integers behind a cast."""
-    if isinstance(value, tvm.ir.Constant):
+    if isinstance(value, tvm.ir.GenericConst):
         number = value.value.numpy()
         is_byte = number.ndim == 0 and number == int(number) and -128 <= number <= 255
         return int(number) if is_byte else None

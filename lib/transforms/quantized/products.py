@@ -46,7 +46,7 @@ OUT_ELEMWISE_FUSABLE = 4
 class WeightOperand:
     """The right operand of a product: ``values`` is [N, K] if ``is_transposed``, else [K, N]."""
 
-    values: relax.Var
+    values: Expr
     is_transposed: bool
     scale: Expr | None = None
     zero: int | Expr | None = None
@@ -161,7 +161,7 @@ class _Rewriter(relax.PyExprMutator):
         value = emit(op.multiply(emit(op.astype(total, "float32")), self.visit_expr(left.scale)))
         return op.multiply(value, of_weight(emit, self.visit_expr(right.scale), [columns]))
 
-    def _visited(self, value: relax.Var) -> Expr:
+    def _visited(self, value: Expr) -> Expr:
         return self.visit_expr(value) if value in self.values else value
 
     def _product(self, x: Expr, weight: WeightOperand) -> Expr:

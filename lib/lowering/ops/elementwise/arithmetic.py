@@ -14,6 +14,7 @@ from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_si
 from torch_tvm.lowering.ops.elementwise.integers import integer_power
 from torch_tvm.lowering.pointwise import (
     agree,
+    immediate,
     kept,
     larger,
     libm,
@@ -65,7 +66,7 @@ def _arithmetic(
 def _constant(b: Builder, value: Any, dtype: str) -> Expr:
     if is_symbolic(value):
         return b.tensor(value, dtype)
-    return relax.const(number(value, dtype).value, dtype)
+    return relax.const(immediate(value, dtype).value, dtype)
 
 
 # -- sums ----------------------------------------------------------------------------------------------

@@ -79,9 +79,10 @@ def _along_last(b: Builder, pairs: Expr, axis: int, way: Direction) -> Parts:
     rank = b.rank(pairs) - 1
     order = [*(i for i in range(rank) if i != axis), axis, rank]
     moved = permute(b, pairs, order)
-    shape = b.shape(moved)
-    rows = reshape(b, moved, [product(shape[:-2]), *shape[-2:]])
-    result = reshape(b, _rows(b, rows, shape[-2], way), shape)
+    *outer, length, _ = shape = b.shape(moved)
+    assert isinstance(length, int)
+    rows = reshape(b, moved, [product(outer), length, 2])
+    result = reshape(b, _rows(b, rows, length, way), shape)
     return parts_of(b, permute(b, result, np.argsort(order).tolist()))
 
 

@@ -225,7 +225,10 @@ def embedding_bag_with_padding(
     """aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode,
     bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx)
     -> (Tensor, Tensor, Tensor, Tensor)"""
-    padding = -1 if padding_idx is None else padding_idx % b.shape(weight)[0]
+    rows = b.shape(weight)[0]
+    if not isinstance(rows, int):
+        b.unsupported("a table of unknown size")
+    padding = -1 if padding_idx is None else padding_idx % rows
     options = scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset
     return embedding_bag(b, weight, indices, offsets, *options, padding)
 

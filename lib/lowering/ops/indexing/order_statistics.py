@@ -17,7 +17,7 @@ from torch_tvm.lowering.ops.indexing.sorting import along, sorting_indices, sort
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, register
-from torch_tvm.tir import as_size, compute_dtype, const, is_float, product
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, const, is_float, product
 
 R = relax.op
 STABLE_LENGTH = 16
@@ -138,7 +138,7 @@ def _quantile(
     if interpolation not in _MODES:
         b.unsupported(f"interpolation '{interpolation}'")
     if dim is None:
-        kept = [1] * rank if keepdim else []
+        kept: list[SizeLike] = [1] * rank if keepdim else []
         lines = reshape(b, x, [1, product(shape)])
     else:
         axis = b.axis(dim, rank)

@@ -92,7 +92,7 @@ def _unchecked(b: Builder, index: Expr, size: SizeLike, wraps: bool, nearest: bo
 
 def _known(index: Expr, size: SizeLike, wraps: bool, ignored: int | None) -> Expr | None:
     """The checked positions where ``index`` is a constant and in range."""
-    if not isinstance(index, tvm.ir.Constant) or not isinstance(size, int):
+    if not isinstance(index, tvm.ir.GenericConst) or not isinstance(size, int):
         return None
     values = index.value.numpy().astype(np.int64)
     places = np.where(values < 0, values + size, values) if wraps else values

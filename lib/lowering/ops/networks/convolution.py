@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
 from torch_tvm.lowering.registry import Tensor, lowers
-from torch_tvm.tir import HALF, as_size
+from torch_tvm.tir import HALF, SizeLike, as_size
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -139,7 +139,7 @@ def _call(
 
 def _add_bias(b: Builder, x: Expr, bias: Expr) -> Expr:
     b.expect_equal(b.shape(bias), [b.shape(x)[1]], "the bias has other channels than the result")
-    shape = [1] * b.rank(x)
+    shape: list[SizeLike] = [1] * b.rank(x)
     shape[1] = b.shape(bias)[0]
     return b.emit(R.add(x, b.reshape(bias, shape)))
 

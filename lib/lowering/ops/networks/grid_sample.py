@@ -74,19 +74,18 @@ class _Sampler:
         corners = [self._corner(combination, grid.shape[:-1]) for combination in itertools.product(*axes)]
 
         def element(n: Scalar, c: Scalar, *place: Scalar) -> Scalar:
-            total = None
+            parts: list[Scalar] = []
             for corner, weight in corners:
                 at = corner(n, *place)
                 inside, zero = at >= tirx.const(0, self.place_dtype), tirx.const(0, self.dtype)
                 value = data(n, c, tirx.Cast("int64", tirx.max(at, tirx.const(0, self.place_dtype))))
                 if self.mode == NEAREST:
-                    part = tirx.Select(inside, value, zero)
+                    parts.append(tirx.Select(inside, value, zero))
                 elif len(place) == 3:
-                    part = tirx.Select(inside, value * weight(n, *place), zero)
+                    parts.append(tirx.Select(inside, value * weight(n, *place), zero))
                 else:
-                    part = tirx.Select(inside, value, zero) * weight(n, *place)
-                total = part if total is None else total + part
-            return total
+                    parts.append(tirx.Select(inside, value, zero) * weight(n, *place))
+            return functools.reduce(operator.add, parts)
 
         return te.compute(shape, element, name="sampled")
 

@@ -140,12 +140,14 @@ def filtered(
         b.unsupported(f"interpolation of {dtype}")
     before = _check_sizes(b, x, sizes)
     wide = "float64" if dtype == "float64" else "float32"
-    of_axis = _antialiased if antialias else _interpolated
     tables = []
     for size, count, scale in zip(before, sizes, scales, strict=True):
-        if antialias and not (isinstance(size, int) and isinstance(count, int)):
+        if not antialias:
+            tables.append(_interpolated(size, count, scale, kind, align_corners, wide))
+        elif isinstance(size, int) and isinstance(count, int):
+            tables.append(_antialiased(size, count, scale, kind, align_corners, wide))
+        else:
             b.unsupported("an antialiased image of unknown size")
-        tables.append(of_axis(size, count, scale, kind, align_corners, wide))
     order = list(range(len(sizes)))
     if all(isinstance(s, int) for s in (*before, *sizes)) and product(sizes[:-1]) > product(before[:-1]):
         order.reverse()

@@ -21,8 +21,9 @@ Expr: TypeAlias = relax.Expr
 
 
 def _filled(b: Builder, value: float, shape: Sequence[SizeLike], dtype: str) -> Expr:
-    if all(isinstance(s, int) for s in shape) and dtype != "bfloat16":
-        return relax.const(np.full([int(s) for s in shape], value, dtype), dtype)
+    sizes = [s for s in shape if isinstance(s, int)]
+    if len(sizes) == len(shape) and dtype != "bfloat16":
+        return relax.const(np.full(sizes, value, dtype), dtype)
     return b.emit(R.full(relax.ShapeExpr(list(shape)), b.const(value, dtype), dtype))
 
 

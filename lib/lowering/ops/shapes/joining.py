@@ -11,7 +11,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.slicing import computed
 from torch_tvm.lowering.ops.shapes.views import expand_to, permute, reshape, same_size, unsqueeze_at
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
-from torch_tvm.tir import as_size, is_zero, product
+from torch_tvm.tir import as_size, is_zero, product, static_sizes
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -64,8 +64,8 @@ def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:
 def cat(b: Builder, tensors: list[Tensor], dim: int) -> Expr:
     """aten::cat(Tensor[] tensors, int dim=0) -> Tensor; an empty 1-d tensor joins anything"""
     if not tensors:  # folding left out every operand without elements
-        sizes = b.result.shape
-        if sizes is None or None in sizes:
+        sizes = None if b.result.shape is None else static_sizes(b.result.shape)
+        if sizes is None:
             b.unsupported("nothing to join, and the result's shape is not constant")
         return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in sizes]), b.result_dtype))
     shapes = [b.shape(x) for x in tensors]
@@ -123,7 +123,7 @@ def repeat(b: Builder, x: Tensor, repeats: list[Size]) -> Expr:
     shape = b.shape(x)
     if len(repeats) < len(shape):
         b.unsupported("fewer repeats than dimensions")
-    shape = [1] * (len(repeats) - len(shape)) + shape
+    shape = [*[1] * (len(repeats) - len(shape)), *shape]
     value = reshape(b, x, shape)
     sizes = [product([s, n]) for s, n in zip(shape, repeats, strict=True)]
     if all(isinstance(n, int) and n == 1 for n in repeats):

@@ -197,13 +197,12 @@ def unfold(b: Builder, x: Tensor, dimension: int, size: int, step: int) -> Expr:
         b.unsupported("windows of a 0-d tensor")
     axis = b.axis(dimension, b.rank(x))
     shape = b.shape(x)
-    if not isinstance(shape[axis], int):
-        b.require(shape[axis] >= size, "the windows are larger than the dimension")
-    count = (
-        simplified((shape[axis] - size) // step + 1)
-        if isinstance(shape[axis], int)
-        else simplified(tirx.floordiv(shape[axis] - size, step) + 1)
-    )
+    extent = shape[axis]
+    if isinstance(extent, int):
+        count = simplified((extent - size) // step + 1)
+    else:
+        b.require(extent >= size, "the windows are larger than the dimension")
+        count = simplified(tirx.floordiv(extent - size, step) + 1)
     return computed(
         b,
         x,
@@ -216,7 +215,8 @@ def unfold(b: Builder, x: Tensor, dimension: int, size: int, step: int) -> Expr:
 
 
 def _pieces(b: Builder, x: Expr, axis: int, sizes: Sequence[SizeLike]) -> list[Expr]:
-    pieces, first = [], 0
+    pieces: list[Expr] = []
+    first: SizeLike = 0
     for size in sizes:
         pieces.append(strided_slice(b, x, axis, first, size))
         first = simplified(first + size)

@@ -32,7 +32,8 @@ def same_shape(a: Sequence[SizeLike], b: Sequence[SizeLike]) -> bool:
 
 def quotient(numerator: Sequence[SizeLike], denominator: Sequence[SizeLike]) -> SizeLike:
     """``product(numerator) // product(denominator)`` with common factors cancelled."""
-    above, below = list(numerator), []
+    above: list[SizeLike] = list(numerator)
+    below: list[SizeLike] = []
     for size in denominator:
         if isinstance(size, int):
             below.append(size)
@@ -114,10 +115,10 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
             b.unsupported(f"shape {list(size)} is invalid for {total} elements")
     elif b.is_of_values(total) or b.is_of_values(given):
         rest = tirx.floormod(as_size(total), tirx.max(as_size(given), as_size(1)))
-        fits = (
+        agree = (
             tirx.all(as_size(given) != 0, rest == 0) if unknown else tirx.EQ(as_size(total), as_size(given))
         )
-        b.check(fits, "the shape is invalid for the number of elements")
+        b.check(agree, "the shape is invalid for the number of elements")
     return [quotient(shape, known) if i in unknown else s for i, s in enumerate(size)]
 
 

@@ -148,6 +148,7 @@ class AttentionEmitter:
             body = loop("row_block", here, one)
             fits = self.spec.rows >= const(tiling.row_block)
             result = body if result is None else when(fits, body, result)
+        assert result is not None
         return result
 
     # --- what is packed ------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ class AttentionEmitter:
         lanes, float32 = self.lanes, "float32"
         part = tirx.decl_buffer((const(lanes),), float32, "part")
         low = tirx.Var("low", float32)
-        total = tirx.BufferLoad(part, [const(0)])
+        total: Expr = tirx.BufferLoad(part, [const(0)])
 
         def exponent(column: Expr, lane: Expr) -> tirx.Stmt:
             place = [r, column + lane]

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
@@ -205,7 +206,7 @@ def _shape(rows: int, vectors: int, lanes: int) -> TileShape:
     return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
 
 
-def _first_load(expr: Expr) -> TensorLoad:
+def _first_load(expr: Any) -> TensorLoad:
     while not isinstance(expr, TensorLoad):
         expr = expr.value
     return expr

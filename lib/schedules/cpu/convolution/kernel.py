@@ -29,7 +29,7 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_tiling
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import as_size, bytes_of, const, static
+from torch_tvm.tir import SizeLike, as_size, bytes_of, const, static
 from torch_tvm.workloads.convolution import ConvWorkload
 
 PARALLEL_FLOPS = 1 << 18
@@ -291,7 +291,7 @@ class DirectKernel:
             position, has_data = row_axis.position(place.row, kh)
             position, bound = tir.bind_index("data_row", position)
             whole = [tuple(range(width))] * len(phase.taps)
-            taps = [bound]
+            taps: list[tirx.Stmt | None] = [bound]
             for group in group_taps(phase, whole if valid is None else valid):
 
                 def tap(t: Expr, group: TapGroup = group) -> tirx.Stmt:
@@ -332,7 +332,7 @@ class DirectKernel:
         shape = [int(extent) for extent in self.weight.ty.shape]
         tap = (taps[0] * const(kernel[1]) + taps[1]) * const(kernel[2]) + taps[2]
         step = place.iteration.index * const(steps) + in_block * const(math.prod(kernel)) + tap
-        following = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
+        following: list[SizeLike] = [place.block + const(place.vectors), *[0] * (len(shape) - 1)]
         size = place.vectors * math.prod(shape[1:])
         iterations = place.iteration.count * steps
         _, part_of = emit.prefetch_parts(self.weight, following, size, iterations, iterations)

@@ -25,7 +25,7 @@ from torch_tvm.schedules.cpu.convolution.winograd_transform import VectorCode
 from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import bytes_of, const, static
+from torch_tvm.tir import SizeLike, bytes_of, const, static
 from torch_tvm.workloads.convolution import ConvWorkload
 from torch_tvm.workloads.winograd import Matrix, winograd_matrices
 
@@ -371,7 +371,7 @@ class _WinogradKernel:
         size = product.vectors * self.conv.in_channels * self.conv.lanes
         iteration = tile * const(self.blocks) + in_block
         iterations = tiles * self.blocks
-        following = [product.point, product.block + const(product.vectors), 0, 0]
+        following: list[SizeLike] = [product.point, product.block + const(product.vectors), 0, 0]
         _, part_of = emit.prefetch_parts(self.weight, following, size, iterations, iterations)
         return part_of(iteration)
 
@@ -413,7 +413,7 @@ class _WinogradKernel:
                 value = tir.broadcast(tir.load(product.spectrum, place), lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    place = [product.point, product.block + v, block * const(lanes) + ic, 0]
+                    place: list[SizeLike] = [product.point, product.block + v, block * const(lanes) + ic, 0]
                     which = m * const(product.vectors) + v
                     return acc.set(which, acc.get(which) + value * tir.load(self.weight, place, lanes))
 
@@ -430,7 +430,8 @@ class _WinogradKernel:
         lanes = self.conv.lanes
 
         def one(m: Expr, v: Expr) -> tirx.Stmt:
-            place = [product.point, (product.slot + v) * const(product.count) + start + m, 0]
+            row = (product.slot + v) * const(product.count) + start + m
+            place: list[SizeLike] = [product.point, row, 0]
             value = acc.get(m * const(product.vectors) + v)
             if not is_first:
                 value = value + tir.load(product.products, place, lanes)

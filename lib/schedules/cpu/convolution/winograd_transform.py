@@ -28,8 +28,8 @@ class VectorCode:
             return value
         return value * tir.broadcast(tirx.const(coefficient, self.dtype), self.lanes)
 
-    def combination(self, coefficients: Sequence[float], values: Sequence[Expr]) -> Expr | None:
-        """``Σ coefficient * value`` without the zero terms (None if all are)."""
+    def combination(self, coefficients: Sequence[float], values: Sequence[Expr]) -> Expr:
+        """``Σ coefficient * value`` without the zero terms; one at least is none."""
         result: Expr | None = None
         for coefficient, value in zip(coefficients, values, strict=True):
             if coefficient == 0.0:
@@ -40,6 +40,7 @@ class VectorCode:
                 result = result - value
             else:
                 result = result + self.scaled(coefficient, value)
+        assert result is not None, coefficients
         return result
 
     def transform(self, matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:

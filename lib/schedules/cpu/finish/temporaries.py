@@ -12,7 +12,7 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Var
+from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.math.let_builder import RARELY
 from torch_tvm.tir import const, substitute, uses
@@ -104,6 +104,7 @@ class _Materializer:
         before, self.stores = self.stores, []
         place = self._temporary(Var("guarded", values[0].ty), values[0])
         target, branches = self.stores[-1], []
+        assert isinstance(target, tirx.BufferStore), target
         for value in values:
             self.stores = []
             lifted = mutator.mutate(value)
@@ -131,6 +132,7 @@ class _Materializer:
         key = self._temporary(Var("key", key.ty), mutator.mutate(key))
         place = self._temporary(let.var, mutator.mutate(usual))
         bound = bound.value if isinstance(bound, tirx.Broadcast) else bound
+        assert isinstance(key, TensorLoad) and isinstance(place, TensorLoad), let
         before, self.stores = self.stores, []
         value = mutator.mutate(
             tirx.Select(key > bound if self.vector else key > let.value.args[2], rare, place)
@@ -151,6 +153,8 @@ class _Materializer:
         """
         lanes = tvm.DataType(str(var.ty.dtype)).lanes
         dtype = str(var.ty.dtype).partition("x")[0]
+        size: tirx.Expr
+        place: tirx.Expr
         if lanes > 1:
             size, place = const(lanes), tirx.Ramp(const(0), const(1), lanes)
         elif self.vector is not None:

@@ -26,7 +26,7 @@ from tvm.tirx.stmt import ForKind
 from torch_tvm.schedules.cpu.emit import LINE
 from torch_tvm.schedules.instructions.instruction import with_llvm
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import ceil_div, const, loop, sequence, static
+from torch_tvm.tir import ceil_div, const, exact, loop, sequence, static
 
 CHUNKS = 16
 """Chunks for each core: iterations that follow each other share data, so a chunk is as large as balance allows."""
@@ -67,7 +67,7 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     size = static(extent)
     most = cores * CHUNKS
     per_chunk = const(ceil_div(size, most)) if size is not None else (extent + (most - 1)) // most
-    chunks = ceil_div(size, int(per_chunk)) if size is not None else most
+    chunks = ceil_div(size, exact(per_chunk)) if size is not None else most
     part = ceil_div(chunks, cores)
     counters = tirx.decl_buffer((const(cores * APART),), "int32", "taken")
     mine = tirx.decl_buffer((const(1),), "int32", "chunk")
@@ -78,7 +78,7 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
         bound = tirx.Bind(first, (owner * const(part) + chunk.astype("int64")) * per_chunk)
         here = (
             per_chunk
-            if size is not None and size % int(per_chunk) == 0
+            if size is not None and size % exact(per_chunk) == 0
             else tirx.min(per_chunk, extent - first)
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import tvm
 import tvm_ffi
@@ -159,6 +159,9 @@ def select_where_safe(stage: Stage, rows: Sequence[Axis]) -> Stage:
     return replace(stage, values=values)
 
 
+_Comparison: TypeAlias = tirx.LT | tirx.LE | tirx.GT | tirx.GE | tirx.EQ | tirx.NE
+
+
 def breakpoints(stage: Stage, axis: Axis) -> list[int] | None:
     """Where along ``axis`` the conditions of the guards change; None if that is not known here.
 
@@ -170,7 +173,7 @@ def breakpoints(stage: Stage, axis: Axis) -> list[int] | None:
     points: set[int] = set()
     unknown: list[bool] = []
 
-    def visit_comparison(node: tirx.Expr) -> None:
+    def visit_comparison(node: _Comparison) -> None:
         if not uses(node, [axis.var]):
             return
         found = sym.detect_linear_equation(sym.Analyzer().simplify(node.a - node.b), [axis.var])
@@ -183,8 +186,7 @@ def breakpoints(stage: Stage, axis: Axis) -> list[int] | None:
 
     def visit_call(call: tvm.ir.Call) -> None:
         if getattr(call.op, "name", "") == "prim.if_then_else":
-            kinds = (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)
-            tvm_ffi.structural_walk(call.args[0], (kinds, visit_comparison))
+            tvm_ffi.structural_walk(call.args[0], (get_args(_Comparison), visit_comparison))
 
     for value in stage.values:
         tvm_ffi.structural_walk(value, (tvm.ir.Call, visit_call))

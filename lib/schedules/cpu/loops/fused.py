@@ -210,10 +210,12 @@ class Epilogue:
 
         def at(lane: Expr) -> tirx.Stmt:
             point = list(indices(lane))
-            if store is None:
-                final = lambda result: tirx.BufferStore(self.kernel.output, result, point)
-            else:
-                final = lambda result: store(lane, result)
+
+            def final(result: Expr) -> tirx.Stmt:
+                if store is not None:
+                    return store(lane, result)
+                return tirx.BufferStore(self.kernel.output, result, point)
+
             if not self.kernel.stages:
                 return final(self._anchor.lane(0, lane))
             stmts = []
@@ -227,11 +229,10 @@ class Epilogue:
                 )
             return tir.sequence(*stmts)
 
-        whole = count is None
-        extent = self.lanes if whole else count
+        extent, is_whole = (self.lanes, True) if count is None else (count, False)
         return tir.sequence(
             self._anchor.set(0, value),
-            tir.loop("lane", extent, at, kind="vectorized" if whole and self.lanes > 1 else "serial"),
+            tir.loop("lane", extent, at, kind="vectorized" if is_whole and self.lanes > 1 else "serial"),
         )
 
     def _evaluate(self, stage: Stage, point: Sequence[Expr], lane: Expr, remap: Remap | None) -> Expr:

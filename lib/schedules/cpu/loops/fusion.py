@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -260,7 +260,7 @@ def _rename_axes(stage: Stage, mapping: dict[Var, Var]) -> Stage:
     )
 
 
-def substitute_reducer(stage: Stage, mapping: dict[Var, tirx.Expr]) -> Any:
+def substitute_reducer(stage: Stage, mapping: Mapping[Var, tirx.Expr]) -> Any:
     """The reducer of ``stage`` after a change of variables (one that was taken apart has no axes in it)."""
     if stage.reducer is None or stage.reducer.rhs:
         return stage.reducer

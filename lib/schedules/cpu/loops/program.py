@@ -144,21 +144,24 @@ def _read_stage(nest: tirx.Stmt) -> Stage:
         if reduced:
             raise Refusal(f"block {block.name_hint} reduces without an initial value")
         return stage
-    return _with_reducer(stage, [sub(store.value) for store in statements(block.init)])
+    first = [store for store in statements(block.init) if isinstance(store, tirx.BufferStore)]
+    return _with_reducer(stage, [sub(store.value) for store in first])
 
 
 def _read_axes(
     block: SBlock, values: Sequence[tirx.Expr], extents: dict[Var, tirx.Expr]
 ) -> tuple[tuple[Axis, ...], tuple[Axis, ...], dict[Var, tirx.Expr]]:
-    spatial, reduced, fixed = [], [], {}
-    seen = set()
+    spatial: list[Axis] = []
+    reduced: list[Axis] = []
+    fixed: dict[Var, tirx.Expr] = {}
+    seen: set[Var] = set()
     for it, value in zip(block.iter_vars, values, strict=True):
         if isinstance(value, tirx.IntImm):
             fixed[it.var] = value
-        elif value in extents and is_one(extents[value]):
+        elif isinstance(value, Var) and value in extents and is_one(extents[value]):
             seen.add(value)
             fixed[it.var] = const(0)
-        elif value in extents and value not in seen and is_zero(it.dom.min):
+        elif isinstance(value, Var) and value in extents and value not in seen and is_zero(it.dom.min):
             seen.add(value)
             axis = Axis(Var(it.var.name, it.var.ty), extents[value])
             fixed[it.var] = axis.var
@@ -219,9 +222,10 @@ def _with_reducer(stage: Stage, identity: list[tirx.Expr]) -> Stage:
     lhs = tuple(Var(f"acc{n}", str(b.dtype)) for n, b in enumerate(stage.buffers))
     accumulators = {buffer: var for buffer, var in zip(stage.buffers, lhs, strict=True)}
     updates = [_replace_accumulators(value, accumulators) for value in stage.values]
-    elements = [_element(update, var, lhs) for update, var in zip(updates, lhs, strict=True)]
+    found = [_element(update, var, lhs) for update, var in zip(updates, lhs, strict=True)]
+    elements = [element for element in found if element is not None]
     bound = [axis.var for axis in stage.axes]
-    if all(element is not None for element in elements):
+    if len(elements) == len(found):
         rhs = tuple(Var(f"elem{n}", str(b.dtype)) for n, b in enumerate(stage.buffers))
         results = tuple(_replace_elements(update, elements, rhs) for update in updates)
         if not any(uses(result, bound) or loads(result) for result in results):

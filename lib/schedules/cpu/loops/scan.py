@@ -190,7 +190,8 @@ class _Kernel:
 
     def _columns(self) -> tirx.Stmt:
         lanes = max(2, self.cpu.vector_bits // 32)
-        statements, done = [], const(0)
+        statements: list[tirx.Stmt] = []
+        done: tirx.Expr = const(0)
         for width in dict.fromkeys((2 * lanes, lanes, 1)):
             blocks = self.analyzer.simplify(tirx.floordiv(self.after - done, width))
             statements.append(self._column_blocks(done, blocks, width, lanes))

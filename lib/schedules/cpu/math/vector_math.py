@@ -132,9 +132,10 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
 
 def _widened(expr: Expr, m: Lets) -> Expr:
     """``expr`` in float32; a constant stays one."""
-    if not _is_plain(expr):
+    inner = _of_all_lanes(expr)
+    if not isinstance(inner, tirx.FloatImm) or not _is_plain(inner):
         return tirx.Cast(m.dtype("float32"), expr)
-    return Lets(m.lanes).const(_of_all_lanes(expr).value)
+    return Lets(m.lanes).const(inner.value)
 
 
 def _is_plain(expr: Expr) -> bool:

@@ -14,6 +14,8 @@ row; other operands are packed here, panel by panel. Sums of int32 wrap around a
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,6 +32,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
     INDEX,
+    SizeLike,
     binary_pieces,
     broadcast,
     ceil_div,
@@ -286,7 +289,7 @@ class Int8Emitter(MatmulEmitter):
         packed = tirx.decl_buffer((const(self.groups + 1), const(self.width)), "int32", "packed")
 
         def stored(group: Expr, vector: int) -> Expr:
-            place = [t.panel, group, vector * lanes * self.group]
+            place: list[SizeLike] = [t.panel, group, vector * lanes * self.group]
             elements = load(self.operands.rhs.source, place, lanes * self.group)
             return tirx.reinterpret(f"int32x{lanes}", elements)
 
@@ -348,8 +351,10 @@ class Int8Emitter(MatmulEmitter):
 
 def word_of(values: list[Expr]) -> Expr:
     """Up to four bytes as an int32, the first one lowest."""
-    word = None
-    for position, value in enumerate(values):
-        byte = (value.astype("int32") & tirx.const(255, "int32")) << tirx.const(8 * position, "int32")
-        word = byte if word is None else word | byte
-    return word
+    return functools.reduce(
+        operator.or_,
+        (
+            (value.astype("int32") & tirx.const(255, "int32")) << tirx.const(8 * position, "int32")
+            for position, value in enumerate(values)
+        ),
+    )

@@ -157,9 +157,9 @@ class RegisterTile:
             rest = as_size(reduce) - main * step
             single = lambda k: sequence(*steps(main * step + k, 1))
             return [loop("reduce_k", main, iteration), loop("reduce_rest", rest, single)]
-        main, rest = divmod(size, step)
-        loops = [loop("reduce_k", main, iteration)] if main else []
-        return [*loops, sequence(*steps(const(main * step), rest))] if rest else loops
+        turns, left = divmod(size, step)
+        loops = [loop("reduce_k", turns, iteration)] if turns else []
+        return [*loops, sequence(*steps(const(turns * step), left))] if left else loops
 
 
 def emit_tile(

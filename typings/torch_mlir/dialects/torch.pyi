@@ -1,0 +1,3 @@
+from typing import Any
+
+def register_dialect(*args: Any, **kwargs: Any) -> Any: ...

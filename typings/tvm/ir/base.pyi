@@ -1,0 +1,4 @@
+import tvm_ffi.core
+
+class Node(tvm_ffi.core.Object):
+    pass

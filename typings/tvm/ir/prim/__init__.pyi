@@ -1,0 +1,1 @@
+from tvm.ir.prim import expr as expr

@@ -1,0 +1,3 @@
+from typing import Any
+
+def package_lib_paths() -> Any: ...

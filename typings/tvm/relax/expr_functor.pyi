@@ -1,0 +1,5 @@
+from typing import Any
+
+from tvm.relax import PyExprMutator as PyExprMutator
+
+def mutator(cls: Any) -> Any: ...

@@ -1,0 +1,1 @@
+from tvm.relax.transform.legalize_ops import nn as nn

@@ -1,0 +1,3 @@
+from typing import Any
+
+def ModulePackImportsToLLVM(*args: Any, **kwargs: Any) -> Any: ...

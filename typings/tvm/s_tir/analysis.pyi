@@ -1,0 +1,3 @@
+from typing import Any
+
+def get_sblock_access_region(block: Any, buffer_var_map: Any) -> Any: ...

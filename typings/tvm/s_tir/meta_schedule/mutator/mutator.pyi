@@ -1,0 +1,9 @@
+from typing import Any
+
+import tvm_ffi.core
+
+class Mutator(tvm_ffi.core.Object):
+    def apply(self, trace: Any) -> Any: ...
+    def clone(self) -> Any: ...
+    @staticmethod
+    def create(kind: Any) -> Any: ...

@@ -1,0 +1,1 @@
+from tvm.script.parser import ir as ir

@@ -1,0 +1,1 @@
+from tvm.support import cc as cc

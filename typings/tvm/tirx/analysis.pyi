@@ -1,0 +1,3 @@
+from typing import Any
+
+def undefined_vars(node: Any, defs: Any = ...) -> Any: ...

@@ -1,0 +1,3 @@
+from typing import Any
+
+def is_buffer_var(value: Any) -> bool: ...

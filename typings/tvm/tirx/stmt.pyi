@@ -1,0 +1,1 @@
+from tvm.tirx import ForKind as ForKind
