@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 import torch
 
 from torch_tvm.aten.libraries import library_of
-from torch_tvm.decomposition import has_decomposition
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.inside_torch.decomposition import has_decomposition
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.pipeline import decomposed, lower_decomposed

@@ -112,7 +112,7 @@ def _compiler() -> Iterator[Finding]:
 
 
 def _page_watch() -> Iterator[Finding]:
-    from torch_tvm.runtime import page_watch
+    from torch_tvm.runtime.weights import page_watch
 
     if page_watch._this_process() is not None:
         yield Finding("page watch", "ok", "the kernel says which parameters were written")

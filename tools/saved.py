@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.loading import load_with_sample
-from torch_tvm.runtime.convention import Argument, Convention
+from torch_tvm.runtime.calls.convention import Argument, Convention
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.tools.tensors import given_tensors, in_order

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime.convention import (
+from torch_tvm.runtime.calls.convention import (
     OPERATIONS,
     SCALAR_DTYPE,
     Argument,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from torch_tvm.runtime.convention import describe_dtype
+from torch_tvm.runtime.calls.convention import describe_dtype
 from torch_tvm.runtime.module import Code
 
 

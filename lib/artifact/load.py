@@ -20,7 +20,7 @@ from torch_tvm.artifact.archive import Archive
 from torch_tvm.artifact.encoding import decode_convention, decode_tree, decode_value
 from torch_tvm.artifact.methods import SavedMethods
 from torch_tvm.artifact.processor import machine, missing
-from torch_tvm.runtime.convention import Convention
+from torch_tvm.runtime.calls.convention import Convention
 from torch_tvm.runtime.library import load_runtime
 from torch_tvm.runtime.module import Code, CompiledModule, Weights, without_forward
 from torch_tvm.runtime.openmp import use_openmp

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.artifact.archive import ArchiveWriter
 from torch_tvm.artifact.encoding import encode_convention, encode_tree, encode_value
-from torch_tvm.runtime.convention import describe_dtype
+from torch_tvm.runtime.calls.convention import describe_dtype
 from torch_tvm.runtime.module import Code, Parts
 from torch_tvm.support.files import whole_file
 

@@ -22,8 +22,8 @@ import tvm_ffi
 
 from torch_tvm.aten.autocast import is_active, without_autocast
 from torch_tvm.aten.calls import callable_for
-from torch_tvm.runtime.failures import invalid, location_of
-from torch_tvm.runtime.tensors import as_torch, compact, memory_ranges, shares_memory
+from torch_tvm.runtime.calls.failures import invalid, location_of
+from torch_tvm.runtime.calls.tensors import as_torch, compact, memory_ranges, shares_memory
 
 NAME = "torch_tvm.aten"
 _SCALAR_RESULT = {

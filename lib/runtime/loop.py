@@ -14,7 +14,7 @@ import torch
 import tvm_ffi
 from tvm_ffi import from_dlpack
 
-from torch_tvm.runtime.tensors import (
+from torch_tvm.runtime.calls.tensors import (
     array_item,
     as_torch,
     memory_ranges,

@@ -14,8 +14,9 @@ import torch
 import tvm_ffi
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime import aten, failures, loop
-from torch_tvm.runtime.arguments import (
+from torch_tvm.runtime import aten, loop
+from torch_tvm.runtime.calls import failures
+from torch_tvm.runtime.calls.arguments import (
     ALIGNMENT,
     ArgumentCheck,
     as_kernel_argument,
@@ -24,15 +25,15 @@ from torch_tvm.runtime.arguments import (
     is_kernel_ready,
     why_unreadable,
 )
-from torch_tvm.runtime.call_source import call_source
-from torch_tvm.runtime.convention import Convention, describe_dtype, describe_value
+from torch_tvm.runtime.calls.call_source import call_source
+from torch_tvm.runtime.calls.convention import Convention, describe_dtype, describe_value
+from torch_tvm.runtime.calls.overlap import overlaps, refuse_overlaps
+from torch_tvm.runtime.calls.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
 from torch_tvm.runtime.kernel_events import ProfiledCalls, is_profiled, profiler
 from torch_tvm.runtime.library import DeviceProgram, Machine, VirtualMachine
-from torch_tvm.runtime.overlap import overlaps, refuse_overlaps
-from torch_tvm.runtime.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
 from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
-from torch_tvm.runtime.weights_program import run_weights_program
+from torch_tvm.runtime.weights.weights_program import run_weights_program
 from torch_tvm.support.errors import InvalidInput
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})

@@ -13,11 +13,11 @@ from torch_tvm.support.first_import import first_import
 if TYPE_CHECKING:
     from torch_tvm.custom import register_lowering
     from torch_tvm.dialect.module import TensorSpec, TorchModule
-    from torch_tvm.dry_run import dryrun
     from torch_tvm.entry import compile
     from torch_tvm.importing import import_fx, import_lazy, import_torchscript, parse
     from torch_tvm.jit import disable, enable
     from torch_tvm.loading import load
+    from torch_tvm.reporting.dry_run import dryrun
     from torch_tvm.runtime.module import CompiledModule
     from torch_tvm.runtime.warnings import FallbackWarning
     from torch_tvm.support.errors import (
@@ -45,7 +45,7 @@ _WHERE = {
     "UnsupportedOp": "torch_tvm.support.errors",
     "compile": "torch_tvm.entry",
     "disable": "torch_tvm.jit",
-    "dryrun": "torch_tvm.dry_run",
+    "dryrun": "torch_tvm.reporting.dry_run",
     "enable": "torch_tvm.jit",
     "import_fx": "torch_tvm.importing",
     "import_lazy": "torch_tvm.importing",

@@ -26,7 +26,7 @@ from torch_tvm.codegen.shared_library import link
 from torch_tvm.exclusive import compiling
 from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.profiling.machine import measure_limits
-from torch_tvm.report import Report
+from torch_tvm.reporting.report import Report
 from torch_tvm.runtime.library import VirtualMachine
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput

@@ -15,7 +15,7 @@ from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import Requirement as Found
 from torch_tvm.lowering.fallback import has_kernel_form
 from torch_tvm.lowering.symbols import unnamed_sizes
-from torch_tvm.runtime.convention import (
+from torch_tvm.runtime.calls.convention import (
     SCALAR_DTYPE,
     Argument,
     Convention,

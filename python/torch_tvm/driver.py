@@ -16,8 +16,8 @@ from torch_tvm.examples import check_examples
 from torch_tvm.exclusive import compiling
 from torch_tvm.options import Options
 from torch_tvm.pipeline import compile_module
-from torch_tvm.report import Report, fallback_message
-from torch_tvm.reproducer import unforeseen
+from torch_tvm.reporting.report import Report, fallback_message
+from torch_tvm.reporting.reproducer import unforeseen
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import ImportFailed, InvalidInput

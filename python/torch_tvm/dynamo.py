@@ -32,15 +32,15 @@ from torch.fx.traceback import preserve_node_meta
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import CheckpointPolicy
 
-from torch_tvm.runtime.overlap import overlaps_itself
+from torch_tvm.runtime.calls.overlap import overlaps_itself
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.interrupts import deferred_interrupts
 
 with deferred_interrupts():
-    from torch_tvm.decomposition import traced_decompositions
-    from torch_tvm.double_backward import differentiable_twice
-    from torch_tvm.graph_module import CompiledGraph, compile_graph
+    from torch_tvm.inside_torch.decomposition import traced_decompositions
+    from torch_tvm.inside_torch.double_backward import differentiable_twice
+    from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
     from torch_tvm.options import GraphOptions
 
 Inputs = Sequence[Any]

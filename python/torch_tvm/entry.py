@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_tvm.kept_modules import Place, place_of
+from torch_tvm.caching.kept_modules import Place, place_of
 from torch_tvm.options import Options
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.first_import import first_import

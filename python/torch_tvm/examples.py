@@ -8,8 +8,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec
-from torch_tvm.runtime.arguments import why_not_called
-from torch_tvm.runtime.convention import describe_dtype, describe_value
+from torch_tvm.runtime.calls.arguments import why_not_called
+from torch_tvm.runtime.calls.convention import describe_dtype, describe_value
 from torch_tvm.support.errors import InvalidInput
 
 

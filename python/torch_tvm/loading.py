@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from torch_tvm.artifact.load import read
-from torch_tvm.report import Report
+from torch_tvm.reporting.report import Report
 from torch_tvm.runtime.module import CompiledModule
 
 

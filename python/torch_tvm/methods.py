@@ -17,7 +17,7 @@ from torch_tvm.dialect.module import TensorSpec, TorchModule
 from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.options import Options
 from torch_tvm.pipeline import compile_module
-from torch_tvm.report import Report, fallback_message
+from torch_tvm.reporting.report import Report, fallback_message
 from torch_tvm.runtime.module import CompiledModule, refuse_pickling, without_forward
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
 from torch_tvm.support.errors import InvalidInput

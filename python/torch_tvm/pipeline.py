@@ -15,26 +15,26 @@ from tvm import relax
 from torch_tvm.artifact.load import load_library
 from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.backends import backend_of, build, optimize, schedule
+from torch_tvm.caching.compile_cache import Kept, Slot, slot_of
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.codegen.shared_library import link
 from torch_tvm.compilation import Compilation, LateCompilation
-from torch_tvm.compile_cache import Kept, Slot, slot_of
 from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.dump import Dump
 from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refusable, refuse_fallbacks
 from torch_tvm.narrowing import narrowed
 from torch_tvm.options import Options, dialect_spelling
-from torch_tvm.origins import explain, note_ops
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner, Measured
-from torch_tvm.report import FallbackOp, LibraryCall, Op, Report
-from torch_tvm.reproducer import reproducible
-from torch_tvm.runtime.convention import Convention
+from torch_tvm.reporting.dump import Dump
+from torch_tvm.reporting.origins import explain, note_ops
+from torch_tvm.reporting.report import FallbackOp, LibraryCall, Op, Report
+from torch_tvm.reporting.reproducer import reproducible
+from torch_tvm.runtime.calls.convention import Convention
 from torch_tvm.runtime.module import TRANSFORM_PARAMS, Code, CompiledModule, Weights
 from torch_tvm.schedules.rule import Choose
 from torch_tvm.support.attributes import PROGRAM
@@ -276,7 +276,7 @@ def decomposed(module: TorchModule) -> TorchModule:
     """A canonical module with ops that have no lowering taken apart where that helps, canonical again."""
     if all(is_lowered(op) for op in view.walk(module.main)):
         return module
-    from torch_tvm.decomposition import decompose  # imports what torch.export imports
+    from torch_tvm.inside_torch.decomposition import decompose  # imports what torch.export imports
 
     return canonicalize(module) if decompose(module) else module
 
@@ -290,7 +290,7 @@ def lower_decomposed(module: TorchModule, *, fallback: bool = True, **how: Any) 
     for _ in range(_ROUNDS):
         if not lowered.refused:
             break
-        from torch_tvm.decomposition import decompose
+        from torch_tvm.inside_torch.decomposition import decompose
 
         if not decompose(module, lowered.refused):
             break

@@ -242,7 +242,7 @@ def test_code_that_a_lowering_of_the_user_took_part_in_is_not_kept(folder: Path)
 
 
 def test_graphs_of_torch_compile() -> None:
-    from torch_tvm import graph_module
+    from torch_tvm.inside_torch import graph_module
 
     reports: list[bool] = []
     real: Callable[..., Any] = graph_module.compile_module

@@ -15,8 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from torch_tvm.double_backward import DoubleBackward
 from torch_tvm.dynamo import GraphNotCompiled
+from torch_tvm.inside_torch.double_backward import DoubleBackward
 from torch_tvm.runtime.warnings import FallbackWarning
 
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numerics import assert_matches
 
 import torch_tvm
-from torch_tvm.decomposition import decompose
 from torch_tvm.dialect import view
 from torch_tvm.importers.fx import import_fx
+from torch_tvm.inside_torch.decomposition import decompose
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import InvalidIndex
 

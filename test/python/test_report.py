@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import torch_tvm
-from torch_tvm import origins
-from torch_tvm.report import FallbackOp, Report
+from torch_tvm.reporting import origins
+from torch_tvm.reporting.report import FallbackOp, Report
 
 
 class Net(nn.Module):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from torch_tvm.codegen.memory_hash import MemoryHash
-from torch_tvm.runtime import page_watch
-from torch_tvm.runtime.content_watch import ContentWatch
+from torch_tvm.runtime.weights import page_watch
+from torch_tvm.runtime.weights.content_watch import ContentWatch
 
 
 def by_data(tensor: torch.Tensor, place: int) -> None:

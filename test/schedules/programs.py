@@ -12,7 +12,7 @@ from torch_tvm.importers.fx import import_fx
 from torch_tvm.lowering.module import lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.pipeline import compile_module
-from torch_tvm.report import Report
+from torch_tvm.reporting.report import Report
 from torch_tvm.schedules.target import host_target
 
 

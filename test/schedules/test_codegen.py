@@ -9,7 +9,7 @@ from tvm import relax, tirx
 
 from torch_tvm.backends import optimize, schedule
 from torch_tvm.schedules.cpu.emit import INTERLEAVED
-from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel, host_target
 
 from .relax_models import var

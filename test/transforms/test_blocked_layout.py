@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights
+from torch_tvm.runtime.weights.weights_program import pack_weights
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms.convolution.blocked_layout import REFUSALS, BlockLayout
 

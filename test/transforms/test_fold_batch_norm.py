@@ -12,7 +12,7 @@ import tvm_ffi
 from tvm import relax
 
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights
+from torch_tvm.runtime.weights.weights_program import pack_weights
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
 

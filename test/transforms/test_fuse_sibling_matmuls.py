@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights
+from torch_tvm.runtime.weights.weights_program import pack_weights
 from torch_tvm.schedules.target import host_target
 from torch_tvm.transforms.matmul.fuse_siblings import FuseSiblingMatmuls
 

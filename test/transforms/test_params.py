@@ -12,7 +12,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights, run_weights_program
+from torch_tvm.runtime.weights.weights_program import pack_weights, run_weights_program
 from torch_tvm.support.attributes import PROGRAM
 
 TARGET = tvm.target.Target("llvm")

@@ -17,7 +17,7 @@ from spelled_out import spell_out
 import torch_tvm
 from torch_tvm.backends import build, optimize, schedule
 from torch_tvm.lowering.module import lower
-from torch_tvm.report import Kernel
+from torch_tvm.reporting.report import Kernel
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel, host_target
 from torch_tvm.transforms.quantized.products import LONGEST_SUM

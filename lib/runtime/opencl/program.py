@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import tvm_ffi
 
+from torch_tvm.runtime.calls.tensors import as_torch
 from torch_tvm.runtime.opencl.devices import Device, device_named, opencl
 from torch_tvm.runtime.opencl.memory import Array, Memory
-from torch_tvm.runtime.tensors import as_torch
 from torch_tvm.support.errors import InternalError, InvalidInput
 
 LOOP = "torch_tvm.loop"

@@ -7,8 +7,8 @@ from torch_tvm.schedules.cpu.convolution.winograd import WinogradConv
 from torch_tvm.schedules.cpu.fourier.rule import Fourier
 from torch_tvm.schedules.cpu.loops.elementwise import Elementwise
 from torch_tvm.schedules.cpu.loops.generic import Generic
+from torch_tvm.schedules.cpu.loops.producers.row_chain import RowChain
 from torch_tvm.schedules.cpu.loops.reduction import Reduction
-from torch_tvm.schedules.cpu.loops.row_chain import RowChain
 from torch_tvm.schedules.cpu.loops.scan import Scan
 from torch_tvm.schedules.cpu.matmul.bfloat16 import Bfloat16Matmul
 from torch_tvm.schedules.cpu.matmul.int8 import Int8Matmul

@@ -9,9 +9,9 @@ from typing import TypeAlias
 from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.control.recurrence import recurrence
 from torch_tvm.lowering.ops.networks.matmul import product_of
 from torch_tvm.lowering.ops.shapes.views import permute
-from torch_tvm.lowering.recurrence import recurrence
 from torch_tvm.lowering.registry import Tensor, register
 from torch_tvm.tir import compute_dtype
 from torch_tvm.workloads.recurrent import RecurrentWorkload

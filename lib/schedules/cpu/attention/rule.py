@@ -30,7 +30,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi.structural import structural_map
 
 from torch_tvm.schedules.cpu.attention.kernel import AttentionEmitter, AttentionSpec, AttentionTiling
-from torch_tvm.schedules.cpu.loops import steps
+from torch_tvm.schedules.cpu.loops.producers import steps
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel

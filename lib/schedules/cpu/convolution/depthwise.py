@@ -11,7 +11,7 @@ from tvm.ir import Expr
 from torch_tvm import tir
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel, Place, Tap
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_width
-from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
+from torch_tvm.schedules.cpu.loops.producers.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.workloads.convolution import ConvWorkload

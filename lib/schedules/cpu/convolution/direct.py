@@ -6,7 +6,7 @@ import tvm
 
 from torch_tvm.schedules.cpu.convolution.kernel import DirectKernel
 from torch_tvm.schedules.cpu.convolution.tiling import conv_tilings
-from torch_tvm.schedules.cpu.loops.fused import FusedKernel, read_fused
+from torch_tvm.schedules.cpu.loops.producers.fused import FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.workloads.convolution import ConvWorkload

@@ -27,7 +27,7 @@ from torch_tvm.schedules.cpu.convolution.geometry import (
     split_columns,
 )
 from torch_tvm.schedules.cpu.convolution.tiling import ConvTiling, choose_tiling
-from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel
+from torch_tvm.schedules.cpu.loops.producers.fused import Epilogue, FusedKernel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import SizeLike, as_size, bytes_of, const, static
 from torch_tvm.workloads.convolution import ConvWorkload

@@ -22,7 +22,7 @@ from torch_tvm.schedules.cpu import emit
 from torch_tvm.schedules.cpu.convolution.geometry import cover_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
 from torch_tvm.schedules.cpu.convolution.winograd_transform import VectorCode
-from torch_tvm.schedules.cpu.loops.fused import Epilogue, FusedKernel, read_fused
+from torch_tvm.schedules.cpu.loops.producers.fused import Epilogue, FusedKernel, read_fused
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import SizeLike, bytes_of, const, static

@@ -12,7 +12,7 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
-from torch_tvm.schedules.cpu.loops.fusion import Group, substitute_reducer
+from torch_tvm.schedules.cpu.loops.producers.fusion import Group, substitute_reducer
 from torch_tvm.schedules.cpu.loops.program import Stage
 from torch_tvm.tir import Axis, analyzer_for, const, linear, loads, substitute, uses
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tvm import sym, tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
+from torch_tvm.schedules.cpu.loops.producers.fusion import fresh_lets
 from torch_tvm.schedules.cpu.loops.program import Reducer
 from torch_tvm.tir import (
     HALF,

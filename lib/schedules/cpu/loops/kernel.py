@@ -23,8 +23,9 @@ from torch_tvm.schedules.cpu.loops.access import (
     select_where_safe,
     stride,
 )
-from torch_tvm.schedules.cpu.loops.fusion import Group, groups, inline
 from torch_tvm.schedules.cpu.loops.partial_sums import split_reduction
+from torch_tvm.schedules.cpu.loops.producers.fusion import Group, groups, inline
+from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.program import (
     CALL_COST,
     Program,
@@ -33,7 +34,6 @@ from torch_tvm.schedules.cpu.loops.program import (
     read_program,
     weight,
 )
-from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.tiles import Memory, StageEmitter
 from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, turned_tile
 from torch_tvm.schedules.instructions.prefetch import PREFETCH

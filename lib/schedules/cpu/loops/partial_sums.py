@@ -7,7 +7,7 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.loops.fusion import Group
+from torch_tvm.schedules.cpu.loops.producers.fusion import Group
 from torch_tvm.schedules.cpu.loops.program import Stage
 from torch_tvm.tir import HALF, Axis, ceil_div, const, exact, substitute
 

@@ -14,8 +14,8 @@ import tvm_ffi
 from tvm import sym, tirx
 from tvm.ir import TensorLoad, Var
 
+from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, is_expensive, weight
-from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, flat_sequence, lanes_loop, loop, pieces, static

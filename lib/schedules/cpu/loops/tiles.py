@@ -12,7 +12,7 @@ from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.loops.access import is_guarded
 from torch_tvm.schedules.cpu.loops.accumulators import Accumulator, accumulate
-from torch_tvm.schedules.cpu.loops.fusion import fresh_lets
+from torch_tvm.schedules.cpu.loops.producers.fusion import fresh_lets
 from torch_tvm.schedules.cpu.loops.program import Reducer, Stage
 from torch_tvm.tir import (
     Axis,

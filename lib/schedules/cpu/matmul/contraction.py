@@ -17,7 +17,7 @@ from tvm.ir.prim.expr import Add, Mul
 from tvm.sym import Analyzer
 from tvm_ffi.structural import structural_map, structural_walk
 
-from torch_tvm.schedules.cpu.loops import steps
+from torch_tvm.schedules.cpu.loops.producers import steps
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
     Axis,

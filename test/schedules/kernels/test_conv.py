@@ -15,7 +15,7 @@ from tvm import relax
 
 import torch_tvm
 from torch_tvm.backends import build, optimize, schedule
-from torch_tvm.runtime.weights_program import pack_weights
+from torch_tvm.runtime.weights.weights_program import pack_weights
 from torch_tvm.schedules.cpu.convolution.geometry import Phase, cover_columns, split_columns
 from torch_tvm.schedules.cpu.convolution.tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel, host_target

@@ -22,18 +22,18 @@ from torch_tvm.artifact.load import decode_code, load_library
 from torch_tvm.artifact.processor import instruction_sets
 from torch_tvm.artifact.save import CODE, encode_code
 from torch_tvm.backends import backend_of
+from torch_tvm.caching.versions import versions
 from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.shared_library import has_linker
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.options import Options
-from torch_tvm.report import Report
-from torch_tvm.runtime.convention import Convention
+from torch_tvm.reporting.report import Report
+from torch_tvm.runtime.calls.convention import Convention
 from torch_tvm.runtime.module import Code
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import whole_file
-from torch_tvm.versions import versions
 
 _OWN = "torch_tvm."
 

@@ -12,8 +12,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import TensorLoad, Var
 
+from torch_tvm.schedules.cpu.loops.producers.recomputation import worth_storing
 from torch_tvm.schedules.cpu.loops.program import Program, Stage, is_expensive, weight
-from torch_tvm.schedules.cpu.loops.recomputation import worth_storing
 from torch_tvm.tir import Axis, analyzer_for, elements, linear, loads, static_sizes, substitute, uses
 
 KEEP_WEIGHT = 8

@@ -14,13 +14,13 @@ from torch.utils import _pytree as pytree
 from torch_tvm.artifact.code_cache import CodeCache, code_cache
 from torch_tvm.artifact.load import read_archive
 from torch_tvm.artifact.processor import instruction_sets, machine
+from torch_tvm.caching.versions import versions
 from torch_tvm.options import Options
-from torch_tvm.report import Report
-from torch_tvm.runtime.convention import describe_dtype
+from torch_tvm.reporting.report import Report
+from torch_tvm.runtime.calls.convention import describe_dtype
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
-from torch_tvm.versions import versions
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.lowering import scalars
 from torch_tvm.lowering.builder import is_symbolic, is_tensor
 from torch_tvm.lowering.context import LoweringContext
-from torch_tvm.lowering.control_flow import terminator
+from torch_tvm.lowering.control.control_flow import terminator
 from torch_tvm.lowering.conversion import convert, loaded
 
 _NUMBERS = (bool, int, float)

@@ -83,7 +83,7 @@ class LibraryCall:
 
 @dataclass
 class Findings:
-    """The fields of a :class:`torch_tvm.report.Report`."""
+    """The fields of a :class:`torch_tvm.reporting.report.Report`."""
 
     target: str = ""
     frontend: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import tvm_ffi
 
-from torch_tvm.runtime.failures import out_of_range
+from torch_tvm.runtime.calls.failures import out_of_range
 from torch_tvm.support.attributes import PROGRAM
 
 Operation = Callable[[list[Any], Any], torch.Tensor]

@@ -14,10 +14,10 @@ from tvm import relax, tirx
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.lowering import scalar_loops
 from torch_tvm.lowering.builder import function_scope, is_symbolic, is_tensor
 from torch_tvm.lowering.context import LoweringContext, structured
-from torch_tvm.lowering.control_flow import terminator
+from torch_tvm.lowering.control import scalar_loops
+from torch_tvm.lowering.control.control_flow import terminator
 
 LOOP_DRIVER = "torch_tvm.loop"
 

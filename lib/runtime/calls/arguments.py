@@ -9,7 +9,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime.convention import (
+from torch_tvm.runtime.calls.convention import (
     SCALAR_DTYPE,
     Argument,
     Convention,
@@ -17,7 +17,7 @@ from torch_tvm.runtime.convention import (
     evaluate,
     symbols_of,
 )
-from torch_tvm.runtime.tensors import compact, compact_strides
+from torch_tvm.runtime.calls.tensors import compact, compact_strides
 from torch_tvm.support.errors import InvalidInput
 
 ALIGNMENT = {"cpu": 1, "cuda": 16}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from torch_tvm.findings import Findings, Kernel, in_bytes
+from torch_tvm.reporting.findings import Findings, Kernel, in_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5f6670; --line: #dfe2e7; --page: #fff; --card: #f6f7f9;

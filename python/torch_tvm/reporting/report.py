@@ -9,8 +9,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from torch_tvm.findings import FallbackOp, Findings, Kernel, LibraryCall, Memory, Op, Origin, in_bytes
-from torch_tvm.report_page import page
+from torch_tvm.reporting.findings import (
+    FallbackOp,
+    Findings,
+    Kernel,
+    LibraryCall,
+    Memory,
+    Op,
+    Origin,
+    in_bytes,
+)
+from torch_tvm.reporting.report_page import page
 
 if TYPE_CHECKING:
     from torch_tvm.profiling.autotune import Measured

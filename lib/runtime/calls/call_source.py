@@ -15,10 +15,10 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime.arguments import ALIGNMENT
-from torch_tvm.runtime.convention import Argument, Convention, Size, SizeExpression, describe_dtype
+from torch_tvm.runtime.calls.arguments import ALIGNMENT
+from torch_tvm.runtime.calls.convention import Argument, Convention, Size, SizeExpression, describe_dtype
+from torch_tvm.runtime.calls.overlap import written_arguments
 from torch_tvm.runtime.kernel_events import PROFILED
-from torch_tvm.runtime.overlap import written_arguments
 from torch_tvm.runtime.tracing import TRACED
 
 _INDENT = "    "

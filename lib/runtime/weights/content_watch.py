@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from torch_tvm.runtime.page_watch import Range, watch_pages
+from torch_tvm.runtime.weights.page_watch import Range, watch_pages
 
 
 class Hashes(Protocol):

@@ -12,7 +12,7 @@ from torch.export import Dim
 from tvm import relax, tirx
 
 import torch_tvm
-from torch_tvm.lowering.recurrence import recurrence
+from torch_tvm.lowering.control.recurrence import recurrence
 from torch_tvm.schedules.cpu.recurrent.rule import STEP_WORK, choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.workloads.recurrent import RecurrentWorkload

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lowering.rows import Row, row
-from lowering.rows_complex import C128, numbers
+from lowering.rows.complex import C128, numbers
 from torch import Tensor as T
 from torch import fft
 

@@ -1,7 +1,7 @@
 """A row tests one lowering: the ops it covers, an eager function, and cases of inputs for it.
 
 All cases of a row become one program, ``(function(*case) for case in cases)``, so a row costs one compilation.
-The rows of a family stand in ``rows_<family>.py`` as a list ``ROWS``; ``test_rows.py`` runs all of them
+The rows of a family stand in ``rows/<family>.py`` as a list ``ROWS``; ``test_rows.py`` runs all of them
 and checks that they name every registered op.
 """
 
@@ -154,6 +154,5 @@ def all_rows() -> list[Row]:
     """The rows of every family file beside this one."""
     rows: list[Row] = []
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith("rows_"):
-            rows += importlib.import_module(f"lowering.{module.name}").ROWS
+        rows += importlib.import_module(f"lowering.rows.{module.name}").ROWS
     return rows

@@ -18,7 +18,7 @@ from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.methods import check_names
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.pipeline import decomposed, lower_decomposed
-from torch_tvm.reproducer import unforeseen
+from torch_tvm.reporting.reproducer import unforeseen
 from torch_tvm.support.errors import InvalidInput
 
 _FREE = ("torch.constant.", "torch.vtensor.literal", "torch.prim.ListConstruct", "torch.prim.TupleConstruct")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from torch_tvm.runtime.convention import Convention
+from torch_tvm.runtime.calls.convention import Convention
 from torch_tvm.support.errors import InvalidInput
 
 Span = tuple[int, int, bool]

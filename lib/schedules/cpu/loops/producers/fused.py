@@ -16,7 +16,7 @@ from tvm.ir import Expr, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 
 from torch_tvm import tir
-from torch_tvm.schedules.cpu.loops.steps import PARALLEL_THRESHOLD
+from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, product, statements, static
 from torch_tvm.workloads.workload import Workload

@@ -1,0 +1,1 @@
+"""Conditions and loops, of tensors and of numbers."""

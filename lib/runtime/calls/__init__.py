@@ -1,0 +1,1 @@
+"""A call: what it is given, checked and turned into what kernels take, and what it returns."""

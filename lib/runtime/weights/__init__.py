@@ -1,0 +1,1 @@
+"""Weights that may change, and how they are packed anew."""

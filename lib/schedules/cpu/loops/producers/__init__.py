@@ -1,0 +1,1 @@
+"""What is computed within the loops of what reads it."""

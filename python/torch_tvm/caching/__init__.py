@@ -1,0 +1,1 @@
+"""Compiled code and whole modules that are kept from one process to the next."""

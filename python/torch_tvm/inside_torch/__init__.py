@@ -1,0 +1,1 @@
+"""What ``torch.compile`` and scripted functions hand over, as compiled code."""

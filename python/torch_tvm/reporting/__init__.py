@@ -1,0 +1,1 @@
+"""What is said of a compile: reports, dumps, reproducers, and what a dry run finds."""
