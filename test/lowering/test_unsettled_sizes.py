@@ -272,7 +272,7 @@ def test_writing_a_selection_keeps_the_shape(program: Any, script: bool) -> None
     """A selection of another size gave the tensor that it was written into that size."""
     example = (torch.tensor([1.0, -1, 2, -3, 5, -6]),)
     module = torch.jit.script(program) if script else torch.jit.trace(program, example)
-    compiled = torch_tvm.compile(module, example)
+    compiled = torch_tvm.compile(module, example, fallback=False)
     for row in (
         [1, 2, 3, -1, -2, -3],
         [1, 2, 3, -1, 0, 0],
