@@ -165,7 +165,10 @@ def lerp(b: Builder, start: Complex, end: Complex, weight: Complex) -> Parts:
 @lowers_complex("torch.aten.logaddexp")
 def logaddexp(b: Builder, x: Complex, y: Complex) -> Parts:
     """aten::logaddexp(Tensor self, Tensor other) -> Tensor"""
-    return elementwise(b, numbers.log_add_exp, x, y)
+    low, high = elementwise(b, numbers.lesser, x, y), elementwise(b, numbers.greater, x, y)
+    near = _in_steps(b, elementwise(b, lambda u, v: u - v, low, high), numbers.exp, numbers.log1p)
+    total = elementwise(b, lambda u, v: numbers.exp(u) + numbers.exp(v), low, high)
+    return elementwise(b, numbers.log_of_sum, x, y, low, high, near, _in_steps(b, total, numbers.log))
 
 
 # -- powers ----------------------------------------------------------------------------------------------

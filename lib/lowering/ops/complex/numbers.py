@@ -192,19 +192,33 @@ def _halves(z: Complex) -> Complex:
     return Complex(root, tirx.abs(near.im) / (root + root)).scaled(tirx.Select(far, z.number(2), z.number(1)))
 
 
-def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex] = lambda z: z) -> Complex:
+def lesser(x: Complex, y: Complex) -> Complex:
+    return chosen(x.re < y.re, x, y)
+
+
+def greater(x: Complex, y: Complex) -> Complex:
+    return chosen(x.re < y.re, y, x)
+
+
+def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex]) -> Complex:
     """``log(exp(x) + exp(y))`` from the one with the larger real part; NaN of either is NaN of both parts.
 
     ``keep`` puts what is read many times where that is cheap.
     """
-    is_less = x.re < y.re
-    low, high = keep(chosen(is_less, x, y)), keep(chosen(is_less, y, x))
-    value = keep(log1p(keep(exp(keep(low - high))))) + high
+    low, high = keep(lesser(x, y)), keep(greater(x, y))
+    near, endless = keep(log1p(keep(exp(keep(low - high))))), keep(log(keep(exp(low) + exp(high))))
+    return log_of_sum(x, y, low, high, near, endless)
+
+
+def log_of_sum(
+    x: Complex, y: Complex, low: Complex, high: Complex, near: Complex, endless: Complex
+) -> Complex:
+    """The result of :func:`log_add_exp`, of its steps."""
     together = tirx.all(tirx.isinf(low.re), low.re == high.re)
-    endless = chosen(low.re < x.number(0), low, keep(log(keep(exp(low) + exp(high)))))
+    endless = chosen(low.re < x.number(0), low, endless)
     unknown = tirx.any(*(is_nan(part) for part in (x.re, x.im, y.re, y.im)))
     nothing = Complex(x.number(math.nan), x.number(math.nan))
-    return chosen(unknown, nothing, chosen(together, endless, value))
+    return chosen(unknown, nothing, chosen(together, endless, near + high))
 
 
 def sqrt(z: Complex) -> Complex:
