@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from torch_tvm.transforms.base import Transform
@@ -33,17 +34,18 @@ class OrderSizes(Transform):
 
 
 class _Cycle(Exception):
-    """Bindings that need each other; ``fused`` are the kernels among them."""
+    """Bindings that need each other; ``fused`` are the calls of kernels among them."""
 
-    def __init__(self, fused: Sequence[tvm.ir.GlobalVar]) -> None:
+    def __init__(self, fused: Sequence[relax.Call]) -> None:
         super().__init__()
         self.fused = fused
 
 
 def _in_order(function: relax.Function, mod: tvm.IRModule) -> relax.Function:
+    given = {symbol.__chandle__() for param in function.params for symbol in _defined(param.ty)}
     while True:
         try:
-            blocks = [_ordered(block) for block in function.body.blocks]
+            blocks = [_ordered(block, given) for block in function.body.blocks]
         except _Cycle as cycle:
             if not cycle.fused:
                 return function
@@ -55,23 +57,49 @@ def _in_order(function: relax.Function, mod: tvm.IRModule) -> relax.Function:
         return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
 
 
-def _taken_apart(
-    function: relax.Function, fused: Sequence[tvm.ir.GlobalVar], mod: tvm.IRModule
-) -> relax.Function:
+def _taken_apart(function: relax.Function, calls: Sequence[relax.Call], mod: tvm.IRModule) -> relax.Function:
     """The function with the bindings of fused kernels in the place of their calls."""
-    plain = {name: mod[name].without_attr("Primitive") for name in fused}
-    inlined = tvm.IRModule({"main": function.inline_functions(plain)})
+    named = tvm.IRModule({"main": function})
+    for call in calls:  # each under a name of its own, as it has the sizes of this call
+        name = tvm.ir.GlobalVar(f"{call.op.name_hint}_apart")
+        again = lambda old, call=call, name=name: relax.Call(name, call.args) if old.same_as(call) else old
+        body = tvm_ffi.structural_map(named["main"].body, (relax.Call, again))
+        main = named["main"]
+        main = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+        kernel = mod[call.op].without_attr("Primitive").bind_symbolic_vars(_sizes(mod[call.op], call))
+        named = tvm.IRModule({"main": main.inline_functions({name: kernel})})
     passes = [relax.transform.Normalize(), relax.transform.ConvertToDataflow(1)]
-    return tvm.transform.Sequential(passes)(inlined)["main"]
+    return tvm.transform.Sequential(passes)(named)["main"]
 
 
-def _ordered(block: relax.BindingBlock) -> relax.BindingBlock:
-    """The block with each binding after those that it needs, otherwise in its order. Raises :class:`_Cycle`."""
+def _sizes(kernel: relax.Function, call: relax.Call) -> dict[tvm.ir.Var, tvm.ir.Expr]:
+    """What the symbols of a kernel are in one of its calls."""
+    found: dict[tvm.ir.Var, tvm.ir.Expr] = {}
+    for param, value in zip(kernel.params, call.args, strict=True):
+        own, given = getattr(param.ty, "shape", None), getattr(value.ty, "shape", None)
+        if own is None or given is None:
+            own, given = getattr(param.ty, "values", None), getattr(value.ty, "values", None)
+        for size, actual in zip(own or (), given or (), strict=True):
+            if isinstance(size, tvm.ir.Var) and not size.same_as(actual):
+                found.setdefault(size, actual)
+    return found
+
+
+def _defined(kind: tvm.ir.Type) -> list[tvm.ir.Expr]:
+    """The symbols that a value of this type says the values of."""
+    return list(relax.analysis.definable_tir_vars_in_type(kind))
+
+
+def _ordered(block: relax.BindingBlock, given: Collection[int]) -> relax.BindingBlock:
+    """The block with each binding after those that it needs, otherwise in its order. Raises :class:`_Cycle`.
+
+    Symbols in ``given`` are known before it.
+    """
     bindings = list(block.bindings)
     makers: dict[int, int] = {}
     for index, binding in enumerate(bindings):
         if isinstance(binding, relax.MatchCast):
-            for symbol in relax.analysis.definable_tir_vars_in_type(binding.ty):
+            for symbol in _defined(binding.ty):
                 makers.setdefault(symbol.__chandle__(), index)
     if not makers:
         return block
@@ -83,15 +111,16 @@ def _ordered(block: relax.BindingBlock) -> relax.BindingBlock:
     def place(index: int) -> None:
         if index in open_:
             values = [bindings[each].value for each in open_[open_.index(index) :]]
-            called = [value.op for value in values if isinstance(value, relax.Call)]
-            raise _Cycle([op for op in called if isinstance(op, tvm.ir.GlobalVar)])
+            calls = [value for value in values if isinstance(value, relax.Call)]
+            raise _Cycle([call for call in calls if isinstance(call.op, tvm.ir.GlobalVar)])
         if index in placed:
             return
         placed.add(index)
         open_.append(index)
         binding = bindings[index]
         needed = [owners.get(var.__chandle__()) for var in relax.analysis.free_vars(binding.value)]
-        needed += [makers.get(symbol.__chandle__()) for symbol in _symbols(binding)]
+        handles = [symbol.__chandle__() for symbol in _symbols(binding)]
+        needed += [makers.get(handle) for handle in handles if handle not in given]
         for each in needed:
             if each not in (None, index):  # a match_cast has the symbol that it makes
                 place(each)
