@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MODULES = "importing entry loading dry_run jit lazy report debug.lockstep debug.minimize tune_program".split()
+MODULES = [
+    *"importing entry loading jit lazy tune_program".split(),
+    *"debug.lockstep debug.minimize reporting.dry_run reporting.report".split(),
+]
 
 
 @pytest.mark.parametrize("module", [f"torch_tvm.{name}" for name in MODULES])
