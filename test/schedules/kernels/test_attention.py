@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tvm import relax, tirx
 
-from .relax_models import Compiled, check, var
+from ..relax_models import Compiled, check, var
 
 op = relax.op
 

@@ -11,7 +11,7 @@ from tvm import relax
 
 from torch_tvm.backends import build, optimize, schedule
 
-from .relax_models import TARGET, var
+from ..relax_models import TARGET, var
 
 
 def linear(

@@ -23,7 +23,7 @@ from torch_tvm.tir import exact
 from torch_tvm.transforms.convolution import choice as conv_choice
 from torch_tvm.workloads.winograd import winograd_matrices
 
-from .relax_models import check as compare
+from ..relax_models import check as compare
 
 TARGET = host_target()
 

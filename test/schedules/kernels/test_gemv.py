@@ -11,7 +11,7 @@ from torch_tvm.schedules.cpu.matmul.contraction import read_contraction
 from torch_tvm.schedules.cpu.matmul.tiling import choose_tiling
 from torch_tvm.schedules.target import CpuModel
 
-from .relax_models import TARGET, Compiled, check, var
+from ..relax_models import TARGET, Compiled, check, var
 
 
 def compile_linear(rows: int, depth: int, columns: int) -> Compiled:

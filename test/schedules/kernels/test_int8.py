@@ -14,7 +14,7 @@ from torch_tvm.schedules.target import CpuModel
 from torch_tvm.transforms.matmul.packed_products import QUADS, pack
 from torch_tvm.workloads.matmul import PackedWeight
 
-from .relax_models import TARGET, Compiled, check, var
+from ..relax_models import TARGET, Compiled, check, var
 
 HAS_VNNI = CpuModel.from_target(TARGET).dot(GROUP) is not None
 RULE = "int8_matmul"

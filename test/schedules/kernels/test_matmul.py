@@ -11,7 +11,7 @@ from torch_tvm.schedules.cpu.matmul.rule import Matmul
 from torch_tvm.schedules.cpu.matmul.tiling import panel_vectors, tile_rows
 from torch_tvm.schedules.target import CpuModel
 
-from .relax_models import TARGET, Compiled, check, var
+from ..relax_models import TARGET, Compiled, check, var
 
 AVX512 = CpuModel(512, 32, 32 << 10, 1 << 20, 32 << 20, 2)
 AVX2 = CpuModel(256, 16, 32 << 10, 1 << 18, 8 << 20, 4)

@@ -17,8 +17,8 @@ from torch_tvm.schedules.cpu.recurrent.rule import STEP_WORK, choose_panel
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.workloads.recurrent import RecurrentWorkload
 
-from .relax_models import Compiled, var
-from .relax_models import check as check_tensor
+from ..relax_models import Compiled, var
+from ..relax_models import check as check_tensor
 
 LAYERS = {
     "lstm": nn.LSTM,

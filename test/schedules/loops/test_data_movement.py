@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tvm import relax, tirx
 
-from .kernel_cases import Case, run
+from ..kernel_cases import Case, run
 
 R = relax.op
 POOL = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}

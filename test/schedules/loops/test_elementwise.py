@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tvm import relax
 
-from .kernel_cases import Case, run
+from ..kernel_cases import Case, run
 
 R = relax.op
 DTYPES = (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int32, torch.int64)

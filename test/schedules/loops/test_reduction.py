@@ -6,7 +6,7 @@ import pytest
 import torch
 from tvm import relax
 
-from .kernel_cases import Case, draw, run
+from ..kernel_cases import Case, draw, run
 
 R = relax.op
 AXES = [(2,), (1,), (0,), (0, 1, 2), (0, 2), (1, 2)]

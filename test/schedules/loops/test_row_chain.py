@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tvm import relax
 
-from .kernel_cases import Case, run
+from ..kernel_cases import Case, run
 
 R = relax.op
 NORM = ((6, 9, 33), (33,), (33,))

@@ -9,8 +9,8 @@ from torch.export import Dim
 
 from torch_tvm.backends import optimize, schedule
 
-from .programs import CompiledFunction, lowered
-from .relax_models import check
+from ..programs import CompiledFunction, lowered
+from ..relax_models import check
 
 AVX2 = tvm.target.Target({"kind": "llvm", "mcpu": "haswell", "num-cores": 2})
 SHAPES = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .programs import CompiledFunction
-from .relax_models import check
+from ..programs import CompiledFunction
+from ..relax_models import check
 
 
 def run(function, *tensors: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from .programs import CompiledFunction
+from ..programs import CompiledFunction
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8]
 

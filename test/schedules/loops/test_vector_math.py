@@ -19,8 +19,8 @@ from torch_tvm.schedules.cpu.finish.kernel import finish
 from torch_tvm.schedules.cpu.math.vector_math import FLOAT64, FUNCTIONS
 from torch_tvm.schedules.target import CpuModel, host_target
 
-from .kernel_cases import Case, run
-from .machine_code import scalar_calls
+from ..kernel_cases import Case, run
+from ..machine_code import scalar_calls
 
 R = relax.op
 

@@ -15,8 +15,8 @@ from tvm import tirx
 
 from torch_tvm.backends import optimize, schedule
 
-from .machine_code import scalar_calls
-from .programs import lowered
+from ..machine_code import scalar_calls
+from ..programs import lowered
 
 UNARY: dict[str, Callable[[T], T]] = {
     **{
