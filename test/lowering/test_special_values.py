@@ -361,3 +361,15 @@ def test_elementwise(dtype: torch.dtype) -> None:
 )
 def test_reductions(dtype: torch.dtype) -> None:
     _check(REDUCTIONS, _rows(dtype))
+
+
+def test_the_sign_of_a_number() -> None:
+    """``copysign`` by a number has no lowering: PyTorch's decomposition compiles."""
+
+    class Program(torch.nn.Module):
+        def forward(self, x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return x.copysign(-1), i.copysign(-0.0), x.half().copysign(2.5)
+
+    for x, i in ((torch.randn(4, 5), torch.arange(7)), (torch.tensor(2.5), torch.arange(0))):
+        compiled = torch_tvm.compile(Program(), (x, i), fallback=False)
+        torch.testing.assert_close(compiled(x, i), Program()(x, i), rtol=0, atol=0)

@@ -156,8 +156,18 @@ def logarithms(z: T, w: T) -> tuple[T, ...]:
 def created(z: T) -> tuple[T, ...]:
     return (
         torch.linspace(1j, 2, 5, dtype=z.dtype) + z[0], torch.logspace(0, 1j, 5, dtype=z.dtype) * z[0],
+        torch.logspace(0, 1, 5, dtype=z.dtype) - z[0],
         z @ torch.eye(5, 3, dtype=z.dtype), z @ torch.eye(5, dtype=z.dtype), torch.linspace(0, 2, 5) * z,
     )  # fmt: skip
+
+
+_ENDS = ("Tensor_Tensor", "Tensor_Scalar", "Scalar_Tensor")
+
+
+def between_tensors(z: T, a: T, b: T) -> tuple[T, ...]:
+    ends = (a, 2.0), (2.0, b), (a, b)
+    lines = [torch.linspace(*each, 5, dtype=z.dtype) for each in ends]
+    return *lines, *(torch.logspace(*each, 5, dtype=z.dtype) for each in ends)
 
 
 def placed(z: T, w: T, x: T, at: T) -> tuple[Any, ...]:
@@ -168,7 +178,8 @@ def placed(z: T, w: T, x: T, at: T) -> tuple[Any, ...]:
 
 
 def moments(z: T) -> tuple[Any, ...]:
-    return *torch.var_mean(z), *torch.var_mean(z, 1), *torch.std_mean(z, 0)
+    means = torch.std_mean(z, unbiased=True), torch.std_mean(z, 0), torch.std_mean(z, 1, correction=2)
+    return *torch.var_mean(z), *torch.var_mean(z, 1), *(each for pair in means for each in pair)
 
 
 def products(a: T, c: T, v: T, u: T) -> tuple[Any, ...]:
@@ -251,7 +262,13 @@ ROWS: list[Row] = [
         lambda s: [(special(s), special(s).t())],
         id="complex-logarithms-of-special-sums",
     ),
-    row("aten.eye", created, lambda s: [(numbers(s, 4, 5),)], id="complex-creation"),
+    row(["aten.eye", "aten.logspace"], created, lambda s: [(numbers(s, 4, 5),)], id="complex-creation"),
+    row(
+        [f"aten.{n}space.{ends}" for n in ("lin", "log") for ends in _ENDS],
+        between_tensors,
+        lambda s: [(numbers(s, 2), numbers(s, high=1), numbers(s, high=1))],
+        id="complex-creation-between-tensors",
+    ),
     row(
         ["aten.as_strided", "aten.put", "aten.masked_scatter"],
         placed,
@@ -265,7 +282,12 @@ ROWS: list[Row] = [
         id="complex-selection",
         refused={"lazy": "sizes"},
     ),
-    row("aten.var_mean.dim", moments, lambda s: [(numbers(s, 4, 9),)], id="complex-moments"),
+    row(
+        ["aten.var_mean.dim", "aten.std_mean", "aten.std_mean.correction"],
+        moments,
+        lambda s: [(numbers(s, 4, 9),)],
+        id="complex-moments",
+    ),
     row(
         ["aten.mm", "aten.mv", "aten.vdot", "aten.outer", "aten.einsum", "aten.linear", "aten.addmm"],
         products,

@@ -176,9 +176,4 @@ ROWS: list[Row] = [
         ],
         id="integers-by-loops",
     ),
-    row(
-        "aten.copysign.Scalar",
-        lambda x, i: (x.copysign(-1), i.copysign(-0.0), x.half().copysign(2.5)),
-        lambda s: [(s.floats(4, 5), s.ints(7)), (s.floats(), s.ints(0))],
-    ),
 ]
