@@ -45,9 +45,8 @@ def _(x: torch.Tensor) -> torch.Tensor:
 def lower_differences(b: Builder, x: Tensor) -> relax.Expr:
     """As a tensor expression with a schedule: rows in parallel, a vector of sums for eight columns."""
     if b.dtype(x) != "float32" or any(not isinstance(size, int) or size % 8 for size in b.shape(x)):
-        b.unsupported(
-            "it takes float32, and sizes in eights"
-        )  # the op runs in PyTorch, and the warning says why
+        # the op runs in PyTorch, and the warning says why
+        b.unsupported("it takes float32, and sizes in eights")
     rows, length = (tirx.const(size, "int64") for size in b.shape(x))
     data = te.placeholder((rows, length), "float32", "data")
     axis = te.reduce_axis((0, length), "axis")
@@ -64,10 +63,8 @@ def lower_differences(b: Builder, x: Tensor) -> relax.Expr:
     schedule.parallel(i)
     schedule.vectorize(lanes)
     schedule.decompose_reduction(block, k)
-    attributes = {
-        "tirx.is_scheduled": True,
-        "op_pattern": 8,
-    }  # no rule schedules it again, and nothing is fused into it
+    # no rule schedules it again, and nothing is fused into it
+    attributes = {"tirx.is_scheduled": True, "op_pattern": 8}
     kernel = schedule.mod["main"].without_attr("global_symbol").with_attrs(attributes)
     return b.emit(
         relax.call_tir(b.bb.add_func(kernel, "differences"), [x], relax.TensorType([rows, rows], "float32"))

@@ -257,18 +257,26 @@ def _frontends(text: str, source: Source) -> list[str]:
     return list(dict.fromkeys(frontends))
 
 
-def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
-    import torch_tvm
+def _imported(command: argparse.Namespace) -> tuple[Source, str, Any, TorchModule]:
+    """The model, its frontend, the target, and the module that the one imports for the other."""
     from torch_tvm.targets import resolve_target
 
-    target = resolve_target(_target(command))  # what is wrong with it, before anything takes time
+    name = command.target
+    named = {"kind": "llvm", "mcpu": name.removeprefix("mcpu=")} if name.startswith("mcpu=") else name
+    target = resolve_target(named)  # what is wrong with it, before anything takes time
     source = _source(command)
     (frontend, *more) = _frontends(command.via, source)
     if more:
         raise InvalidInput("a model is compiled by one frontend", subject="--via", advice="name one importer")
-    started = time.perf_counter()
     with _step(f"importing {source.name} by {frontend}"):
-        module = source.module(frontend)
+        return source, frontend, target, source.module(frontend)
+
+
+def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
+    import torch_tvm
+
+    started = time.perf_counter()
+    source, frontend, target, module = _imported(command)
     seconds = time.perf_counter() - started
     with warnings.catch_warnings(), _step(f"compiling {source.name}"):
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
@@ -281,11 +289,6 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     compiled.report.frontend = frontend
     compiled.report.seconds = {**compiled.report.seconds, "import": seconds}
     return source, compiled
-
-
-def _target(command: argparse.Namespace) -> Any:
-    name = command.target
-    return {"kind": "llvm", "mcpu": name.removeprefix("mcpu=")} if name.startswith("mcpu=") else name
 
 
 # -- commands ------------------------------------------------------------------------------------------------
@@ -494,7 +497,6 @@ def _bench(command: argparse.Namespace) -> int:
 
 def _tune(command: argparse.Namespace) -> int:
     import torch_tvm
-    from torch_tvm.targets import resolve_target
 
     if not command.database:
         raise InvalidInput(
@@ -502,11 +504,7 @@ def _tune(command: argparse.Namespace) -> int:
             subject="--database",
             advice="--database tuned, for one",
         )
-    target = resolve_target(_target(command))
-    source = _source(command)
-    (frontend, *_) = _frontends(command.via, source)
-    with _step(f"importing {source.name} by {frontend}"):
-        module = source.module(frontend)
+    _, _, target, module = _imported(command)
     try:
         found = torch_tvm.tune(
             module,

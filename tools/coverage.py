@@ -104,9 +104,8 @@ def _of_dtype(info: Any, base: str, column: str, dtype: torch.dtype) -> Found:
         return found
     try:
         _join(found, {op: {column: state} for op, state in _states(_imported(drawn), base).items()})
-    except (
-        Exception
-    ):  # one by one: a sample that cannot be imported is none, and the others are what they are
+    except Exception:
+        # One by one: a sample that cannot be imported is none, the others are what they are.
         for case in drawn:
             try:
                 states = _states(_imported([case]), base)

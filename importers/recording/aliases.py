@@ -60,9 +60,8 @@ def is_argument(overload: torch._ops.OpOverload, argument: torch.Tensor, meta: t
     """Whether a result, like ``meta``, that shares the memory of ``argument`` is that object itself."""
     if overload._schema.name not in _RETURN_ARGUMENT or argument.dim() != meta.dim():
         return False
-    if (
-        argument.dtype != meta.dtype or argument.is_conj() != meta.is_conj()
-    ):  # real(), conj() of complex numbers
+    # real() and conj() of complex numbers show others in the same memory
+    if argument.dtype != meta.dtype or argument.is_conj() != meta.is_conj():
         return False
     pairs = zip(argument.shape, meta.shape, strict=True)
     return all(bool(statically_known_true(a == b)) for a, b in pairs)

@@ -36,7 +36,7 @@ def note_memory_order(
     in_place: bool = False,
     is_guarded: bool = False,
 ) -> bool:
-    """Put the attribute on the op that gave ``values``, if it draws; ``operands`` are fake tensors and others.
+    """Put the attribute on the op that gave ``values``, which draws; ``operands`` are fake tensors and others.
 
     Returns whether what it draws depends on the strides of an argument of the program, and nothing but the caller's
     care makes the next call's the same: with ``is_guarded`` PyTorch compiles anew for other strides, and has turned
@@ -80,17 +80,17 @@ def _order(operand: Any, is_target: bool, is_guarded: bool) -> list[int]:
     if not isinstance(operand, torch.Tensor):
         return []
     is_open = any(isinstance(number, torch.SymInt) for number in (*operand.shape, *operand.stride()))
-    if is_open and not is_guarded:  # no question about such a size, which would become a condition
-        order, has_gaps = _order_of_unknown_sizes(operand, is_guarded), False
-    elif is_dense(operand):
+    may_ask = is_guarded or not is_open  # a question about such a size would become a condition
+    if may_ask and is_dense(operand):
         return []
-    elif is_open:
+    if is_open:
         order = _order_of_unknown_sizes(operand, is_guarded)
-        has_gaps = bool(order) and is_guarded and not is_non_overlapping_and_dense_or_false(operand)
     else:
         order = list(compute_elementwise_output_logical_to_physical_perm(operand)[0])
-        has_gaps = not is_non_overlapping_and_dense_or_false(operand)
-    return [*order, -1 if has_gaps else -2] if order and is_target else order
+    if not order or not is_target:
+        return order
+    has_gaps = may_ask and not is_non_overlapping_and_dense_or_false(operand)
+    return [*order, -1 if has_gaps else -2]
 
 
 def _order_of_unknown_sizes(operand: torch.Tensor, is_guarded: bool) -> list[int]:

@@ -211,8 +211,7 @@ class Recorder:
         viewed = [aliases.at(args, source) for source in sources.values() if source is not None]
         given, named = self._values(list(args), viewed), self._values(kwargs)
         values = self.emitter.call(overload, given, named, metas)
-        if draws(overload, args, kwargs):
-            self._note_draws(overload, values, _metas(overload, args, kwargs))
+        self._note_draws(overload, args, kwargs, values)
 
         def wrap(value: Any, meta: Any, *path: int) -> Any:
             if isinstance(meta, (list, tuple)):
@@ -240,10 +239,15 @@ class Recorder:
     def _note_draws(
         self,
         overload: torch._ops.OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
         values: Sequence[Any],
-        operands: Sequence[Any],
         in_place: bool = False,
     ) -> None:
+        """Of a call that draws numbers, along which memory it does."""
+        if not draws(overload, args, kwargs):
+            return
+        operands = _metas(overload, args, kwargs)
         if note_memory_order(overload, values, operands, in_place=in_place, is_guarded=self.is_guarded):
             self.aliasing.asks("dense")
 
@@ -313,8 +317,7 @@ class Recorder:
             told = fake_results.CORRECTIONS[functional._schema.name](inputs, [*extra, *promoted])
             extra, promoted = told[: len(extra)], told[len(extra) :]
         values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
-        if draws(functional, (), inputs):
-            self._note_draws(functional, values, _metas(functional, (), inputs), in_place=True)
+        self._note_draws(functional, (), inputs, values, in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             if not has_out and _may_broadcast(target, inputs.values()):
                 value = self.emitter.call(aten.expand.default, (value, self.sizes(target)), {}, [meta])[0]

@@ -96,20 +96,13 @@ def draws(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[
     """Whether a call takes numbers from a generator: a dropout outside training, or of probability 0, does not."""
     if torch.Tag.nondeterministic_seeded not in overload.tags:
         return False
-    names = [argument.name for argument in overload._schema.arguments]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    drops = ("dropout_p", "dropout") + (
-        ("p",) if overload._schema.name.endswith(("::dropout", "_dropout")) else ()
-    )
-    probability = next((given.get(name, 0.0) for name in drops if name in names), 1.0)
-    if overload._schema.name == "aten::native_dropout":  # it draws a mask of ones
-        probability = 1.0
-    training = next((given.get(name, False) for name in ("training", "train") if name in names), True)
-    return not (_is_number(probability, 0.0) or _is_number(training, False))
-
-
-def _is_number(value: Any, number: float | bool) -> bool:
-    return isinstance(value, (int, float)) and value == number
+    name, arguments = overload._schema.name, overload._schema.arguments
+    given = {argument.name: argument.default_value for argument in arguments}
+    given |= {**dict(zip(given, args, strict=False)), **kwargs}
+    switches = ["dropout_p", "dropout", "training", "train"]
+    if name.endswith("dropout") and name != "aten::native_dropout":  # that one draws a mask of ones
+        switches.append("p")
+    return not any(isinstance(given.get(switch), (int, float)) and given[switch] == 0 for switch in switches)
 
 
 _DRAWING = frozenset(

@@ -95,9 +95,8 @@ def is_lowered(name: str) -> bool:
 def lower(b: Builder, op: ir.Operation, name: str, operands: Sequence[Any]) -> Any:
     """What an op gives: :class:`Parts` for each complex result. Raises :class:`Refusal`."""
     value = _lowered(b, op, name, operands)
-    return (
-        value.re if isinstance(value, Parts) and not is_complex(op.results[0]) else value
-    )  # ``new_full`` of floats
+    is_real = isinstance(value, Parts) and not is_complex(op.results[0])  # ``new_full`` of floats
+    return value.re if is_real else value
 
 
 def _lowered(b: Builder, op: ir.Operation, name: str, operands: Sequence[Any]) -> Any:

@@ -18,10 +18,7 @@ from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering import complex_parts, fallback, ops, scalars
 from torch_tvm.lowering.builder import NeedsEffects, Requirement, function_scope
 from torch_tvm.lowering.context import METADATA, STRUCTURED, Fallback, LoweringContext
-from torch_tvm.lowering.control import (
-    control_flow,  # noqa: F401
-    loops,  # noqa: F401
-)
+from torch_tvm.lowering.control import control_flow, loops  # noqa: F401
 from torch_tvm.lowering.registry import LOWERINGS, own_entry
 from torch_tvm.lowering.symbols import ArgumentShapes, argument_shapes
 from torch_tvm.support.errors import InternalError, UnsupportedOp

@@ -62,15 +62,12 @@ class Autotuner:
         candidates = offer.candidates()
         if len(candidates) < 2:
             return offer.own
-        key = self._key(offer.original, candidates)
+        key = key_of(offer.original, self.target, *candidates)
         if key not in self._known:
             name = offer.kernel
             self._known[key] = self._load(key, name, candidates) or self._measure(key, name, candidates)
             self.records.append(self._known[key])
         return candidates[self._known[key].choice]
-
-    def _key(self, func: tvm.tirx.PrimFunc, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> str:
-        return key_of(func, self.target, *candidates)
 
     def _load(self, key: str, name: str, candidates: Mapping[str, tvm.tirx.PrimFunc]) -> Measured | None:
         """What an earlier compilation stored; a file that cannot be read counts as none."""

@@ -34,10 +34,10 @@ from torch_tvm.runtime.library import DeviceProgram, Machine, VirtualMachine
 from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
 from torch_tvm.runtime.weights.weights_program import run_weights_program
+from torch_tvm.support.attributes import TRANSFORM_PARAMS
 from torch_tvm.support.errors import InvalidInput
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
-TRANSFORM_PARAMS = "main_transform_params"
 
 
 @dataclass(frozen=True)
@@ -179,34 +179,29 @@ class Weights:
         code = self._code
         if not self.tensors or (code.obstacle and not (code.program and code.device == "cpu")):
             return None
-        weights = list(self.tensors.values())
-        before = None if changed is None or self.packed is None else self._kept()
-        stale = (
-            None if before is None else [i for i, name in enumerate(self.tensors) if name in (changed or ())]
-        )
-        made: list[torch.Tensor | None]
+        kept = None if changed is None or isinstance(code.library, DeviceProgram) else self.packed_tensors()
+        if changed is None or kept is None:
+            return self._resident(owned(self._made(None)))
+        made = self._made([index for index, name in enumerate(self.tensors) if name in changed])
+        fresh = iter(owned([tensor for tensor in made if tensor is not None]))
+        pairs = zip(made, kept, strict=True)
+        return self._resident([before if tensor is None else next(fresh) for tensor, before in pairs])
+
+    def _made(self, changed: Collection[int] | None) -> list[Any]:
+        """What kernels read; with positions in ``changed``, ``None`` for what is made of other weights, where that can be
+        told.
+        """
+        code, weights = self._code, list(self.tensors.values())
         if code.program:
-            made = run_weights_program(code.program, weights, stale)
-        elif code.lifted:
+            return run_weights_program(code.program, weights, changed)
+        if code.lifted:
             vm = code.new_vm()
             configure_threads()
-            packed, before = vm[TRANSFORM_PARAMS](self._placed(weights)), None
-            made = [as_torch(code.item(packed, index)) for index in range(len(packed))]
-        else:
-            made = [
-                weight if stale is None or index in stale else None for index, weight in enumerate(weights)
-            ]
-        fresh = iter(owned([tensor for tensor in made if tensor is not None]))
-        return self._resident(
-            [
-                next(fresh) if tensor is not None else (before or [])[index]
-                for index, tensor in enumerate(made)
-            ]
-        )
-
-    def _kept(self) -> list[torch.Tensor] | None:
-        """What is packed, where single tensors of it can be exchanged."""
-        return None if isinstance(self._code.library, DeviceProgram) else self.packed_tensors()
+            packed = vm[TRANSFORM_PARAMS](self._placed(weights))
+            return [as_torch(code.item(packed, index)) for index in range(len(packed))]
+        return [
+            weight if changed is None or index in changed else None for index, weight in enumerate(weights)
+        ]
 
     def _resident(self, tensors: list[torch.Tensor]) -> Any:
         """Tensors as ``main`` takes them."""

@@ -3,9 +3,11 @@
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""
 
+TRANSFORM_PARAMS = "main_transform_params"
+"""The function of a module that does the work on weights, where there is no such program."""
+
 HIDDEN = "torch_tvm_hidden"
 """The function in kernels that returns its argument, a count, and tells LLVM nothing of it."""
-
 
 KERNEL_SEQUENCE = "torch_tvm.kernel_sequence"
 """The function does nothing but call kernels one after the other."""

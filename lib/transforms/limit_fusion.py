@@ -189,10 +189,9 @@ def _parts(function: relax.Function, costs: _Costs) -> list[_Part]:
         read = dict.fromkeys(var for binding in inside for var in _variables(binding.value))
         results = [binding.var for binding in inside if used[binding.var] >= end]
         parts.append(_Part(inside, [var for var in read if var not in made], results))
+    # a part that reads a size alone has no tensor to take it from
     if len(parts) > 1 and any(relax.analysis.free_symbolic_vars(part.function()) for part in parts):
-        return [
-            _Part(bindings, list(function.params), list(_variables(function.body.body)))
-        ]  # it reads a size alone
+        return [_Part(bindings, list(function.params), list(_variables(function.body.body)))]
     return parts
 
 

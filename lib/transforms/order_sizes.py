@@ -21,16 +21,15 @@ class OrderSizes(Transform):
     """
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
-        updated = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
+        changed = {}
         for name, function in mod.functions_items():
             if isinstance(function, relax.Function) and isinstance(function.body, relax.SeqExpr):
                 new = _in_order(function, mod)
                 if new is not function:
-                    updated.update_func(name, new)
-        unused = relax.transform.DeadCodeElimination()
-        return (
-            unused(updated) if any(updated[name] is not mod[name] for name in mod.get_global_vars()) else mod
-        )
+                    changed[name] = new
+        if not changed:
+            return mod
+        return tvm.IRModule({**dict(mod.functions_items()), **changed}, attrs=mod.attrs)
 
 
 class _Cycle(Exception):
@@ -100,7 +99,8 @@ def _ordered(block: relax.BindingBlock, given: Collection[int]) -> relax.Binding
     for index, binding in enumerate(bindings):
         if isinstance(binding, relax.MatchCast):
             for symbol in _defined(binding.ty):
-                makers.setdefault(symbol.__chandle__(), index)
+                if symbol.__chandle__() not in given:
+                    makers.setdefault(symbol.__chandle__(), index)
     if not makers:
         return block
     owners = {binding.var.__chandle__(): index for index, binding in enumerate(bindings)}
@@ -119,8 +119,7 @@ def _ordered(block: relax.BindingBlock, given: Collection[int]) -> relax.Binding
         open_.append(index)
         binding = bindings[index]
         needed = [owners.get(var.__chandle__()) for var in relax.analysis.free_vars(binding.value)]
-        handles = [symbol.__chandle__() for symbol in _symbols(binding)]
-        needed += [makers.get(handle) for handle in handles if handle not in given]
+        needed += [makers.get(symbol.__chandle__()) for symbol in _symbols(binding)]
         for each in needed:
             if each not in (None, index):  # a match_cast has the symbol that it makes
                 place(each)

@@ -18,7 +18,7 @@ import torch
 from torch_tvm.profiling.turns import counted, take_turns
 from torch_tvm.support.errors import InternalError
 from torch_tvm.tuning.candidates import KERNEL
-from torch_tvm.tuning.timing import Operand, Outcome, arguments, difference
+from torch_tvm.tuning.timing import Operand, Outcome, arguments, difference, surviving
 
 SECONDS = 60.0
 """The longest that a kernel may take for its part of a measurement."""
@@ -37,23 +37,17 @@ class LocalTimer:
         self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
     ) -> dict[str, Outcome]:
         """What :class:`Timer` says; a kernel that ends the process, or does not end, has an error."""
-        failed: dict[str, Outcome] = {}
         with tempfile.TemporaryDirectory(prefix="torch_tvm_tune_") as folder:
             paths = {}
             for index, (label, library) in enumerate(libraries.items()):
                 paths[label] = str(Path(folder) / f"{index}.so")
                 Path(paths[label]).write_bytes(library)
-            while paths:
-                found, culprit, why = self._ask(
-                    {"libraries": paths, "operands": operands, "rounds": rounds}, len(paths)
-                )
-                if found is not None:
-                    return {**failed, **found}
-                failed[culprit] = Outcome(error=why)
-                del paths[culprit]
-                if culprit == next(iter(libraries)):
-                    break
-        return {**{label: Outcome(error="not measured") for label in libraries}, **failed}
+
+            def attempt(left: Mapping[str, bytes]) -> dict[str, Outcome] | tuple[str, str]:
+                given = {label: paths[label] for label in left}
+                return self._ask({"libraries": given, "operands": operands, "rounds": rounds})
+
+            return surviving(libraries, attempt)
 
     def close(self) -> None:
         if self._process is not None:
@@ -61,7 +55,7 @@ class LocalTimer:
             self._process.wait()
             self._process = None
 
-    def _ask(self, job: Any, kernels: int) -> tuple[dict[str, Outcome] | None, str, str]:
+    def _ask(self, job: Any) -> dict[str, Outcome] | tuple[str, str]:
         """The answer; or the kernel that ended the process, and how."""
         process = self._started()
         assert process.stdin is not None
@@ -69,16 +63,16 @@ class LocalTimer:
         process.stdin.flush()
         trying = next(iter(job["libraries"]))
         while True:
-            message = self._message(process, SECONDS * (kernels + 1))
+            message = self._message(process, SECONDS * (len(job["libraries"]) + 1))
             if message is None:
                 code = process.poll()
                 self.close()
                 how = f"it ended the process ({_ending(code)})" if code is not None else "it does not end"
-                return None, trying, how
+                return trying, how
             if "trying" in message:
                 trying = message["trying"]
             elif "found" in message:
-                return {label: Outcome(*values) for label, values in message["found"].items()}, "", ""
+                return {label: Outcome(*values) for label, values in message["found"].items()}
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -16,7 +16,7 @@ from tvm import rpc
 from torch_tvm.profiling.turns import take_turns
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.tuning.candidates import KERNEL
-from torch_tvm.tuning.timing import Operand, Outcome, Timer, arguments, difference
+from torch_tvm.tuning.timing import Operand, Outcome, Timer, arguments, difference, surviving
 
 SECONDS = 120
 """The longest that a measurement may take on a server, which ends it then."""
@@ -61,23 +61,15 @@ class RemoteTimer:
         self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
     ) -> dict[str, Outcome]:
         """What :class:`Timer` says; a kernel that ends the session has an error."""
-        failed: dict[str, Outcome] = {}
-        left = dict(libraries)
-        while left:
-            trying = next(iter(left))
 
-            def note(label: str) -> None:
-                nonlocal trying
-                trying = label
-
+        def attempt(left: Mapping[str, bytes]) -> dict[str, Outcome] | tuple[str, str]:
+            tried = [next(iter(left))]
             try:
-                return {**failed, **self._measured(left, operands, rounds, note)}
+                return self._measured(left, operands, rounds, tried.append)
             except Exception as error:  # whatever a connection that breaks raises
-                failed[trying] = Outcome(error=f"{type(error).__name__}: {str(error).strip()[:200]}")
-                del left[trying]
-                if trying == next(iter(libraries)):
-                    break
-        return {**{label: Outcome(error="not measured") for label in libraries}, **failed}
+                return tried[-1], f"{type(error).__name__}: {str(error).strip()[:200]}"
+
+        return surviving(libraries, attempt)
 
     def close(self) -> None: ...
 

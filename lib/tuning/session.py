@@ -23,6 +23,7 @@ from torch_tvm.backends import backend_of, schedule
 from torch_tvm.profiling.autotune import MARGIN, Measured, is_static, key_of
 from torch_tvm.profiling.operations import count_operations
 from torch_tvm.schedules.rule import Offer
+from torch_tvm.support.attributes import TRANSFORM_PARAMS
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.tuning.candidates import Candidate, build, chosen, own_hash, propose
 from torch_tvm.tuning.database import Database, Record
@@ -42,8 +43,6 @@ BEST = 4
 
 EACH = 64
 """Candidates of each kernel where neither a number nor a time is given."""
-
-PACKING = "main_transform_params"
 
 
 @dataclass
@@ -252,7 +251,7 @@ def _calls(mod: tvm.IRModule) -> dict[str, int]:
             found[name] = found.get(name, 0) + 1
 
     for gvar, function in mod.functions_items():
-        if isinstance(function, relax.Function) and gvar.name_hint != PACKING:
+        if isinstance(function, relax.Function) and gvar.name_hint != TRANSFORM_PARAMS:
             relax.analysis.post_order_visit(function, visit)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,25 @@ class Timer(Protocol):
     def close(self) -> None: ...
 
 
+def surviving(
+    libraries: Mapping[str, bytes],
+    attempt: Callable[[dict[str, bytes]], dict[str, Outcome] | tuple[str, str]],
+) -> dict[str, Outcome]:
+    """Outcomes of kernels, of which one may end an ``attempt``: then that says which, and why, and the others are asked
+    again. Where it is the first one, which is right, none is measured.
+    """
+    failed: dict[str, Outcome] = {}
+    left, first = dict(libraries), next(iter(libraries))
+    while first in left:
+        found = attempt(left)
+        if isinstance(found, dict):
+            return {**failed, **found}
+        culprit, why = found
+        failed[culprit] = Outcome(error=why)
+        del left[culprit]
+    return {**{label: Outcome(error="not measured") for label in libraries}, **failed}
+
+
 def arguments(operands: Sequence[Operand], seed: int = 1) -> list[torch.Tensor]:
     """Random arguments, the same each time."""
     with torch.random.fork_rng(devices=[]):
@@ -58,4 +77,4 @@ def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) 
     return ""
 
 
-__all__ = ["Operand", "Outcome", "Timer", "arguments", "difference"]
+__all__ = ["Operand", "Outcome", "Timer", "arguments", "difference", "surviving"]

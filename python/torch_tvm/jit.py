@@ -27,6 +27,7 @@ from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report
+from torch_tvm.runtime.calls.arguments import fits_layout
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.tracing import is_recorded
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
@@ -398,10 +399,8 @@ class _Variant:
 
     def takes(self, leaves: Sequence[Any]) -> bool:
         """Whether the code is for the values and the strides of these flat arguments, where it depends on them."""
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)] if self._layout else []
-        if not all(tensor.is_contiguous() for tensor in tensors):
-            return False
-        if self._layout == "whole" and any(tensor.storage_offset() for tensor in tensors):
+        tensors = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        if not all(fits_layout(self._layout, tensor) for tensor in tensors):
             return False
         return all(bool(leaves[position] == value) for position, value in self._constants.items())
 

@@ -113,6 +113,7 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["import", "--input", "2x3", "mlp"], "inputs of their own"),
         (["run", "--batch", "0", "mlp"], "expected a number from 1 on"),
         (["run", "--via", "fx,lazy", "mlp"], "by one frontend"),
+        (["tune", "--database", "tuned", "--via", "fx,lazy", "mlp"], "by one frontend"),
         (["run", "--target", "nosuch", "mlp"], "nosuch"),
         (["compile", "-o", "model.zip", "mlp"], "cannot tell the format"),
         (["run", "-o", "results.txt", "mlp"], "name it .npz, .npy or .pt"),

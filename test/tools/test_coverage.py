@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from torch_tvm.tools import coverage
 from torch_tvm.tools.opinfo.samples import database
@@ -30,7 +29,7 @@ def test_every_op_has_its_row() -> None:
 def test_some_rows_are_current() -> None:
     page, known = rows(), {info.aten_name for info in database()}
     sampled = [base for base in coverage.bases(page) if base in known]
-    for base in random.Random(torch.initial_seed()).sample(sampled, 2):
+    for base in random.Random(2).sample(sampled, 4):
         found = coverage.sampled(base)
         for op in page:
             if op.split(".")[1] == base:

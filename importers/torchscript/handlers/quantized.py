@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.dialect.types import SCALAR_TYPE
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.handlers import tensors
@@ -16,6 +17,9 @@ aten = torch.ops.aten
 
 _STORED = {12: torch.int8, 13: torch.uint8, 14: torch.int32}
 """What elements of a quantised dtype are stored as, by its number in schemas."""
+
+_LEAST = 6.1e-5
+"""The least scale of an input that is quantised at each call."""
 
 
 def _quantized(ev: Evaluator, value: Any) -> QuantizedValue:
@@ -119,11 +123,6 @@ def _chosen(ev: Evaluator, x: TensorRef, most: int) -> tuple[TensorRef, TensorRe
     return _cast(ev, kept, torch.float32), _cast(ev, bounded, torch.float32)
 
 
-_LEAST = 6.1e-5
-
-
 def _cast(ev: Evaluator, ref: TensorRef, dtype: torch.dtype) -> TensorRef:
-    from torch_tvm.dialect.types import SCALAR_TYPE
-
     result: TensorRef = tensors.call(ev, aten.to.dtype, [ref, SCALAR_TYPE[dtype], False, False, None])
     return result

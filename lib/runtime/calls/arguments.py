@@ -195,15 +195,13 @@ class ArgumentCheck:
         return f"expected {argument}{where}, got {describe_value(value)}" if mismatch else ""
 
     def _check_layout(self, arguments: Sequence[Argument], flat: Sequence[Any]) -> None:
+        layout = self.convention.layout
         for argument, value in zip(arguments, flat, strict=True):
-            if not self.convention.layout or argument.kind != "tensor":
-                continue
-            is_whole = self.convention.layout != "whole" or value.storage_offset() == 0
-            if not value.is_contiguous() or not is_whole:
+            if argument.kind == "tensor" and not fits_layout(layout, value):
+                offsets = " and offsets" if layout == "whole" and value.storage_offset() else ""
                 raise InvalidInput(
-                    f"argument '{argument.name}': the program gives other numbers for other strides"
-                    + ("" if is_whole else " and offsets")
-                    + f", and this one has {value.stride()}, offset {value.storage_offset()}",
+                    f"argument '{argument.name}': the program gives other numbers for other strides{offsets}"
+                    f", and this one has {value.stride()}, offset {value.storage_offset()}",
                     advice="pass a contiguous clone, or use torch.compile, which looks at strides",
                 )
 
@@ -258,6 +256,11 @@ _BROADCAST = (
     "compile with that size given as 1"
 )
 _NO_DISPATCH = torch.Tensor.__torch_dispatch__
+
+
+def fits_layout(layout: str, value: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory as a program asks, whose ``layout`` is that of :class:`Convention`."""
+    return not layout or (value.is_contiguous() and (layout != "whole" or value.storage_offset() == 0))
 
 
 def why_not_called(value: torch.Tensor) -> str:
@@ -324,6 +327,7 @@ __all__ = [
     "ArgumentCheck",
     "as_kernel_argument",
     "dense",
+    "fits_layout",
     "flatten",
     "is_kernel_ready",
     "why_not_called",

@@ -12,7 +12,7 @@ import torch
 import tvm_ffi
 
 from torch_tvm.runtime.calls.failures import out_of_range
-from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.support.attributes import PROGRAM, TRANSFORM_PARAMS
 
 Operation = Callable[[list[Any], Any], torch.Tensor]
 
@@ -160,4 +160,4 @@ def pack_weights(mod: Any, vm: Any, weights: Sequence[torch.Tensor]) -> Any:
     """
     if mod.attrs and PROGRAM in mod.attrs:
         return tvm_ffi.convert(run_weights_program(str(mod.attrs[PROGRAM]), weights))
-    return vm["main_transform_params"](list(weights))
+    return vm[TRANSFORM_PARAMS](list(weights))

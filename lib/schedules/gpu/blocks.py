@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import tvm
@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from torch_tvm.schedules.gpu.truth import truth_as_numbers
+from torch_tvm.schedules.gpu.truth import rebuilt, truth_as_numbers
 from torch_tvm.support.errors import Refusal
 
 _KIND = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
@@ -33,18 +33,7 @@ def _in_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
         return func
     looped = [_in_loop(part) if isinstance(part, SBlockRealize) else part for part in parts]
     body = looped[0] if len(looped) == 1 else tirx.SeqStmt(looped)
-    block = SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        body,
-        root.init,
-        root.alloc_buffers,
-        root.match_buffers,
-        root.annotations,
-    )
-    return func.with_body(SBlockRealize([], tirx.const(True, "bool"), block))
+    return func.with_body(SBlockRealize([], tirx.const(True, "bool"), rebuilt(root, body=body)))
 
 
 def _in_loop(part: tirx.Stmt) -> tirx.Stmt:
@@ -109,6 +98,11 @@ def inline_producers(schedule: Schedule) -> None:
             continue  # a result of the kernel, or one whose reader cannot take it in
 
 
+def fused(schedule: Schedule, loops: Sequence[LoopRV]) -> LoopRV:
+    """Some loops as one."""
+    return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
+
+
 def spatial_loops(schedule: Schedule, block: SBlockRV) -> list[LoopRV]:
     """The outermost loops that are nothing but an index of what a block computes."""
     realize = _realize(schedule, block)
@@ -142,6 +136,7 @@ def _realize(schedule: Schedule, block: SBlockRV) -> SBlockRealize:
 
 __all__ = [
     "blocks_of",
+    "fused",
     "inline_producers",
     "is_spatial",
     "kinds",

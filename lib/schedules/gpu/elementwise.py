@@ -20,6 +20,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from torch_tvm.schedules.gpu.blocks import (
     blocks_of,
+    fused,
     inline_producers,
     is_spatial,
     refusing,
@@ -65,8 +66,7 @@ def _bind(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
         rest, lane = schedule.split(last, [None, lanes])
         schedule.vectorize(lane)
         loops = [*outer, rest]
-    fused = schedule.fuse(*loops) if len(loops) > 1 else loops[0]
-    groups, items = schedule.split(fused, [None, gpu.threads])
+    groups, items = schedule.split(fused(schedule, loops), [None, gpu.threads])
     schedule.bind(groups, "blockIdx.x")
     schedule.bind(items, "threadIdx.x")
 

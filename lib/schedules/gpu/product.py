@@ -187,10 +187,13 @@ def _size(node: SBlock, variables: Sequence[tirx.Var]) -> int | None:
 def _sizes(node: SBlock, axes: Axes) -> tuple[int, int, int, int]:
     """Batch, rows, columns and terms. Raises :class:`Refusal` where rows or columns are too few for tiles."""
     known = [_size(node, each) for each in (axes.batch, axes.rows, axes.columns, axes.terms)]
-    if any(size is not None and size < SMALL for size in known[1:3]):
+    taken_for = (1, UNKNOWN, UNKNOWN, UNKNOWN)
+    batch, rows, columns, terms = (
+        instead if size is None else size for size, instead in zip(known, taken_for, strict=True)
+    )
+    if min(rows, columns) < SMALL:
         raise Refusal(f"fewer than {SMALL} rows or columns")
-    batch, rows, columns, terms = (UNKNOWN if size is None else size for size in known)
-    return (batch if known[0] is not None else 1), rows, columns, terms
+    return batch, rows, columns, terms
 
 
 def choose_tiles(batch: int, rows: int, columns: int, depth: int, size: int, gpu: GpuModel) -> Tiles:
@@ -229,8 +232,7 @@ def _in_parts(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> SBlockRV:
     """The product of each part of the terms, where it has too few blocks otherwise; else the product as it is."""
     node = schedule.get(block)
     axes = _axes(node)
-    sizes = [_size(node, each) for each in (axes.batch, axes.rows, axes.columns, axes.terms)]
-    if None in sizes:
+    if _size(node, [item.var for item in node.iter_vars]) is None:
         return block
     batch, rows, columns, terms = _sizes(node, axes)
     tiles = choose_tiles(batch, rows, columns, terms, _bytes(node), gpu)
@@ -255,15 +257,13 @@ def _tile(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     axes = _axes(node)
     batch, rows, columns, terms = _sizes(node, axes)
     operands = (0, 1)
-    if _is_fastest(node, axes.rows):
+    if _is_along(node.body.indices, axes.rows):
         operands, rows, columns = (1, 0), columns, rows
         axes = Axes(axes.batch, axes.columns, axes.rows, axes.terms)
     tiles = choose_tiles(batch, rows, columns, terms, _bytes(node), gpu)
     loads = _operands(node)
-    turned = [
-        _is_along(loads[operand], side)
-        for operand, side in zip(operands, (axes.rows, axes.columns), strict=True)
-    ]
+    sides = zip(operands, (axes.rows, axes.columns), strict=True)
+    turned = [_is_along(loads[operand].indices, side) for operand, side in sides]
     _normalise(schedule, block, axes, operands)
     schedule.pad_einsum(block, [1, tiles.rows, tiles.columns, tiles.depth])
     b, m, n, k = schedule.get_loops(block)
@@ -288,15 +288,10 @@ def _tile(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     _inline_after(schedule, sums)
 
 
-def _is_along(load: TensorLoad, variables: Sequence[tirx.Var]) -> bool:
+def _is_along(indices: Sequence[tirx.Expr], variables: Sequence[tirx.Var]) -> bool:
     """Whether neighbours in memory lie along one of these variables."""
-    return bool(set(_variables([load.indices[-1]])) & set(variables))
-
-
-def _is_fastest(node: SBlock, variables: Sequence[tirx.Var]) -> bool:
-    """Whether neighbours of the result lie along one of these variables."""
-    indices = [index for index in node.body.indices if _variables([index])]
-    return bool(indices) and bool(set(_variables([indices[-1]])) & set(variables))
+    found = [read for index in indices if (read := set(_variables([index])))]
+    return bool(found) and not found[-1].isdisjoint(variables)
 
 
 def _normalise(schedule: Schedule, block: SBlockRV, axes: Axes, operands: tuple[int, int]) -> None:
@@ -335,9 +330,9 @@ def _fused(
     place = dict(zip(order, inputs, strict=True))
     results: list[tirx.Expr] = []
     for variables in letters:
-        index: tirx.Expr = tirx.const(0, "int64")
-        for var in variables:
-            index = index * extents[var] + place[var] if var is not variables[0] else place[var]
+        index = place[variables[0]] if variables else tirx.const(0, "int64")
+        for var in variables[1:]:
+            index = index * extents[var] + place[var]
         results.append(index)
     return inputs, results
 

@@ -44,6 +44,12 @@ def register_reducers() -> None:
         register(2, *functions)
 
 
+def checked_combiners(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """A scheduled kernel; raises TVM's error where several threads would have to combine what only one can."""
+    tvm.s_tir.transform.LowerCrossThreadReduction()(tvm.IRModule({"main": func}))
+    return func
+
+
 def _first(left: Sequence[Expr], right: Sequence[Expr], is_better: Combine) -> list[Expr]:
     """Position and value of the best, of the first among equals, of one that is no number before any."""
     (i, x), (j, y) = left, right
@@ -93,4 +99,4 @@ _REDUCERS: Sequence[tuple[Combine, Identity]] = (
     (tirx.And, lambda dtype: tirx.const(True, dtype)),
 )
 
-__all__ = ["register_reducers"]
+__all__ = ["checked_combiners", "register_reducers"]

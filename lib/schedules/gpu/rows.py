@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 
-import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.s_tir.schedule import SBlockRV
 
 from torch_tvm.schedules.gpu.blocks import (
     blocks_of,
+    fused,
     inline_producers,
     kinds,
     refusing,
@@ -29,7 +29,7 @@ from torch_tvm.schedules.gpu.blocks import (
     spatial_loops,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
-from torch_tvm.schedules.gpu.reducers import register_reducers
+from torch_tvm.schedules.gpu.reducers import checked_combiners, register_reducers
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of
 
@@ -51,10 +51,7 @@ class Rows:
             count = _row_axes(schedule, blocks)
             threads = _threads(schedule, blocks, count, gpu)
             _bind(schedule, blocks, count, threads, gpu)
-            result = scheduled(schedule)
-            # It cannot put together what it does not know the combiner of.
-            tvm.s_tir.transform.LowerCrossThreadReduction()(tvm.IRModule({"main": result}))
-        return result
+            return checked_combiners(scheduled(schedule))
 
 
 def _row_axes(schedule: Schedule, blocks: list[SBlockRV]) -> int:
@@ -99,7 +96,7 @@ def _threads(schedule: Schedule, blocks: list[SBlockRV], count: int, gpu: GpuMod
 def _bind(schedule: Schedule, blocks: list[SBlockRV], count: int, threads: int, gpu: GpuModel) -> None:
     last = blocks[-1]
     outer = schedule.get_loops(last)[:count]
-    row = outer[0] if count == 1 else schedule.fuse(*outer) if count else schedule.add_unit_loop(last)
+    row = fused(schedule, outer) if outer else schedule.add_unit_loop(last)
     schedule.bind(row, "blockIdx.x")
     kept = 0
     for block in reversed(blocks[:-1]):
@@ -114,7 +111,7 @@ def _bind(schedule: Schedule, blocks: list[SBlockRV], count: int, threads: int, 
         own = rest[len(rest) - summed :] if summed else rest
         if not own:
             own = [schedule.add_unit_loop(block)]
-        _, part = schedule.split(_fused(schedule, own), [None, threads])
+        _, part = schedule.split(fused(schedule, own), [None, threads])
         schedule.bind(part, "threadIdx.x")
 
 
@@ -125,10 +122,6 @@ def _row_bytes(schedule: Schedule, block: SBlockRV, count: int) -> int:
     if not all(isinstance(size, tirx.IntImm) for size in rest):
         raise Refusal("the size of what lies between the steps is unknown")
     return math.prod(int(size) for size in rest) * bytes_of(str(buffer.dtype))
-
-
-def _fused(schedule: Schedule, loops: list[LoopRV]) -> LoopRV:
-    return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
 
 
 __all__ = ["Rows"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tvm
-from tvm import s_tir
 from tvm.s_tir import Schedule, dlight
 
 from torch_tvm.schedules.gpu.elementwise import Elementwise
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
 from torch_tvm.schedules.gpu.product import Product
-from torch_tvm.schedules.gpu.reducers import register_reducers
+from torch_tvm.schedules.gpu.reducers import checked_combiners, register_reducers
 from torch_tvm.schedules.gpu.rows import Rows
 from torch_tvm.schedules.gpu.spatial_loops import SpatialLoops
 from torch_tvm.schedules.gpu.split_reduction import SplitReduction
@@ -33,9 +32,7 @@ class Dlight:
             if found is None:
                 raise Refusal("not its workload")
             chosen: Schedule = found if isinstance(found, Schedule) else found[0]
-            scheduled = chosen.mod["main"]
-            # It gives work of several threads to combiners that only one thread can compute.
-            s_tir.transform.LowerCrossThreadReduction()(tvm.IRModule({"main": scheduled}))
+            scheduled = checked_combiners(chosen.mod["main"])
         except Refusal:
             raise
         except Exception as error:

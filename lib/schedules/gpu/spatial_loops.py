@@ -18,6 +18,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from torch_tvm.schedules.gpu.blocks import (
     blocks_of,
+    fused,
     inline_producers,
     refusing,
     schedule_of,
@@ -59,8 +60,7 @@ def bind_spatial(schedule: Schedule, block: SBlockRV, threads: int) -> None:
     if not spatial:
         loops = schedule.get_loops(block)
         spatial = [schedule.add_unit_loop(loops[0] if loops else block)]
-    fused = schedule.fuse(*spatial) if len(spatial) > 1 else spatial[0]
-    outer, inner = schedule.split(fused, [None, threads])
+    outer, inner = schedule.split(fused(schedule, spatial), [None, threads])
     schedule.bind(outer, "blockIdx.x")
     schedule.bind(inner, "threadIdx.x")
 

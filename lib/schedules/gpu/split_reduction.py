@@ -16,10 +16,11 @@ import math
 
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.s_tir.schedule import SBlockRV
 
 from torch_tvm.schedules.gpu.blocks import (
     blocks_of,
+    fused,
     inline_producers,
     kinds,
     refusing,
@@ -82,25 +83,21 @@ def _split(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     blocks = max(1, min(16, gpu.blocks // max(results, 1)))
     if not count:
         schedule.add_unit_loop(loops[0])  # TVM loses a reduction that is all there is
-    fused = _fused(schedule, loops[count:])
-    _, part = schedule.split(fused, [None, blocks * threads])
+    reduced = fused(schedule, loops[count:])
+    _, part = schedule.split(reduced, [None, blocks * threads])
     partial = schedule.rfactor(part, 0)
     *outer, steps, part = schedule.get_loops(partial)
     schedule.reorder(*outer, part, steps)
-    groups, items = schedule.split(_fused(schedule, [*outer, part]), [None, threads])
+    groups, items = schedule.split(fused(schedule, [*outer, part]), [None, threads])
     schedule.bind(groups, "blockIdx.x")
     schedule.bind(items, "threadIdx.x")
     schedule.decompose_reduction(partial, steps)  # a part beyond the end has no turn that would begin its sum
     *outer, part = schedule.get_loops(block)
     if not outer:
         outer = [schedule.add_unit_loop(part)]
-    schedule.bind(_fused(schedule, outer), "blockIdx.x")
+    schedule.bind(fused(schedule, outer), "blockIdx.x")
     _, items = schedule.split(part, [None, threads])
     schedule.bind(items, "threadIdx.x")
-
-
-def _fused(schedule: Schedule, loops: list[LoopRV]) -> LoopRV:
-    return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
 
 
 __all__ = ["LONG", "SplitReduction"]

@@ -52,34 +52,29 @@ def _asks(node: SBlock) -> bool:
 
 def _rewritten(node: SBlock, numbers: dict[tirx.Var, tirx.Var]) -> SBlock:
     """A block with whole numbers where it has those truth values: the one that asks, the one that answers, the root."""
-    kept = [numbers.get(buffer, buffer) for buffer in node.alloc_buffers]
-    body, init = node.body, node.init
-    if isinstance(body, tirx.BufferStore) and body.buffer in numbers:
-        number, indices = numbers[body.buffer], list(body.indices)
-        combine, start = _BY_NUMBERS[type(body.value)]
-        value = combine(tirx.BufferLoad(number, indices), tirx.Cast("int32", body.value.b))
-        body = tirx.BufferStore(number, value, indices)
-        init = tirx.BufferStore(number, start("int32"), indices)
-    elif (
-        isinstance(body, tirx.BufferStore)
-        and isinstance(body.value, TensorLoad)
-        and body.value.source in numbers
-    ):
-        load = tirx.BufferLoad(numbers[body.value.source], list(body.value.indices))
-        body = tirx.BufferStore(body.buffer, load > 0, list(body.indices))
-    elif not any(buffer in numbers for buffer in node.alloc_buffers):
-        return node
-    return SBlock(
-        node.iter_vars,
-        _regions(node.reads, numbers),
-        _regions(node.writes, numbers),
-        node.name_hint,
-        body,
-        init,
-        kept,
-        node.match_buffers,
-        node.annotations,
+    store, parts = (
+        node.body,
+        {"reads": _regions(node.reads, numbers), "writes": _regions(node.writes, numbers)},
     )
+    if not isinstance(store, tirx.BufferStore):
+        buffers = [numbers.get(buffer, buffer) for buffer in node.alloc_buffers]
+        return rebuilt(node, alloc_buffers=buffers) if any(b in numbers for b in node.alloc_buffers) else node
+    indices = list(store.indices)
+    if store.buffer in numbers:
+        number, (combine, start) = numbers[store.buffer], _BY_NUMBERS[type(store.value)]
+        value = combine(tirx.BufferLoad(number, indices), tirx.Cast("int32", store.value.b))
+        body, init = (tirx.BufferStore(number, each, indices) for each in (value, start("int32")))
+        return rebuilt(node, body=body, init=init, **parts)
+    if isinstance(store.value, TensorLoad) and store.value.source in numbers:
+        load = tirx.BufferLoad(numbers[store.value.source], list(store.value.indices))
+        return rebuilt(node, body=tirx.BufferStore(store.buffer, load > 0, indices), **parts)
+    return node
+
+
+def rebuilt(block: SBlock, **parts: Any) -> SBlock:
+    """A block with other parts in the place of some, by the names of its fields."""
+    names = "iter_vars reads writes name_hint body init alloc_buffers match_buffers annotations".split()
+    return SBlock(*(parts.get(name, getattr(block, name)) for name in names))
 
 
 def _regions(regions: list[Any], numbers: dict[tirx.Var, tirx.Var]) -> list[Any]:
@@ -89,4 +84,4 @@ def _regions(regions: list[Any], numbers: dict[tirx.Var, tirx.Var]) -> list[Any]
     ]
 
 
-__all__ = ["truth_as_numbers"]
+__all__ = ["rebuilt", "truth_as_numbers"]

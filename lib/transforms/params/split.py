@@ -29,10 +29,8 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.support.attributes import PROGRAM, TRANSFORM_PARAMS
 from torch_tvm.transforms.base import Level, Transform
-
-TRANSFORM_PARAMS = "main_transform_params"
 
 
 class LiftParams(Transform):

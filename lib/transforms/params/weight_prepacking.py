@@ -20,11 +20,10 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.support.attributes import PROGRAM, TRANSFORM_PARAMS
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import static_shape
 from torch_tvm.transforms.base import Level, Transform
-from torch_tvm.transforms.params.split import TRANSFORM_PARAMS
 from torch_tvm.workloads.rearrangement import Rearrangement
 
 Steps = list[list[Any]]

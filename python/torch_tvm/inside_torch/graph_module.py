@@ -150,10 +150,8 @@ class _Packing:
         self._unwatched -= 1
         if self._watch is not None and self._changes > 2:
             self._unwatched = 2 ** min(self._changes, 6)
-        before, self._watch = (
-            self._watch,
-            None,
-        )  # a call in another thread does not take the old ones for these
+        before = self._watch
+        self._watch = None  # a call in another thread does not take the old ones for these
         watch = ContentWatch(weights, MemoryHash) if self._unwatched <= 0 or rests else None
         # a write from here on is one that the new watch sees
         changed = None if before is None else [self._names[index] for index in before.changed(weights)]

@@ -20,9 +20,8 @@ from tvm import relax, tirx
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.reporting.findings import Findings, Kernel, Memory, Op, Origin
-from torch_tvm.runtime.module import TRANSFORM_PARAMS
 from torch_tvm.schedules.rule import KernelDecision
-from torch_tvm.support.attributes import PROGRAM
+from torch_tvm.support.attributes import PROGRAM, TRANSFORM_PARAMS
 from torch_tvm.support.errors import bug_of
 
 _SILENT = (

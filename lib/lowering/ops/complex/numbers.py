@@ -134,10 +134,15 @@ def _without_direction(z: Complex) -> Scalar:
     return tirx.Not(tirx.isfinite(z.im))
 
 
+def _limit(dtype: str) -> float:
+    """An exponent up to which an exponential is finite."""
+    return 80.0 if dtype == "float32" else 700.0
+
+
 def _stretched(length: Scalar, direction: Callable[[Scalar], Scalar], angle: Scalar) -> Scalar:
     """``exp(length) * direction(angle)``, also where the exponential alone overflows."""
     dtype = str(length.ty.dtype)
-    limit = 80.0 if dtype == "float32" else 700.0
+    limit = _limit(dtype)
     far = length > tirx.const(limit, dtype)
     rest = tirx.exp(tirx.Select(far, length - tirx.const(limit, dtype), length))
     return rest * times(
@@ -272,7 +277,7 @@ def _hyperbolic(name: str, z: Complex, direction: Callable[[Scalar], Scalar]) ->
     length = tirx.abs(z.re)
     far = z.number(0.5) * _stretched(length, direction, z.im)
     far = far * tirx.copysign(z.number(1), z.re) if name == "sinh" else far
-    is_far = length > z.number(80.0 if z.dtype == "float32" else 700.0)
+    is_far = length > z.number(_limit(z.dtype))
     return tirx.Select(is_far, far, libm(name, z.re) * direction(z.im))
 
 

@@ -1,5 +1,7 @@
 from typing import Any
 
+from tvm.rpc import tracker as tracker
+
 class Server:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     host: Any
