@@ -77,6 +77,10 @@ def _names_a_model(arguments: Sequence[str]) -> bool:
     return bool(arguments) and not arguments[0].startswith("-")
 
 
+Add = Callable[..., argparse.ArgumentParser]
+"""Adds a command: its name, what it does, a line about it, and the parsers whose options it has as well."""
+
+
 def _parser() -> argparse.ArgumentParser:
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = Parser(
@@ -86,6 +90,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, action: Callable[[argparse.Namespace], int], text: str, *parents: Any
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, parents=list(parents))
+        made.set_defaults(action=action)
+        return made
+
+    model, target = _model_options(), _target_options()
+    _add_import(add, model)
+    _add_compile(add, model, target)
+    _add_runs(add, model, target)
+    _add_tune(add, model, target)
+    _add_surroundings(add)
+    return parser
+
+
+def _model_options() -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("model", metavar="MODEL", help=_MODEL)
     model.add_argument("--batch", type=count, default=1, metavar="N", help="batch size of a model of the zoo")
@@ -98,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
+    return model
+
+
+def _target_options() -> argparse.ArgumentParser:
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument("--via", default="", metavar="FRONTEND", help=f"the importer: {', '.join(FRONTENDS)}")
     target.add_argument(
@@ -111,15 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument(
         "--database", default="", metavar="FOLDER", help="use what torch-tvm tune left in this folder"
     )
+    return target
 
-    def add(
-        name: str, action: Callable[[argparse.Namespace], int], text: str, *parents: Any
-    ) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, parents=list(parents))
-        made.set_defaults(action=action)
-        return made
 
-    imported = add("import", _import, "print the canonical Torch dialect module of a model", model)
+def _add_import(add: Add, *parents: argparse.ArgumentParser) -> None:
+    imported = add("import", _import, "print the canonical Torch dialect module of a model", *parents)
     imported.add_argument(
         "--via",
         default="",
@@ -137,7 +159,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the whole module, weights included, to a .mlir or .mlirbc file",
     )
-    compiled = add("compile", _compile, "compile a model and say what became of it", model, target)
+
+
+def _add_compile(add: Add, *parents: argparse.ArgumentParser) -> None:
+    compiled = add("compile", _compile, "compile a model and say what became of it", *parents)
     compiled.add_argument(
         "-o", dest="output", metavar="FILE", help="save the result: .ttvm, or .so for a plain TVM library"
     )
@@ -150,51 +175,44 @@ def _parser() -> argparse.ArgumentParser:
     compiled.add_argument(
         "--originals", action="store_true", help="keep the weights as the program has them, too"
     )
-    ran = add(
-        "run",
-        _run,
-        "compile a model, or load a .ttvm file, run it, and compare a model with eager PyTorch",
-        model,
-        target,
-    )
+
+
+def _add_runs(add: Add, *parents: argparse.ArgumentParser) -> None:
+    text = "compile a model, or load a .ttvm file, run it, and compare a model with eager PyTorch"
+    ran = add("run", _run, text, *parents)
     ran.add_argument("--check", action="store_true", help="compare with the results that a .ttvm file has")
     ran.add_argument("-o", dest="output", metavar="FILE", help="write the results: .npz, .npy or .pt")
-    explained = add(
-        "explain",
-        _explain,
-        "compile a model, or read a .ttvm file, and print the report: kernels, refusals, ops in PyTorch",
-        model,
-        target,
-    )
+    text = "compile a model, or read a .ttvm file, and print the report: kernels, refusals, ops in PyTorch"
+    explained = add("explain", _explain, text, *parents)
     explained.add_argument("-o", dest="output", metavar="FILE", help=f"write it: {', '.join(_PAGES)}")
     explained.add_argument("--benchmark", action="store_true", help="time each kernel as well")
-    measured = add(
-        "bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", model, target
-    )
+    measured = add("bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", *parents)
     measured.add_argument(
         "--runs", type=count, default=10, metavar="N", help="runs of which the median counts"
     )
-    tuned = add(
-        "tune",
-        _tune,
-        "look for faster schedules by measurement, and keep them in a folder; after Ctrl-C it goes on there",
-        model,
-        target,
+
+
+def _add_tune(add: Add, *parents: argparse.ArgumentParser) -> None:
+    text = (
+        "look for faster schedules by measurement, and keep them in a folder; after Ctrl-C it goes on there"
     )
+    tuned = add("tune", _tune, text, *parents)
     tuned.add_argument("--trials", type=count, metavar="N", help="schedules to try, earlier runs counted")
     tuned.add_argument("--seconds", type=amount, metavar="S", help="how long to go on")
     tuned.add_argument(
         "--tracker", metavar="HOST:PORT/KEY", help="measure on the servers of this TVM RPC tracker"
     )
-    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
+
+
+def _add_surroundings(add: Add) -> None:
+    """What is about no model: the installation, the code on disk, the shell."""
+    doctor = add("doctor", _doctor, "what is installed, what is missing, and what to do about it")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.set_defaults(action=_doctor)
     kept = add("cache", cache.run, "the compiled code that is kept on disk for later processes")
     kept.add_argument("what", choices=("info", "clear"), help="print where and how much it is, or delete it")
     kept.add_argument("--json", action="store_true", help="print one JSON object")
     shell = add("completion", _completion, "print what a shell needs to complete these commands")
     shell.add_argument("shell", choices=SHELLS, help='for bash: eval "$(torch-tvm completion bash)"')
-    return parser
 
 
 # -- steps ---------------------------------------------------------------------------------------------------

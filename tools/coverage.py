@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from torch_tvm.aten.calls import overload_of
 from torch_tvm.aten.libraries import library_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import new_context
@@ -53,8 +54,7 @@ def operators() -> list[str]:
         if not schema.name.startswith("aten::") or schema.is_mutable or schema.overload_name.endswith("out"):
             continue
         name = ".".join(filter(None, (schema.name.replace("::", "."), schema.overload_name)))
-        packet = getattr(torch.ops.aten, schema.name.removeprefix("aten::"), None)
-        overload = getattr(packet, schema.overload_name or "default", None)
+        overload = overload_of(name)
         is_core = overload is not None and torch.Tag.core in overload.tags
         takes_tensor = any("Tensor" in str(part.type) for part in (*schema.arguments, *schema.returns))
         if takes_tensor and (is_core or context.is_registered_operation(f"torch.{name}")):

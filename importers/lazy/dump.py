@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lark import Lark, Token, Transformer, UnexpectedInput
 
+from torch_tvm.aten.calls import overloads_of
 from torch_tvm.dialect.module import TensorSpec, TorchModule
 from torch_tvm.dialect.types import SCALAR_TYPE, tensor_type_of
 from torch_tvm.importers.lazy.graph_text import GraphText, Node, by_value
@@ -264,19 +265,17 @@ class _Reader:
             self._op(line)
 
     def _op(self, line: Line) -> None:
-        packet = getattr(torch.ops.aten, line.kind.removeprefix("aten::"), None)
-        if not line.kind.startswith("aten::") or packet is None:
+        overloads = overloads_of(line.kind) if line.kind.startswith("aten::") else []
+        if not overloads:
             raise self._error(line, f"no such op: {line.kind}")
         for operand in line.operands:
             self._value(operand, line)
         given = {key: text for key, text in line.attributes.items() if key not in _OWN}
-        for name in packet.overloads():
-            arguments = getattr(packet, name)._schema.arguments
-            if any(argument.is_out for argument in arguments) or len(
-                getattr(packet, name)._schema.returns
-            ) != len(line.types):
+        for schema in (overload._schema for overload in overloads):
+            is_out = any(argument.is_out for argument in schema.arguments)
+            if is_out or len(schema.returns) != len(line.types):
                 continue
-            operands = self._operands(line, arguments, given)
+            operands = self._operands(line, schema.arguments, given)
             if operands is not None:
                 outputs = [
                     (f"{line.name}" if i == 0 else f"%r{line.name[1:]}_{i}", "Tensor")

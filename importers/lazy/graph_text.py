@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.calls import overloads_of
 from torch_tvm.dialect.types import SCALAR_TYPE
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.support.errors import SourceLocation
@@ -116,10 +117,9 @@ def by_value(kind: str) -> str:
     base = name.removesuffix("_copy")
     if base == name or name == "aten::_to_copy":
         return name
-    packet = getattr(torch.ops.aten, base.removeprefix("aten::"), None)
-    if packet is None:
+    schemas = [overload._schema for overload in overloads_of(base)]
+    if not schemas:
         return name
-    schemas = [getattr(packet, overload)._schema for overload in packet.overloads()]
     views = [schema.returns for schema in schemas if not schema.is_mutable]
     return base if any(result.alias_info is not None for results in views for result in results) else name
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.calls import overloads_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
@@ -163,10 +164,7 @@ def _check_dtypes(module: TorchModule, roots: Sequence[torch.Tensor]) -> None:
 
 def _refuse_random(nodes: list[Node]) -> None:
     for node in nodes:
-        packet = getattr(torch.ops.aten, node.kind.removeprefix("aten::"), None)
-        if packet is None or not node.kind.startswith("aten::"):
-            continue
-        overloads = [getattr(packet, name) for name in packet.overloads()]
+        overloads = overloads_of(node.kind) if node.kind.startswith("aten::") else []
         is_random = any(torch.Tag.nondeterministic_seeded in overload.tags for overload in overloads)
         if not is_random or (node.kind == "aten::native_dropout" and not _is_training(node, nodes)):
             continue

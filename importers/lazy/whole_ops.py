@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.calls import draws
+from torch_tvm.aten.calls import draws, overload_of
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
@@ -331,8 +331,6 @@ def _functional() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _overload(name: str) -> torch._ops.OpOverload:
-    qualified, _, overload = name.partition(".")
-    namespace, _, short = qualified.partition("::")
-    packet = getattr(getattr(torch.ops, namespace), short)
-    found: torch._ops.OpOverload = getattr(packet, overload or "default")
+    found = overload_of(name)
+    assert found is not None, name
     return found

@@ -16,7 +16,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.calls import draws
+from torch_tvm.aten.calls import draws, overloads_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
@@ -572,9 +572,7 @@ def _functional_candidates(
     base = name if is_out else name.removesuffix("_")
     operator = f"__{name.removeprefix('__i')}" if name.startswith("__i") else base
     for candidate in (base, f"{name}functional", f"{base}_functional", f"_{base}_functional", operator):
-        packet = getattr(getattr(torch.ops, namespace), candidate, None)
-        if packet is not None:
-            yield from (getattr(packet, overload) for overload in packet.overloads())
+        yield from overloads_of(f"{namespace}::{candidate}")
 
 
 def _renamed(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.calls import overload_of
 from torch_tvm.importers.torchscript.values import FunctionValue
 from torch_tvm.importers.user_code import is_users
 
@@ -107,11 +108,7 @@ def _has_overload(node: torch._C.Node) -> bool:
 @lru_cache(maxsize=8192)
 def _resolve(schema: str) -> tuple[str, torch._ops.OpOverload | None]:
     qualified = schema.split("(", 1)[0]
-    name, _, overload = qualified.partition(".")
-    namespace, _, short = name.partition("::")
-    packet = getattr(getattr(torch.ops, namespace), short, None)
-    found = getattr(packet, overload or "default", None) if packet is not None else None
-    return qualified, found
+    return qualified, overload_of(qualified)
 
 
 def _schema_of(node: torch._C.Node) -> tuple[str, torch._ops.OpOverload | None]:

@@ -15,12 +15,26 @@ from torch_tvm.aten import harmless
 from torch_tvm.support.errors import UnsupportedOp
 
 
+def packet_of(name: str) -> torch._ops.OpOverloadPacket | None:
+    """All overloads of an op, by its name in a schema (``aten::add``); None where PyTorch has no such op."""
+    namespace, _, base = name.partition("::")
+    found = getattr(getattr(torch.ops, namespace), base, None) if namespace and base else None
+    return found if isinstance(found, torch._ops.OpOverloadPacket) else None
+
+
+def overloads_of(name: str) -> list[torch._ops.OpOverload]:
+    """The overloads of an op, by its name in a schema: none where PyTorch has no such op."""
+    packet = packet_of(name)
+    return [getattr(packet, overload) for overload in packet.overloads()] if packet else []
+
+
 def overload_of(name: str) -> torch._ops.OpOverload | None:
-    """The op behind a name such as ``torch.aten.add.Tensor``, ``torch.valsem.aten.bernoulli.float`` or ``ns.op``."""
-    namespace, _, rest = name.removeprefix("torch.").removeprefix("valsem.").partition(".")
+    """The op behind a name such as ``aten::add.Tensor``, ``torch.aten.add.Tensor``, ``torch.valsem.aten.bernoulli.float``
+    or ``ns.op``; None where PyTorch has none."""
+    plain = name.removeprefix("torch.").removeprefix("valsem.").replace("::", ".", 1)
+    namespace, _, rest = plain.partition(".")
     base, _, overload = rest.partition(".")
-    packet = getattr(getattr(torch.ops, namespace, None), base, None) if base else None
-    found = getattr(packet, overload or "default", None)
+    found = getattr(packet_of(f"{namespace}::{base}"), overload or "default", None)
     return found if isinstance(found, torch._ops.OpOverload) else None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch_tvm.tir import ceil_div
 from torch_tvm.workloads.rearrangement import Rearrangement
@@ -13,8 +13,38 @@ from torch_tvm.workloads.winograd import winograd_matrices
 from torch_tvm.workloads.workload import Workload
 
 
-@dataclass(frozen=True)
-class ConvWorkload(Workload):
+@dataclass(frozen=True, kw_only=True)
+class ConvShape:
+    """Channels, and for each spatial axis the window of a convolution and how it moves, whatever the layout."""
+
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool = False
+
+    def of_shape(self) -> dict[str, Any]:
+        """The fields of this class alone, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(ConvShape)}
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def group_inputs(self) -> int:
+        return self.in_channels // self.groups
+
+    @property
+    def group_outputs(self) -> int:
+        return self.out_channels // self.groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvWorkload(ConvShape, Workload):
     """A convolution of any spatial rank on blocked or planar tensors.
 
     Channels are blocked by ``lanes`` (``[N, C / lanes, *spatial, lanes]``, the last block padded); ``data_lanes``
@@ -32,31 +62,11 @@ class ConvWorkload(Workload):
     ATTRIBUTE: ClassVar[str] = "torch_tvm.conv"
 
     algorithm: str
-    in_channels: int
-    out_channels: int
-    groups: int
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
     lanes: int
     data_lanes: int
     out_lanes: int
-    transposed: bool = False
     tile: int = 0
     word: int = 1
-
-    @property
-    def rank(self) -> int:
-        return len(self.kernel)
-
-    @property
-    def group_inputs(self) -> int:
-        return self.in_channels // self.groups
-
-    @property
-    def group_outputs(self) -> int:
-        return self.out_channels // self.groups
 
     @property
     def in_lanes(self) -> int:

@@ -14,7 +14,7 @@ from torch_tvm.schedules.instructions.dots import GROUP, PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, ceil_div, static_sizes
-from torch_tvm.workloads.convolution import ConvWorkload
+from torch_tvm.workloads.convolution import ConvShape, ConvWorkload
 
 KERNEL_PATTERN = 4
 """FuseOps' pattern of a kernel that takes elementwise consumers into its epilogue."""
@@ -30,24 +30,12 @@ WORTH_GATHERING = 0.95
 LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW"), 3: ("NCDHW", "OIDHW", "IODHW")}
 
 
-@dataclass(frozen=True)
-class Convolution:
+@dataclass(frozen=True, kw_only=True)
+class Convolution(ConvShape):
     """A Relax convolution: what its kernel computes, whatever the layout."""
 
-    in_channels: int
-    out_channels: int
-    groups: int
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
     dtype: str
     out_spatial: tuple[Expr, ...]
-
-    @property
-    def rank(self) -> int:
-        return len(self.kernel)
 
     def with_one_tap(self) -> Convolution:
         """A pointwise convolution of as many outputs."""
@@ -152,7 +140,7 @@ def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accur
     is_depthwise = (
         conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1 and not conv.transposed
     )
-    outputs = conv.out_channels // conv.groups
+    outputs = conv.group_outputs
     out_lanes = lanes if conv.groups == 1 or outputs % lanes == 0 or is_depthwise else 1
     needs_blocks = is_depthwise or is_blocked or conv.in_channels > 2 * lanes or conv.dtype == INTEGER
     word = word_of(conv, cpu, accuracy) if needs_blocks else 1
@@ -161,17 +149,10 @@ def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accur
         needs_blocks, word = True, 1
     return ConvWorkload(
         algorithm="depthwise" if is_depthwise else "winograd" if tile else "direct",
-        in_channels=conv.in_channels,
-        out_channels=conv.out_channels,
-        groups=conv.groups,
-        kernel=conv.kernel,
-        strides=conv.strides,
-        padding=conv.padding,
-        dilation=conv.dilation,
+        **conv.of_shape(),
         lanes=lanes,
         data_lanes=lanes if needs_blocks else 1,
         out_lanes=out_lanes,
-        transposed=conv.transposed,
         tile=tile,
         word=word,
     )
@@ -191,7 +172,7 @@ def word_of(conv: Convolution, cpu: CpuModel, accuracy: str) -> int:
 
 def fills_words(conv: Convolution, size: int, cpu: CpuModel) -> bool:
     """Whether the channels of ``conv`` fill words of ``size`` and there are outputs enough to make words for."""
-    inputs, outputs = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    inputs, outputs = conv.group_inputs, conv.group_outputs
     lanes = cpu.lanes("float32")
     is_aligned = conv.groups == 1 or inputs % lanes == 0
     return inputs % size == 0 and is_aligned and outputs >= lanes

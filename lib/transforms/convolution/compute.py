@@ -19,7 +19,7 @@ from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.tir import ceil_div, exact
 from torch_tvm.transforms.convolution.choice import Convolution
-from torch_tvm.workloads.convolution import ConvWorkload
+from torch_tvm.workloads.convolution import ConvShape, ConvWorkload
 from torch_tvm.workloads.winograd import Matrix, winograd_matrices
 
 
@@ -205,7 +205,7 @@ def _entry(matrix: Matrix, row: Expr, column: Expr, dtype: str) -> Expr:
 
 
 def _window(
-    conv: ConvWorkload | Convolution, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
+    conv: ConvShape, data: te.Tensor, point: Sequence[Expr], kernel: Sequence[Expr]
 ) -> tuple[list[Expr], list[Expr]]:
     """Where tap ``kernel`` of output ``point`` reads, and the conditions that there is data."""
     extents = data.shape[2 : 2 + conv.rank]
@@ -254,7 +254,7 @@ def _winograd_weight(weight: te.Tensor, conv: ConvWorkload) -> te.Tensor:
 def pack_channels(data: te.Tensor, lanes: int) -> te.Tensor:
     """``[N, C, *spatial]`` to ``[N, blocks, *spatial, lanes]``, zeros where there is no channel."""
     channels = data.shape[1]
-    blocks = (channels + lanes - 1) // lanes
+    blocks = ceil_div(channels, lanes)
     shape = (data.shape[0], blocks, *data.shape[2:], lanes)
 
     def at(n: Expr, block: Expr, *rest: Expr) -> Expr:

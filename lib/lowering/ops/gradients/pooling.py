@@ -12,7 +12,7 @@ from torch_tvm.lowering.ops.indexing.scatter import write_at
 from torch_tvm.lowering.ops.networks.pooling import Window, bounds_of, covered
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.registry import Tensor, register
-from torch_tvm.tir import SizeLike, as_size, compute_dtype, product
+from torch_tvm.tir import SizeLike, as_size, ceil_div, compute_dtype, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -127,7 +127,7 @@ def _avg_pool(spatial: int) -> None:
             return at, place + pad - at * step < k, many
 
         pairs = zip(window.kernel, window.stride, strict=True)
-        return spread(b, grad, x, spatial, [-(-k // step) for k, step in pairs], share)
+        return spread(b, grad, x, spatial, [ceil_div(k, step) for k, step in pairs], share)
 
     def adaptive(b: Builder, grad: Tensor, x: Tensor) -> Expr:
         counts, sizes = b.shape(grad)[-spatial:], b.shape(x)[-spatial:]

@@ -16,7 +16,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.tir import bits_of, elements, round_up, static
+from torch_tvm.tir import bits_of, ceil_div, elements, round_up, static
 
 Scalar: TypeAlias = tvm.ir.Expr
 
@@ -306,7 +306,7 @@ def merged_order(rows: te.Tensor) -> te.Tensor:
 
 def _merge_level(data: Any, source: Any, target: Any, run: int, count: Any, width: Any) -> None:
     """Each pair of runs in ``source`` as one run in ``target``; of equal rows those of the first run come first."""
-    with T.parallel(0, (int(count) + 2 * run - 1) // (2 * run)) as pair:
+    with T.parallel(0, ceil_div(int(count), 2 * run)) as pair:
         cells = T.buffer_proxy(T.alloc_buffer((3,), "int64", scope="local"))
         begin = pair * (2 * run)
         middle, end = tirx.min(begin + run, count), tirx.min(begin + 2 * run, count)

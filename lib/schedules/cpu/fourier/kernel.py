@@ -19,7 +19,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.fourier.butterflies import Block, Number
 from torch_tvm.schedules.cpu.register_transpose import transpose_square
-from torch_tvm.tir import as_size, broadcast, const, load, loop, sequence, static, store
+from torch_tvm.tir import as_size, broadcast, ceil_div, const, load, loop, sequence, static, store
 from torch_tvm.workloads.fourier import FourierWorkload, factors
 
 Body = Callable[[Expr], tirx.Stmt]
@@ -70,7 +70,7 @@ class Kernel:
         if count is not None:
             while lanes > count:
                 lanes //= 2
-            blocks = -(-count // lanes)
+            blocks = ceil_div(count, lanes)
             first = lambda block: (
                 tirx.min(block * lanes, const(count - lanes)) if count % lanes else block * lanes
             )
@@ -268,7 +268,7 @@ class Kernel:
 
         if width < lanes:
             return loop("j", self.length, one)
-        squares = -(-width // lanes)
+        squares = ceil_div(width, lanes)
         last = width - lanes
         start = lambda s: tirx.min(s * lanes, const(last)) if width % lanes else s * lanes
         assert half and last % 2 == 0
