@@ -1,4 +1,4 @@
-"""One small kernel of each schedule rule, as TIR for one described processor: what a rule makes is seen at a glance.
+"""One small kernel of each schedule rule, as TIR for one described processor and one GPU: what a rule makes is seen at a glance.
 
 ``pytest test/schedules/test_golden.py --update-golden`` writes the texts anew; read the difference before it is committed.
 """
@@ -14,13 +14,14 @@ import torch.nn.functional as F
 import tvm
 from torch import nn
 
-from torch_tvm.backends import optimize, schedule
+from torch_tvm.backends import backend_of, optimize, schedule
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.lowering.module import lower
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.schedules.cpu.rules import RULES
+from torch_tvm.schedules.gpu import rules as gpu
+from torch_tvm.schedules.rule import Rule
 from torch_tvm.schedules.sizes import name_sizes
-from torch_tvm.schedules.target import CpuModel
 
 TARGET = tvm.target.Target(
     {
@@ -33,7 +34,18 @@ TARGET = tvm.target.Target(
 )
 
 
+GPU_TARGET = tvm.target.Target(
+    {
+        "kind": "opencl",
+        "max_threads_per_block": 256,
+        "max_num_threads": 256,
+        "max_shared_memory_per_block": 32768,
+        "host": {"kind": "llvm", "mtriple": "x86_64-linux-gnu"},
+    }
+)
+
 BY_NAME = {rule.name: rule for rule in RULES}
+GPU_BY_NAME = {rule.name: rule for rule in gpu.RULES if not isinstance(rule, gpu.Dlight)}
 
 
 class IntegerProduct(nn.Module):
@@ -97,23 +109,39 @@ WORKLOADS = {
 }
 
 
+GPU_WORKLOADS = {
+    "elementwise": function(lambda x, y: torch.relu(x + y) * 2, (4, 32), (32,)),
+    "split reduction": function(lambda x: x.sum(), (64, 512)),
+    "product": function(lambda x, y: x @ y, (64, 32), (32, 64)),
+    "rows": function(lambda x: torch.softmax(x, 1), (4, 32)),
+    "spatial loops": function(lambda x: F.max_pool2d(x, 2), (1, 8, 16, 16)),
+    "plain loops": function(lambda x: x.cumsum(1), (4, 32)),
+}
+"""Those of DLight are TVM's."""
+
+
 @torch.no_grad()
-def kernel(rule: str) -> tvm.tirx.PrimFunc:
+def kernel(rule: Rule, work: Workload, target: tvm.target.Target) -> tvm.tirx.PrimFunc:
     """What the rule itself makes of the first kernel that it takes."""
-    work = WORKLOADS[rule]
     module = canonicalize(import_fx(work.program().eval(), tuple(work.arguments)))
     mod = lower(module, fallback=False).mod
-    mod = optimize(mod, TARGET, accuracy=work.accuracy)
-    _, decisions = schedule(mod, TARGET)
-    taken = [decision.kernel for decision in decisions if decision.rule == (work.taken_by or rule)]
+    mod = optimize(mod, target, accuracy=work.accuracy)
+    _, decisions = schedule(mod, target)
+    taken = [decision.kernel for decision in decisions if decision.rule == (work.taken_by or rule.name)]
     assert taken, [f"{decision.kernel}: {decision.rule}" for decision in decisions]
-    return BY_NAME[rule].apply(name_sizes(mod[taken[0]]).func, CpuModel.from_target(TARGET))
+    return rule.apply(name_sizes(mod[taken[0]]).func, backend_of(target).machine(target))
 
 
 def test_every_rule_has_a_workload() -> None:
     assert list(WORKLOADS) == list(BY_NAME)
+    assert list(GPU_WORKLOADS) == list(GPU_BY_NAME)
 
 
 @pytest.mark.parametrize("rule", WORKLOADS)
 def test_kernel(rule: str, golden: Callable[[str], None]) -> None:
-    golden(kernel(rule).script() + "\n")
+    golden(kernel(BY_NAME[rule], WORKLOADS[rule], TARGET).script() + "\n")
+
+
+@pytest.mark.parametrize("rule", GPU_WORKLOADS)
+def test_gpu_kernel(rule: str, golden: Callable[[str], None]) -> None:
+    golden(kernel(GPU_BY_NAME[rule], GPU_WORKLOADS[rule], GPU_TARGET).script() + "\n")
