@@ -39,6 +39,13 @@ def test_stubs_are_those_of_the_names_in_use(tmp_path: Path) -> None:
     )
 
 
+def test_stubs_have_the_types_of_fields() -> None:
+    text = (ROOT / "typings/tvm/tirx/__init__.pyi").read_text()
+    loop = text[text.index("class For(Stmt):") :]
+    assert "    loop_var: tvm.ir.Var\n" in loop and "    thread_binding: IterVar | None\n" in loop
+    assert "    annotations: collections.abc.Mapping[str, Any]\n" in loop
+
+
 def _names_of_stubs(folder: Path) -> set[str]:
     """The dotted names that the stubs in a folder define."""
     found: set[str] = set()

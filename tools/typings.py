@@ -2,9 +2,9 @@
 
     python -m torch_tvm.tools.typings
 
-A stub holds what the installed wheels say of themselves: bases and members of classes, the names of parameters, and results
-that are annotated with a class. What they do not say is ``Any``. A type checker finds what is misspelt or what another
-version of a wheel does not have, and where a value is a base class of what is asked of it.
+A stub holds what the installed wheels say of themselves: bases and members of classes, the fields that C++ declares, the
+names of parameters, and results that are annotated with a class. What they do not say is ``Any``. A type checker finds
+what is misspelt or what another version of a wheel does not have, and where a value is a base class of what is asked of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ import sys
 import types
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tvm.ir import Attrs, DictAttrs, PrimType, Type
 from tvm.ir.expr import Expr, ExprOperand
-from tvm.tirx import get_tir_pipeline
+from tvm.relax import Binding
+from tvm.tirx import Stmt, get_tir_pipeline
 
 from torch_tvm.support.errors import InvalidInput
 
@@ -38,6 +41,7 @@ _REEXPORTS = ("torch_tvm.dialect.mlir",)
 _OPTIONAL = "torch_mlir.extras"  # imports packages that are not always there
 _PLAIN: dict[Any, str] = {
     **{kind: kind.__name__ for kind in (int, bool, str, float)},
+    **{kind: kind for kind in ("int", "bool", "str", "float")},
     **dict.fromkeys((None, type(None), "None"), "None"),
 }
 _GENERIC: dict[type, str] = {
@@ -56,6 +60,8 @@ _SPECIAL = _OPERATORS | {
     f"__{name}__"
     for name in "init call enter exit iter len getitem setitem contains getattr eq ne bool int float index".split()
 }
+_DYNAMIC = frozenset({Attrs, Binding, DictAttrs, Expr, PrimType, Stmt, Type})
+"""A field declared as one of these has one of many classes below it, and code asks it for what those have."""
 _OF_TYPES = frozenset(dir(type))
 _MOST_PARAMETERS = 10
 
@@ -205,6 +211,7 @@ class _Writer:
         self, module: str, home: Mapping[type, tuple[str, str]], attributes: Collection[str]
     ) -> None:
         self._module, self._home, self._attributes = module, home, attributes
+        self._kinds = {_key(kind): kind for kind in home}
         self._imports: set[str] = set()
         self._lines: list[str] = []
 
@@ -281,7 +288,22 @@ class _Writer:
         if callable(value) and not isinstance(value, type):
             is_operator = name in _OPERATORS and value is vars(ExprOperand).get(name)
             return self._function(name, value, first="self", result=self._named(Expr) if is_operator else "")
-        return [] if name in _SPECIAL else [f"{name}: {value if isinstance(value, _Field) else 'Any'}"]
+        if name in _SPECIAL:
+            return []
+        return [f"{name}: {self._field(value.ty) if isinstance(value, _Field) else 'Any'}"]
+
+    def _field(self, ty: Any) -> str:
+        """The type of a field, as C++ declares it."""
+        inner = [self._field(each) for each in ty.args]
+        if ty.origin in ("Optional", "Union"):
+            parts = [*dict.fromkeys(inner), *(["None"] if ty.origin == "Optional" else [])]
+            return "Any" if "Any" in parts else " | ".join(parts)
+        if ty.origin == "Array":
+            return f"collections.abc.Sequence[{inner[0] if inner else 'Any'}]"
+        if ty.origin == "Map":
+            return f"collections.abc.Mapping[{', '.join(inner or ['Any', 'Any'])}]"
+        kind = self._kinds.get(ty.origin)
+        return _PLAIN.get(ty.origin, "Any") if kind is None or kind in _DYNAMIC else self._named(kind)
 
     def _is_member(self, name: str) -> bool:
         return (
@@ -323,15 +345,27 @@ def _members(kind: type) -> dict[str, Any]:
     return own
 
 
-class _Field(str):
-    """The type of a field."""
+@dataclass(frozen=True)
+class _Field:
+    """A field of an object of C++, with the type that is declared."""
+
+    ty: Any
 
 
 def _fields(kind: type) -> dict[str, _Field]:
-    """The types of the fields of an object of C++ that Python has as well."""
-    info = vars(kind).get("__tvm_ffi_type_info__")
-    fields = {each.name: _Field(each.ty) for each in (info.fields if info else ())}
-    return {name: kind for name, kind in fields.items() if kind in _PLAIN.values()}
+    """The fields of an object of C++ that Python has as well."""
+    info = _declared(kind)
+    return {each.name: _Field(each.ty) for each in (info.fields if info else ())}
+
+
+def _key(kind: type) -> str:
+    """What C++ calls a class."""
+    info = _declared(kind)
+    return info.type_key if info else ""
+
+
+def _declared(kind: type) -> Any:
+    return vars(kind).get("__tvm_ffi_type_info__")
 
 
 def _iterate(self: Any) -> Any: ...

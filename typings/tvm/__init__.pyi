@@ -1,5 +1,7 @@
+import collections.abc
 from typing import Any
 
+import tvm.ir
 import tvm.ir.base
 import tvm.runtime
 import tvm.runtime.script_printer
@@ -46,13 +48,13 @@ class IRModule(tvm.ir.base.Node, tvm.runtime.script_printer.Scriptable):
     def clone(self) -> Any: ...
     @staticmethod
     def from_expr(expr: Any, functions: Any = ...) -> Any: ...
-    functions: Any
+    functions: collections.abc.Mapping[tvm.ir.GlobalVar, tvm.ir.BaseFunc]
     def functions_items(self) -> Any: ...
     def get_attr(self, attr_key: Any) -> Any: ...
     def get_global_var(self, name: Any) -> Any: ...
     def get_global_vars(self) -> Any: ...
-    global_infos: Any
-    global_var_map_: Any
+    global_infos: collections.abc.Mapping[str, collections.abc.Sequence[Any]]
+    global_var_map_: collections.abc.Mapping[str, tvm.ir.GlobalVar]
     pyfuncs: Any
     source_map: Any
     def update(self, other: Any) -> Any: ...

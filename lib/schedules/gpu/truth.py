@@ -11,6 +11,7 @@ Of truth values TVM has no least and no greatest, so that one thread would go th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -77,7 +78,7 @@ def rebuilt(block: SBlock, **parts: Any) -> SBlock:
     return SBlock(*(parts.get(name, getattr(block, name)) for name in names))
 
 
-def _regions(regions: list[Any], numbers: dict[tirx.Var, tirx.Var]) -> list[Any]:
+def _regions(regions: Sequence[Any], numbers: dict[tirx.Var, tirx.Var]) -> list[Any]:
     return [
         tirx.BufferRegion(numbers[region.source], region.region) if region.source in numbers else region
         for region in regions

@@ -1,15 +1,22 @@
+import collections.abc
 from typing import Any
 
-import tvm.ir.attrs
 import tvm.ir.base
 import tvm.ir.expr
 import tvm.runtime.script_printer
+import tvm_ffi.core
 from tvm.ir import _overload_prim_expr as _overload_prim_expr
-from tvm.ir import attrs as attrs
 from tvm.ir import base as base
 from tvm.ir import expr as expr
 from tvm.ir import prim as prim
 from tvm.ir import transform as transform
+
+class Attrs(tvm_ffi.core.Object):
+    def __getitem__(self, item: Any) -> Any: ...
+    def __init__(self) -> None: ...
+    def get_int(self, key: Any) -> Any: ...
+    def get_int_tuple(self, key: Any) -> Any: ...
+    def get_str(self, key: Any) -> Any: ...
 
 class BaseFunc(tvm.ir.expr._CallableExprWithOp):
     def __bool__(self) -> bool: ...
@@ -23,15 +30,15 @@ class Call(tvm.ir.expr._CallableExprWithOp):
     def __init__(
         self, op: Any, args: Any, attrs: Any = ..., ty_args: Any = ..., span: Any = ..., ret_ty: Any = ...
     ) -> None: ...
-    args: Any
+    args: collections.abc.Sequence[Any]
     attrs: Any
     op: Any
-    ty_args: Any
+    ty_args: collections.abc.Sequence[Any]
 
 class Constant(tvm.ir.expr.ExprWithOp):
     def __init__(self, span: Any = ..., ty: Any = ...) -> None: ...
 
-class DictAttrs(tvm.ir.attrs.Attrs):
+class DictAttrs(Attrs):
     def __contains__(self, k: Any) -> Any: ...
     def __getattr__(self, name: Any) -> Any: ...
     def __getitem__(self, k: Any) -> Any: ...
@@ -96,7 +103,7 @@ class GlobalVar(Expr):
 class Op(Expr):
     def __init__(self) -> None: ...
     def add_argument(self, name: Any, type: Any, description: Any) -> Any: ...
-    arguments: Any
+    arguments: collections.abc.Sequence[Any]
     attrs_type_key: str
     description: str
     @staticmethod
@@ -141,7 +148,7 @@ class StringImm(Constant):
 
 class TensorLoad(tvm.ir.expr._CallableExprWithOp):
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-    indices: Any
+    indices: collections.abc.Sequence[Any]
     source: Any
 
 class Tuple(tvm.ir.expr._CallableExprWithOp):
@@ -149,7 +156,7 @@ class Tuple(tvm.ir.expr._CallableExprWithOp):
     def __init__(self, fields: Any, span: Any = ...) -> None: ...
     def __iter__(self) -> Any: ...
     def __len__(self) -> int: ...
-    fields: Any
+    fields: collections.abc.Sequence[Any]
 
 class TupleGetItem(tvm.ir.expr._CallableExprWithOp):
     def __init__(self, tuple_value: Any, index: Any, span: Any = ...) -> None: ...

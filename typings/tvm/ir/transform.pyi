@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm_ffi.core
@@ -22,16 +23,16 @@ class PassContext(tvm_ffi.core.Object):
         instruments: Any = ...,
         config: Any = ...,
     ) -> None: ...
-    config: Any
+    config: collections.abc.Mapping[str, Any]
     @staticmethod
     def current() -> Any: ...
-    disabled_pass: Any
-    instruments: Any
+    disabled_pass: collections.abc.Sequence[str]
+    instruments: collections.abc.Sequence[Any]
     @staticmethod
     def list_configs() -> Any: ...
     opt_level: int
     def override_instruments(self, instruments: Any) -> Any: ...
-    required_pass: Any
+    required_pass: collections.abc.Sequence[str]
 
 class Sequential(Pass):
     def __init__(
@@ -43,7 +44,7 @@ class Sequential(Pass):
         traceable: Any = ...,
     ) -> None: ...
     pass_info: Any
-    passes: Any
+    passes: collections.abc.Sequence[Pass]
 
 def module_pass(
     pass_func: Any = ..., opt_level: Any = ..., name: Any = ..., required: Any = ..., traceable: Any = ...

@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm
@@ -30,11 +31,11 @@ class AnyType(tvm.ir.Type):
 class Binding(tvm.ir.base.Node, tvm.runtime.script_printer.Scriptable):
     def __init__(self, span: Any, var: Any) -> None: ...
     span: Any
-    var: Any
+    var: tvm.ir.Var
 
 class BindingBlock(tvm.ir.base.Node, tvm.runtime.script_printer.Scriptable):
     def __init__(self, bindings: Any, span: Any = ...) -> None: ...
-    bindings: Any
+    bindings: collections.abc.Sequence[Any]
     span: Any
 
 class BlockBuilder(tvm_ffi.core.Object):
@@ -104,22 +105,22 @@ class Function(tvm.ir.BaseFunc, tvm.runtime.script_printer.Scriptable):
     ) -> None: ...
     def bind_params(self, binding_map: Any) -> Any: ...
     def bind_symbolic_vars(self, binding_map: Any) -> Any: ...
-    body: Any
+    body: SeqExpr
     @staticmethod
     def create_empty(
         params: Any, ret_ty: Any, is_pure: Any = ..., attrs: Any = ..., span: Any = ...
     ) -> Any: ...
     def inline_functions(self, function_map: Any) -> Any: ...
     is_pure: bool
-    params: Any
+    params: collections.abc.Sequence[tvm.ir.Var]
     ret_ty: Any
 
 class If(tvm.ir.expr._CallableExprWithOp):
     def __bool__(self) -> bool: ...
     def __init__(self, cond: Any, true_branch: Any, false_branch: Any, span: Any = ...) -> None: ...
     cond: Any
-    false_branch: Any
-    true_branch: Any
+    false_branch: SeqExpr
+    true_branch: SeqExpr
 
 class MatchCast(Binding):
     def __init__(self, var: Any, value: Any, ty: Any, span: Any = ...) -> None: ...
@@ -165,7 +166,7 @@ class PyExprMutator:
 class SeqExpr(tvm.ir.expr._CallableExprWithOp):
     def __bool__(self) -> bool: ...
     def __init__(self, blocks: Any, body: Any, span: Any = ...) -> None: ...
-    blocks: Any
+    blocks: collections.abc.Sequence[BindingBlock]
     body: Any
 
 class ShapeExpr(tvm.ir.expr._CallableExprWithOp):
@@ -174,12 +175,12 @@ class ShapeExpr(tvm.ir.expr._CallableExprWithOp):
     def __init__(self, values: Any, span: Any = ...) -> None: ...
     def __iter__(self) -> Any: ...
     def __len__(self) -> Any: ...
-    values: Any
+    values: collections.abc.Sequence[Any]
 
 class ShapeType(tvm.ir.Type):
     def __init__(self, values: Any = ..., ndim: Any = ..., span: Any = ...) -> None: ...
     ndim: int
-    values: Any
+    values: collections.abc.Sequence[Any] | None
 
 class TensorType(tvm.ir.Type):
     def __init__(
@@ -192,7 +193,7 @@ class TensorType(tvm.ir.Type):
 
 class TupleType(tvm.ir.Type):
     def __init__(self, fields: Any, span: Any = ...) -> None: ...
-    fields: Any
+    fields: collections.abc.Sequence[Any]
 
 class VMExecutable(tvm.runtime.Executable):
     def __init__(self, mod: Any) -> None: ...

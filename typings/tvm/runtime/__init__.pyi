@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm_ffi
@@ -34,7 +35,7 @@ class Module(tvm_ffi.Module):
         workspace_dir: Any = ...,
         **kwargs: Any,
     ) -> Any: ...
-    imports_: Any
+    imports_: collections.abc.Sequence[Any]
     def time_evaluator(
         self,
         func_name: Any,

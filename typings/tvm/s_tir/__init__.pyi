@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm.ir
@@ -25,20 +26,20 @@ class SBlock(tvm.tirx.Stmt):
         annotations: Any = ...,
         span: Any = ...,
     ) -> None: ...
-    alloc_buffers: Any
-    annotations: Any
+    alloc_buffers: collections.abc.Sequence[tvm.ir.Var]
+    annotations: collections.abc.Mapping[str, Any]
     body: Any
     init: Any
-    iter_vars: Any
-    match_buffers: Any
+    iter_vars: collections.abc.Sequence[tvm.tirx.IterVar]
+    match_buffers: collections.abc.Sequence[Any]
     name_hint: str
-    reads: Any
-    writes: Any
+    reads: collections.abc.Sequence[Any]
+    writes: collections.abc.Sequence[Any]
 
 class SBlockRealize(tvm.tirx.Stmt):
     def __init__(self, iter_values: Any, predicate: Any, block: Any, span: Any = ...) -> None: ...
-    block: Any
-    iter_values: Any
+    block: SBlock
+    iter_values: collections.abc.Sequence[Any]
     predicate: Any
 
 class Schedule(tvm_ffi.core.Object):

@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm.ir.expr
@@ -17,7 +18,7 @@ class Tensor(tvm.ir.expr.OpaqueExpr, tvm.te.tensor.TensorOpBase):
     name: Any
     ndim: Any
     op: Any
-    shape: Any
+    shape: collections.abc.Sequence[Any]
     value_index: int
 
 def comm_reducer(fcombine: Any, fidentity: Any, name: Any = ...) -> Any: ...

@@ -1,3 +1,4 @@
+import collections.abc
 import enum
 from typing import Any
 
@@ -26,9 +27,9 @@ class Add(tvm.ir.prim.expr.BinaryOpExpr):
 
 class AllocBuffer(Stmt):
     def __init__(self, buffer: Any, *args: Any, **kwargs: Any) -> None: ...
-    annotations: Any
+    annotations: collections.abc.Mapping[str, Any]
     body: Any
-    buffer: Any
+    buffer: tvm.ir.Var
 
 class And(tvm.ir.prim.expr.LogicalExpr):
     def __init__(self, a: Any, b: Any, span: Any = ...) -> None: ...
@@ -45,7 +46,7 @@ class AttrStmt(Stmt):
 class Bind(Stmt):
     def __init__(self, var: Any, value: Any, span: Any = ...) -> None: ...
     value: Any
-    var: Any
+    var: tvm.ir.Var
 
 class Broadcast(tvm.ir.expr.ExprWithOp):
     def __init__(self, value: Any, lanes: Any, span: Any = ...) -> None: ...
@@ -59,8 +60,8 @@ def BufferRegion(buffer: Any, region: Any) -> Any: ...
 
 class BufferStore(Stmt):
     def __init__(self, buffer: Any, value: Any, indices: Any, span: Any = ...) -> None: ...
-    buffer: Any
-    indices: Any
+    buffer: tvm.ir.Var
+    indices: collections.abc.Sequence[Any]
     value: Any
 
 class BufferType(tvm.ir.Type):
@@ -77,15 +78,15 @@ class BufferType(tvm.ir.Type):
         allocated_addr: Any,
         span: Any = ...,
     ) -> None: ...
-    allocated_addr: Any
+    allocated_addr: collections.abc.Sequence[Any]
     data_alignment: int
     dtype: Any
     elem_offset: Any
     layout: Any
     offset_factor: int
-    shape: Any
+    shape: collections.abc.Sequence[Any]
     storage_scope: str
-    strides: Any
+    strides: collections.abc.Sequence[Any]
 
 class Cast(tvm.ir.expr.ExprWithOp):
     def __init__(self, dtype: Any, value: Any, span: Any = ...) -> None: ...
@@ -94,7 +95,7 @@ class Cast(tvm.ir.expr.ExprWithOp):
 class DeclBuffer(Stmt):
     def __init__(self, buffer: Any, *args: Any, **kwargs: Any) -> None: ...
     body: Any
-    buffer: Any
+    buffer: tvm.ir.Var
     data: Any
 
 class Div(tvm.ir.prim.expr.BinaryOpExpr):
@@ -139,14 +140,14 @@ class For(Stmt):
         step: Any = ...,
         span: Any = ...,
     ) -> None: ...
-    annotations: Any
+    annotations: collections.abc.Mapping[str, Any]
     body: Any
     extent: Any
     kind: int
-    loop_var: Any
+    loop_var: tvm.ir.Var
     min: Any
     step: Any
-    thread_binding: Any
+    thread_binding: IterVar | None
 
 class ForKind(enum.IntEnum):
     SERIAL = ...
@@ -173,12 +174,12 @@ class IfThenElse(Stmt):
 
 class IndexMap(tvm_ffi.core.Object):
     def __init__(self, initial_indices: Any, final_indices: Any, inverse_index_map: Any) -> None: ...
-    final_indices: Any
+    final_indices: collections.abc.Sequence[Any]
     @staticmethod
     def from_func(
         mapping_function: Any, ndim: Any = ..., inverse_index_map: Any = ..., *, index_dtype: Any = ...
     ) -> Any: ...
-    initial_indices: Any
+    initial_indices: collections.abc.Sequence[tvm.ir.Var]
     def inverse(self, shape: Any, analyzer: Any = ...) -> Any: ...
     inverse_index_map: Any
     def is_equivalent_to(self, other_map: Any, analyzer: Any = ...) -> bool: ...
@@ -208,12 +209,12 @@ class IterVar(tvm.ir._overload_prim_expr.ExprOp, tvm_ffi.core.Object, tvm.runtim
     def __init__(
         self, dom: Any, var: Any, iter_type: Any, thread_tag: Any = ..., span: Any = ...
     ) -> None: ...
-    dom: Any
+    dom: tvm.ir.Range
     def expr_ty(self) -> tvm.ir.PrimType: ...
     iter_type: int
     span: Any
     thread_tag: str
-    var: Any
+    var: tvm.ir.Var
 
 class LE(tvm.ir.prim.expr.CmpExpr):
     def __init__(self, a: Any, b: Any, span: Any = ...) -> None: ...
@@ -229,7 +230,7 @@ class Let(tvm.ir.expr.ExprWithOp):
     def __init__(self, var: Any, value: Any, body: Any, span: Any = ...) -> None: ...
     body: Any
     value: Any
-    var: Any
+    var: tvm.ir.Var
 
 class Max(tvm.ir.prim.expr.BinaryOpExpr):
     def __init__(self, a: Any, b: Any, span: Any = ...) -> None: ...
@@ -270,7 +271,7 @@ class PrimFunc(tvm.ir.BaseFunc, tvm.runtime.script_printer.Scriptable):
         self, params: Any, body: Any, ret_type: Any = ..., attrs: Any = ..., span: Any = ...
     ) -> None: ...
     body: Any
-    params: Any
+    params: collections.abc.Sequence[tvm.ir.Var]
     ret_type: Any
     def specialize(self, param_map: Any) -> Any: ...
     def with_body(self, new_body: Any, span: Any = ...) -> Any: ...
@@ -296,12 +297,12 @@ class SeqStmt(Stmt):
     def __init__(self, seq: Any, span: Any = ...) -> None: ...
     def __iter__(self) -> Any: ...
     def __len__(self) -> Any: ...
-    seq: Any
+    seq: collections.abc.Sequence[Any]
 
 class Shuffle(tvm.ir.expr.ExprWithOp):
     def __init__(self, vectors: Any, indices: Any, span: Any = ...) -> None: ...
-    indices: Any
-    vectors: Any
+    indices: collections.abc.Sequence[Any]
+    vectors: collections.abc.Sequence[Any]
 
 class Stmt(tvm_ffi.core.Object, tvm.runtime.script_printer.Scriptable):
     def __init__(self, span: Any) -> None: ...

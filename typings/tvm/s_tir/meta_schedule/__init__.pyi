@@ -1,5 +1,11 @@
+import collections.abc
 from typing import Any
 
+import tvm
+import tvm.s_tir.meta_schedule.postproc.postproc
+import tvm.s_tir.meta_schedule.schedule_rule
+import tvm.target
+import tvm.tirx
 import tvm_ffi.core
 from tvm.s_tir.meta_schedule import _ffi_api as _ffi_api
 from tvm.s_tir.meta_schedule import mutator as mutator
@@ -15,9 +21,9 @@ class SpaceGenerator(tvm_ffi.core.Object):
     @staticmethod
     def create(kind: Any = ..., *args: Any, **kwargs: Any) -> Any: ...
     def generate_design_space(self, mod: Any) -> Any: ...
-    mutator_probs: Any
-    postprocs: Any
-    sch_rules: Any
+    mutator_probs: collections.abc.Mapping[Any, tvm.tirx.FloatImm] | None
+    postprocs: collections.abc.Sequence[tvm.s_tir.meta_schedule.postproc.postproc.Postproc] | None
+    sch_rules: collections.abc.Sequence[tvm.s_tir.meta_schedule.schedule_rule.ScheduleRule] | None
 
 class TuneContext(tvm_ffi.core.Object):
     def __init__(
@@ -35,7 +41,7 @@ class TuneContext(tvm_ffi.core.Object):
     def clone(self) -> Any: ...
     def generate_design_space(self) -> Any: ...
     def generate_measure_candidates(self) -> Any: ...
-    mod: Any
+    mod: tvm.IRModule | None
     def notify_runner_results(self, measure_candidates: Any, results: Any) -> None: ...
     num_threads: int
     def post_tuning(self) -> None: ...
@@ -49,6 +55,6 @@ class TuneContext(tvm_ffi.core.Object):
     ) -> None: ...
     rand_state: int
     search_strategy: Any
-    space_generator: Any
-    target: Any
-    task_name: Any
+    space_generator: SpaceGenerator | None
+    target: tvm.target.Target | None
+    task_name: str | None

@@ -1,3 +1,4 @@
+import collections.abc
 from typing import Any
 
 import tvm_ffi.core
@@ -9,7 +10,7 @@ class IRBuilder(tvm_ffi.core.Object):
     def __init__(self) -> None: ...
     @staticmethod
     def current() -> Any: ...
-    frames: Any
+    frames: collections.abc.Sequence[Any]
     def get(self) -> tvm_ffi.core.Object: ...
     @staticmethod
     def is_in_scope() -> bool: ...
