@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect import locations
 from torch_tvm.dialect.emitter import MAX_INT
 from torch_tvm.dialect.mlir import ir
+from torch_tvm.importers.fx.dense_forms import dense_form, has_dense_form
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.user_code import OURS, TORCH
@@ -122,6 +124,8 @@ class GraphWalk:
             handler = _HIGHER_ORDER.get(target.name())
             if handler is not None:
                 return handler(self, node)
+            if has_dense_form(target):
+                return self._dense(node)
         elif target in _SCALAR_OPS:
             return self._scalar(node, _SCALAR_OPS[target])
         elif target is torch.sym_sum:
@@ -290,6 +294,21 @@ class GraphWalk:
             proceed = self._condition(_single(self._inlined(condition, [*again, *captured])))
             self.emitter.op("torch.prim.Loop.condition", [proceed, *finals], [])
         return [self._from_value(v, meta) for v, meta in zip(operation.results, metas, strict=True)]
+
+    def _dense(self, node: Node) -> Any:
+        """An operator without a form of its own: the ops of PyTorch's kernel for it, on these tensors."""
+        given = self._lookup((list(node.args), dict(node.kwargs)))
+        leaves, spec = pytree.tree_flatten(given)
+        if any(isinstance(leaf, ir.Value) for leaf in leaves):
+            raise ImportFailed(
+                "this operator takes a number that only run time knows",
+                subject=str(node.target),
+                advice="compile for one size",
+            )
+        tensors = [leaf for leaf in leaves if isinstance(leaf, TensorRef)]
+        metas = [leaf.meta for leaf in tensors]
+        fakes = [leaf.meta if isinstance(leaf, TensorRef) else leaf for leaf in leaves]
+        return self._inlined(dense_form(node, pytree.tree_unflatten(fakes, spec), metas), tensors)
 
     def _wrapped(self, node: Node) -> Any:
         """Regions that change no value in inference: autocast off, grad mode, checkpointing, hints."""

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import operator
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
+from torch.export._trace import _export
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
@@ -29,6 +32,7 @@ from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
+from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
@@ -135,11 +139,21 @@ def export(
             _GeneratorsRefused(),
             seeding_refused(),
             MasksUnexamined(),
+            ConstraintsAsserted(),
             _WithoutQuestions(),
         ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))
-            found = torch.export.export(program, args, named, dynamic_shapes=dynamic_shapes, strict=False)
+            how: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "strict": False}
+            try:
+                found = torch.export.export(program, args, named, **how)
+                holds = any(map(is_functorch_wrapped_tensor, found.constants.values()))
+            except Exception as error:
+                holds = _takes_gradients(error)
+                if not holds:
+                    raise
+            if holds:  # ``torch.func.grad`` and its kin are there below autograd only
+                found = _export(program, args, named, **how, pre_dispatch=False)
             # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
             return found.run_decompositions({}) if autocast.is_active() else found
 
@@ -163,6 +177,12 @@ def export(
     if changed:
         _refuse_dependence(program, before, changed, result, exported)
     return result
+
+
+def _takes_gradients(error: Exception) -> bool:
+    """Whether an export failed within ``torch.func.grad`` and its kin."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("_functorch/eager_transforms" in frame.filename for frame in frames)
 
 
 Key = tuple[str, str]
@@ -439,7 +459,7 @@ def import_exported(program: ExportedProgram, layout: str = "") -> TorchModule:
 
     ``layout`` is what the program asks of its arguments beyond what the graph shows.
     """
-    if any(_is_autocast(node) for node in program.graph.nodes):
+    if any(_is_autocast(node) or _is_transform(node) for node in program.graph.nodes):
         program = program.run_decompositions({})
     program = _with_shared_memory(program)
     try:
@@ -564,6 +584,11 @@ def _is_autocast(node: torch.fx.Node) -> bool:
     """A region under autocast: its casts are not in it."""
     is_region = isinstance(node.target, torch._ops.HigherOrderOperator)
     return is_region and node.target.name() == "wrap_with_autocast"
+
+
+def _is_transform(node: torch.fx.Node) -> bool:
+    """A step of ``torch.vmap``: what the ops between become is not in the graph."""
+    return getattr(node.target, "__module__", "") == "torch._functorch.predispatch"
 
 
 def _propagate(program: ExportedProgram) -> None:

@@ -41,10 +41,12 @@ def assemble(
     graph_text.place_numbers(graph, numbers, fixed)
     value_of = {id(item): name for item, name in zip(operands, returned[len(roots) :], strict=True)}
     writer = graph_text.WholeOpText(graph, fixed)
+    whole: list[Node] = []
     for call in calls:
-        if any(number in names for number in call.data):
+        if call.has_effect or any(number in names for number in call.data):
             results = [names.get(number, f"%unused{number}") for number in call.data]
-            graph.nodes += writer.nodes(call, value_of, results)
+            whole += writer.nodes(call, value_of, results)
+    graph.nodes = whole + graph.nodes  # what has an effect has it in the program's order
     graph.nodes = graph_text.in_order(graph.nodes, [name for name, _, _ in graph.inputs])
     return graph
 

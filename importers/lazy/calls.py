@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.calls import draws
 from torch_tvm.support.errors import SourceLocation
 
 
@@ -21,6 +22,11 @@ class WholeOp:
     data: list[int]
     is_list: bool
     place: SourceLocation
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether it does more than to give results: asserts, or takes numbers from PyTorch's generator."""
+        return not self.data or draws(self.overload, self.args, self.kwargs)
 
 
 def tensors_of(call: WholeOp) -> list[torch.Tensor]:

@@ -17,8 +17,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
+from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
@@ -143,7 +145,7 @@ def _capture(
     before = attributes.of_module(body) if isinstance(body, torch.nn.Module) else {}
     given, _ = pytree.tree_unflatten(stand_ins, in_spec)
     queries = LayoutQueries(recorded=False)
-    with torch.set_grad_enabled(has_gradients), queries, MasksUnexamined(), whole:
+    with torch.set_grad_enabled(has_gradients), queries, MasksUnexamined(), ConstraintsAsserted(), whole:
         result = run.call(body, given, type(program).__name__ if is_module else "")
         flat, out_spec = pytree.tree_flatten(result, is_leaf=lambda item: item is None)
         outputs = [run.on_device(item) for item in flat]
@@ -317,7 +319,18 @@ def _place_of(error: Exception, scope: str) -> SourceLocation:
     return SourceLocation(frames[-1].filename, frames[-1].lineno or 0, scope, IMPORTER)
 
 
-_INSTEAD: dict[Any, Callable[..., Any]] = {torch.native_batch_norm: native_batch_norm}
+def _normal(mean: Any, std: Any = 1.0, size: Any = None, **named: Any) -> torch.Tensor:
+    """``torch.normal``, which does not ask for the device of what it makes."""
+    if size is None:
+        return torch.normal(mean, std, **named)
+    return torch.normal(mean, std, size, **{"device": "lazy", **named})
+
+
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    torch.native_batch_norm: native_batch_norm,
+    torch.normal: _normal,
+    torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,
+}
 _OF_MEMORY = {torch.Tensor.resize_, torch.Tensor.resize_as_, torch.Tensor.set_}
 
 

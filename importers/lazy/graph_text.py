@@ -51,7 +51,8 @@ class Node:
 
     def __str__(self) -> str:
         results = ", ".join(f"{name} : {kind}" for name, kind in self.outputs)
-        return f"  {results} = {self.kind}{self.attributes}({', '.join(self.operands)})"
+        given = f"{results} = " if results else ""
+        return f"  {given}{self.kind}{self.attributes}({', '.join(self.operands)})"
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch_tvm.aten.calls import overloads_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
+from torch_tvm.dialect.module import LAYOUT, MEMORY_ORDER, Signature, TorchModule
 from torch_tvm.importers import state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
@@ -28,8 +28,8 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     ``example_args`` are CPU tensors, plain values, and lists, tuples and dicts of them; plain values are fixed
     at import. A module's parameters become weights named as in its ``state_dict``; what the program writes
     (buffers, arguments) becomes state and writes. A module runs without gradients. The module and the
-    arguments are not touched. Raises :class:`ImportFailed`, at the user's line, for random ops, for values
-    read out of tensors, and for ops that the lazy device can neither hold nor describe.
+    arguments are not touched. Raises :class:`ImportFailed`, at the user's line, for values read out of
+    tensors, and for ops that the lazy device can neither hold nor describe.
     """
     if isinstance(example_args, torch.Tensor):
         raise InvalidInput(
@@ -108,7 +108,13 @@ class _Assembly:
                 stage=f"importer: {IMPORTER}",
                 advice="use clone() before, or another frontend",
             )
-        if run.queries.asked or run.queries.copies_and_writes:
+        if run.queries.copies_views and any(MEMORY_ORDER in op.attributes for op in view.walk(module.main)):
+            raise ImportFailed(
+                "the program draws numbers along a tensor that is not contiguous, and on the lazy device all is",
+                stage=f"importer: {IMPORTER}",
+                advice="make it contiguous before, or use another frontend",
+            )
+        if run.queries.asked or run.queries.copies_and_writes or LAYOUT in main.attributes:
             self._refuse_other_layouts()
             main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
         module.state = {source.name: source.tensor for source in self.state}
@@ -172,7 +178,9 @@ def _refuse_random(nodes: list[Node]) -> None:
 
 
 def _is_training(node: Node, nodes: list[Node]) -> bool:
-    flag = next((other for other in nodes if other.outputs[0][0] == node.operands[2]), None)
+    flag = next(
+        (other for other in nodes if other.outputs[:1] and other.outputs[0][0] == node.operands[2]), None
+    )
     return flag is None or "value=0" not in flag.attributes
 
 

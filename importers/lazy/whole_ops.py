@@ -36,6 +36,8 @@ TAKEN_APART = frozenset(
     "aten::to.other aten::type_as aten::atleast_1d aten::atleast_2d aten::atleast_3d aten::sum_to_size "
     "aten::_autocast_to_reduced_precision aten::_autocast_to_full_precision".split()
 )
+# Of those, the ones that stay whole where they draw numbers, in eager's way.
+_DROPOUTS = tuple(f"aten::{kind}dropout" for kind in ("", "feature_", "alpha_", "feature_alpha_"))
 # Ops whose lazy kernels run them eagerly, or say them in terms of strides; they are not composite.
 _LEAVING = (
     "aten::max_pool3d_with_indices",
@@ -79,13 +81,16 @@ class WholeOps:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s)Warning only once for all operators.*Overriding")
             self._over_autograd(composites)
+            for name in _drawing():
+                self._library.impl(name.partition("::")[2], self._kernel(name), "Lazy")
             self._library.impl("empty.memory_format", _zeros, "Lazy")
+            self._library.impl("_assert_async.msg", self._assertion, "Lazy")
         return self
 
     def _over_autograd(self, names: Iterable[str]) -> None:
         self._library.impl("batch_norm", _batch_norm, "AutogradLazy")
         self._library.impl("instance_norm", self._instance_norm, "AutogradLazy")
-        for name in names:
+        for name in (*names, *_DROPOUTS):
             self._library.impl(name.partition("::")[2], self._composite(name), "AutogradLazy")
         if not self.has_gradients:  # a write to one view of several is none that autograd takes
             for name, told in _UNTOLD.items():
@@ -116,15 +121,27 @@ class WholeOps:
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
-        if draws(overload, args, kwargs):
-            raise random_op(subject, place)
+        if kwargs.get("generator") is not None:
+            raise ImportFailed(
+                "a generator of the program's own is not in the graph",
+                subject=subject, location=place, advice="draw from PyTorch's own generator",
+            )  # fmt: skip
         metas = self._metas(overload, args, kwargs, subject, place)
         flat, spec = pytree.tree_flatten(metas)
         results = [device.like(meta) for meta in flat]
         data = [device.data_of([result])[0][0] for result in results]
+        if draws(overload, args, kwargs):
+            self.opaque.update(data)
         is_list = isinstance(metas, list)
         self.calls.append(WholeOp(overload, args, kwargs, data, is_list, place))
         return pytree.tree_unflatten(results, spec)
+
+    def _assertion(self, condition: torch.Tensor, message: str) -> None:
+        """An assertion stays in the graph, though it gives nothing."""
+        place = user_place(sys._getframe(1), IMPORTER)
+        self.calls.append(
+            WholeOp(torch.ops.aten._assert_async.msg, (condition, message), {}, [], False, place)
+        )
 
     def _constant(self, tensor: torch.Tensor) -> Any:
         """The number in a tensor that depends on constants only, else ``None``."""
@@ -179,7 +196,8 @@ class WholeOps:
         def kernel(*args: Any, **kwargs: Any) -> Any:
             tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
             needs_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-            if needs_gradients or _is_view(overload, args, kwargs):
+            is_apart = name in _DROPOUTS and not draws(overload, args, kwargs)
+            if needs_gradients or is_apart or _is_view(overload, args, kwargs):
                 return overload.decompose(*args, **kwargs)
             for tensor in tensors:
                 device.sync(tensor)
@@ -253,9 +271,9 @@ def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -
 
 
 def random_op(subject: str, place: SourceLocation | None) -> ImportFailed:
-    """The refusal of an op that draws random numbers."""
+    """The refusal of an op that draws random numbers where the graph does not hold it."""
     return ImportFailed(
-        "the program draws random numbers, and a captured graph would draw the same ones on every call",
+        "the program draws random numbers outside of the graph, which would have the same ones on every call",
         subject=subject,
         location=place,
         advice="call .eval() on the module, or pass the random tensor as an argument",
@@ -292,6 +310,19 @@ def _names() -> tuple[str, ...]:
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     return tuple(
         name for name in _functional() if not has(name, "Lazy") and not has(name, "CompositeImplicitAutograd")
+    )
+
+
+@lru_cache(maxsize=1)
+def _drawing() -> tuple[str, ...]:
+    """Ops that draw numbers and have a lazy kernel: it would draw in an order of its own."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return tuple(
+        name
+        for name in _functional()
+        if has(name, "Lazy")
+        and torch.Tag.nondeterministic_seeded in _overload(name).tags
+        and name != "aten::native_dropout"
     )
 
 

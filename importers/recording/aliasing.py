@@ -175,6 +175,11 @@ class LayoutQueries(TorchFunctionMode):
         return not self._copied.isdisjoint(self._written)
 
     @property
+    def copies_views(self) -> bool:
+        """Whether it makes a tensor contiguous that need not be."""
+        return bool(self._copied_views or self._bent_copies)
+
+    @property
     def view_copied_and_written(self) -> SourceLocation | None:
         """Where it makes a view contiguous, or reshapes one that eager has to copy, whose memory it changes."""
         early = next((place for key, place in self._copied_views.items() if key in self._written), None)

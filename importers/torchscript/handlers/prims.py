@@ -335,6 +335,14 @@ def _raise(ev: Evaluator, args: list[Any]) -> Any:
     raise ev.certain(message)
 
 
+@handles("aten::_assert_async")
+def _assert_async(ev: Evaluator, args: list[Any]) -> None:
+    """``aten::_assert_async(Tensor self)`` and ``.msg(Tensor self, str assert_msg)``."""
+    condition = tensors.element(ev, args[0], "bool")
+    if condition is not True:
+        control_flow.assert_that(ev, condition, str(args[1]) if len(args) > 1 else "an assertion failed")
+
+
 @handles("prim::Print")
 def _print(ev: Evaluator, args: list[Any]) -> None:
     return None

@@ -146,11 +146,16 @@ def test_reading_a_value_is_refused_at_its_line() -> None:
     assert "reads a value" in str(failure.value)
 
 
-def test_random_ops_are_refused() -> None:
-    with pytest.raises(ImportFailed, match=r"native_dropout.*random"):
-        import_lazy(lambda x: torch.nn.functional.dropout(x, 0.5, True), (torch.randn(3),))
-    with pytest.raises(ImportFailed, match="random"):
-        import_lazy(lambda x: x + torch.rand(3), (torch.randn(3),))
+def test_numbers_drawn_outside_of_the_graph_are_refused() -> None:
+    with pytest.raises(ImportFailed, match=r"randn.*random"):
+        import_lazy(lambda x: x + torch.randn(3, device="cpu"), (torch.randn(3),))
+    with pytest.raises(ImportFailed, match="generator"):
+        import_lazy(lambda x: torch.bernoulli(x, generator=torch.Generator()), (torch.rand(3),))
+
+
+def test_draws_along_copies_of_transposed_tensors_are_refused() -> None:
+    with pytest.raises(ImportFailed, match="not contiguous"):
+        import_lazy(lambda x: torch.rand_like(x.t().contiguous()), (torch.randn(3, 4),))
 
 
 def test_unknown_result_sizes_are_refused_with_the_op() -> None:

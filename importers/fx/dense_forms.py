@@ -1,0 +1,70 @@
+"""Higher-order operators as the ATen ops of the kernel that PyTorch runs them with on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._C import DispatchKey
+from torch._guards import detect_fake_mode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from torch_tvm.support.errors import ImportFailed
+
+_KERNEL = DispatchKey.CompositeExplicitAutograd
+
+
+def has_dense_form(operator: torch._ops.HigherOrderOperator) -> bool:
+    """Whether PyTorch has a kernel that calls the operator's functions as often as they are needed."""
+    return _KERNEL in operator.py_kernels
+
+
+def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> GraphModule:
+    """The graph of a call's kernel, as a function of the tensors among its arguments.
+
+    ``arguments`` are the positional ones and those by name; in it, and in their order, ``metas`` are the fake tensors.
+    A scan or a map over a known number of items becomes as many calls.
+    """
+    leaves, spec = pytree.tree_flatten(arguments)
+    operator: Any = node.target
+    kernel = _OWN.get(operator.name()) or operator.py_kernels[_KERNEL]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+    def call(*tensors: torch.Tensor) -> Any:
+        given = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            given[place] = tensor
+        args, named = pytree.tree_unflatten(given, spec)
+        return kernel(*args, **named)
+
+    mode = detect_fake_mode(list(metas))
+    assert mode is not None
+    with mode, torch.no_grad():
+        graph = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*metas)
+    for each in graph.graph.nodes:
+        each.meta |= {key: node.meta[key] for key in _PLACE if key in node.meta}
+    return graph
+
+
+def _scan(
+    combine: Callable[..., Any], init: Sequence[Any], xs: Sequence[torch.Tensor], given: Sequence[Any] = ()
+) -> tuple[torch.Tensor, ...]:
+    """``scan``: what is carried at the end, and what each step gives, stacked."""
+    carried, rows = list(init), []
+    if not xs[0].shape[0]:
+        raise ImportFailed("a scan over nothing has no result", advice="pass at least one item")
+    for step in range(xs[0].shape[0]):
+        found = list(combine(*carried, *(x.select(0, step) for x in xs), *given))
+        carried = found[: len(init)]
+        rows.append(found[len(init) :])
+    return (*carried, *(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+_OWN: dict[str, Callable[..., Any]] = {"scan": _scan}
+"""For operators whose kernel cannot be traced."""
+_PLACE = ("stack_trace", "nn_module_stack")
+
+__all__ = ["dense_form", "has_dense_form"]

@@ -1,0 +1,161 @@
+"""Families of programs that a frontend took with help of PyTorch's own forms of an operator: nothing is left to PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._higher_order_ops import associative_scan, scan
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.utils import _pytree as pytree
+
+import torch_tvm
+
+Program = Callable[..., Any]
+D = torch.distributions
+
+
+def r(*sizes: int) -> torch.Tensor:
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(sum(sizes)))
+
+
+class Flat(nn.Module):
+    """A program as a module whose results are a flat tuple."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, *args: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(pytree.tree_leaves(self.program(*args)))
+
+
+def agrees(program: Program, args: Sequence[torch.Tensor], frontend: str) -> None:
+    """Compile without PyTorch's ops, call twice after a seed, and compare with eager, and what is left of the generator."""
+    module: Any = Flat(program).eval()
+    source = torch.jit.trace(module, tuple(args), check_trace=False) if frontend == "torchscript" else module
+    compiled = torch_tvm.compile(source, tuple(args), frontend=frontend, fallback=False)
+    for given in (args, [each.flip(0) if each.dim() else each for each in args]):
+        torch.manual_seed(3)
+        with torch.no_grad():
+            expected, state = module(*given), torch.get_rng_state()
+        torch.manual_seed(3)
+        found = compiled(*given)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- higher-order operators ----------------------------------------------------------------------------
+
+
+def running(xs: torch.Tensor) -> Any:
+    return scan(lambda c, x: (c + x, (c * x).sin()), torch.zeros(4), xs)
+
+
+def mapped(xs: torch.Tensor, y: torch.Tensor) -> Any:
+    from torch._higher_order_ops.map import map
+
+    return map(lambda x, y: (x * y).cos(), xs, y)
+
+
+def recurrence(a: torch.Tensor, x: torch.Tensor) -> Any:
+    join = lambda left, right: (left[0] * right[0], right[0] * left[1] + right[1])
+    return associative_scan(join, (a, x), dim=0, combine_mode="generic")
+
+
+def scored(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slope: torch.Tensor) -> Any:
+    return flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: s * slope[h] + (j - i), scale=0.3)
+
+
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, 128, 128, device="cpu")
+    return flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
+
+
+def of_each_row(x: torch.Tensor) -> Any:
+    return torch.vmap(lambda a: (a * a).sum() + a[0])(x), torch.vmap(torch.dot)(x, x)
+
+
+def gradients(x: torch.Tensor) -> Any:
+    return torch.func.grad(lambda a: (a.sin() ** 2).sum())(x), torch.func.jacrev(lambda a: a.sin() * a.sum())(
+        x
+    )
+
+
+HIGHER_ORDER = [
+    (running, [r(6, 4)]),
+    (mapped, [r(6, 4), r(4)]),
+    (recurrence, [r(6, 4), r(6, 4)]),
+    (scored, [r(1, 2, 128, 16), r(1, 2, 128, 16), r(1, 2, 128, 16), r(2)]),
+    (masked, [r(1, 4, 128, 16), r(1, 2, 128, 16), r(1, 2, 128, 16)]),
+    (of_each_row, [r(5, 4)]),
+    (gradients, [r(5)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "args"), [pytest.param(*each, id=each[0].__name__) for each in HIGHER_ORDER]
+)
+def test_higher_order_operators(program: Program, args: list[torch.Tensor]) -> None:
+    agrees(program, args, "fx")
+
+
+# -- random numbers and distributions ------------------------------------------------------------------
+
+
+def draws(x: torch.Tensor) -> Any:
+    drawn = torch.randn(3, 4) * torch.rand_like(x), torch.randint(0, 9, (3,)), torch.randperm(5)
+    filled = torch.empty(3).uniform_(-1, 1), torch.zeros(3).exponential_(), torch.zeros(4).normal_(2, 3)
+    return drawn, filled, torch.bernoulli(x.sigmoid()), torch.normal(0.0, 2.0, (3,)), x + torch.rand(4)
+
+
+def skipping(x: torch.Tensor) -> Any:
+    torch.rand(2)  # which nobody reads, and which moves the generator
+    return x * torch.rand(4)
+
+
+def dropouts(x: torch.Tensor) -> Any:
+    F = nn.functional
+    return (
+        F.dropout(x, 0.4, True),
+        F.alpha_dropout(x, 0.3, True),
+        F.dropout1d(x, 0.5, True),
+        F.dropout(x, 0.4),
+    )
+
+
+def normal(x: torch.Tensor) -> Any:
+    d = D.Normal(x, x.abs() + 0.1)
+    return d.log_prob(x + 1), d.rsample(), d.entropy()
+
+
+def others(x: torch.Tensor) -> Any:
+    scale = x.abs() + 0.5
+    square = scale[:, :3] @ scale[:, :3].T + torch.eye(3)
+    found = D.MultivariateNormal(x[:, 0], covariance_matrix=square).log_prob(x[:, 1])
+    return found, D.Categorical(logits=x).sample(), D.Geometric(x.sigmoid()).log_prob(scale.round())
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("program", [draws, dropouts, normal, others], ids=lambda each: each.__name__)
+def test_random_numbers(program: Program, frontend: str) -> None:
+    agrees(program, [r(3, 4)], frontend)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "lazy"])
+def test_numbers_that_nobody_reads_are_drawn(frontend: str) -> None:
+    agrees(skipping, [r(3, 4)], frontend)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "lazy"])
+def test_constraints_of_distributions_are_asserted(frontend: str) -> None:
+    x = torch.rand(4) + 0.5
+    compiled = torch_tvm.compile(
+        Flat(lambda s: D.Normal(0.0, s).log_prob(s)), (x,), frontend=frontend, fallback=False
+    )
+    compiled(x)
+    with pytest.raises(RuntimeError, match="does not satisfy its constraint"):
+        compiled(-x)
