@@ -166,6 +166,7 @@ def test_the_wheel_has_the_entry_points(wheel: zipfile.ZipFile) -> None:
         "torch-tvm-opt = torch_tvm.tools.opt:main",
         "torch-tvm = torch_tvm.tools.cli:main",
         "[torch_dynamo_backends]",
+        "[torch.backends]",
     ):
         assert line in text
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch_tvm.artifact.archive import Archive
 from torch_tvm.support.cache_folder import cache_folder
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.files import unfinished
 
 LIMIT = "TORCH_TVM_CACHE_SIZE"
 DEFAULT_LIMIT = 2 << 30
@@ -40,7 +41,7 @@ class CodeCache:
 
     def find(self, key: str) -> Archive | None:
         """The entry of a key, checked; ``None`` where there is none that may be loaded."""
-        path = self._path(key)
+        path = self.path(key)
         try:
             if not (path.is_file() and _is_own(self.folder) and _is_own(path)):
                 return None
@@ -64,13 +65,13 @@ class CodeCache:
                 return
         except OSError:
             return
-        write(self._path(key))
+        write(self.path(key))
         self._shrink()
 
     def drop(self, key: str) -> None:
         """Forget an entry."""
         try:
-            self._path(key).unlink(missing_ok=True)
+            self.path(key).unlink(missing_ok=True)
         except OSError:
             return
 
@@ -82,12 +83,14 @@ class CodeCache:
     def clear(self) -> CacheInfo:
         """Delete every entry; what there was."""
         before = self.info()
-        for _, _, path in self._entries():
+        for path in [*(path for _, _, path in self._entries()), *unfinished(self.folder)]:
             path.unlink(missing_ok=True)
         return before
 
     def _shrink(self) -> None:
-        """Delete the entries that were not used for longest, until the others fit."""
+        """Delete the entries that were not used for longest, until the others fit, and what ended processes left."""
+        for path in unfinished(self.folder):
+            path.unlink(missing_ok=True)
         entries = sorted(self._entries())
         size = sum(size for _, size, _ in entries)
         for _, own, path in entries[:-1]:
@@ -106,7 +109,8 @@ class CodeCache:
             found.append((status.st_mtime, status.st_size, path))
         return found
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """The file of a key, whether or not it is there."""
         return self.folder / f"{key}{_SUFFIX}"
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from torch_tvm.support.errors import InvalidInput
+
+_PARTIAL = ".partial"
+_LONGEST_WRITE = 3600.0
+"""Seconds."""
 
 
 def read_bytes(path: str | os.PathLike[str], *, stage: str = "", advice: str = "") -> bytes:
@@ -35,7 +40,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     A link stays one. Raises :class:`InvalidInput` where that is not possible: a directory, a device.
     """
     whole = _target(path)
-    partial = whole.with_name(f".{whole.name[:64]}.{secrets.token_hex(8)}.partial")
+    partial = whole.with_name(f".{whole.name[:64]}.{secrets.token_hex(8)}{_PARTIAL}")
     try:
         file = partial.open("xb")
     except OSError as error:
@@ -49,6 +54,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise _unwritable(path, error.strerror) from error
         raise
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files that a process began to write with :func:`whole_file`, and that nobody has written to for an hour: it was
+    killed, or the machine was switched off.
+    """
+    oldest = time.time() - _LONGEST_WRITE
+    found = []
+    for path in folder.glob(f".*{_PARTIAL}"):
+        with suppress(OSError):  # another process has just deleted or finished it
+            if path.stat().st_mtime < oldest:
+                found.append(path)
+    return found
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -79,4 +97,4 @@ def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str)
     return InvalidInput(f"cannot read '{os.fspath(path)}': {why}", stage=stage, advice=advice)
 
 
-__all__ = ["read_bytes", "read_text", "whole_file", "write_whole"]
+__all__ = ["read_bytes", "read_text", "unfinished", "whole_file", "write_whole"]

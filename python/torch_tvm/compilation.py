@@ -86,7 +86,7 @@ class Compilation:
             )
         resolved: list[tvm.target.Target | None] = [_resolved(target) for target in targets or ()] or [None]
         programs = [
-            Program(name, [_variant(code, target, linker) for target in resolved])
+            Program(name, [variant_of(code, target, linker) for target in resolved])
             for name, code in _codes(module)
         ]
         sample = None if sample_args is None else (tuple(sample_args), copy.deepcopy(module)(*sample_args))
@@ -208,7 +208,9 @@ def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
     )
 
 
-def _variant(module: CompiledModule, target: tvm.target.Target | None, linker: str | None) -> Variant:
+def variant_of(
+    module: CompiledModule, target: tvm.target.Target | None = None, linker: str | None = None
+) -> Variant:
     """The code of a module for a target; what kernels read of its weights is packed as that code wants it."""
     module = _for_target(module, target)
     compilation, target = _compilation(module), _compilation(module).target
@@ -238,4 +240,4 @@ def _machine(target: tvm.target.Target) -> str:
     return f"{architecture(family)}-{system}"
 
 
-__all__ = ["Compilation", "LateCompilation"]
+__all__ = ["Compilation", "LateCompilation", "variant_of"]

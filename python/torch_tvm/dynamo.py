@@ -32,6 +32,7 @@ from torch.fx.traceback import preserve_node_meta
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import CheckpointPolicy
 
+from torch_tvm.aten.calls import draws
 from torch_tvm.runtime.calls.overlap import overlaps_itself
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
@@ -41,6 +42,7 @@ with deferred_interrupts():
     from torch_tvm.inside_torch.decomposition import traced_decompositions
     from torch_tvm.inside_torch.double_backward import differentiable_twice
     from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
+    from torch_tvm.inside_torch.saved_graph import SavedCode, is_saving, saved
     from torch_tvm.options import GraphOptions
 
 Inputs = Sequence[Any]
@@ -55,10 +57,14 @@ def torch_tvm(
 ) -> Callable[..., Any]:
     """Compile one dynamo graph.
 
-    ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
+    What is compiled ahead of time, to be saved, can be (``saved_graph.py``). ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
     that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning.
     """
-    given = dict(options or {})
+    function = _function_of(gm, example_inputs, dict(options or {}))
+    return saved(function) if is_saving() and not hasattr(function, "serialize") else function
+
+
+def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, Any]) -> Callable[..., Any]:
     parsed, _ = GraphOptions.parse(given)
     if _operation_count(gm) < parsed.min_block_size:
         return functools.partial(_run_eagerly, gm)
@@ -76,7 +82,8 @@ def torch_tvm(
     try:
         with _transforms_undone(), _draws_kept():
             compiled = _through_aot(given, len(example_inputs))(gm, example_inputs)
-            return differentiable_twice(compiled, gm) if _needs_gradient(example_inputs) else compiled
+            is_trained = _needs_gradient(example_inputs) and not is_saving()
+            return differentiable_twice(compiled, gm) if is_trained else compiled
     except RestartAnalysis:
         raise
     except Exception as error:
@@ -321,7 +328,7 @@ def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[Gra
     not where numbers are drawn.
     """
     calls = [node for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-    drawing = [node for node in calls if torch.Tag.nondeterministic_seeded in node.target.tags]
+    drawing = [node for node in calls if draws(node.target, node.args, node.kwargs)]
     items = [user for node in drawing for user in node.users if user.target is operator.getitem]
     for node in [*drawing, *items]:  # a checkpoint draws again what it drew: the numbers are kept instead
         node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
@@ -352,6 +359,8 @@ def _regenerated(metadata: Any) -> list[int] | None:
 
 def _boxed(function: Callable[..., Any]) -> Callable[[list[Any]], Any]:
     """A function of one list of arguments, which it empties: AOTAutograd frees activations that way."""
+    if is_saving():
+        return SavedCode(saved(function))
 
     def call(arguments: list[Any]) -> Any:
         taken = list(arguments)

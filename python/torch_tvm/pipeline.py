@@ -65,7 +65,8 @@ def compile_module(
         module = decomposed(_canonical(module, dump))
         dump("canonical.mlir", module.asm)
         convention = convention_of(module)
-        slot = None if dump.is_on else slot_of(module, target, options, fallback)
+        is_artifact = report.frontend == "dynamo"
+        slot = None if dump.is_on else slot_of(module, target, options, fallback, is_artifact)
     generated = functools.partial(
         _generated, module, target, options, dump, inlined=inlined, fallback=fallback
     )

@@ -92,11 +92,27 @@ def _linear(ev: Evaluator, args: list[Any]) -> TensorRef:
     return call(aten.relu.default, result) if is_relu else result
 
 
-def _unpacked(ev: Evaluator, packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+@handles("quantized::linear_dynamic_fp16", "quantized::linear_relu_dynamic_fp16")
+def _linear_of_halves(ev: Evaluator, args: list[Any]) -> TensorRef:
+    """Weights that were rounded to float16; the products are of float32."""
+    x, packed = args
+    weight, bias = torch.ops.quantized.linear_unpack_fp16(_packed(ev, packed))
+    literal = lambda tensor, name: tensors.literal(ev, tensor.detach().float(), f"{packed.path}.{name}")
+    operands = [x, literal(weight, "weight"), None if bias is None else literal(bias, "bias")]
+    result = tensors.call(ev, aten.linear.default, operands)
+    is_relu = ev.overload._schema.name.endswith("relu_dynamic_fp16")
+    return tensors.call(ev, aten.relu.default, [result]) if is_relu else result
+
+
+def _packed(ev: Evaluator, packed: Any) -> torch.ScriptObject:
     source = packed.source if isinstance(packed, ObjectValue) else None
     if not isinstance(source, torch.ScriptObject):
         raise ev.failure("expected weights that were packed before")
-    weight, bias = torch.ops.quantized.linear_unpack(source)
+    return source
+
+
+def _unpacked(ev: Evaluator, packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    weight, bias = torch.ops.quantized.linear_unpack(_packed(ev, packed))
     if weight.dtype != torch.qint8:
         raise ev.failure(f"weights of {weight.dtype}", advice="quantise them with dtype=torch.qint8")
     return weight, bias

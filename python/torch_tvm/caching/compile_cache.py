@@ -22,6 +22,7 @@ from torch_tvm.artifact.load import decode_code, load_library
 from torch_tvm.artifact.processor import instruction_sets
 from torch_tvm.artifact.save import CODE, encode_code
 from torch_tvm.backends import backend_of
+from torch_tvm.caching import artifacts
 from torch_tvm.caching.versions import versions
 from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.shared_library import has_linker
@@ -50,11 +51,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one program in the cache; ``names`` are those of its weights before it was lowered."""
+    """The place of one program in the cache; ``names`` are those of its weights before it was lowered.
+
+    What is found or kept is an artifact of PyTorch's cache too, where ``is_artifact`` says so.
+    """
 
     cache: CodeCache
     key: str
     names: frozenset[str]
+    is_artifact: bool = False
 
     def find(self, convention: Convention) -> Kept | None:
         """What an earlier compile left here; ``convention`` is that of the program before it was lowered."""
@@ -62,10 +67,12 @@ class Slot:
         if archive is None:
             return None
         try:
-            return _read(archive, convention)
+            kept = _read(archive, convention)
         except Exception:  # whatever it holds, another version or another machine's loader wrote it
             self.cache.drop(self.key)
             return None
+        self._record()
+        return kept
 
     def keep(self, code: Code, library: bytes, weights: Sequence[str], report: Report) -> None:
         """Leave the code and its linked library here; a folder that cannot be written keeps nothing.
@@ -84,9 +91,20 @@ class Slot:
                 archive.finish({**described, **encode_demands(code.convention)})
 
         self.cache.add(self.key, write)
+        self._record()
+
+    def _record(self) -> None:
+        if self.is_artifact:
+            artifacts.record(self.key, self.cache.path(self.key))
 
 
-def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fallback: bool) -> Slot | None:
+def slot_of(
+    module: TorchModule,
+    target: tvm.target.Target,
+    options: Options,
+    fallback: bool,
+    is_artifact: bool = False,
+) -> Slot | None:
     """The place of a canonical module in the cache, ``None`` for one whose code is not kept.
 
     That is the case where a pass, a lowering or a backend of the user's takes part, and where there is no C compiler.
@@ -107,7 +125,7 @@ def slot_of(module: TorchModule, target: tvm.target.Target, options: Options, fa
     admitted = None if module.admitted is None else sorted(module.admitted)
     settings = (options.of_code(), fallback, admitted, str(target))
     text = json.dumps([versions(), instruction_sets(), settings, module.asm(locations=True)])
-    return Slot(store, hashlib.sha256(text.encode()).hexdigest(), frozenset(module.weights))
+    return Slot(store, hashlib.sha256(text.encode()).hexdigest(), frozenset(module.weights), is_artifact)
 
 
 def _is_own(name: str) -> bool:

@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 class CompiledGraph:
     """Call it with the graph's arguments; it returns the graph's outputs as a tuple.
 
-    Parameters (the ``static`` positions) are packed on the first call with them, and again when their memory holds
+    ``dynamic`` are positions of arguments of the code, ``static`` those of parameters, with their names in it; ``finish`` is
+    what ``split_outputs`` gave. Parameters are packed on the first call with them, and again when their memory holds
     something else (:class:`ContentWatch` tells). Each set of parameters that comes has a packing of its own: the
     blocks of a model that are compiled one by one share their code.
     """
@@ -52,14 +53,15 @@ class CompiledGraph:
         finish: Finish | None = None,
     ) -> None:
         self.compiled = compiled
-        self._dynamic = tuple(dynamic)
-        self._static = tuple(position for position, _ in static)
+        self.dynamic = tuple(dynamic)
+        self.static = tuple(static)
+        self.finish = finish
+        self._positions = tuple(position for position, _ in static)
         self._names = tuple(name for _, name in static)
-        self._finish = finish
         self.eager: GraphModule | None = None
         self._packings: dict[tuple[int, ...], _Packing] = {}
         self._lock = threading.Lock()
-        if self._static:
+        if self._positions:
             _graphs.add(self)
 
     def __call__(self, *arguments: Any) -> tuple[Any, ...]:
@@ -72,14 +74,14 @@ class CompiledGraph:
 
     def _run(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         compiled: Callable[..., Any] = self.compiled
-        if self._static:
-            weights = [arguments[position] for position in self._static]
+        if self._positions:
+            weights = [arguments[position] for position in self._positions]
             packing = self._packings.get(tuple(map(id, weights)))
             if packing is None or not packing.holds(weights):
                 packing = self._pack(weights)
             compiled = packing.compiled
-        results = compiled(*[arguments[position] for position in self._dynamic])
-        return results if self._finish is None else self._finish(*arguments, *results)
+        results = compiled(*[arguments[position] for position in self.dynamic])
+        return results if self.finish is None else self.finish(*arguments, *results)
 
     def _pack(self, weights: Sequence[torch.Tensor]) -> _Packing:
         refuse_recording()

@@ -249,11 +249,10 @@ def _laid_out(graph: Graph, result: Node, value: Any, symbols: _Symbols, argumen
     if not all(map(symbols.has, strides)) or any(_hint(stride) in (None, 0) for stride in strides):
         return result
     wanted = tuple(symbols.emit(stride, graph, arguments) for stride in strides)
-    return graph.call_function(_with_strides, (result, wanted))
-
-
-def _with_strides(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+    size = graph.call_method("size", (result,))
+    return graph.call_method(
+        "copy_", (graph.call_method("new_empty_strided", (result, size, wanted)), result)
+    )
 
 
 __all__ = ["split_outputs"]

@@ -98,13 +98,16 @@ def test_quantised_tensors() -> None:
         torch.testing.assert_close(ours, eager)
 
 
-@pytest.mark.parametrize("name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig"])
-def test_linear_layers_that_quantise_their_input(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig", "float16_dynamic_qconfig"]
+)
+def test_linear_layers_that_are_quantised_at_each_call(name: str) -> None:
     from torch.ao import quantization
 
     layers = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3, bias=False))
     settings = {torch.nn.Linear: getattr(quantization, name)}
-    model = torch.jit.script(quantization.quantize_dynamic(layers, settings, dtype=torch.qint8))
+    dtype = torch.float16 if name.startswith("float16") else torch.qint8
+    model = torch.jit.script(quantization.quantize_dynamic(layers, settings, dtype=dtype))
     x = torch.randn(2, 3, 8)
     module = import_torchscript(model, (x,))
     for given in (x, x * -2.5, x.abs() + 3, -x.abs() - 3, x * 0, x * 1e-4):
