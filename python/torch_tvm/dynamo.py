@@ -42,6 +42,7 @@ with deferred_interrupts():
     from torch_tvm.inside_torch.decomposition import traced_decompositions
     from torch_tvm.inside_torch.double_backward import differentiable_twice
     from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
+    from torch_tvm.inside_torch.higher_order import write_out
     from torch_tvm.inside_torch.saved_graph import SavedCode, is_saving, saved
     from torch_tvm.options import GraphOptions
 
@@ -57,8 +58,9 @@ def torch_tvm(
 ) -> Callable[..., Any]:
     """Compile one dynamo graph.
 
-    What is compiled ahead of time, to be saved, can be (``saved_graph.py``). ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
-    that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning.
+    ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
+    that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning. What dynamo compiles ahead of
+    time can be saved (``saved_graph.py``).
     """
     function = _function_of(gm, example_inputs, dict(options or {}))
     return saved(function) if is_saving() and not hasattr(function, "serialize") else function
@@ -68,6 +70,7 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
     parsed, _ = GraphOptions.parse(given)
     if _operation_count(gm) < parsed.min_block_size:
         return functools.partial(_run_eagerly, gm)
+    write_out(gm)
     _tell_draws(gm)
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
