@@ -136,11 +136,14 @@ def _chosen(variants: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def load_library(content: bytes | memoryview) -> tvm_ffi.Module:
-    """A shared library, which the system's loader wants as a file of its own; it is gone when it is loaded."""
+    """A shared library, which the system's loader wants as a file of its own; it is gone when it is loaded.
+
+    The code is unloaded when nothing refers to the library and its functions any more.
+    """
     with tempfile.TemporaryDirectory(prefix="torch_tvm_") as folder:
         path = Path(folder) / "code.so"
         path.write_bytes(content)
-        return tvm_ffi.load_module(str(path))
+        return tvm_ffi.load_module(str(path), keep_module_alive=False)
 
 
 def _tensors(archive: Archive, described: Mapping[str, Any]) -> dict[str, torch.Tensor]:

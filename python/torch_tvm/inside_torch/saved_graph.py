@@ -29,7 +29,7 @@ from torch_tvm.support.errors import InvalidInput
 try:
     from torch._dynamo.aot_compile_types import GraphModuleSerializableCallable, SerializableCallable
 except ImportError:  # before 2.10
-    SerializableCallable = GraphModuleSerializableCallable = None  # type: ignore[assignment, misc]
+    SerializableCallable = GraphModuleSerializableCallable = None
 
 
 def is_saving() -> bool:
@@ -131,8 +131,14 @@ def _compiled_state(graph: CompiledGraph) -> dict[str, Any]:
         "state": dict(variant.parts.state),
         "dynamic": graph.dynamic,
         "static": graph.static,
-        "finish": None if graph.finish is None else _eager_state(graph.finish.__self__),
+        "finish": None if graph.finish is None else _eager_state(_module_of(graph.finish)),
     }
+
+
+def _module_of(finish: Any) -> GraphModule:
+    """The module whose ``forward`` makes outputs of results."""
+    module: GraphModule = finish.__self__
+    return module
 
 
 def _restored(state: dict[str, Any]) -> CompiledGraph:
