@@ -37,6 +37,7 @@ from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
+from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recording.aliases import is_always_alias, shares_memory
@@ -141,6 +142,7 @@ def export(
             MasksUnexamined(),
             ConstraintsAsserted(),
             _WithoutQuestions(),
+            NumbersKnown(),
         ):
             warnings.simplefilter("ignore")
             args, named = _distinct((tuple(example_args), dict(kwargs or {})))

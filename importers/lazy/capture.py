@@ -21,6 +21,7 @@ from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
+from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
@@ -291,7 +292,7 @@ class _Run:
 
     def call(self, program: Callable[..., Any], args: Sequence[Any], scope: str) -> Any:
         try:
-            with torch.device("lazy"), _Watch(self), seeding_refused():
+            with torch.device("lazy"), _Watch(self), seeding_refused(), NumbersKnown():
                 return program(*args)
         except TorchTvmError:
             raise
@@ -326,7 +327,13 @@ def _normal(mean: Any, std: Any = 1.0, size: Any = None, **named: Any) -> torch.
     return torch.normal(mean, std, size, **{"device": "lazy", **named})
 
 
+def _stays(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """``x.cpu()`` of a program whose tensors are on the CPU anyhow."""
+    return tensor
+
+
 _INSTEAD: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.cpu: _stays,
     torch.native_batch_norm: native_batch_norm,
     torch.normal: _normal,
     torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,

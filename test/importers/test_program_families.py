@@ -159,3 +159,68 @@ def test_constraints_of_distributions_are_asserted(frontend: str) -> None:
     compiled(x)
     with pytest.raises(RuntimeError, match="does not satisfy its constraint"):
         compiled(-x)
+
+
+# -- packed sequences of known lengths -------------------------------------------------------------------
+
+RNN = nn.utils.rnn
+
+
+class PackedLstm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(4, 5, num_layers=2, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        packed = RNN.pack_padded_sequence(x, torch.tensor([6, 4, 4, 1]))
+        output, (h, c) = self.layer(packed)
+        padded, lengths = RNN.pad_packed_sequence(output, total_length=7)
+        return padded, h, c, lengths, packed.data, packed.batch_sizes
+
+
+class PackedGru(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(4, 5, batch_first=True, bidirectional=True, bias=False)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        packed = RNN.pack_padded_sequence(x, torch.tensor([3, 6, 1]), batch_first=True, enforce_sorted=False)
+        output, h = self.layer(packed)
+        padded, lengths = RNN.pad_packed_sequence(output, batch_first=True, padding_value=-1.0)
+        return padded, h, lengths
+
+
+class PackedRnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.RNN(4, 5, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> Any:
+        output, last = self.layer(RNN.pack_padded_sequence(x, torch.tensor([6, 2])), h)
+        return RNN.pad_packed_sequence(output)[0], last
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize(
+    ("module", "args"),
+    [(PackedLstm, [r(6, 4, 4)]), (PackedGru, [r(3, 6, 4)]), (PackedRnn, [r(6, 2, 4), r(1, 2, 5)])],
+)
+def test_packed_sequences(module: type[nn.Module], args: list[torch.Tensor], frontend: str) -> None:
+    torch.manual_seed(0)
+    agrees(module(), args, frontend)
+
+
+def test_packed_sequences_of_computed_lengths_are_refused() -> None:
+    def program(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return RNN.pack_padded_sequence(x, lengths)[0]
+
+    with pytest.raises(torch_tvm.ImportFailed, match="where their lengths are known"):
+        torch_tvm.import_torchscript(torch.jit.script(program), (r(6, 2, 4), torch.tensor([6, 2])))
+
+
+def test_lengths_that_do_not_fall_are_an_error() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return RNN.pack_padded_sequence(x, torch.tensor([2, 6]))[0]
+
+    with pytest.raises(torch_tvm.ImportFailed, match="must fall"):
+        torch_tvm.import_torchscript(torch.jit.script(program), (r(6, 2, 4),))

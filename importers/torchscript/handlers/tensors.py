@@ -31,7 +31,7 @@ from torch_tvm.importers.torchscript.values import (
 aten = torch.ops.aten
 
 _SIZE_FROM_SCALARS = ("aten::arange", "aten::range", "aten::linspace", "aten::logspace")
-_KNOWN_ELEMENTS = 64
+KNOWN_ELEMENTS = 64
 
 
 class _Plan:
@@ -76,6 +76,8 @@ def call(
     ``metas``, fake tensors like its results, spare the run on fake tensors.
     """
     known = None if overload._schema.is_mutable else _fold(ev, overload, args)
+    if isinstance(known, tuple):
+        return tuple(known_tensor(ev, each) for each in known)
     if known is not None and not _gives_views(overload):
         return known_tensor(ev, known)
     arithmetic = _arithmetic(ev, overload, args)
@@ -210,7 +212,9 @@ def _gives_views(overload: torch._ops.OpOverload) -> bool:
     return any(each.alias_info is not None for each in overload._schema.returns)
 
 
-def _fold(ev: Context, overload: torch._ops.OpOverload, args: list[Any]) -> torch.Tensor | None:
+def _fold(
+    ev: Context, overload: torch._ops.OpOverload, args: list[Any]
+) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
     """The result of an op on small known tensors, as traces compute sizes with; ``None`` without them."""
     seen = False
     real = []
@@ -227,9 +231,10 @@ def _fold(ev: Context, overload: torch._ops.OpOverload, args: list[Any]) -> torc
     plan = _plan(overload)
     keywords = dict(zip(plan.names[plan.positional : len(real)], real[plan.positional :], strict=True))
     result = overload(*real[: plan.positional], **keywords)
-    if isinstance(result, torch.Tensor) and result.numel() <= _KNOWN_ELEMENTS:
+    if isinstance(result, torch.Tensor) and result.numel() <= KNOWN_ELEMENTS:
         return result.clone()
-    return None
+    is_several = isinstance(result, tuple) and all(isinstance(each, torch.Tensor) for each in result)
+    return tuple(result) if is_several and not _gives_views(overload) else None
 
 
 def literal(ev: Context, tensor: torch.Tensor, name: str) -> TensorRef:
