@@ -304,16 +304,12 @@ def _run_module(command: Command, module: TorchModule) -> str:
 
 def _checked(command: Command, module: TorchModule) -> str:
     """Whether compiled code gives what the program does in eager PyTorch, or a text's ops do one by one."""
-    from torch_tvm.debug.compare import both_results, compiled_results, error_of, limit_of
+    from torch_tvm.debug.compare import both_results, error_of, limit_of
     from torch_tvm.tools.tensors import described
 
-    eager = _eager(command, module)
-    if eager is None:
-        found, expected = both_results(module, _arguments(command, module), "auto", None)
-        name = "the ops one by one (the input has no eager program)"
-    else:
-        args, expected = eager
-        found, name = compiled_results(module, args, "auto", None), "eager"
+    args, reference = _eager(command, module)
+    found, expected = both_results(module, args, "auto", None, reference)
+    name = "eager" if reference else "the ops one by one (the input has no eager program)"
     if len(found) != len(expected):
         raise _Different(f"{len(found)} results, {name} gives {len(expected)}\n")
     lines = []
@@ -327,12 +323,11 @@ def _checked(command: Command, module: TorchModule) -> str:
     return text
 
 
-def _eager(command: Command, module: TorchModule) -> tuple[list[Any], list[Any]] | None:
-    """Flat arguments, and what the program that the module was made of gives for them in PyTorch."""
+def _eager(command: Command, module: TorchModule) -> tuple[list[Any], Callable[..., list[Any]] | None]:
+    """Flat arguments, and what gives the flat results of the program that the module was made of in PyTorch, if any."""
     import torch
     from torch.utils import _pytree as pytree
 
-    from torch_tvm.debug.compare import copied
     from torch_tvm.tools.sources import find
 
     if command.source.endswith((".pt", ".pt2")):
@@ -345,12 +340,15 @@ def _eager(command: Command, module: TorchModule) -> tuple[list[Any], list[Any]]
             tuple(_arguments(command, module)),
         )
     else:
-        return None
-    assert program is not None
+        return _arguments(command, module), None
     leaves, nesting = pytree.tree_flatten(args)
-    with torch.no_grad():
-        results = program(*pytree.tree_unflatten(copied(leaves), nesting))
-    return leaves, [leaf for leaf in pytree.tree_leaves(results) if leaf is not None]
+
+    def run(leaves: list[Any]) -> list[Any]:
+        assert program is not None
+        results = program(*pytree.tree_unflatten(leaves, nesting))
+        return [leaf for leaf in pytree.tree_leaves(results) if leaf is not None]
+
+    return leaves, run
 
 
 def _arguments(command: Command, module: TorchModule) -> list[Any]:

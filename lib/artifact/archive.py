@@ -24,6 +24,7 @@ import itertools
 import json
 import mmap
 import os
+import stat
 import struct
 import sys
 import zipfile
@@ -41,6 +42,9 @@ ROOT = "model/"
 MANIFEST = "models/model.json"
 SEAL = "models/model.sha256"
 _PREFACE = {"archive_format": FORMAT, "archive_version": str(VERSION), "byteorder": sys.byteorder}
+
+SAMPLE_SEED = 0
+"""The seed of PyTorch's generator with which the sample arguments give the sample results."""
 
 PAGE = 4096
 """Bytes: where a tensor starts is a multiple of it."""
@@ -120,10 +124,14 @@ class Archive:
             )
         self.path = os.fspath(path)
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ValueError("it is no regular file")  # opening a pipe waits for who writes
             with open(path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is empty"
+            why = getattr(error, "strerror", None) or str(error).replace(
+                "cannot mmap an empty file", "it is empty"
+            )
             raise InvalidInput(f"cannot read '{self.path}': {why}") from error
         if expect_sha256 is not None:
             self._expect(expect_sha256)
@@ -237,4 +245,4 @@ class Archive:
                     raise self._damaged(f"'{name}' was changed")
 
 
-__all__ = ["Archive", "ArchiveWriter"]
+__all__ = ["SAMPLE_SEED", "Archive", "ArchiveWriter"]

@@ -47,6 +47,7 @@ def read(path: str | os.PathLike[str], expect_sha256: str | None = None) -> Load
 
 def read_archive(archive: Archive) -> Loaded:
     """What :func:`read` says, from an archive that was checked."""
+    load_runtime()
     with _damaged(archive):
         report = json.loads(archive.text("extra/report.json"))
         programs = archive.manifest["programs"]
@@ -73,7 +74,6 @@ def _damaged(archive: Archive) -> Iterator[None]:
 
 def _module(archive: Archive, program: Mapping[str, Any]) -> CompiledModule:
     variant = _chosen(program["variants"])
-    load_runtime()
     use_openmp(lambda: load_library(archive.view(variant["openmp"])))
     code = decode_code(
         variant["code"],

@@ -31,7 +31,7 @@ _lock = threading.Lock()
 def load_runtime() -> None:
     """Load TVM's runtime into the process; once.
 
-    Raises :class:`InvalidInput` where TVM is not installed.
+    Raises :class:`InvalidInput` where TVM is not installed, or not whole.
     """
     with _lock:
         _load_runtime()
@@ -43,7 +43,14 @@ def _load_runtime() -> None:
     if spec is None or spec.origin is None:
         raise InvalidInput("TVM is not installed", stage="runtime", advice="pip install apache-tvm")
     folders = [Path(spec.origin).parent / "lib"]
-    load_lib_ctypes("tvm", "tvm_runtime", "RTLD_GLOBAL", extra_lib_paths=folders)
+    try:
+        load_lib_ctypes("tvm", "tvm_runtime", "RTLD_GLOBAL", extra_lib_paths=folders)
+    except (OSError, RuntimeError) as error:
+        raise InvalidInput(
+            f"TVM's runtime library cannot be loaded: {error}",
+            stage="runtime",
+            advice="pip install --force-reinstall apache-tvm",
+        ) from error
     try:
         load_lib_ctypes("tvm", "tvm_runtime_extra", "RTLD_LOCAL", extra_lib_paths=folders)
     except (OSError, RuntimeError):

@@ -17,6 +17,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from torch_tvm.artifact.archive import SAMPLE_SEED
 from torch_tvm.artifact.header import c_header
 from torch_tvm.artifact.processor import architecture
 from torch_tvm.artifact.save import Program, Variant, write
@@ -89,14 +90,13 @@ class Compilation:
             Program(name, [variant_of(code, target, linker) for target in resolved])
             for name, code in _codes(module)
         ]
-        sample = None if sample_args is None else (tuple(sample_args), copy.deepcopy(module)(*sample_args))
         write(
             path,
             programs,
             versions={"torch": torch.__version__, "tvm": tvm.__version__},
             report=json.dumps((module.report or Report()).to_dict()),
             keeps_originals=originals,
-            sample=sample,
+            sample=None if sample_args is None else _sample(module, tuple(sample_args)),
         )
 
     def export_library(
@@ -206,6 +206,13 @@ def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
         subject="export_library",
         advice="save it with .save(path), and run it with torch_tvm.load(path)",
     )
+
+
+def _sample(module: CompiledModule, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+    """Arguments and what the module gives for them; neither its state nor PyTorch's generator changes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SAMPLE_SEED)
+        return args, copy.deepcopy(module)(*args)
 
 
 def variant_of(

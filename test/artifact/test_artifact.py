@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import subprocess
 import sys
 import warnings
@@ -188,3 +189,22 @@ def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ZeroDivisionError):
         compiled.save(tmp_path / "model.ttvm")
     assert list(tmp_path.iterdir()) == [], "nothing is left half written"
+
+
+def test_a_runtime_that_is_not_whole_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is not blamed for what is missing on the machine."""
+    torch_tvm.compile(nn.ReLU(), (torch.ones(2),)).save(tmp_path / "relu.ttvm")
+    (tmp_path / "tvm").mkdir()
+    (tmp_path / "tvm/__init__.py").write_text("")
+    script = f"import torch_tvm; torch_tvm.load({str(tmp_path / 'relu.ttvm')!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "TVM's runtime library cannot be loaded" in done.stderr
+    assert "no whole file" not in done.stderr

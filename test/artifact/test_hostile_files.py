@@ -76,6 +76,8 @@ def test_what_was_packed_by_another_tool_is_read(path: Path, model: nn.Module) -
 def test_no_file_and_no_archive(tmp_path: Path) -> None:
     assert "cannot read" in refused(tmp_path / "missing.ttvm")
     assert "cannot read" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no regular file" in refused(tmp_path / "pipe")
     for number, content in enumerate((b"", b"PK\3\4", b"\x7fELF" + bytes(100), b"text\n" * 1000)):
         other = tmp_path / f"{number}.ttvm"
         other.write_bytes(content)

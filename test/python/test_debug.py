@@ -47,6 +47,13 @@ def test_a_right_program_is_within_tolerance() -> None:
     assert all(step.is_within and step.error < 1e-5 for step in found.steps)
 
 
+def test_random_numbers_are_the_same_on_both_sides() -> None:
+    found = torch_tvm.debug.lockstep(
+        lambda x: torch.rand_like(x).sum(0) + torch.randn(3), (torch.ones(2, 3),)
+    )
+    assert found.first is None and len(found.steps) == 4, str(found)
+
+
 def test_the_first_wrong_op_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     lowered_as(monkeypatch, lambda b, x: b.emit(b.const(1.01, b.dtype(x)) * x))
     found = torch_tvm.debug.lockstep(Net().eval(), (torch.randn(3, 8),))

@@ -330,3 +330,15 @@ def test_machine_code_is_not_pickled(viewed: Any) -> None:
     x = torch.randn(4, 6)
     for copied in (copy.copy(viewed[0]), copy.deepcopy(holder).helper):
         assert torch.equal(copied(x), viewed[0](x))
+
+
+def test_a_tensor_for_a_number_is_refused_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    compiled = torch_tvm.compile(torch.jit.script(_scaled), (torch.ones(2), 3))
+    recwarn.clear()
+    with pytest.raises(InvalidInput, match=r"argument 'n': expected int, got int64\[\]"):
+        compiled(torch.ones(2), torch.tensor(2))
+    assert not recwarn.list
+
+
+def _scaled(x: torch.Tensor, n: int) -> torch.Tensor:
+    return x * n

@@ -266,9 +266,25 @@ def test_a_file_is_compiled_run_and_checked(
         (["run", str(tmp_path / "none.ttvm")], "cannot read"),
         (["run", file, "--input", given, "--input", given], "takes 1 tensors, 2 are given"),
         (["run", script, "--input", "2x3", "--check"], "is for .ttvm files"),
+        (["compile", script, "--input", "2x3", "--targets", "x86-64-v3"], "--targets: it is for .ttvm files"),
+        (["compile", script, "--input", "2x3", "--originals", "-o", "m.so"], "--originals: it is for .ttvm"),
     ):
         code, _, error = run(capsys, *arguments)
         assert code == 2 and message in error and "Traceback" not in error
+
+
+def test_a_program_that_draws_numbers_is_compared_with_the_same_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "draws.py").write_text(
+        "import torch\n\ndef f(x):\n    return torch.rand_like(x) + x.float()\n"
+    )
+    model, file = str(tmp_path / "draws.py:f"), str(tmp_path / "draws.ttvm")
+    assert run(capsys, "run", model, "--input", "2x3")[1].endswith("agrees with eager PyTorch\n")
+    assert run(capsys, "compile", model, "--input", "2x3", "-o", file)[0] == 0
+    assert run(capsys, "run", file, "--check")[:2] == (0, "agrees with what was saved\n")
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: None)  # other numbers are noticed
+    assert run(capsys, "run", model, "--input", "2x3")[0] == 1
 
 
 NETS = """import torch

@@ -277,6 +277,17 @@ def test_eager_is_the_program_and_not_the_interpreter(
         assert capfd.readouterr().out.count(": agrees with eager\n") == count
 
 
+def test_eager_draws_the_same_numbers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Draws(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.rand_like(x)
+
+    path = str(tmp_path / "draws.pt2")
+    torch.export.save(torch.export.export(Draws(), (torch.ones(2, 3),)), path)
+    assert opt.run([path, "--check-against=eager"]) == 0
+    assert capfd.readouterr().out == "result 0: [2, 3] float32: agrees with eager\n"
+
+
 def test_passes_are_listed_told_and_timed(source: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert opt.run(["--list-passes"]) == 0
     assert "--fold-constants  (options: max-elements)" in capfd.readouterr().out

@@ -116,8 +116,9 @@ def _guard(convention: Convention, device: str) -> list[str]:
     for index, argument in enumerate(convention.arguments):
         name = f"a{index}"
         if argument.kind != "tensor":
-            unusual.append(f"type({name}) is not {argument.kind}")
-            lines.append(f"t{index} = number({name}, dtype={argument.kind}_dtype)")
+            kind = argument.kind
+            unusual.append(f"type({name}) is not {kind}")
+            lines.append(f"t{index} = number({name}, dtype={kind}_dtype) if type({name}) is {kind} else None")
             continue
         lines.append(
             f"t{index} = view_as_real({name})" if argument.dtype.is_complex else f"t{index} = {name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,22 +45,26 @@ def limit_of(value: Any, tolerance: float | None) -> float:
 
 
 def both_results(
-    module: TorchModule, args: Sequence[Any], target: Any, options: Any
+    module: TorchModule,
+    args: Sequence[Any],
+    target: Any,
+    options: Any,
+    reference: Callable[..., list[Any]] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Flat results of a module of flat arguments, compiled and interpreted."""
-    with torch.no_grad():
-        expected = module.run(copied(args))
-    return compiled_results(module, args, target, options), expected
+    """Flat results of a module of flat arguments, compiled and by ``reference``, which is the interpreter by default.
 
-
-def compiled_results(module: TorchModule, args: Sequence[Any], target: Any, options: Any) -> list[Any]:
-    """Flat results of a module of flat arguments, compiled."""
+    Both draw the same random numbers.
+    """
     import torch_tvm
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch_tvm.FallbackWarning)
-        found = torch_tvm.compile(module, target=target, options=options)(*copied(args))
-    return list(found) if isinstance(found, (tuple, list)) else [found]
+        compiled = torch_tvm.compile(module, target=target, options=options)
+        state = torch.get_rng_state()
+        expected = (reference or module.run)(copied(args))
+        torch.set_rng_state(state)
+        found = compiled(*copied(args))
+    return list(found) if isinstance(found, (tuple, list)) else [found], expected
 
 
 def copied(args: Sequence[Any]) -> list[Any]:
@@ -68,4 +72,4 @@ def copied(args: Sequence[Any]) -> list[Any]:
     return [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
 
 
-__all__ = ["TOLERANCE", "both_results", "compiled_results", "copied", "error_of", "limit_of"]
+__all__ = ["TOLERANCE", "both_results", "copied", "error_of", "limit_of"]
