@@ -28,9 +28,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
-from torch_tvm.support.files import write_whole
+from torch_tvm.support.files import check_writable, write_whole
 from torch_tvm.tools import cache
-from torch_tvm.tools.command_line import Parser, amount, check_writable, count, fail, seed
+from torch_tvm.tools.command_line import Parser, amount, count, fail, seed
 from torch_tvm.tools.completion import SHELLS, script
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _check_extension(path: str | None, known: Sequence[str]) -> None:
         raise InvalidInput(
             f"cannot tell the format from '{path}'", subject="-o", advice=f"name it {' or '.join(known)}"
         )
-    check_writable(path)
+    check_writable(path, "-o")
 
 
 def _source(command: argparse.Namespace) -> Source:
@@ -389,7 +389,7 @@ def _run(command: argparse.Namespace) -> int:
     from torch_tvm.tools.tensors import check_output, described, write_tensors
 
     check_output(command.output)
-    check_writable(command.output)
+    check_writable(command.output, "-o")
     is_saved = command.model.endswith(".ttvm")
     if command.check and not is_saved:
         raise InvalidInput(

@@ -1,14 +1,12 @@
-"""What the commands share: an argument parser whose errors are ours, numbers of options, and outputs that can be written."""
+"""What the commands share: an argument parser whose errors are ours, and numbers of options."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
@@ -49,22 +47,6 @@ def _number(text: str, kind: type, is_right: Callable[[Any], bool], expected: st
     return value
 
 
-def check_writable(path: str | None) -> None:
-    """Raise :class:`InvalidInput` before any work is done for a file that could not be written at its end."""
-    if not path:
-        return
-    folder = Path(os.path.realpath(path)).parent
-    why = ""
-    if os.path.isdir(path):
-        why = "it is a directory"
-    elif not folder.is_dir():
-        why = "there is no such folder"
-    elif not os.access(folder, os.W_OK):
-        why = "its folder cannot be written"
-    if why:
-        raise InvalidInput(f"cannot write '{path}': {why}", subject="-o")
-
-
 def fail(program: str, error: Exception, *, is_json: bool) -> None:
     """Say on stderr what is wrong, and as one object on stdout where that is what was asked for."""
     text = str(error) if isinstance(error, (TorchTvmError, OSError)) else _unforeseen(error)
@@ -82,4 +64,4 @@ def _unforeseen(error: Exception) -> str:
     return f"{type(error).__name__}: {first}\n  set TORCH_TVM_TRACEBACK=1 to see where"
 
 
-__all__ = ["Parser", "amount", "check_writable", "count", "fail", "seed"]
+__all__ = ["Parser", "amount", "count", "fail", "seed"]

@@ -75,6 +75,17 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         file.write(content)
 
 
+def check_writable(path: str | os.PathLike[str] | None, subject: str = "") -> None:
+    """Raise :class:`InvalidInput` before any work is done for a file that could not be written at its end."""
+    if not path:
+        return
+    folder = _target(path).parent
+    if not folder.is_dir():
+        raise _unwritable(path, "there is no such folder", subject)
+    if not os.access(folder, os.W_OK):
+        raise _unwritable(path, "its folder cannot be written", subject)
+
+
 def _target(path: str | os.PathLike[str]) -> Path:
     """The file behind a path, which is there as a plain file or not at all."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
@@ -89,8 +100,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return whole
 
 
-def _unwritable(path: str | os.PathLike[str], why: str | None) -> InvalidInput:
-    return InvalidInput(f"cannot write '{os.fspath(path)}': {why}")
+def _unwritable(path: str | os.PathLike[str], why: str | None, subject: str = "") -> InvalidInput:
+    return InvalidInput(f"cannot write '{os.fspath(path)}': {why}", subject=subject)
 
 
 def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str) -> InvalidInput:

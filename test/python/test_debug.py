@@ -18,6 +18,7 @@ import torch_tvm
 from torch_tvm.debug.compare import error_of
 from torch_tvm.lowering import ops
 from torch_tvm.lowering.registry import LOWERINGS
+from torch_tvm.support.errors import InvalidInput
 
 
 class Net(nn.Module):
@@ -79,7 +80,7 @@ def test_the_end_of_the_process_is_a_failure_too(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_does_not_fail_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(torch_tvm.InvalidInput, match="the program does not fail"):
+    with pytest.raises(InvalidInput, match="the program does not fail"):
         torch_tvm.debug.minimize(nn.ReLU(), (torch.ones(3),), output=tmp_path / "bug.py")
     assert not (tmp_path / "bug.py").exists()
 
@@ -97,3 +98,11 @@ def test_what_does_not_fail_is_refused(tmp_path: Path) -> None:
 )
 def test_errors_of_results(ours: torch.Tensor, theirs: torch.Tensor, expected: float) -> None:
     assert error_of(ours, theirs) == pytest.approx(expected)
+
+
+def test_where_the_program_is_written_is_asked_before_it_is_made_small(tmp_path: Path) -> None:
+    def never(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("imported")
+
+    with pytest.raises(InvalidInput, match="there is no such folder"):
+        torch_tvm.debug.minimize(never, (torch.ones(2),), output=tmp_path / "none" / "bug.py")

@@ -129,7 +129,10 @@ def test_there_are_cases_of_every_kind(capsys: pytest.CaptureFixture[str]) -> No
         (["--filter", "("], "'(' is no regular expression"),
         (["--filter", "^nothing at all$"], "no case matches"),
         (["--jobs", "-1"], "--jobs: expected a positive number"),
-        (["--json", "/no/such/folder/file"], "there is no such folder"),
+        (
+            ["--json", "/no/such/folder/file"],
+            "--json: cannot write '/no/such/folder/file': there is no such folder",
+        ),
     ],
 )
 def test_a_wrong_command_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

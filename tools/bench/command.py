@@ -10,12 +10,13 @@ from pathlib import Path
 
 from torch_tvm.runtime.threads import usable_cores
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
+from torch_tvm.support.files import check_writable
 from torch_tvm.tools.bench.measure import Comparison, Plan, compare
 from torch_tvm.tools.bench.plot import check_plot, plot
 from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
 from torch_tvm.tools.bench.suites import SUITES, models_of
 from torch_tvm.tools.bench.table import markdown
-from torch_tvm.tools.command_line import Parser, check_writable, count, fail
+from torch_tvm.tools.command_line import Parser, count, fail
 
 _PEERS = tuple(name for name in RUNTIMES if name != "ours")
 _QUICK = Plan(rounds=3, iteration_seconds=0.05)
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for a wrong argument."""
     try:
         options = _parser().parse_args(argv)
-        check_writable(options.output and str(options.output))
+        check_writable(options.output, "-o")
         models, peers = models_of(options.suite, options.models), _peers(options.peers)
         if options.plot:
             check_plot(options.plot)

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 
 from torch_tvm.support.errors import InvalidInput
-from torch_tvm.support.files import write_whole
-from torch_tvm.tools.command_line import Parser, amount, check_writable, fail, seed
+from torch_tvm.support.files import check_writable, write_whole
+from torch_tvm.tools.command_line import Parser, amount, fail, seed
 from torch_tvm.tools.e2e.case import CASES, CONFIGS, FRONTENDS, Case, checked_choice
 
 SUITES = ("ours", "opinfo", "models")
@@ -92,8 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for number, option in ((arguments.jobs, "--jobs"), (arguments.timeout, "--timeout")):
         if number < 0 or (option == "--timeout" and number == 0):
             raise InvalidInput(f"expected a positive number, got {number}", subject=option)
-    for file in filter(None, (arguments.json, arguments.junit)):
-        check_writable(file)
+    check_writable(arguments.json, "--json")
+    check_writable(arguments.junit, "--junit")
     chosen = [
         case
         for case in all_cases(suites, arguments.seed)

@@ -24,7 +24,7 @@ from torch_tvm.debug.slices import (
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.support.errors import InvalidInput, TorchTvmError, bug_of
-from torch_tvm.support.files import write_whole
+from torch_tvm.support.files import check_writable, write_whole
 from torch_tvm.support.sandbox import failure_of
 
 _SECONDS = 120.0
@@ -66,7 +66,7 @@ def minimize(
 
     The failure may be other numbers than the reference interpreter's (``tolerance`` as in :func:`lockstep`), a bug of the
     compiler, or the end of the process: each attempt runs in a child process. Raises :class:`InvalidInput` for a
-    program that does not fail.
+    program that does not fail, and before the search where ``output`` cannot be written.
 
     >>> import torch, torch_tvm
     >>> torch_tvm.debug.minimize(torch.nn.ReLU(), (torch.ones(3),))
@@ -74,6 +74,7 @@ def minimize(
         ...
     torch_tvm.support.errors.InvalidInput: the program does not fail: compiled and interpreted it gives the same
     """
+    check_writable(output)
     module, flat = imported(program, args, frontend)
     search = _Search(tolerance, target, options)
     values = tensor_values(module)

@@ -43,10 +43,10 @@ th { color: var(--soft); font-weight: 500; } td.right, th.right { text-align: ri
 dl { display: grid; grid-template-columns: 7rem minmax(0, 1fr); gap: .25rem .8rem; margin: .2rem 0; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } dd ul { margin: 0; padding-left: 1.1rem; }
 .warn { color: var(--warn); } svg { width: 100%; height: auto; max-width: 46rem; display: block; }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+svg text { fill: var(--soft); font: 12px system-ui, sans-serif; } .row .right { font-size: .85rem; }
 @media (max-width: 40rem) { body { font-size: 15px; } .row { grid-template-columns: minmax(0, 1fr) 5.5rem; }
   .row .rule { grid-column: 1 / -1; grid-row: 2; } dl { grid-template-columns: 1fr; gap: 0; } dt { margin-top: .4rem; }
-  .deep { display: none; } }
+  .deep { display: none; } svg text { font-size: 18px; } }
 """
 
 
@@ -276,7 +276,7 @@ def _roofline(report: Findings) -> str:
         f"machine: {limits.gflops:.0f} GFLOP/s, {limits.gigabytes:.1f} GB/s from memory (caches are faster).</p>"
         f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="Roofline of the kernels">{grid}'
         f'<polyline points="{roof}" fill="none" stroke="var(--ink)" stroke-width="1.5"/>{dots}'
-        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 2}" text-anchor="middle">operations for a byte</text></svg>'
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">operations for a byte</text></svg>'
     )
 
 
