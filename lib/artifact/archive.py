@@ -31,6 +31,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from torch_tvm.runtime.threads import usable_cores
@@ -58,7 +59,8 @@ _MOST_TEXT = 1 << 28
 
 
 class ArchiveWriter:
-    """Writes an archive into a file that can be sought. Entries with the same content are one entry."""
+    """Writes an archive into a file that can be sought, which is open until the context ends. Entries with the same
+    content are one entry."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -68,6 +70,14 @@ class ArchiveWriter:
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
         for name, text in _PREFACE.items():
             self._put(name, text.encode())
+
+    def __enter__(self) -> ArchiveWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the archive, which would go on writing when it is collected; what failed before is what counts."""
+        with suppress(*([Exception] if kind else [])):
+            self._zip.close()
 
     def add(self, folder: str, content: bytes | memoryview, suffix: str = "") -> str:
         """Put content into a folder, at the start of a page; give the name of the entry that has it."""
@@ -96,7 +106,6 @@ class ArchiveWriter:
         content = json.dumps(whole, indent=1, allow_nan=False).encode()
         self._put(MANIFEST, content)
         self._put(SEAL, hashlib.sha256(content).hexdigest().encode())
-        self._zip.close()
 
     def _put(self, name: str, content: bytes | memoryview, aligned: bool = False) -> None:
         info = zipfile.ZipInfo(ROOT + name)

@@ -54,8 +54,7 @@ def write(
     A weight is there as kernels read it. The original is there as well where it ``keeps_originals``, or where
     both are the same. ``sample`` are arguments and what the first program gives for them.
     """
-    with whole_file(path) as file:
-        archive = ArchiveWriter(file)
+    with whole_file(path) as file, ArchiveWriter(file) as archive:
         encoded = [_program(archive, program, keeps_originals) for program in programs]
         manifest = {"versions": dict(versions), "programs": encoded, "sample": _sample(archive, sample)}
         archive.add_text("extra/report.json", report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import os
 import subprocess
@@ -18,7 +19,7 @@ from torch import nn
 
 import torch_tvm
 from torch_tvm import InvalidInput
-from torch_tvm.artifact import processor
+from torch_tvm.artifact import processor, save
 
 HERE = Path(__file__).parent.parent
 
@@ -158,6 +159,22 @@ def test_a_link_stays_one_and_a_linker_may_have_arguments(tmp_path: Path) -> Non
     compiled.save(link, linker="cc -O1")
     assert link.is_symlink() and torch.equal(torch_tvm.load(file)(torch.ones(2)), torch.ones(2))
     assert {path.name for path in tmp_path.iterdir()} == {"model.ttvm", "link.ttvm"}
+
+
+def test_a_disk_that_is_full_leaves_neither_a_file_nor_a_complaint_of_zipfile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    compiled = torch_tvm.compile(nn.ReLU(), (torch.ones(2),))
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    monkeypatch.setattr(save, "encode_convention", full)
+    with pytest.raises(InvalidInput, match=r"cannot write '.*': No space left on device"):
+        compiled.save(tmp_path / "model.ttvm")
+    gc.collect()
+    assert not list(tmp_path.iterdir()) and not unraisable
 
 
 def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,7 @@ class Slot:
             return
 
         def write(path: Path) -> None:
-            with suppress(InvalidInput), whole_file(path) as file:
-                archive = ArchiveWriter(file)
+            with suppress(InvalidInput), whole_file(path) as file, ArchiveWriter(file) as archive:
                 entry = archive.add(CODE, library, ".so")
                 archive.add_text("extra/report.json", json.dumps(report.to_dict()))
                 described = {"library": entry, "code": encode_code(code), "weights": list(weights)}
