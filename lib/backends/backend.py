@@ -28,12 +28,13 @@ class Backend(ABC):
     """One kind of target: what it is filled up with, its graph passes, its schedule rules, their finish, and its code.
 
     ``kind`` is TVM's name of it, ``device`` PyTorch's name of where its tensors are. Where ``checks_indices``, a kernel
-    can raise for a position out of range; other kernels take the nearest one.
+    can raise for a position out of range; other kernels take the nearest one. With ``many_threads`` one alone is slow.
     """
 
     kind: str = ""
     device: ClassVar[str] = "cpu"
     checks_indices: ClassVar[bool] = False
+    many_threads: ClassVar[bool] = False
 
     # -- the target ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import tvm
 
@@ -13,11 +14,14 @@ from torch_tvm.schedules.gpu.rules import RULES
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.transforms.base import Transform
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
+from torch_tvm.transforms.fuse_attention import FuseAttention
 from torch_tvm.transforms.scans_as_loops import ScansAsLoops
 
 
 class Gpu(Backend):
     """A GPU of any kind that TVM generates code for; without a runtime of its own, this machine cannot run it."""
+
+    many_threads: ClassVar[bool] = True
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -26,7 +30,7 @@ class Gpu(Backend):
         return f"it has no {self.kind} device"
 
     def graph_passes(self, target: tvm.target.Target, accuracy: str) -> Sequence[Transform]:
-        return [FoldBatchNorm(), ScansAsLoops()]
+        return [FoldBatchNorm(), FuseAttention(), ScansAsLoops()]
 
     def machine(self, target: tvm.target.Target) -> GpuModel:
         return GpuModel.from_target(target)

@@ -64,12 +64,15 @@ class Builder:
     """Emits Relax bindings for one op at a time.
 
     ``results`` describe the op's results, ``op`` is its name and ``location`` the user's line; these change from op
-    to op. With ``checks_indices`` a position out of range is an error when the program runs.
+    to op. With ``checks_indices`` a position out of range is an error when the program runs. With ``many_threads`` the
+    program is for a GPU, where no loop may be left to few threads.
     """
 
-    def __init__(self, block_builder: relax.BlockBuilder, *, checks_indices: bool = True) -> None:
+    def __init__(
+        self, block_builder: relax.BlockBuilder, *, checks_indices: bool = True, many_threads: bool = False
+    ) -> None:
         self.bb = block_builder
-        self.checks_indices = checks_indices
+        self.checks_indices, self.many_threads = checks_indices, many_threads
         self.results: list[Result] = []
         self.location = SourceLocation()
         self.op = ""

@@ -51,6 +51,7 @@ class LoweringContext:
         *,
         pure: bool = True,
         check_indices: bool = True,
+        many_threads: bool = False,
         refused: Mapping[int, str] | None = None,
         rounds: bool = False,
         in_torch: Collection[str] = (),
@@ -62,7 +63,7 @@ class LoweringContext:
         self.own = lowerings or {}
         self.rounds = rounds
         self.bb = relax.BlockBuilder()
-        self.builder = Builder(self.bb, checks_indices=check_indices)
+        self.builder = Builder(self.bb, checks_indices=check_indices, many_threads=many_threads)
         self.builder.pure = pure
         self.env: dict[ir.Value, Any] = {}
         self.weights: dict[str, relax.Expr] = {}

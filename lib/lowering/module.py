@@ -47,6 +47,7 @@ def lower(
     *,
     fallback: bool = True,
     check_indices: bool = True,
+    many_threads: bool = False,
     refused: Mapping[int, str] | None = None,
     rounds: bool = False,
     in_torch: Collection[str] = (),
@@ -56,13 +57,15 @@ def lower(
 
     With ``rounds`` each result of bfloat16 is rounded, also where the next op computes with it in float32.
     With ``check_indices`` the program raises :class:`InvalidIndex` for a position out of range, otherwise it takes the
-    nearest one. Ops named in ``in_torch`` run in PyTorch, and those at the positions ``refused``, for that reason.
+    nearest one. With ``many_threads`` kernels are made for a GPU.
+    Ops named in ``in_torch`` run in PyTorch, and those at the positions ``refused``, for that reason.
     ``lowerings`` are asked before those of the registry. Raises
     :class:`UnsupportedOp` with every op that has no lowering when ``fallback`` is false, :class:`InternalError` where a
     lowering has a bug.
     """
     how: dict[str, Any] = {
         "check_indices": check_indices,
+        "many_threads": many_threads,
         "refused": refused,
         "rounds": rounds,
         "in_torch": in_torch,

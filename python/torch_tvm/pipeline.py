@@ -146,6 +146,7 @@ def _generated(
             module,
             fallback=fallback,
             check_indices=check_indices,
+            many_threads=backend.many_threads,
             refused=refused or {},
             rounds=options.accuracy == "strict",
             in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],

@@ -140,6 +140,16 @@ def test_bfloat16_is_widened_by_its_bits() -> None:
     assert torch.equal(on_device(lambda x: x.max(1)[0], x)(x), x.max(1)[0])
 
 
+@pytest.mark.opencl
+@needs_device
+def test_bits_of_small_integers() -> None:
+    """C computes ``a | b`` of 16 bits in 32, whose bits are no ``short``."""
+    x = torch.randint(0, 256, (6,), dtype=torch.uint8)
+    for dtype in (torch.int16, torch.bfloat16, torch.int8):
+        ours = on_device(lambda x, dtype=dtype: x.view(dtype), x)(x)
+        assert torch.equal(ours.view(torch.uint8), x)
+
+
 @torch.jit.script
 def doubled_until(x: torch.Tensor, limit: torch.Tensor):
     count = 0

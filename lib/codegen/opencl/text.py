@@ -77,7 +77,7 @@ def _call_functions_of_opencl(func: tirx.PrimFunc, _mod: object, _ctx: object) -
         name = getattr(node.op, "name", "")
         if name == "tirx.reinterpret" and isinstance(node.args[0].ty, tvm.ir.PrimType):
             same = str(node.ty.dtype) == str(node.args[0].ty.dtype)
-            return node.args[0] if same else _extern(node, f"as_{_type(node)}", node.args)
+            return node.args[0] if same else _extern(node, f"as_{_type(node)}", [_in_own_type(node.args[0])])
         return _extern(node, f"{_OURS}tanh_{_type(node)}", node.args) if name == "tirx.tanh" else node
 
     def extreme(node: tirx.Max | tirx.Min) -> tvm.ir.Expr:
@@ -94,6 +94,10 @@ _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod)
 
 def _wrapped(expr: tvm.ir.Expr) -> tvm.ir.Expr:
     """Arithmetic of 8 and 16 bits, which C does in 32, back in its own type: it wraps around, and ``select`` knows it."""
+    return _in_own_type(expr)
+
+
+def _in_own_type(expr: tvm.ir.Expr) -> tvm.ir.Expr:
     if str(expr.ty.dtype) not in ("int8", "uint8", "int16", "uint16"):
         return expr
     return tirx.call_pure_extern(str(expr.ty.dtype), f"({_type(expr)})", expr)

@@ -98,6 +98,17 @@ def inline_producers(schedule: Schedule) -> None:
             continue  # a result of the kernel, or one whose reader cannot take it in
 
 
+def inline_consumers(schedule: Schedule, block: SBlockRV) -> None:
+    """Compute what reads a block where the block is written, as far as that goes."""
+    consumers = schedule.get_consumers(block)
+    while len(consumers) == 1:
+        try:
+            schedule.reverse_compute_inline(consumers[0])
+        except tvm.s_tir.ScheduleError:
+            return
+        consumers = schedule.get_consumers(block)
+
+
 def fused(schedule: Schedule, loops: Sequence[LoopRV]) -> LoopRV:
     """Some loops as one."""
     return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
@@ -137,6 +148,7 @@ def _realize(schedule: Schedule, block: SBlockRV) -> SBlockRealize:
 __all__ = [
     "blocks_of",
     "fused",
+    "inline_consumers",
     "inline_producers",
     "is_spatial",
     "kinds",

@@ -2,7 +2,8 @@
 
     for row in parallel(n): body        becomes        row = blockIdx.x * 64 + threadIdx.x: body
 
-Statements outside of a parallel loop run on one thread. Statements that follow each other are kernels that do.
+Loops that follow each other are launches of their own, and what they share is memory of the device. Statements outside of a
+parallel loop run on one thread.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from tvm.ir import TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.tirx.stmt import ForKind
 
+from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.storage import in_root_block
 from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import static_sizes
+from torch_tvm.tir import flat_sequence, loads, statements, static_sizes
 
 THREADS = 64
-"""Threads of a block: the loops are long, and few run at once."""
+"""Threads of a block at most: the loops are long, and few run at once."""
 
 
-def bind_plain_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def bind_plain_loops(func: tirx.PrimFunc, gpu: GpuModel) -> tirx.PrimFunc:
     """``func`` with its loops on GPU threads. Raises :class:`Refusal` for blocks and for calls of functions."""
     body = func.body.block.body if isinstance(func.body, SBlockRealize) else func.body
     while isinstance(body, SBlockRealize):
         body = body.block.body
     _check(body)
-    return in_root_block(func.with_body(_in_registers(_bound(body))))
+    return in_root_block(func.with_body(_bound(body, min(THREADS, gpu.threads // 4))))
 
 
 def _check(body: tirx.Stmt) -> None:
@@ -42,30 +44,77 @@ def _check(body: tirx.Stmt) -> None:
         raise Refusal("it calls a function of the host")
 
 
-def _bound(stmt: tirx.Stmt) -> tirx.Stmt:
-    if isinstance(stmt, tirx.SeqStmt) and not any(
-        isinstance(s, (tirx.Bind, tirx.AllocBuffer)) for s in stmt.seq
-    ):
-        return tirx.SeqStmt([_bound(part) for part in stmt.seq])
+def _bound(stmt: tirx.Stmt, threads: int) -> tirx.Stmt:
+    """A launch for each parallel loop, and one of a single thread for what lies between them."""
+    if isinstance(stmt, tirx.AttrStmt) and stmt.attr_key == "pragma_scope":
+        return _bound(stmt.body, threads)
     if isinstance(stmt, tirx.For) and stmt.kind == ForKind.PARALLEL:
-        return _on_threads(stmt.loop_var, stmt.extent, stmt.body)
-    return _on_threads(tirx.Var("single", "int32"), tirx.const(1, "int32"), stmt)
+        return _on_threads(stmt.loop_var, stmt.extent, stmt.body, threads)
+    if isinstance(stmt, tirx.SeqStmt) and _comes_apart(stmt):
+        return _launches(stmt, threads)
+    if isinstance(stmt, (tirx.For, tirx.IfThenElse)) and _has_parallel_loop(stmt) and not _reads_memory(stmt):
+        if isinstance(stmt, tirx.For):
+            return tirx.For(stmt.loop_var, stmt.min, stmt.extent, ForKind.SERIAL, _bound(stmt.body, threads))
+        otherwise = None if stmt.else_case is None else _bound(stmt.else_case, threads)
+        return tirx.IfThenElse(stmt.condition, _bound(stmt.then_case, threads), otherwise)
+    return _on_threads(tirx.Var("single", "int32"), tirx.const(1, "int32"), stmt, threads)
 
 
-def _on_threads(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt) -> tirx.Stmt:
-    """Each turn of a loop on a thread of its own; few turns on as many blocks."""
+def _launches(sequence: tirx.SeqStmt, threads: int) -> tirx.Stmt:
+    """Statements that follow each other, with what they share in memory of the device."""
+    shared: dict[Var, tirx.Buffer] = {}
+    for stmt in statements(sequence):
+        if isinstance(stmt, tirx.AllocBuffer):
+            buffer = stmt.buffer
+            shared[buffer] = tirx.decl_buffer(buffer.shape, str(buffer.dtype), buffer.name)
+    renamed = lambda stmt: tvm_ffi.structural_map(stmt, (Var, lambda var: shared.get(var, var)))
+    host = (tirx.DeclBuffer, tirx.Bind)
+    parts: list[tirx.Stmt] = []
+    for stmt in statements(sequence):
+        if isinstance(stmt, tirx.AllocBuffer):
+            parts.append(tirx.AllocBuffer(shared[stmt.buffer]))
+        elif isinstance(stmt, host):
+            parts.append(renamed(stmt))
+        else:
+            parts.append(_bound(renamed(stmt), threads))
+    return flat_sequence(parts)
+
+
+def _has_parallel_loop(stmt: tirx.Stmt) -> bool:
+    loops: list[tirx.For] = []
+    tvm_ffi.structural_walk(stmt, (tirx.For, loops.append))
+    return any(loop.kind == ForKind.PARALLEL for loop in loops)
+
+
+def _comes_apart(sequence: tirx.SeqStmt) -> bool:
+    """Whether each statement can be a launch: the host knows all names, and what they share is worth memory of the device."""
+    names = [stmt for stmt in statements(sequence) if isinstance(stmt, tirx.Bind)]
+    if any(loads(stmt.value) for stmt in names):
+        return False
+    shares = names or any(isinstance(stmt, tirx.AllocBuffer) for stmt in statements(sequence))
+    return _has_parallel_loop(sequence) or not shares
+
+
+def _reads_memory(stmt: tirx.For | tirx.IfThenElse) -> bool:
+    """Whether the device alone knows what decides about a statement."""
+    return bool(loads(stmt.extent if isinstance(stmt, tirx.For) else stmt.condition))
+
+
+def _on_threads(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt, count: int) -> tirx.Stmt:
+    """Each turn of a loop on a thread of its own, ``count`` of them in a block; few turns on as many blocks."""
     workspaces, body = _workspaces(var, extent, body)
+    body = _in_registers(body)
     dtype = str(var.ty.dtype)
-    is_few = isinstance(extent, tirx.IntImm) and int(extent) < THREADS
+    is_few = isinstance(extent, tirx.IntImm) and int(extent) < count
     if is_few:
         bound = _thread(var, extent, "blockIdx.x", body)
     else:
         block, item = tirx.Var("block", dtype), tirx.Var("item", dtype)
-        threads = tirx.const(THREADS, dtype)
+        threads = tirx.const(count, dtype)
         value = block * threads + item
         inside = tvm_ffi.structural_map(body, (Var, lambda other: value if other.same_as(var) else other))
         guarded = tirx.IfThenElse(value < extent, inside, None)
-        blocks = tirx.floordiv(extent + (THREADS - 1), threads)
+        blocks = tirx.floordiv(extent + (count - 1), threads)
         bound = _thread(block, blocks, "blockIdx.x", _thread(item, threads, "threadIdx.x", guarded))
     return tirx.SeqStmt([*workspaces, bound]) if workspaces else bound
 

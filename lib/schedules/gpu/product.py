@@ -32,6 +32,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from torch_tvm.schedules.gpu.blocks import (
     blocks_of,
+    inline_consumers,
     is_spatial,
     kinds,
     refusing,
@@ -40,6 +41,7 @@ from torch_tvm.schedules.gpu.blocks import (
 )
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.spatial_loops import bind_spatial
+from torch_tvm.schedules.gpu.truth import rebuilt
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, ceil_div
 
@@ -87,14 +89,14 @@ class Tiles:
 
 
 class Product:
-    """The rule for products of matrices and for convolutions without groups."""
+    """The rule for products of matrices and for convolutions; those by channel are too narrow for it."""
 
     name = "product"
 
     def apply(self, func: tirx.PrimFunc, gpu: GpuModel) -> tirx.PrimFunc:
         schedule = schedule_of(func)
         with refusing():
-            block = _product(schedule)
+            schedule, block = _with_groups_apart(schedule, _product(schedule))
             _tile(schedule, _in_parts(schedule, block, gpu), gpu)
             for rest in _unbound(schedule):
                 bind_spatial(schedule, rest, min(64, gpu.threads))
@@ -113,6 +115,50 @@ def _product(schedule: Schedule) -> SBlockRV:
     if not all(is_spatial(schedule.get(block)) for block in blocks if block is not summing[0]):
         raise Refusal("a block beside the product searches, or has blocks of its own")
     return summing[0]
+
+
+def _with_groups_apart(schedule: Schedule, block: SBlockRV) -> tuple[Schedule, SBlockRV]:
+    """The channels of a convolution with groups as groups, which are a batch, and channels of a group."""
+    node = schedule.get(block)
+    inputs: list[tirx.Var] = []
+    results: list[tirx.Expr] = []
+    is_split = False
+    for item in node.iter_vars:
+        index, size = tirx.Var("i", str(item.var.ty.dtype)), _group_size(node, item.var)
+        inputs.append(index)
+        results += [index] if size is None else [index // size, index % size]
+        is_split = is_split or size is not None
+    if not is_split:
+        return schedule, block
+    schedule.transform_block_layout(block, tirx.IndexMap(inputs, results, None))
+    name = schedule.get(block).name_hint
+    of_block = lambda node: _simplified(node) if node.name_hint == name else node
+    func = schedule.mod["main"]
+    func = func.with_body(tvm_ffi.structural_map(func.body, (SBlock, of_block)))
+    schedule = Schedule(tvm.IRModule({"main": func}))
+    return schedule, schedule.get_sblock(name)
+
+
+def _simplified(node: SBlock) -> SBlock:
+    """A block with ``(g * n + c) // n`` as ``g`` where ``c`` is below ``n``."""
+    analyzer = tvm.sym.Analyzer()
+    for item in node.iter_vars:
+        analyzer.bind(item.var, item.dom)
+    simple = lambda part: tvm_ffi.structural_map(part, (tirx.FloorDiv, analyzer.simplify))
+    parts = {name: simple(getattr(node, name)) for name in ("body", "init")}
+    return rebuilt(node, reads=[simple(region) for region in node.reads], **parts)
+
+
+def _group_size(node: SBlock, var: tirx.Var) -> tirx.Expr | None:
+    """``n`` where an operand is read at ``var // n``."""
+    found: list[tirx.Expr] = []
+
+    def visit(division: tirx.FloorDiv) -> None:
+        if division.a.same_as(var) and isinstance(division.b, tirx.IntImm):
+            found.append(division.b)
+
+    tvm_ffi.structural_walk(node.body, (tirx.FloorDiv, visit))
+    return found[0] if found else None
 
 
 def _axes(node: SBlock) -> Axes:
@@ -285,7 +331,7 @@ def _tile(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     for operand, along in zip(operands, turned, strict=True):
         _into_shared(schedule, block, operand, step, tiles, turned=along)
     schedule.decompose_reduction(block, step)
-    _inline_after(schedule, sums)
+    inline_consumers(schedule, sums)
 
 
 def _is_along(indices: Sequence[tirx.Expr], variables: Sequence[tirx.Var]) -> bool:
@@ -367,17 +413,6 @@ def _inline_before(schedule: Schedule, block: SBlockRV) -> None:
             schedule.compute_inline(producer)
         except tvm.s_tir.ScheduleError:
             continue  # another reads it too, or it is no single element
-
-
-def _inline_after(schedule: Schedule, block: SBlockRV) -> None:
-    """Compute what reads a block where the block is written, as far as that goes."""
-    consumers = schedule.get_consumers(block)
-    while len(consumers) == 1:
-        try:
-            schedule.reverse_compute_inline(consumers[0])
-        except tvm.s_tir.ScheduleError:
-            return
-        consumers = schedule.get_consumers(block)
 
 
 def _unbound(schedule: Schedule) -> list[SBlockRV]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tvm
 from tvm.s_tir import Schedule, dlight
 
+from torch_tvm.schedules.gpu.attention import Attention
 from torch_tvm.schedules.gpu.elementwise import Elementwise
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
 from torch_tvm.schedules.gpu.product import Product
 from torch_tvm.schedules.gpu.reducers import checked_combiners, register_reducers
 from torch_tvm.schedules.gpu.rows import Rows
+from torch_tvm.schedules.gpu.scan import Scan
 from torch_tvm.schedules.gpu.spatial_loops import SpatialLoops
 from torch_tvm.schedules.gpu.split_reduction import SplitReduction
+from torch_tvm.schedules.gpu.windows import Windows
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.support.errors import Refusal
 
@@ -46,18 +49,21 @@ class PlainLoops:
     name = "plain loops"
 
     def apply(self, func: tvm.tirx.PrimFunc, gpu: GpuModel) -> tvm.tirx.PrimFunc:
-        return bind_plain_loops(func)
+        return bind_plain_loops(func, gpu)
 
 
 RULES: tuple[Rule, ...] = (
+    Attention(),
     Elementwise(),
     SplitReduction(),
     Product(),
     Rows(),
+    Windows(),
     Dlight(dlight.gpu.Matmul),
     Dlight(dlight.gpu.GEMV),
     Dlight(dlight.gpu.Reduction),
     Dlight(dlight.gpu.GeneralReduction),
     SpatialLoops(),
+    Scan(),
     PlainLoops(),
 )

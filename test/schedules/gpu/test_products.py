@@ -44,6 +44,17 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...], str]] = 
         (R(1, 2, 5, 6, 7), R(8, 2, 3, 3, 3)),
         "product",
     ),
+    "convolution with groups": (
+        lambda x, w: F.gelu(F.conv2d(x, w, padding=1, groups=4)),
+        (R(2, 12, 11, 9), R(36, 3, 3, 3)),
+        "product",
+    ),
+    "convolution by channel": (
+        lambda x, w: F.relu(F.conv2d(x, w, padding=1, stride=2, groups=6)),
+        (R(2, 6, 11, 9), R(12, 1, 3, 3)),
+        "windows",
+    ),
+    "pool": (lambda x, w: F.max_pool2d(x, 3, 2, 1) + w, (R(2, 5, 21, 20), R(10)), "windows"),
     "vector": (lambda x, w: F.linear(x, w), (R(1, 300), R(70, 300)), "rows"),
     "softmax": (lambda x, w: (x * w).softmax(-1) * 2, (R(2, 5, 77), R(77)), "rows"),
     "normalisation": (lambda x, w: F.layer_norm(x, (6, 20), w), (R(3, 6, 20), R(6, 20)), "rows"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import torch
 from torch import nn
 
 import torch_tvm
-from torch_tvm.backends import build
 from torch_tvm.codegen.opencl.build import build_for_opencl
+
+from .cuda import resources
 
 X = torch.randn(64, 512)
 PROGRAMS: dict[str, tuple[Callable[..., Any], str]] = {
@@ -31,8 +31,8 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], str]] = {
     "rows": (lambda x: x.sum(1), "rows"),
     "columns": (lambda x: x.amax(0), ""),
     "product": (lambda x: x @ (x.t() + 1), "product"),
-    "scan": (lambda x: torch.cumsum(x, 1), "plain loops"),
-    "pool": (lambda x: nn.functional.max_pool2d(x.view(1, 8, 64, 64), 2), "spatial loops"),
+    "scan": (lambda x: torch.cumsum(x, 1), "scan"),
+    "pool": (lambda x: nn.functional.max_pool2d(x.view(1, 8, 64, 64), 2), "windows"),
 }
 
 
@@ -49,7 +49,6 @@ def test_who_takes_which_kernel(compiled: torch_tvm.CompiledModule) -> None:
 
 
 def test_no_kernel_has_one_thread_or_one_block(compiled: torch_tvm.CompiledModule) -> None:
-    """A scan has a thread for each row: its 64 rows are one block, and no kernel of this test."""
     origin: Any = compiled.origin
     text = build_for_opencl(compiled.tir_module, origin.target).program.text
     functions = re.findall(r"def f_(\w+)\(.*?\n(.*?)(?=\ndef |\Z)", text, re.DOTALL)
@@ -104,17 +103,6 @@ def test_reductions_of_unknown_length() -> None:
 # -- CUDA ----------------------------------------------------------------------------------------------------
 
 
-def sources(module: Any) -> Iterator[str]:
-    try:
-        text = module.inspect_source()
-    except Exception:  # code of the host has no source
-        text = ""
-    if "__global__" in text:
-        yield text
-    for part in module.imports:
-        yield from sources(part)
-
-
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_nvcc_takes_the_kernels_and_spills_nothing(arch: str, tmp_path: Path) -> None:
@@ -123,25 +111,5 @@ def test_nvcc_takes_the_kernels_and_spills_nothing(arch: str, tmp_path: Path) ->
     compiled = torch_tvm.compile(program, (X,), target={"kind": "cuda", "arch": arch}, fallback=False)
     rules = {kernel.rule for kernel in compiled.report.kernels}
     assert rules >= {"elementwise", "split reduction", "product"}
-    origin: Any = compiled.origin
-    built: Any = build(compiled.tir_module, origin.target, is_native=False)
-    (text,) = sources(built.mod)
-    path = tmp_path / "kernels.cu"
-    path.write_text(text)
-    command = [
-        "nvcc",
-        f"-arch={arch}",
-        "-cubin",
-        "-Xptxas",
-        "-v",
-        "-o",
-        str(tmp_path / "kernels.cubin"),
-        str(path),
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 0, found.stderr
-    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", found.stderr)]
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", found.stderr)]
-    shared = [int(n) for n in re.findall(r"(\d+) bytes smem", found.stderr)]
-    assert spilled and not any(spilled), found.stderr
-    assert max(registers) <= 128 and max(shared, default=0) <= 48 << 10
+    found = resources(compiled, arch, tmp_path)
+    assert not found.spilled and found.registers <= 128 and found.shared <= 48 << 10

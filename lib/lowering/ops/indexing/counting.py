@@ -13,11 +13,12 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
+from torch_tvm.lowering.ops.indexing.wide_sort import grouped
 from torch_tvm.lowering.ops.reductions.folds import extremum_of_all
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, register
-from torch_tvm.tir import SizeLike, as_size, const, is_float, product
+from torch_tvm.tir import SizeLike, as_size, const, is_float, product, static
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -29,40 +30,89 @@ PARTS = 16
 FEW = 1 << 12
 """Elements that a part needs besides its bins to be worth it."""
 
+FEW_BINS = 1 << 11
+"""Bins of which a GPU can have a set for each part of the elements."""
+
+MOST_PARTS = 1 << 12
+SHORTEST_PART = 1 << 6
+
 
 @dataclass(frozen=True)
 class _Tally:
-    """Sums by bin: ``place(reads, i)`` is the bin of element ``i`` (negative: none), ``weight`` what it adds."""
+    """Sums by bin: ``place(reads, i)`` is the bin of element ``i`` (negative: none), ``weight`` what it adds, or 1."""
 
     place: Callable[[Sequence[Any], Scalar], Scalar]
-    weight: Callable[[Sequence[Any], Scalar], Scalar]
+    weight: Callable[[Sequence[Any], Scalar], Scalar] | None
     accumulator: str
     result: str
 
     def body(self, ins: Sequence[Any], outs: Sequence[Any], count: Scalar, bins: Scalar) -> tirx.Stmt:
+        """A few parts, which threads go through and one of them adds up."""
         reads, out = [T.buffer_proxy(buffer) for buffer in ins], T.buffer_proxy(outs[0])
         least, most = const(1), const(PARTS)
         number = tirx.max(least, tirx.min(most, tirx.floordiv(count, bins * 4 + FEW)))
         with IRBuilder() as builder:
             with T.seq_scope():
-                sums = T.buffer_proxy(T.alloc_buffer((number * bins,), self.accumulator))
-                with T.parallel(0, number) as part:
-                    with T.serial(0, bins) as i:
-                        sums[part * bins + i] = tirx.const(0, self.accumulator)
-                    begin = tirx.floordiv(part * count, number)
-                    with T.serial(0, tirx.floordiv((part + 1) * count, number) - begin) as step:
-                        self.add(reads, sums, begin + step, part * bins)
+                sums = self._sums(reads, count, bins, number)
                 with T.serial(0, number - 1) as part, T.serial(0, bins) as i:
                     sums[i] = sums[i] + sums[(part + 1) * bins + i]
                 with T.serial(0, bins) as i:
                     out[i] = convert(sums[i], self.result)
             return builder.get()
 
-    def add(self, reads: Sequence[Any], sums: Any, i: Scalar, first: Scalar) -> None:
+    def on_many_threads(
+        self, ins: Sequence[Any], outs: Sequence[Any], count: Scalar, bins: Scalar
+    ) -> tirx.Stmt:
+        """Few bins by many parts, whose sums a thread for each bin adds up; else elements sorted by their bins."""
+        reads, out = [T.buffer_proxy(buffer) for buffer in ins], T.buffer_proxy(outs[0])
+        known = static(bins)
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                if known is None or known > FEW_BINS:
+                    self._grouped(reads, out, count, bins)
+                else:
+                    self._in_parts(reads, out, count, bins)
+            return builder.get()
+
+    def _sums(self, reads: Sequence[Any], count: Scalar, bins: Scalar, number: Scalar) -> Any:
+        """``number`` parts of the elements one after the other, each with bins of its own."""
+        sums = T.buffer_proxy(T.alloc_buffer((number * bins,), self.accumulator))
+        with T.parallel(0, number) as part:
+            with T.serial(0, bins) as i:
+                sums[part * bins + i] = tirx.const(0, self.accumulator)
+            begin = tirx.floordiv(part * count, number)
+            with T.serial(0, tirx.floordiv((part + 1) * count, number) - begin) as step:
+                self._add(reads, sums, begin + step, part * bins)
+        return sums
+
+    def _add(self, reads: Sequence[Any], sums: Any, i: Scalar, first: Scalar) -> None:
         place = T.buffer_proxy(T.alloc_buffer((1,), "int64"))
         place[0] = self.place(reads, i)
         with T.If(place[0] >= 0), T.Then():
-            sums[first + place[0]] = sums[first + place[0]] + self.weight(reads, i)
+            sums[first + place[0]] = sums[first + place[0]] + self._weight(reads, i)
+
+    def _weight(self, reads: Sequence[Any], i: Scalar) -> Scalar:
+        return tirx.const(1, self.accumulator) if self.weight is None else self.weight(reads, i)
+
+    def _in_parts(self, reads: Sequence[Any], out: Any, count: Scalar, bins: Scalar) -> None:
+        number = tirx.max(const(1), tirx.min(const(MOST_PARTS), tirx.floordiv(count, bins + SHORTEST_PART)))
+        sums = self._sums(reads, count, bins, number)
+        with T.parallel(0, bins) as i:
+            with T.serial(0, number - 1) as part:
+                sums[i] = sums[i] + sums[(part + 1) * bins + i]
+            out[i] = convert(sums[i], self.result)
+
+    def _grouped(self, reads: Sequence[Any], out: Any, count: Scalar, bins: Scalar) -> None:
+        groups = grouped(lambda i: self.place(reads, i), count, bins)
+        with T.parallel(0, bins) as i:
+            total = T.buffer_proxy(T.alloc_buffer((1,), self.accumulator, scope="local"))
+            if self.weight is None:
+                total[0] = tirx.Cast(self.accumulator, groups.count(i))
+            else:
+                total[0] = tirx.const(0, self.accumulator)
+                with T.serial(0, groups.count(i)) as number:
+                    total[0] = total[0] + self._weight(reads, groups.update(i, number))
+            out[i] = convert(total[0], self.result)
 
 
 def tally(b: Builder, tensors: Sequence[Expr], count: SizeLike, bins: SizeLike, how: _Tally) -> Expr:
@@ -70,7 +120,8 @@ def tally(b: Builder, tensors: Sequence[Expr], count: SizeLike, bins: SizeLike, 
 
     def kernel(*given: Any) -> te.Tensor:
         *sources, (elements, size) = given
-        body = lambda ins, outs: how.body(ins, outs, elements, size)
+        make = how.on_many_threads if b.many_threads else how.body
+        body = lambda ins, outs: make(ins, outs, elements, size)
         return te.extern([[size]], list(sources), body, dtype=how.result, name="tally")
 
     sizes = relax.ShapeExpr([as_size(count), as_size(bins)])
@@ -100,7 +151,7 @@ def bincount(b: Builder, x: Tensor, weights: Tensor | None, minlength: Size) -> 
     length = b.emit(R.maximum(b.emit(R.add(most, b.const(1, "int64"))), b.tensor(minlength, "int64")))
     inner = "float64" if is_float(dtype) else dtype
     place = lambda reads, i: tirx.Cast("int64", reads[0][i])
-    weight = lambda reads, i: tirx.const(1, inner) if weights is None else convert(reads[1][i], inner)
+    weight = None if weights is None else lambda reads, i: convert(reads[1][i], inner)
     tensors = [x] if weights is None else [x, weights]
     return tally(b, tensors, count, b.counted(length), _Tally(place, weight, inner, dtype))
 
@@ -160,7 +211,7 @@ def histc(b: Builder, x: Tensor, bins: int, min: Number, max: Number) -> Expr:
         return tirx.if_then_else(_inside(value, left, right), tirx.min(at, const(bins - 1)), const(-1))
 
     count = product(b.shape(x))
-    how = _Tally(place, lambda reads, i: const(1), "int64", dtype)
+    how = _Tally(place, None, "int64", dtype)
     return tally(b, [_flat(b, x), *edges], count, bins, how)
 
 
@@ -237,7 +288,7 @@ def _histogram(
         return total[0]
 
     inner = "int64" if weight is None else "float64"
-    add = lambda reads, i: const(1) if weight is None else convert(reads[1 + width][i], inner)
+    add = None if weight is None else lambda reads, i: convert(reads[1 + width][i], inner)
     tensors = [_flat(b, x), *edges, *([] if weight is None else [_flat(b, weight)])]
     hist = tally(b, tensors, count, product(bins), _Tally(place, add, inner, dtype))
     hist = reshape(b, hist, bins)

@@ -6,7 +6,9 @@ allocated as large as they are, and a second kernel writes the positions, all ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
@@ -23,16 +25,31 @@ from torch_tvm.tir import SizeLike, as_size, ceil_div, const, product, static
 Expr: TypeAlias = relax.Expr
 
 CHUNK = 1 << 12
-"""Elements that one thread looks at before it takes the next ones."""
+"""Elements that one thread of a CPU looks at before it takes the next ones."""
 
 PARALLEL = 1 << 14
-"""Elements from which on they are worth more than one thread."""
+"""Elements from which on they are worth more than one thread of a CPU."""
 
 
-def chunk_loop(count: Any) -> Any:
-    """The kind of loop over the chunks of ``count`` elements."""
-    known = static(count)
-    return T.serial if known is not None and known < PARALLEL else T.parallel
+@dataclass(frozen=True)
+class Chunks:
+    """How elements are shared: ``size`` for each thread, and all threads at once from ``parallel`` elements on."""
+
+    size: int
+    parallel: int
+
+    @staticmethod
+    def of(b: Builder, count: Any) -> Chunks:
+        """On a GPU about as many elements for a thread as there are threads."""
+        if not b.many_threads:
+            return Chunks(CHUNK, PARALLEL)
+        known = static(count)
+        return Chunks(1 << 9 if known is None else max(16, math.isqrt(known)), 0)
+
+    def loop(self, count: Any) -> Any:
+        """The kind of loop over the chunks of ``count`` elements."""
+        known = static(count)
+        return T.serial if known is not None and known < self.parallel else T.parallel
 
 
 def selected(b: Builder, mask: Expr) -> Expr:
@@ -46,26 +63,28 @@ def _selected(b: Builder, mask: Expr) -> Expr:
         flags = pointwise(
             b, lambda u: convert(u, "bool"), flags, compute=b.dtype(flags), result="bool", name="is_true"
         )
-    both = b.te(_counts, flags, name="count")
+    chunks = Chunks.of(b, b.shape(flags)[0])
+    both = b.te(lambda f: _counts(f, chunks), flags, name="count")
     starts, total = (b.emit(relax.TupleGetItem(both, index)) for index in range(2))
     size = relax.ShapeExpr([b.counted(total)])
-    return b.te(_positions, flags, starts, size, name="positions")
+    places = _places if b.many_threads else _positions
+    return b.te(lambda f, at, s: places(f, at, s, chunks), flags, starts, size, name="positions")
 
 
-def _counts(flags: te.Tensor) -> list[te.Tensor]:
+def _counts(flags: te.Tensor, how: Chunks) -> list[te.Tensor]:
     """Where the positions of each chunk begin among those of all, and how many there are (one element)."""
     count = flags.shape[0]
-    chunks = ceil_div(count, CHUNK)
+    chunks = ceil_div(count, how.size)
 
     def body(ins: Any, outs: Any) -> tirx.Stmt:
         data, starts, total = (T.buffer_proxy(buffer) for buffer in (*ins, *outs))
         with IRBuilder() as builder:
             with T.seq_scope():
-                with chunk_loop(count)(0, chunks) as chunk:
-                    first = chunk * CHUNK
+                with how.loop(count)(0, chunks) as chunk:
+                    first = chunk * how.size
                     found = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
                     found[0] = tirx.const(0, "int32")
-                    with T.serial(0, tirx.min(count - first, const(CHUNK))) as i:
+                    with T.serial(0, tirx.min(count - first, const(how.size))) as i:
                         found[0] = found[0] + tirx.Cast("int32", loaded(data[first + i]))
                     starts[chunk] = tirx.Cast("int64", found[0])
                 total[0] = const(0)
@@ -79,19 +98,39 @@ def _counts(flags: te.Tensor) -> list[te.Tensor]:
     return te.extern([[chunks], [const(1)]], [flags], body, dtype=["int64", "int64"], name="count")
 
 
-def _positions(flags: te.Tensor, starts: te.Tensor, size: Any) -> te.Tensor:
+def _places(flags: te.Tensor, starts: te.Tensor, size: Any, how: Chunks) -> te.Tensor:
+    """The positions themselves, written where they belong at once: a thread of a GPU has little memory of its own."""
+    count = flags.shape[0]
+
+    def body(ins: Any, outs: Any) -> tirx.Stmt:
+        data, begins, out = (T.buffer_proxy(buffer) for buffer in (*ins, *outs))
+        with IRBuilder() as builder:
+            with how.loop(count)(0, ceil_div(count, how.size)) as chunk:
+                first = chunk * how.size
+                place = T.buffer_proxy(T.alloc_buffer((1,), "int64", scope="local"))
+                place[0] = begins[chunk]
+                with T.serial(0, tirx.min(count - first, const(how.size))) as i:
+                    with T.If(loaded(data[first + i])), T.Then():
+                        out[place[0]] = first + i
+                        place[0] = place[0] + 1
+            return builder.get()
+
+    return te.extern([list(size)], [flags, starts], body, dtype="int64", name="positions")
+
+
+def _positions(flags: te.Tensor, starts: te.Tensor, size: Any, how: Chunks) -> te.Tensor:
     """The positions themselves; those of a chunk are gathered without a branch and then copied."""
     count = flags.shape[0]
 
     def body(ins: Any, outs: Any) -> tirx.Stmt:
         data, begins, out = (T.buffer_proxy(buffer) for buffer in (*ins, *outs))
         with IRBuilder() as builder:
-            with chunk_loop(count)(0, ceil_div(count, CHUNK)) as chunk:
-                first = chunk * CHUNK
-                places = T.buffer_proxy(T.alloc_buffer((CHUNK + 1,), "int32"))
+            with how.loop(count)(0, ceil_div(count, how.size)) as chunk:
+                first = chunk * how.size
+                places = T.buffer_proxy(T.alloc_buffer((how.size + 1,), "int32"))
                 found = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
                 found[0] = tirx.const(0, "int32")
-                with T.serial(0, tirx.min(count - first, const(CHUNK))) as i:
+                with T.serial(0, tirx.min(count - first, const(how.size))) as i:
                     places[found[0]] = tirx.Cast("int32", i)
                     found[0] = found[0] + tirx.Cast("int32", loaded(data[first + i]))
                 with T.serial(0, tirx.Cast("int64", found[0])) as i:
@@ -127,19 +166,20 @@ def nonzero(b: Builder, x: Tensor) -> Expr:
         return reshape(b, places, [*b.shape(places), 1])
     if not columns:
         return b.emit(relax.op.zeros(relax.ShapeExpr([as_size(s) for s in (*b.shape(places), 0)]), "int64"))
-    return b.te(_rows, *columns, name="nonzero")
+    chunk = 1 if b.many_threads else CHUNK
+    return b.te(lambda *given: _rows(given, chunk), *columns, name="nonzero")
 
 
-def _rows(*columns: te.Tensor) -> te.Tensor:
-    """The columns side by side: each row is written at once."""
+def _rows(columns: Sequence[te.Tensor], size: int) -> te.Tensor:
+    """The columns side by side: each row is written at once, ``size`` of them by a thread."""
     count, width = columns[0].shape[0], len(columns)
 
     def body(ins: Any, outs: Any) -> tirx.Stmt:
         sources, out = [T.buffer_proxy(buffer) for buffer in ins], T.buffer_proxy(outs[0])
         with IRBuilder() as builder:
-            with T.parallel(0, ceil_div(count, CHUNK)) as chunk:
-                first = chunk * CHUNK
-                with T.serial(0, tirx.min(count - first, const(CHUNK))) as i:
+            with T.parallel(0, ceil_div(count, size)) as chunk:
+                first = chunk * size
+                with T.serial(0, tirx.min(count - first, const(size))) as i:
                     for axis, source in enumerate(sources):
                         out[first + i, axis] = source[first + i]
             return builder.get()

@@ -3,7 +3,7 @@
 Each op computes the destination of every update in one parallel kernel; a second one walks the updates
 in order, so that the last of equal destinations wins: whole rows where the indices select rows, and in parallel
 where parts of the updates go to parts of the tensor. Where positions are not checked, an update outside of the tensor
-is not written.
+is not written. For a GPU many updates are sorted by their places, and a thread takes those of one place.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.indexing.finding import selected
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside, is_mask
 from torch_tvm.lowering.ops.indexing.positions import IndexCheck, checked
-from torch_tvm.lowering.ops.indexing.scatter_kernels import OF_BOOLS, Update, UpdateAlong
+from torch_tvm.lowering.ops.indexing.scatter_kernels import COLUMNS, OF_BOOLS, STRIP, Update, UpdateAlong
+from torch_tvm.lowering.ops.indexing.wide_sort import GroupedUpdate
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
 from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
-from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float, product
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, const, is_float, product, static
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -52,17 +54,43 @@ def write_at(
         return _nothing_after(b, x, reshape(b, places, [count])) if b.checks_indices else x
     flat = [reshape(b, v, [product(b.shape(v))]) for v in (x, places, b.cast(updates, dtype))]
 
-    update = Update(reduction, dtype, include_self, is_element=isinstance(row, int) and row == 1)
+    is_element = isinstance(row, int) and row == 1
+    update = Update(reduction, dtype, include_self, is_element, 1 if b.many_threads else COLUMNS)
+    in_groups = GroupedUpdate(reduction, dtype, include_self)
+    value_of = lambda operands, u, j, width: operands[0][u * width + j]
 
     def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
-        write = lambda ins, outs: update.body(ins, outs, width, parts)
+
+        def write(ins: Any, outs: Any) -> tirx.Stmt:
+            if not b.many_threads or is_few(tirx.floordiv(where.shape[0], parts)):
+                return update.body(ins, outs, width, parts)
+            value = lambda operands, u, j: value_of(operands, u, j, width)
+            return in_groups.body(ins, outs, where.shape[0], width, lambda index, u: index[u], value)
+
         return te.extern(
             [data.shape], [data, where, values], write, dtype=data.dtype, out_buffers=[out], name="scatter"
         )
 
     sizes = as_size(row), as_size(groups)
     return reshape(b, b.te(scatter, *flat, *sizes, name=f"scatter_{reduction}"), shape)
+
+
+FEW = 32
+"""Updates that a thread of a GPU takes one after the other, rather than that all are sorted by their places."""
+
+MANY = 1 << 12
+"""Columns that keep a GPU busy with a thread each."""
+
+
+def is_few(count: Any) -> bool:
+    known = static(tvm.sym.Analyzer().simplify(as_size(count)))
+    return known is not None and known <= FEW
+
+
+def are_many(count: Any) -> bool:
+    known = static(tvm.sym.Analyzer().simplify(as_size(count)))
+    return known is not None and known >= MANY
 
 
 def _nothing_after(b: Builder, x: Expr, places: Expr) -> Expr:
@@ -167,13 +195,28 @@ def _scatter_aligned(
     is_number = isinstance(source, (bool, int, float))
     given = [x, index] if is_number else [x, index, b.cast(source, dtype)]
     sizes = [product(shape[:axis]), shape[axis], b.shape(index)[axis], product(shape[axis + 1 :])]
-    update = UpdateAlong(reduction, dtype, include_self, check, number(source, dtype) if is_number else None)
+    fill = number(source, dtype) if is_number else None
+    columns = 1 if b.many_threads else STRIP
+    update = UpdateAlong(reduction, dtype, include_self, check, fill, columns)
+    in_groups = GroupedUpdate(reduction, dtype, include_self)
 
     def scatter(*operands: Any) -> te.Tensor:
         *tensors, sizes = operands
         data = tensors[0]
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
-        write = lambda ins, outs: update.body(ins, outs, [as_size(size) for size in sizes])
+        outer, size, count, inner = (as_size(size) for size in sizes)
+
+        def place_of(index: Any, u: Any) -> Any:
+            row, column, place = u // (count * inner), u % inner, tirx.Cast("int64", index[u])
+            inside = tirx.all(place >= 0, place < size)
+            return tirx.Select(inside, (row * size + place) * inner + column, tirx.const(-1, "int64"))
+
+        def write(ins: Any, outs: Any) -> tirx.Stmt:
+            if not b.many_threads or is_few(count) or are_many(outer * inner):
+                return update.body(ins, outs, [outer, size, count, inner])
+            value_of = lambda operands, u, _: operands[0][u] if fill is None else fill
+            return in_groups.body(ins, outs, outer * count * inner, const(1), place_of, value_of)
+
         return te.extern([data.shape], tensors, write, dtype=data.dtype, out_buffers=[out], name="scatter")
 
     flat = [reshape(b, v, [product(b.shape(v))]) for v in given]

@@ -42,27 +42,31 @@ def identity(reduction: str, dtype: str) -> Any:
 
 
 COLUMNS = 256
-"""Columns of a row that one thread takes: threads share the columns, so each sees all updates in order."""
+"""Columns of a row that one thread of a CPU takes: threads share the columns, so each sees all updates in order."""
 
 STRIP = 64
-"""Columns of one thread where each column has indices of its own: a strip of a tensor stays in the cache."""
+"""Columns of one thread where each column has indices of its own: a strip of a tensor stays in the cache of a CPU."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """How the updates of a scatter are combined with what lies there: rows, or single elements."""
+    """How the updates of a scatter are combined with what lies there: rows, or single elements.
+
+    A thread takes ``columns`` of a row.
+    """
 
     reduction: str
     dtype: str
     include_self: bool
     is_element: bool
+    columns: int = COLUMNS
 
     def body(self, ins: Sequence[Any], outs: Sequence[Any], width: Any, parts: Any) -> tirx.Stmt:
         """Copy the data, then write the updates of each part in order: the parts, and chunks of rows, side by side."""
         data, where, values = (T.buffer_proxy(buffer) for buffer in ins)
         out = T.buffer_proxy(outs[0])
         each = tirx.floordiv(ins[1].shape[0], parts)
-        chunks = ceil_div(width, COLUMNS)
+        chunks = ceil_div(width, self.columns)
         with IRBuilder() as builder:
             with T.seq_scope():
                 with T.parallel(0, ins[0].shape[0]) as i:
@@ -92,8 +96,8 @@ class Update:
             if self.is_element:
                 out[place] = value(0)
                 return
-            first = chunk * COLUMNS
-            with T.serial(0, tirx.min(width - first, COLUMNS)) as j:
+            first = chunk * self.columns
+            with T.serial(0, tirx.min(width - first, self.columns)) as j:
                 out[place * width + first + j] = value(first + j)
 
 
@@ -110,16 +114,20 @@ class UpdateAlong:
     include_self: bool
     check: IndexCheck | None
     fill: Any = None
+    columns: int = STRIP
 
     def body(self, ins: Sequence[Any], outs: Sequence[Any], sizes: Sequence[Any]) -> tirx.Stmt:
-        """``sizes`` are o, those of the dimension in the tensor and in the index, and i. Threads share o and strips of i."""
+        """``sizes`` are o, those of the dimension in the tensor and in the index, and i.
+
+        Threads share o and strips of ``columns`` of i.
+        """
         outer, size, count, inner = sizes
         found = tirx.decl_buffer((1,), "int64", "found")
-        strips = ceil_div(inner, STRIP)
+        strips = ceil_div(inner, self.columns)
 
         def strip(task: Any) -> tirx.Stmt:
-            first = tirx.floormod(task, strips) * STRIP
-            width = inner if _is_at_most(inner, STRIP) else tirx.min(inner - first, STRIP)
+            first = tirx.floormod(task, strips) * self.columns
+            width = inner if _is_at_most(inner, self.columns) else tirx.min(inner - first, self.columns)
             row = tirx.floordiv(task, strips)
 
             def over(extent: Any, body: Callable[[Any, Any], tirx.Stmt]) -> tirx.Stmt:
@@ -175,4 +183,4 @@ def _is_at_most(size: Any, limit: int) -> bool:
     return known is not None and known <= limit
 
 
-__all__ = ["COLUMNS", "OF_BOOLS", "Update", "UpdateAlong"]
+__all__ = ["COLUMNS", "OF_BOOLS", "STRIP", "Update", "UpdateAlong", "combination", "identity"]

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.indexing import wide_sort
 from torch_tvm.lowering.ops.indexing.sort_kernels import is_long, is_selection, order, smallest_by_digits
 from torch_tvm.lowering.ops.indexing.sort_kernels import largest as selected
 from torch_tvm.lowering.pointwise import pointwise
@@ -39,7 +40,8 @@ def sorting_keys(b: Builder, x: Expr) -> Expr:
 
 def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
     """The stable order of ``x`` along ``axis`` as int64."""
-    return b.te(lambda keys: order(keys, axis, descending), sorting_keys(b, x), name="argsort")
+    ordered = wide_sort.order if b.many_threads else order
+    return b.te(lambda keys: ordered(keys, axis, descending), sorting_keys(b, x), name="argsort")
 
 
 def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None) -> tuple[Expr, Expr]:
@@ -95,6 +97,9 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
         return [b.emit(relax.op.zeros(sizes, dtype)) for dtype in (b.dtype(x), "int64")]
     b.expect(as_size(b.shape(x)[axis]) >= k, "selected index k out of range")
     length = b.shape(x)[axis]
+    if b.many_threads:
+        places = b.te(lambda keys: wide_sort.order(keys, axis, largest, k), sorting_keys(b, x), name="topk")
+        return list(along(b, x, places, axis))
     if not is_selection(k, length) and is_long(length, k):
         places = b.te(
             lambda keys: smallest_by_digits(keys, axis, k, largest), sorting_keys(b, x), name="topk"

@@ -29,8 +29,8 @@ class Scan:
     """Totals that begin as ``start``; ``step(totals, element, k)`` gives those with element ``k``, in order.
 
     Each total becomes one result of the dtype in ``results``. The totals are written one after the other: a later
-    one is computed from the new values of those before it. ``is_associative`` says that there is one total, and that
-    the total of some elements may stand for them.
+    one is computed from the new values of those before it. ``is_associative`` says that the total of some elements may
+    stand for them; where there are two totals, the last stands for an element and the first for its number.
     """
 
     start: tuple[Scalar, ...]
@@ -139,7 +139,7 @@ def _running_extremum(b: Builder, x: Expr, dim: int, is_max: bool) -> list[Expr]
         return [tirx.Select(taken, k, place), tirx.Select(taken, element, best)]
 
     start = (tirx.const(0, "int64"), (lowest if is_max else highest)(inner))
-    indices, values = scan(b, x, dim, Scan(start, step, ("int64", dtype)))
+    indices, values = scan(b, x, dim, Scan(start, step, ("int64", dtype), is_associative=True))
     return [values, indices]
 
 

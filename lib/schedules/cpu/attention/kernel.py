@@ -9,6 +9,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import Expr, TensorLoad
 
+from torch_tvm.schedules.attention_spec import AttentionSpec
 from torch_tvm.schedules.cpu.math import exponentials
 from torch_tvm.schedules.cpu.math.let_builder import Lets
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
@@ -27,30 +28,6 @@ from torch_tvm.tir import (
     variables,
     when,
 )
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Sizes, and the elements of the operands as functions of batch, head, row (query), key and depth.
-
-    ``masked(b, h, i, j, score)`` is the scaled and masked score, ``store(b, h, i, d, value)`` writes the
-    result. ``causal`` is the key offset of the diagonal (key ``j`` is visible to row ``i`` if
-    ``j <= i + causal``) or None; a row without any visible key is 0 if ``is_safe`` or if there are none, otherwise NaN.
-    """
-
-    batch: Expr
-    heads: Expr
-    rows: Expr
-    keys: Expr
-    depth: int
-    value_depth: int
-    query: Callable[[Expr, Expr, Expr, Expr], Expr]
-    key: Callable[[Expr, Expr, Expr, Expr], Expr]
-    value: Callable[[Expr, Expr, Expr, Expr], Expr]
-    masked: Callable[[Expr, Expr, Expr, Expr, Expr], Expr]
-    store: Callable[[Expr, Expr, Expr, Expr, Expr], tirx.Stmt]
-    causal: Expr | None
-    is_safe: bool
 
 
 @dataclass(frozen=True)

@@ -12,31 +12,21 @@
 The running maximum and sum follow "Online normalizer calculation for softmax" (Milakov and Gimelshein,
 arXiv:1805.02867) as FlashAttention does; with a single key block nothing is rescaled. Under a causal mask,
 key blocks and panels to the right of the diagonal are not computed.
-
-The PrimFunc is its own specification (:mod:`torch_tvm.transforms.fuse_attention` writes it): the blocks that
-:mod:`torch_tvm.workloads.attention` names say how Q, K, V, the mask and the result lie in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from tvm import tirx
-from tvm.ir import Expr, TensorLoad
-from tvm.s_tir import SBlock
-from tvm_ffi.structural import structural_map
 
-from torch_tvm.schedules.cpu.attention.kernel import AttentionEmitter, AttentionSpec, AttentionTiling
-from torch_tvm.schedules.cpu.loops.producers import steps
+from torch_tvm.schedules.attention_spec import AttentionSpec, read_attention
+from torch_tvm.schedules.cpu.attention.kernel import AttentionEmitter, AttentionTiling
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape
 from torch_tvm.schedules.cpu.matmul.tiling import tile_rows
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.support.errors import Refusal
-from torch_tvm.tir import ceil_div, const, exact, round_up, static, static_sizes, substitute
-from torch_tvm.workloads.attention import CAST, MASKED, OUTPUT, ROWS, SCORES, AttentionWorkload
+from torch_tvm.tir import ceil_div, exact, round_up, static, static_sizes
+from torch_tvm.workloads.attention import AttentionWorkload
 
 KEY_BLOCK = 512
 ROW_BLOCK = 64
@@ -51,91 +41,6 @@ class Attention:
         spec = read_attention(func)
         body = AttentionEmitter(spec, choose_tilings(spec, cpu)).emit()
         return func.with_body(body).without_attr(AttentionWorkload.ATTRIBUTE)
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The blocks of an attention; ``after`` are those that change the weighted sums element by element."""
-
-    scores: SBlock
-    masked: SBlock
-    output: SBlock
-    after: list[SBlock]
-
-
-def read_attention(func: tirx.PrimFunc) -> AttentionSpec:
-    """Read the specification or raise :class:`Refusal`."""
-    workload = AttentionWorkload.from_attr(func.attrs)
-    if workload is None:
-        raise Refusal("no attention")
-    blocks = _read_blocks(func)
-    b, h, i, j, d = (it.var for it in blocks.scores.iter_vars)
-    batch, heads, rows, keys, depth = (it.dom.extent for it in blocks.scores.iter_vars)
-    query, key = blocks.scores.body.value.b.a, blocks.scores.body.value.b.b
-    weights, value = blocks.output.body.value.b.a, blocks.output.body.value.b.b
-    point = list(_first_load(weights).indices)
-    of_value = next((it for it in blocks.output.iter_vars if not any(it.var.same_as(p) for p in point)), None)
-    sizes = static_sizes((depth, of_value.dom.extent if of_value is not None else None))
-    if of_value is None or sizes is None:
-        raise Refusal("the size of a head is not constant")
-    if any(static(extent) == 0 for extent in (batch, heads, rows, keys, *sizes)):
-        raise Refusal("an axis is empty")
-    at = lambda expr, old: lambda *new: substitute(expr, dict(zip(old, new, strict=True))).astype("float32")
-    return AttentionSpec(
-        batch=batch,
-        heads=heads,
-        rows=rows,
-        keys=keys,
-        depth=sizes[0],
-        value_depth=sizes[1],
-        query=at(query, (b, h, i, d)),
-        key=at(key, (b, h, j, d)),
-        value=at(value, (point[0], point[1], point[3], of_value.var)),
-        masked=_read_masked(blocks),
-        store=_read_store(blocks, [*point[:3], of_value.var]),
-        causal={"none": None, "top_left": const(0), "bottom_right": keys - rows}[workload.causal],
-        is_safe=workload.is_safe,
-    )
-
-
-def _read_blocks(func: tirx.PrimFunc) -> Blocks:
-    sch = steps.start(func)
-    found = {sch.get(block).name_hint: sch.get(block) for block in steps.blocks(sch)}
-    scores, masked, output = (found.get(name) for name in (SCORES, MASKED, OUTPUT))
-    if scores is None or masked is None or output is None:
-        raise Refusal("the blocks of an attention are missing")
-    if str(output.body.buffer.dtype) != "float32":
-        raise Refusal("the exponential is written for single precision")
-    return Blocks(scores, masked, output, [found[name] for name in (ROWS, CAST) if name in found])
-
-
-def _read_masked(blocks: Blocks) -> Callable[..., Expr]:
-    """``masked(b, h, i, j, score)``."""
-    axes = [it.var for it in blocks.masked.iter_vars]
-
-    def masked(*args: Expr) -> Expr:
-        *place, score = args
-        value = substitute(blocks.masked.body.value, dict(zip(axes, place, strict=True)))
-        return _replace_load(value, blocks.scores.body.buffer.name, score)
-
-    return masked
-
-
-def _read_store(blocks: Blocks, axes: list[tirx.Var]) -> Callable[..., tirx.Stmt]:
-    """``store(b, h, i, d, total)``, through the blocks after the sums; ``axes`` are those of the sums."""
-
-    def store(*args: Expr) -> tirx.Stmt:
-        *place, total = args
-        bindings = dict(zip(axes, place, strict=True))
-        indices = [substitute(index, bindings) for index in blocks.output.body.indices]
-        buffer = blocks.output.body.buffer
-        for block in blocks.after:
-            own = dict(zip((it.var for it in block.iter_vars), indices, strict=True))
-            total = _replace_load(substitute(block.body.value, own), buffer.name, total)
-            buffer = block.body.buffer
-        return tirx.BufferStore(buffer, total, indices)
-
-    return store
 
 
 def choose_tilings(spec: AttentionSpec, cpu: CpuModel) -> list[AttentionTiling]:
@@ -204,14 +109,3 @@ def _rows(rows: int, most: int, overlap: bool) -> tuple[int, int] | None:
 def _shape(rows: int, vectors: int, lanes: int) -> TileShape:
     chains = 4 if rows * vectors <= 4 else 2 if rows * vectors <= 8 else 1
     return TileShape(rows, vectors, lanes, k_unroll=2 if chains == 1 else chains, chains=chains)
-
-
-def _first_load(expr: Any) -> TensorLoad:
-    while not isinstance(expr, TensorLoad):
-        expr = expr.value
-    return expr
-
-
-def _replace_load(expr: Expr, name: str, value: Expr) -> Expr:
-    """``expr`` with ``value`` for what it loads from the buffer ``name``."""
-    return structural_map(expr, (TensorLoad, lambda load: value if load.source.name == name else load))

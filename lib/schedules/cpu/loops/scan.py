@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import tvm_ffi
 from tvm import sym, tirx
-from tvm.ir import TensorLoad, Var
 
 from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, is_expensive, weight
+from torch_tvm.schedules.scan_steps import ScanSteps, read_steps
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, flat_sequence, lanes_loop, loop, pieces, static
@@ -47,7 +46,7 @@ class Scan:
         source, *targets = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
         flat = {buffer: _flat(buffer) for buffer in (source, *targets)}
         kernel = _Kernel(
-            _read_steps(func, source, workload.is_associative),
+            read_steps(func, source, workload.is_associative),
             flat[source],
             tuple(flat[target] for target in targets),
             before=elements(source.shape[:axis]),
@@ -59,54 +58,10 @@ class Scan:
         return func.with_body(flat_sequence([*views, kernel.body()])).without_attr(ScanWorkload.ATTRIBUTE)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """One iteration of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
-
-    ``is_associative`` says that there is one total, and that the total of some elements may stand for them.
-    """
-
-    source: tirx.Buffer
-    k: Var
-    totals: tuple[tirx.Buffer, ...]
-    start: tuple[tirx.Expr, ...]
-    updates: tuple[tirx.Expr, ...]
-    results: tuple[tirx.Expr, ...]
-    is_associative: bool
-
-    @property
-    def cost(self) -> int:
-        """Elementary operations for an element."""
-        calls = sum(is_expensive(update) for update in self.updates)
-        return len(self.updates) + sum(weight(update) for update in self.updates) + CALL_COST * calls
-
-    def at(self, expr: tirx.Expr, totals: Sequence[tirx.Expr], element: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
-        """``expr`` with the totals, the element and its number along the axis in their places."""
-
-        def visit(load: TensorLoad, _: object) -> tirx.Expr:
-            if load.source.same_as(self.source):
-                return element
-            return next(t for b, t in zip(self.totals, totals, strict=True) if b.same_as(load.source))
-
-        return tvm_ffi.structural_mutate(
-            expr, [(TensorLoad, visit), (Var, lambda var, _: k if var.same_as(self.k) else var)]
-        )
-
-
-def _read_steps(func: tirx.PrimFunc, source: tirx.Buffer, is_associative: bool) -> _Steps:
-    """What the kernel's own loop does: each total is stored once before it and once in it."""
-    stores: list[tirx.BufferStore] = []
-    loops: list[tirx.For] = []
-    tvm_ffi.structural_walk(func.body, [(tirx.BufferStore, stores.append), (tirx.For, loops.append)])
-    (k,) = [loop.loop_var for loop in loops if loop.kind == tirx.ForKind.SERIAL]
-    local = [store for store in stores if store.buffer not in func.params]
-    half = len(local) // 2
-    by_buffer = lambda buffer: next(s.value for s in local[:half] if s.buffer.same_as(buffer))
-    totals = tuple(store.buffer for store in local[half:])
-    start = tuple(by_buffer(buffer) for buffer in totals)
-    results = tuple(store.value for store in stores if store.buffer in func.params)
-    updates = tuple(store.value for store in local[half:])
-    return _Steps(source, k, totals, start, updates, results, is_associative)
+def _cost(steps: ScanSteps) -> int:
+    """Elementary operations for an element."""
+    calls = sum(is_expensive(update) for update in steps.updates)
+    return len(steps.updates) + sum(weight(update) for update in steps.updates) + CALL_COST * calls
 
 
 def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
@@ -117,7 +72,7 @@ def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
 class _Kernel:
     """``before`` rows of ``length`` by ``after`` elements, scanned along the middle."""
 
-    steps: _Steps
+    steps: ScanSteps
     source: tirx.Buffer
     targets: tuple[tirx.Buffer, ...]
     before: tirx.Expr
@@ -131,7 +86,8 @@ class _Kernel:
             return self._columns()
         rows, length = static(self.before), static(self.length)
         is_few = rows is not None and rows < CHAINS * self.cpu.cores
-        may_cut = self.steps.is_associative and str(self.targets[0].dtype) != "float64"
+        is_one = len(self.steps.totals) == 1
+        may_cut = self.steps.is_associative and is_one and str(self.targets[0].dtype) != "float64"
         if is_few and may_cut and (length is None or length >= SEGMENTED_LENGTH):
             return loop("row", self.before, self._segments)
         return self._interleaved_rows()
@@ -218,7 +174,7 @@ class _Kernel:
             return flat_sequence([*start, loop("k", self.length, step)])
 
         count = self.analyzer.simplify(self.before * blocks)
-        return self._parallel(count, count * width * self.length * self.steps.cost, block)
+        return self._parallel(count, count * width * self.length * _cost(self.steps), block)
 
     # --- over the last axis ---------------------------------------------------------------------------
 
@@ -237,7 +193,7 @@ class _Kernel:
             begin = (first + number * width) * self.length
             return self._chains(begin, self.length, self.length, width)
 
-        return self._parallel(blocks, blocks * width * self.length * 2 * self.steps.cost, block)
+        return self._parallel(blocks, blocks * width * self.length * 2 * _cost(self.steps), block)
 
     def _chains(
         self,
@@ -261,7 +217,7 @@ class _Kernel:
         size = self.analyzer.simplify(tirx.floordiv(self.length, count))
         starts = tirx.decl_buffer((count + 1,), str(self.steps.totals[0].dtype), "start", scope="global")
         zero = tirx.BufferStore(starts, self.steps.start[0], [const(0)])
-        work = self.length * self.steps.cost
+        work = self.length * _cost(self.steps)
         sums = self._parallel(const(count), work, lambda s: self._segment_sum(starts, s, begin, size))
         add = lambda s: tirx.BufferStore(
             starts, self._added(tirx.BufferLoad(starts, [s]), tirx.BufferLoad(starts, [s + 1])), [s + 1]

@@ -1,0 +1,323 @@
+"""Kernels for GPUs that order keys, and that group updates by their place: stable, without atomics, the same on every run.
+
+A line of many keys is sorted digit by digit, the lowest first. For each digit a thread counts those of its part of the line,
+the counts of all parts become positions, and each thread moves its part there, in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from torch_tvm.lowering.ops.indexing.scatter_kernels import combination, identity
+from torch_tvm.tir import bits_of, ceil_div, const, elements, static
+
+Scalar: TypeAlias = tvm.ir.Expr
+
+RANKED_LENGTH = 512
+"""Up to this length a thread for each key that looks at all others is done before digits are counted."""
+
+LONGEST_PART = 256
+"""Keys of a line that one thread counts and moves, at most."""
+
+DIGIT = 8
+RADIX = 1 << DIGIT
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Lines of keys in order, one after the other, and where in its line each was."""
+
+    keys: Any
+    places: Any
+
+
+def in_order(
+    key_of: Callable[[Scalar, Scalar], Scalar], lines: Any, length: Any, bits: int, kind: str
+) -> Ordered:
+    """The keys ``key_of(line, i)``, of ``kind``, below ``2 ** bits``, by parallel loops one after the other."""
+    own = _part(length)
+    parts = ceil_div(length, own)
+    keys = [_shared(lines * length, kind) for _ in range(2)]
+    places = [_shared(lines * length, "int32") for _ in range(2)]
+    counts, bases = _shared(lines * RADIX * parts, "int32"), _shared(lines * RADIX, "int32")
+    totals = _shared(lines * RADIX, "int32")
+    with T.parallel(0, lines * length) as at:
+        keys[0][at] = key_of(at // length, at % length)
+        places[0][at] = tirx.Cast("int32", at % length)
+    passes = ceil_div(bits, DIGIT)
+    for number in range(passes):
+        source, target = number % 2, 1 - number % 2
+
+        def digit(at: Scalar, source: int = source, shift: int = number * DIGIT) -> Scalar:
+            low = tirx.shift_right(keys[source][at], tirx.const(shift, kind))
+            return tirx.Cast("int64", tirx.bitwise_and(low, tirx.const(RADIX - 1, kind)))
+
+        def in_part(task: Scalar, body: Callable[[Scalar, Scalar], None], digit: Any = digit) -> None:
+            """``body`` of each key of a part in order, and where its count lies."""
+            line, part = task // parts, task % parts
+            first = part * own
+            with T.serial(0, tirx.min(length - first, const(own))) as i:
+                at = line * length + first + i
+                body(at, (line * RADIX + digit(at)) * parts + part)
+
+        def count(at: Scalar, slot: Scalar) -> None:
+            counts[slot] = counts[slot] + 1
+
+        def move(at: Scalar, slot: Scalar, source: int = source, target: int = target) -> None:
+            rank = _cell("int32")
+            rank[0] = counts[slot]
+            counts[slot] = rank[0] + 1
+            begin = (at // length) * length
+            keys[target][begin + tirx.Cast("int64", rank[0])] = keys[source][at]
+            places[target][begin + tirx.Cast("int64", rank[0])] = places[source][at]
+
+        with T.parallel(0, lines * RADIX * parts) as slot:
+            counts[slot] = tirx.const(0, "int32")
+        with T.parallel(0, lines * parts) as task:
+            in_part(task, count)
+        with T.parallel(0, lines * RADIX) as row:
+            total = _cell("int32")
+            total[0] = tirx.const(0, "int32")
+            with T.serial(0, parts) as part:
+                total[0] = total[0] + counts[row * parts + part]
+            totals[row] = total[0]
+        with T.parallel(0, lines * RADIX) as row:
+            total = _cell("int32")
+            total[0] = tirx.const(0, "int32")
+            with T.serial(0, row % RADIX) as lower:
+                total[0] = total[0] + totals[(row // RADIX) * RADIX + lower]
+            bases[row] = total[0]
+        with T.parallel(0, lines * RADIX) as row:
+            here, total = _cell("int32"), _cell("int32")
+            total[0] = bases[row]
+            with T.serial(0, parts) as part:
+                here[0] = counts[row * parts + part]
+                counts[row * parts + part] = total[0]
+                total[0] = total[0] + here[0]
+        with T.parallel(0, lines * parts) as task:
+            in_part(task, move)
+    return Ordered(keys[passes % 2], places[passes % 2])
+
+
+def _part(length: Any) -> int:
+    """The keys of a thread: about as many as there are threads, and then fewer, as all of them wait for the longest."""
+    known = static(length)
+    return LONGEST_PART if known is None else max(32, min(LONGEST_PART, math.isqrt(known) // 2))
+
+
+def _shared(size: Any, dtype: str) -> Any:
+    return T.buffer_proxy(T.alloc_buffer((size,), dtype))
+
+
+def _cell(dtype: str) -> Any:
+    return T.buffer_proxy(T.alloc_buffer((1,), dtype, scope="local"))
+
+
+# -- sorting -----------------------------------------------------------------------------------------------
+
+
+def order(keys: te.Tensor, axis: int, descending: bool, count: int | None = None) -> te.Tensor:
+    """The positions along ``axis`` (int64) of the keys (int32 or int64) in their order; the first ``count`` of them."""
+    shape, dtype = list(keys.shape), str(keys.dtype)
+    after, length = elements(shape[axis + 1 :]), shape[axis]
+    lines = elements([elements(shape[:axis]), after])
+    taken = length if count is None else const(count)
+    known = static(length)
+
+    def body(ins: Any, outs: Any) -> tirx.Stmt:
+        data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
+        read = lambda line, i: data[((line // after) * length + i) * after + line % after]
+
+        def write(line: Scalar, rank: Scalar, place: Scalar) -> None:
+            at = ((line // after) * taken + rank) * after + line % after
+            out[at] = tirx.Cast("int64", place)
+
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                if known is not None and known <= RANKED_LENGTH:
+                    _by_rank(read, write, lines, length, descending, taken)
+                else:
+                    _by_digits(read, write, lines, length, dtype, descending, taken)
+            return builder.get()
+
+    result = [*shape[:axis], taken, *shape[axis + 1 :]]
+    buffers = [tirx.decl_buffer(shape, dtype, "keys"), tirx.decl_buffer(result, "int64", "order")]
+    return te.extern(
+        [result], [keys], body, dtype="int64", in_buffers=buffers[:1], out_buffers=buffers[1:], name="argsort"
+    )
+
+
+def _by_rank(read: Any, write: Any, lines: Any, length: Any, descending: bool, taken: Any) -> None:
+    """A thread for each key counts those that come before it."""
+    with T.parallel(0, lines * length) as at:
+        line, i = at // length, at % length
+        own, rank = _cell(str(read(line, i).ty.dtype)), _cell("int32")
+        own[0], rank[0] = read(line, i), tirx.const(0, "int32")
+        with T.serial(0, length) as j:
+            other = read(line, j)
+            is_before = own[0] < other if descending else other < own[0]
+            comes = tirx.any(is_before, tirx.all(tirx.EQ(other, own[0]), j < i))
+            rank[0] = rank[0] + tirx.Cast("int32", comes)
+        with T.If(tirx.Cast("int64", rank[0]) < taken), T.Then():
+            write(line, tirx.Cast("int64", rank[0]), i)
+
+
+def _by_digits(
+    read: Any, write: Any, lines: Any, length: Any, dtype: str, descending: bool, taken: Any
+) -> None:
+    bits = bits_of(dtype)
+    kind = f"uint{bits}"
+    flip = tirx.const((1 << (bits - 1)) - 1 if descending else 1 << (bits - 1), kind)
+    key_of = lambda line, i: tirx.bitwise_xor(tirx.reinterpret(kind, read(line, i)), flip)
+    found = in_order(key_of, lines, length, bits, kind)
+    with T.parallel(0, lines * taken) as at:
+        write(at // taken, at % taken, found.places[(at // taken) * length + at % taken])
+
+
+# -- updates by their place --------------------------------------------------------------------------------
+
+REDUCTIONS = ("sum", "prod", "amax", "amin")
+"""Where all updates of a place count; of others the last does."""
+
+SHORTEST_SUM = 32
+"""Updates from which on a thread more is worth it."""
+
+MOST_PARTS = 256
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Updates in the order of their places, those of one place in their own order; ``begins[p]`` is the first of ``p``."""
+
+    order: Any
+    begins: Any
+
+    def count(self, place: Scalar) -> Scalar:
+        return tirx.Cast("int64", self.begins[place + 1] - self.begins[place])
+
+    def update(self, place: Scalar, number: Scalar) -> Scalar:
+        """Which update is the one with a number at a place."""
+        first = tirx.Cast("int64", self.begins[place])
+        return tirx.Cast("int64", self.order[first + number])
+
+
+def grouped(place_of: Callable[[Scalar], Scalar], updates: Any, places: Any) -> Groups:
+    """``updates`` by what ``place_of`` gives; one out of ``[0, places)`` is in no group."""
+    known = static(places)
+    bits = 32 if known is None else known.bit_length()
+
+    def key_of(_: Scalar, i: Scalar) -> Scalar:
+        place = _cell("int64")
+        place[0] = place_of(i)
+        inside = tirx.all(place[0] >= 0, place[0] < places)
+        return tirx.Cast("uint32", tirx.Select(inside, place[0], places))
+
+    found = in_order(key_of, const(1), updates, bits, "uint32")
+    begins = _shared(places + 1, "int32")
+    with T.parallel(0, places + 1) as place:
+        low, high = _cell("int64"), _cell("int64")
+        low[0], high[0] = const(0), updates
+        with T.While(low[0] < high[0]):
+            middle = tirx.floordiv(low[0] + high[0], 2)
+            with T.If(found.keys[middle] < tirx.Cast("uint32", place)):
+                with T.Then():
+                    low[0] = middle + 1
+                with T.Else():
+                    high[0] = middle
+        begins[place] = tirx.Cast("int32", low[0])
+    return Groups(found.places, begins)
+
+
+@dataclass(frozen=True)
+class GroupedUpdate:
+    """A scatter with a thread for each element of the result, which takes the updates of its place in their order."""
+
+    reduction: str
+    dtype: str
+    include_self: bool
+
+    def body(
+        self,
+        ins: Sequence[Any],
+        outs: Sequence[Any],
+        updates: Any,
+        width: Any,
+        place_of: Callable[[Any, Scalar], Scalar],
+        value_of: Callable[[Sequence[Any], Scalar, Scalar], Scalar],
+    ) -> tirx.Stmt:
+        """``place_of(index, u)`` is the row of update ``u``, ``value_of(operands, u, j)`` the element ``j`` of it."""
+        data, where, *rest = (T.buffer_proxy(buffer) for buffer in ins)
+        out = T.buffer_proxy(outs[0])
+        places = tirx.floordiv(ins[0].shape[0], width)
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                groups = grouped(lambda u: place_of(where, u), updates, places)
+                size = ins[0].shape[0]
+                value_at = lambda at, number: value_of(rest, groups.update(at // width, number), at % width)
+                parts = self._parts(updates, size)
+                sums = self._sums_of_parts(groups, value_at, size, width, parts) if parts > 1 else None
+                with T.parallel(0, size) as at:
+                    count = groups.count(at // width)
+                    if sums is None:
+                        self._element(data, out, at, count, count, lambda number: value_at(at, number))
+                    else:
+                        of_part = lambda part: sums[part * size + at]
+                        self._element(data, out, at, count, const(parts), of_part)
+            return builder.get()
+
+    def _parts(self, updates: Any, size: Any) -> int:
+        """Of how many threads each element needs sums, where so many updates go to few elements that it is worth it."""
+        count, elements = static(updates), static(size)
+        if count is None or elements is None or self.reduction not in REDUCTIONS:
+            return 1
+        return max(1, min(MOST_PARTS, count // (elements * SHORTEST_SUM)))
+
+    def _sums_of_parts(
+        self, groups: Groups, value_at: Callable[[Scalar, Scalar], Scalar], size: Any, width: Any, parts: int
+    ) -> Any:
+        """The updates of each element by parts that follow each other."""
+        sums = _shared(parts * size, self.dtype)
+        with T.parallel(0, parts * size) as task:
+            part, at = task // size, task % size
+            count = groups.count(at // width)
+            begin, end = count * part // parts, count * (part + 1) // parts
+            total = _cell(self.dtype)
+            total[0] = identity(self.reduction, self.dtype)
+            with T.serial(0, end - begin) as number:
+                value = value_at(at, begin + number)
+                total[0] = combination(self.reduction, total[0], value, self.dtype)
+            sums[task] = total[0]
+        return sums
+
+    def _element(
+        self,
+        data: Any,
+        out: Any,
+        at: Scalar,
+        count: Scalar,
+        terms: Scalar,
+        value_at: Callable[[Scalar], Scalar],
+    ) -> None:
+        """What lies at an element, if it has updates with these: ``terms`` of them, or of sums of several."""
+        total = _cell(self.dtype)
+        total[0] = data[at]
+        with T.If(count > 0), T.Then():
+            if self.reduction not in REDUCTIONS:
+                total[0] = value_at(count - 1)
+            else:
+                if not self.include_self:
+                    total[0] = identity(self.reduction, self.dtype)
+                with T.serial(0, terms) as number:
+                    total[0] = combination(self.reduction, total[0], value_at(number), self.dtype)
+        out[at] = total[0]
+
+
+__all__ = ["GroupedUpdate", "Groups", "grouped", "in_order", "order"]
