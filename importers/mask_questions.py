@@ -18,6 +18,11 @@ def asks_of_mask(name: str) -> bool:
     )
 
 
+def is_encoder(name: str) -> bool:
+    """Whether this is TorchScript's name of ``nn.TransformerEncoder``."""
+    return name.startswith("__torch__.torch.nn.modules.transformer.") and name.endswith(".TransformerEncoder")
+
+
 class MasksUnexamined(TorchFunctionMode):
     """Answers no to ``bool((mask == causal_mask).all())`` of ``nn.Transformer``'s modules.
 

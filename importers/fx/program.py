@@ -33,6 +33,7 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
+from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
@@ -141,6 +142,7 @@ def export(
             seeding_refused(),
             MasksUnexamined(),
             ConstraintsAsserted(),
+            encoders_hide_padding(),
             _WithoutQuestions(),
             NumbersKnown(),
         ):

@@ -21,9 +21,10 @@ from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
+from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.lazy import device
-from torch_tvm.importers.lazy.calls import WholeOp
+from torch_tvm.importers.lazy.calls import DependsOnData, WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.recording.aliasing import LayoutQueries
@@ -292,7 +293,13 @@ class _Run:
 
     def call(self, program: Callable[..., Any], args: Sequence[Any], scope: str) -> Any:
         try:
-            with torch.device("lazy"), _Watch(self), seeding_refused(), NumbersKnown():
+            with (
+                torch.device("lazy"),
+                _Watch(self),
+                seeding_refused(),
+                NumbersKnown(),
+                encoders_hide_padding(),
+            ):
                 return program(*args)
         except TorchTvmError:
             raise
@@ -373,7 +380,7 @@ class _Watch(TorchFunctionMode):
         after = device.fallbacks()
         if after != self.fallbacks:
             new = [name for name, count in after.items() if count != self.fallbacks.get(name)]
-            raise ImportFailed(
+            raise DependsOnData(
                 "this op runs eagerly in the middle of the capture: there is no lazy kernel for it",
                 subject=", ".join(f"torch.{name.replace('::', '.')}" for name in new),
                 location=user_place(sys._getframe(1), IMPORTER),

@@ -13,13 +13,14 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, MEMORY_ORDER, Signature, TorchModule
 from torch_tvm.importers import state
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
+from torch_tvm.importers.lazy.calls import DependsOnData
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
 from torch_tvm.importers.recording import fake_results
 from torch_tvm.importers.recording.recorder import reshaped_in_place
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 
 
 def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> TorchModule:
@@ -28,8 +29,9 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     ``example_args`` are CPU tensors, plain values, and lists, tuples and dicts of them; plain values are fixed
     at import. A module's parameters become weights named as in its ``state_dict``; what the program writes
     (buffers, arguments) becomes state and writes. A module runs without gradients. The module and the
-    arguments are not touched. Raises :class:`ImportFailed`, at the user's line, for values read out of
-    tensors, and for ops that the lazy device can neither hold nor describe.
+    arguments are not touched. A lazy tensor has sizes: a program with sizes, or numbers, that depend on data
+    (``nonzero``, ``x[mask]``, ``item``) is recorded by ``torch.export`` instead. Raises
+    :class:`ImportFailed`, at the user's line, for what neither takes.
     """
     if isinstance(example_args, torch.Tensor):
         raise InvalidInput(
@@ -41,7 +43,22 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
             subject="import_lazy",
             advice="for a scripted program use import_torchscript",
         )
-    return to_module(capture(program, example_args))
+    try:
+        run = capture(program, example_args)
+    except DependsOnData as error:
+        return _exported(program, example_args, error)
+    return to_module(run)
+
+
+def _exported(program: Callable[..., Any], example_args: Sequence[Any], error: DependsOnData) -> TorchModule:
+    """The program by ``torch.export``, which has symbols for what depends on data; ``error`` where it cannot either."""
+    from torch_tvm.importers.fx import import_fx
+
+    try:
+        with torch.no_grad():
+            return import_fx(program, tuple(example_args))
+    except TorchTvmError:
+        raise error from None
 
 
 def import_step(

@@ -21,7 +21,7 @@ from torch_tvm.aten.calls import draws, overload_of
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
-from torch_tvm.importers.lazy.calls import WholeOp
+from torch_tvm.importers.lazy.calls import DependsOnData, WholeOp
 from torch_tvm.importers.recording.aliases import shares_memory
 from torch_tvm.importers.user_code import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
@@ -117,7 +117,7 @@ class WholeOps:
             if value is not None:
                 return value
         if name in _READS:
-            raise ImportFailed(
+            raise DependsOnData(
                 "the program reads a value of a tensor, which only run time knows",
                 subject=subject, location=place, advice="import the scripted program (import_torchscript)",
             )  # fmt: skip
@@ -162,7 +162,7 @@ class WholeOps:
                 metas = WITHOUT_QUESTIONS.get(overload, overload)(*fake_args, **fake_kwargs)
         except Exception as error:
             problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ImportFailed(
+            raise DependsOnData(
                 f"this op leaves the lazy device, and the shape of its result is not known: {problem}",
                 subject=subject,
                 location=place,

@@ -251,6 +251,16 @@ class QuantizedValue:
         self.zero_point = zero_point
 
 
+class NestedTensor(TensorRef):
+    """A tensor (N, L, E) of which the rows that ``padding`` (N, L) names do not count: PyTorch has a nested one for it."""
+
+    __slots__ = ("padding",)
+
+    def __init__(self, rows: TensorRef, padding: TensorRef) -> None:
+        super().__init__(rows.place)
+        self.padding = padding
+
+
 class KnownTensor(TensorRef):
     """A small tensor whose elements are known at import: ``known`` until somebody writes to it."""
 

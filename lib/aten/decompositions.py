@@ -235,6 +235,41 @@ def lcm(a: Tensor, b: Tensor) -> Tensor:
     return (torch.div(a, torch.where(shared == 0, 1, shared), rounding_mode="trunc") * b).abs()
 
 
+def _shift(overload: torch._ops.OpOverload) -> Function:
+    """``x << n`` and ``x >> n`` of tensors and numbers, by the form for two tensors."""
+
+    def shift(x: Any, other: Any) -> Tensor:
+        dtype = torch.result_type(x, other)
+        a, b = (
+            each if isinstance(each, Tensor) else torch.full((), each, dtype=dtype) for each in (x, other)
+        )
+        return overload(a.to(dtype), b.to(dtype))
+
+    return shift
+
+
+def _shifts() -> dict[torch._ops.OpOverload, Function]:
+    found: dict[torch._ops.OpOverload, Function] = {}
+    for side in ("left", "right"):
+        packet = getattr(aten, f"bitwise_{side}_shift")
+        function = _shift(packet.Tensor)
+        operator = getattr(aten, f"__{side[0]}shift__")
+        found |= dict.fromkeys(
+            (operator.Scalar, operator.Tensor, packet.Tensor_Scalar, packet.Scalar_Tensor), function
+        )
+    return found
+
+
+def fake_quantize_per_channel(
+    x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, quant_min: int, quant_max: int
+) -> Tensor:
+    """aten::fake_quantize_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, …) -> Tensor"""
+    sizes = [-1 if each == axis % x.dim() else 1 for each in range(x.dim())]
+    by, offset = scale.reshape(sizes), zero_point.reshape(sizes).to(x.dtype)
+    moved = torch.round(x * (1 / by)) + offset
+    return (moved.clamp(quant_min, quant_max) - offset) * by
+
+
 def new_empty_strided(
     x: Tensor, size: Sequence[Any], stride: Sequence[Any], *, dtype: torch.dtype | None = None, **_: Any
 ) -> Tensor:
@@ -409,6 +444,8 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         **GRADIENTS,
         **_foreach(),
         aten.lcm.default: lcm,
+        **_shifts(),
+        aten.fake_quantize_per_channel_affine.default: fake_quantize_per_channel,
         aten.new_empty_strided.default: new_empty_strided,
         aten.scatter.value: scatter_value,
         aten.cov.default: cov,

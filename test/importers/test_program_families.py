@@ -224,3 +224,47 @@ def test_lengths_that_do_not_fall_are_an_error() -> None:
 
     with pytest.raises(torch_tvm.ImportFailed, match="must fall"):
         torch_tvm.import_torchscript(torch.jit.script(program), (r(6, 2, 4),))
+
+
+# -- encoders with a padding mask --------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    def __init__(self, norm: nn.Module | None) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, norm=norm)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+LAST = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]).bool()
+AMIDST = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 1, 1]]).bool()
+
+
+@pytest.mark.parametrize("norm", [None, nn.LayerNorm(8)], ids=["plain", "norm"])
+@pytest.mark.parametrize("frontend", ["fx", "script", "trace", "lazy"])
+def test_padding_becomes_zeros_where_eager_packs(frontend: str, norm: nn.Module | None) -> None:
+    torch.manual_seed(0)
+    module: Any = Encoder(norm).eval()
+    x = r(2, 5, 8)
+    with torch.no_grad():
+        source = torch.jit.script(module) if frontend == "script" else module
+        source = torch.jit.trace(module, (x, LAST)) if frontend == "trace" else source
+        via = "torchscript" if frontend in ("script", "trace") else frontend
+        compiled = torch_tvm.compile(source, (x, LAST), frontend=via, fallback=False)
+        for padding in (LAST, AMIDST) if frontend != "trace" else (LAST,):
+            torch.testing.assert_close(compiled(x, padding), module(x, padding), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_are_quantised_as_eager_does() -> None:
+    scale, zero = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 3, -2], dtype=torch.int32)
+    agrees(
+        lambda x: torch.fake_quantize_per_channel_affine(x * 9, scale, zero, 0, -128, 127), [r(3, 4)], "fx"
+    )
+
+
+def test_shifts_of_tensors_and_numbers() -> None:
+    shifts = lambda x, n: (x << 2, x << n, 3 << n, x >> 1, x >> n)
+    agrees(shifts, [torch.arange(6), torch.tensor([0, 1, 2, 3, 2, 1])], "fx")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.types import SCALAR_TYPE
-from torch_tvm.importers.mask_questions import asks_of_mask
+from torch_tvm.importers.mask_questions import asks_of_mask, is_encoder
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph
 from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
@@ -141,7 +141,19 @@ def _call_method(ev: Evaluator, args: list[Any]) -> Any:
     target = args[0]
     types = [value.type() for value in ev.instruction.node.inputs()]
     code = ev.objects.method(target, ev.instruction.name, types, ev.instruction.output_type)
-    return ev.call(code, args, target.path if target.source is not None else None)
+    path = target.path if target.source is not None else None
+    if is_encoder(str(types[0])) and args[2:4] != [None, None] and args[2] is None:
+        return _call_encoder(ev, code, args, path)
+    return ev.call(code, args, path)
+
+
+def _call_encoder(ev: Evaluator, code: graph.Code, args: list[Any], path: str | None) -> Any:
+    """An encoder with a padding mask: without gradients it packs its sequences, and padding becomes zeros."""
+    before, ev.grad_enabled = ev.grad_enabled, torch.is_grad_enabled()
+    try:
+        return ev.call(code, args, path)
+    finally:
+        ev.grad_enabled = before
 
 
 # Scripting drops the call in these that scales rows longer than ``max_norm``: see the test of LimitedEmbedding.

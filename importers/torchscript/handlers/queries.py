@@ -134,6 +134,6 @@ handles("aten::is_leaf", of_tensor=True)(lambda ev, args: True)
 handles("prim::dtype", of_tensor=True)(_attribute(lambda t: SCALAR_TYPE[t.dtype]))
 handles("prim::device", of_tensor=True)(_attribute(lambda t: t.device))
 handles("prim::layout", of_tensor=True)(lambda ev, args: 0)
-_ELSEWHERE = "cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla nested mtia ort"
+_ELSEWHERE = "cuda xpu sparse sparse_csr quantized meta mps mkldnn vulkan ipu xla mtia ort"
 handles(*(f"prim::is_{name}" for name in _ELSEWHERE.split()), of_tensor=True)(_attribute(lambda t: False))
 handles("prim::is_cpu", of_tensor=True)(_attribute(lambda t: True))

@@ -10,6 +10,7 @@ from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.handlers import (
     containers,
     dicts,
+    nested,
     optimised,
     prims,
     quantized,
@@ -22,7 +23,7 @@ from torch_tvm.importers.torchscript.handlers.prims import constant, control
 from torch_tvm.importers.torchscript.handlers.registry import find, find_of_tensor
 from torch_tvm.importers.torchscript.values import RUNTIME_TEXT, DictValue, RuntimeText
 
-_REGISTER = (containers, dicts, optimised, prims, quantized, queries, recurrent, special)
+_REGISTER = (containers, dicts, nested, optimised, prims, quantized, queries, recurrent, special)
 """Imported for the handlers in them."""
 
 

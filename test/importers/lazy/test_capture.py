@@ -158,17 +158,31 @@ def test_draws_along_copies_of_transposed_tensors_are_refused() -> None:
         import_lazy(lambda x: torch.rand_like(x.t().contiguous()), (torch.randn(3, 4),))
 
 
-def test_unknown_result_sizes_are_refused_with_the_op() -> None:
+def test_sizes_that_depend_on_data_are_those_of_each_call() -> None:
+    def program(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.masked_select(x, x > 0), x[x < 0] * 2, torch.unique(x.long())
+
+    module = import_lazy(program, (torch.randn(3, 4),))
+    for x in (torch.ones(3, 4), torch.randn(3, 4)):
+        torch.testing.assert_close(module(x), program(x))
+
+
+def test_a_branch_on_data_is_refused_with_the_op() -> None:
     def program(x: torch.Tensor) -> torch.Tensor:
-        return torch.masked_select(x, x > 0)
+        found = torch.masked_select(x, x > 0)
+        return found if found.numel() > 2 else x
 
     with pytest.raises(ImportFailed, match="masked_select"):
         import_lazy(program, (torch.randn(3),))
 
 
+def test_cpu_is_where_a_tensor_is() -> None:
+    agrees(lambda x: x.cpu() + 1, torch.randn(3))
+
+
 def test_leaving_the_device_is_refused_at_its_line() -> None:
     def program(x: torch.Tensor) -> torch.Tensor:
-        return x.cpu() + 1
+        return x.to("cpu") + 1
 
     with pytest.raises(ImportFailed, match=re.escape(line_of(program, 1))):
         import_lazy(program, (torch.randn(3),))
