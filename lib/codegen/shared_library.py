@@ -124,7 +124,7 @@ def _unlinked(command: Sequence[str], why: str) -> InvalidInput:
     return InvalidInput(
         f"'{command[0]}' cannot link the code: {why}",
         subject="linker",
-        advice="name a C compiler that links for the target",
+        advice="name a C compiler that links for the target: linker='aarch64-linux-gnu-gcc'",
     )
 
 

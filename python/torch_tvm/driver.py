@@ -170,7 +170,7 @@ def _import_auto(program: Any, example_args: Sequence[Any] | None, dynamic_shape
         return Imported(_import_fx(program, example_args, dynamic_shapes), "fx")
     if not is_exportable(program):
         raise InvalidInput(
-            f"cannot compile a {type(program).__name__}",
+            f"cannot compile a value of type {type(program).__name__}",
             subject="program",
             advice="pass an nn.Module, a function, GraphModule, ExportedProgram, scripted module or TorchModule",
         )
