@@ -29,10 +29,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
+from torch.nn import _reduction as _Reduction
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import CheckpointPolicy
 
 from torch_tvm.aten.calls import draws
+from torch_tvm.aten.decompositions import multilabel_margin_loss
 from torch_tvm.runtime.calls.overlap import overlaps_itself
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
@@ -71,6 +73,7 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
     if _operation_count(gm) < parsed.min_block_size:
         return functools.partial(_run_eagerly, gm)
     write_out(gm)
+    _use_ours(gm)
     _tell_draws(gm)
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
@@ -125,6 +128,36 @@ def _tell_draws(gm: GraphModule) -> None:
                     dense = node.graph.call_method("contiguous", (node.args[0],))
                 dense.meta = dict(node.meta)
                 node.args = (dense, *node.args[1:])
+        if isinstance(part, GraphModule):
+            part.recompile()
+
+
+def _multilabel_margin_loss(
+    input: torch.Tensor,
+    target: torch.Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    if size_average is not None or reduce is not None:
+        reduction = _Reduction.legacy_get_string(size_average, reduce)
+    return multilabel_margin_loss(input, target, _Reduction.get_enum(reduction))
+
+
+_OURS = {
+    torch._C._nn.multilabel_margin_loss: multilabel_margin_loss,
+    torch.nn.functional.multilabel_margin_loss: _multilabel_margin_loss,
+}
+
+
+def _use_ours(gm: GraphModule) -> None:
+    """Functions that PyTorch takes apart before autograd, and whose parts give other numbers than eager: theirs adds what
+    belongs to no label.
+    """
+    for part in gm.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            if node.op == "call_function" and node.target in _OURS:
+                node.target = _OURS[node.target]
         if isinstance(part, GraphModule):
             part.recompile()
 

@@ -474,7 +474,10 @@ class _Variant:
         return value
 
     def _readers(self, program: Any) -> list[Callable[[], Any]]:
-        """Functions that read what the graph takes from the module and what is neither a tensor nor a module."""
+        """Functions that read what the graph takes from the module and what is neither a tensor nor a module.
+
+        Of a tensor that may be ``None``, as the bias of a convolution is, they read whether it is.
+        """
         paths = set()
         graph = _inlined(program)  # its nodes live as long as it does
         for node in graph.findAllNodes("prim::GetAttr"):
@@ -484,7 +487,11 @@ class _Variant:
                     names.insert(0, node.s("name"))
                     node = node.inputsAt(0).node()
                 paths.add(tuple(names))
-        return [functools.partial(self._read, path) for path in sorted(paths)]
+        return [functools.partial(self._read_plain, path) for path in sorted(paths)]
+
+    def _read_plain(self, path: Sequence[str]) -> Any:
+        value = self._read(path)
+        return torch.Tensor if isinstance(value, torch.Tensor) else value
 
 
 __all__ = ["Enabled", "disable", "enable"]

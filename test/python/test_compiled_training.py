@@ -174,6 +174,14 @@ def test_gradients_of_padding_and_weight_norm_are_kernels() -> None:
     _check_gradients(fast, program, [torch.randn(1, 3, 6, 6), *weights])
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_losses_of_several_labels(reduction: str) -> None:
+    """PyTorch's own parts of it add what follows the last label."""
+    labels = torch.tensor([[0, 1, -1, 0, 0], [4, -1, 2, 2, 2], [-1, 0, 0, 0, 0], [1, 0, 3, 4, 2]])
+    program = lambda x: F.multilabel_margin_loss(x, labels, reduction=reduction)
+    _check_gradients(compiled(program), program, [torch.randn(4, 5)])
+
+
 def _check_gradients(fast: Any, program: Any, arguments: list[torch.Tensor]) -> None:
     ours, theirs = ([each.clone().requires_grad_() for each in arguments] for _ in range(2))
     result, expected = fast(*ours), program(*theirs)

@@ -185,6 +185,18 @@ def test_weights_are_those_of_the_module(compiles: list[Any]) -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_tensors_that_may_be_none_are_no_reason_to_compile_again(compiles: list[Any]) -> None:
+    torch_tvm.enable()
+    for bias in (True, False):
+        compiles.clear()
+        model = torch.jit.script(nn.Conv2d(3, 4, 3, bias=bias).eval())
+        for _ in range(3):
+            x = torch.randn(1, 3, 5, 5)
+            torch.testing.assert_close(model(x), torch.conv2d(x, model.weight, model.bias))
+        assert len(compiles) == 1
+
+
 def test_state_and_attributes(compiles: list[Any]) -> None:
     ours, theirs = torch.jit.script(Counter()), torch.jit.script(Counter())
     for _ in range(3):

@@ -15,7 +15,7 @@ import torch_tvm.dynamo as backend
 from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.runtime.warnings import FallbackWarning
 
-SIZES = [7, 5, 9, 1, 12, 3, 2, 8, 6, 4]
+SIZES = [7, 5, 9, 1, 12, 3, 2, 8, 6, 4, 11, 0, 13, 17, 10, 15, 14, 23, 16, 19]
 
 
 @pytest.fixture
@@ -54,21 +54,25 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]] 
 @torch.no_grad()
 @pytest.mark.parametrize("name", CASES)
 def test_inference(name: str, compiles: list[int]) -> None:
-    """One size, all sizes; 1 and 0 have a graph each of dynamo's, where it takes them for constants."""
+    """One size, all sizes; 1 and 0 have a graph each of dynamo's, where it takes them for constants.
+
+    So have batches of more than 15 images: PyTorch chooses there how it would convolve them.
+    """
     make, argument = CASES[name]
     model = make()
     fast = torch.compile(model, backend="torch_tvm")
     counts = []
-    for size in [*SIZES, 0, *SIZES, 0]:
+    for size in [*SIZES, *SIZES]:
         x = argument(size)
         torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
         counts.append(len(compiles))
     assert counts[2] <= 2
-    assert counts[len(SIZES)] == counts[-1] <= 4
+    assert counts[len(SIZES) - 1] == counts[-1] <= (5 if name == "images in batches" else 4)
 
 
 @torch.no_grad()
-def test_a_growing_cache(compiles: list[int]) -> None:
+@pytest.mark.parametrize("past", [3, 0])
+def test_a_growing_cache(past: int, compiles: list[int]) -> None:
     project = nn.Linear(8, 24)
 
     def step(x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Any:
@@ -78,16 +82,17 @@ def test_a_growing_cache(compiles: list[int]) -> None:
         return F.scaled_dot_product_attention(heads(q), heads(keys), heads(values)), keys, values
 
     fast = torch.compile(step, backend="torch_tvm")
-    keys, values = torch.zeros(1, 3, 8), torch.zeros(1, 3, 8)
-    for turn in range(12):
+    keys, values = torch.zeros(1, past, 8), torch.zeros(1, past, 8)
+    settles = 1 if past else 3  # sizes 0 and 1 have graphs of their own
+    for turn in range(20):
         x = torch.randn(1, 1, 8)
         wanted = step(x, keys, values)
         ours = fast(x, keys, values)
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
         _, keys, values = wanted
-        if turn == 1:
+        if turn == settles:
             settled = len(compiles)
-    assert len(compiles) == settled <= 2
+    assert len(compiles) == settled <= settles + 1
 
 
 def test_a_trained_loss(compiles: list[int]) -> None:
@@ -98,7 +103,7 @@ def test_a_trained_loss(compiles: list[int]) -> None:
     for length in [*SIZES, *SIZES]:
         x, y = torch.randint(0, 11, (2, length)), torch.randint(0, 11, (2, length))
         ours, wanted = [torch.autograd.grad(f(x, y), list(model.parameters())) for f in (fast, loss)]
-        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
         counts.append(len(compiles))
     assert counts[2] <= 4  # forward and backward
-    assert counts[len(SIZES)] == counts[-1] <= 6
+    assert counts[len(SIZES) - 1] == counts[-1] <= 8
