@@ -21,8 +21,29 @@ def schedule_of(func: tirx.PrimFunc) -> Schedule:
     """A schedule of a kernel that is made of blocks. Raises :class:`Refusal` for any other."""
     if not isinstance(func.body, SBlockRealize):
         raise Refusal("it has no root block")
-    func = _in_loops(truth_as_numbers(_in_loops(func)))
+    func = _in_loops(truth_as_numbers(_in_loops(_with_own_names(func))))
     return Schedule(tvm.IRModule({"main": func}))
+
+
+def _with_own_names(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Each copy of an expression with a name in it has a name of its own: no schedule begins with one name twice."""
+    if _is_once(_names(func)):
+        return func
+    return tirx.transform.ConvertSSA()(tvm.IRModule({"main": func}))["main"]
+
+
+def _names(func: tirx.PrimFunc) -> list[tirx.Var]:
+    """What expressions and statements of a kernel bind."""
+    names: list[tirx.Var] = []
+    tvm_ffi.structural_walk(
+        func.body,
+        [(tirx.Let, lambda let: names.append(let.var)), (tirx.Bind, lambda bind: names.append(bind.var))],
+    )
+    return names
+
+
+def _is_once(names: Sequence[tirx.Var]) -> bool:
+    return len(set(names)) == len(names)
 
 
 def _in_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -50,12 +71,7 @@ def blocks_of(schedule: Schedule) -> list[SBlockRV]:
 def scheduled(schedule: Schedule) -> tirx.PrimFunc:
     """The kernel as it is scheduled. Raises :class:`Refusal` where inlining has made two copies of a name."""
     func = schedule.mod["main"]
-    names: list[tirx.Var] = []
-    tvm_ffi.structural_walk(
-        func.body,
-        [(tirx.Let, lambda let: names.append(let.var)), (tirx.Bind, lambda bind: names.append(bind.var))],
-    )
-    if len(set(names)) != len(names):
+    if not _is_once(_names(func)):
         raise Refusal("a value with a name in it is read in several places")
     return func
 

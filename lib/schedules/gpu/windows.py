@@ -62,7 +62,7 @@ class Windows:
             groups, items = schedule.split(fused(schedule, loops), [None, min(THREADS, gpu.threads)])
             schedule.bind(groups, "blockIdx.x")
             schedule.bind(items, "threadIdx.x")
-            schedule.compute_at(block, items)
+            schedule.compute_at(block, items, preserve_unit_loops=True)  # a sum of one term has a loop too
             steps = schedule.get_loops(block)[2:]
             schedule.decompose_reduction(block, steps[0])
             if terms <= UNROLLED:

@@ -55,6 +55,12 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...], str]] = 
         "windows",
     ),
     "pool": (lambda x, w: F.max_pool2d(x, 3, 2, 1) + w, (R(2, 5, 21, 20), R(10)), "windows"),
+    "sums of one term": (lambda x, w: x.sum(1) * w, (R(50, 1, 3), R(3)), "windows"),
+    "names in several places": (
+        lambda x, w: F.grid_sample(x, w.tanh(), mode="bicubic", align_corners=False),
+        (R(1, 2, 5, 6), R(1, 4, 3, 2)),
+        "spatial loops",
+    ),
     "vector": (lambda x, w: F.linear(x, w), (R(1, 300), R(70, 300)), "rows"),
     "softmax": (lambda x, w: (x * w).softmax(-1) * 2, (R(2, 5, 77), R(77)), "rows"),
     "normalisation": (lambda x, w: F.layer_norm(x, (6, 20), w), (R(3, 6, 20), R(6, 20)), "rows"),
