@@ -166,7 +166,7 @@ def _workspaces(
 
 
 def _in_registers(body: tirx.Stmt) -> tirx.Stmt:
-    """Temporaries of a thread are its own, and it has no vectors."""
+    """Temporaries of a thread are its own, and it has no vectors and nothing to fetch before it is read."""
     mapping: dict[Var, tirx.Buffer] = {}
 
     def visit(alloc: tirx.AllocBuffer) -> None:
@@ -181,7 +181,11 @@ def _in_registers(body: tirx.Stmt) -> tirx.Stmt:
             tirx.For(node.loop_var, node.min, node.extent, ForKind.SERIAL, node.body) if is_vector else node
         )
 
-    body = tvm_ffi.structural_map(body, (tirx.For, scalar))
+    def kept(node: tirx.Evaluate) -> tirx.Stmt:
+        is_hint = getattr(getattr(node.value, "op", None), "name", "") == "tirx.prefetch"
+        return tirx.Evaluate(tirx.const(0, "int32")) if is_hint else node
+
+    body = tvm_ffi.structural_map(body, [(tirx.For, scalar), (tirx.Evaluate, kept)])
     tvm_ffi.structural_walk(body, (tirx.AllocBuffer, visit))
     return tvm_ffi.structural_map(body, (Var, lambda var: mapping.get(var, var))) if mapping else body
 

@@ -19,7 +19,7 @@ from torch_tvm.lowering.ops.indexing.finding import selected
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside, is_mask
 from torch_tvm.lowering.ops.indexing.positions import IndexCheck, checked
 from torch_tvm.lowering.ops.indexing.scatter_kernels import COLUMNS, OF_BOOLS, STRIP, Update, UpdateAlong
-from torch_tvm.lowering.ops.indexing.wide_sort import GroupedUpdate
+from torch_tvm.lowering.ops.indexing.wide_sort import GroupedUpdate, divisor
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
 from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
@@ -207,7 +207,8 @@ def _scatter_aligned(
         outer, size, count, inner = (as_size(size) for size in sizes)
 
         def place_of(index: Any, u: Any) -> Any:
-            row, column, place = u // (count * inner), u % inner, tirx.Cast("int64", index[u])
+            row, column = u // divisor(count * inner), u % divisor(inner)
+            place = tirx.Cast("int64", index[u])
             inside = tirx.all(place >= 0, place < size)
             return tirx.Select(inside, (row * size + place) * inner + column, tirx.const(-1, "int64"))
 

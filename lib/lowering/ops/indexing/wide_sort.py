@@ -50,8 +50,8 @@ def in_order(
     counts, bases = _shared(lines * RADIX * parts, "int32"), _shared(lines * RADIX, "int32")
     totals = _shared(lines * RADIX, "int32")
     with T.parallel(0, lines * length) as at:
-        keys[0][at] = key_of(at // length, at % length)
-        places[0][at] = tirx.Cast("int32", at % length)
+        keys[0][at] = key_of(at // divisor(length), at % divisor(length))
+        places[0][at] = tirx.Cast("int32", at % divisor(length))
     passes = ceil_div(bits, DIGIT)
     for number in range(passes):
         source, target = number % 2, 1 - number % 2
@@ -62,7 +62,7 @@ def in_order(
 
         def in_part(task: Scalar, body: Callable[[Scalar, Scalar], None], digit: Any = digit) -> None:
             """``body`` of each key of a part in order, and where its count lies."""
-            line, part = task // parts, task % parts
+            line, part = task // divisor(parts), task % divisor(parts)
             first = part * own
             with T.serial(0, tirx.min(length - first, const(own))) as i:
                 at = line * length + first + i
@@ -75,7 +75,7 @@ def in_order(
             rank = _cell("int32")
             rank[0] = counts[slot]
             counts[slot] = rank[0] + 1
-            begin = (at // length) * length
+            begin = (at // divisor(length)) * length
             keys[target][begin + tirx.Cast("int64", rank[0])] = keys[source][at]
             places[target][begin + tirx.Cast("int64", rank[0])] = places[source][at]
 
@@ -105,6 +105,11 @@ def in_order(
         with T.parallel(0, lines * parts) as task:
             in_part(task, move)
     return Ordered(keys[passes % 2], places[passes % 2])
+
+
+def divisor(size: Any) -> Any:
+    """A size to divide by: TVM looks at what an unknown one may be, and fails for 0, where no thread would divide."""
+    return size if static(size) is not None else tirx.max(size, const(1))
 
 
 def _part(length: Any) -> int:
@@ -179,7 +184,8 @@ def _by_digits(
     key_of = lambda line, i: tirx.bitwise_xor(tirx.reinterpret(kind, read(line, i)), flip)
     found = in_order(key_of, lines, length, bits, kind)
     with T.parallel(0, lines * taken) as at:
-        write(at // taken, at % taken, found.places[(at // taken) * length + at % taken])
+        line, rank = at // divisor(taken), at % divisor(taken)
+        write(line, rank, found.places[line * length + rank])
 
 
 # -- updates by their place --------------------------------------------------------------------------------
@@ -256,16 +262,18 @@ class GroupedUpdate:
         """``place_of(index, u)`` is the row of update ``u``, ``value_of(operands, u, j)`` the element ``j`` of it."""
         data, where, *rest = (T.buffer_proxy(buffer) for buffer in ins)
         out = T.buffer_proxy(outs[0])
-        places = tirx.floordiv(ins[0].shape[0], width)
+        places = tirx.floordiv(ins[0].shape[0], divisor(width))
         with IRBuilder() as builder:
             with T.seq_scope():
                 groups = grouped(lambda u: place_of(where, u), updates, places)
                 size = ins[0].shape[0]
-                value_at = lambda at, number: value_of(rest, groups.update(at // width, number), at % width)
+                value_at = lambda at, number: value_of(
+                    rest, groups.update(at // divisor(width), number), at % divisor(width)
+                )
                 parts = self._parts(updates, size)
                 sums = self._sums_of_parts(groups, value_at, size, width, parts) if parts > 1 else None
                 with T.parallel(0, size) as at:
-                    count = groups.count(at // width)
+                    count = groups.count(at // divisor(width))
                     if sums is None:
                         self._element(data, out, at, count, count, lambda number: value_at(at, number))
                     else:
@@ -287,7 +295,7 @@ class GroupedUpdate:
         sums = _shared(parts * size, self.dtype)
         with T.parallel(0, parts * size) as task:
             part, at = task // size, task % size
-            count = groups.count(at // width)
+            count = groups.count(at // divisor(width))
             begin, end = count * part // parts, count * (part + 1) // parts
             total = _cell(self.dtype)
             total[0] = identity(self.reduction, self.dtype)
@@ -320,4 +328,4 @@ class GroupedUpdate:
         out[at] = total[0]
 
 
-__all__ = ["GroupedUpdate", "Groups", "grouped", "in_order", "order"]
+__all__ = ["GroupedUpdate", "Groups", "divisor", "grouped", "in_order", "order"]
