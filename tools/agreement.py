@@ -120,8 +120,9 @@ def cell(name: str, way: str, mode: str) -> str:
         step = WAYS[way](name, module, calls[0], mode == "dynamic", until)
         agrees, counts = True, []
         for args in calls:
-            results = [_results(run, module, args, mode == "training") for run in (module, step)]
-            agrees &= _agree(*results) or _as_exact(*results, module, args, mode == "training")
+            is_trained = mode == "training"
+            eager, ours = (_results(run, module, args, is_trained) for run in (module, step))
+            agrees &= _agree(eager, ours) or _as_exact(eager, ours, module, args, is_trained)
             counts.append(len(reports))
     return f"{'yes' if agrees else '**no**'} {_share(reports)} {counts[0]} {counts[-1] - counts[0]}"
 
