@@ -196,8 +196,9 @@ class WholeOps:
         def kernel(*args: Any, **kwargs: Any) -> Any:
             tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
             needs_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-            is_apart = name in _DROPOUTS and not draws(overload, args, kwargs)
-            if needs_gradients or is_apart or _is_view(overload, args, kwargs):
+            if name in _DROPOUTS and not draws(overload, args, kwargs):
+                return args[0] if args else kwargs["input"]  # as in eager; the decomposition copies it
+            if needs_gradients or _is_view(overload, args, kwargs):
                 return overload.decompose(*args, **kwargs)
             for tensor in tensors:
                 device.sync(tensor)

@@ -162,13 +162,12 @@ class Arguments:
                 return torch.empty(example.shape, dtype=example.dtype)
         if example.shape is None:
             raise InvalidInput(f"argument '{name}' has an unknown rank", stage=STAGE, advice="give its shape")
-        if None not in example.shape:
-            with mode:
-                return torch.empty(list(example.shape), dtype=example.dtype)
+        known = [size for size in example.shape if size is not None]
+        if len(known) == len(example.shape):
+            return _empty(known, example.dtype, mode, name)
         hints = [self._hint(axis) if size is None else size for axis, size in enumerate(example.shape)]
         dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in example.shape]
-        with FakeTensorMode():  # the hints may be large
-            like = torch.empty(hints, dtype=example.dtype)
+        like = _empty(hints, example.dtype, FakeTensorMode(), name)  # the hints may be large
         return mode.from_tensor(like, symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic))
 
     def _hint(self, axis: int) -> int:
@@ -180,7 +179,7 @@ class Arguments:
         """The user's tensors that the program changed: argument index and new value."""
         found = []
         for ref in self._tensors:
-            index = ref.storage.argument
+            index = ref.made.storage.argument
             assert index is not None
             check_in_place(ref, f"argument {index}")
             if ref.storage.value != self.block.arguments[index]:
@@ -224,6 +223,17 @@ class _Missing:
 
 
 _MISSING = _Missing()
+
+
+def _empty(sizes: list[int], dtype: torch.dtype, mode: FakeTensorMode, name: str) -> torch.Tensor:
+    """A fake tensor; ``ImportFailed`` where memory has no place for so many elements."""
+    try:
+        with mode:
+            return torch.empty(sizes, dtype=dtype)
+    except (RuntimeError, TypeError) as error:  # it has a bound of its own for 2 ** 63
+        raise ImportFailed(
+            f"argument '{name}' of sizes {sizes} is no tensor: {error}", advice="give other sizes"
+        ) from None
 
 
 def _check_kind(example: Any, kind: Any, name: str) -> None:

@@ -7,6 +7,7 @@ from tvm import relax
 
 from torch_tvm.codegen.argument_checks import elide_argument_checks
 from torch_tvm.codegen.bfloat16 import legalize_bfloat16
+from torch_tvm.codegen.float_differences import keep_differences
 from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
 from torch_tvm.codegen.llvm import compile_cpu
 
@@ -63,12 +64,12 @@ def build_for_cpu(
     Unless ``joined``, the VM calls every kernel itself, so that its instrument sees them.
     """
     lowering = _lowering(elide_argument_checks, join_kernel_sequences if joined else None)
-    return compile_cpu(legalize_bfloat16(mod), target, lowering, is_native=is_native)
+    return compile_cpu(legalize_bfloat16(keep_differences(mod)), target, lowering, is_native=is_native)
 
 
 def build_for_device(mod: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """The same for a device beside the CPU, by TVM's own code generation; the VM calls every kernel itself."""
-    built = tvm.compile(legalize_bfloat16(mod), target, relax_pipeline=_lowering())
+    built = tvm.compile(legalize_bfloat16(keep_differences(mod)), target, relax_pipeline=_lowering())
     assert isinstance(built, relax.VMExecutable), built
     return built
 

@@ -161,7 +161,7 @@ class LoweringContext:
         self._define(op, values)
 
     def _values(self, name: str, op: ir.Operation) -> Any:
-        operands = [self.env[operand] for operand in op.operands]
+        operands = self._rounded([self.env[operand] for operand in op.operands], op)
         types = [str(value.type) for value in op.results]
         try:
             if scalars.is_scalar_op(name, types):
@@ -199,6 +199,20 @@ class LoweringContext:
                 raise
             self.fallbacks.append(Fallback(name, self.builder.location, bug_of(error), is_bug=True))
         return fallback.emit(self.builder, self.module.check_admitted, op, name, operands)
+
+    def _rounded(self, operands: list[Any], op: ir.Operation) -> list[Any]:
+        """The operands; those of bfloat16 that are computed are rounded first where a small difference may change a
+        whole result: the place of the least of equal numbers, a comparison, ``floor``.
+        """
+        if self.rounds or not _jumps(op):
+            return operands
+        is_computed = lambda value: isinstance(value, relax.Var) and self.bb.lookup_binding(value) is not None
+        return [
+            round_to_bfloat16(self.builder, value)
+            if is_computed(value) and self.builder.dtype(value) == "bfloat16"
+            else value
+            for value in operands
+        ]
 
     def _define(self, op: ir.Operation, values: Any) -> None:
         results = list(op.results)
@@ -275,6 +289,25 @@ def structured(*names: str) -> Callable[[Structured], Structured]:
         return function
 
     return register
+
+
+_JUMPING = {
+    "torch.aten." + name
+    for name in (
+        "ceil", "floor", "frac", "round", "round.decimals", "trunc",
+        "div.Scalar_mode", "div.Tensor_mode", "floor_divide", "floor_divide.Scalar",
+        "fmod.Scalar", "fmod.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor", "remainder.Tensor",
+    )
+}  # fmt: skip
+
+
+def _jumps(op: ir.Operation) -> bool:
+    """Whether an op gives booleans or integers that someone reads, or jumps where its operand passes a whole number."""
+    if view.op_name(op) in _JUMPING:
+        return True
+    found = [parse_tensor_type(result.type) for result in op.results if view.is_used(result)]
+    dtypes = [kind.dtype for kind in found if kind is not None and kind.dtype is not None]
+    return any(not (dtype.is_floating_point or dtype.is_complex) for dtype in dtypes)
 
 
 def _at_positions(module: TorchModule, reasons: Mapping[int, str]) -> dict[ir.Operation, str]:

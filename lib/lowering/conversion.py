@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import tirx
 
@@ -22,7 +23,7 @@ def convert(value: tvm.ir.Expr, dtype: str) -> tvm.ir.Expr:
     if dtype == "bfloat16" and source != "float32":
         return tirx.Cast(dtype, convert(value, "float32"))
     if source.startswith("float") and dtype.startswith(("int", "uint")) and dtype not in ("int64", "int32"):
-        return tirx.Cast(dtype, tirx.Cast("int64", value))
+        return tirx.Cast(dtype, tirx.Cast("int32", value))
     return tirx.Cast(dtype, value)
 
 
@@ -39,6 +40,21 @@ def differs(x: tvm.ir.Expr, y: tvm.ir.Expr) -> tvm.ir.Expr:
     if not dtype.startswith(("float", "bfloat")):
         return tirx.NE(x, y)
     return tirx.any(x < y, x > y, is_nan(x), is_nan(y))
+
+
+def power(base: tvm.ir.Expr, exponent: tvm.ir.Expr) -> tvm.ir.Expr:
+    """``base ** exponent`` of floats. TVM prints a line wherever it meets a constant exponent of 3 or more, so that is
+    given by its bits.
+    """
+    dtype = str(base.ty.dtype)
+    if isinstance(exponent, tirx.FloatImm) and dtype in _WORDS:
+        word = _WORDS[dtype]
+        bits = np.asarray(exponent.value, dtype).view(word)
+        exponent = tirx.reinterpret(dtype, tirx.const(int(bits), word))
+    return tirx.call_intrin(base.ty, "tirx.pow", base, exponent)
+
+
+_WORDS = {"float16": "uint16", "float32": "uint32", "float64": "uint64"}
 
 
 def is_nan(value: tvm.ir.Expr) -> tvm.ir.Expr:

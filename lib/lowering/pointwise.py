@@ -175,7 +175,8 @@ def scaled(b: Builder, x: relax.Expr, factor: Any) -> relax.Expr:
 
 def round_to_bfloat16(b: Builder, x: relax.Expr) -> relax.Expr:
     """``x`` as bfloat16, rounded also where the next op computes with it in float32."""
-    return pointwise(b, rounded, x, compute="float32", result="bfloat16", name="round")
+    once = lambda value: named(value, rounded)
+    return pointwise(b, once, x, compute="float32", result="bfloat16", name="round")
 
 
 def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:

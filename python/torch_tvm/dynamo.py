@@ -75,6 +75,7 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
     write_out(gm)
     _use_ours(gm)
     _tell_draws(gm)
+    _tell_identities(gm)
     if not _needs_gradient(example_inputs):
         _tell_views(gm)
     if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
@@ -160,6 +161,24 @@ def _use_ours(gm: GraphModule) -> None:
                 node.target = _OURS[node.target]
         if isinstance(part, GraphModule):
             part.recompile()
+
+
+def _tell_identities(gm: GraphModule) -> None:
+    """Dropout outside training is its operand: AOTAutograd makes a copy, which does not see later writes."""
+    for part in gm.modules():
+        for node in list(part.graph.nodes) if isinstance(part, GraphModule) else ():
+            if node.op == "call_function" and node.target in _DROPOUTS:
+                names = ("input", "p", "training" if node.target is torch.nn.functional.dropout else "train")
+                given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+                is_training = given.get(names[2], True)
+                if is_training is False or given.get("p", 0.5) == 0:
+                    node.replace_all_uses_with(given["input"])
+                    part.graph.erase_node(node)
+        if isinstance(part, GraphModule):
+            part.recompile()
+
+
+_DROPOUTS = (torch.nn.functional.dropout, torch.dropout)
 
 
 def _transforms_functions(gm: GraphModule) -> bool:

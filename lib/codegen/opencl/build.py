@@ -9,6 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.codegen.bfloat16 import legalize_bfloat16
+from torch_tvm.codegen.float_differences import keep_differences
 from torch_tvm.codegen.opencl.kernels import HostFunction, split
 from torch_tvm.codegen.opencl.program import DeviceFunction
 from torch_tvm.codegen.opencl.text import source
@@ -35,7 +36,7 @@ class OpenClExecutable:
 def build_for_opencl(mod: tvm.IRModule, target: tvm.target.Target, device: str = "") -> OpenClExecutable:
     """Scheduled kernels and calls of them as OpenCL C and Python; ``device`` is the one to run on, by name or index."""
     mod = tvm.transform.Sequential([relax.transform.ToNonDataflow(), relax.transform.RemovePurityChecking()])(
-        legalize_bfloat16(mod)
+        legalize_bfloat16(keep_differences(mod))
     )
     functions = {gvar.name_hint: function for gvar, function in mod.functions_items()}
     kernels = {

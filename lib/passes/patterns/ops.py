@@ -135,6 +135,48 @@ def one_name(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(_OTHER_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
 
 
+_OPERATORS = {
+    "__or__": "bitwise_or",
+    "__xor__": "bitwise_xor",
+    "__lshift__": "bitwise_left_shift",
+    "__rshift__": "bitwise_right_shift",
+}
+_SHIFTS = ("bitwise_left_shift", "bitwise_right_shift")
+_LOGIC = ("bitwise_and", "bitwise_or", "bitwise_xor")
+_BITS = {"!torch.int": torch.int64, "!torch.bool": torch.bool}
+
+
+@pattern_for(
+    *(f"aten.{name}.{kind}" for name in _OPERATORS for kind in ("Tensor", "Scalar")),
+    *(f"aten.{name}.Scalar" for name in _LOGIC[1:]),
+    *(f"aten.{name}.Tensor_Scalar" for name in _SHIFTS),
+    *(f"aten.{name}.Scalar_Tensor" for name in (*_LOGIC, *_SHIFTS)),
+)
+def bitwise(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """``x | 3`` is ``bitwise_or`` of tensors: the dialect has those alone, and a tensor of no dimensions promotes as its
+    number does.
+    """
+    kinds = [str(operand.type) for operand in op.operands if view.tensor_type(operand) is None]
+    result = view.tensor_type(op.results[0])
+    if (
+        result is None
+        or result.dtype is None
+        or result.dtype.is_floating_point
+        or not _BITS.keys() >= set(kinds)
+    ):
+        return None
+    operands = [
+        value if view.tensor_type(value) is not None else _as_tensor(r, value) for value in op.operands
+    ]
+    stem = view.op_name(op).removeprefix("torch.aten.").partition(".")[0]
+    return r.op(f"torch.aten.{_OPERATORS.get(stem, stem)}.Tensor", operands, op.results[0].type)
+
+
+def _as_tensor(r: Rewriter, number: ir.Value) -> ir.Value:
+    kind = r.types.tensor(TensorType((), _BITS[str(number.type)]))
+    return r.op("torch.prim.NumToTensor.Scalar", [number], kind)
+
+
 @pattern_for("aten.linalg_pinv.atol_rtol_float", "aten.linalg_matrix_rank.atol_rtol_float")
 def tolerance(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """``linalg_pinv`` without a tolerance, which is an overload for tensors to FX and one for numbers to TorchScript."""

@@ -86,9 +86,14 @@ def _view_argument(node: Node) -> Node | None:
     returns = node.target._schema.returns
     alias = returns[0].alias_info if len(returns) == 1 else None
     source = node.args[0]
-    if alias is None or alias.is_write or not isinstance(source, Node):
+    if alias is None or alias.is_write or not isinstance(source, Node) or _is_reshaped(source):
         return None
     return source if _shares_memory(node.meta.get("val"), source.meta.get("val")) else None
+
+
+def _is_reshaped(node: Node) -> bool:
+    """Whether ``unsqueeze_`` or its like gives the tensor another shape: what was a view of it is none of what it is then."""
+    return any(torch.Tag.inplace_view in getattr(user.target, "tags", ()) for user in node.users)
 
 
 def _shares_memory(value: Any, source: Any) -> bool:

@@ -103,6 +103,35 @@ v = a1.scatter(0, i, a0), a1.scatter_add(0, i, a0), a1.scatter_reduce(0, i, a0, 
 return v[0], v[1], v[2], a0.scatter(0, i[0], a1)""", ["int64[]", "int64[3]"]),
     # A number is no 0-d tensor: the latter has its say in the dtype.
     (ALL, "return a0 * 1j, 2j + a1, (a0 == a0) * 1j, a2 / (1 + 2j)", ["float32[3]", "float64[2]", "int32[2]"]),
+    # Dropout outside training is its operand; AOTAutograd copies that.
+    (ALL, """v, w = F.dropout(a0, 0.5, False), F.dropout(a0, p=0.0)
+a0[a0 > 0] = 1.5
+return v, w, torch.dropout(a0, 0.1, train=False)""", ["float32[4,3]"]),
+    # Equal numbers of bfloat16 are equal only when they are rounded.
+    (ALL, """v = a0 / 3
+return (3 / a0).min(-1)[1], v.argmax(0), v > a0 * 0.335, (a0 * 1.7 + 300).floor(), (a0 * 1.01) // 0.25, v.topk(9, -1)[0]""",
+     ["bfloat16[60,80]"]),
+    # Four unknown sizes, all of them large at a time, have more bytes than there are addresses.
+    ("torchscript?", "return torch.polar(a0, a0)", ["float32[?,?,?,?]"]),
+    ("fx? torchscript? lazy? dynamo?", "torch.add(a1, a1, out=a0)\nreturn a1 * 2", ["bfloat16[0,17]", "float32[7,8]"]),
+    ("torchscript", "return a0 >> 3, a0 << 70, a0 | 300, a2 & 15, a2 >> 4, a0 >> a2, a1 | a1, a1 ^ a0",
+     ["int64[4,3]", "bool[4,3]", "uint8[4,3]"]),
+    ("fx lazy dynamo", """v = a0 + 0
+v <<= 2
+v |= a1
+v ^= 1
+return v, a0 >> 3, a0 << 70, 5 ^ a0, a0 | 300, a1 ^ 2, a1 | True, a2 & 15, a2 >> 4, a0 >> a2, a1 | a1, a1 ^ a0""",
+     ["int64[4,3]", "bool[4,3]", "uint8[4,3]"]),
+    (ALL, """v = torch.tensor([3e9, -3e9, 70000.0, -300.0, float("nan"), float("inf")]) + a0
+return v.short(), v.to(torch.int8), v.to(torch.uint8), v.double().short(), v.to(torch.bfloat16).int()""", ["float32[1]"]),
+    # TVM's simplifier takes x - x for 0 and x + y - y for x, whatever x is and the sum was rounded to.
+    (ALL, """v = a0.masked_fill(a0 > 0, float("inf"))
+w, x = (v + 1) - (v + 1), a1.to(torch.bfloat16)
+return w + v, (v * 2 - v * 2) == 0, (v - v).sum(), F.mse_loss(v, v), F.huber_loss(v, v, reduction="none"), \\
+    v.exp() - v.exp(), (x - x) * 2, (a1 + 1e8) - 1e8, a1 - (a1 + 1e8), F.pairwise_distance(v, v)""",
+     ["float32[4,3]", "float64[4,3]"]),
+    # What is returned was a view of what has another shape by then.
+    ("dynamo", "v = torch.isnan(a0)\nw = v.detach()\nv.unsqueeze_(0)\nreturn w", ["float32[2,4,4]:transposed"]),
 ]  # fmt: skip
 
 

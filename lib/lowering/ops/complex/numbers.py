@@ -350,25 +350,35 @@ def root_beyond(z: Complex) -> Complex:
     return sqrt(z.plus(-1))
 
 
+def _asinh_of_twice(z: Complex, half: Scalar) -> Scalar:
+    """``asinh(2 * half)``, also where ``2 * half`` is too large a number: far out, ``asinh`` is a logarithm."""
+    is_far = tirx.abs(half) > z.number(1e30)
+    near = libm("asinh", tirx.Select(is_far, half, half + half))
+    return near + tirx.Select(is_far, tirx.copysign(z.number(math.log(2)), half), z.number(0))
+
+
 def asin(z: Complex, below: Complex, above: Complex) -> Complex:
     """By the roots of ``1 - z`` and ``1 + z``."""
-    across = below.re * above.im - below.im * above.re
-    near = Complex(libm("atan2", z.re, (below * above).re), libm("asinh", across))
+    root = below.scaled(z.number(0.5))
+    across = root.re * above.im - root.im * above.re
+    near = Complex(libm("atan2", z.re, (below * above).re), _asinh_of_twice(z, across))
     return chosen(is_finite(z), near, _asin_beyond(z))
 
 
 def acos(z: Complex, below: Complex, above: Complex) -> Complex:
     """By the roots of ``1 - z`` and ``1 + z``."""
-    across = above.re * below.im - above.im * below.re
-    near = Complex(z.number(2) * libm("atan2", below.re, above.re), libm("asinh", across))
+    root = below.scaled(z.number(0.5))
+    across = above.re * root.im - above.im * root.re
+    near = Complex(z.number(2) * libm("atan2", below.re, above.re), _asinh_of_twice(z, across))
     beyond = _asin_beyond(z)
     return chosen(is_finite(z), near, Complex(z.number(math.pi / 2) - beyond.re, -beyond.im))
 
 
 def acosh(z: Complex, beyond_one: Complex, above: Complex) -> Complex:
     """By the roots of ``z - 1`` and ``z + 1``."""
-    along = beyond_one.re * above.re + beyond_one.im * above.im
-    near = Complex(libm("asinh", along), z.number(2) * libm("atan2", beyond_one.im, above.re))
+    root = beyond_one.scaled(z.number(0.5))
+    along = root.re * above.re + root.im * above.im
+    near = Complex(_asinh_of_twice(z, along), z.number(2) * libm("atan2", beyond_one.im, above.re))
     beyond = _asin_beyond(z)
     turned = tirx.copysign(z.number(math.pi / 2) - beyond.re, z.im)
     return chosen(is_finite(z), near, Complex(tirx.abs(beyond.im), turned))

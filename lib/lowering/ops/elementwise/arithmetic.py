@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
+from torch_tvm.lowering.conversion import power
 from torch_tvm.lowering.ops.elementwise.integers import integer_power
 from torch_tvm.lowering.pointwise import (
     agree,
@@ -286,7 +287,7 @@ def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
     special = _FLOAT_POWERS.get(float(exponent))
     if dtype == "float16" and exponent in _ROOTS:
         special = _ROOTS[exponent]
-    return pointwise(b, special, x) if special else pointwise(b, tirx.power, x, exponent)
+    return pointwise(b, special, x) if special else pointwise(b, power, x, exponent)
 
 
 _FLOAT_POWERS: dict[float, Callable[[Scalar], Scalar]] = {
@@ -329,7 +330,7 @@ def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
         b.unsupported("a power of booleans")
     if not is_float(b.result_dtype):
         return integer_power(b, x, exponent)
-    return pointwise(b, tirx.power, x, exponent)
+    return pointwise(b, power, x, exponent)
 
 
 # -- choices and the rest ------------------------------------------------------------------------------

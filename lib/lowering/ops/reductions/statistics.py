@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.conversion import convert, differs
+from torch_tvm.lowering.conversion import convert, differs, power
 from torch_tvm.lowering.ops.reductions.folds import (
     axes_of,
     count_of,
@@ -161,8 +161,8 @@ def power_and_root(
         return wide, same
     if order == 2:
         return (lambda u: wide(u) * wide(u)), tirx.sqrt
-    power, root = tirx.const(order, accumulate), tirx.const(1 / order, accumulate)
-    return (lambda u: tirx.power(wide(u), power)), (lambda u: tirx.power(u, root))
+    exponent, root = tirx.const(order, accumulate), tirx.const(1 / order, accumulate)
+    return (lambda u: power(wide(u), exponent)), (lambda u: power(u, root))
 
 
 @lowers("torch.aten.linalg_vector_norm")
