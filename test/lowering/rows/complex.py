@@ -280,7 +280,6 @@ ROWS: list[Row] = [
         lambda z, x: (z[x > 0], z.nonzero(), torch.argwhere(z), z.nonzero(as_tuple=True)),
         lambda s: [(numbers(s, 4, 5) * (s.floats(4, 5) > 0), s.floats(4, 5))],
         id="complex-selection",
-        refused={"lazy": "sizes"},
     ),
     row(
         ["aten.var_mean.dim", "aten.std_mean", "aten.std_mean.correction"],

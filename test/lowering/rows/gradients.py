@@ -166,7 +166,6 @@ ROWS: list[Row] = [
         max_pool_backward(3),
         pooled(3),
         slack=1e-4,
-        refused={"lazy": "no lazy kernel"},
     ),
     *[row(f"aten.avg_pool{n}d_backward", avg_pool_backward(n), pooled(n), slack=1e-4) for n in (2, 3)],
     *[row(f"aten.adaptive_max_pool{n}d_backward", adaptive_max_backward(n), adaptive(n)) for n in (2, 3)],

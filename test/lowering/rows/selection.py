@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from lowering.rows import Cases, Row, Sample, row
 from torch import Tensor as T
 
-LAZY = {"lazy": "the lazy device has no tensor of unknown size"}
-
 
 def _masks(s: Sample) -> Cases:
     return [(s.bools(3, 4, 5),), (s.ints(7) % 3,), (torch.zeros(4, 2),), (s.floats(0, 3),), (s.bools(5000),)]
@@ -116,12 +114,11 @@ def _ordered(x: T) -> tuple[Any, ...]:
 
 
 ROWS: list[Row] = [
-    row("aten.nonzero", torch.nonzero, lambda s: [*_masks(s), (torch.tensor(2.0),)], refused=LAZY),
+    row("aten.nonzero", torch.nonzero, lambda s: [*_masks(s), (torch.tensor(2.0),)]),
     row(
         ("aten.nonzero_numpy", "aten.where", "aten.argwhere"),
         lambda x: (*x.nonzero(as_tuple=True), *torch.where(x), torch.argwhere(x)),
         _masks,
-        refused=LAZY,
     ),
     row(
         "aten.nonzero_static",
@@ -140,7 +137,6 @@ ROWS: list[Row] = [
             (s.floats(2), torch.zeros(2).bool()),
             (s.floats(70000), s.bools(70000)),
         ],
-        refused=LAZY,
         dynamic=lambda s, n: (s.floats(n, 2), s.bools(n, 2)),
     ),
     row(
@@ -151,7 +147,6 @@ ROWS: list[Row] = [
             (s.ints(3, 4, 5), s.bools(3, 4), torch.tensor([0, -1])),
         ],
         id="index-mask",
-        refused=LAZY,
     ),
     row(
         "aten.index_put",
@@ -162,7 +157,6 @@ ROWS: list[Row] = [
         ),
         lambda s: [(s.floats(6, 6), torch.tensor([1, 0, 1, 0, 0, 1]).bool(), s.floats(3, 1))],
         id="index_put-mask",
-        refused=LAZY,
     ),
     row(
         "aten.repeat_interleave.self_Tensor",
@@ -172,7 +166,6 @@ ROWS: list[Row] = [
             torch.repeat_interleave(r),
         ),
         lambda s: [(s.floats(4, 2), torch.tensor([2, 0, 1, 3])), (s.ints(2), torch.tensor([0, 0]).int())],
-        refused=LAZY,
     ),
     row(
         "aten.bincount",
@@ -185,7 +178,6 @@ ROWS: list[Row] = [
             ),
             (torch.randint(0, 300, (40000,), generator=s.generator), s.ints(40000)),
         ],
-        refused=LAZY,
     ),
     row(
         "aten.histc",
@@ -230,7 +222,6 @@ ROWS: list[Row] = [
             (s.ints(300, dtype=torch.uint8, low=0),),
             (s.floats(0, 3),),
         ],
-        refused=LAZY,
     ),
     row(
         "aten.unique_consecutive",
@@ -239,13 +230,11 @@ ROWS: list[Row] = [
             torch.unique_consecutive(x, dim=0),
         ),
         lambda s: [(s.ints(30) % 2,), (s.bools(9, 2),)],
-        refused=LAZY,
     ),
     row(
         "aten.unique_dim",
         lambda x, dim: torch.unique(x, dim=dim, return_inverse=True, return_counts=True),
         lambda s: [(s.ints(40, 3) % 2, 0), (s.bools(2, 3, 25).float(), -1), (s.bools(1, 3), 0)],
-        refused=LAZY,
     ),
     row(
         "aten.index_reduce",
