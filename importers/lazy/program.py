@@ -133,7 +133,8 @@ class _Assembly:
             )
         if run.queries.asked or run.queries.copies_and_writes or LAYOUT in main.attributes:
             self._refuse_other_layouts()
-            main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
+            if LAYOUT not in main.attributes:
+                main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
         module.state = {source.name: source.tensor for source in self.state}
         constants = {i: leaf for i, leaf in enumerate(run.leaves) if not isinstance(leaf, torch.Tensor)}
         outputs: list[tuple[Any] | None] = [

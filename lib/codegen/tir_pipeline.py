@@ -61,10 +61,10 @@ def _drop_scopes(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pass
 
 @tvm.transform.module_pass(opt_level=0, name="SkipChecks")
 def _skip_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-    """Leave out the conditions on arguments of trusted kernels, which are packed functions by now."""
+    """Leave out the conditions on arguments of kernels that need none, which are packed functions by now."""
     functions = dict(mod.functions_items())
-    trusted = {gvar: function for gvar, function in functions.items() if CHECKS_ELIDED in function.attrs}
-    unchecked = tirx.transform.SkipAssert()(tvm.IRModule(trusted))
+    elided = {gvar: function for gvar, function in functions.items() if CHECKS_ELIDED in function.attrs}
+    unchecked = tirx.transform.SkipAssert()(tvm.IRModule(elided))
     return tvm.IRModule({**functions, **dict(unchecked.functions_items())}, attrs=mod.attrs)
 
 

@@ -12,5 +12,5 @@ HIDDEN = "torch_tvm_hidden"
 KERNEL_SEQUENCE = "torch_tvm.kernel_sequence"
 """The function does nothing but call kernels one after the other."""
 
-CHECKS_ELIDED = "torch_tvm.trusted"
+CHECKS_ELIDED = "torch_tvm.checks_elided"
 """The kernel reads nothing but weights and what other kernels made, so that it need not check its arguments."""

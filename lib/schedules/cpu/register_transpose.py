@@ -14,7 +14,7 @@ from tvm.ir import Expr
 from torch_tvm.tir import const, lanes_loop, sequence
 
 
-def transpose_square(
+def transpose_registers(
     lanes: int,
     dtype: str,
     load: Callable[[int, Expr], Expr],

@@ -11,9 +11,9 @@ from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.attention_spec import AttentionSpec
 from torch_tvm.schedules.cpu.math import exponentials
-from torch_tvm.schedules.cpu.math.let_builder import Lets
+from torch_tvm.schedules.cpu.math.let_builder import LetBuilder
 from torch_tvm.schedules.cpu.matmul.register_tile import TileShape, emit_tile
-from torch_tvm.schedules.cpu.register_transpose import transpose_square
+from torch_tvm.schedules.cpu.register_transpose import transpose_registers
 from torch_tvm.tir import (
     as_size,
     ceil_div,
@@ -174,7 +174,7 @@ class AttentionEmitter:
         """``lanes`` keys by ``lanes`` elements of their depth; the last key again where there is none."""
         spec, lanes, first = self.spec, self.lanes, vector * self.lanes
         key_at = lambda key: tirx.min(first + key, spec.keys - 1) if is_guarded else first + key
-        return transpose_square(
+        return transpose_registers(
             lanes,
             "float32",
             lambda key, lane: spec.key(b, h, key_at(key), square * lanes + lane),
@@ -455,7 +455,7 @@ class AttentionEmitter:
 
 def exp_of_nonpositive(x: Expr) -> Expr:
     """exp(x) in float32 for x <= 0."""
-    m = Lets(1)
+    m = LetBuilder(1)
     return m.close(exponentials.exp_of_nonpositive(m, m(x)))
 
 

@@ -23,7 +23,7 @@ def materialize_lets(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
     ``vectorized i: B[i] = let v = f(A[i]) in v * v`` becomes
     ``t = alloc(lanes); vectorized i: { t[i] = f(A[i]); B[i] = t[i] * t[i] }``. A step that is rarely needed
-    (:func:`Lets.rarely`) is skipped for a vector none of whose lanes needs it. A guard around lets becomes
+    (:func:`LetBuilder.rarely`) is skipped for a vector none of whose lanes needs it. A guard around lets becomes
     a statement, outside, and inside of them one that is the same for all lanes.
     """
     body = _Materializer().run(func.body)

@@ -66,7 +66,7 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     extent = sym.Analyzer().simplify(node.extent.astype("int64"))
     size = static(extent)
     most = cores * CHUNKS
-    per_chunk = const(ceil_div(size, most)) if size is not None else (extent + (most - 1)) // most
+    per_chunk = const(ceil_div(size, most)) if size is not None else ceil_div(extent, most)
     chunks = ceil_div(size, exact(per_chunk)) if size is not None else most
     part = ceil_div(chunks, cores)
     counters = tirx.decl_buffer((const(cores * APART),), "int32", "taken")

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.fourier.butterflies import Block, Number
-from torch_tvm.schedules.cpu.register_transpose import transpose_square
+from torch_tvm.schedules.cpu.register_transpose import transpose_registers
 from torch_tvm.tir import as_size, broadcast, ceil_div, const, load, loop, sequence, static, store
 from torch_tvm.workloads.fourier import FourierWorkload, factors
 
@@ -237,7 +237,7 @@ class Kernel:
             in_memory = lambda r, lane: [row(r) + start + lane]
             bound = tirx.Bind(element, tirx.floordiv(start, 2))
             if is_read:
-                body = transpose_square(
+                body = transpose_registers(
                     lanes,
                     self.dtype,
                     lambda r, lane: tirx.BufferLoad(memory, in_memory(r, lane)),
@@ -245,7 +245,7 @@ class Kernel:
                 )
             else:
                 scaled = lambda value: value if self.workload.scale == 1 else value * scale
-                body = transpose_square(
+                body = transpose_registers(
                     lanes,
                     self.dtype,
                     lambda c, lane: scaled(tirx.BufferLoad(plane(c), at(c, lane))),

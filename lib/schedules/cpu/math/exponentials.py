@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.math.let_builder import Expr, Lets
+from torch_tvm.schedules.cpu.math.let_builder import Expr, LetBuilder
 
 LOG2E = 1.4426950408889634
 LN2 = math.log(2.0)
@@ -103,25 +103,25 @@ ERF_DENOMINATOR = (
 )
 
 
-def expm1_reduced(m: Lets, r: Expr) -> Var:
+def expm1_reduced(m: LetBuilder, r: Expr) -> Var:
     """``exp(r) - 1`` for ``|r| <= ln 2 / 2``."""
     return m(r * r * m.horner(r, CONSTANTS[m.real].exp) + r)
 
 
-def _reduced(m: Lets, x: Expr) -> tuple[Var, Var, Var]:
+def _reduced(m: LetBuilder, x: Expr) -> tuple[Var, Var, Var]:
     """``n``, once shifted and once plain, and ``exp(r) - 1`` with ``x = n ln 2 + r``, ``|r| <= ln 2 / 2``."""
     high, low = CONSTANTS[m.real].ln2
     shifted, n = m.nearest(x * m.const(LOG2E))
     return shifted, n, expm1_reduced(m, m((x - n * m.const(high)) - n * m.const(low)))
 
 
-def _scaled(m: Lets, n: Expr, mantissa: Expr) -> Expr:
+def _scaled(m: LetBuilder, n: Expr, mantissa: Expr) -> Expr:
     """``mantissa * 2 ** n`` beyond the exponents of normal numbers, gradual underflow and overflow included."""
     half = m(tirx.floor(n * m.const(0.5)))
     return mantissa * m.power_of_two(half) * m.power_of_two(n - half)
 
 
-def exp(m: Lets, x: Expr) -> Expr:
+def exp(m: LetBuilder, x: Expr) -> Expr:
     """Results below the smallest normal number are 0."""
     limits = CONSTANTS[m.real]
     x = m(tirx.Select(x > m.const(limits.top), m.const(limits.top), x))
@@ -131,7 +131,7 @@ def exp(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x < m.const(limits.bottom), m.const(0.0), half + half)
 
 
-def _exp_within(m: Lets, x: Expr, sign: float = 1.0) -> Expr:
+def _exp_within(m: LetBuilder, x: Expr, sign: float = 1.0) -> Expr:
     """``exp(sign * x)`` in float32 for ``sign * x`` from -88 to 89: 0 below -87.7, infinity above 88.4.
 
     The exponent's bits are all zero at the one end, and all one at the other.
@@ -146,12 +146,12 @@ def _exp_within(m: Lets, x: Expr, sign: float = 1.0) -> Expr:
     return m.horner(r, [c * sign**k for k, c in enumerate((1.0, 1.0, *limits.exp))]) * scale
 
 
-def exp_of_nonpositive(m: Lets, x: Expr) -> Expr:
+def exp_of_nonpositive(m: LetBuilder, x: Expr) -> Expr:
     """exp in float32 for ``x <= 0``: 0 below -87.7, NaN for NaN. It takes fewer steps than :func:`exp`."""
     return _exp_within(m, m(tirx.Select(x < m.const(-88.0), m.const(-88.0), x)))
 
 
-def expm1(m: Lets, x: Expr) -> Expr:
+def expm1(m: LetBuilder, x: Expr) -> Expr:
     limits = CONSTANTS[m.real]
     clamped = m.clamp(x, limits.bottom, limits.top)
     shifted, _, q = _reduced(m, clamped)
@@ -160,14 +160,14 @@ def expm1(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x == m.const(0.0), x, half + half)
 
 
-def exp2(m: Lets, x: Expr) -> Expr:
+def exp2(m: LetBuilder, x: Expr) -> Expr:
     bias = m.format.bias
     x = m.clamp(x, -bias - m.format.mantissa - 1.0, bias + 2.0)
     n = m(tirx.floor(x + m.const(0.5)))
     return _scaled(m, n, expm1_reduced(m, m((x - n) * m.const(LN2))) + m.const(1.0))
 
 
-def exp10(m: Lets, x: Expr) -> Expr:
+def exp10(m: LetBuilder, x: Expr) -> Expr:
     """In float32 only."""
     x = m.clamp(x, -46.0, 39.0)
     n = m(tirx.floor(x * m.const(math.log2(10.0)) + m.const(0.5)))
@@ -175,7 +175,7 @@ def exp10(m: Lets, x: Expr) -> Expr:
     return _scaled(m, n, expm1_reduced(m, m(r * m.const(math.log(10.0)))) + m.const(1.0))
 
 
-def _log_parts(m: Lets, x: Expr) -> tuple[Var, Var, Var]:
+def _log_parts(m: LetBuilder, x: Expr) -> tuple[Var, Var, Var]:
     """``e``, ``f`` and ``log(1 + f) - f`` with ``x = 2 ** e * (1 + f)`` for positive finite ``x``."""
     tiny = x < m.const(m.format.smallest)
     lift = m.format.mantissa
@@ -190,7 +190,7 @@ def _log_parts(m: Lets, x: Expr) -> tuple[Var, Var, Var]:
     return e, f, m(s * (half + t * m.horner(t, LOG_ODD)) - half)
 
 
-def _log_ends(m: Lets, x: Expr, inside: Expr) -> Expr:
+def _log_ends(m: LetBuilder, x: Expr, inside: Expr) -> Expr:
     """The values of a logarithm at its ends: 0, infinity, and nothing below."""
     infinity, nan = m.const(math.inf), m.const(math.nan)
     inside = m(tirx.Select(x == m.const(0.0), m.const(-math.inf), inside))
@@ -198,27 +198,27 @@ def _log_ends(m: Lets, x: Expr, inside: Expr) -> Expr:
     return tirx.Select(x < infinity, inside, x)
 
 
-def _natural_log(m: Lets, x: Expr) -> Expr:
+def _natural_log(m: LetBuilder, x: Expr) -> Expr:
     high, low = CONSTANTS[m.real].ln2
     e, f, rest = _log_parts(m, x)
     return (rest + e * m.const(low)) + f + e * m.const(high)
 
 
-def log(m: Lets, x: Expr) -> Expr:
+def log(m: LetBuilder, x: Expr) -> Expr:
     return _log_ends(m, x, m(_natural_log(m, x)))
 
 
-def log_base(base: float) -> Callable[[Lets, Expr], Expr]:
+def log_base(base: float) -> Callable[[LetBuilder, Expr], Expr]:
     scale, per_octave = 1.0 / math.log(base), math.log(2.0) / math.log(base)
 
-    def build(m: Lets, x: Expr) -> Expr:
+    def build(m: LetBuilder, x: Expr) -> Expr:
         e, f, rest = _log_parts(m, x)
         return _log_ends(m, x, m((f + rest) * m.const(scale) + e * m.const(per_octave)))
 
     return build
 
 
-def log1p(m: Lets, x: Expr) -> Expr:
+def log1p(m: LetBuilder, x: Expr) -> Expr:
     u = m.exact(x + m.const(1.0))
     lost = m(x - m.exact(u - m.const(1.0)))
     safe = m(tirx.Select(u > m.const(0.0), u, m.const(1.0)))
@@ -228,7 +228,7 @@ def log1p(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x == m.const(0.0), x, plain)
 
 
-def tanh(m: Lets, x: Expr) -> Expr:
+def tanh(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     shifted, _, q = _reduced(m, m.clamp(magnitude * m.const(-2.0), -2 * CONSTANTS[m.real].tanh, 0.0))
     scale = m.scale_of(shifted, 0)
@@ -236,13 +236,13 @@ def tanh(m: Lets, x: Expr) -> Expr:
     return m.with_sign(t / (m.const(2.0) - t), sign)
 
 
-def sigmoid(m: Lets, x: Expr) -> Expr:
+def sigmoid(m: LetBuilder, x: Expr) -> Expr:
     if m.real == "float32":
         return m.const(1.0) / (m.const(1.0) + _exp_within(m, m.clamp(x, -89.0, 88.0), -1.0))
     return m.const(1.0) / (m.const(1.0) + exp(m, m(m.const(0.0) - x)))
 
 
-def erf(m: Lets, x: Expr) -> Expr:
+def erf(m: LetBuilder, x: Expr) -> Expr:
     """In float32 only."""
     x = m.clamp(x, -ERF_LIMIT, ERF_LIMIT)
     z = m(x * x)
@@ -267,7 +267,7 @@ ERFC = (
 """``exp(a²) erfc(a)`` for ``a`` up to 10.1 in ``(a - 3) / (a + 3)``, counted from :data:`ERFC_MIDDLE`."""
 
 
-def erfc(m: Lets, x: Expr) -> Expr:
+def erfc(m: LetBuilder, x: Expr) -> Expr:
     """In float32 only. The square is taken in two parts, so that its exponential is exact."""
     a, _ = m.split_sign(x)
     a = m.clamp(a, 0.0, 10.1)
@@ -279,7 +279,7 @@ def erfc(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x < m.const(0.0), m.const(2.0) - tail, tail)
 
 
-def sinh(m: Lets, x: Expr) -> Expr:
+def sinh(m: LetBuilder, x: Expr) -> Expr:
     limits = CONSTANTS[m.real]
     magnitude, sign = m.split_sign(x)
     _, n, q = _reduced(m, m.clamp(magnitude, 0.0, limits.top + 0.5))
@@ -290,14 +290,14 @@ def sinh(m: Lets, x: Expr) -> Expr:
     return tirx.Select(magnitude < m.const(limits.tiny), x, signed)
 
 
-def cosh(m: Lets, x: Expr) -> Expr:
+def cosh(m: LetBuilder, x: Expr) -> Expr:
     magnitude, _ = m.split_sign(x)
     _, n, q = _reduced(m, m.clamp(magnitude, 0.0, CONSTANTS[m.real].top + 0.5))
     half = m((q + m.const(1.0)) * m.power_of_two(n - m.const(2.0)))
     return half * m.const(2.0) + m.const(0.125) / half
 
 
-def asinh(m: Lets, x: Expr) -> Expr:
+def asinh(m: LetBuilder, x: Expr) -> Expr:
     """``log1p(a + a² / (1 + √(a² + 1)))``, or ``log 2a`` where the square would swamp the 1."""
     a, sign = m.split_sign(x)
     big = a > m.const(2.0 ** (m.format.mantissa // 2 + 2))
@@ -308,7 +308,7 @@ def asinh(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x == m.const(0.0), x, m.with_sign(value, sign))
 
 
-def acosh(m: Lets, x: Expr) -> Expr:
+def acosh(m: LetBuilder, x: Expr) -> Expr:
     """``log1p(t + √(2t + t²))`` with ``t = x - 1``, or ``log 2x``."""
     big = x > m.const(2.0 ** (m.format.mantissa // 2 + 2))
     t = m(tirx.Select(big, m.const(1.0), x) - m.const(1.0))
@@ -317,7 +317,7 @@ def acosh(m: Lets, x: Expr) -> Expr:
     return tirx.Select(x < m.const(1.0), m.const(math.nan), value)
 
 
-def _log1p_or_log(m: Lets, big: Expr, inner: Expr, x: Expr) -> Var:
+def _log1p_or_log(m: LetBuilder, big: Expr, inner: Expr, x: Expr) -> Var:
     """``log1p(inner)``, and ``log 2x`` where ``big``."""
     u = m.exact(inner + m.const(1.0))
     lost = m((inner - m.exact(u - m.const(1.0))) / u)
@@ -326,14 +326,14 @@ def _log1p_or_log(m: Lets, big: Expr, inner: Expr, x: Expr) -> Var:
     return m(tirx.Select(x < m.const(math.inf), finite, x))
 
 
-def atanh(m: Lets, x: Expr) -> Expr:
+def atanh(m: LetBuilder, x: Expr) -> Expr:
     a, sign = m.split_sign(x)
     value = m(log1p(m, m(m.const(2.0) * a / (m.const(1.0) - a))) * m.const(0.5))
     value = m(tirx.Select(a > m.const(1.0), m.const(math.nan), value))
     return tirx.Select(x == m.const(0.0), x, m.with_sign(value, sign))
 
 
-def round_half_even(m: Lets, x: Expr) -> Expr:
+def round_half_even(m: LetBuilder, x: Expr) -> Expr:
     """To the nearest integer, halves to even."""
     whole = 2.0**m.format.mantissa
     magnitude, sign = m.split_sign(x)

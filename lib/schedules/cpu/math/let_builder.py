@@ -32,12 +32,12 @@ class Format:
 
 
 RARELY = "torch_tvm.rarely"
-"""The name of the call that :meth:`Lets.rarely` makes, until statements take its place."""
+"""The name of the call that :meth:`LetBuilder.rarely` makes, until statements take its place."""
 
 FORMATS = {"float32": Format(32, 23, 127), "float64": Format(64, 52, 1023)}
 
 
-class Lets:
+class LetBuilder:
     """Names the steps of a computation in ``real``, so that each is computed once: ``close`` wraps them
     around the result."""
 
@@ -57,16 +57,16 @@ class Lets:
             result = tirx.Let(var, value, result)
         return result
 
-    def wide(self) -> Lets:
+    def wide(self) -> LetBuilder:
         """The same names for steps in float64."""
-        other = Lets(self.lanes, "float64")
+        other = LetBuilder(self.lanes, "float64")
         other.steps = self.steps
         return other
 
-    def rarely(self, key: Expr, bound: int, usual: Expr, rare: Callable[[Lets], Expr]) -> Var:
+    def rarely(self, key: Expr, bound: int, usual: Expr, rare: Callable[[LetBuilder], Expr]) -> Var:
         """``usual``, and ``rare`` in the lanes whose ``key`` (int32) is above ``bound``; a vector without such a
         lane does not compute it."""
-        inner = Lets(self.lanes, self.real)
+        inner = LetBuilder(self.lanes, self.real)
         value = inner.close(rare(inner))
         return self(tirx.call_pure_extern(usual.ty.dtype, RARELY, key, self.integer(bound), usual, value))
 

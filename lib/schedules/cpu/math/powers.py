@@ -7,7 +7,7 @@ import math
 from tvm import tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.math.let_builder import Expr, Lets
+from torch_tvm.schedules.cpu.math.let_builder import Expr, LetBuilder
 
 LOG2 = (
     1.4426950408666819,
@@ -39,7 +39,7 @@ EXP2 = (
 """``2 ** r`` for ``|r| <= 1/2`` to 4e-11."""
 
 
-def pow(m: Lets, x: Expr, y: Expr) -> Expr:
+def pow(m: LetBuilder, x: Expr, y: Expr) -> Expr:
     """Zeros, infinities, NaN and negative bases as C has them: ``1 ** y`` and ``x ** 0`` are always 1."""
     one, zero = m.const(1.0), m.const(0.0)
     magnitude, sign = m.split_sign(x)
@@ -56,7 +56,7 @@ def pow(m: Lets, x: Expr, y: Expr) -> Expr:
     return tirx.Select(tirx.any(y == zero, x == one), one, value)
 
 
-def _power(m: Lets, x: Expr, y: Expr) -> Var:
+def _power(m: LetBuilder, x: Expr, y: Expr) -> Var:
     """``x ** y`` in float64 for ``x >= 0`` that was a float32, to 2e-8."""
     e, f = m.split_exponent(x)
     logarithm = m(f * m.horner(f, LOG2) + e)

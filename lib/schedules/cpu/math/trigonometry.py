@@ -14,7 +14,7 @@ import struct
 from tvm import tirx
 from tvm.ir import Var
 
-from torch_tvm.schedules.cpu.math.let_builder import Expr, Lets
+from torch_tvm.schedules.cpu.math.let_builder import Expr, LetBuilder
 
 TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 """A zero and the first 224 bits of 2/π."""
@@ -47,7 +47,7 @@ ATAN = (
 )
 
 
-def _reduced(m: Lets, magnitude: Expr) -> tuple[Var, Var]:
+def _reduced(m: LetBuilder, magnitude: Expr) -> tuple[Var, Var]:
     """``quadrant`` (int32) and ``r`` in ``[-π/4, π/4]`` with ``magnitude = quadrant * π/2 + r`` modulo 2π."""
     shifted, n = m.nearest(m.clamp(magnitude, 0.0, NEAR) * m.const(2 / math.pi))
     near = magnitude
@@ -60,7 +60,7 @@ def _reduced(m: Lets, magnitude: Expr) -> tuple[Var, Var]:
     return m.rarely(key, bound, low, lambda m: _reduced_exactly(m, magnitude)[0]), r
 
 
-def _reduced_exactly(m: Lets, magnitude: Expr) -> tuple[Expr, Expr]:
+def _reduced_exactly(m: LetBuilder, magnitude: Expr) -> tuple[Expr, Expr]:
     """Payne and Hanek's reduction of magnitudes of 1 and more."""
     bits = m(m.bits(magnitude, "uint"))
     u32 = lambda value: m.integer(value, "uint32")
@@ -85,7 +85,7 @@ def _reduced_exactly(m: Lets, magnitude: Expr) -> tuple[Expr, Expr]:
     return tirx.Cast(m.dtype("int32"), quadrant), tirx.Select(finite, reduced, m.const(math.nan))
 
 
-def _window(m: Lets, first: Expr) -> list[Var]:
+def _window(m: LetBuilder, first: Expr) -> list[Var]:
     """Three words of 2/π from bit ``first`` on (from -32 to 160; below 0 the result is not used)."""
     u32 = lambda value: m.integer(value, "uint32")
     shift = m(tirx.Cast(m.dtype("uint32"), tirx.bitwise_and(first, m.integer(31))))
@@ -102,18 +102,18 @@ def _window(m: Lets, first: Expr) -> list[Var]:
     ]
 
 
-def _sine_and_cosine(m: Lets, r: Expr) -> tuple[Var, Var]:
+def _sine_and_cosine(m: LetBuilder, r: Expr) -> tuple[Var, Var]:
     z = m(r * r)
     sine = m(r * z * m.horner(z, SIN) + r)
     return sine, m((z * z * m.horner(z, COS) - z * m.const(0.5)) + m.const(1.0))
 
 
-def _sign_of(m: Lets, quadrant: Expr) -> Expr:
+def _sign_of(m: LetBuilder, quadrant: Expr) -> Expr:
     """The sign bit set in quadrants 2 and 3."""
     return tirx.shift_left(tirx.bitwise_and(quadrant, m.integer(2)), m.integer(30))
 
 
-def sin(m: Lets, x: Expr) -> Expr:
+def sin(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     quadrant, r = _reduced(m, magnitude)
     sine, cosine = _sine_and_cosine(m, r)
@@ -122,7 +122,7 @@ def sin(m: Lets, x: Expr) -> Expr:
     return m.with_sign(value, m(tirx.bitwise_xor(sign, _sign_of(m, quadrant))))
 
 
-def cos(m: Lets, x: Expr) -> Expr:
+def cos(m: LetBuilder, x: Expr) -> Expr:
     magnitude, _ = m.split_sign(x)
     quadrant, r = _reduced(m, magnitude)
     sine, cosine = _sine_and_cosine(m, r)
@@ -131,7 +131,7 @@ def cos(m: Lets, x: Expr) -> Expr:
     return m.with_sign(value, m(_sign_of(m, quadrant + m.integer(1))))
 
 
-def tan(m: Lets, x: Expr) -> Expr:
+def tan(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     quadrant, r = _reduced(m, magnitude)
     sine, cosine = _sine_and_cosine(m, r)
@@ -141,7 +141,7 @@ def tan(m: Lets, x: Expr) -> Expr:
     return m.with_sign(value, m(tirx.bitwise_xor(sign, tirx.shift_left(odd, m.integer(31)))))
 
 
-def _arcsine(m: Lets, a: Expr) -> tuple[Expr, Var]:
+def _arcsine(m: LetBuilder, a: Expr) -> tuple[Expr, Var]:
     """Whether the magnitude ``a`` is above ½, and ``asin(a)``, there ``asin(√((1 - a) / 2))``."""
     above = a > m.const(0.5)
     z = m(tirx.Select(above, (m.const(1.0) - a) * m.const(0.5), a * a))
@@ -149,13 +149,13 @@ def _arcsine(m: Lets, a: Expr) -> tuple[Expr, Var]:
     return above, m(s * z * m.horner(z, ASIN) + s)
 
 
-def asin(m: Lets, x: Expr) -> Expr:
+def asin(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     above, p = _arcsine(m, magnitude)
     return m.with_sign(tirx.Select(above, m.const(math.pi / 2) - (p + p), p), sign)
 
 
-def acos(m: Lets, x: Expr) -> Expr:
+def acos(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     above, p = _arcsine(m, magnitude)
     far = m(p + p)
@@ -163,20 +163,20 @@ def acos(m: Lets, x: Expr) -> Expr:
     return tirx.Select(above, far, m.const(math.pi / 2) - m.with_sign(p, sign))
 
 
-def _arctangent(m: Lets, t: Expr) -> Var:
+def _arctangent(m: LetBuilder, t: Expr) -> Var:
     """For ``0 <= t <= 1``."""
     z = m(t * t)
     return m(t * z * m.horner(z, ATAN) + t)
 
 
-def atan(m: Lets, x: Expr) -> Expr:
+def atan(m: LetBuilder, x: Expr) -> Expr:
     magnitude, sign = m.split_sign(x)
     above = magnitude > m.const(1.0)
     p = _arctangent(m, m(tirx.Select(above, m.const(1.0) / magnitude, magnitude)))
     return m.with_sign(tirx.Select(above, m.const(math.pi / 2) - p, p), sign)
 
 
-def atan2(m: Lets, y: Expr, x: Expr) -> Expr:
+def atan2(m: LetBuilder, y: Expr, x: Expr) -> Expr:
     a, y_sign = m.split_sign(y)
     b, x_sign = m.split_sign(x)
     steep = a > b

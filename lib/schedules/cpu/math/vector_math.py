@@ -16,18 +16,18 @@ import tvm_ffi
 from tvm import tirx
 
 from torch_tvm.schedules.cpu.math import exponentials, powers, trigonometry
-from torch_tvm.schedules.cpu.math.let_builder import FORMATS, Expr, Lets
+from torch_tvm.schedules.cpu.math.let_builder import FORMATS, Expr, LetBuilder
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import is_float
 
 Function = Callable[..., Expr]
 
 
-def _copysign(m: Lets, magnitude: Expr, sign: Expr) -> Expr:
+def _copysign(m: LetBuilder, magnitude: Expr, sign: Expr) -> Expr:
     return m.with_sign(m.split_sign(magnitude)[0], m.split_sign(sign)[1])
 
 
-def _rsqrt(m: Lets, x: Expr) -> Expr:
+def _rsqrt(m: LetBuilder, x: Expr) -> Expr:
     return m.const(1.0) / tirx.sqrt(x)
 
 
@@ -94,7 +94,7 @@ def _vector_call(call: tvm.ir.Call) -> Expr:
 
 def _classified(call: tvm.ir.Call, name: str, operand: Expr) -> Expr:
     dtype = tvm.DataType(str(operand.ty.dtype))
-    m = Lets(dtype.lanes, str(operand.ty.dtype).partition("x")[0])
+    m = LetBuilder(dtype.lanes, str(operand.ty.dtype).partition("x")[0])
     if m.real not in FORMATS:
         return call
     return m.is_nan(operand) if name == "isnan" else m.is_finite(operand)
@@ -116,7 +116,7 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     if not is_float(dtype) or dtype.startswith("float8"):
         return node
     above = isinstance(node, tirx.Max)
-    m = Lets(tvm.DataType(str(node.ty.dtype)).lanes, dtype)
+    m = LetBuilder(tvm.DataType(str(node.ty.dtype)).lanes, dtype)
     if dtype in ("bfloat16", "float16"):
         wide = type(node)(_widened(node.a, m), _widened(node.b, m))
         return tirx.Cast(str(node.ty.dtype), _keep_nan(wide, cpu))
@@ -130,12 +130,12 @@ def _keep_nan(node: tirx.Max | tirx.Min, cpu: CpuModel) -> Expr:
     return m.close(extremum(m(node.a), m(node.b)))
 
 
-def _widened(expr: Expr, m: Lets) -> Expr:
+def _widened(expr: Expr, m: LetBuilder) -> Expr:
     """``expr`` in float32; a constant stays one."""
     inner = _of_all_lanes(expr)
     if not isinstance(inner, tirx.FloatImm) or not _is_plain(inner):
         return tirx.Cast(m.dtype("float32"), expr)
-    return Lets(m.lanes).const(inner.value)
+    return LetBuilder(m.lanes).const(inner.value)
 
 
 def _is_plain(expr: Expr) -> bool:
@@ -157,7 +157,7 @@ def _small_power(call: tvm.ir.Call) -> Expr | None:
     if power not in POWERS or not str(call.ty.dtype).startswith(("float32", "float64")):
         return None
     dtype = tvm.DataType(str(call.ty.dtype))
-    m = Lets(dtype.lanes, f"float{dtype.bits}")
+    m = LetBuilder(dtype.lanes, f"float{dtype.bits}")
     return m.close(POWERS[power](m(base), m.const(1.0)))
 
 
@@ -173,7 +173,7 @@ POWERS: dict[float, Callable[[Expr, Expr], Expr]] = {
 
 def _computed(build: Function, operands: list[Any], dtype: str) -> Expr:
     kind = tvm.DataType(dtype)
-    m = Lets(kind.lanes, "float64" if kind.bits == 64 else "float32")
+    m = LetBuilder(kind.lanes, "float64" if kind.bits == 64 else "float32")
     if kind.bits < 32:
         operands = [tirx.Cast(m.dtype("float32"), operand) for operand in operands]
     result = build(m, *(m(operand) for operand in operands))
