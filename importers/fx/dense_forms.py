@@ -12,7 +12,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from torch_tvm.support.errors import ImportFailed
+from torch_tvm.support.errors import ImportFailed, TorchTvmError
+
+MOST_STEPS = 1000
+"""Items of a scan that is written out: each costs time to compile."""
 
 _KERNEL = DispatchKey.CompositeExplicitAutograd
 
@@ -26,7 +29,8 @@ def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> Gra
     """The graph of a call's kernel, as a function of the tensors among its arguments.
 
     ``arguments`` are the positional ones and those by name; in it, and in their order, ``metas`` are the fake tensors.
-    A scan or a map over a known number of items becomes as many calls.
+    A scan or a map over a known number of items becomes as many calls. Raises :class:`ImportFailed` for a scan over more than
+    ``MOST_STEPS`` items, and where PyTorch cannot trace the kernel.
     """
     leaves, spec = pytree.tree_flatten(arguments)
     operator: Any = node.target
@@ -42,8 +46,16 @@ def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> Gra
 
     mode = detect_fake_mode(list(metas))
     assert mode is not None
-    with mode, torch.no_grad():
-        graph = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*metas)
+    try:
+        with mode, torch.no_grad():
+            graph = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*metas)
+    except TorchTvmError:
+        raise
+    except Exception as error:
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ImportFailed(
+            f"PyTorch cannot trace its own kernel: {problem}", subject=f"torch.higher_order.{operator.name()}"
+        ) from error
     for each in graph.graph.nodes:
         each.meta |= {key: node.meta[key] for key in _PLACE if key in node.meta}
     return graph
@@ -54,9 +66,13 @@ def _scan(
 ) -> tuple[torch.Tensor, ...]:
     """``scan``: what is carried at the end, and what each step gives, stacked."""
     carried, rows = list(init), []
-    if not xs[0].shape[0]:
-        raise ImportFailed("a scan over nothing has no result", advice="pass at least one item")
-    for step in range(xs[0].shape[0]):
+    length = xs[0].shape[0]
+    if not 0 < length <= MOST_STEPS:
+        raise ImportFailed(
+            f"a scan over {length} items, which is written out step by step",
+            subject="torch.higher_order.scan", advice=f"scan over 1 to {MOST_STEPS} items",
+        )  # fmt: skip
+    for step in range(length):
         found = list(combine(*carried, *(x.select(0, step) for x in xs), *given))
         carried = found[: len(init)]
         rows.append(found[len(init) :])
@@ -67,4 +83,4 @@ _OWN: dict[str, Callable[..., Any]] = {"scan": _scan}
 """For operators whose kernel cannot be traced."""
 _PLACE = ("stack_trace", "nn_module_stack")
 
-__all__ = ["dense_form", "has_dense_form"]
+__all__ = ["MOST_STEPS", "dense_form", "has_dense_form"]

@@ -111,6 +111,7 @@ PROGRAMS = [Creates, Likes, InPlace, Regularises, Orders]
 COMPILERS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
     "fx": lambda program, x: torch_tvm.compile(program, (x,), frontend="fx", fallback=False),
     "torchscript": lambda program, x: torch_tvm.compile(torch.jit.script(program), (x,), fallback=False),
+    "lazy": lambda program, x: torch_tvm.compile(program, (x,), frontend="lazy", fallback=False),
     "torch.compile": lambda program, x: torch.compile(
         program, backend="torch_tvm", options={"fallback": False}
     ),
@@ -145,6 +146,12 @@ def compiled(how: str, program: nn.Module, x: Tensor) -> Any:
 def test_draws_are_those_of_eager(kind: type[nn.Module], how: str) -> None:
     x = torch.linspace(-1.5, 1.5, 24).reshape(4, 6)
     program = kind()
+    if (
+        how == "lazy" and kind is Regularises
+    ):  # native_dropout has a lazy kernel, which draws in an order of its own
+        with pytest.raises(ImportFailed, match="draws random numbers"):
+            compiled(how, program, x)
+        return
     reference = torch.jit.script(program) if how == "torchscript" else program
     result = compiled(how, program, x)
     compare(drawn(result, x), drawn(reference, x))
@@ -322,13 +329,6 @@ def test_torch_compile_leaves_seeding_to_pytorch() -> None:
     result = torch.compile(seeded, backend="torch_tvm")
     x = torch.ones(4, 6)
     compare([result(x), torch.get_rng_state()], [seeded(x), torch.get_rng_state()])
-
-
-@pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_lazy_program_that_draws_is_refused(kind: type[nn.Module]) -> None:
-    """A captured graph holds no calls of random ops, but what they gave."""
-    with pytest.raises(ImportFailed, match="draws random numbers"):
-        torch_tvm.import_lazy(kind(), (torch.ones(4, 6),))
 
 
 def test_every_random_op_of_the_dialect_is_kept_whole() -> None:
