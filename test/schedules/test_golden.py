@@ -110,11 +110,14 @@ WORKLOADS = {
 
 
 GPU_WORKLOADS = {
+    "attention": function(F.scaled_dot_product_attention, *[(1, 1, 4, 16)] * 3),
     "elementwise": function(lambda x, y: torch.relu(x + y) * 2, (4, 32), (32,)),
     "split reduction": function(lambda x: x.sum(), (64, 512)),
     "product": function(lambda x, y: x @ y, (64, 32), (32, 64)),
     "rows": function(lambda x: torch.softmax(x, 1), (4, 32)),
-    "spatial loops": function(lambda x: F.max_pool2d(x, 2), (1, 8, 16, 16)),
+    "windows": function(lambda x: F.max_pool2d(x, 2), (1, 8, 16, 16)),
+    "spatial loops": replace(function(lambda x: F.max_pool2d(x, 2), (1, 8, 16, 16)), taken_by="windows"),
+    "scan": function(lambda x: x.cumsum(1), (2, 8192)),
     "plain loops": function(lambda x: x.cumsum(1), (4, 32)),
 }
 """Those of DLight are TVM's."""
