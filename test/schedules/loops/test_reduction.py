@@ -66,7 +66,7 @@ CASES = [
         Case(f"argmax {a}", lambda x, a=a: R.argmax(x, a), lambda x, a=a: x.argmax(a), ((3, 5, 37),))
         for a in range(3)
     ),
-    Case("few results", lambda x: R.sum(x, [0]), lambda x: x.sum(0), ((40009, 3),)),
+    Case("few results", lambda x: R.sum(x, [0]), lambda x: x.sum(0), ((10007, 3),)),
     Case("one maximum", lambda x: R.max(x), lambda x: x.amax(), ((300, 501),)),
     Case("one position", lambda x: R.argmax(x), lambda x: x.argmax(), ((300, 501),)),
     Case("argmax all", lambda x: R.argmax(x), lambda x: x.argmax(), ((3, 5, 37),)),
