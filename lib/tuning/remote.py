@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +21,6 @@ from torch_tvm.tuning.timing import Operand, Outcome, Timer, arguments, differen
 SECONDS = 120
 """The longest that a measurement may take on a server, which ends it then."""
 
-SECONDS_TO_CONNECT = 10
-"""How long a tracker may take to answer."""
-
 
 @contextmanager
 def servers(tracker: str) -> Iterator[list[Timer]]:
@@ -41,7 +37,6 @@ def servers(tracker: str) -> Iterator[list[Timer]]:
         )
     host, port, key = found[1], int(found[2]), found[3]
     try:
-        socket.create_connection((host, port), SECONDS_TO_CONNECT).close()  # TVM goes on trying for a minute
         connection = rpc.connect_tracker(host, port)
         known = [str(each["key"]) for each in connection.summary()["server_info"]]
     except (OSError, RuntimeError) as error:

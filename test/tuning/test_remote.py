@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,5 @@ def test_a_kernel_that_a_server_does_not_load(tracker: str) -> None:
     ],
 )
 def test_no_such_server(text: str, message: str, tracker: str) -> None:
-    start = time.monotonic()
     with pytest.raises(InvalidInput, match=message), servers(text.format(tracker=tracker)):
         pass
-    assert time.monotonic() - start < 30  # TVM asks for a minute
