@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+aten = torch.ops.aten
+Call = Callable[..., Any]
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def encoders_hide_padding() -> Iterator[None]:
             self.norm, self.use_nested_tensor = norm, True
         padding = src_key_padding_mask
         padding = padding if padding.dtype == torch.bool else padding != 0
-        found = without_padding(found, padding)
+        found = torch.where(hidden(lambda overload, *given: overload(*given), padding), 0, found)
         return found if norm is None else norm(found)
 
     nn.TransformerEncoder.forward = forward
@@ -43,10 +46,15 @@ def encoders_hide_padding() -> Iterator[None]:
         nn.TransformerEncoder.forward = original
 
 
-def without_padding(x: Tensor, padding: Tensor) -> Tensor:
-    """``x`` (N, L, E) with zeros where ``padding`` (N, L), if in every row of that padding comes last."""
-    is_last = (padding[:, 1:] | ~padding[:, :-1]).all()
-    return torch.where((padding & is_last).unsqueeze(-1), 0, x)
+def hidden(call: Call, padding: Any) -> Any:
+    """Where an encoder gives zeros, (N, L, 1): at ``padding`` (N, L), if in every row of that padding comes last.
+
+    ``call`` calls an overload: on tensors, or on what an importer has in their place.
+    """
+    later = call(aten.slice.Tensor, padding, 1, 1, None, 1)
+    earlier = call(aten.logical_not.default, call(aten.slice.Tensor, padding, 1, None, -1, 1))
+    is_last = call(aten.all.default, call(aten.logical_or.default, later, earlier))
+    return call(aten.unsqueeze.default, call(aten.logical_and.default, padding, is_last), -1)
 
 
 def _packs(encoder: Any, src: Tensor, mask: Any, padding: Any) -> bool:
@@ -59,4 +67,4 @@ def _packs(encoder: Any, src: Tensor, mask: Any, padding: Any) -> bool:
     return not (torch.is_autocast_enabled("cpu") or needs_gradients)
 
 
-__all__ = ["encoders_hide_padding", "without_padding"]
+__all__ = ["encoders_hide_padding", "hidden"]

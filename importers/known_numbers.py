@@ -23,32 +23,15 @@ _MADE = (torch.tensor, torch.as_tensor)
 _SIZED = (torch.zeros, torch.ones, torch.empty, torch.full, torch.randn, torch.rand)
 _SAME = frozenset(
     (
-        *(
-            torch.sort,
-            Tensor.sort,
-            torch.argsort,
-            Tensor.argsort,
-            torch.flip,
-            Tensor.flip,
-            Tensor.__getitem__,
-        ),
-        *(torch.as_tensor, Tensor.to, Tensor.cpu, Tensor.long, Tensor.int, Tensor.clone, Tensor.detach),
-        *(
-            torch.max,
-            Tensor.max,
-            torch.min,
-            Tensor.min,
-            torch.sum,
-            Tensor.sum,
-            Tensor.add,
-            Tensor.sub,
-            Tensor.mul,
-        ),
-        *(torch.cumsum, Tensor.cumsum, Tensor.__add__, Tensor.__sub__, Tensor.__mul__, Tensor.index_select),
-        *(Tensor.unbind, Tensor.select, Tensor.squeeze, Tensor.unsqueeze),
+        torch.as_tensor, Tensor.to, Tensor.cpu, Tensor.long, Tensor.int, Tensor.clone, Tensor.detach,
+        torch.sort, Tensor.sort, torch.argsort, Tensor.argsort, torch.flip, Tensor.flip,
+        torch.max, Tensor.max, torch.min, Tensor.min, torch.sum, Tensor.sum, torch.cumsum, Tensor.cumsum,
+        Tensor.add, Tensor.sub, Tensor.mul, Tensor.__add__, Tensor.__sub__, Tensor.__mul__,
+        Tensor.__getitem__, Tensor.index_select, Tensor.select, Tensor.unbind, Tensor.squeeze, Tensor.unsqueeze,
     )
-)
+)  # fmt: skip
 _ASKED = (Tensor.tolist, Tensor.item, Tensor.__int__, Tensor.__index__, Tensor.__bool__)
+_DATA = (Tensor.data.__get__, Tensor.data.__set__)
 _DEVICE = Tensor.device.__get__
 _RECURRENT = {
     torch._VF.lstm: aten.lstm.input,
@@ -70,11 +53,14 @@ def _plain(overload: Callable[..., Any], *args: Any) -> Any:
 
 
 class NumbersKnown(TorchFunctionMode):
-    """Follows the elements of small integer tensors that a program makes of numbers, and answers what it asks of them."""
+    """Follows the elements of small integer tensors that a program makes of numbers, and answers what it asks of them.
+
+    A tensor that is written to, be it through a view, is known no more.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._known: dict[int, tuple[Tensor, int, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -97,7 +83,7 @@ class NumbersKnown(TorchFunctionMode):
             with _outside():
                 return func(values[0])
         result = func(*args, **kwargs)
-        if _is_write(func) and any(value is not None for value in values[:1]):
+        if self._is_lost(func, leaves):
             self._known.clear()
         elif is_known and (func in _MADE or (leaves and func in _SAME)):
             self._follow(func, args, kwargs, result)
@@ -105,8 +91,19 @@ class NumbersKnown(TorchFunctionMode):
 
     def value(self, tensor: Any) -> Tensor | None:
         """The elements of a tensor, where they are known."""
-        found = self._known.get(id(tensor))
-        return None if found is None else found[1]
+        made, version, value = self._known.get(id(tensor), (None, 0, None))
+        return None if made is None or _version(made) != version else value
+
+    def _is_lost(self, func: Any, leaves: Sequence[Tensor]) -> bool:
+        """Whether a call may write to a known tensor where its version does not tell: through ``.data``, or by an op of
+        ``torch.ops`` or for lists.
+        """
+        if func in _DATA:
+            return any(self.value(leaf) is not None for leaf in leaves)
+        name = getattr(func, "__name__", "").partition(".")[0]
+        is_op = isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        is_write = name.endswith("_") and not name.endswith("__")
+        return (is_op or name.startswith("_foreach")) and is_write and any(map(_is_whole, leaves))
 
     def numbers(self, tensor: Any) -> list[int] | None:
         """The elements of a one-dimensional tensor, or ``None``."""
@@ -118,8 +115,12 @@ class NumbersKnown(TorchFunctionMode):
         """A tensor of these numbers, known, and on the CPU, as sizes of batches have to be."""
         result = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         with _outside():
-            self._known[id(result)] = (result, torch.tensor(numbers, dtype=torch.int64))
+            self._know(result, torch.tensor(numbers, dtype=torch.int64))
         return result
+
+    def _know(self, tensor: Tensor, value: Tensor) -> None:
+        if not tensor.is_inference():  # nobody counts what is written to it
+            self._known[id(tensor)] = (tensor, _version(tensor), value)
 
     def _as_number(self, item: Any) -> Any:
         value = self.value(item)
@@ -140,16 +141,22 @@ class NumbersKnown(TorchFunctionMode):
             return
         for made, value in zip(pytree.tree_leaves(result), pytree.tree_leaves(real), strict=False):
             if isinstance(made, Tensor) and isinstance(value, Tensor) and _is_small(value):
-                self._known[id(made)] = (made, value)
+                self._know(made, value)
 
 
 def _is_small(value: Tensor) -> bool:
     return value.dtype in (torch.int64, torch.int32) and value.numel() <= _MOST
 
 
-def _is_write(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return name == "__setitem__" or name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+def _is_whole(tensor: Tensor) -> bool:
+    with torch._C.DisableTorchFunction():
+        return not tensor.dtype.is_floating_point
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor, or a view of its memory, was written to."""
+    with torch._C.DisableTorchFunction():
+        return tensor._version
 
 
 def _pack(mode: NumbersKnown, x: Tensor, lengths: Tensor, batch_first: bool) -> Any:
@@ -166,8 +173,7 @@ def _pad(mode: NumbersKnown, data: Tensor, sizes: Tensor, batch_first: bool, val
     if numbers is None:
         return NotImplemented
     rows = torch.tensor(packed_sequences.padded_rows(numbers, batch_first, total), device=data.device)
-    outer = [numbers[0], len(rows) // numbers[0]]
-    outer = outer if batch_first else outer[::-1]
+    outer = packed_sequences.padded_sizes(numbers, len(rows), batch_first)
     padded = packed_sequences.pad(_plain, data, rows, outer, value, data.shape[1:])
     return padded, mode.made(packed_sequences.lengths_of(numbers))
 

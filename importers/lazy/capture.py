@@ -339,8 +339,14 @@ def _stays(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return tensor
 
 
+def _listed(tensor: torch.Tensor) -> Any:
+    """``x.tolist()`` by one number after the other: as a whole it would leave the device, with what lies there now."""
+    return [_listed(row) for row in tensor.unbind()] if tensor.dim() else tensor.item()
+
+
 _INSTEAD: dict[Any, Callable[..., Any]] = {
     torch.Tensor.cpu: _stays,
+    torch.Tensor.tolist: _listed,
     torch.native_batch_norm: native_batch_norm,
     torch.normal: _normal,
     torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,

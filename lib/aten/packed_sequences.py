@@ -54,6 +54,12 @@ def padded_rows(batch_sizes: Sequence[int], batch_first: bool, total: int) -> li
     return [row(step, each) for step in range(steps) for each in range(batch_sizes[0])]
 
 
+def padded_sizes(batch_sizes: Sequence[int], rows: int, batch_first: bool) -> list[int]:
+    """The first two sizes of a padded tensor that has so many rows."""
+    sizes = [batch_sizes[0], rows // batch_sizes[0]]
+    return sizes if batch_first else sizes[::-1]
+
+
 def pack(call: Call, x: Any, rows: Any) -> Any:
     """The packed data; ``rows`` is the tensor of :func:`packed_rows`."""
     return call(aten.index_select.default, call(aten.flatten.using_ints, x, 0, 1), 0, rows)
@@ -150,4 +156,13 @@ def _direction(
     return call(aten.cat.default, outputs, 0), final
 
 
-__all__ = ["batch_sizes_of", "lengths_of", "pack", "packed_rows", "pad", "padded_rows", "recurrent"]
+__all__ = [
+    "batch_sizes_of",
+    "lengths_of",
+    "pack",
+    "packed_rows",
+    "pad",
+    "padded_rows",
+    "padded_sizes",
+    "recurrent",
+]

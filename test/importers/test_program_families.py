@@ -13,6 +13,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.utils import _pytree as pytree
 
 import torch_tvm
+from torch_tvm import ImportFailed
 
 Program = Callable[..., Any]
 D = torch.distributions
@@ -158,6 +159,48 @@ def test_constraints_of_distributions_are_asserted(frontend: str) -> None:
     compiled(x)
     with pytest.raises(RuntimeError, match="does not satisfy its constraint"):
         compiled(-x)
+
+
+# -- numbers that a program knows until it writes to them ------------------------------------------------
+
+
+def through_a_view(x: torch.Tensor) -> torch.Tensor:
+    n = torch.tensor([1, 2])
+    n.view(-1).add_(1)
+    return x[: int(n[0])]
+
+
+def through_an_argument(x: torch.Tensor) -> torch.Tensor:
+    n = torch.tensor([1, 2])
+    torch.add(n, n, out=n)
+    return x[: int(n[0])]
+
+
+def through_another_dtype(x: torch.Tensor) -> torch.Tensor:
+    n = torch.tensor([1, 2])
+    n.view(torch.float64).zero_()
+    return x * n.tolist()[1]
+
+
+def through_a_reshape(x: torch.Tensor) -> torch.Tensor:
+    n = torch.tensor([1, 2])
+    n.reshape(2, 1).mul_(2)
+    return x * n[1].item()
+
+
+@pytest.mark.parametrize("frontend", ["fx", "lazy"])
+@pytest.mark.parametrize(
+    "program", [through_a_view, through_an_argument, through_another_dtype, through_a_reshape]
+)
+def test_numbers_that_are_written_to_are_known_no_more(program: Program, frontend: str) -> None:
+    x = r(6)
+    try:
+        compiled = torch_tvm.compile(Flat(program), (x,), frontend=frontend)
+    except ImportFailed:  # torch.export has no size that depends on data for a slice
+        assert frontend == "fx" and program in (through_a_view, through_an_argument)
+        return
+    (found,) = compiled(x)
+    torch.testing.assert_close(found, program(x))
 
 
 # -- packed sequences of known lengths -------------------------------------------------------------------

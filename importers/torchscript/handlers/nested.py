@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.importers.encoder_padding import hidden
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.handlers import tensors
@@ -48,9 +49,4 @@ def _padded(ev: Evaluator, args: list[Any]) -> TensorRef:
     if not isinstance(x, NestedTensor):
         raise ev.failure("expected a nested tensor that the program makes of a mask")
     call = lambda op, *operands: tensors.call(ev, op, list(operands))
-    later, earlier = (call(aten.slice.Tensor, x.padding, 1, *ends, 1) for ends in ((1, None), (None, -1)))
-    is_last = call(
-        aten.all.default, call(aten.logical_or.default, later, call(aten.logical_not.default, earlier))
-    )
-    hidden = call(aten.unsqueeze.default, call(aten.logical_and.default, x.padding, is_last), -1)
-    return call(aten.masked_fill.Scalar, x, hidden, value)
+    return call(aten.masked_fill.Scalar, x, hidden(call, x.padding), value)

@@ -142,7 +142,7 @@ def _call_method(ev: Evaluator, args: list[Any]) -> Any:
     types = [value.type() for value in ev.instruction.node.inputs()]
     code = ev.objects.method(target, ev.instruction.name, types, ev.instruction.output_type)
     path = target.path if target.source is not None else None
-    if is_encoder(str(types[0])) and args[2:4] != [None, None] and args[2] is None:
+    if is_encoder(str(types[0])) and args[2] is None and args[3] is not None:
         return _call_encoder(ev, code, args, path)
     return ev.call(code, args, path)
 

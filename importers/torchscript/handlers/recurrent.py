@@ -63,8 +63,7 @@ def _pad(ev: Evaluator, args: list[Any]) -> Any:
     data, sizes, batch_first, value, total = args
     numbers = _numbers(ev, sizes, "batch_sizes")
     rows = _checked(ev, lambda: packed_sequences.padded_rows(numbers, batch_first, total))
-    outer = [numbers[0], len(rows) // numbers[0]]
-    outer = outer if batch_first else outer[::-1]
+    outer = packed_sequences.padded_sizes(numbers, len(rows), batch_first)
     row_shape = list(data.meta.shape[1:])
     padded = packed_sequences.pad(ev.recorder.run, data, _tensor(ev, rows), outer, value, row_shape)
     return padded, _tensor(ev, packed_sequences.lengths_of(numbers))

@@ -363,3 +363,20 @@ def test_contiguous_beside_a_write_of_its_memory_is_refused(function: Callable[.
         pytest.raises(ImportFailed, match=r"test_capture.py:\d+: a copy of a view beside a write"),
     ):
         import_lazy(function, (torch.randn(3, 4),))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x: x * x.sum().tolist(),
+        lambda x: x * torch.full((2,), 3).tolist()[0],
+        lambda x: x * torch.arange(6).view(2, 3).fill_(4).tolist()[1][2],
+        lambda x: x * len(torch.zeros(0, 3).tolist()),
+    ],
+)
+def test_lists_of_what_lies_in_tensors(program: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """As a whole, ``tolist`` reads what lies on the lazy device meanwhile: zeros, or the example arguments."""
+    compiled = torch_tvm.compile(program, (torch.randn(6),), frontend="lazy", fallback=False)
+    for _ in range(2):
+        x = torch.randn(6)
+        torch.testing.assert_close(compiled(x), program(x))
