@@ -64,15 +64,22 @@ def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> Gra
 def _scan(
     combine: Callable[..., Any], init: Sequence[Any], xs: Sequence[torch.Tensor], given: Sequence[Any] = ()
 ) -> tuple[torch.Tensor, ...]:
-    """``scan``: what is carried at the end, and what each step gives, stacked."""
-    carried, rows = list(init), []
+    """:func:`scanned`, of a length that is worth it."""
     length = xs[0].shape[0]
     if not 0 < length <= MOST_STEPS:
         raise ImportFailed(
             f"a scan over {length} items, which is written out step by step",
             subject="torch.higher_order.scan", advice=f"scan over 1 to {MOST_STEPS} items",
         )  # fmt: skip
-    for step in range(length):
+    return scanned(combine, init, xs, given)
+
+
+def scanned(
+    combine: Callable[..., Any], init: Sequence[Any], xs: Sequence[torch.Tensor], given: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """``scan`` step by step: what is carried at the end, and what each step gives beside it, stacked."""
+    carried, rows = list(init), []
+    for step in range(xs[0].shape[0]):
         found = list(combine(*carried, *(x.select(0, step) for x in xs), *given))
         carried = found[: len(init)]
         rows.append(found[len(init) :])
@@ -83,4 +90,4 @@ _OWN: dict[str, Callable[..., Any]] = {"scan": _scan}
 """For operators whose kernel cannot be traced."""
 _PLACE = ("stack_trace", "nn_module_stack")
 
-__all__ = ["MOST_STEPS", "dense_form", "has_dense_form"]
+__all__ = ["MOST_STEPS", "dense_form", "has_dense_form", "scanned"]

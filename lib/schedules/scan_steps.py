@@ -9,6 +9,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import TensorLoad, Var
 
+from torch_tvm.tir import elements
+
 
 @dataclass(frozen=True)
 class ScanSteps:
@@ -60,4 +62,9 @@ def read_steps(func: tirx.PrimFunc, source: tirx.Buffer, is_associative: bool) -
     return ScanSteps(source, k, totals, start, updates, results, is_associative)
 
 
-__all__ = ["ScanSteps", "read_steps"]
+def flat_view(buffer: tirx.Buffer) -> tirx.Buffer:
+    """The elements of a buffer one after the other."""
+    return tirx.decl_buffer((elements(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
+
+
+__all__ = ["ScanSteps", "flat_view", "read_steps"]

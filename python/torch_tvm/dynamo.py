@@ -73,11 +73,10 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
     if _operation_count(gm) < parsed.min_block_size:
         return functools.partial(_run_eagerly, gm)
     write_out(gm)
-    _use_ours(gm)
-    _tell_draws(gm)
-    _tell_identities(gm)
+    for change in (_use_ours, _tell_draws, _tell_identities):
+        _rewrite(gm, change)
     if not _needs_gradient(example_inputs):
-        _tell_views(gm)
+        _rewrite(gm, _tell_views)
     if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
         try:
             with _draws_kept():
@@ -104,33 +103,35 @@ def _needs_gradient(inputs: Inputs) -> bool:
 _UNTOLD = {f"unsafe_{name}": name for name in ("chunk", "split", "split_with_sizes")}
 
 
-def _tell_views(gm: GraphModule) -> None:
-    """``unsafe_split`` and its kin give views that their schemas do not tell: AOTAutograd would lose writes to them."""
+def _rewrite(gm: GraphModule, change: Callable[[Node], bool]) -> None:
+    """Give ``change`` each node of a graph and of those in it; it says whether it has changed anything."""
     for part in gm.modules():
-        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
-            name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-            if name in _UNTOLD and node.op == "call_method":
-                node.target = _UNTOLD[name]
-            elif name in _UNTOLD and node.target is getattr(torch, name):
-                node.target = getattr(torch, _UNTOLD[name])
-        if isinstance(part, GraphModule):
+        if isinstance(part, GraphModule) and any([change(node) for node in list(part.graph.nodes)]):
             part.recompile()
 
 
-def _tell_draws(gm: GraphModule) -> None:
+def _tell_views(node: Node) -> bool:
+    """``unsafe_split`` and its kin give views that their schemas do not tell: AOTAutograd would lose writes to them."""
+    is_method = node.op == "call_method"
+    name = node.target if is_method else getattr(node.target, "__name__", "")
+    if name not in _UNTOLD or not (is_method or node.target is getattr(torch, name)):
+        return False
+    node.target = _UNTOLD[name] if is_method else getattr(torch, _UNTOLD[name])
+    return True
+
+
+def _tell_draws(node: Node) -> bool:
     """``bernoulli(x, 0.3)`` draws into a contiguous tensor, ``x.bernoulli_(0.3)`` along the memory of ``x``:
     AOTAutograd makes one op of both, which is the latter where ``x`` is not contiguous.
     """
-    for part in gm.modules():
-        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
-            is_draw = node.target is torch.bernoulli or (node.op, node.target) == ("call_method", "bernoulli")
-            if is_draw and len(node.args) > 1:
-                with node.graph.inserting_before(node):
-                    dense = node.graph.call_method("contiguous", (node.args[0],))
-                dense.meta = dict(node.meta)
-                node.args = (dense, *node.args[1:])
-        if isinstance(part, GraphModule):
-            part.recompile()
+    is_draw = node.target is torch.bernoulli or (node.op, node.target) == ("call_method", "bernoulli")
+    if not is_draw or len(node.args) < 2:
+        return False
+    with node.graph.inserting_before(node):
+        dense = node.graph.call_method("contiguous", (node.args[0],))
+    dense.meta = dict(node.meta)
+    node.args = (dense, *node.args[1:])
+    return True
 
 
 def _multilabel_margin_loss(
@@ -151,31 +152,27 @@ _OURS = {
 }
 
 
-def _use_ours(gm: GraphModule) -> None:
+def _use_ours(node: Node) -> bool:
     """Functions that PyTorch takes apart before autograd, and whose parts give other numbers than eager: theirs adds what
     belongs to no label.
     """
-    for part in gm.modules():
-        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
-            if node.op == "call_function" and node.target in _OURS:
-                node.target = _OURS[node.target]
-        if isinstance(part, GraphModule):
-            part.recompile()
+    if node.op != "call_function" or node.target not in _OURS:
+        return False
+    node.target = _OURS[node.target]
+    return True
 
 
-def _tell_identities(gm: GraphModule) -> None:
+def _tell_identities(node: Node) -> bool:
     """Dropout outside training is its operand: AOTAutograd makes a copy, which does not see later writes."""
-    for part in gm.modules():
-        for node in list(part.graph.nodes) if isinstance(part, GraphModule) else ():
-            if node.op == "call_function" and node.target in _DROPOUTS:
-                names = ("input", "p", "training" if node.target is torch.nn.functional.dropout else "train")
-                given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-                is_training = given.get(names[2], True)
-                if is_training is False or given.get("p", 0.5) == 0:
-                    node.replace_all_uses_with(given["input"])
-                    part.graph.erase_node(node)
-        if isinstance(part, GraphModule):
-            part.recompile()
+    if node.op != "call_function" or node.target not in _DROPOUTS:
+        return False
+    names = ("input", "p", "training" if node.target is torch.nn.functional.dropout else "train")
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if given.get(names[2], True) is not False and given.get("p", 0.5) != 0:
+        return False
+    node.replace_all_uses_with(given["input"])
+    node.graph.erase_node(node)
+    return True
 
 
 _DROPOUTS = (torch.nn.functional.dropout, torch.dropout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,19 +15,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.inside_torch.double_backward import DoubleBackward
 from torch_tvm.runtime.warnings import FallbackWarning
 
-
-@pytest.fixture(autouse=True)
-def everything_is_compiled() -> Iterator[None]:
-    """Anything that runs in PyTorch fails a test."""
-    torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", GraphNotCompiled)
-        warnings.simplefilter("error", FallbackWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("everything_is_compiled")
 
 
 def compiled(program: Any, **options: Any) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,16 +14,8 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dynamo import GraphNotCompiled
-from torch_tvm.runtime.warnings import FallbackWarning
 
-
-@pytest.fixture(autouse=True)
-def everything_is_compiled() -> Iterator[None]:
-    torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", GraphNotCompiled)
-        warnings.simplefilter("error", FallbackWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("everything_is_compiled")
 
 
 WEIGHT = torch.eye(4) + 0.3

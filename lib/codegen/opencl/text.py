@@ -59,7 +59,7 @@ def source(name: str, kernel: tirx.PrimFunc, target: tvm.target.Target) -> str:
         ]
     )(tvm.IRModule({name: kernel.with_body(body)}))
     function = legal[name]
-    body = tvm_ffi.structural_map(function.body, (_ARITHMETIC, _wrapped))
+    body = tvm_ffi.structural_map(function.body, (_ARITHMETIC, _in_own_type))
     named = function.with_body(tvm_ffi.structural_map(body, (tirx.FloatImm, _named)))
     text = str(
         tvm.get_global_func("target.build.opencl")(tvm.IRModule({name: named}), target).inspect_source()
@@ -92,12 +92,8 @@ def _call_functions_of_opencl(func: tirx.PrimFunc, _mod: object, _ctx: object) -
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod)
 
 
-def _wrapped(expr: tvm.ir.Expr) -> tvm.ir.Expr:
-    """Arithmetic of 8 and 16 bits, which C does in 32, back in its own type: it wraps around, and ``select`` knows it."""
-    return _in_own_type(expr)
-
-
 def _in_own_type(expr: tvm.ir.Expr) -> tvm.ir.Expr:
+    """Arithmetic of 8 and 16 bits, which C does in 32, back in its own type: it wraps around, and ``select`` knows it."""
     if str(expr.ty.dtype) not in ("int8", "uint8", "int16", "uint16"):
         return expr
     return tirx.call_pure_extern(str(expr.ty.dtype), f"({_type(expr)})", expr)

@@ -23,7 +23,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
-from torch_tvm.schedules.scan_steps import ScanSteps, read_steps
+from torch_tvm.schedules.scan_steps import ScanSteps, flat_view, read_steps
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import INDEX, ceil_div, const, elements, flat_sequence, loop, static
 from torch_tvm.workloads.scan import ScanWorkload
@@ -77,7 +77,7 @@ class _Kernel:
             shape[self.axis],
         )
         parts = ceil_div(length, self.part)
-        views = {buffer: _flat(buffer) for buffer in (self.source, *self.targets)}
+        views = {buffer: flat_view(buffer) for buffer in (self.source, *self.targets)}
         source, targets = views[self.source], [views[target] for target in self.targets]
         kinds = [str(total.dtype) for total in self.steps.totals]
         ends = [tirx.decl_buffer((before * parts * after,), kind, "ends") for kind in kinds]
@@ -173,10 +173,6 @@ def _copied(totals: Sequence[tirx.Buffer], ends: Sequence[tirx.Buffer], at: Expr
         tirx.BufferStore(end, tirx.BufferLoad(t, [const(0)]), [at])
         for t, end in zip(totals, ends, strict=True)
     ]
-
-
-def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
-    return tirx.decl_buffer((elements(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
 
 
 __all__ = ["Scan"]

@@ -53,10 +53,8 @@ def _asks(node: SBlock) -> bool:
 
 def _rewritten(node: SBlock, numbers: dict[tirx.Var, tirx.Var]) -> SBlock:
     """A block with whole numbers where it has those truth values: the one that asks, the one that answers, the root."""
-    store, parts = (
-        node.body,
-        {"reads": _regions(node.reads, numbers), "writes": _regions(node.writes, numbers)},
-    )
+    store = node.body
+    parts = {"reads": _regions(node.reads, numbers), "writes": _regions(node.writes, numbers)}
     if not isinstance(store, tirx.BufferStore):
         buffers = [numbers.get(buffer, buffer) for buffer in node.alloc_buffers]
         return rebuilt(node, alloc_buffers=buffers) if any(b in numbers for b in node.alloc_buffers) else node

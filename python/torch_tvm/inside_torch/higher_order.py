@@ -12,6 +12,8 @@ from torch._higher_order_ops.associative_scan import generic_associative_scan
 from torch._higher_order_ops.flex_attention import math_attention
 from torch.fx import GraphModule, Node
 
+from torch_tvm.importers.fx.dense_forms import scanned
+
 _MOST_OPS = 1000
 """Ops of a loop that is written out; one of more is left to PyTorch, since each op costs time to compile."""
 
@@ -53,16 +55,6 @@ def _mapped(body: Body, elements: Tensors, others: Tensors) -> tuple[torch.Tenso
     return tuple(torch.stack(column) for column in zip(*results, strict=True))
 
 
-def _scanned(body: Body, start: Tensors, elements: Tensors, others: Tensors) -> tuple[torch.Tensor, ...]:
-    """``scan(body, start, elements)``: the last carry, and what each step gave beside it, stacked."""
-    carry, results = list(start), []
-    for rows in zip(*elements, strict=True):
-        step = list(body(*carry, *rows, *others))
-        carry = step[: len(start)]
-        results.append(step[len(start) :])
-    return (*carry, *(torch.stack(column) for column in zip(*results, strict=True)))
-
-
 def _scanned_in_pairs(body: Body, elements: Tensors, others: Tensors) -> tuple[torch.Tensor, ...]:
     """``associative_scan(body, elements)``: pairs of neighbours, pairs of pairs and so on."""
     return tuple(generic_associative_scan(body, list(elements), 0, tuple(others)))
@@ -70,7 +62,7 @@ def _scanned_in_pairs(body: Body, elements: Tensors, others: Tensors) -> tuple[t
 
 _LOOPS: dict[Any, tuple[Callable[..., Any], int]] = {
     torch.ops.higher_order.map_impl: (_mapped, 1),
-    torch.ops.higher_order.scan: (_scanned, 2),
+    torch.ops.higher_order.scan: (scanned, 2),
     torch.ops.higher_order.associative_scan: (_scanned_in_pairs, 1),
 }
 """What a loop is written out as, and which argument it goes through."""

@@ -8,6 +8,7 @@ is not written. For a GPU many updates are sorted by their places, and a thread 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -57,15 +58,14 @@ def write_at(
     is_element = isinstance(row, int) and row == 1
     update = Update(reduction, dtype, include_self, is_element, 1 if b.many_threads else COLUMNS)
     in_groups = GroupedUpdate(reduction, dtype, include_self)
-    value_of = lambda operands, u, j, width: operands[0][u * width + j]
 
     def scatter(data: te.Tensor, where: te.Tensor, values: te.Tensor, width: Any, parts: Any) -> te.Tensor:
         out = tirx.decl_buffer(data.shape, data.dtype, "out_buf", layout=None)
 
         def write(ins: Any, outs: Any) -> tirx.Stmt:
-            if not b.many_threads or is_few(tirx.floordiv(where.shape[0], parts)):
+            if not b.many_threads or _known(tirx.floordiv(where.shape[0], parts), most=FEW):
                 return update.body(ins, outs, width, parts)
-            value = lambda operands, u, j: value_of(operands, u, j, width)
+            value = lambda operands, u, j: operands[0][u * width + j]
             return in_groups.body(ins, outs, where.shape[0], width, lambda index, u: index[u], value)
 
         return te.extern(
@@ -83,14 +83,10 @@ MANY = 1 << 12
 """Columns that keep a GPU busy with a thread each."""
 
 
-def is_few(count: Any) -> bool:
+def _known(count: Any, *, least: int = 0, most: float = math.inf) -> bool:
+    """Whether a count is known, and is between these."""
     known = static(tvm.sym.Analyzer().simplify(as_size(count)))
-    return known is not None and known <= FEW
-
-
-def are_many(count: Any) -> bool:
-    known = static(tvm.sym.Analyzer().simplify(as_size(count)))
-    return known is not None and known >= MANY
+    return known is not None and least <= known <= most
 
 
 def _nothing_after(b: Builder, x: Expr, places: Expr) -> Expr:
@@ -213,7 +209,7 @@ def _scatter_aligned(
             return tirx.Select(inside, (row * size + place) * inner + column, tirx.const(-1, "int64"))
 
         def write(ins: Any, outs: Any) -> tirx.Stmt:
-            if not b.many_threads or is_few(count) or are_many(outer * inner):
+            if not b.many_threads or _known(count, most=FEW) or _known(outer * inner, least=MANY):
                 return update.body(ins, outs, [outer, size, count, inner])
             value_of = lambda operands, u, _: operands[0][u] if fill is None else fill
             return in_groups.body(ins, outs, outer * count * inner, const(1), place_of, value_of)

@@ -14,7 +14,7 @@ from tvm import sym, tirx
 
 from torch_tvm.schedules.cpu.loops.producers.steps import PARALLEL_THRESHOLD
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, is_expensive, weight
-from torch_tvm.schedules.scan_steps import ScanSteps, read_steps
+from torch_tvm.schedules.scan_steps import ScanSteps, flat_view, read_steps
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import const, elements, flat_sequence, lanes_loop, loop, pieces, static
@@ -44,7 +44,7 @@ class Scan:
             raise Refusal("not a scan")
         axis = workload.axis
         source, *targets = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
-        flat = {buffer: _flat(buffer) for buffer in (source, *targets)}
+        flat = {buffer: flat_view(buffer) for buffer in (source, *targets)}
         kernel = _Kernel(
             read_steps(func, source, workload.is_associative),
             flat[source],
@@ -62,10 +62,6 @@ def _cost(steps: ScanSteps) -> int:
     """Elementary operations for an element."""
     calls = sum(is_expensive(update) for update in steps.updates)
     return len(steps.updates) + sum(weight(update) for update in steps.updates) + CALL_COST * calls
-
-
-def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
-    return tirx.decl_buffer((elements(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
 
 
 @dataclass
