@@ -67,10 +67,21 @@ def weight_norm_backward(
     return (g / norms * (grad - direction * along)).to(v.dtype), along.to(g.dtype)
 
 
+def softmax_backward(grad: Tensor, result: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """aten::_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor
+
+    As PyTorch's kernel has it, which tells infinite gradients apart where ``result * grad - result * sum`` is NaN.
+    """
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    grad, result = grad.to(wide), result.to(wide)
+    return ((grad - (grad * result).sum(dim, keepdim=True)) * result).to(dtype)
+
+
 GRADIENTS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     **{getattr(aten, f"replication_pad{n}d_backward").default: replication_pad_backward for n in (1, 2, 3)},
     aten._cdist_backward.default: cdist_backward,
     aten._weight_norm_interface_backward.default: weight_norm_backward,
+    aten._softmax_backward_data.default: softmax_backward,
 }
 """The function for each op."""
 

@@ -165,6 +165,12 @@ def test_gradients_of_padding_and_weight_norm_are_kernels() -> None:
     _check_gradients(fast, program, [torch.randn(1, 3, 6, 6), *weights])
 
 
+def test_infinite_gradients_of_softmax() -> None:
+    program = lambda grad, result: torch.ops.aten._softmax_backward_data(grad, result, 1, torch.float32)
+    arguments = torch.tensor([[5.0, 1.0, -1.0]]), torch.tensor([[math.inf, 0.5, 0.25]])
+    torch.testing.assert_close(compiled(program)(*arguments), program(*arguments), equal_nan=True)
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_losses_of_several_labels(reduction: str) -> None:
     """PyTorch's own parts of it add what follows the last label."""
