@@ -226,7 +226,12 @@ def native_layer_norm(
     axes = list(range(-len(normalized_shape), 0))
     mean, variance = _moments(b, x, axes)
     deviation = _inverse_deviation(b, variance, eps)
-    return [result, *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1))]
+    return [result, *(_as_result(b, v, i) for i, v in enumerate((_finite(b, mean), deviation), 1))]
+
+
+def _finite(b: Builder, mean: Expr) -> Expr:
+    """A mean as PyTorch's running sums have it: NaN where it is infinite."""
+    return b.emit(R.add(mean, b.emit(R.subtract(mean, mean))))
 
 
 def _moments(b: Builder, x: Expr, axes: Sequence[int]) -> tuple[Expr, Expr]:
@@ -321,7 +326,7 @@ def native_group_norm(
     rows = reshape(b, x, [shape[0], group, product([shape[1] // group, *shape[2:]])])
     mean, variance = _moments(b, rows, [2])
     deviation = _inverse_deviation(b, variance, eps)
-    flat = [squeeze_at(b, v, 2) for v in (mean, deviation)]
+    flat = [squeeze_at(b, v, 2) for v in (_finite(b, mean), deviation)]
     return [result, *(_as_result(b, v, i) for i, v in enumerate(flat, 1))]
 
 
