@@ -36,6 +36,13 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 }
 
 
+BILINEAR = {
+    "bilinear": ((3, 2, 5), (3, 2, 4), (6, 5, 4), (6,)),
+    "bilinear of no rows": ((0, 3), (0, 4), (2, 3, 4)),
+}
+PROGRAMS |= {name: (F.bilinear, shapes) for name, shapes in BILINEAR.items()}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_decomposed_ops_match_eager(name: str) -> None:
     function, shapes = PROGRAMS[name]
@@ -43,6 +50,15 @@ def test_decomposed_ops_match_eager(name: str) -> None:
     compiled = torch_tvm.compile(function, arguments, fallback=False)
     fresh = tuple(torch.randn(shape) for shape in shapes)
     assert_matches(compiled(*fresh), function, fresh)
+
+
+def test_bilinear_multiplies_in_eagers_order() -> None:
+    """x * weight overflows, and is summed before ``y`` multiplies it."""
+    arguments = torch.tensor([[1e30, 1.0]]), torch.tensor([[0.5, 1.0]]), torch.full((1, 2, 2), 1e30)
+    compiled = torch_tvm.compile(F.bilinear, arguments, fallback=False)
+    assert compiled(*arguments) == F.bilinear(*arguments) == torch.inf
+    negative = arguments[0], torch.tensor([[0.5, 0.0]]), arguments[2]
+    assert compiled(*negative).isnan() and F.bilinear(*negative).isnan()
 
 
 def test_degrees() -> None:

@@ -96,6 +96,8 @@ def test_rounding_of_eager_is_no_fault() -> None:
     eager, ours = torch.tensor([1.001, 2.0]), torch.tensor([0.9995, 2.0])
     assert difference(ours, eager) and not difference(ours, eager, exact=exact)
     assert difference(torch.tensor([1.001, 2.001]), eager, exact=exact)
+    infinite, eager = torch.tensor([math.inf]), torch.tensor([math.nan])
+    assert difference(infinite, eager) and not difference(infinite, eager, exact=infinite.double())
 
 
 def test_memory_by_chance_has_sizes_alone() -> None:
