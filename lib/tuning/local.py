@@ -63,11 +63,16 @@ class LocalTimer:
         process.stdin.flush()
         trying = next(iter(job["libraries"]))
         while True:
-            message = self._message(process, SECONDS * (len(job["libraries"]) + 1))
+            limit = SECONDS * (len(job["libraries"]) + 1)
+            message = self._message(process, limit)
             if message is None:
                 code = process.poll()
                 self.close()
-                how = f"it ended the process ({_ending(code)})" if code is not None else "it does not end"
+                how = (
+                    f"it ended the process ({_ending(code)})"
+                    if code is not None
+                    else f"it did not end in {limit} s"
+                )
                 return trying, how
             if "trying" in message:
                 trying = message["trying"]
