@@ -46,7 +46,13 @@ def _advice(error: Exception, text: str) -> str:
         return "pass example_args that fit the module's forward"
     if "Suggested fixes:" in text or "Constraints violated" in text or kind == "UserError":
         return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
-    others = "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
-    if type(error) in (RuntimeError, ValueError, IndexError):  # as an operation or the user's own code raises it
+    others = (
+        "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
+    )
+    if type(error) in (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ):  # as an operation or the user's own code raises it
         return f"run the program on these arguments in PyTorch; if it does, {others}"
     return others

@@ -230,7 +230,9 @@ def test_a_program_that_fails_in_pytorch_too_is_told_to_be_tried_there() -> None
     def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x @ y
 
-    advice = r"(?s)test_api.py:\d+: .*run the program on these arguments in PyTorch; if it does, try frontend="
+    advice = (
+        r"(?s)test_api.py:\d+: .*run the program on these arguments in PyTorch; if it does, try frontend="
+    )
     with pytest.raises(ImportFailed, match=advice):
         torch_tvm.import_fx(product, (torch.ones(2, 3), torch.ones(2, 3)))
 
