@@ -83,8 +83,10 @@ class LocalTimer:
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
             command = [sys.executable, "-m", "torch_tvm.tuning.local"]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            self._process = (
+                subprocess.Popen(  # unbuffered: _message waits for what a buffer would have already
+                    command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+                )
             )
             if self._message(self._process, _START) != {"ready": True}:
                 self.close()
