@@ -49,10 +49,7 @@ def _advice(error: Exception, text: str) -> str:
     others = (
         "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
     )
-    if type(error) in (
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ):  # as an operation or the user's own code raises it
+    # What an operation, or the user's own code, raises.
+    if type(error) in (RuntimeError, ValueError, IndexError):
         return f"run the program on these arguments in PyTorch; if it does, {others}"
     return others

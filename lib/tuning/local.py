@@ -68,12 +68,8 @@ class LocalTimer:
             if message is None:
                 code = process.poll()
                 self.close()
-                how = (
-                    f"it ended the process ({_ending(code)})"
-                    if code is not None
-                    else f"it did not end in {limit} s"
-                )
-                return trying, how
+                late = f"it did not end in {limit:.0f} s"
+                return trying, late if code is None else f"it ended the process ({_ending(code)})"
             if "trying" in message:
                 trying = message["trying"]
             elif "found" in message:
@@ -83,10 +79,9 @@ class LocalTimer:
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
             command = [sys.executable, "-m", "torch_tvm.tuning.local"]
-            self._process = (
-                subprocess.Popen(  # unbuffered: _message waits for what a buffer would have already
-                    command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-                )
+            # Unbuffered: _message would wait for what is in a buffer already.
+            self._process = subprocess.Popen(
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
             )
             if self._message(self._process, _START) != {"ready": True}:
                 self.close()
