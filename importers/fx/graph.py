@@ -7,6 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect import locations
-from torch_tvm.dialect.emitter import MAX_INT
+from torch_tvm.dialect.emitter import MAX_INT, Emitter
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.fx.dense_forms import dense_form, has_dense_form
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
+from torch_tvm.importers.torchscript.scalars import UNARY_TENSOR, Scalars
+from torch_tvm.importers.torchscript.values import Scalar
 from torch_tvm.importers.user_code import OURS, TORCH
 from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
 
@@ -52,6 +55,12 @@ _SCALAR_OPS: dict[Any, str] = {
     torch.sym_float: "Float",
     torch.sym_int: "Int",
     torch.sym_not: "__not__",
+    torch.sym_sqrt: "sqrt",
+    round: "round",
+    **{
+        getattr(torch, f"_sym_{name}"): name
+        for name in "sqrt log2 sin cos tan sinh cosh tanh asin acos atan".split()
+    },
 }
 
 
@@ -204,7 +213,18 @@ class GraphWalk:
         if not any(isinstance(operand, ir.Value) for operand in operands):
             return node.target(*operands)
         kinds = [_scalar_kind(operand) for operand in operands]
+        if "float" in kinds or stem in UNARY_TENSOR:
+            return self._of_floats(stem, operands, kinds, meta)
         return self._scalar_call(_scalar_overload(self.emitter.context, stem, kinds), operands, meta)
+
+    def _of_floats(self, stem: str, operands: Sequence[Any], kinds: Sequence[str], meta: Any) -> Any:
+        """Arithmetic on floats, as TorchScript's: the dialect has little of it."""
+        numbers = [
+            Scalar(kind, operand) if isinstance(operand, ir.Value) else operand
+            for kind, operand in zip(kinds, operands, strict=True)
+        ]
+        found = Scalars(_Scene(self.emitter, meta)).apply(stem, numbers)
+        return found.value if isinstance(found, Scalar) else found
 
     def _sum(self, items: Sequence[Any]) -> Any:
         """``torch.sym_sum`` of integers."""
@@ -329,6 +349,22 @@ _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
     "invoke_subgraph": GraphWalk._wrapped,
     "tag_activation_checkpoint": GraphWalk._wrapped,
 }
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One node whose result, where it is an integer, is ``meta``."""
+
+    emitter: Emitter
+    meta: Any
+
+    def new_symbol(self) -> Any:
+        return self.meta
+
+    def failure(
+        self, problem: str, *, subject: str = "", advice: str = "", origin: frozenset[int] = frozenset()
+    ) -> Exception:
+        return ImportFailed(problem, subject=subject, advice=advice)
 
 
 def _single(item: Any) -> Any:

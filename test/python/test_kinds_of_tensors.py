@@ -42,6 +42,14 @@ def test_example_arguments(kind: str, frontend: str) -> None:
         torch_tvm.compile(program, (KINDS[kind](),), frontend=frontend)
 
 
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_modules_without_shapes(frontend: str) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"^LazyLinear: .*without a shape(.|\n)*call the module once before"
+    ):
+        torch_tvm.compile(nn.LazyLinear(3), (torch.randn(2, 4),), frontend=frontend)
+
+
 class Doubled(torch.Tensor):
     """Every product is twice as large."""
 
