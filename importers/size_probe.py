@@ -25,18 +25,22 @@ Point = dict[sympy.Symbol, int]
 
 _SMALL = 1 << 14
 _POINTS = 200
+_GRID = 1 << 14
 _ERRORS = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError)
 _WITHOUT_DATA = frozenset(
     f"aten::{name}"
     for name in (
         "_batch_norm_with_update",
         "_batch_norm_with_update_functional",
+        "_embedding_bag",
+        "_embedding_bag_forward_only",
         "_native_batch_norm_legit",
         "_native_batch_norm_legit_functional",
         "_native_batch_norm_legit_no_training",
         "_scaled_dot_product_flash_attention_for_cpu",
         "_weight_norm",
         "_weight_norm_interface",
+        "embedding_bag",
         "mkldnn_rnn_layer",
         "native_batch_norm",
     )
@@ -142,8 +146,9 @@ class Probe:
         points = [{**self.hint, s: value} for s in self.symbols for value in candidates[s]]
         points += [dict.fromkeys(self.symbols, value) for value in range(lowest, 4)]
         if len(involved) > 1 and own >= set(involved):
-            grid = list(itertools.product(*(candidates[s] for s in involved)))
-            grid = sorted(grid, key=lambda values: (max(values), values))[:_POINTS]
+            each = max(2, int(_GRID ** (1 / len(involved))))  # of many symbols, the smallest sizes
+            values = itertools.product(*(candidates[s][:each] for s in involved))
+            grid = sorted(itertools.islice(values, _GRID), key=lambda values: (max(values), values))[:_POINTS]
             points += [{**self.hint, **dict(zip(involved, values, strict=True))} for values in grid]
         return points
 

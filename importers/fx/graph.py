@@ -7,21 +7,21 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect import locations
-from torch_tvm.dialect.emitter import MAX_INT, Emitter
+from torch_tvm.dialect.emitter import MAX_INT
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.fx.dense_forms import dense_form, has_dense_form
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
-from torch_tvm.importers.torchscript.scalars import UNARY_TENSOR, Scalars
+from torch_tvm.importers.torchscript.scalars import Scalars
 from torch_tvm.importers.torchscript.values import Scalar
 from torch_tvm.importers.user_code import OURS, TORCH
 from torch_tvm.support.errors import ImportFailed, SourceLocation, TorchTvmError
@@ -45,8 +45,9 @@ _SCALAR_OPS: dict[Any, str] = {
     operator.le: "le",
     operator.gt: "gt",
     operator.ge: "ge",
-    operator.and_: "__and__",
-    operator.or_: "__or__",
+    operator.abs: "abs",
+    operator.and_: "and",
+    operator.or_: "or",
     math.ceil: "ceil",
     math.floor: "floor",
     math.trunc: "Int",
@@ -54,13 +55,21 @@ _SCALAR_OPS: dict[Any, str] = {
     torch.sym_min: "min",
     torch.sym_float: "Float",
     torch.sym_int: "Int",
-    torch.sym_not: "__not__",
-    torch.sym_sqrt: "sqrt",
-    round: "round",
+    torch.sym_not: "not",
     **{
         getattr(torch, f"_sym_{name}"): name
-        for name in "sqrt log2 sin cos tan sinh cosh tanh asin acos atan".split()
+        for name in "acos asin atan ceil cos cosh exp floor log2 sin sinh sqrt tan tanh trunc".split()
+        if hasattr(torch, f"_sym_{name}")
     },
+}
+
+_KINDS = {
+    torch.SymInt: "int",
+    torch.SymFloat: "float",
+    torch.SymBool: "bool",
+    int: "int",
+    float: "float",
+    bool: "bool",
 }
 
 
@@ -74,6 +83,8 @@ class GraphWalk:
         self.importer = importer
         self.env: dict[Node, Any] = {}
         self.attributes: dict[int, tuple[str, torch.Tensor, TensorRef]] = {}
+        self.scalars = Scalars(self)
+        self._symbols = ShapeEnv()
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Bind the placeholders, record every node, return what the output node gives."""
@@ -162,11 +173,10 @@ class GraphWalk:
         if name == "sym_numel":
             return self._count(args[0], meta)
         if name in ("_local_scalar_dense", "item"):
-            kind = {torch.SymInt: "Int", torch.SymFloat: "Float", torch.SymBool: "Bool"}.get(type(meta))
-            kind = kind or {int: "Int", float: "Float", bool: "Bool"}.get(type(meta))
+            kind = _KINDS.get(type(meta))
             if kind is None:
                 raise ImportFailed("a scalar of unknown kind", subject="torch.aten.item")
-            return self._scalar_call(f"{kind}.Tensor", [self.recorder.read(args[0])], meta)
+            return self._scalar_call(f"{kind.capitalize()}.Tensor", [self.recorder.read(args[0])], meta)
         returns = len(overload._schema.returns)
         metas = [meta] if returns == 1 else list(meta) if meta is not None else []
         results = self.recorder.call(overload, args, kwargs, metas)
@@ -209,22 +219,34 @@ class GraphWalk:
 
     def _scalar(self, node: Node, stem: str) -> Any:
         operands = [self._lookup(argument) for argument in node.args]
-        meta = node.meta.get("val")
         if not any(isinstance(operand, ir.Value) for operand in operands):
             return node.target(*operands)
-        kinds = [_scalar_kind(operand) for operand in operands]
-        if "float" in kinds or stem in UNARY_TENSOR:
-            return self._of_floats(stem, operands, kinds, meta)
-        return self._scalar_call(_scalar_overload(self.emitter.context, stem, kinds), operands, meta)
-
-    def _of_floats(self, stem: str, operands: Sequence[Any], kinds: Sequence[str], meta: Any) -> Any:
-        """Arithmetic on floats, as TorchScript's: the dialect has little of it."""
-        numbers = [
-            Scalar(kind, operand) if isinstance(operand, ir.Value) else operand
-            for kind, operand in zip(kinds, operands, strict=True)
-        ]
-        found = Scalars(_Scene(self.emitter, meta)).apply(stem, numbers)
+        numbers = [self._number(operand) for operand in operands]
+        found, kind = numbers[0], _KINDS.get(type(node.meta.get("val")))
+        if stem == "not":
+            found = self.scalars.negate(found)
+        elif stem not in ("Int", "Float") and len(numbers) == 1:
+            found = self.scalars.unary(stem, found)
+        elif len(numbers) == 2:
+            found = self.scalars.binary(stem, *numbers)
+        found = self.scalars.convert(found, kind or stem.lower())
         return found.value if isinstance(found, Scalar) else found
+
+    def _number(self, item: Any) -> Any:
+        if not isinstance(item, ir.Value):
+            return item
+        kind = str(item.type).removeprefix("!torch.")
+        return Scalar(kind, item, self.new_symbol() if kind == "int" else None)
+
+    def new_symbol(self) -> torch.SymInt:
+        """What stands for a number of which nothing is known."""
+        return self._symbols.create_unbacked_symint()
+
+    def failure(
+        self, problem: str, *, subject: str = "", advice: str = "", origin: frozenset[int] = frozenset()
+    ) -> Exception:
+        """An error at the node that is being recorded."""
+        return ImportFailed(problem, subject=subject, advice=advice)
 
     def _sum(self, items: Sequence[Any]) -> Any:
         """``torch.sym_sum`` of integers."""
@@ -351,41 +373,8 @@ _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """One node whose result, where it is an integer, is ``meta``."""
-
-    emitter: Emitter
-    meta: Any
-
-    def new_symbol(self) -> Any:
-        return self.meta
-
-    def failure(
-        self, problem: str, *, subject: str = "", advice: str = "", origin: frozenset[int] = frozenset()
-    ) -> Exception:
-        return ImportFailed(problem, subject=subject, advice=advice)
-
-
 def _single(item: Any) -> Any:
     return item[0] if isinstance(item, (list, tuple)) else item
-
-
-def _scalar_kind(operand: Any) -> str:
-    if isinstance(operand, ir.Value):
-        return str(operand.type).removeprefix("!torch.")
-    return {bool: "bool", int: "int", float: "float"}[type(operand)]
-
-
-def _scalar_overload(context: ir.Context, stem: str, kinds: Sequence[str]) -> str:
-    """``add`` over ``int, int`` is ``add.int``; the dialect names the mixed forms ``int_float`` and so on."""
-    prefix = "prim" if stem in ("max", "min") else "aten"
-    unique = set(kinds)
-    candidates = [kinds[0]] if len(unique) == 1 else ["_".join(kinds), "Scalar", "Number"]
-    for suffix in [*candidates, "float", "Scalar"]:
-        if context.is_registered_operation(f"torch.{prefix}.{stem}.{suffix}"):
-            return f"{stem}.{suffix}"
-    return stem if context.is_registered_operation(f"torch.{prefix}.{stem}") else f"{stem}.{'_'.join(kinds)}"
 
 
 # -- locations -------------------------------------------------------------------------------------------

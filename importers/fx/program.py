@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from torch.export._trace import _export
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -32,7 +33,6 @@ from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
-from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
@@ -144,7 +144,6 @@ def export(
             MasksUnexamined(),
             ConstraintsAsserted(),
             encoders_hide_padding(),
-            cumulative_norms_unasked(),
             _WithoutQuestions(),
             NumbersKnown(),
         ):
@@ -154,6 +153,14 @@ def export(
             try:
                 found = torch.export.export(program, args, named, **how)
                 holds = any(map(is_functorch_wrapped_tensor, found.constants.values()))
+            except GuardOnDataDependentSymNode:  # ``int(x)``: dynamo knows it for ``x.item()``
+                holds = False
+                try:
+                    found = torch.export.export(program, args, named, **how | {"strict": True})
+                except Exception:
+                    found = None
+                if found is None:
+                    raise
             except Exception as error:
                 holds = _takes_gradients(error)
                 if not holds:

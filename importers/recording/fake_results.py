@@ -1,4 +1,4 @@
-"""Results of which PyTorch's fake tensors tell another dtype or shape than its kernels give, or nothing."""
+"""Results of which PyTorch's fake tensors tell another dtype than its kernels give, or nothing."""
 
 from __future__ import annotations
 
@@ -19,18 +19,8 @@ def _running_statistics(bound: Bound, metas: Sequence[Any]) -> list[Any]:
     return [*metas[:3], *new]
 
 
-def _losses_of_one_row(bound: Bound, metas: Sequence[Any]) -> list[Any]:
-    """The loss of a vector is a number; fake tensors say that it is a vector where ``reduction`` is none."""
-    loss = metas[0]
-    if bound["self"].meta.dim() < 2:
-        loss = torch.empty_like(loss, memory_format=torch.contiguous_format).resize_(())
-    return [loss, *metas[1:]]
-
-
 CORRECTIONS: dict[str, Callable[[Bound, Sequence[Any]], list[Any]]] = {
     "aten::_native_batch_norm_legit_functional": _running_statistics,
-    "aten::multilabel_margin_loss": _losses_of_one_row,
-    "aten::multilabel_margin_loss_forward": _losses_of_one_row,
 }
 
 
@@ -80,6 +70,21 @@ def _alignments(
         return tuple(torch.empty(shape, dtype=scores.dtype, device="cpu") for shape in shapes)
 
 
+def _quantized_and_mask(
+    mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any
+) -> tuple[torch.Tensor, ...]:
+    """Fake quantisation, and where it does not clamp."""
+    with mode:
+        return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+
+
+for _overload in (
+    aten.fake_quantize_per_tensor_affine_cachemask.default,
+    aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default,
+    aten.fake_quantize_per_channel_affine_cachemask.default,
+):
+    if _overload not in op_implementations_dict:
+        register_op_impl(_overload)(_quantized_and_mask)
 for _overload in (aten._ctc_loss.default, aten._ctc_loss.Tensor):
     if _overload not in op_implementations_dict:
         register_op_impl(_overload)(_alignments)

@@ -173,7 +173,14 @@ def _bernoulli(tensor: torch.Tensor, p: float, generator: None) -> torch.Tensor:
     return torch.empty_like(tensor).bernoulli_(p)
 
 
+def _as_strided(x: torch.Tensor, size: Any, stride: Any, offset: int | None = None) -> torch.Tensor:
+    """A module has no strides: it addresses the elements in their order."""
+    dense = x.contiguous()
+    return dense.as_strided(size, stride, dense.storage_offset() + (offset or 0))
+
+
 _PYTHON_OPS: dict[str, Callable[..., Any]] = {
+    "aten.as_strided": _as_strided,
     "aten.__is__": operator.is_,
     "aten.__isnot__": operator.is_not,
     "aten.__not__": operator.not_,

@@ -75,6 +75,11 @@ def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tenso
     return x[torch.tensor(places, dtype=torch.int64).reshape(len(places), r)]
 
 
+def dist(x: Tensor, y: Tensor, p: float = 2) -> Tensor:
+    """aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor"""
+    return torch.linalg.vector_norm(x - y, p)
+
+
 def pdist(x: Tensor, p: float = 2) -> Tensor:
     """aten::pdist(Tensor self, float p=2) -> Tensor"""
     first, second = torch.triu_indices(x.shape[0], x.shape[0], 1).unbind(0)
@@ -235,15 +240,12 @@ def lcm(a: Tensor, b: Tensor) -> Tensor:
     return (torch.div(a, torch.where(shared == 0, 1, shared), rounding_mode="trunc") * b).abs()
 
 
-def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
-
-    Two products of matrices, in eager's order: of ``x`` (…, n) and ``weight`` (out, n, m), and of that and ``y`` (…, m).
-    """
-    count, (out, n, m) = math.prod(x.shape[:-1]), weight.shape
-    half = x.reshape(count, n) @ weight.permute(1, 0, 2).reshape(n, out * m)
-    result = (half.reshape(count, out, m) @ y.reshape(count, m, 1)).reshape(*x.shape[:-1], out)
-    return result if bias is None else result + bias
+def isin(
+    elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, …) -> Tensor"""
+    found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
+    return found.logical_not() if invert else found
 
 
 def _shift(overload: torch._ops.OpOverload) -> Function:
@@ -455,7 +457,6 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         **GRADIENTS,
         **_foreach(),
         aten.lcm.default: lcm,
-        aten.bilinear.default: bilinear,
         **_shifts(),
         aten.fake_quantize_per_channel_affine.default: fake_quantize_per_channel,
         aten.new_empty_strided.default: new_empty_strided,
@@ -466,6 +467,8 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.copysign.Scalar: copysign_scalar,
         aten.ctc_loss.IntList: ctc_loss,
         aten.ctc_loss.Tensor: ctc_loss,
+        aten.isin.Tensor_Tensor: isin,
+        aten.dist.default: dist,
         aten.pdist.default: pdist,
         aten._pdist_forward.default: pdist,
         aten.multi_margin_loss.default: multi_margin_loss,

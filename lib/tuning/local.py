@@ -63,13 +63,12 @@ class LocalTimer:
         process.stdin.flush()
         trying = next(iter(job["libraries"]))
         while True:
-            limit = SECONDS * (len(job["libraries"]) + 1)
-            message = self._message(process, limit)
+            message = self._message(process, SECONDS * (len(job["libraries"]) + 1))
             if message is None:
                 code = process.poll()
                 self.close()
-                late = f"it did not end in {limit:.0f} s"
-                return trying, late if code is None else f"it ended the process ({_ending(code)})"
+                how = f"it ended the process ({_ending(code)})" if code is not None else "it does not end"
+                return trying, how
             if "trying" in message:
                 trying = message["trying"]
             elif "found" in message:
@@ -79,9 +78,8 @@ class LocalTimer:
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
             command = [sys.executable, "-m", "torch_tvm.tuning.local"]
-            # Unbuffered: _message would wait for what is in a buffer already.
             self._process = subprocess.Popen(
-                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
             )
             if self._message(self._process, _START) != {"ready": True}:
                 self.close()

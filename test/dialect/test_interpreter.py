@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import torch_tvm
 from torch_tvm.aten.calls import callable_for, run_op
 from torch_tvm.dialect.mlir import PassManager
 from torch_tvm.dialect.parse import parse
@@ -391,3 +392,18 @@ def test_a_custom_op_runs_under_its_own_name() -> None:
     x = torch.randn(3)
     first, second = callable_for("torch.torch_tvm_test.twice")(x, 1)
     assert torch.equal(first, 2 * x + 1) and torch.equal(second, x)
+
+
+def test_as_strided_addresses_elements_in_their_order() -> None:
+    x = torch.arange(12.0).reshape(3, 4)
+    for given in (x.t(), x[1:], x):
+        (found,) = run_op("torch.aten.as_strided", [given, [2, 2], [3, 1], 1])
+        assert torch.equal(found, given.contiguous().clone().as_strided((2, 2), (3, 1), 1))
+
+
+def test_integers_to_the_power_of_a_whole_float_are_floats() -> None:
+    """torch-mlir makes 2.0 an integer."""
+    x = torch.arange(1, 5)
+    for power in (2.0, -1.0):
+        module = torch_tvm.import_fx(lambda x, power=power: x**power, (x,))
+        torch.testing.assert_close(module(x), x**power)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -310,3 +311,32 @@ def test_channels_are_quantised_as_eager_does() -> None:
 def test_shifts_of_tensors_and_numbers() -> None:
     shifts = lambda x, n: (x << 2, x << n, 3 << n, x >> 1, x >> n)
     agrees(shifts, [torch.arange(6), torch.tensor([0, 1, 2, 3, 2, 1])], "fx")
+
+
+# -- numbers of tensors -----------------------------------------------------------------------------------
+
+NUMBERS: list[Program] = [
+    lambda a, b: int(a) + int(b),
+    lambda a, b: int(a) // int(b),
+    lambda a, b: int(a) == int(b),
+    lambda a, b: float(a) // float(b),
+    lambda a, b: float(a) >= int(b),
+    lambda a, b: (bool(a), bool(float(b))),
+    lambda a, b: (math.sqrt(float(a) ** 2), math.floor(float(b)), abs(int(a))),
+    lambda a, b: torch.full((2,), int(a)) * float(b),
+]
+
+
+@pytest.mark.parametrize("frontend", ["fx", "lazy"])
+@pytest.mark.parametrize("number", range(len(NUMBERS)))
+def test_numbers(number: int, frontend: str) -> None:
+    """``int(x)`` and ``float(x)``, which torch.export takes for constants unless dynamo traces them."""
+    program = NUMBERS[number]
+    calls = [
+        (torch.tensor(a), torch.tensor(b, dtype=torch.float64)) for a, b in ((7, 2.5), (-3, 2.0), (2, 2.0))
+    ]
+    compiled = torch_tvm.compile(program, calls[0], frontend=frontend, fallback=False)
+    for args in calls:
+        found, expected = pytree.tree_leaves(compiled(*args)), pytree.tree_leaves(program(*args))
+        assert [type(each) for each in found] == [type(each) for each in expected]
+        assert all(map(torch.equal, *([torch.as_tensor(v) for v in each] for each in (found, expected))))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import sympy
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true
 from torch.utils._sympy.numbers import int_oo
@@ -104,7 +105,8 @@ class Sizes:
         known = len(environment.guards)
         found = self.unguarded(lambda: ruled(function, args, kwargs))
         if found is None:
-            result = function(*args, **kwargs)
+            with enable_python_dispatcher():  # without, some ops compute their sizes in C++, of numbers
+                result = function(*args, **kwargs)
             guards = [guard.expr for guard in environment.guards[known:]]
         else:
             result, guards = found

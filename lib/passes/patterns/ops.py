@@ -111,8 +111,6 @@ def _category(dtype: torch.dtype) -> int:
 # -- two names of one op -------------------------------------------------------------------------------------
 
 _OTHER_NAMES = {
-    "torch.aten._adaptive_avg_pool2d": "torch.aten.adaptive_avg_pool2d",
-    "torch.aten._adaptive_avg_pool3d": "torch.aten.adaptive_avg_pool3d",
     "torch.aten.det": "torch.aten.linalg_det",
     "torch.aten.inverse": "torch.aten.linalg_inv",
     "torch.aten.matrix_exp": "torch.aten.linalg_matrix_exp",
@@ -133,7 +131,7 @@ _OTHER_NAMES = {
 
 @pattern_for(*(name.removeprefix("torch.") for name in _OTHER_NAMES))
 def one_name(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """Linear algebra by its name in ``torch.linalg``, special functions and pooling by the one that has a kernel."""
+    """Linear algebra by its name in ``torch.linalg``, special functions by the one that has a kernel."""
     return r.op(_OTHER_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
 
 
@@ -475,6 +473,18 @@ def float_power(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     operands = [v if view.tensor_type(v) is None else r.as_dtype(v, result.dtype) for v in op.operands]
     return r.op(view.op_name(op).replace("float_power", "pow"), operands, op.results[0].type)
+
+
+@pattern_for("aten.pow.Tensor_Scalar")
+def power_of_integers(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Integers to the power of a float are floats: torch-mlir makes 2.0 an integer."""
+    (x, exponent), result = op.operands, view.tensor_type(op.results[0])
+    kind = view.tensor_type(x)
+    if kind is None or kind.dtype is None or kind.dtype.is_floating_point or kind.dtype.is_complex:
+        return None
+    if result is None or result.dtype is None or not result.dtype.is_floating_point:
+        return None
+    return r.op(view.op_name(op), [r.as_dtype(x, result.dtype), exponent], op.results[0].type)
 
 
 @pattern_for("prim.NumToTensor.Scalar")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import operator
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import sympy
 import torch
 from torch._decomp import core_aten_decompositions, decomposition_table
 from torch._library.custom_ops import OPDEFS
@@ -32,6 +33,7 @@ from torch_tvm.dialect.types import DTYPE_OF_SCALAR_TYPE
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.importers.recording.recorder import Recorder
+from torch_tvm.importers.size_conditions import assert_size
 from torch_tvm.lowering import complex_parts
 from torch_tvm.lowering.module import is_lowered, lower
 from torch_tvm.passes.patterns.table import PATTERNS
@@ -172,12 +174,14 @@ def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table
         with FakeTensorMode(shape_env=sizes), torch.no_grad():
             with sizes.ignore_fresh_unbacked_symbols():
                 fakes = [_fake(sizes, value) for value in given]
-            known = _count(sizes)
+            known = _asserted(sizes)
+            places = _places(fakes)
             parts = make_fx(torch.func.functionalize(call, remove="mutations"), table)(*fakes)
     except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
         raise Refusal(f"PyTorch cannot decompose it: {error}") from error
-    if _count(sizes) > known:
-        raise Refusal("PyTorch's decomposition of it holds for some sizes only")
+    parts.meta[_EQUAL_SIZES] = [
+        _equal_sizes(condition, places) for condition in _asserted(sizes) if condition not in known
+    ]
     _drop_singular_vectors(parts)
     return parts
 
@@ -194,9 +198,35 @@ def _drop_singular_vectors(parts: GraphModule) -> None:
             node.args = (node.args[0], False, False)
 
 
-def _count(sizes: ShapeEnv) -> int:
-    """How many conditions on sizes there are."""
-    return len(sizes.guards) + sum(map(len, sizes.deferred_runtime_asserts.values()))
+_EQUAL_SIZES = "torch_tvm.equal_sizes"
+"""What a decomposition asks of its operands: pairs of (index of an operand, axis) whose sizes are equal."""
+
+_Place = tuple[int, int]
+
+
+def _places(fakes: Sequence[Any]) -> dict[Any, _Place]:
+    """Where each symbol of a size is the size of an operand."""
+    return {
+        size.node.expr: (index, axis)
+        for index, fake in enumerate(fakes)
+        if isinstance(fake, torch.Tensor)
+        for axis, size in enumerate(fake.shape)
+        if isinstance(size, torch.SymInt)
+    }
+
+
+def _asserted(sizes: ShapeEnv) -> list[Any]:
+    """The conditions on sizes."""
+    later = [each.expr for asserts in sizes.deferred_runtime_asserts.values() for each in asserts]
+    return [*(guard.expr for guard in sizes.guards), *later]
+
+
+def _equal_sizes(condition: Any, places: Mapping[Any, _Place]) -> tuple[_Place, _Place]:
+    """The two sizes that a condition has equal."""
+    if not isinstance(condition, sympy.Eq) or not all(side in places for side in condition.args):
+        raise Refusal("PyTorch's decomposition of it holds for some sizes only")
+    left, right = condition.args
+    return places[left], places[right]
 
 
 _SYMBOLS: dict[str, Callable[[ShapeEnv], Any]] = {
@@ -294,6 +324,22 @@ def _emitted(
             recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
             for value, meta in zip(block.arguments, metas, strict=True)
         ]
+        _assert_equal_sizes(emitter, block, parts)
         outputs = _Walk(recorder, parts).run(arguments)
         values = [recorder.read(output) for output in pytree.tree_leaves(outputs)]
     return block, values
+
+
+def _assert_equal_sizes(emitter: Emitter, block: ir.Block, parts: GraphModule) -> None:
+    """What the parts ask of the sizes of operands, which an importer has asked of them already where it knows them."""
+    integer = emitter.types.parse("!torch.int")
+    for pair in parts.meta.get(_EQUAL_SIZES, ()):
+        symbols = {sympy.Symbol(f"{index}.{axis}"): (index, axis) for index, axis in pair}
+
+        def size(symbol: sympy.Symbol, symbols: dict[sympy.Symbol, _Place] = symbols) -> ir.Value:
+            index, axis = symbols[symbol]
+            operands = [block.arguments[index], emitter.constant(axis)]
+            return emitter.op("torch.aten.size.int", operands, [integer]).result
+
+        condition = sympy.Eq(*symbols, evaluate=False)
+        assert_size(emitter, condition, size, "the sizes of operands differ")

@@ -94,3 +94,60 @@ def test_an_infinity_norm_of_nothing_is_an_error() -> None:
     assert compiled(x) == 3
     with pytest.raises(InvalidInput, match="an infinity norm of nothing"):
         compiled(-x.abs())
+
+
+F32, F64, I32, I64 = torch.float32, torch.float64, torch.int32, torch.int64
+MATRIX, ROW, CUBE = (3, 4), (4,), (2, 3, 4)
+
+ONE_OP: dict[str, tuple[Callable[..., Any], list[tuple[tuple[int, ...], torch.dtype]]]] = {
+    # the check for zeros had a size of its own
+    "fmod": (torch.fmod, [(MATRIX, I32), (ROW, I32)]),
+    # decompositions that ask for equal sizes
+    "lcm": (torch.lcm, [(MATRIX, I32), (ROW, I64)]),
+    "isclose": (torch.isclose, [(MATRIX, F32), (MATRIX, F32)]),
+    "isin": (lambda a, b: torch.isin(a, b, invert=True), [(MATRIX, I64), (ROW, I64)]),
+    "dist": (lambda a, b: torch.dist(a, b, 1.5), [(MATRIX, F32), (ROW, F32)]),
+    # sizes that C++ took for numbers
+    "lerp": (lambda a, b: torch.lerp(a, b, 0.3), [(MATRIX, F64), (ROW, F64)]),
+    "polar": (torch.polar, [(MATRIX, F32), (MATRIX, F32)]),
+    "addcmul": (lambda a, b: torch.addcmul(a, b, b), [(MATRIX, F32), (MATRIX, I64)]),
+    "diag": (lambda a: (torch.diag(a, 1), torch.trace(a)), [(MATRIX, F32)]),
+    # 2 + n is n + 2
+    "diag_of_a_row": (lambda a: torch.diag(a, 2), [(ROW, F32)]),
+    "l1_loss": (torch.nn.functional.l1_loss, [(MATRIX, F32), (MATRIX, F32)]),
+    "fake_quantize": (
+        lambda a: torch.fake_quantize_per_tensor_affine(a, 0.1, 0, -8, 7),
+        [(MATRIX, F32)],
+    ),
+    # nine sizes, all of whose values were to be tried
+    "baddbmm": (torch.baddbmm, [(CUBE, F32), (CUBE, F32), ((2, 4, 4), F32)]),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OP)
+def test_one_op(name: str) -> None:
+    program, arguments = ONE_OP[name]
+
+    def given(more: int) -> list[Tensor]:
+        return [(torch.rand([size + more for size in shape]) * 9 + 1).to(dtype) for shape, dtype in arguments]
+
+    specs = [torch_tvm.TensorSpec((None,) * len(shape), dtype) for shape, dtype in arguments]
+    traced = torch.jit.trace(program, tuple(given(0)), check_trace=False)
+    compiled = torch_tvm.compile(traced, specs, fallback=False)
+    for more in (0, 2):
+        args = given(more)
+        torch.testing.assert_close(compiled(*args), program(*args))
+
+
+def bags(table: Tensor, rows: Tensor, starts: Tensor, mode: str) -> Tensor:
+    return torch.nn.functional.embedding_bag(rows, table, starts, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["sum", "max"])
+def test_bags_of_a_table_of_unknown_size(mode: str) -> None:
+    """An empty table, on which PyTorch ends the process, was tried."""
+    specs = [torch_tvm.TensorSpec((None,) * rank, dtype) for rank, dtype in ((2, F32), (1, I64), (1, I64))]
+    compiled = torch_tvm.compile(torch.jit.script(bags), [*specs, mode], fallback=False)
+    for rows, width in ((20, 4), (7, 33)):
+        given = torch.rand(rows, width), torch.randint(0, rows, (9,)), torch.tensor([0, 3, 5]), mode
+        torch.testing.assert_close(compiled(*given), bags(*given))

@@ -27,7 +27,7 @@ from torch_tvm.lowering.pointwise import (
     wrapped,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
-from torch_tvm.tir import HALF, as_size, compute_dtype, is_float, is_integer, product
+from torch_tvm.tir import HALF, compute_dtype, is_float, is_integer, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -225,7 +225,7 @@ def _without_zeros(b: Builder, y: Expr) -> Expr:
     count = product(b.shape(y))
 
     def body(values: te.Tensor) -> te.Tensor:
-        axis = te.reduce_axis((0, as_size(count)), "i")
+        axis = te.reduce_axis((0, values.shape[0]), "i")
         is_zero = lambda i: tirx.Cast("int64", tirx.EQ(values(i), number(0, b.dtype(y))))
         zeros = te.compute((), lambda: te.sum(is_zero(axis), axis=[axis]), name="zeros")
         return te.compute((), lambda: tirx.EQ(zeros(), tirx.const(0, "int64")), name="divisor")

@@ -6,6 +6,7 @@ A bag is a task. Parts of a row are summed in registers over the whole bag, so t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import tvm
@@ -56,11 +57,13 @@ class _Bags:
                 begin = tirx.Cast("int64", offsets[bag])
                 last = tirx.Cast("int64", offsets[bag + 1 if self.has_last else tirx.min(bag + 1, bags - 1)])
                 end = last if self.has_last else tirx.Select(bag + 1 < bags, last, total)
-                first = 0
-                while first < int(width):
-                    block = min(BLOCK, int(width) - first)
-                    self._part(table, indices, weights, out, bag, begin, end, total, first, block, dtype)
-                    first += block
+                part = partial(self._part, table, indices, weights, out, bag, begin, end, total, dtype)
+                if isinstance(width, tirx.IntImm):
+                    for first in range(0, int(width), BLOCK):
+                        part(first, min(BLOCK, int(width) - first))
+                else:
+                    with T.serial(0, width) as column:
+                        part(column, 1)
             return builder.get()
 
     def _part(
@@ -73,15 +76,15 @@ class _Bags:
         begin: Scalar,
         end: Scalar,
         total: Scalar,
-        first: int,
-        block: int,
         dtype: str,
+        first: Any,
+        block: int,
     ) -> None:
         """The elements ``[first, first + block)`` of the row of one bag."""
         sums, used = _cells(block, dtype), _cells(1, "int64")
         _each(block, lambda at: _store(sums, at, tirx.const(0, dtype)))
         used[0] = const(0)
-        lines = range(first, first + block, LINE // (bits_of(str(table.dtype)) // 8))
+        lines = [first + at for at in range(0, block, LINE // (bits_of(str(table.dtype)) // 8))]
         with T.serial(0, end - begin) as step:
             row = indices[begin + step]
             following = indices[tirx.min(begin + step + AHEAD, total - 1)]
@@ -176,12 +179,12 @@ def embedding_bag(
         b.unsupported("results that only the backward pass reads")
     (rows, width), total = b.shape(weight), b.shape(indices)[0]
     starts = b.shape(offsets)[0]
-    if not isinstance(width, int) or not isinstance(rows, int) or (isinstance(starts, int) and starts == 0):
-        b.unsupported("a table of unknown size, or no offsets")
+    if isinstance(starts, int) and starts == 0:
+        b.unsupported("no offsets")
     bags = starts - 1 if include_last_offset else starts
     if per_sample_weights is not None and not same_size(total, b.shape(per_sample_weights)[0]):
         b.unsupported("weights that do not fit the indices")
-    if width == 0 or (isinstance(bags, int) and bags == 0):
+    if (isinstance(width, int) and width == 0) or (isinstance(bags, int) and bags == 0):
         return [
             b.emit(R.zeros(relax.ShapeExpr([as_size(bags), as_size(width)]), b.dtype(weight))),
             None,
@@ -197,7 +200,7 @@ def embedding_bag(
         *tensors, size = sources
         buffers = [tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(tensors)]
         return te.extern(
-            [[size[0], const(width)]],
+            [[size[0], tensors[0].shape[1]]],
             tensors,
             how.body,
             dtype=b.dtype(weight),
@@ -226,9 +229,11 @@ def embedding_bag_with_padding(
     bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx)
     -> (Tensor, Tensor, Tensor, Tensor)"""
     rows = b.shape(weight)[0]
-    if not isinstance(rows, int):
-        b.unsupported("a table of unknown size")
-    padding = -1 if padding_idx is None else padding_idx % rows
+    padding = -1 if padding_idx is None else padding_idx
+    if padding_idx is not None and padding_idx < 0:
+        if not isinstance(rows, int):
+            b.unsupported("a padding index from the end of a table of unknown size")
+        padding = padding_idx % rows
     options = scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset
     return embedding_bag(b, weight, indices, offsets, *options, padding)
 

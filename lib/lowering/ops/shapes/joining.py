@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import tvm_ffi
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
@@ -32,8 +33,13 @@ def concatenate(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
 def _joined(b: Builder, tensors: Sequence[Expr], axis: int) -> Expr:
     if len(tensors) == 1:
         return tensors[0]
-    joined = R.concat(_agreeing(b, tensors, axis), axis)
-    return b.emit(joined)
+    joined = b.emit(R.concat(_agreeing(b, tensors, axis), axis))
+    sizes = b.shape(joined)
+    # Relax has ``2 + n`` where kernels have ``n + 2``: to fusion those are two types.
+    plain = b.analyzer.simplify(as_size(sizes[axis]))
+    if tvm_ffi.structural_equal(plain, as_size(sizes[axis])):
+        return joined
+    return b.reshape(joined, [*sizes[:axis], plain, *sizes[axis + 1 :]])
 
 
 def _agreeing(b: Builder, tensors: Sequence[Expr], axis: int) -> list[Expr]:

@@ -272,6 +272,12 @@ def size_int(b: Builder, x: Tensor, dim: int) -> SizeLike:
     return b.shape(x)[b.axis(dim, b.rank(x))]
 
 
+@lowers("torch.aten.numel")
+def numel(b: Builder, x: Tensor) -> SizeLike:
+    """aten::numel(Tensor self) -> int"""
+    return product(b.shape(x))
+
+
 def conj_physical(b: Builder, x: Tensor) -> Expr:
     """aten::conj_physical(Tensor self) -> Tensor; of real numbers"""
     return x
