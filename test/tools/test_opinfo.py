@@ -58,6 +58,7 @@ def raises(error: Exception) -> Callable[..., Any]:
         (raises(KeyError("x")), "bare", 1),
         (raises(InvalidInput("no")), "refused", 1),
         (raises(UnsupportedOp("no kernel")), "unsupported", 0),
+        (raises(sweep.Uncaptured("no trace")), "uncaptured", 0),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -25,7 +25,7 @@ from torch_tvm.tools.opinfo.isolation import Note, isolated
 from torch_tvm.tools.opinfo.samples import DTYPES, database
 from torch_tvm.tools.opinfo.sweep import FRONTENDS, VERDICTS, Outcome, swept
 
-_GOOD = ("agree", "in PyTorch", "unsupported")
+_GOOD = ("agree", "in PyTorch", "uncaptured", "unsupported")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,12 +15,17 @@ from torch_tvm.support.errors import InternalError, TorchTvmError, UnsupportedOp
 from torch_tvm.tools.opinfo.samples import Case, cases, difference, eager_result
 
 FRONTENDS = ("fx", "torchscript", "lazy", "dynamo")
-VERDICTS = ("agree", "in PyTorch", "unsupported", "refused", "wrong", "internal", "bare", "dead", "hang")
-"""Compiled and equal; equal, with ops in PyTorch; no kernel (without fallback); refused by an error of ours that says
-so; other numbers; a bug of ours, by its name, and without; the process ended, or did not."""
+VERDICTS = tuple("agree,in PyTorch,uncaptured,unsupported,refused,wrong,internal,bare,dead,hang".split(","))
+"""Compiled and equal; equal, with ops in PyTorch; what PyTorch's tracer cannot take; no kernel (without fallback);
+refused by an error of ours that says so; other numbers; a bug of ours, by its name, and without; the process ended, or
+did not."""
 
 _BUNDLE = 16
 """Calls in one program."""
+
+
+class Uncaptured(Exception):
+    """PyTorch's own tracer fails."""
 
 
 @dataclass
@@ -103,6 +108,8 @@ def _tried(bundle: Sequence[Case], frontend: str, fallback: bool) -> tuple[str, 
             expected = program(*eager_given)
             torch.manual_seed(0)
             results = compiled(*given)
+    except Uncaptured as error:
+        return "uncaptured", str(error)[:300]
     except UnsupportedOp as error:
         return "unsupported", str(error)[:300]
     except InternalError as error:
@@ -131,9 +138,12 @@ def _compiled(
         return torch.compile(program, backend="torch_tvm", dynamic=False, options={"fallback": fallback})
     if frontend == "torchscript":
         flat = lambda *tensors: tuple(pytree.tree_leaves(program(*tensors)))
-        traced = torch.jit.trace(flat, args, check_trace=False)
+        try:
+            traced = torch.jit.trace(flat, args, check_trace=False)
+        except Exception as error:
+            raise Uncaptured(str(error)) from error
         return torch_tvm.compile(traced, args, fallback=fallback)
     return torch_tvm.compile(program, args, frontend=frontend, fallback=fallback)
 
 
-__all__ = ["FRONTENDS", "VERDICTS", "Bundle", "Outcome", "swept"]
+__all__ = ["FRONTENDS", "VERDICTS", "Bundle", "Outcome", "Uncaptured", "swept"]

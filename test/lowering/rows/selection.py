@@ -11,7 +11,8 @@ from torch import Tensor as T
 
 
 def _masks(s: Sample) -> Cases:
-    return [(s.bools(3, 4, 5),), (s.ints(7) % 3,), (torch.zeros(4, 2),), (s.floats(0, 3),), (s.bools(5000),)]
+    none = [(torch.zeros(4, 2),), (s.floats(0, 3),), (s.ints(5, 0, 5),)]
+    return [(s.bools(3, 4, 5),), (s.ints(7) % 3,), *none, (s.bools(5000),)]
 
 
 def _selects(x: T, m: T, i: T) -> tuple[T, ...]:

@@ -141,12 +141,12 @@ def _positions(flags: te.Tensor, starts: te.Tensor, size: Any, how: Chunks) -> t
 
 
 def coordinates(b: Builder, places: Expr, shape: Sequence[SizeLike]) -> list[Expr]:
-    """Flat positions as those in each dimension of a tensor of ``shape``."""
+    """Flat positions as those in each dimension of a tensor of ``shape``; of an empty one there are none."""
     if len(shape) == 1:
         return [places]
 
     def coordinate(flat: te.Tensor, sizes: Any, axis: int) -> te.Tensor:
-        after, size = product(sizes[axis + 1 :]), sizes[axis]
+        after, size = (tirx.max(as_size(n), const(1)) for n in (product(sizes[axis + 1 :]), sizes[axis]))
         inside = lambda place: place if axis == 0 else tirx.floormod(place, size)
         return te.compute(flat.shape, lambda i: inside(tirx.floordiv(flat(i), after)), name="coordinate")
 
