@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from torch_tvm.dialect.mlir import PassManager, ir, new_context, onnx_importer
@@ -55,7 +56,7 @@ def _converted(model: Any, path: str) -> TorchModule:
         with context:
             PassManager.parse(_CONVERSION).run(operation)
     except Exception as error:  # the importer's own, and MLIR's
-        raise _refused(path, error) from None
+        raise _unconverted(path, error) or _refused(path, error) from None
     left = sorted({name for name in _operators(operation) if name.startswith("onnx.")})
     if left:
         raise ImportFailed(
@@ -80,6 +81,21 @@ def _operators(operation: ir.Operation) -> list[str]:
 
     operation.walk(note)
     return found
+
+
+def _unconverted(path: str, error: Exception) -> ImportFailed | None:
+    """What torch-mlir says of an operator that it cannot convert, where it says that of one."""
+    found = re.search(r'(?:"([^"]*)": )?failed to legalize .*?name = "(onnx\.\w+)"', str(error))
+    if found is None:
+        return None
+    node, operator = found.groups()
+    where = f" at node '{node}'" if node else ""
+    return ImportFailed(
+        f"torch-mlir cannot convert {operator}{where} with what the file says of its operands",
+        subject=path,
+        stage=_STAGE,
+        advice=f"export it with fixed sizes, without dynamic axes; or {_ADVICE}",
+    )
 
 
 def _refused(path: str, error: Exception) -> ImportFailed:

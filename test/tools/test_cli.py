@@ -334,7 +334,8 @@ def test_a_class_and_a_function_of_a_file(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_an_onnx_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2, 3]) for n in "xy")
     for op, code in (("Relu", 0), ("NonMaxSuppression", 2)):
         inputs = ["x"] if op == "Relu" else ["x", "x"]
@@ -346,6 +347,24 @@ def test_an_onnx_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         assert found == code, error
         assert ("torch.aten.relu" in printed) == (op == "Relu") and "Traceback" not in error
     assert run(capsys, "run", str(tmp_path / "Relu.onnx"))[0] == 0
+
+
+def test_an_onnx_operator_on_a_tensor_of_unknown_rank(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import onnx
+
+    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    x, y = (
+        onnx.helper.make_tensor_value_info(n, float32, shape) for n, shape in (("x", [8]), ("y", ["a", "b"]))
+    )
+    sizes = onnx.helper.make_tensor_value_info("sizes", int64, ["rank"])
+    reshape = onnx.helper.make_node("Reshape", ["x", "sizes"], ["z"])
+    turn = onnx.helper.make_node("Transpose", ["z"], ["y"], "turned", perm=[1, 0])
+    path = str(tmp_path / "m.onnx")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([reshape, turn], "g", [x, sizes], [y])), path)
+    code, _, error = run(capsys, "import", path)
+    assert code == 2 and "cannot convert onnx.Transpose at node 'turned'" in error and "fixed sizes" in error
 
 
 def test_a_model_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
