@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,10 +23,12 @@ from torch.utils import _pytree as pytree
 
 Point = dict[sympy.Symbol, int]
 
-_SMALL = 1 << 14
+_SMALL = 1 << 16
+_LARGEST = 1 << 12
 _POINTS = 200
 _GRID = 1 << 14
-_ERRORS = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError)
+_TRIES = 1000
+_ERRORS = (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError, AssertionError)
 _WITHOUT_DATA = frozenset(
     f"aten::{name}"
     for name in (
@@ -46,6 +48,10 @@ _WITHOUT_DATA = frozenset(
     )
 )
 """Ops that PyTorch (2.9 to 2.13) does not check: for sizes that do not fit, and some of 0, they end the process."""
+_MASKED = frozenset(
+    f"aten::{name}" for name in ("index_put", "index_put_", "_index_put_impl_", "masked_scatter")
+)
+"""Ops whose sizes depend on how much of a mask is true."""
 
 
 class Probe:
@@ -73,7 +79,9 @@ class Probe:
         self.symbols = sorted(free, key=str)
         self.hint = {symbol: int(known[symbol]) for symbol in self.symbols if symbol in known}
         schema = getattr(function, "_schema", None)
-        self._takes = {True: schema is None or schema.name not in _WITHOUT_DATA, False: True}
+        has_mask = any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool for leaf in self.leaves)
+        is_told = schema is None or not (_may_crash(schema.name) or (has_mask and schema.name in _MASKED))
+        self._takes = {True: is_told, False: True}
         self._seen: dict[tuple[int, ...], bool | None] = {}
 
     def can_tell(self) -> bool:
@@ -166,6 +174,59 @@ class Probe:
             self._seen[key] = found
         return self._seen[key]
 
+    def fitting(self) -> tuple[Point, bool] | None:
+        """Other sizes, one or two, for which an op runs that does not at the hints; and whether they are sizes of others.
+
+        Tried are other unknown sizes, known ones, both times and by the numbers among the arguments, and small numbers.
+        """
+        if not self.symbols or len(self.hint) < len(self.symbols) or self._runs(self.hint):
+            return None
+        tries = iter(range(_TRIES))
+        numbers = {leaf for leaf in self.leaves if isinstance(leaf, int) and leaf > 1}
+        known = {size for leaf in self.leaves for size in _expressions(leaf) if isinstance(size, int)}
+        known |= numbers
+        choices = [(_scaled(self.hint.values(), numbers), True), (_scaled(known, numbers), False)]
+        for change in self._as_listed():
+            if self._runs({**self.hint, **change}):
+                return change, False
+        for count, (values, are_others) in itertools.product((1, 2), choices):
+            for symbols in itertools.combinations(self.symbols, count):
+                for chosen in itertools.islice(itertools.product(values, repeat=count), _POINTS):
+                    change = dict(zip(symbols, chosen, strict=True))
+                    if next(tries, None) is None:
+                        break
+                    if self._runs({**self.hint, **change}):
+                        return change, are_others
+        for count, value in itertools.product((1, 2), (*range(2, 9), 1)):
+            for symbols in itertools.combinations(self.symbols, count):
+                if self._runs({**self.hint, **(change := dict.fromkeys(symbols, value))}):
+                    return change, False
+        return None
+
+    def _as_listed(self) -> Iterator[Point]:
+        """The sizes of a tensor as a list of as many numbers among the arguments has them: ``x.view(4, 5)``."""
+        args, kwargs = pytree.tree_unflatten(self.leaves, self.spec)
+        lists = [each for each in [*args, *kwargs.values()] if isinstance(each, (list, tuple))]
+        for leaf, numbers in itertools.product(self.leaves, lists):
+            if isinstance(leaf, torch.Tensor) and leaf.dim() == len(numbers):
+                pairs = zip(_expressions(leaf), numbers, strict=True)
+                yield {size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0}
+
+    def _runs(self, point: Point) -> bool:
+        """Whether the op raises nothing at a point, on real tensors where it takes those and they are small."""
+        for is_real in (self._takes[True], False):
+            try:
+                leaves = [_concrete(leaf, point, is_real) for leaf in self.leaves]
+                args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+                with torch.no_grad(), self._checked():
+                    self.function(*args, **kwargs)
+                return True
+            except (_Unknown, NotImplementedError):
+                continue
+            except _ERRORS:
+                return False
+        return False
+
     def _run(self, point: Point, is_real: bool) -> bool | None:
         try:
             leaves = [_concrete(leaf, point, is_real) for leaf in self.leaves]
@@ -201,6 +262,11 @@ def _hints_of(leaves: Sequence[Any]) -> Mapping[sympy.Symbol, int]:
     sizes = [size for leaf in leaves for size in (leaf.shape if isinstance(leaf, torch.Tensor) else [leaf])]
     environments = [size.node.shape_env for size in sizes if isinstance(size, torch.SymInt)]
     return hints(environments[0]) if environments else {}
+
+
+def _may_crash(name: str) -> bool:
+    """Whether an op on real tensors of sizes that do not fit may end the process."""
+    return name in _WITHOUT_DATA or "_backward" in name
 
 
 class _Unknown(Exception):
@@ -264,6 +330,13 @@ def _candidates(symbol: sympy.Symbol, guards: Sequence[Any], hint: int, lowest: 
         for number in _constants(guard):
             values |= {number - 1, number, number + 1, 2 * number}
     return sorted(value for value in values if lowest <= value <= 1 << 16)
+
+
+def _scaled(sizes: Iterable[int], factors: Iterable[int]) -> list[int]:
+    found = sorted(sizes)
+    found += [size * factor for factor in sorted(factors) for size in found]
+    found += [size // factor for factor in sorted(factors) for size in found if size % factor == 0]
+    return [size for size in dict.fromkeys(found) if 1 < size <= _LARGEST]
 
 
 def _constants(expression: Any) -> Iterator[int]:

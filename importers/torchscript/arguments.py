@@ -15,10 +15,11 @@ from torch_tvm.dialect.module import TensorSpec
 from torch_tvm.importers.recording.recorder import check_in_place
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.symbols import bind_argument_shapes
-from torch_tvm.importers.torchscript.attempt import Assumptions, Program
+from torch_tvm.importers.torchscript.attempt import HINTS, Assumptions, Program
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.handlers import prims, tensors
 from torch_tvm.importers.torchscript.profiles import AnyNumber
+from torch_tvm.importers.torchscript.signals import KnownSizes
 from torch_tvm.importers.torchscript.values import DictValue, ListValue, Scalar, kind_of, tuple_class
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
@@ -162,16 +163,22 @@ class Arguments:
                 return torch.empty(example.shape, dtype=example.dtype)
         if example.shape is None:
             raise InvalidInput(f"argument '{name}' has an unknown rank", stage=STAGE, advice="give its shape")
-        known = [size for size in example.shape if size is not None]
-        if len(known) == len(example.shape):
+        index = len(self.block.arguments)
+        shape = [
+            self.assumptions.known_sizes.get((index, axis)) if size is None else size
+            for axis, size in enumerate(example.shape)
+        ]
+        known = [size for size in shape if size is not None]
+        if len(known) == len(shape):
             return _empty(known, example.dtype, mode, name)
-        hints = [self._hint(axis) if size is None else size for axis, size in enumerate(example.shape)]
-        dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in example.shape]
+        hints = [self._hint(index, axis) if size is None else size for axis, size in enumerate(shape)]
+        dynamic = [DimDynamic.DYNAMIC if size is None else DimDynamic.STATIC for size in shape]
         like = _empty(hints, example.dtype, FakeTensorMode(), name)  # the hints may be large
         return mode.from_tensor(like, symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic))
 
-    def _hint(self, axis: int) -> int:
-        return self.assumptions.hint or _HINTS[axis % len(_HINTS)]
+    def _hint(self, index: int, axis: int) -> int:
+        own = self.assumptions.sizes.get((index, axis))
+        return own or self.assumptions.hint or _HINTS[axis % len(_HINTS)]
 
     # -- after the program -------------------------------------------------------------------------------
 
@@ -193,8 +200,11 @@ class Arguments:
         """
         if not self._dynamic:
             return
+        known: dict[tuple[int, int], int] = {}
         for ref in self._dynamic:
-            self._check_sizes(ref)
+            known |= self._known_sizes(ref)
+        if known:
+            raise KnownSizes(known)
         ranges = self.ev.sizes.final_ranges()
         first = next(iter(self.block.operations), None)
         count = sum(1 for _ in self.block.operations)
@@ -204,18 +214,23 @@ class Arguments:
             for operation in list(self.block.operations)[count:]:
                 operation.operation.move_before(first.operation)
 
-    def _check_sizes(self, ref: TensorRef) -> None:
+    def _known_sizes(self, ref: TensorRef) -> dict[tuple[int, int], int]:
+        """Sizes that turned out to be one number, by argument and axis."""
+        found = {}
         index = ref.storage.argument or 0
         for axis, size in enumerate(ref.meta.shape):
             if not isinstance(size, int) and size.node.maybe_as_int() is not None:
-                known = size.node.maybe_as_int()
-                is_hint = known == self._hint(axis)
-                need = "has another form for each size" if is_hint else f"needs {known}"
-                raise ImportFailed(
-                    f"the size of argument {index} along axis {axis} was given as unknown, but the program {need}",
-                    stage=STAGE,
-                    advice=f"give the size {'that it has' if is_hint else known} in its TensorSpec",
-                )
+                known = int(size.node.maybe_as_int())
+                is_hint = known == self._hint(index, axis) and (index, axis) not in self.assumptions.asked
+                if is_hint and known in (*_HINTS, *HINTS):
+                    raise ImportFailed(
+                        f"the size of argument {index} along axis {axis} was given as unknown, but the program has "
+                        "another form for each size",
+                        stage=STAGE,
+                        advice="give the size that it has in its TensorSpec",
+                    )
+                found[index, axis] = known
+        return found
 
 
 class _Missing:

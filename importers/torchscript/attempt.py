@@ -30,6 +30,8 @@ class Assumptions:
 
     ``owners`` are tensors by the address of memory that several share. ``state`` are attributes that others change.
     ``hints`` are what is left to try for all unknown sizes alike; without a ``hint``, each has one of its own.
+    ``sizes`` are examples of single sizes, by argument and axis, that fit an op, ``asked`` those of them that a
+    tensor of known sizes asks for; ``known_sizes`` are those that have to be one number.
     """
 
     state: frozenset[str] = frozenset()
@@ -38,3 +40,6 @@ class Assumptions:
     owners: dict[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
     hint: int | None = None
     hints: list[int] = field(default_factory=lambda: list(HINTS))
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    asked: set[tuple[int, int]] = field(default_factory=set)
+    known_sizes: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -32,14 +32,15 @@ from torch_tvm.importers.torchscript.handlers import tensors
 from torch_tvm.importers.torchscript.handlers.objects import SCRIPT_OBJECTS
 from torch_tvm.importers.torchscript.profiles import known_examples
 from torch_tvm.importers.torchscript.results import Results
-from torch_tvm.importers.torchscript.signals import CertainError, Specialise
+from torch_tvm.importers.torchscript.signals import CertainError, KnownSizes, OtherSizes, Specialise
 from torch_tvm.importers.torchscript.sizes.demands import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 from torch_tvm.support.sandbox import crash_of
 
 STAGE = f"importer: {IMPORTER}"
-_ATTEMPTS = 8
+_ATTEMPTS = 24
+_MOST_SIZES = 16
 
 
 class Restart(Exception):
@@ -120,13 +121,28 @@ def _attempts(program: Program, examples: tuple[Any, ...], state: Collection[str
             raise ImportFailed(
                 f"the program raises for these arguments: {error.message}", location=error.location
             ) from None
-        except ImportFailed as failure:
+        except KnownSizes as request:
+            assumptions.known_sizes |= request.sizes
+        except (OtherSizes, ImportFailed) as stop:
+            if isinstance(stop, OtherSizes) and _adopt(assumptions, stop):
+                continue
+            failure = stop.cause if isinstance(stop, OtherSizes) else stop
             if assumptions.hint == HINTS[0]:
                 plain = failure
             if not assumptions.hints or not _has_unknown_sizes(examples):
                 raise plain or failure from None
             assumptions.hint = assumptions.hints.pop(0)
+            assumptions.sizes, assumptions.asked, assumptions.known_sizes = {}, set(), {}
     raise ImportFailed("the import did not settle on the types of this program", stage=STAGE)
+
+
+def _adopt(assumptions: Assumptions, request: OtherSizes) -> bool:
+    """Take examples of sizes over; whether that is worth another attempt."""
+    if len(assumptions.sizes) > _MOST_SIZES or request.sizes.items() <= assumptions.sizes.items():
+        return False
+    assumptions.sizes |= request.sizes
+    assumptions.asked |= request.sizes.keys() if request.are_known else set()
+    return True
 
 
 def _numbers(owner: Any, names: Collection[str]) -> dict[str, Any]:

@@ -23,4 +23,25 @@ class Specialise(Exception):
         self.cause = cause
 
 
-__all__ = ["CertainError", "Specialise"]
+class OtherSizes(Exception):
+    """The import needs other examples of unknown sizes, by argument and axis: sizes that other tensors have.
+
+    ``are_known`` where those tensors have them whatever the call is.
+    """
+
+    def __init__(self, sizes: dict[tuple[int, int], int], are_known: bool, cause: ImportFailed) -> None:
+        super().__init__(sizes)
+        self.sizes = sizes
+        self.are_known = are_known
+        self.cause = cause
+
+
+class KnownSizes(Exception):
+    """No call of the program takes other numbers for these sizes, by argument and axis, that were given as unknown."""
+
+    def __init__(self, sizes: dict[tuple[int, int], int]) -> None:
+        super().__init__(sizes)
+        self.sizes = sizes
+
+
+__all__ = ["CertainError", "KnownSizes", "OtherSizes", "Specialise"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,39 @@ def replication_pad_backward(grad: Tensor, x: Tensor, padding: Sequence[Any]) ->
         if low < 0 or high < 0:
             grad = torch.constant_pad_nd(grad, [0, 0] * index + [max(0, -low), max(0, -high)])
     return grad
+
+
+def upsample_nearest_backward(
+    resize: Callable[..., Tensor],
+    grad: Tensor,
+    output_size: Sequence[int],
+    input_size: Sequence[int],
+    *scales: float | None,
+) -> Tensor:
+    """aten::upsample_nearest2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size,
+    float? scales_h=None, float? scales_w=None) -> Tensor
+
+    Each element is the sum of what it was repeated to; ``resize`` is the op along one axis.
+    """
+    for axis, size in enumerate(input_size[2:], 2):
+        scale = scales[axis - 2] if scales else None
+        source = (
+            resize(torch.arange(float(size)).reshape(1, 1, -1), [output_size[axis - 2]], scale)
+            .reshape(-1)
+            .long()
+        )
+        shape = [*grad.shape[:axis], size, *grad.shape[axis + 1 :]]
+        grad = grad.new_zeros(shape).index_add(axis, source, grad)
+    return grad
+
+
+def log_sigmoid_backward(grad: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
+    """aten::log_sigmoid_backward(Tensor grad_output, Tensor self, Tensor buffer) -> Tensor
+
+    The buffer has exp(-abs(x)).
+    """
+    small = buffer / (1 + buffer)
+    return grad * torch.where(x < 0, 1 - small, small)
 
 
 def cdist_backward(grad: Tensor, x: Tensor, y: Tensor, p: float, distance: Tensor) -> Tensor:
@@ -69,6 +103,14 @@ def weight_norm_backward(
 
 GRADIENTS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     **{getattr(aten, f"replication_pad{n}d_backward").default: replication_pad_backward for n in (1, 2, 3)},
+    **{
+        getattr(aten, f"{kind}{n}d_backward").default: partial(
+            upsample_nearest_backward, getattr(aten, f"{kind}1d").default
+        )
+        for kind in ("upsample_nearest", "_upsample_nearest_exact")
+        for n in (1, 2, 3)
+    },
+    aten.log_sigmoid_backward.default: log_sigmoid_backward,
     aten._cdist_backward.default: cdist_backward,
     aten._weight_norm_interface_backward.default: weight_norm_backward,
 }

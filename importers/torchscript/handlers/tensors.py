@@ -203,7 +203,7 @@ def _run_fake(
             origin=origins(args),
             advice="make this size an attribute of an input, or a constant",
         ) from None
-    except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
         message = str(error).strip().split("\n")[0]
         raise ev.failure(message, subject=dialect_name(function), origin=origins(args)) from None
 

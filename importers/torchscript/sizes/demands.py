@@ -21,7 +21,9 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.size_conditions import assert_size, bound
 from torch_tvm.importers.size_probe import Probe, hints, holds
 from torch_tvm.importers.symbols import Range
-from torch_tvm.importers.torchscript.sizes.size_rules import ruled
+from torch_tvm.importers.torchscript.signals import OtherSizes
+from torch_tvm.importers.torchscript.sizes.size_rules import ALIKE, ruled
+from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 
@@ -63,7 +65,7 @@ class Scene(Protocol):
     @property
     def in_region(self) -> bool: ...
 
-    def failure(self, problem: str) -> Exception: ...
+    def failure(self, problem: str, *, subject: str = "") -> Exception: ...
 
 
 @dataclass
@@ -103,16 +105,13 @@ class Sizes:
         self._take_over()
         before = _snapshot(environment)
         known = len(environment.guards)
-        found = self.unguarded(lambda: ruled(function, args, kwargs))
-        if found is None:
-            with enable_python_dispatcher():  # without, some ops compute their sizes in C++, of numbers
-                result = function(*args, **kwargs)
-            guards = [guard.expr for guard in environment.guards[known:]]
-        else:
-            result, guards = found
-            wrong = [guard for guard in guards if not holds(guard, hints(environment))]
-            if wrong:
-                raise RuntimeError(f"the op needs {wrong[0]} of the unknown sizes: give those that are known")
+        try:
+            result, guards = self._first_run(function, args, kwargs)
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            _restore(environment, before)
+            with unset_fake_temporarily():
+                probe = Probe(function, args, kwargs, None, hints(environment))
+                raise self._other_sizes(probe, str(error)) or error from None
         is_pointwise = torch.Tag.pointwise in getattr(function, "tags", ())
         if not guards and is_pointwise:
             return result
@@ -121,6 +120,9 @@ class Sizes:
             _restore(environment, before)
         with unset_fake_temporarily():
             probe = Probe(function, args, kwargs, result, hints(environment))
+            other = self._other_sizes(probe, "the op does not take these sizes")
+            if other is not None:
+                raise other
             conditions = probe.conditions(guards, [*earlier, *self._in_range()])
         for condition in conditions:
             environment.evaluate_expr(condition)
@@ -128,6 +130,37 @@ class Sizes:
             self._demand(condition, dialect_name(function).removeprefix("torch."))
         self._settled = len(environment.guards)
         return result
+
+    def _first_run(
+        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, list[Any]]:
+        """The result at the sizes' examples, and what was assumed of them."""
+        environment = self.environment
+        known = len(environment.guards)
+        found = self.unguarded(lambda: ruled(function, args, kwargs))
+        if found is None:
+            with enable_python_dispatcher():  # without, some ops compute their sizes in C++, of numbers
+                result = ALIKE.get(function, function)(*args, **kwargs)
+            return result, [guard.expr for guard in environment.guards[known:]]
+        wrong = [guard for guard in found[1] if not holds(guard, hints(environment))]
+        if wrong:
+            raise RuntimeError(f"the op needs {wrong[0]} of the unknown sizes: give those that are known")
+        return found
+
+    def _other_sizes(self, probe: Probe, problem: str) -> OtherSizes | None:
+        """The request to import again with examples of sizes that this op takes, if there are any."""
+        found = probe.fitting()
+        if found is None:
+            return None
+        same = self.environment.replacements
+        sizes = {}
+        for symbol, (value, axis) in self.places.items():
+            wanted = found[0].get(same.get(symbol, symbol))
+            if wanted is not None:
+                sizes[ir.BlockArgument(value).arg_number, axis] = wanted
+        cause = self.scene.failure(problem.strip().split("\n")[0], subject=dialect_name(probe.function))
+        assert isinstance(cause, ImportFailed)
+        return OtherSizes(sizes, not found[1], cause) if sizes else None
 
     def demand(self, condition: Any, what: str) -> None:
         """Have a condition hold where the program is."""

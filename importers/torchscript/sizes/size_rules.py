@@ -8,6 +8,7 @@ others, finds what else there is to ask.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import ceil, prod
 from typing import Any
 
@@ -27,9 +28,7 @@ Rule = Callable[..., Found]
 _RULES: dict[Any, Rule] = {}
 
 
-def ruled(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[torch.Tensor, list[Any]] | None:
+def ruled(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Any]] | None:
     """A fake result of an op and the conditions of its rule; ``None`` where there is no rule, or nothing unknown."""
     rule = _RULES.get(function)
     if rule is None:
@@ -45,6 +44,8 @@ def ruled(
         return None
     sizes, conditions, *dtype = found
     wanted = [condition for condition in conditions if condition.free_symbols]
+    if len(function._schema.returns) == 2:  # of windows: what is largest, and where
+        return (x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)), wanted
     if function in _VIEWS:
         return x.as_strided(sizes, _dense_strides(sizes), x.storage_offset()), wanted
     return x.new_empty(sizes, dtype=dtype[0] if dtype else x.dtype), wanted
@@ -165,20 +166,108 @@ def _places(size: Any, kernel: int, stride: int, padding: int, dilation: int) ->
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-@_rule(aten.max_pool1d.default)
-def _max_pool1d(
+def _each(values: Sequence[int], count: int) -> list[int]:
+    return list(values) * (count if len(values) == 1 else 1)
+
+
+@_rule(aten.convolution.default, aten._convolution.default, aten._convolution.deprecated)
+def _convolution(
+    *,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool = False,
+    output_padding: Sequence[int] = (0,),
+    groups: int = 1,
+    **_: Any,
+) -> Found:
+    count = input.dim() - 2
+    if count < 1 or weight.dim() != input.dim() or input.dtype != weight.dtype or groups < 1:
+        return None
+    lists = [_each(values, count) for values in (stride, padding, dilation, output_padding)]
+    if any(len(values) != count for values in lists) or min(lists[0]) < 1:
+        return None
+    sizes, kernels = input.shape[2:], weight.shape[2:]
+    if transposed:
+        channels, takes = weight.shape[1] * groups, weight.shape[0]
+        places = [
+            (size - 1) * s - 2 * p + d * (k - 1) + o + 1
+            for size, k, s, p, d, o in zip(sizes, kernels, *lists, strict=True)
+        ]
+    else:
+        channels, takes = weight.shape[0], weight.shape[1] * groups
+        places = [
+            _places(size, k, s, p, d) for size, k, s, p, d, _ in zip(sizes, kernels, *lists, strict=True)
+        ]
+    fits = [sympy.Eq(_expression(input.shape[1]), _expression(takes)), _divides(weight.shape[0], groups)]
+    if bias is not None:
+        fits.append(sympy.Eq(_expression(bias.shape[0]), _expression(channels)))
+    return [input.shape[0], channels, *places], [*fits, *(_at_least(place, 1) for place in places)]
+
+
+_CONVOLUTIONS = {
+    **{getattr(aten, f"conv{count}d").default: False for count in (1, 2, 3)},
+    aten.conv_transpose1d.default: True,
+    aten.conv_transpose2d.input: True,
+    aten.conv_transpose3d.input: True,
+}
+
+
+for _op, _is_transposed in _CONVOLUTIONS.items():
+    _rule(_op)(partial(_convolution, transposed=_is_transposed))
+
+
+@_rule(aten._convolution_mode.default, *(getattr(aten, f"conv{count}d").padding for count in (1, 2, 3)))
+def _padded_convolution(*, padding: str, **arguments: Any) -> Found:
+    x, dilation = arguments["input"], arguments["dilation"]
+    found = _convolution(padding=(0,), **arguments)
+    if found is None or padding == "valid":
+        return found
+    kernels = zip(arguments["weight"].shape[2:], _each(dilation, x.dim() - 2), strict=True)
+    sizes = [size + step * (k - 1) for size, (k, step) in zip(x.shape[2:], kernels, strict=True)]
+    return _convolution(padding=(0,), **{**arguments, "input": x.new_empty([*x.shape[:2], *sizes])})
+
+
+def _pool(
+    count: int,
     *,
     self: torch.Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
-    dilation: Sequence[int],
+    dilation: Sequence[int] = (1,),
     ceil_mode: bool,
+    **_: Any,
 ) -> Found:
-    if ceil_mode or self.dim() not in (2, 3):
+    """With ``ceil_mode`` the last window may end outside, and starts inside or in the padding before."""
+    lists = [_each(values, count) for values in (kernel_size, stride or kernel_size, padding, dilation)]
+    if (
+        self.dim() not in (count + 1, count + 2)
+        or any(len(values) != count for values in lists)
+        or min(lists[1]) < 1
+    ):
         return None
-    count = _places(self.shape[-1], kernel_size[0], (stride or kernel_size)[0], padding[0], dilation[0])
-    return [*self.shape[:-1], count], [_at_least(count, 1)]
+    sizes, wanted = [], []
+    for size, k, s, p, d in zip(self.shape[-count:], *lists, strict=True):
+        places = _places(size + (s - 1 if ceil_mode else 0), k, s, p, d)
+        wanted.append(_at_least(places, 1))
+        sizes.append(torch.sym_min(places, (size + p - 1) // s + 1) if ceil_mode else places)
+    return [*self.shape[:-count], *sizes], [
+        *wanted,
+        *(_at_least(size, 1) for size in self.shape[-count - 1 :]),
+    ]
+
+
+for _count in (1, 2, 3):
+    for _name in (
+        f"max_pool{_count}d",
+        f"avg_pool{_count}d",
+        *([f"max_pool{_count}d_with_indices"] if _count > 1 else []),
+    ):
+        _rule(getattr(aten, _name).default)(partial(_pool, _count))
 
 
 @_rule(aten.im2col.default)
@@ -206,6 +295,28 @@ def _col2im(*, self: torch.Tensor, output_size: Sequence[Any], kernel_size: Sequ
     factor = prod(kernel_size)
     return [*batch, channels // factor, *output_size], [_divides(channels, factor)]
 
+
+def _baddbmm(self: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, **_: Any) -> torch.Tensor:
+    return self + batch1 @ batch2
+
+
+def _convolution_backward(*args: Any, **kwargs: Any) -> Any:
+    """A bias whose sizes are not told has those of its gradient."""
+    bound = dict(
+        zip((each.name for each in aten.convolution_backward.default._schema.arguments), args, strict=False)
+    )
+    bound |= kwargs
+    if bound["bias_sizes"] is None:
+        bound["bias_sizes"] = [bound["grad_output"].shape[1]]
+    return aten.convolution_backward.default(**bound)
+
+
+ALIKE: Mapping[Any, Callable[..., Any]] = {
+    aten.baddbmm.default: _baddbmm,
+    aten.convolution_backward.default: _convolution_backward,
+    aten.trace.default: lambda self: self.sum(),
+}
+"""For ops whose fake kernel does not take some unknown sizes, another computation with results of the same sizes."""
 
 # -- several operands --------------------------------------------------------------------------------------
 
@@ -280,4 +391,4 @@ def _pad(*, self: torch.Tensor, pad: Sequence[Any], mode: str, **_: Any) -> Foun
     return _padded(self, pad) if mode == "constant" else None
 
 
-__all__ = ["ruled"]
+__all__ = ["ALIKE", "ruled"]

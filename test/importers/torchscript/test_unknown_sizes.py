@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import torch_tvm
+from torch_tvm import TensorSpec
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 
@@ -151,3 +152,97 @@ def test_bags_of_a_table_of_unknown_size(mode: str) -> None:
     for rows, width in ((20, 4), (7, 33)):
         given = torch.rand(rows, width), torch.randint(0, rows, (9,)), torch.tensor([0, 3, 5]), mode
         torch.testing.assert_close(compiled(*given), bags(*given))
+
+
+def _compiled(program: Any, *examples: Tensor) -> Any:
+    specs = tuple(TensorSpec((None,) * each.dim(), each.dtype) for each in examples)
+    return torch_tvm.compile(torch.jit.script(program), specs, fallback=False)
+
+
+def _agrees(program: Any, *calls: tuple[Tensor, ...]) -> None:
+    compiled = _compiled(program, *calls[0])
+    with torch.no_grad():
+        for call in calls:
+            torch.testing.assert_close(compiled(*call), program(*call), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (nn.Conv2d(2, 6, 3), (3, 2, 7, 8)),
+        (nn.Conv1d(4, 6, 3, groups=2, padding="same"), (3, 4, 7)),
+        (nn.BatchNorm1d(5), (2, 5, 3)),
+        (nn.GroupNorm(2, 6), (2, 6, 3)),
+        (nn.LayerNorm([2, 3]), (5, 2, 3)),
+        (nn.Linear(4, 2), (3, 4)),
+        (nn.PixelShuffle(2), (1, 8, 3, 4)),
+    ],
+)
+def test_layers_of_arguments_of_which_no_size_is_known(layer: nn.Module, sizes: tuple[int, ...]) -> None:
+    _agrees(layer.eval(), (torch.randn(sizes),), (torch.randn(sizes[0] + 1, *sizes[1:]),))
+
+
+def test_the_last_window_of_a_pool_may_end_outside() -> None:
+    pool = nn.MaxPool2d(3, 3, 1, ceil_mode=True)
+    module = torch_tvm.import_torchscript(pool, (TensorSpec((None,) * 4, torch.float32),))
+    for size in (3, 7, 8):
+        x = torch.randn(1, 2, size, size + 1)
+        torch.testing.assert_close(module(x), pool(x))
+
+
+def test_a_channel_too_many_is_an_error_that_names_the_argument() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"argument 'input': expected float32\[s0, 2, s1, s2\], got float32\[1, 3,"
+    ):
+        _compiled(nn.Conv2d(2, 6, 3), torch.ones(1, 2, 5, 5))(torch.ones(1, 3, 5, 5))
+
+
+def strided(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.conv1d(x, w, b, stride=2, padding=1, groups=2)
+
+
+def widened(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.conv_transpose1d(x, w, b, stride=2, padding=1, output_padding=1, groups=2, dilation=2)
+
+
+def of_any_width(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.conv1d(x, w, b, padding="same", groups=2)
+
+
+@pytest.mark.parametrize("program", [strided, widened, of_any_width])
+def test_convolutions_with_weights_of_unknown_sizes(program: Callable[..., Any]) -> None:
+    give = lambda groups, width, places: (
+        torch.randn(2, 2 * groups, places),
+        torch.randn(2 * groups, groups if program is not widened else 3, width),
+        torch.randn(2 * groups if program is not widened else 6),
+    )
+    _agrees(program, give(2, 3, 9), give(3, 4, 8), give(1, 1, 5))
+
+
+def gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ops = torch.ops.aten
+    return (
+        ops.sigmoid_backward(grad, x),
+        ops.gelu_backward(grad, x),
+        ops._softmax_backward_data(grad, x, 1, 6),
+        ops.log_sigmoid_backward(grad, x, x),
+    )
+
+
+def test_gradients_of_unknown_sizes_are_taken_apart() -> None:
+    _agrees(gradients, (torch.randn(3, 4), torch.rand(3, 4)), (torch.randn(5, 2), torch.rand(5, 2)))
+
+
+def test_operands_of_what_is_taken_apart_that_differ_in_size_are_an_error() -> None:
+    compiled = _compiled(gradients, torch.ones(3, 4), torch.ones(3, 4))
+    with pytest.raises(InvalidInput):
+        compiled(torch.ones(3, 4), torch.ones(3, 5))
+
+
+def loss_gradient(grad: Tensor, x: Tensor, target: Tensor, total: Tensor) -> Tensor:
+    return torch.ops.aten.nll_loss_backward(grad, x, target, None, 0, 10, total)
+
+
+def test_the_loss_of_one_sample_reads_the_first_label() -> None:
+    call = torch.ones(1), torch.rand(3), torch.tensor([2, 1, 0]), torch.tensor(3.0)
+    _agrees(loss_gradient, call)

@@ -144,7 +144,24 @@ def adaptive_avg_backward(spatial: int) -> Callable[..., torch.Tensor]:
     return lambda x, counts: backward(forward(x, counts) * 0.5, x)
 
 
+def resized(exact: bool) -> Callable[..., torch.Tensor]:
+    name = "_upsample_nearest_exact2d_backward" if exact else "upsample_nearest2d_backward"
+    return getattr(aten, name).default
+
+
 ROWS: list[Row] = [
+    *[
+        row(
+            "aten.index_add",
+            resized(exact),
+            lambda s: [
+                (s.floats(1, 2, 7, 9), [7, 9], [1, 2, 3, 4], None, 1.7),
+                (s.floats(1, 2, 4, 8), [4, 8], [1, 2, 2, 9], None, None),
+            ],
+            folds=True,
+        )
+        for exact in (False, True)
+    ],
     row(
         "aten.convolution_backward",
         convolution_backward,

@@ -122,6 +122,13 @@ ROWS: list[Row] = [
         refused={"torchscript": "torch.jit.trace fails with an internal assertion on aten::view"},
     ),
     row(
+        "aten.numel",
+        lambda x: torch.nn.functional.l1_loss(x, x * 2),
+        lambda s: [(s.floats(2, 3),)],
+        folds=True,
+        dynamic=lambda s, n: (s.floats(n, n),),
+    ),
+    row(
         "aten.size.int",
         lambda x: x.new_full((x.shape[0] + 1, 2), 1.5),
         lambda s: [(s.floats(2, 3),)],

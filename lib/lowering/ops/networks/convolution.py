@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
+from torch_tvm.lowering.ops.shapes.views import same_size
 from torch_tvm.lowering.registry import Tensor, lowers
-from torch_tvm.tir import HALF, SizeLike, as_size
+from torch_tvm.tir import HALF, SizeLike, as_size, compute_dtype
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -29,21 +30,21 @@ def convolve(
     weight: Expr,
     bias: Expr | None,
     stride: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: Sequence[tuple[SizeLike, SizeLike]],
     dilation: Sequence[int],
     groups: int,
     output_padding: Sequence[int] | None = None,
 ) -> Expr:
     """Convolution of ``(N, C, …)``; transposed where ``output_padding`` is given.
 
-    ``padding`` holds (before, after) per spatial dimension.
+    ``padding`` holds (before, after) per spatial dimension. A weight of unknown sizes is a kernel of plain loops.
     """
     spatial = b.rank(weight) - 2
     if spatial not in (1, 2, 3):
         b.unsupported(f"a convolution over {spatial} dimensions")
     if b.dtype(x) != b.dtype(weight):
         b.unsupported(f"an input of {b.dtype(x)} and a weight of {b.dtype(weight)}")
-    if any(low < 0 or high < 0 for low, high in padding):
+    if any(isinstance(edge, int) and edge < 0 for edges in padding for edge in edges):
         b.unsupported("negative padding")
     _check_channels(b, x, weight, spatial, groups, output_padding is not None)
     stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
@@ -56,14 +57,18 @@ def convolve(
         ):
             last = (size - 1) * step + gap * (k - 1) + more
             b.expect(last >= low + high, "the padding cuts off all of the result")
-        padding, extra, beyond = _output_padding(b, stride, padding, dilation, extra)
     else:
         for size, k, (low, high), gap in zip(sizes, windows, padding, dilation, strict=True):
             b.expect(size + low + high > gap * (k - 1), "the kernel is larger than the padded input")
-    value = _call(b, x, weight, stride, padding, dilation, groups, extra)
+    if not all(isinstance(size, int) for size in b.shape(weight)):
+        return _with_bias(b, _plain_convolution(b, x, weight, stride, padding, dilation, groups, extra), bias)
+    edges = cast("Sequence[tuple[int, int]]", padding)  # of a known kernel they are
+    if extra is not None:
+        edges, extra, beyond = _output_padding(b, stride, edges, dilation, extra)
+    value = _call(b, x, weight, stride, edges, dilation, groups, extra)
     if any(beyond):
         value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)
-    return value if bias is None else _add_bias(b, value, bias)
+    return _with_bias(b, value, bias)
 
 
 def _per_axis(values: Sequence[int], count: int) -> list[int]:
@@ -137,8 +142,73 @@ def _call(
     return b.cast(b.emit(function(x, weight, **attrs)), dtype)
 
 
-def _add_bias(b: Builder, x: Expr, bias: Expr) -> Expr:
+def _plain_convolution(
+    b: Builder,
+    x: Expr,
+    weight: Expr,
+    stride: Sequence[int],
+    padding: Sequence[tuple[SizeLike, SizeLike]],
+    dilation: Sequence[int],
+    groups: int,
+    output_padding: Sequence[int] | None,
+) -> Expr:
+    """Loops over a weight whose sizes are only known at run time: each result is a sum over channels and the window."""
+    dtype, spatial = b.dtype(x), range(len(stride))
+    own = compute_dtype(dtype)
+    b.expect(tirx.EQ(as_size(b.shape(weight)[0]) % groups, as_size(0)), f"the weight has no {groups} groups")
+
+    if output_padding is None:
+        x = constant_pad_nd(b, x, [edge for edges in reversed(padding) for edge in edges], 0)
+
+    def convolution(data: te.Tensor, kernel: te.Tensor) -> te.Tensor:
+        sizes, window = data.shape[2:], kernel.shape[2:]
+        reach = [dilation[i] * (window[i] - 1) for i in spatial]
+        if output_padding is None:
+            channels, per_group, inputs = kernel.shape[0], kernel.shape[0] // groups, kernel.shape[1]
+            places = [(sizes[i] - reach[i] - 1) // stride[i] + 1 for i in spatial]
+        else:
+            channels, per_group, inputs = kernel.shape[1] * groups, kernel.shape[1], kernel.shape[0] // groups
+            places = [
+                (sizes[i] - 1) * stride[i] - sum(padding[i]) + reach[i] + output_padding[i] + 1
+                for i in spatial
+            ]
+        channel = te.reduce_axis((0, inputs), name="channel")
+        taps = [te.reduce_axis((0, window[i]), name=f"tap{i}") for i in spatial]
+
+        def at(n: Any, f: Any, *place: Any) -> Any:
+            group = f // per_group if groups > 1 else as_size(0)
+            source = group * inputs + channel
+            if output_padding is None:
+                positions = [place[i] * stride[i] + taps[i] * dilation[i] for i in spatial]
+                value, factor = data(n, source, *positions), kernel(f, channel, *taps)
+            else:
+                steps = [place[i] + padding[i][0] - taps[i] * dilation[i] for i in spatial]
+                positions = [tirx.floordiv(steps[i], stride[i]) for i in spatial]
+                inside = [tirx.EQ(positions[i] * stride[i], steps[i]) for i in spatial]
+                inside += [tirx.all(0 <= positions[i], positions[i] < sizes[i]) for i in spatial]
+                value = tirx.if_then_else(
+                    tirx.all(*inside), data(n, source, *positions), tirx.const(0, dtype)
+                )
+                factor = kernel(source, f - group * per_group, *taps)
+            return te.sum(value.astype(own) * factor.astype(own), axis=[channel, *taps])
+
+        sums = te.compute([data.shape[0], channels, *places], at, name="convolution")
+        return (
+            sums
+            if own == dtype
+            else te.compute(sums.shape, lambda *i: sums(*i).astype(dtype), name="narrowed")
+        )
+
+    return b.te(convolution, x, weight, name="convolution")
+
+
+def _with_bias(b: Builder, x: Expr, bias: Expr | None) -> Expr:
+    if bias is None:
+        return x
     b.expect_equal(b.shape(bias), [b.shape(x)[1]], "the bias has other channels than the result")
+    if not same_size(b.shape(bias)[0], b.shape(x)[1]):
+        add = lambda data, each: te.compute(data.shape, lambda *i: data(*i) + each(i[1]), name="biased")
+        return b.te(add, x, bias, name="biased")
     shape: list[SizeLike] = [1] * b.rank(x)
     shape[1] = b.shape(bias)[0]
     return b.emit(R.add(x, b.reshape(bias, shape)))
@@ -178,7 +248,7 @@ def conv_padding(
     dilation = _per_axis(dilation, len(kernel))
     if padding == "valid":
         pads = [(0, 0)] * len(kernel)
-    elif padding == "same" and all(isinstance(k, int) for k in kernel):
+    elif padding == "same":
         totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         pads = [(total // 2, total - total // 2) for total in totals]
     else:

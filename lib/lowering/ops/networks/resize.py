@@ -360,11 +360,15 @@ def pixel_shuffle(b: Builder, x: Tensor, upscale_factor: int) -> Expr:
     """aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"""
     *batch, channels, height, width = b.shape(x)
     r, n = upscale_factor, len(batch)
-    if not isinstance(channels, int) or channels % (r * r):
+    if isinstance(channels, int) and channels % (r * r):
         b.unsupported("the channels do not divide by the square of the factor")
-    split = reshape(b, x, [*batch, channels // (r * r), r, r, height, width])
+    if not isinstance(channels, int):
+        problem = "the channels do not divide by the square of the factor"
+        b.require(tirx.floormod(channels, as_size(r * r)) == 0, problem)
+    planes = quotient([channels], [r * r])
+    split = reshape(b, x, [*batch, planes, r, r, height, width])
     order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
-    return reshape(b, permute(b, split, order), [*batch, channels // (r * r), height * r, width * r])
+    return reshape(b, permute(b, split, order), [*batch, planes, height * r, width * r])
 
 
 @lowers("torch.aten.pixel_unshuffle")

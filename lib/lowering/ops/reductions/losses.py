@@ -125,7 +125,7 @@ def nll_loss_backward(
     dtype = b.dtype(x)
     inner = compute_dtype(dtype)
     dim, labels = _labels(b, x, target, ignore_index)
-    if reduction != NONE:
+    if reduction != NONE or b.rank(x) == 1:
         grad = b.reshape(grad, [])
     if reduction == MEAN:
         parts = grad, b.reshape(total_weight, [])
@@ -149,8 +149,8 @@ def _labels(b: Builder, x: Expr, target: Expr, ignore_index: int) -> tuple[int, 
     """The dimension of the classes, and the labels, one for each place beside it."""
     dim, sizes = min(b.rank(x) - 1, 1), b.shape(x)
     shape = [*sizes[:dim], *sizes[dim + 1 :]]
-    if b.rank(x) == 1 and b.rank(target) == 1:
-        target = b.reshape(target, [])
+    if b.rank(x) == 1 and b.rank(target) == 1:  # ATen reads the first
+        target = b.te(lambda labels: te.compute([], lambda: labels(0), name="label"), target, name="label")
     b.expect_equal(b.shape(target), shape, "the target does not fit the scores")
     return dim, checked(b, target, sizes[dim], ignored=ignore_index, nearest=False)
 
