@@ -180,6 +180,8 @@ class WholeOps:
         if not uses_input or mean is None or var is None:
             return kernel(*args)
         result = kernel(x, weight, bias, None, None, True, momentum, *rest)
+        if 0 in x.shape[2:] and x.shape[0]:
+            return result
         axes = list(range(2, x.dim()))
         with torch.no_grad():
             dtype = torch.promote_types(
@@ -228,6 +230,8 @@ def _batch_norm(
 ) -> torch.Tensor:
     """Batch normalisation whose update of the running statistics, which no schema tells, is a write."""
     decompose = torch.ops.aten.batch_norm.default.decompose
+    if training and x.numel() == 0:  # the running statistics stay what they are
+        mean = var = None
     if not training or mean is None or var is None:
         return decompose(x, weight, bias, mean, var, training, momentum, eps, *rest)
     needs_gradients = any(t is not None and t.requires_grad for t in (x, weight, bias))

@@ -5,7 +5,7 @@ And one whose dtype PyTorch itself tells wrongly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ Handler = Callable[[Recording, Bound], list[Any] | None]
 
 
 def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
-    """The functional form gives the new statistics as results."""
+    """The functional form gives the new statistics as results; a batch of nothing leaves the old ones."""
     mean, var = bound["running_mean"], bound["running_var"]
     if bound["training"] is not True or mean is None or var is None:
         return None
@@ -30,6 +30,9 @@ def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
             subject="torch.aten.batch_norm",
             advice="pass it as (batch, channels)",
         )
+    if _is_known_zero(x.meta.shape) and "cudnn_enabled" in bound:
+        rest = bound["momentum"], bound["eps"], False
+        return [r.run(aten.batch_norm.default, x, weight, bias, None, None, True, *rest)]
     op = aten._native_batch_norm_legit_functional.default
     out, batch_mean, batch_scale, new_mean, new_var = r.run(
         op, x, weight, bias, mean, var, True, bound["momentum"], bound["eps"]
@@ -37,6 +40,11 @@ def _batch_norm(r: Recording, bound: Bound) -> list[Any] | None:
     r.write(mean, r.read(new_mean))
     r.write(var, r.read(new_var))
     return [out, batch_mean, batch_scale]
+
+
+def _is_known_zero(sizes: Sequence[Any]) -> bool:
+    """Whether one of some sizes is 0, and known to be."""
+    return any(isinstance(size, int) and size == 0 for size in sizes)
 
 
 def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
@@ -47,6 +55,8 @@ def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
     x, momentum = bound["input"], bound["momentum"]
     kept = [x, bound["weight"], bound["bias"], None, None, True, momentum, bound["eps"], False]
     out = r.run(aten.instance_norm.default, *kept)
+    if _is_known_zero(x.meta.shape[2:]) and not _is_known_zero(x.meta.shape[:1]):
+        return [out]
     dtype = torch.promote_types(
         mean.meta.dtype, torch.float32
     )  # a variance may be too large for half precision

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -79,3 +81,18 @@ def test_a_dtype_that_pytorch_tells_wrongly() -> None:
     assert (fake.dtype, threshold(gradient, x, 0).dtype) == (torch.float16, torch.float32)
     with pytest.raises(torch_tvm.ImportFailed, match="operands of float16 and float32"):
         torch_tvm.compile(lambda g, x: threshold(g, x, 0), (gradient, x))
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_statistics_after_batches_of_nothing(frontend: str) -> None:
+    """A batch norm keeps its running statistics; an instance norm does where the instances are empty."""
+
+    def program(x: torch.Tensor, y: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> Any:
+        return F.batch_norm(x, mean, var, training=True), F.instance_norm(y, mean, var)
+
+    given, kept = [[torch.ones(3), torch.full((3,), 2.0)] for _ in range(2)]
+    arguments = torch.randn(0, 3, 4), torch.randn(2, 3, 0)
+    traced: Any = torch.jit.trace(program, (*arguments, *kept)) if frontend == "torchscript" else program
+    compiled = torch_tvm.compile(traced, (*arguments, *given), frontend=frontend, fallback=False)
+    assert [each.shape for each in compiled(*arguments, *given)] == [each.shape for each in arguments]
+    assert all(map(torch.equal, given, kept)) and kept[1][0] == 2
