@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decompositions as rnn
 
 from torch_tvm.aten.gradients import GRADIENTS
 
@@ -445,6 +446,36 @@ def transformer_encoder_layer(
     return norm(x + fed_forward(x), second)
 
 
+def lstm(
+    x: Tensor,
+    hx: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """aten::lstm.input, step by step: PyTorch's own has an op of oneDNN for each layer, or forgets the dropout."""
+    grouped = rnn.gather_params(params, has_biases, hx[0].shape[2] != hx[1].shape[2])
+    states, directions = list(zip(*hx, strict=True)), 2 if bidirectional else 1
+    x = x.transpose(0, 1) if batch_first else x
+    final: list[tuple[Tensor, Tensor]] = []
+    for layer in range(num_layers):
+        outputs = []
+        for way in range(directions):
+            index = layer * directions + way
+            output, last = rnn.one_layer_lstm(x, states[index], grouped[index], has_biases, reverse=way == 1)
+            outputs.append(output)
+            final.append(last)
+        x = torch.cat(outputs, 2)
+        if train and dropout and layer + 1 < num_layers:
+            x = torch.dropout(x, dropout, train)
+    hidden, cells = (torch.stack(column) for column in zip(*final, strict=True))
+    return x.transpose(0, 1) if batch_first else x, hidden, cells
+
+
 LAYERS: dict[torch._ops.OpOverload, Function] = {
     aten._transformer_encoder_layer_fwd.default: transformer_encoder_layer
 }
@@ -461,6 +492,7 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.fake_quantize_per_channel_affine.default: fake_quantize_per_channel,
         aten.new_empty_strided.default: new_empty_strided,
         aten.scatter.value: scatter_value,
+        aten.lstm.input: lstm,
         aten.cov.default: cov,
         aten.corrcoef.default: corrcoef,
         aten.combinations.default: combinations,

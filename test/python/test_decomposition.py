@@ -96,6 +96,29 @@ def test_recurrent_cells() -> None:
     assert_matches(compiled(*arguments), eager, arguments)
 
 
+RECURRENT: dict[str, tuple[type[torch.nn.RNNBase], dict[str, Any]]] = {
+    "lstm": (torch.nn.LSTM, {}),
+    "lstm with projections": (torch.nn.LSTM, {"proj_size": 2, "batch_first": True, "bidirectional": True}),
+    "gru": (torch.nn.GRU, {"bidirectional": True}),
+    "rnn": (torch.nn.RNN, {"batch_first": True}),
+}
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_in_training_drop_what_eager_drops(name: str, frontend: str) -> None:
+    kind, options = RECURRENT[name]
+    layer, x = kind(4, 5, 3, dropout=0.5, **options).train(), torch.randn(4, 2, 4)
+    given = torch.jit.script(layer) if frontend == "torchscript" else layer
+    compiled = torch_tvm.compile(given, (x,), frontend=frontend, fallback=False)
+    for seed in range(2):
+        results = []
+        for call in (compiled, layer):
+            torch.manual_seed(seed)
+            results.append((call(x), torch.rand(1)))
+        torch.testing.assert_close(results[0], results[1])
+
+
 def outer_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.kron(a, b) + F.huber_loss(a, a + 1)
 

@@ -23,7 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.calls import callable_for, is_random, overload_of, with_keywords
+from torch_tvm.aten.calls import callable_for, draws, is_random, overload_of, with_keywords
 from torch_tvm.aten.decompositions import DECOMPOSITIONS, LAYERS
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
@@ -56,9 +56,23 @@ def decompose(module: TorchModule, refused: Sequence[ir.Operation] = ()) -> bool
 
 def _may_be_replaced(module: TorchModule, op: ir.Operation) -> bool:
     name = view.op_name(op)
-    if overload_of(name) is None or is_random(name) or not module.admits(name):
+    if overload_of(name) is None or _draws(op) or not module.admits(name):
         return False
     return all(view.tensor_type(value) is not None for result in op.results for value in _tensors(result))
+
+
+def _draws(op: ir.Operation) -> bool:
+    """Whether an op takes numbers from a generator, which its parts would not; those of a recurrent layer do, with its
+    dropout among them.
+    """
+    name = view.op_name(op)
+    if name.endswith(".input"):
+        return False
+    overload = overload_of(name)
+    if overload is None or torch.Tag.nondeterministic_seeded not in overload.tags:
+        return is_random(name)
+    given = [view.constant(value) if view.is_constant(value) else ... for value in op.operands]
+    return draws(overload, given, {})
 
 
 def _tensors(result: ir.Value) -> list[ir.Value]:
