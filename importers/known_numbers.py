@@ -20,6 +20,7 @@ from torch_tvm.aten import packed_sequences
 aten = torch.ops.aten
 _MOST = 1024
 _MADE = (torch.tensor, torch.as_tensor)
+_FILLED = (torch.zeros, torch.ones, torch.full)
 _SIZED = (torch.zeros, torch.ones, torch.empty, torch.full, torch.randn, torch.rand)
 _SAME = frozenset(
     (
@@ -69,7 +70,7 @@ class NumbersKnown(TorchFunctionMode):
             found = handler(self, *args, **kwargs)
             if found is not NotImplemented:
                 return found
-        if not self._known and func not in _MADE:
+        if not self._known and func not in _MADE and func not in _FILLED:
             return func(*args, **kwargs)
         if func in _SIZED:
             args = pytree.tree_map(self._as_number, args)
@@ -85,7 +86,9 @@ class NumbersKnown(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._is_lost(func, leaves):
             self._known.clear()
-        elif is_known and (func in _MADE or (leaves and func in _SAME)):
+        elif is_known and (
+            func in _MADE or (leaves and func in _SAME) or (func in _FILLED and _is_small(result))
+        ):
             self._follow(func, args, kwargs, result)
         return result
 
@@ -145,7 +148,9 @@ class NumbersKnown(TorchFunctionMode):
 
 
 def _is_small(value: Tensor) -> bool:
-    return value.dtype in (torch.int64, torch.int32) and value.numel() <= _MOST
+    """Whether these are a few whole numbers, a known count of them."""
+    is_sized = all(isinstance(size, int) for size in value.shape)
+    return is_sized and value.dtype in (torch.int64, torch.int32) and value.numel() <= _MOST
 
 
 def _is_whole(tensor: Tensor) -> bool:

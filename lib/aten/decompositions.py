@@ -76,6 +76,14 @@ def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tenso
     return x[torch.tensor(places, dtype=torch.int64).reshape(len(places), r)]
 
 
+def cosine_similarity(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor"""
+    rank = max(x.dim(), y.dim())
+    wide = [each.reshape([1] * (rank - each.dim()) + list(each.shape)) for each in (x, y)]
+    scaled = [each / torch.linalg.vector_norm(each, 2, dim, True).clamp_min(eps) for each in wide]
+    return (scaled[0] * scaled[1]).sum(dim)
+
+
 def dist(x: Tensor, y: Tensor, p: float = 2) -> Tensor:
     """aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor"""
     return torch.linalg.vector_norm(x - y, p)
@@ -501,6 +509,7 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.ctc_loss.Tensor: ctc_loss,
         aten.isin.Tensor_Tensor: isin,
         aten.dist.default: dist,
+        aten.cosine_similarity.default: cosine_similarity,
         aten.pdist.default: pdist,
         aten._pdist_forward.default: pdist,
         aten.multi_margin_loss.default: multi_margin_loss,

@@ -198,7 +198,7 @@ def agree(b: Builder, tensors: Sequence[relax.Expr]) -> list[relax.Expr]:
             elif not equal_sizes(target[position], size):
                 if isinstance(size, int) and isinstance(target[position], int):
                     raise Refusal(f"sizes {target[position]} and {size} do not broadcast")
-                target[position] = _joined(target[position], size)
+                target[position] = _joined(b, target[position], size)
                 unproven = True
     if not unproven:
         return list(tensors)
@@ -212,13 +212,18 @@ def equal_sizes(left: Any, right: Any) -> bool:
     return bool(tvm.sym.Analyzer().can_prove_equal(as_size(left), as_size(right)))
 
 
-def _joined(left: Any, right: Any) -> Any:
-    """The size of a broadcast dimension: a constant that is not 1 decides, else the left one unless it is 1."""
+def _joined(b: Builder, left: Any, right: Any) -> Any:
+    """The size of a broadcast dimension: a constant that is not 1 decides, else the left one unless it is 1.
+
+    A choice between what are formulas already is a symbol: of choices of choices TVM simplifies for hours.
+    """
     if isinstance(left, int):
         return left
     if isinstance(right, int):
         return right
-    return tirx.Select(as_size(left) == as_size(1), as_size(right), as_size(left))
+    chosen = tirx.Select(as_size(left) == as_size(1), as_size(right), as_size(left))
+    are_symbols = isinstance(left, tirx.Var) and isinstance(right, tirx.Var)
+    return chosen if are_symbols else b.counted(b.tensor(chosen, "int64"))
 
 
 def expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:

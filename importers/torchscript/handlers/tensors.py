@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -93,6 +94,8 @@ def call(
     keywords = dict(zip(names, values[plan.positional :], strict=True))
     results = ev.recorder.call(overload, values[: plan.positional], keywords, metas)
     wrapped = [_result(ev, value, meta, args) for value, meta in zip(results, metas, strict=False)]
+    if known is None and overload in _FILLED:
+        known = _filled(overload, values, wrapped[0].meta)
     if known is not None and isinstance(wrapped[0], TensorRef):
         return KnownTensor(wrapped[0], known)
     return wrapped[0] if len(plan.returns) == 1 else tuple(wrapped) if plan.returns else None
@@ -235,6 +238,20 @@ def _fold(
         return result.clone()
     is_several = isinstance(result, tuple) and all(isinstance(each, torch.Tensor) for each in result)
     return tuple(result) if is_several and not _gives_views(overload) else None
+
+
+_FILLED = (aten.ones.default, aten.zeros.default, aten.full.default)
+
+
+def _filled(
+    overload: torch._ops.OpOverload, values: Sequence[Any], meta: torch.Tensor
+) -> torch.Tensor | None:
+    """The elements of a small tensor of one known number."""
+    are_known = all(isinstance(size, int) for size in meta.shape) and meta.numel() <= KNOWN_ELEMENTS
+    number = values[1] if overload is aten.full.default else int(overload is aten.ones.default)
+    if not are_known or not isinstance(number, (bool, int, float)):
+        return None
+    return torch.full(tuple(meta.shape), number, dtype=meta.dtype)
 
 
 def literal(ev: Context, tensor: torch.Tensor, name: str) -> TensorRef:

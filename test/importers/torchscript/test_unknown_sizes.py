@@ -108,6 +108,7 @@ ONE_OP: dict[str, tuple[Callable[..., Any], list[tuple[tuple[int, ...], torch.dt
     "isclose": (torch.isclose, [(MATRIX, F32), (MATRIX, F32)]),
     "isin": (lambda a, b: torch.isin(a, b, invert=True), [(MATRIX, I64), (ROW, I64)]),
     "dist": (lambda a, b: torch.dist(a, b, 1.5), [(MATRIX, F32), (ROW, F32)]),
+    "cosine_similarity": (torch.cosine_similarity, [(MATRIX, F32), (MATRIX, F32)]),
     # sizes that C++ took for numbers
     "lerp": (lambda a, b: torch.lerp(a, b, 0.3), [(MATRIX, F64), (ROW, F64)]),
     "polar": (torch.polar, [(MATRIX, F32), (MATRIX, F32)]),
@@ -246,3 +247,34 @@ def loss_gradient(grad: Tensor, x: Tensor, target: Tensor, total: Tensor) -> Ten
 def test_the_loss_of_one_sample_reads_the_first_label() -> None:
     call = torch.ones(1), torch.rand(3), torch.tensor([2, 1, 0]), torch.tensor(3.0)
     _agrees(loss_gradient, call)
+
+
+def parts_meet(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    u = x[1:7] + y[2:8]
+    u = torch.where(u > 1, z[3:9], u)
+    u = torch.where(u > 0.2, torch.zeros_like(u), u)
+    return (u * x[2:8]).relu() + y[:6]
+
+
+def test_sizes_that_are_formulas_meet() -> None:
+    """Each broadcast chose between the formulas of the one before: it did not end."""
+    given = [torch.rand(9), torch.rand(10), torch.rand(11)]
+    traced = torch.jit.trace(parts_meet, tuple(given))
+    compiled = torch_tvm.compile(traced, [torch_tvm.TensorSpec((None,), F32)] * 3, fallback=False)
+    for args in (given, [each.repeat(2) for each in given]):
+        torch.testing.assert_close(compiled(*args), parts_meet(*args))
+
+
+def counted_along(x: Tensor) -> tuple[Tensor, Tensor]:
+    one = torch.ones([1], dtype=torch.int32)
+    axis = one.item()
+    one += 1
+    return torch.cumsum(x, int(axis)), one
+
+
+@pytest.mark.parametrize("frontend", ["torchscript", "fx"])
+def test_numbers_of_a_filled_tensor_are_known(frontend: str) -> None:
+    x = torch.rand(2, 3)
+    program = torch.jit.script(counted_along) if frontend == "torchscript" else counted_along
+    compiled = torch_tvm.compile(program, (x,), frontend=frontend, fallback=False)
+    torch.testing.assert_close(compiled(x), counted_along(x))
