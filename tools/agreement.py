@@ -38,14 +38,9 @@ error against float64 is to be no more than three times eager's.
 Step = Callable[..., Any]
 
 
-_NOT_YET = ("diffusion_unet_small", "detector_small", "attention_unet_small")
-"""Small models that the table does not have."""
-
-
 def models() -> list[str]:
     """Names of the models that the table has."""
-    small = [model.name for model in MODELS.values() if model.small or model.name in ("bert", "gpt2")]
-    return [name for name in small if name not in _NOT_YET]
+    return [model.name for model in MODELS.values() if model.small or model.name in ("bert", "gpt2")]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-// RUN: torch-tvm-opt %s --apply-patterns --eliminate-dead | filecheck %s
+// RUN: torch-tvm-opt %s --apply-patterns --eliminate-dead --split-input-file | filecheck %s
 
 // A slice has bounds that are numbers inside the dimension; narrow, chunk and tensor_split are slices and splits.
 func.func @main(%x: !torch.vtensor<[3,7],f32>, %n: !torch.vtensor<[?,7],f32>) -> (!torch.vtensor<[2,7],f32>, !torch.vtensor<[2,7],f32>, !torch.vtensor<[?,7],f32>, !torch.vtensor<[3,3],f32>, !torch.vtensor<[3,5],f32>, !torch.vtensor<[3,7],f32>) {
@@ -28,3 +28,16 @@ func.func @main(%x: !torch.vtensor<[3,7],f32>, %n: !torch.vtensor<[?,7],f32>) ->
 // CHECK:     %[[Q:.*]] = torch.aten.slice.Tensor %arg0, %int1{{(_[0-9]+)?}}, %int2{{(_[0-9]+)?}}, %int7{{(_[0-9]+)?}}, {{.*}} -> !torch.vtensor<[3,5],f32>
 // CHECK:     torch.prim.ListConstruct %[[P]], %[[Q]]
 // CHECK:     return %[[A]], %[[N]], %[[U]], {{.*}}, %arg0
+
+// -----
+
+// The shape as a tensor: a tensor of one number for each size.
+func.func @sizes(%n: !torch.vtensor<[?,7],f32>) -> !torch.vtensor<[2],si64> {
+  %0 = torch.aten._shape_as_tensor %n : !torch.vtensor<[?,7],f32> -> !torch.vtensor<[2],si64>
+  return %0 : !torch.vtensor<[2],si64>
+}
+// CHECK-LABEL: func.func @sizes
+// CHECK:     %[[SIZE:.*]] = torch.aten.size.int %arg0, %int0
+// CHECK:     torch.prim.NumToTensor.Scalar %[[SIZE]]
+// CHECK:     torch.prim.NumToTensor.Scalar %int7
+// CHECK:     torch.aten.cat

@@ -78,6 +78,20 @@ def conversion(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 # -- shape -------------------------------------------------------------------------------------------------
 
 
+@pattern_for("aten._shape_as_tensor")
+def shape_as_tensor(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """The sizes, each a tensor, put together."""
+    source = view.tensor_type(op.operands[0])
+    if source is None or not source.shape:
+        return None
+    size, one = r.types.tensor(TensorType((), torch.int64)), r.types.tensor(TensorType((1,), torch.int64))
+    numbers = [r.integer(n) if isinstance(n, int) else n for n in r.sizes(op.operands[0])]
+    tensors = [r.op("torch.prim.NumToTensor.Scalar", [number], size) for number in numbers]
+    rows = [r.op("torch.aten.unsqueeze", [tensor, r.integer(0)], one) for tensor in tensors]
+    listed = r.op("torch.prim.ListConstruct", rows, r.types.parse("!torch.list<vtensor<[1],si64>>"))
+    return r.op("torch.aten.cat", [listed, r.integer(0)], op.results[0].type)
+
+
 @pattern_for(
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.view_copy",
     "aten.flatten.using_ints", "aten.unflatten.int", "aten.view_as", "aten.reshape_as", "aten._reshape_copy",
