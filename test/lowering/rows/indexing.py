@@ -187,6 +187,7 @@ ROWS: list[Row] = [
             (s.floats(5, 6), 1, torch.tensor([4, -6, 0]), 2.5),
             (s.ints(5), 0, torch.tensor([-1]), 7),
             (s.floats(), 0, torch.tensor([0]), 7),
+            (s.floats(), 0, s.ints(0), 7),
         ],
     ),
     row(

@@ -448,6 +448,8 @@ def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) ->
 def index_fill_tensor(b: Builder, x: Tensor, dim: int, index: Tensor, value: Tensor) -> Expr:
     """aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"""
     shape = b.shape(x)
+    if not shape and b.shape(index) == [0]:
+        return x
     if shape:
         shape[b.axis(dim, len(shape))] = product(b.shape(index))
     source = b.broadcast(b.cast(reshape(b, value, []), b.dtype(x)), shape)
