@@ -125,6 +125,13 @@ class _Assembly:
                 stage=f"importer: {IMPORTER}",
                 advice="use clone() before, or another frontend",
             )
+        if run.queries.strided_copy is not None:
+            raise ImportFailed(
+                "as_strided of a copy in another order: on the lazy device, where all is dense, there is no such copy",
+                location=run.queries.strided_copy,
+                stage=f"importer: {IMPORTER}",
+                advice="use another frontend",
+            )
         if run.queries.copies_views and any(MEMORY_ORDER in op.attributes for op in view.walk(module.main)):
             raise ImportFailed(
                 "the program draws numbers along a tensor that is not contiguous, and on the lazy device all is",

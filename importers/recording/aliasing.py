@@ -25,6 +25,8 @@ BY_LAYOUT = frozenset(
 )
 """Ops that give a view or a copy, whichever the strides allow."""
 
+_ORDERS = (torch.channels_last, torch.channels_last_3d)
+
 BY_STRIDES = frozenset(
     f"aten::{name}" for name in ("as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter")
 )
@@ -167,6 +169,9 @@ class LayoutQueries(TorchFunctionMode):
         self._copied_views: dict[int, SourceLocation] = {}
         self._bent_copies: dict[int, SourceLocation] = {}
         self._late: SourceLocation | None = None
+        self._reordered: set[int] = set()
+        self.strided_copy: SourceLocation | None = None
+        """Where it addresses memory whose order eager has changed, and the lazy device has not."""
         self._held: list[Any] = []
 
     @property
@@ -209,7 +214,22 @@ class LayoutQueries(TorchFunctionMode):
         self._note_bent(func, [args, kwargs], result)
         if func in _MAYBE_COPIES:
             self._copied.add(self._memory(result))  # for other strides it is the memory that is copied
+        self._note_order(func, args, kwargs, result)
         return result
+
+    def _note_order(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        """Keeps memory that is a copy in another order, and where it is addressed by strides."""
+        source = args[0] if args else None
+        if not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor):
+            return
+        is_copied = func in _MAYBE_COPIES and id(source) in self._bent
+        if is_copied or any(
+            each in _ORDERS for each in (*args[1:], *kwargs.values()) if isinstance(each, torch.memory_format)
+        ):
+            self._reordered.add(self._memory(result))
+        name = f"aten::{getattr(func, '__name__', '').partition('.')[0]}"
+        if name in BY_STRIDES and self._memory(source) in self._reordered:
+            self.strided_copy = self.strided_copy or user_place(sys._getframe(2), "")
 
     def _note_expanded(self, func: Any, args: Sequence[Any], result: Any) -> None:
         """Keeps what an expansion gave, and views of that."""

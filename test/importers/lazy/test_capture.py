@@ -390,3 +390,26 @@ def test_new_tensors_with_strides_beyond_their_size() -> None:
     x = torch.randn(2)
     compiled = torch_tvm.compile(program, (x,), frontend="lazy", fallback=False)
     assert torch.equal(compiled(x), program(x))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x: torch.as_strided(x.transpose(0, 2).contiguous(), (2, 2), (3, 1)),
+        lambda x: x[None].contiguous(memory_format=torch.channels_last).as_strided((2, 2), (3, 1), 0),
+        lambda x: torch.ops.aten.as_strided(x.mT.reshape(-1), (2, 2), (3, 1)),
+    ],
+)
+def test_strides_of_a_copy_in_another_order_are_refused(program: Callable[..., Any]) -> None:
+    """The numbers of the memory in its old order came back."""
+    with pytest.raises(ImportFailed, match=r"test_capture.py:\d+: as_strided of a copy in another order"):
+        import_lazy(program, (torch.arange(24.0).reshape(3, 2, 4),))
+
+
+def test_strides_of_a_copy_in_the_same_order() -> None:
+    x = torch.arange(24.0).reshape(3, 2, 4)
+    for program in (
+        lambda x: torch.as_strided(x.contiguous(), (2, 2), (3, 1)),
+        lambda x: torch.as_strided(x.reshape(4, 6), (2, 2), (3, 1)),
+    ):
+        assert torch.equal(import_lazy(program, (x,))(x), program(x))
