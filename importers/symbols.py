@@ -28,7 +28,8 @@ class Symbols:
     """Where a program finds the symbols of its sizes.
 
     ``places`` has an argument and an axis for each symbol that is a size by itself. ``solved`` has a symbol that
-    only occurs in expressions (``2 * s0``) as an expression over one that stands for such a size.
+    only occurs in expressions (``2 * s0``) as an expression over one that stands for such a size. ``wholes`` has the
+    symbol that stands for an expression.
     """
 
     emitter: Emitter
@@ -98,7 +99,8 @@ def _solved(
     described: Sequence[tuple[ir.BlockArgument, Sequence[Any]]],
     ranges: MutableMapping[Any, Any],
 ) -> tuple[Symbols, list[Any]]:
-    """A place for every symbol: where ``a * s + b`` is all that there is of ``s``, a new symbol is that size.
+    """A place for every symbol: where ``a * s + b`` is all that there is of ``s``, a new symbol is that size. One is
+    ``s * t`` too where no argument has ``s``, as the memory that a gradient has of a tensor that was flattened.
 
     Adds the ranges of new symbols, and gives the conditions under which there is such an ``s``.
     """
@@ -123,6 +125,11 @@ def _solved(
         ranges[whole] = Range(factor * limits.lower + offset, factor * limits.upper + offset)
         if factor != 1:
             conditions.append(sympy.Eq(sympy.Mod(whole - offset, factor), 0))
+    for value, axis, size in found:
+        if not known.spelled(size).free_symbols <= set(known.places):
+            whole = sympy.Symbol(f"size_{value.arg_number}_{axis}", integer=True, nonnegative=True)
+            known.places[whole] = (value, axis)
+            known.wholes[size] = whole
     return known, conditions
 
 

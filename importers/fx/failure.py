@@ -46,6 +46,10 @@ def _advice(error: Exception, text: str) -> str:
         return "pass example_args that fit the module's forward"
     if "Suggested fixes:" in text or "Constraints violated" in text or kind == "UserError":
         return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
-    return (
+    others = (
         "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
     )
+    # What an operation, or the user's own code, raises.
+    if type(error) in (RuntimeError, ValueError, IndexError):
+        return f"run the program on these arguments in PyTorch; if it does, {others}"
+    return others

@@ -55,7 +55,9 @@ _SCALAR_OPS: dict[Any, str] = {
     torch.sym_min: "min",
     torch.sym_float: "Float",
     torch.sym_int: "Int",
-    torch.sym_not: "not",
+    torch.sym_not: "__not__",
+    torch.sym_sqrt: "sqrt",
+    round: "round",
     **{
         getattr(torch, f"_sym_{name}"): name
         for name in "acos asin atan ceil cos cosh exp floor log2 sin sinh sqrt tan tanh trunc".split()
@@ -222,14 +224,8 @@ class GraphWalk:
         if not any(isinstance(operand, ir.Value) for operand in operands):
             return node.target(*operands)
         numbers = [self._number(operand) for operand in operands]
-        found, kind = numbers[0], _KINDS.get(type(node.meta.get("val")))
-        if stem == "not":
-            found = self.scalars.negate(found)
-        elif stem not in ("Int", "Float") and len(numbers) == 1:
-            found = self.scalars.unary(stem, found)
-        elif len(numbers) == 2:
-            found = self.scalars.binary(stem, *numbers)
-        found = self.scalars.convert(found, kind or stem.lower())
+        found, kind = self.scalars.apply(stem, numbers), _KINDS.get(type(node.meta.get("val")))
+        found = self.scalars.convert(found, kind) if kind else found
         return found.value if isinstance(found, Scalar) else found
 
     def _number(self, item: Any) -> Any:

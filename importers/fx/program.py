@@ -33,6 +33,7 @@ from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
+from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
@@ -144,6 +145,7 @@ def export(
             MasksUnexamined(),
             ConstraintsAsserted(),
             encoders_hide_padding(),
+            cumulative_norms_unasked(),
             _WithoutQuestions(),
             NumbersKnown(),
         ):

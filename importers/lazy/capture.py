@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
+from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.known_numbers import NumbersKnown
@@ -299,6 +300,7 @@ class _Run:
                 seeding_refused(),
                 NumbersKnown(),
                 encoders_hide_padding(),
+                cumulative_norms_unasked(),
             ):
                 return program(*args)
         except TorchTvmError:

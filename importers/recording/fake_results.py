@@ -1,4 +1,4 @@
-"""Results of which PyTorch's fake tensors tell another dtype than its kernels give, or nothing."""
+"""Results of which PyTorch's fake tensors tell another dtype or shape than its kernels give, or nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,18 @@ def _running_statistics(bound: Bound, metas: Sequence[Any]) -> list[Any]:
     return [*metas[:3], *new]
 
 
+def _losses_of_one_row(bound: Bound, metas: Sequence[Any]) -> list[Any]:
+    """The loss of a vector is a number; fake tensors say that it is a vector where ``reduction`` is none."""
+    loss = metas[0]
+    if bound["self"].meta.dim() < 2:
+        loss = torch.empty_like(loss, memory_format=torch.contiguous_format).resize_(())
+    return [loss, *metas[1:]]
+
+
 CORRECTIONS: dict[str, Callable[[Bound, Sequence[Any]], list[Any]]] = {
     "aten::_native_batch_norm_legit_functional": _running_statistics,
+    "aten::multilabel_margin_loss": _losses_of_one_row,
+    "aten::multilabel_margin_loss_forward": _losses_of_one_row,
 }
 
 

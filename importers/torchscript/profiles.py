@@ -57,7 +57,8 @@ def _example(value: Any, name: str) -> Any:
         f"argument '{name}' of type {kind.annotation_str} has no known shape",
         subject="import_torchscript",
         stage=STAGE,
-        advice="pass example_args: a tensor or a TensorSpec for each argument; or call the program once just before",
+        advice="pass example_args: a tensor or a TensorSpec for each argument (on a command line: --input 1x3:f32); "
+        "or call the program once just before",
     )
 
 

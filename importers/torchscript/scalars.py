@@ -83,7 +83,7 @@ _BINARY_TENSOR = {
     "lshift": "bitwise_left_shift.Tensor",
     "rshift": "bitwise_right_shift.Tensor",
 }
-_UNARY_TENSOR = {
+UNARY_TENSOR = {
     **{
         name: f"{name}.default"
         for name in (
@@ -269,10 +269,10 @@ class Scalars:
             return self.binary("max", a, self.unary("neg", a))
         if name in ("floor", "ceil", "trunc", "round"):
             return self._rounded(name, a)
-        if name == "sqrt" or name in _UNARY_TENSOR:
+        if name == "sqrt" or name in UNARY_TENSOR:
             kind = "int" if name == "invert" else "float"
             operand = self.tensor(self.convert(a, kind))
-            return self.from_tensor(self._tensor_op(_UNARY_TENSOR[name], [operand], kind), kind, a.origin)
+            return self.from_tensor(self._tensor_op(UNARY_TENSOR[name], [operand], kind), kind, a.origin)
         raise self.scene.failure(f"'{name}' of a run-time number has no Torch dialect form")
 
     def _rounded(self, name: str, a: Scalar) -> Any:
@@ -297,7 +297,11 @@ class Scalars:
                     advice="decide by the values themselves",
                 )
             return RuntimeText(result)
-        name = _NAMES.get(short, short)
+        return self.apply(short, args)
+
+    def apply(self, op: str, args: list[Any]) -> Any:
+        """A scalar op by its name in ATen, of which at least one operand is a run-time number."""
+        name = _NAMES.get(op, op)
         if name in ("Int", "Float", "Bool"):
             return self.convert(args[0], name.lower())
         if name == "__not__":
@@ -310,9 +314,7 @@ class Scalars:
             return self.binary(name, *args)
         if len(args) == 1 and isinstance(args[0], Scalar):
             return self.unary(name, args[0])
-        raise self.scene.failure(
-            f"'{overload._schema.name}' needs values that are known at import", origin=origins(args)
-        )
+        raise self.scene.failure(f"'aten::{op}' needs values that are known at import", origin=origins(args))
 
     def _range(self, name: str, args: list[Any]) -> Any:
         if name == "__derive_index":

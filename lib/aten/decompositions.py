@@ -249,6 +249,17 @@ def lcm(a: Tensor, b: Tensor) -> Tensor:
     return (torch.div(a, torch.where(shared == 0, 1, shared), rounding_mode="trunc") * b).abs()
 
 
+def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
+
+    Two products of matrices, in eager's order: of ``x`` (…, n) and ``weight`` (out, n, m), and of that and ``y`` (…, m).
+    """
+    count, (out, n, m) = math.prod(x.shape[:-1]), weight.shape
+    half = x.reshape(count, n) @ weight.permute(1, 0, 2).reshape(n, out * m)
+    result = (half.reshape(count, out, m) @ y.reshape(count, m, 1)).reshape(*x.shape[:-1], out)
+    return result if bias is None else result + bias
+
+
 def isin(
     elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False
 ) -> Tensor:
@@ -496,6 +507,7 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         **GRADIENTS,
         **_foreach(),
         aten.lcm.default: lcm,
+        aten.bilinear.default: bilinear,
         **_shifts(),
         aten.fake_quantize_per_channel_affine.default: fake_quantize_per_channel,
         aten.new_empty_strided.default: new_empty_strided,

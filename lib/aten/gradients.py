@@ -101,8 +101,35 @@ def weight_norm_backward(
     return (g / norms * (grad - direction * along)).to(v.dtype), along.to(g.dtype)
 
 
+def softmax_backward(grad: Tensor, result: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """aten::_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor
+
+    As PyTorch's kernel has it, which tells infinite gradients apart where ``result * grad - result * sum`` is NaN.
+    """
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    grad, result = grad.to(wide), result.to(wide)
+    return ((grad - (grad * result).sum(dim, keepdim=True)) * result).to(dtype)
+
+
+def fractional_max_pool_backward(
+    grad: Tensor, x: Tensor, kernel_size: Sequence[int], output_size: Sequence[int], indices: Tensor
+) -> Tensor:
+    """aten::fractional_max_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] output_size,
+    Tensor indices) -> Tensor
+
+    ``indices`` are positions in an image, and windows overlap.
+    """
+    outer = x.shape[: x.dim() - len(output_size)]
+    zeros = torch.zeros_like(x).reshape(*outer, -1)
+    return zeros.scatter_add(-1, indices.reshape(*outer, -1), grad.reshape(*outer, -1)).reshape(x.shape)
+
+
 GRADIENTS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     **{getattr(aten, f"replication_pad{n}d_backward").default: replication_pad_backward for n in (1, 2, 3)},
+    **{
+        getattr(aten, f"fractional_max_pool{n}d_backward").default: fractional_max_pool_backward
+        for n in (2, 3)
+    },
     **{
         getattr(aten, f"{kind}{n}d_backward").default: partial(
             upsample_nearest_backward, getattr(aten, f"{kind}1d").default
@@ -113,6 +140,7 @@ GRADIENTS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     aten.log_sigmoid_backward.default: log_sigmoid_backward,
     aten._cdist_backward.default: cdist_backward,
     aten._weight_norm_interface_backward.default: weight_norm_backward,
+    aten._softmax_backward_data.default: softmax_backward,
 }
 """The function for each op."""
 

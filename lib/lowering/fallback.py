@@ -31,7 +31,7 @@ from torch_tvm.support.errors import InternalError, SourceLocation, UnsupportedO
 from torch_tvm.tir import as_size
 
 ATEN = "torch_tvm.aten"
-_COMPLEX = {torch.complex64: "float32", torch.complex128: "float64"}
+_COMPLEX = {torch.complex32: "float16", torch.complex64: "float32", torch.complex128: "float64"}
 
 
 def has_kernel_form(dtype: torch.dtype) -> bool:

@@ -63,12 +63,13 @@ class LocalTimer:
         process.stdin.flush()
         trying = next(iter(job["libraries"]))
         while True:
-            message = self._message(process, SECONDS * (len(job["libraries"]) + 1))
+            limit = SECONDS * (len(job["libraries"]) + 1)
+            message = self._message(process, limit)
             if message is None:
                 code = process.poll()
                 self.close()
-                how = f"it ended the process ({_ending(code)})" if code is not None else "it does not end"
-                return trying, how
+                late = f"it did not end in {limit:.0f} s"
+                return trying, late if code is None else f"it ended the process ({_ending(code)})"
             if "trying" in message:
                 trying = message["trying"]
             elif "found" in message:
@@ -78,8 +79,9 @@ class LocalTimer:
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
             command = [sys.executable, "-m", "torch_tvm.tuning.local"]
+            # Unbuffered: _message would wait for what is in a buffer already.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
             )
             if self._message(self._process, _START) != {"ready": True}:
                 self.close()

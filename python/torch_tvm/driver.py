@@ -12,7 +12,7 @@ import torch
 import tvm
 
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.examples import check_examples
+from torch_tvm.examples import check_examples, check_inputs
 from torch_tvm.exclusive import compiling
 from torch_tvm.options import Options
 from torch_tvm.pipeline import compile_module
@@ -101,7 +101,7 @@ def import_program(
             "this program is compiled", subject="program", advice="pass the one it was compiled from"
         )
     if not isinstance(example_args, Mapping):
-        check_examples(example_args)
+        check_inputs(program, example_args)
     if isinstance(program, TorchModule):
         return Imported(program, "module")
     if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] == ".ttvm":

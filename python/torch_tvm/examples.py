@@ -1,16 +1,35 @@
-"""Example arguments that compiled code could never be called with are refused before anything is imported."""
+"""Programs without shapes, and example arguments that compiled code could never be called with, are refused before
+anything is imported."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec
 from torch_tvm.runtime.calls.arguments import why_not_called
 from torch_tvm.runtime.calls.convention import describe_dtype, describe_value
 from torch_tvm.support.errors import InvalidInput
+
+
+def check_inputs(program: Any, arguments: Any) -> None:
+    """Raise :class:`InvalidInput` for a lazy module that was never called, and for what :func:`check_examples` refuses."""
+    tensors = itertools.chain(program.parameters(), program.buffers()) if _is_module(program) else ()
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise InvalidInput(
+            "the module has parameters without a shape, which its first call gives them",
+            subject=type(program).__name__,
+            advice="call the module once before",
+        )
+    check_examples(arguments)
+
+
+def _is_module(program: Any) -> bool:
+    return isinstance(program, torch.nn.Module) and not isinstance(program, torch.jit.ScriptModule)
 
 
 def check_examples(arguments: Any) -> None:
@@ -44,4 +63,4 @@ def _problem(leaf: Any) -> str:
     return ""
 
 
-__all__ = ["check_examples"]
+__all__ = ["check_examples", "check_inputs"]

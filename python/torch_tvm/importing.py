@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.examples import check_examples
+from torch_tvm.examples import check_inputs
 from torch_tvm.exclusive import exclusive
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import ImportFailed, damaged
@@ -37,7 +37,7 @@ def import_fx(
     """
     from torch_tvm.importers.fx import import_fx as importer
 
-    check_examples(example_args)
+    check_inputs(program, example_args)
     return canonicalize(importer(program, example_args, dynamic_shapes=dynamic_shapes))
 
 
@@ -62,7 +62,7 @@ def import_torchscript(
     """
     from torch_tvm.importers.torchscript import import_torchscript as importer
 
-    check_examples(example_args)
+    check_inputs(program, example_args)
     return canonicalize(importer(program, example_args, method=method))
 
 
@@ -79,7 +79,7 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     """
     from torch_tvm.importers.lazy import import_lazy as importer
 
-    check_examples(example_args)
+    check_inputs(program, example_args)
     return canonicalize(importer(program, example_args))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -81,6 +82,20 @@ def test_a_dtype_that_pytorch_tells_wrongly() -> None:
     assert (fake.dtype, threshold(gradient, x, 0).dtype) == (torch.float16, torch.float32)
     with pytest.raises(torch_tvm.ImportFailed, match="operands of float16 and float32"):
         torch_tvm.compile(lambda g, x: threshold(g, x, 0), (gradient, x))
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_averages_of_all_batches(frontend: str) -> None:
+    """``momentum=None``: each batch moves the statistics by the inverse of the number of batches, which is state."""
+    eager = nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.ReLU()).train()
+    program = copy.deepcopy(eager)
+    given = torch.jit.script(program) if frontend == "torchscript" else program
+    x = torch.randn(4, 3, 5, 5)
+    compiled = torch_tvm.compile(given, (x,), frontend=frontend, fallback=False)
+    for scale in (1, 3, 2):
+        torch.testing.assert_close(compiled(x * scale), eager(x * scale))
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])

@@ -371,3 +371,13 @@ def test_the_sign_of_a_number() -> None:
     for x, i in ((torch.randn(4, 5), torch.arange(7)), (torch.tensor(2.5), torch.arange(0))):
         compiled = torch_tvm.compile(Program(), (x, i), fallback=False)
         torch.testing.assert_close(compiled(x, i), Program()(x, i), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_infinities_in_transposed_convolutions_with_gaps(dtype: torch.dtype) -> None:
+    """What lies between the taps of a kernel is multiplied with nothing."""
+    x, weight = torch.ones(1, 2, 5, 5, dtype=dtype), torch.ones(2, 3, 3, 3, dtype=dtype)
+    x[0, 0, 2, 2] = INF
+    program = lambda x, weight: F.conv_transpose2d(x, weight, dilation=2)
+    compiled = torch_tvm.compile(program, (x, weight), fallback=False)
+    assert torch.equal(compiled(x, weight), program(x, weight))

@@ -226,6 +226,17 @@ def test_a_failing_function_is_named() -> None:
         torch_tvm.import_fx(choose, (torch.randn(3),))
 
 
+def test_a_program_that_fails_in_pytorch_too_is_told_to_be_tried_there() -> None:
+    def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x @ y
+
+    advice = (
+        r"(?s)test_api.py:\d+: .*run the program on these arguments in PyTorch; if it does, try frontend="
+    )
+    with pytest.raises(ImportFailed, match=advice):
+        torch_tvm.import_fx(product, (torch.ones(2, 3), torch.ones(2, 3)))
+
+
 def test_a_generator_of_the_programs_own_is_refused_and_not_forgotten() -> None:
     own, x = torch.Generator(), torch.randn(3)
     for draw in (lambda x: x + torch.rand(3, generator=own), lambda x: x.clone().uniform_(generator=own)):

@@ -165,6 +165,31 @@ def test_gradients_of_padding_and_weight_norm_are_kernels() -> None:
     _check_gradients(fast, program, [torch.randn(1, 3, 6, 6), *weights])
 
 
+def test_infinite_gradients_of_softmax() -> None:
+    program = lambda grad, result: torch.ops.aten._softmax_backward_data(grad, result, 1, torch.float32)
+    arguments = torch.tensor([[5.0, 1.0, -1.0]]), torch.tensor([[math.inf, 0.5, 0.25]])
+    torch.testing.assert_close(compiled(program)(*arguments), program(*arguments), equal_nan=True)
+
+
+POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "adaptive": lambda x: F.adaptive_avg_pool3d(x, (2, 3, 1)),
+    "fractional, of windows that overlap": lambda x: F.fractional_max_pool3d(
+        x, 2, output_size=(2, 3, 3), _random_samples=torch.full((2, 3, 3), 0.4)
+    ),
+    "fractional, in two dimensions": lambda x: F.fractional_max_pool2d(
+        x[0], 2, output_size=2, _random_samples=torch.full((3, 4, 2), 0.7)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_gradients_of_pooling_are_kernels(name: str) -> None:
+    """With sizes that vary the gradient reads a tensor that was flattened, and has its sizes as numbers."""
+    fast = torch.compile(POOLINGS[name], backend="torch_tvm", options={"fallback": False})
+    for sizes in ((6, 5), (5, 7)):
+        _check_gradients(fast, POOLINGS[name], [torch.randn(2, 3, 4, *sizes)])
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_losses_of_several_labels(reduction: str) -> None:
     """PyTorch's own parts of it add what follows the last label."""

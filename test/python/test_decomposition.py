@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,13 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 }
 
 
+BILINEAR = {
+    "bilinear": ((3, 2, 5), (3, 2, 4), (6, 5, 4), (6,)),
+    "bilinear of no rows": ((0, 3), (0, 4), (2, 3, 4)),
+}
+PROGRAMS |= {name: (F.bilinear, shapes) for name, shapes in BILINEAR.items()}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_decomposed_ops_match_eager(name: str) -> None:
     function, shapes = PROGRAMS[name]
@@ -43,6 +51,15 @@ def test_decomposed_ops_match_eager(name: str) -> None:
     compiled = torch_tvm.compile(function, arguments, fallback=False)
     fresh = tuple(torch.randn(shape) for shape in shapes)
     assert_matches(compiled(*fresh), function, fresh)
+
+
+def test_bilinear_multiplies_in_eagers_order() -> None:
+    """x * weight overflows, and is summed before ``y`` multiplies it."""
+    arguments = torch.tensor([[1e30, 1.0]]), torch.tensor([[0.5, 1.0]]), torch.full((1, 2, 2), 1e30)
+    compiled = torch_tvm.compile(F.bilinear, arguments, fallback=False)
+    assert compiled(*arguments) == F.bilinear(*arguments) == torch.inf
+    negative = arguments[0], torch.tensor([[0.5, 0.0]]), arguments[2]
+    assert compiled(*negative).isnan() and F.bilinear(*negative).isnan()
 
 
 def test_degrees() -> None:
@@ -294,6 +311,44 @@ def test_numbers_as_results() -> None:
     for each in (f, -f):
         ours = compiled(each)
         assert ours == program(each) and list(map(type, ours)) == [bool, float, int]
+
+
+def _of_floats(f: torch.Tensor, n: torch.Tensor, x: torch.Tensor) -> Any:
+    number, count = f.item(), n.item()
+    several = number**-0.8, number // 0.7, number % 0.7, count**-0.5, 1 / count, math.floor(number) + 1
+    return [x * each for each in several], x.add(x, alpha=number)
+
+
+@torch._dynamo.config.patch(capture_scalar_outputs=True)
+@pytest.mark.parametrize("frontend", ["fx", "dynamo"])
+def test_arithmetic_on_numbers_of_the_running_program(frontend: str) -> None:
+    """As Adafactor has it. The dialect's ``pow.Scalar`` is one of a tensor."""
+    arguments = torch.tensor(2.5), torch.tensor(3), torch.randn(4)
+    if frontend == "fx":
+        compiled = torch_tvm.compile(_of_floats, arguments, fallback=False)
+    else:
+        compiled = torch.compile(_of_floats, backend="torch_tvm", fullgraph=True, options={"fallback": False})
+    for f, n in ((2.5, 3), (0.3, 7)):
+        given = torch.tensor(f), torch.tensor(n), arguments[2]
+        torch.testing.assert_close(compiled(*given), _of_floats(*given))
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
+def test_the_loss_of_one_row_is_a_number(frontend: str) -> None:
+    """Fake tensors say that it is a vector."""
+    x, labels = torch.randn(5), torch.tensor([3, 0, -1, 1, 1])
+    program = lambda x, labels: F.multilabel_margin_loss(x, labels, reduction="none")
+    given = torch.jit.trace(program, (x, labels)) if frontend == "torchscript" else program
+    compiled = torch_tvm.compile(given, (x, labels), frontend=frontend, fallback=False)
+    torch.testing.assert_close(compiled(x * 2, labels), program(x * 2, labels))
+
+
+def test_norms_over_unknown_sizes() -> None:
+    program = lambda x: (F.layer_norm(x, x.shape[1:]), F.rms_norm(x, x.shape[2:]))
+    compiled = torch.compile(program, backend="torch_tvm", dynamic=True, options={"fallback": False})
+    for sizes in ((2, 3, 6), (4, 5, 7)):
+        x = torch.randn(sizes)
+        torch.testing.assert_close(compiled(x), program(x))
 
 
 def test_unknown_sizes() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._higher_order_ops._invoke_quant import InvokeQuant
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as mapped
 from torch._higher_order_ops.scan import scan
@@ -36,6 +37,10 @@ def backwards(start: torch.Tensor, x: torch.Tensor) -> Any:
     return scan(step, start, x, reverse=True, dim=1)
 
 
+def marked(x: torch.Tensor) -> Any:
+    return InvokeQuant()(lambda a, b: (a.sin() * b,), x, x * 2)[0] + 1
+
+
 def products(x: torch.Tensor) -> Any:
     return associative_scan(lambda a, b: a * b, x, 0, combine_mode="generic")
 
@@ -45,6 +50,7 @@ LOOPS: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
     "scan": (recurrence, [torch.randn(4), torch.randn(6, 4)]),
     "scan from the end along a dimension": (backwards, [torch.randn(4), torch.randn(4, 6)]),
     "associative scan": (products, [torch.rand(9, 3) + 0.5]),
+    "a region for other code generators": (marked, [torch.randn(3)]),
     "associative scan of one row": (products, [torch.rand(1, 3)]),
 }
 

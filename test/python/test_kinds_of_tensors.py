@@ -18,7 +18,7 @@ BYTES = torch.ones(4, 6, dtype=torch.uint8)
 KINDS: dict[str, Callable[[], torch.Tensor]] = {
     **{
         str(dtype).removeprefix("torch."): lambda dtype=dtype: BYTES.to(dtype)
-        for dtype in (torch.complex32, torch.uint16, torch.uint64, torch.float8_e5m2, torch.float8_e4m3fnuz)
+        for dtype in (torch.uint16, torch.uint64, torch.float8_e5m2, torch.float8_e4m3fnuz)
     },
     "bits8": lambda: BYTES.view(torch.bits8),
     "float4_e2m1fn_x2": lambda: BYTES.view(torch.float4_e2m1fn_x2),
@@ -40,6 +40,14 @@ def test_example_arguments(kind: str, frontend: str) -> None:
     program = torch.jit.script(reshaped) if frontend == "torchscript" else reshaped
     with pytest.raises(InvalidInput, match=rf"^(example_args|argument).*: kernels do not read .*{kind}"):
         torch_tvm.compile(program, (KINDS[kind](),), frontend=frontend)
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_modules_without_shapes(frontend: str) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"^LazyLinear: .*without a shape(.|\n)*call the module once before"
+    ):
+        torch_tvm.compile(nn.LazyLinear(3), (torch.randn(2, 4),), frontend=frontend)
 
 
 class Doubled(torch.Tensor):
@@ -90,6 +98,23 @@ def test_specs_of_tensors() -> None:
         torch_tvm.compile(torch.jit.script(reshaped), (spec,))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_complex_numbers_of_halves(frontend: str) -> None:
+    def program(x: torch.Tensor, z: torch.Tensor) -> Any:
+        views = torch.cat([z.t().reshape(-1)[2:5], z[0]]), z.conj().imag, torch.view_as_real(z).sum()
+        return x.chalf(), z.to(torch.complex64) + x, (z + x.chalf()) * 2, z.abs(), *views
+
+    arguments = torch.randn(3, 4), torch.randn(3, 4, dtype=torch.complex64).to(torch.complex32)
+    given: Any = torch.jit.trace(program, arguments) if frontend == "torchscript" else program
+    compiled = torch_tvm.compile(given, arguments, frontend=frontend, fallback=False)
+    for ours, eager in zip(compiled(*arguments), program(*arguments), strict=True):
+        assert ours.dtype == eager.dtype
+        if eager.is_complex():
+            ours, eager = ours.to(torch.complex64), eager.to(torch.complex64)
+        torch.testing.assert_close(ours, eager, rtol=1e-3, atol=2e-3)
+
+
 class Holds(nn.Module):
     def __init__(self, function: Any, held: torch.Tensor) -> None:
         super().__init__()
@@ -104,7 +129,7 @@ INSIDE: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Any], torch.Tenso
     "uint16": (lambda x, held: x.to(torch.uint16).to(torch.float32), torch.ones(6)),
     "uint32": (lambda x, held: x + held.to(torch.float32), torch.ones(6).to(torch.uint32)),
     "float8_e4m3fn": (lambda x, held: x.to(torch.float8_e4m3fn).to(torch.float32), torch.ones(6)),
-    "complex32": (lambda x, held: x + held.to(torch.complex64).real, torch.ones(6).to(torch.complex32)),
+    "uint64": (lambda x, held: x + held.to(torch.float32), torch.ones(6).to(torch.uint64)),
     "sparse_coo": (lambda x, held: x.to_sparse().to_dense(), torch.ones(6)),
 }
 

@@ -172,6 +172,34 @@ def test_results_share_no_memory_with_arguments_weights_or_each_other() -> None:
         assert torch.equal(ours, eager)
 
 
+@torch.library.custom_op("torch_tvm_calls::noted", mutates_args=())
+def noted(x: torch.Tensor) -> torch.Tensor:
+    result = x + 1
+    places.extend([x.data_ptr(), result.data_ptr()])
+    return result
+
+
+noted.register_fake(torch.empty_like)
+places: list[int] = []
+"""Where the argument and the result of the last call of ``noted`` lay."""
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*noted")
+@pytest.mark.parametrize("way", ["compile", "torch.compile"])
+def test_neither_an_argument_nor_a_result_is_copied(way: str) -> None:
+    rows, place = torch.randn(12, 5), slice(3, 7)
+    function = lambda x: noted(x)
+    is_ours = way == "compile"
+    program = (
+        torch_tvm.compile(function, (rows[:4],)) if is_ours else torch.compile(function, backend="torch_tvm")
+    )
+    for x in (rows[:4], rows[place], torch.randn(4, 5)):
+        places.clear()
+        result = program(x)
+        assert places == [x.data_ptr(), result.data_ptr()]
+        assert torch.equal(result, x + 1)
+
+
 @torch.no_grad()
 def test_a_program_without_arguments_keeps_its_weights() -> None:
     module = Weights()

@@ -15,7 +15,7 @@ import torch
 
 from torch_tvm.support.errors import InternalError, InvalidInput, UnsupportedOp
 from torch_tvm.tools.opinfo import main, sweep
-from torch_tvm.tools.opinfo.samples import difference
+from torch_tvm.tools.opinfo.samples import cases, database, difference
 
 
 def swept(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -90,3 +90,23 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def test_rounding_of_eager_is_no_fault() -> None:
+    exact = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    eager, ours = torch.tensor([1.001, 2.0]), torch.tensor([0.9995, 2.0])
+    assert difference(ours, eager) and not difference(ours, eager, exact=exact)
+    assert difference(torch.tensor([1.001, 2.001]), eager, exact=exact)
+    infinite, eager = torch.tensor([math.inf]), torch.tensor([math.nan])
+    assert difference(infinite, eager) and not difference(infinite, eager, exact=infinite.double())
+
+
+def test_memory_by_chance_has_sizes_alone() -> None:
+    op = next(op for op in database() if op.full_name == "empty_like")
+    for case in cases(op, torch.float32, 0, 3):
+        assert not case.function(*case.tensors).any()
+
+
+def test_transforms_are_given_finite_numbers() -> None:
+    op = next(op for op in database() if op.full_name == "fft.fft")
+    assert all(tensor.isfinite().all() for case in cases(op, torch.float32, 0, 3) for tensor in case.tensors)

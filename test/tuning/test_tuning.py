@@ -180,6 +180,23 @@ def test_this_machine_measures(program: tuple, tmp_path: Path) -> None:
         timer.close()
 
 
+def test_messages_of_the_timing_process_that_come_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was in a buffer, and its kernel seemed not to end."""
+    answers = '{"trying": "own"}\\n{"found": {"own": [0.5, ""]}}\\n'
+    process = tmp_path / "process"
+    process.write_text(f"#!/bin/sh\necho '{{\"ready\": true}}'; read job; printf '{answers}'; sleep 60\n")
+    process.chmod(0o700)
+    monkeypatch.setattr("torch_tvm.tuning.local.sys.executable", str(process))
+    monkeypatch.setattr("torch_tvm.tuning.local.SECONDS", 2.0)
+    timer = LocalTimer()
+    try:
+        assert timer.measure({"own": b""}, [], 1)["own"].seconds == 0.5
+    finally:
+        timer.close()
+
+
 @pytest.mark.usefixtures("unbuilt")
 def test_kept_code_depends_on_the_records(
     program: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.support.errors import InternalError, TorchTvmError, UnsupportedOp
-from torch_tvm.tools.opinfo.samples import Case, cases, difference, eager_result
+from torch_tvm.tools.opinfo.samples import Case, cases, difference, eager_result, exact_result
 
 FRONTENDS = ("fx", "torchscript", "lazy", "dynamo")
 VERDICTS = tuple("agree,in PyTorch,uncaptured,unsupported,refused,wrong,internal,bare,dead,hang".split(","))
@@ -121,7 +121,10 @@ def _tried(bundle: Sequence[Case], frontend: str, fallback: bool) -> tuple[str, 
     if hidden:
         return "internal", hidden[0][:300]
     is_transform = all(case.is_transform for case in bundle)
-    wrong = difference(pytree.tree_leaves(results), pytree.tree_leaves(expected), is_transform)
+    mine, theirs = pytree.tree_leaves(results), pytree.tree_leaves(expected)
+    wrong = difference(mine, theirs, is_transform)
+    if wrong and len(bundle) == 1:
+        wrong = difference(mine, theirs, is_transform, exact_result(bundle[0]))
     wrong = wrong or difference(list(given), list(eager_given))
     if wrong:
         return "wrong", wrong

@@ -150,6 +150,8 @@ def _metas(ev: Context, overload: torch._ops.OpOverload, plan: _Plan, args: list
     fakes = [_fake(ev, plan.types[i], arg, scalar_sizes) for i, arg in enumerate(args)]
     if schema.name in ("aten::select", "aten::narrow") and isinstance(args[2], Scalar):
         fakes[2] = 0 if schema.name == "aten::select" else fakes[2]
+    if schema.name == "aten::view_as_real":  # in a graph of the lazy device conjugates are resolved
+        fakes[0] = fakes[0].resolve_conj()
     if schema.name == "aten::copy_" and isinstance(args[1], TensorRef):
         _run_fake(ev, aten.expand.default, [args[1].meta, list(args[0].meta.shape)], {}, args)
     if schema.name in WITHOUT_SIBLING:

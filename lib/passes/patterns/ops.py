@@ -111,6 +111,8 @@ def _category(dtype: torch.dtype) -> int:
 # -- two names of one op -------------------------------------------------------------------------------------
 
 _OTHER_NAMES = {
+    "torch.aten._adaptive_avg_pool2d": "torch.aten.adaptive_avg_pool2d",
+    "torch.aten._adaptive_avg_pool3d": "torch.aten.adaptive_avg_pool3d",
     "torch.aten.det": "torch.aten.linalg_det",
     "torch.aten.inverse": "torch.aten.linalg_inv",
     "torch.aten.matrix_exp": "torch.aten.linalg_matrix_exp",
@@ -131,7 +133,7 @@ _OTHER_NAMES = {
 
 @pattern_for(*(name.removeprefix("torch.") for name in _OTHER_NAMES))
 def one_name(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """Linear algebra by its name in ``torch.linalg``, special functions by the one that has a kernel."""
+    """Linear algebra by its name in ``torch.linalg``, special functions and pooling by the one that has a kernel."""
     return r.op(_OTHER_NAMES[view.op_name(op)], list(op.operands), op.results[0].type)
 
 

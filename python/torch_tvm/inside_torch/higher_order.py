@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._higher_order_ops._invoke_quant import InvokeQuant, invoke_quant_packed
 from torch._higher_order_ops.associative_scan import generic_associative_scan
 from torch._higher_order_ops.flex_attention import math_attention
 from torch.fx import GraphModule, Node
@@ -33,6 +34,10 @@ def write_out(gm: GraphModule) -> None:
             for node in part.graph.find_nodes(op="call_function", target=op):
                 if _is_short(part, node, node.args[position]):
                     node.target = function
+        for node in part.graph.find_nodes(op="call_function", target=invoke_quant_packed):
+            node.target, node.kwargs = _called, {}
+        for node in part.graph.find_nodes(op="call_function", target=InvokeQuant):
+            part.graph.erase_node(node)
         part.recompile()
 
 
@@ -53,6 +58,11 @@ def _mapped(body: Body, elements: Tensors, others: Tensors) -> tuple[torch.Tenso
     """``map(body, elements)``: the results for each row, stacked."""
     results = [body(*rows, *others) for rows in zip(*elements, strict=True)]
     return tuple(torch.stack(column) for column in zip(*results, strict=True))
+
+
+def _called(body: Body, *operands: torch.Tensor) -> Any:
+    """``invoke_quant``, whose options are for other code generators: the call that it marks."""
+    return body(*operands)
 
 
 def _scanned_in_pairs(body: Body, elements: Tensors, others: Tensors) -> tuple[torch.Tensor, ...]:

@@ -94,7 +94,10 @@ ROWS: list[Row] = [
     row(
         "aten.native_layer_norm",
         native_layer_norm,
-        lambda s: [(s.floats(2, 3, 5), (5,), s.floats(5), s.floats(5))],
+        lambda s: [
+            (s.floats(2, 3, 5), (5,), s.floats(5), s.floats(5)),
+            (torch.tensor([[1.0, torch.inf, 2.0], [0.0, 1.0, -torch.inf]]), (3,), s.floats(3), s.floats(3)),
+        ],
     ),
     row(
         "aten.group_norm",

@@ -96,7 +96,7 @@ def polygammas(s: Sample) -> Cases:
         s.floats(50, dtype=F64, low=0.1, high=20),
         s.floats(9, low=-4.9, high=-4.1),
     ]
-    return [(n, x) for n in (0, 1, 2, 5) for x in both]
+    return [(n, x) for n in (0, 1, 2, 5) for x in both] + [(3, torch.tensor([-INF, -3.0, 0.0, INF, NAN]))]
 
 
 def gammas(s: Sample) -> Cases:

@@ -85,8 +85,8 @@ def to_dtype(b: Builder, z: Any, dtype: Any, non_blocking: Any, copy: Any, memor
 
 
 def is_complex_code(code: Any) -> bool:
-    """Whether a ``ScalarType`` is complex64 or complex128."""
-    return code in (9, 10)
+    """Whether a ``ScalarType`` is a complex dtype's."""
+    return code in (8, 9, 10)
 
 
 # -- creation --------------------------------------------------------------------------------------------------

@@ -182,7 +182,8 @@ def _zeta(write: Callable[[Scalar], None], x: Scalar, q: Scalar) -> None:
     constant = constants(x)
     zero, one, nine = constant(0), constant(1), constant(9)
     power = lambda base: tirx.pow(base, zero - x)
-    is_defined = tirx.all(x > one, tirx.any(q > zero, tirx.EQ(x, tirx.floor(x))))
+    is_pole = tirx.all(q <= zero, tirx.EQ(q, tirx.floor(q)))  # so is -inf, which never gets anywhere by ones
+    is_defined = tirx.all(x > one, tirx.Not(is_pole), tirx.any(q > zero, tirx.EQ(x, tirx.floor(x))))
     a = _variable(q)
     term, total = _variable(power(q)), _variable(power(q))
     count = _variable(zero)
@@ -204,7 +205,6 @@ def _zeta(write: Callable[[Scalar], None], x: Scalar, q: Scalar) -> None:
         term[0] = term[0] / w
         k += 2
     infinity = tirx.infinity(str(x.ty.dtype))
-    is_pole = tirx.all(q <= zero, tirx.EQ(q, tirx.floor(q)))
     value = tirx.Select(
         tirx.any(tirx.isnan(x), tirx.isnan(q), tirx.isinf(x)), constant(math.nan), total[0] + rest[0]
     )

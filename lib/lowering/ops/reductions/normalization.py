@@ -12,8 +12,8 @@ from tvm import relax
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.views import reshape, squeeze_at
-from torch_tvm.lowering.pointwise import scaled
-from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.lowering.pointwise import pointwise, scaled
+from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
 from torch_tvm.tir import SizeLike, compute_dtype, product
 
 R = relax.op
@@ -84,7 +84,10 @@ def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
     return b.emit(R.rsqrt(b.emit(R.add(variance, b.const(eps, dtype)))))
 
 
-def _blend(b: Builder, old: Expr, new: Expr, momentum: float) -> Expr:
+def _blend(b: Builder, old: Expr, new: Expr, momentum: Any) -> Expr:
+    """A running statistic; ``momentum`` is a number, of the running program where it is the inverse of a count of batches."""
+    if not isinstance(momentum, float):
+        return pointwise(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum)
     kept, moved = scaled(b, old, 1 - momentum), scaled(b, b.cast(new, b.dtype(old)), momentum)
     return b.emit(R.add(kept, moved))
 
@@ -119,7 +122,7 @@ def native_batch_norm_functional(
     running_mean: Tensor,
     running_var: Tensor,
     training: bool,
-    momentum: float,
+    momentum: Any,
     eps: float,
 ) -> list[Expr]:
     """aten::_native_batch_norm_legit_functional(Tensor input, Tensor? weight, Tensor? bias,
@@ -205,7 +208,7 @@ def _scaled(b: Builder, x: Expr, weight: Expr | None, bias: Expr | None = None) 
 def layer_norm(
     b: Builder,
     x: Tensor,
-    normalized_shape: list[int],
+    normalized_shape: list[Size],
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
@@ -218,7 +221,12 @@ def layer_norm(
 
 @lowers("torch.aten.native_layer_norm")
 def native_layer_norm(
-    b: Builder, x: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    b: Builder,
+    x: Tensor,
+    normalized_shape: list[Size],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
 ) -> list[Expr]:
     """aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias,
     float eps) -> (Tensor, Tensor, Tensor)"""
@@ -226,7 +234,12 @@ def native_layer_norm(
     axes = list(range(-len(normalized_shape), 0))
     mean, variance = _moments(b, x, axes)
     deviation = _inverse_deviation(b, variance, eps)
-    return [result, *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1))]
+    return [result, *(_as_result(b, v, i) for i, v in enumerate((_finite(b, mean), deviation), 1))]
+
+
+def _finite(b: Builder, mean: Expr) -> Expr:
+    """A mean as PyTorch's running sums have it: NaN where it is infinite."""
+    return b.emit(R.add(mean, b.emit(R.subtract(mean, mean))))
 
 
 def _moments(b: Builder, x: Expr, axes: Sequence[int]) -> tuple[Expr, Expr]:
@@ -251,7 +264,7 @@ def _smallest_eps(dtype: torch.dtype) -> float:
 
 @lowers("torch.aten.rms_norm")
 def rms_norm(
-    b: Builder, x: Tensor, normalized_shape: list[int], weight: Tensor | None, eps: float | None
+    b: Builder, x: Tensor, normalized_shape: list[Size], weight: Tensor | None, eps: float | None
 ) -> Expr:
     """aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None,
     float? eps=None) -> Tensor"""
@@ -321,7 +334,7 @@ def native_group_norm(
     rows = reshape(b, x, [shape[0], group, product([shape[1] // group, *shape[2:]])])
     mean, variance = _moments(b, rows, [2])
     deviation = _inverse_deviation(b, variance, eps)
-    flat = [squeeze_at(b, v, 2) for v in (mean, deviation)]
+    flat = [squeeze_at(b, v, 2) for v in (_finite(b, mean), deviation)]
     return [result, *(_as_result(b, v, i) for i, v in enumerate(flat, 1))]
 
 
