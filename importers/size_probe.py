@@ -204,12 +204,12 @@ class Probe:
         return None
 
     def _as_listed(self) -> Iterator[Point]:
-        """The sizes of a tensor as a list of as many numbers among the arguments has them: ``x.view(4, 5)``."""
+        """The last sizes of a tensor as a list among the arguments has them: ``x.view(4, 5)``, ``normalized_shape``."""
         args, kwargs = pytree.tree_unflatten(self.leaves, self.spec)
         lists = [each for each in [*args, *kwargs.values()] if isinstance(each, (list, tuple))]
         for leaf, numbers in itertools.product(self.leaves, lists):
-            if isinstance(leaf, torch.Tensor) and leaf.dim() == len(numbers):
-                pairs = zip(_expressions(leaf), numbers, strict=True)
+            if isinstance(leaf, torch.Tensor) and 0 < len(numbers) <= leaf.dim():
+                pairs = zip(_expressions(leaf)[-len(numbers) :], numbers, strict=True)
                 yield {size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0}
 
     def _runs(self, point: Point) -> bool:

@@ -174,6 +174,7 @@ def _agrees(program: Any, *calls: tuple[Tensor, ...]) -> None:
         (nn.Conv1d(4, 6, 3, groups=2, padding="same"), (3, 4, 7)),
         (nn.BatchNorm1d(5), (2, 5, 3)),
         (nn.GroupNorm(2, 6), (2, 6, 3)),
+        (nn.GroupNorm(2, 6, affine=False), (2, 6, 3)),
         (nn.LayerNorm([2, 3]), (5, 2, 3)),
         (nn.Linear(4, 2), (3, 4)),
         (nn.PixelShuffle(2), (1, 8, 3, 4)),
@@ -218,6 +219,15 @@ def test_convolutions_with_weights_of_unknown_sizes(program: Callable[..., Any])
         torch.randn(2 * groups if program is not widened else 6),
     )
     _agrees(program, give(2, 3, 9), give(3, 4, 8), give(1, 1, 5))
+
+
+def put(x: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    return torch.scatter(x, 1, index, float(value))
+
+
+def test_a_number_of_the_running_program_is_scattered() -> None:
+    give = lambda rows, value: (torch.randn(rows, 4), torch.randint(4, (rows, 2)), torch.tensor(value))
+    _agrees(put, give(3, 1.5), give(5, -2.0))
 
 
 def gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from tvm import relax
+from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.ops.shapes.views import reshape, squeeze_at
+from torch_tvm.lowering.ops.shapes.views import quotient, reshape, squeeze_at
 from torch_tvm.lowering.pointwise import pointwise, scaled
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
-from torch_tvm.tir import SizeLike, compute_dtype, product
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -290,10 +290,13 @@ def normalize_groups(
 ) -> Expr:
     """Group norm of ``(N, C, …)``."""
     shape, dtype = b.shape(x), _wide(b, x)
-    if len(shape) < 2 or not isinstance(shape[1], int) or shape[1] % groups:
-        b.unsupported("the number of channels does not divide into the groups")
+    problem = "the number of channels does not divide into the groups"
+    if len(shape) < 2 or (isinstance(shape[1], int) and shape[1] % groups):
+        b.unsupported(problem)
+    if not isinstance(shape[1], int):
+        b.require(tirx.floormod(shape[1], as_size(groups)) == 0, problem)
     # Relax's own group norm takes E[x²] - E[x]², which cancels where the mean is large.
-    size = product([shape[1] // groups, *shape[2:]])
+    size = product([quotient([shape[1]], [groups]), *shape[2:]])
     rows = reshape(b, b.cast(x, dtype), [shape[0], groups, size])
     normal = reshape(b, normalize_layer(b, rows, [size], None, None, eps), shape)
     vectors = [v if v is None else per_channel(b, v, len(shape)) for v in (weight, bias)]
