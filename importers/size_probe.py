@@ -204,13 +204,20 @@ class Probe:
         return None
 
     def _as_listed(self) -> Iterator[Point]:
-        """The last sizes of a tensor as a list among the arguments has them: ``x.view(4, 5)``, ``normalized_shape``."""
+        """The last sizes of one tensor, or of all, as a list among the arguments has them: ``x.view(4, 5)``."""
         args, kwargs = pytree.tree_unflatten(self.leaves, self.spec)
         lists = [each for each in [*args, *kwargs.values()] if isinstance(each, (list, tuple))]
-        for leaf, numbers in itertools.product(self.leaves, lists):
-            if isinstance(leaf, torch.Tensor) and 0 < len(numbers) <= leaf.dim():
-                pairs = zip(_expressions(leaf)[-len(numbers) :], numbers, strict=True)
-                yield {size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0}
+        for numbers in filter(None, lists):
+            together: Point = {}
+            for leaf in self.leaves:
+                if isinstance(leaf, torch.Tensor) and len(numbers) <= leaf.dim():
+                    pairs = zip(_expressions(leaf)[-len(numbers) :], numbers, strict=True)
+                    change = {
+                        size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0
+                    }
+                    together |= change
+                    yield change
+            yield together
 
     def _runs(self, point: Point) -> bool:
         """Whether the op raises nothing at a point, on real tensors where it takes those and they are small."""

@@ -221,6 +221,14 @@ def test_convolutions_with_weights_of_unknown_sizes(program: Callable[..., Any])
     _agrees(program, give(2, 3, 9), give(3, 4, 8), give(1, 1, 5))
 
 
+def weighted_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.ops.aten.native_layer_norm(x, [2, 3], weight, bias, 0.5)[0]
+
+
+def test_weights_have_the_sizes_that_a_norm_names() -> None:
+    _agrees(weighted_norm, (torch.randn(4, 2, 3), torch.randn(2, 3), torch.randn(2, 3)))
+
+
 def put(x: Tensor, index: Tensor, value: Tensor) -> Tensor:
     return torch.scatter(x, 1, index, float(value))
 
