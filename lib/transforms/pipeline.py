@@ -22,7 +22,7 @@ from torch_tvm.transforms.params.split import BundleParams, LiftParams
 from torch_tvm.transforms.params.weight_prepacking import PrepackWeights
 from torch_tvm.transforms.quantized.products import MultiplyBytes
 from torch_tvm.transforms.recurrent import PackRecurrentWeights
-from torch_tvm.transforms.reshapes import ViewReshapes
+from torch_tvm.transforms.reshapes import RewriteDataflowReshape, ViewReshapes
 
 After = Callable[[Transform, tvm.IRModule], None]
 """Told of each transform that has run, with the module that it left."""
@@ -63,7 +63,7 @@ COMMON: tuple[Transform, ...] = (
     NameResultsApart(),
     ViewReshapes(),
     # It recognises what else is a view by its blocks, so it comes before the schedules.
-    of_tvm("RewriteDataflowReshape"),
+    RewriteDataflowReshape(),
     DEAD_CODE_ELIMINATION,
     BundleParams(),
 )

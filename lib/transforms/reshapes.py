@@ -11,7 +11,8 @@ from tvm import relax, topi
 from tvm.ir import Expr
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.transforms.base import Transform
+from torch_tvm.tir.sizes import static_shape
+from torch_tvm.transforms.base import Transform, of_tvm
 from torch_tvm.workloads.workload import RESHAPE
 
 
@@ -33,6 +34,29 @@ class ViewReshapes(Transform):
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         return _view_reshapes(mod)
+
+
+_REWRITE = of_tvm("RewriteDataflowReshape")
+
+
+class RewriteDataflowReshape(Transform):
+    """TVM's pass of this name, but in programs with tensors without elements: its reshape takes a size of 0 for that of
+    what it reads, so that a result has another shape.
+
+    ``call_tir(copy, x)``  →  ``relax.reshape(x)``
+    """
+
+    def run(self, mod: tvm.IRModule) -> tvm.IRModule:
+        found: list[Expr] = []
+
+        def look(value: Expr) -> None:
+            if 0 in (static_shape(value) or ()):
+                found.append(value)
+
+        for function in mod.functions.values():
+            if isinstance(function, relax.Function):
+                relax.analysis.post_order_visit(function, look)
+        return mod if found else _REWRITE.run(mod)
 
 
 @relax.transform.function_pass(opt_level=0, name="ViewReshapes")

@@ -58,6 +58,12 @@ ROWS: list[Row] = [
     ),
     row("aten.split_with_sizes", lambda x: x.split([1, 2, 0, 4], -1), lambda s: [(s.floats(3, 7),)]),
     row(
+        "aten.split_with_sizes",
+        lambda x: x.split([1, 0, 4]),
+        lambda s: [(s.ints(5, 0, 5),)],
+        id="split-nothing",
+    ),
+    row(
         "aten.split.Tensor",
         lambda x: (*x.chunk(3, 1), *x.chunk(5, -1)),
         lambda s: [(s.floats(3, 7),)],
