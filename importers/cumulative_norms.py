@@ -27,7 +27,7 @@ def cumulative_norms_unasked() -> Iterator[None]:
         self.num_batches_tracked.add_(1)
         share = self.num_batches_tracked.double().reciprocal()
         running = self.running_mean, self.running_var
-        mean, variance = (torch.zeros_like(each) for each in running)
+        mean, variance = (each.clone() for each in running)  # what a batch of nothing leaves
         result = torch.nn.functional.batch_norm(
             input, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
         )

@@ -65,6 +65,8 @@ class NumbersKnown(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):  # dynamo would trace what follows here
+            return func(*args, **kwargs)
         handler = _HANDLERS.get(func)
         if handler is not None:
             found = handler(self, *args, **kwargs)

@@ -111,3 +111,16 @@ def test_statistics_after_batches_of_nothing(frontend: str) -> None:
     compiled = torch_tvm.compile(traced, (*arguments, *given), frontend=frontend, fallback=False)
     assert [each.shape for each in compiled(*arguments, *given)] == [each.shape for each in arguments]
     assert all(map(torch.equal, given, kept)) and kept[1][0] == 2
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_after_a_batch_that_happens_to_be_empty(momentum: float | None) -> None:
+    eager = nn.BatchNorm1d(3, momentum=momentum).train()
+    batch = {0: torch.export.Dim("n", min=0)}
+    example = (torch.randn(4, 3, 5),)
+    compiled = torch_tvm.compile(copy.deepcopy(eager), example, dynamic_shapes=(batch,), fallback=False)
+    for size in (2, 0, 7):
+        x = torch.randn(size, 3, 5)
+        torch.testing.assert_close(compiled(x), eager(x))
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value)

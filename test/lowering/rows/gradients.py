@@ -159,6 +159,7 @@ ROWS: list[Row] = [
                 (s.floats(1, 2, 4, 8), [4, 8], [1, 2, 2, 9], None, None),
             ],
             folds=True,
+            id="upsample-nearest-exact-backward" if exact else "upsample-nearest-backward",
         )
         for exact in (False, True)
     ],

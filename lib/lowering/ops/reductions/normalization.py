@@ -87,7 +87,9 @@ def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
 def _blend(b: Builder, old: Expr, new: Expr, momentum: Any) -> Expr:
     """A running statistic; ``momentum`` is a number, of the running program where it is the inverse of a count of batches."""
     if not isinstance(momentum, float):
-        return pointwise(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum)
+        dtype = b.dtype(old)
+        kind = {"compute": compute_dtype(dtype), "result": dtype}
+        return pointwise(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum, **kind)
     kept, moved = scaled(b, old, 1 - momentum), scaled(b, b.cast(new, b.dtype(old)), momentum)
     return b.emit(R.add(kept, moved))
 
@@ -141,12 +143,18 @@ def native_batch_norm_functional(
     less = b.tensor(count - 1, dtype)
     unbiased = b.emit(R.divide(b.emit(R.multiply(variance, b.tensor(count, dtype))), less))
     deviation = _inverse_deviation(b, variance, eps)
-    return [
-        result,
-        *(_as_result(b, v, i) for i, v in enumerate((mean, deviation), 1)),
-        _as_result(b, _blend(b, running_mean, mean, momentum), 3),
-        _as_result(b, _blend(b, running_var, unbiased, momentum), 4),
-    ]
+    kept = ((running_mean, mean), (running_var, unbiased))
+    moved = [_unless_empty(b, count, old, _blend(b, old, new, momentum)) for old, new in kept]
+    return [result, *(_as_result(b, v, i) for i, v in enumerate((mean, deviation, *moved), 1))]
+
+
+def _unless_empty(b: Builder, count: Any, old: Expr, new: Expr) -> Expr:
+    """A running statistic after a batch: a batch of nothing, where ``count`` may be 0, leaves the old one."""
+    if isinstance(count, int):
+        return new
+    dtype = b.dtype(old)
+    kind = {"compute": compute_dtype(dtype), "result": dtype}
+    return pointwise(b, lambda n, o, m: tirx.Select(n > 0, m, o), b.tensor(count, dtype), old, new, **kind)
 
 
 def native_batch_norm_no_stats(
