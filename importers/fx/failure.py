@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 
+from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.seeding import SEEDED, SEEDED_ADVICE
 from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
@@ -22,7 +23,13 @@ def export_failure(scope: str, error: Exception) -> ImportFailed:
     text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     problem = "\n    ".join([f"torch.export refused: {lines[0]}", *_dimensions(lines[1:])])
-    return ImportFailed(problem, location=location, advice=_advice(error, text))
+    kind = DependsOnData if _depends_on_data(error, text) else ImportFailed
+    return kind(problem, location=location, advice=_advice(error, text))
+
+
+def _depends_on_data(error: Exception, text: str) -> bool:
+    kinds = ("GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException")
+    return "data-dependent" in text or type(error).__name__ in kinds
 
 
 def _dimensions(lines: list[str]) -> list[str]:
@@ -40,7 +47,7 @@ def _advice(error: Exception, text: str) -> str:
         return SEEDED_ADVICE
     if text == GENERATOR:
         return "pass the random tensor as an input, or draw from PyTorch's own generator"
-    if "data-dependent" in text or kind == "GuardOnDataDependentSymNode":
+    if _depends_on_data(error, text):
         return "rewrite the branch with torch.cond, or compile the scripted module (frontend='torchscript')"
     if isinstance(error, TypeError) and "argument" in text:
         return "pass example_args that fit the module's forward"

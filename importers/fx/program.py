@@ -34,11 +34,13 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers import attributes
 from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
+from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.fx.failure import GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
+from torch_tvm.importers.fx.scripted import import_scripted
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.mask_questions import MasksUnexamined
@@ -62,6 +64,7 @@ def import_fx(
 
     ``example_args`` is the tuple of positional arguments to export with, ``dynamic_shapes`` as in
     ``torch.export.export``. Tensors that a function finds outside of its arguments are weights.
+    A program that branches on numbers of its tensors is scripted, if its script does the same: no export has both ways.
     Raises :class:`ImportFailed` where the program cannot be exported, with the user's own line.
     """
     if isinstance(program, ExportedProgram):
@@ -78,9 +81,15 @@ def import_fx(
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
     module = program if isinstance(program, torch.nn.Module) else _Function(program)
     queries = LayoutQueries(recorded=True)
-    with queries:
-        program = export(module, example_args, dynamic_shapes=dynamic_shapes)
-    return import_exported(program, "dense" if queries.asked else "")
+    try:
+        with queries:
+            exported = export(module, example_args, dynamic_shapes=dynamic_shapes)
+    except DependsOnData as refusal:
+        try:
+            return import_scripted(program, example_args, dynamic_shapes)
+        except Exception:
+            raise refusal from None
+    return import_exported(exported, "dense" if queries.asked else "")
 
 
 def is_exportable(program: Any) -> bool:

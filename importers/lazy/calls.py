@@ -9,11 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.calls import draws
-from torch_tvm.support.errors import ImportFailed, SourceLocation
-
-
-class DependsOnData(ImportFailed):
-    """A capture on the lazy device needs a size, or a number, that the program computes of data."""
+from torch_tvm.support.errors import SourceLocation
 
 
 @dataclass

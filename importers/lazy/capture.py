@@ -21,11 +21,12 @@ from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
 from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
+from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.lazy import device
-from torch_tvm.importers.lazy.calls import DependsOnData, WholeOp
+from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
 from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.recording.aliasing import LayoutQueries

@@ -12,8 +12,8 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, MEMORY_ORDER, Signature, TorchModule
 from torch_tvm.importers import state
+from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
-from torch_tvm.importers.lazy.calls import DependsOnData
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
 from torch_tvm.importers.recording import fake_results
@@ -30,7 +30,7 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
     at import. A module's parameters become weights named as in its ``state_dict``; what the program writes
     (buffers, arguments) becomes state and writes. A module runs without gradients. The module and the
     arguments are not touched. A lazy tensor has sizes: a program with sizes, or numbers, that depend on data
-    (``nonzero``, ``x[mask]``, ``item``) is recorded by ``torch.export`` instead. Raises
+    (``nonzero``, ``x[mask]``, ``item``) is recorded by ``import_fx`` instead. Raises
     :class:`ImportFailed`, at the user's line, for what neither takes.
     """
     if isinstance(example_args, torch.Tensor):
@@ -51,7 +51,7 @@ def import_lazy(program: Callable[..., Any], example_args: Sequence[Any]) -> Tor
 
 
 def _exported(program: Callable[..., Any], example_args: Sequence[Any], error: DependsOnData) -> TorchModule:
-    """The program by ``torch.export``, which has symbols for what depends on data; ``error`` where it cannot either."""
+    """The program by ``import_fx``, which has symbols for what depends on data; ``error`` where it cannot either."""
     from torch_tvm.importers.fx import import_fx
 
     try:

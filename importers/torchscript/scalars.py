@@ -297,6 +297,8 @@ class Scalars:
                     advice="decide by the values themselves",
                 )
             return RuntimeText(result)
+        if str(overload._schema.returns[0].type) == "float":  # ``2 ** n`` is a float in scripts
+            args = [self.convert(a, "float") if kind_of(a) in ("int", "bool") else a for a in args]
         return self.apply(short, args)
 
     def apply(self, op: str, args: list[Any]) -> Any:

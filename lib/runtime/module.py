@@ -475,7 +475,7 @@ class CompiledModule:
         )
         self._local = _Thread(code)
         names: dict[str, Any] = {
-            **{describe_dtype(a.dtype): a.dtype for a in convention.arguments},
+            **{f"{describe_dtype(a.dtype)}_dtype": a.dtype for a in convention.arguments},
             **traced_names(),
             "as_torch": as_torch,
             "bool_dtype": torch.bool,

@@ -215,7 +215,7 @@ def test_nothing_is_written_to_stderr(
 
 class Branch(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x if x.sum() > 0 else -x
+        return x if x.sum() > 0 else eval("-x")  # nor does this script
 
 
 class Misfit(torch.nn.Module):

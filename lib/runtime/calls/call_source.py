@@ -149,7 +149,7 @@ def _unusual(name: str, argument: Argument, device: str) -> list[str]:
     conditions = [
         f"type({name}) not in plain",
         f"not {is_local}",
-        f"{name}.dtype is not {describe_dtype(argument.dtype)}",
+        f"{name}.dtype is not {describe_dtype(argument.dtype)}_dtype",
         f"not {name}.is_contiguous()",
         f"{name}.is_neg()",
     ]
