@@ -40,8 +40,10 @@ _REWRITE = of_tvm("RewriteDataflowReshape")
 
 
 class RewriteDataflowReshape(Transform):
-    """TVM's pass of this name, but in programs with tensors without elements: its reshape takes a size of 0 for that of
-    what it reads, so that a result has another shape.
+    """TVM's pass of this name, where it can be run.
+
+    In programs with tensors without elements its reshape takes a size of 0 for that of what it reads, so that a result has
+    another shape. In some with unknown sizes its analysis of a kernel fails (``s0 - 3`` into ``2 * (s0 - 3)``); a copy stays.
 
     ``call_tir(copy, x)``  →  ``relax.reshape(x)``
     """
@@ -56,7 +58,12 @@ class RewriteDataflowReshape(Transform):
         for function in mod.functions.values():
             if isinstance(function, relax.Function):
                 relax.analysis.post_order_visit(function, look)
-        return mod if found else _REWRITE.run(mod)
+        if found:
+            return mod
+        try:
+            return _REWRITE.run(mod)
+        except tvm.error.InternalError:
+            return mod
 
 
 @relax.transform.function_pass(opt_level=0, name="ViewReshapes")

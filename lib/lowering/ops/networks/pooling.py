@@ -15,6 +15,7 @@ from tvm import relax, te, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.shapes.views import squeeze_at, unsqueeze_at
+from torch_tvm.lowering.pointwise import larger
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
 
@@ -105,7 +106,7 @@ def max_pool(b: Builder, x: Expr, spatial: int, window: Window) -> Expr:
     after = window.pads_after()
     value, batched = _batched(b, x, spatial)
     if after is None or not is_float(b.dtype(x)):
-        result = max_pool_indices(b, value, spatial, window)[0]
+        result = b.te(lambda data, output: _largest(data, output, window), value, window.output)
     else:
         call = _MAX_POOL[spatial](
             value, window.kernel, window.stride, [*window.padding, *after], window.dilation, ceil_mode=False
@@ -114,29 +115,38 @@ def max_pool(b: Builder, x: Expr, spatial: int, window: Window) -> Expr:
     return result if batched else squeeze_at(b, result, 0)
 
 
+def _largest(data: te.Tensor, output: Sequence[Any], window: Window) -> te.Tensor:
+    """The same as loops: for sizes of which the padding is not known, and for whole numbers."""
+    axes = _axes(window)
+    reducer = te.comm_reducer(larger, lowest, name="largest")
+    out = [*data.shape[:2], *map(as_size, output)]
+    return te.compute(out, lambda *i: reducer(_read(data, i, axes, window)[1], axis=axes), name="max_pool")
+
+
 def max_pool_indices(b: Builder, x: Expr, spatial: int, window: Window) -> list[Expr]:
     """The largest element of each window and its flat index; a NaN wins, the first of equals wins."""
     value, batched = _batched(b, x, spatial)
-    dtype = b.dtype(x)
 
     def pool(data: te.Tensor, output: list[Any]) -> list[te.Tensor]:
-        axes = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
-
-        def at(*i: Any) -> tuple[Any, Any]:
-            places = [
-                o * s + k * d - p
-                for o, s, k, d, p in zip(
-                    i[2:], window.stride, axes, window.dilation, window.padding, strict=True
-                )
-            ]
-            return _guarded(data, i[:2], places, data.shape[2:], dtype)
-
-        out = [*data.shape[:2], *(as_size(s) for s in output)]
-        return list(te.compute(out, lambda *i: first_largest(dtype)(at(*i), axis=axes), name="max_pool"))
+        axes, reducer = _axes(window), first_largest(b.dtype(x))
+        out = [*data.shape[:2], *map(as_size, output)]
+        found = te.compute(out, lambda *i: reducer(_read(data, i, axes, window), axis=axes), name="max_pool")
+        return list(found)
 
     both = b.te(pool, value, window.output)
     results = [b.emit(relax.TupleGetItem(both, i)) for i in (1, 0)]
     return results if batched else [squeeze_at(b, r, 0) for r in results]
+
+
+def _axes(window: Window) -> list[tirx.IterVar]:
+    return [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
+
+
+def _read(data: te.Tensor, i: Sequence[Any], axes: Sequence[Any], window: Window) -> tuple[Any, Any]:
+    """(flat index, element) that a window at ``i`` has at these places of it."""
+    steps = zip(i[2:], window.stride, axes, window.dilation, window.padding, strict=True)
+    places = [o * s + k * d - p for o, s, k, d, p in steps]
+    return _guarded(data, i[:2], places, data.shape[2:], str(data.dtype))
 
 
 def _guarded(
