@@ -354,6 +354,38 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
     torch.normal: _normal,
     torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,
 }
+
+
+def _placed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """The arguments with the lazy device where the program says the CPU, or an op of ``torch.ops`` makes a tensor."""
+    args, kwargs = pytree.tree_map(_elsewhere, (args, kwargs))
+    if function is torch.Tensor.to and args[1:2] in _CPU:
+        args = (args[0], _LAZY, *args[2:])
+    if (kwargs.get("device"),) in _CPU or (_makes_tensors(function) and kwargs.get("device") is None):
+        kwargs = {**kwargs, "device": _LAZY}
+    return args, kwargs
+
+
+def _elsewhere(item: Any) -> Any:
+    return _LAZY if isinstance(item, torch.device) and item.type == "cpu" else item
+
+
+def _makes_tensors(function: Any) -> bool:
+    """Whether it is an op that takes a device, and no tensor that has one."""
+    if isinstance(function, torch._ops.OpOverloadPacket):
+        return all(
+            _makes_tensors(getattr(function, name))
+            for name in function.overloads()
+            if not name.endswith("out")
+        )
+    if not isinstance(function, torch._ops.OpOverload):
+        return False
+    arguments = function._schema.arguments
+    return any(a.name == "device" for a in arguments) and not any("Tensor" in str(a.type) for a in arguments)
+
+
+_CPU = (("cpu",), ("cpu:0",))
+_LAZY = torch.device("lazy", 0)  # the one that tensors are on: to any other they are copied
 _OF_MEMORY = {torch.Tensor.resize_, torch.Tensor.resize_as_, torch.Tensor.set_}
 
 
@@ -367,6 +399,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = pytree.tree_map(self.run.on_device, (args, kwargs or {}))
+        args, kwargs = _placed(function, args, kwargs)
         if torch.is_autocast_enabled("cpu"):
             raise ImportFailed(
                 "the lazy device does not know autocast",

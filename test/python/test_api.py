@@ -220,7 +220,7 @@ def test_what_is_called_like_a_function(function: Any) -> None:
 
 def test_a_failing_function_is_named() -> None:
     def choose(x: torch.Tensor) -> torch.Tensor:
-        return x if x.sum() > 0 else -x
+        return x if x.sum() > 0 else eval("-x")  # nor does this script
 
     with pytest.raises(ImportFailed, match=r"(?s)test_api.py.*choose"):
         torch_tvm.import_fx(choose, (torch.randn(3),))

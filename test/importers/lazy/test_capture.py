@@ -139,7 +139,7 @@ def test_constants_can_be_read() -> None:
 def test_reading_a_value_is_refused_at_its_line() -> None:
     def program(x: torch.Tensor) -> torch.Tensor:
         y = x * 2
-        return y if y.sum() > 0 else x
+        return y if y.sum() > 0 else eval("x")  # nor does this script
 
     with pytest.raises(ImportFailed, match=re.escape(line_of(program, 2))) as failure:
         import_lazy(program, (torch.randn(3),))
@@ -147,8 +147,8 @@ def test_reading_a_value_is_refused_at_its_line() -> None:
 
 
 def test_numbers_drawn_outside_of_the_graph_are_refused() -> None:
-    with pytest.raises(ImportFailed, match=r"randn.*random"):
-        import_lazy(lambda x: x + torch.randn(3, device="cpu"), (torch.randn(3),))
+    with pytest.raises(ImportFailed, match=r"native_dropout.*random"):
+        import_lazy(lambda x: torch.ops.aten.native_dropout(x, 0.5, True)[0], (torch.randn(3),))
     with pytest.raises(ImportFailed, match="generator"):
         import_lazy(lambda x: torch.bernoulli(x, generator=torch.Generator()), (torch.rand(3),))
 
@@ -170,19 +170,50 @@ def test_sizes_that_depend_on_data_are_those_of_each_call() -> None:
 def test_a_branch_on_data_is_refused_with_the_op() -> None:
     def program(x: torch.Tensor) -> torch.Tensor:
         found = torch.masked_select(x, x > 0)
-        return found if found.numel() > 2 else x
+        return found if found.numel() > 2 else eval("x")  # nor does this script
 
     with pytest.raises(ImportFailed, match="masked_select"):
         import_lazy(program, (torch.randn(3),))
 
 
 def test_cpu_is_where_a_tensor_is() -> None:
-    agrees(lambda x: x.cpu() + 1, torch.randn(3))
+    def program(x: torch.Tensor) -> list[torch.Tensor]:
+        x.to("cpu").add_(1)  # the same tensor
+        here = torch.device("cpu")
+        made = torch.zeros(3, device=here) + torch.tensor([1.0, 2.0, 3.0], device="cpu")
+        return [
+            x.cpu() + 1,
+            x.to("cpu:0", torch.float64),
+            x.to(device=here),
+            made.add_(torch.ops.aten.arange(3)),
+        ]
+
+    agrees(program, torch.randn(3))
+
+
+def test_numbers_that_ops_draw_are_in_the_graph() -> None:
+    aten, cpu = torch.ops.aten, torch.device("cpu")
+
+    def program(x: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            x + aten.randn([2, 3], dtype=torch.float64, device=cpu),
+            aten.randint(high=1000, size=[2, 3]),
+            aten.rand([2, 3], pin_memory=False, layout=torch.strided),
+            torch.rand_like(x, device="cpu")[:, aten.randperm(3)],
+        ]
+
+    x = torch.randn(2, 3)
+    module = import_lazy(program, (x,))
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        found = module(x)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(found, program(x), rtol=0, atol=0)
 
 
 def test_leaving_the_device_is_refused_at_its_line() -> None:
     def program(x: torch.Tensor) -> torch.Tensor:
-        return x.to("cpu") + 1
+        return torch.from_numpy(x.numpy()) + 1
 
     with pytest.raises(ImportFailed, match=re.escape(line_of(program, 1))):
         import_lazy(program, (torch.randn(3),))
