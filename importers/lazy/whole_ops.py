@@ -327,9 +327,7 @@ def _drawing() -> tuple[str, ...]:
     return tuple(
         name
         for name in _functional()
-        if has(name, "Lazy")
-        and torch.Tag.nondeterministic_seeded in _overload(name).tags
-        and name != "aten::native_dropout"
+        if has(name, "Lazy") and torch.Tag.nondeterministic_seeded in _overload(name).tags
     )
 
 
