@@ -267,11 +267,15 @@ class Emitter:
             values.append(self.operand(given, argument.type))
         return values
 
+    def _integer(self, condition: ir.Value) -> ir.Value:
+        return self.op("torch.aten.Int.bool", [condition], [self.types.parse("!torch.int")]).result
+
     def operand(self, given: Any, schema_type: Any) -> ir.Value:
         """A Python value or ``ir.Value`` as an operand of a schema type such as ``int[]`` or ``Tensor?``."""
-        if isinstance(given, ir.Value):
-            return given
         kind = schema_type.kind()
+        if isinstance(given, ir.Value):
+            is_bool = kind == "NumberType" and str(given.type) == "!torch.bool"
+            return self._integer(given) if is_bool else given
         if kind == "OptionalType":
             return self.constant(None) if given is None else self.operand(given, schema_type.getElementType())
         if kind == "ListType":

@@ -316,7 +316,8 @@ def test_numbers_as_results() -> None:
 def _of_floats(f: torch.Tensor, n: torch.Tensor, x: torch.Tensor) -> Any:
     number, count = f.item(), n.item()
     several = number**-0.8, number // 0.7, number % 0.7, count**-0.5, 1 / count, math.floor(number) + 1
-    return [x * each for each in several], x.add(x, alpha=number)
+    bools = number < count, torch.sym_not(number < 1)
+    return [x * each for each in (*several, *bools, round(number))], x.add(x, alpha=number)
 
 
 @torch._dynamo.config.patch(capture_scalar_outputs=True)

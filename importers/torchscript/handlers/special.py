@@ -35,9 +35,14 @@ def _dtype(code: Any) -> torch.dtype | None:
 
 @handles("aten::batch_norm")
 def _batch_norm(ev: Evaluator, args: list[Any]) -> Any:
-    """By known statistics the result is like the argument: no need to ask."""
-    x, mean, training = args[0], args[3], args[5]
-    if training is False and mean is not None and x.meta.dim() > 1 and x.meta.shape[1] == mean.meta.shape[0]:
+    """By known statistics the result is like the argument, and every vector is of its channels: no need to ask more."""
+    x, vectors, training = args[0], args[1:5], args[5]
+    if (
+        training is False
+        and args[3] is not None
+        and x.meta.dim() > 1
+        and all(each is None or each.meta.shape == x.meta.shape[1:2] for each in vectors)
+    ):
         return tensors.call(ev, ev.overload, args, [ev.fake_of(x.meta)])
     return tensors.call(ev, ev.overload, args)
 

@@ -184,6 +184,22 @@ def test_layers_of_arguments_of_which_no_size_is_known(layer: nn.Module, sizes: 
     _agrees(layer.eval(), (torch.randn(sizes),), (torch.randn(sizes[0] + 1, *sizes[1:]),))
 
 
+def test_batch_norm_by_vectors_of_unknown_sizes() -> None:
+    """The variance was of another size than the channels: an internal error."""
+
+    def program(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        return torch.nn.functional.batch_norm(x, mean, variance)
+
+    _agrees(program, *((torch.randn(2, n, 4), torch.randn(n), torch.rand(n)) for n in (3, 1)))
+
+
+def test_a_sum_over_a_size_that_is_one_in_one_operand() -> None:
+    def program(x: Tensor, y: Tensor) -> Tensor:
+        return torch.einsum("ij,jk->ik", x, y)
+
+    _agrees(program, *((torch.randn(2, n), torch.randn(3, 4)) for n in (3, 1)))
+
+
 def test_the_last_window_of_a_pool_may_end_outside() -> None:
     pool = nn.MaxPool2d(3, 3, 1, ceil_mode=True)
     module = torch_tvm.import_torchscript(pool, (TensorSpec((None,) * 4, torch.float32),))

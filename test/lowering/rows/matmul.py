@@ -83,6 +83,8 @@ def _einsum(s: Sample) -> Cases:
         ("bhqd,bhkd->bhqk", (s.floats(2, 2, 3, 4), s.floats(2, 2, 5, 4))),
         ("ij,jk,kl->il", (s.floats(3, 4), s.floats(4, 2), s.floats(2, 5))),
         ("bij->bj", (a,)),
+        ("ij,jk->ik", (s.floats(2, 1), s.floats(3, 4))),
+        ("ijk,jkl->il", (s.floats(2, 3, 4), s.floats(1, 4, 5))),
     ]
 
 

@@ -9,9 +9,9 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.views import common_shape, reshape
-from torch_tvm.lowering.pointwise import scaled
+from torch_tvm.lowering.pointwise import expanded, scaled
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
-from torch_tvm.tir import HALF, SizeLike, as_size, product
+from torch_tvm.tir import HALF, SizeLike, as_size, is_one, product
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
@@ -199,6 +199,8 @@ def _contract(b: Builder, x: Expr, xs: str, y: Expr, ys: str, needed: set[str]) 
     """One pair of operands as a batched matrix product."""
     x, xs = _sum_out(b, x, xs, needed | set(ys))
     y, ys = _sum_out(b, y, ys, needed | set(xs))
+    lone = {c for c in set(xs) & set(ys) - needed if _is_one_of_many(b, x, xs, y, ys, c)}
+    (x, xs), (y, ys) = _sum_out(b, x, xs, set(xs) - lone), _sum_out(b, y, ys, set(ys) - lone)
     shared = [c for c in xs if c in ys]
     batch = [c for c in shared if c in needed]
     inner = [c for c in shared if c not in needed]
@@ -206,12 +208,26 @@ def _contract(b: Builder, x: Expr, xs: str, y: Expr, ys: str, needed: set[str]) 
     sizes: dict[str, SizeLike] = {}
     for label in set(xs + ys):
         found = [[b.shape(v)[ls.index(label)]] for v, ls in ((x, xs), (y, ys)) if label in ls]
-        sizes[label] = common_shape(b, found)[0]
+        sizes[label] = found[-1][0] if label in inner else common_shape(b, found)[0]
+        if label in inner and isinstance(found[0][0], int):
+            sizes[label] = found[0][0]
+    x = _repeated(b, x, xs, {c: sizes[c] for c in inner})
+    y = _repeated(b, y, ys, {c: sizes[c] for c in inner})
     left = _arranged(b, x, xs, batch, rows, inner)
     right = _arranged(b, y, ys, batch, inner, columns)
     value = product_of(b, left, right)
     labels = "".join([*batch, *rows, *columns])
     return reshape(b, value, [sizes[c] for c in labels]), labels
+
+
+def _repeated(b: Builder, x: Expr, labels: str, sizes: dict[str, SizeLike]) -> Expr:
+    """A size that only run time knows to be 1 as that of the other operand."""
+    return expanded(b, x, [sizes.get(c, size) for c, size in zip(labels, b.shape(x), strict=True)])
+
+
+def _is_one_of_many(b: Builder, x: Expr, xs: str, y: Expr, ys: str, label: str) -> bool:
+    """Whether a label is of size 1 in one operand and not in the other: products with one number sum up first."""
+    return is_one(b.shape(x)[xs.index(label)]) != is_one(b.shape(y)[ys.index(label)])
 
 
 def _arranged(
