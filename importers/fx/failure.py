@@ -11,6 +11,7 @@ from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 
 GENERATOR = "a random generator cannot be captured"
+DATA = "what a program assigns to .data cannot be captured"
 
 
 def export_failure(scope: str, error: Exception) -> ImportFailed:
@@ -47,6 +48,8 @@ def _advice(error: Exception, text: str) -> str:
         return SEEDED_ADVICE
     if text == GENERATOR:
         return "pass the random tensor as an input, or draw from PyTorch's own generator"
+    if text == DATA:
+        return "write the values with copy_, or use frontend='lazy' or torch.compile"
     if _depends_on_data(error, text):
         return "rewrite the branch with torch.cond, or compile the scripted module (frontend='torchscript')"
     if isinstance(error, TypeError) and "argument" in text:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import operator
+import sys
 import traceback
 import types
 import warnings
@@ -37,7 +38,7 @@ from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.distribution_checks import ConstraintsAsserted
 from torch_tvm.importers.encoder_padding import encoders_hide_padding
-from torch_tvm.importers.fx.failure import GENERATOR, export_failure
+from torch_tvm.importers.fx.failure import DATA, GENERATOR, export_failure
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.fx.scripted import import_scripted
@@ -52,6 +53,7 @@ from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
 from torch_tvm.importers.symbols import bind_argument_shapes
+from torch_tvm.importers.user_code import TORCH
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 Program: TypeAlias = torch.nn.Module | ExportedProgram | Callable[..., Any]
@@ -149,7 +151,7 @@ def export(
             _quiet_logs(),
             quiet_refusals(),
             quick_batch_norms(),
-            _GeneratorsRefused(),
+            _ForgottenRefused(),
             seeding_refused(),
             MasksUnexamined(),
             ConstraintsAsserted(),
@@ -339,15 +341,25 @@ class _WithoutQuestions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _GeneratorsRefused(TorchFunctionMode):
-    """Refuses a call that draws from a generator of the program's own: export forgets which one it was."""
+class _ForgottenRefused(TorchFunctionMode):
+    """Refuses what export forgets: which generator of its own a program draws from, and what it assigns to ``.data``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func == torch.Tensor.data.__set__ and not _called_by_torch():
+            raise RuntimeError(DATA)
         for given in (*args, *kwargs.values()):
             if isinstance(given, torch.Generator) and given is not torch.default_generator:
                 raise RuntimeError(GENERATOR)
         return func(*args, **kwargs)
+
+
+def _called_by_torch() -> bool:
+    """Whether code of torch's calls the function that a mode is asked about; modes ask each other."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_name == "__torch_function__":
+        frame = frame.f_back
+    return frame.f_code.co_filename.startswith(TORCH)
 
 
 def _distinct(arguments: Any) -> Any:

@@ -244,6 +244,18 @@ def test_a_generator_of_the_programs_own_is_refused_and_not_forgotten() -> None:
             torch_tvm.import_fx(draw, (x,))
 
 
+def test_what_is_assigned_to_data_is_refused_and_not_forgotten() -> None:
+    def assigned(x: torch.Tensor) -> torch.Tensor:
+        z = x.clone()
+        z.data = x * 2
+        return z + 1
+
+    x = torch.randn(3)
+    with pytest.raises(ImportFailed, match=r"(?s)test_api.py:\d+: .*assigns to \.data.*copy_"):
+        torch_tvm.import_fx(assigned, (x,))
+    assert torch.equal(torch_tvm.compile(assigned, (x,), frontend="lazy")(x), assigned(x))
+
+
 def test_a_program_that_can_neither_be_exported_nor_scripted() -> None:
     class Hopeless(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
