@@ -118,7 +118,8 @@ class NumbersKnown(TorchFunctionMode):
 
     def made(self, numbers: Sequence[int]) -> Tensor:
         """A tensor of these numbers, known, and on the CPU, as sizes of batches have to be."""
-        result = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+        with torch._C.DisableTorchFunction():  # no other mode has it elsewhere
+            result = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         with _outside():
             self._know(result, torch.tensor(numbers, dtype=torch.int64))
         return result
