@@ -223,9 +223,7 @@ class GraphWalk:
         operands = [self._lookup(argument) for argument in node.args]
         if not any(isinstance(operand, ir.Value) for operand in operands):
             return node.target(*operands)
-        if (
-            node.target is round and len(operands) == 2 and operands[1] is None
-        ):  # what ``round(x)`` is traced as
+        if node.target is round and operands[1:] == [None]:  # what ``round(x)`` is traced as
             operands.pop()
         numbers = [self._number(operand) for operand in operands]
         found, kind = self.scalars.apply(stem, numbers), _KINDS.get(type(node.meta.get("val")))

@@ -166,14 +166,12 @@ def export(
             try:
                 found = torch.export.export(program, args, named, **how)
                 holds = any(map(is_functorch_wrapped_tensor, found.constants.values()))
-            except GuardOnDataDependentSymNode:  # ``int(x)``: dynamo knows it for ``x.item()``
+            except GuardOnDataDependentSymNode as refusal:  # ``int(x)``: dynamo knows it for ``x.item()``
                 holds = False
                 try:
                     found = torch.export.export(program, args, named, **how | {"strict": True})
                 except Exception:
-                    found = None
-                if found is None:
-                    raise
+                    raise refusal from None
             except Exception as error:
                 holds = _takes_gradients(error)
                 if not holds:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
@@ -84,12 +85,16 @@ def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
     return b.emit(R.rsqrt(b.emit(R.add(variance, b.const(eps, dtype)))))
 
 
+def _statistic(b: Builder, body: Callable[..., tvm.ir.Expr], old: Expr, *operands: Any) -> Expr:
+    """``body`` of a running statistic and operands, in the statistic's dtype, whatever that of the op's first result is."""
+    dtype = b.dtype(old)
+    return pointwise(b, body, old, *operands, compute=compute_dtype(dtype), result=dtype)
+
+
 def _blend(b: Builder, old: Expr, new: Expr, momentum: Any) -> Expr:
     """A running statistic; ``momentum`` is a number, of the running program where it is the inverse of a count of batches."""
     if not isinstance(momentum, float):
-        dtype = b.dtype(old)
-        kind = {"compute": compute_dtype(dtype), "result": dtype}
-        return pointwise(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum, **kind)
+        return _statistic(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum)
     kept, moved = scaled(b, old, 1 - momentum), scaled(b, b.cast(new, b.dtype(old)), momentum)
     return b.emit(R.add(kept, moved))
 
@@ -152,9 +157,8 @@ def _unless_empty(b: Builder, count: Any, old: Expr, new: Expr) -> Expr:
     """A running statistic after a batch: a batch of nothing, where ``count`` may be 0, leaves the old one."""
     if isinstance(count, int):
         return new
-    dtype = b.dtype(old)
-    kind = {"compute": compute_dtype(dtype), "result": dtype}
-    return pointwise(b, lambda n, o, m: tirx.Select(n > 0, m, o), b.tensor(count, dtype), old, new, **kind)
+    size = b.tensor(count, b.dtype(old))
+    return _statistic(b, lambda o, m, n: tirx.Select(n > 0, m, o), old, new, size)
 
 
 def native_batch_norm_no_stats(
