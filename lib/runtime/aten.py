@@ -108,17 +108,22 @@ def _operand(item: Any) -> Operand:
     if kind == "tensor":
         return lambda arguments: as_torch(arguments[value])
     if kind == "complex":
-        return lambda arguments: torch.view_as_complex(as_torch(arguments[value]))
+        return lambda arguments: _complex(as_torch(arguments[value]))
     if kind == "scalar":
         return lambda arguments: as_torch(arguments[value]).item()
     if kind == "object":
         return lambda arguments: _unwrapped(arguments[value])
     if kind == "complex objects":
-        return lambda arguments: [torch.view_as_complex(item) for item in _unwrapped(arguments[value])]
+        return lambda arguments: [_complex(item) for item in _unwrapped(arguments[value])]
     if kind == "size":
         return lambda arguments: int(arguments[value])
     number = complex(value) if kind == "complex number" else float(value)
     return lambda _: number
+
+
+def _complex(pairs: torch.Tensor) -> torch.Tensor:
+    """Pairs of reals as complex numbers, where PyTorch's kernels can read them: see ``as_reals``."""
+    return torch.view_as_complex(pairs.clone() if pairs.data_ptr() % 16 else pairs)
 
 
 def _laid_out(operand: Operand, order: Sequence[int]) -> Operand:

@@ -20,6 +20,7 @@ from torch_tvm.runtime.calls.arguments import (
     ALIGNMENT,
     ArgumentCheck,
     as_kernel_argument,
+    as_reals,
     dense,
     flatten,
     is_kernel_ready,
@@ -739,14 +740,19 @@ def _owned_copy(tensor: torch.Tensor) -> torch.Tensor:
     It may be written in every mode.
     """
     with torch.inference_mode(False), torch.no_grad():
-        plain = tensor.detach().resolve_conj().resolve_neg()
-        return plain.clone(memory_format=torch.contiguous_format)
+        if tensor.is_complex():
+            return torch.view_as_complex(
+                as_reals(tensor.detach()).clone(memory_format=torch.contiguous_format)
+            )
+        return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def _write(target: torch.Tensor, value: torch.Tensor) -> None:
     """Give a mutated argument or state tensor its new value."""
     with torch.no_grad():
-        if target.is_complex() and not value.is_complex():
+        if target.is_complex() and not target.is_conj():
+            target, value = torch.view_as_real(target), as_reals(value) if value.is_complex() else value
+        elif target.is_complex() and not value.is_complex():
             value = torch.view_as_complex(value)
         target.copy_(value)
 

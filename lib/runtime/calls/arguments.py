@@ -303,11 +303,21 @@ def dense(value: torch.Tensor, alignment: int = 1) -> torch.Tensor:
     value = value.detach()
     if value._is_zerotensor():
         value = value.clone()
-    if value.is_complex():
-        value = torch.view_as_real(value.resolve_conj())
-    value = value.resolve_neg().contiguous()
-    value = compact(value)
+    value = as_reals(value) if value.is_complex() else value.resolve_neg()
+    value = compact(value.contiguous())
     return value.clone() if value.data_ptr() % alignment else value
+
+
+def as_reals(value: torch.Tensor) -> torch.Tensor:
+    """Complex numbers as pairs of reals, a view where it can be one.
+
+    No complex kernel of PyTorch reads them: those of complex128 end the process at an address that is no multiple of 16.
+    """
+    if not value.is_conj():
+        return torch.view_as_real(value).resolve_neg()
+    pairs = torch.view_as_real(value.conj()).resolve_neg().clone()
+    pairs[..., 1].neg_()
+    return pairs
 
 
 def is_kernel_ready(value: Any, alignment: int = 1) -> bool:
@@ -326,6 +336,7 @@ __all__ = [
     "ALIGNMENT",
     "ArgumentCheck",
     "as_kernel_argument",
+    "as_reals",
     "dense",
     "fits_layout",
     "flatten",
