@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import torch_tvm
-from torch_tvm import driver, jit
+from torch_tvm import jit
+from torch_tvm.driver import compiler
 from torch_tvm.inside_torch import graph_module
 from torch_tvm.reporting.report import Report
 from torch_tvm.tools.numerics import compare
@@ -57,7 +58,7 @@ def _compiles() -> Iterator[list[Report]]:
         return call
 
     with ExitStack() as stack:
-        for where in (driver, jit, graph_module):
+        for where in (compiler, jit, graph_module):
             patch = unittest.mock.patch.object(where, "compile_module", watched(where.compile_module))
             stack.enter_context(patch)
         yield reports

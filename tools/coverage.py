@@ -20,10 +20,10 @@ from torch_tvm.aten.libraries import library_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import new_context
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver.pipeline import decomposed, lower_decomposed
 from torch_tvm.inside_torch.decomposition import has_decomposition
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import decomposed, lower_decomposed
 from torch_tvm.tools.opinfo.isolation import Note, isolated
 from torch_tvm.tools.opinfo.samples import DTYPES, Case, cases, database, eager_result
 from torch_tvm.tools.opinfo.sweep import Bundle

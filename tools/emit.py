@@ -10,9 +10,9 @@ import tvm_ffi
 from torch_tvm.backends import optimize, schedule
 from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver.pipeline import decomposed
 from torch_tvm.lowering.module import lower
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import decomposed
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
 

@@ -50,7 +50,7 @@ def compile(
         kept = place.find() if place else None
         if kept is not None:
             return kept
-    compile_anew = first_import("torch_tvm.driver").compile_anew
+    compile_anew = first_import("torch_tvm.driver.compiler").compile_anew
     compiled: CompiledModule = compile_anew(
         program, example_args, frontend, target, dynamic_shapes, fallback, parsed
     )

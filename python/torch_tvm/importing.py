@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.examples import check_inputs
+from torch_tvm.driver.examples import check_inputs
 from torch_tvm.exclusive import exclusive
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.support.errors import ImportFailed, damaged

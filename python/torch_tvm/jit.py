@@ -21,11 +21,11 @@ import tvm
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.inside_torch.graph_module import CompiledGraph
 from torch_tvm.options import Options
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report
 from torch_tvm.runtime.calls.arguments import fits_layout
 from torch_tvm.runtime.module import CompiledModule

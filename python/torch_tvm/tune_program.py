@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch_tvm.driver import compile_anew
+from torch_tvm.driver.compiler import compile_anew
 from torch_tvm.options import Options
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target

@@ -19,8 +19,8 @@ from numerics import assert_matches
 from torch import nn
 
 import torch_tvm
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import compile_module
 from torch_tvm.runtime.opencl import devices
 from torch_tvm.runtime.warnings import FallbackWarning
 from torch_tvm.support.errors import InvalidInput

@@ -9,9 +9,9 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import compile_module
 from torch_tvm.schedules.target import host_target
 
 Importer = Callable[[torch.nn.Module, Sequence[torch.Tensor], Any], TorchModule]

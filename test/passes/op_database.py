@@ -122,7 +122,7 @@ def main() -> None:
     wanted = json.loads(sys.stdin.read())
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    import torch_tvm.driver  # noqa: F401
+    import torch_tvm.driver.compiler  # noqa: F401
 
     dtypes = tuple(getattr(torch, name) for name in wanted["dtypes"]) if wanted.get("dtypes") else DTYPES
     for op in _chosen(wanted):

@@ -17,10 +17,10 @@ import torch
 from tvm import relax
 
 import torch_tvm
-from torch_tvm import pipeline
+from torch_tvm.driver import pipeline
+from torch_tvm.driver.narrowing import narrowed
 from torch_tvm.lowering.module import ModuleLowering
 from torch_tvm.lowering.registry import LOWERINGS
-from torch_tvm.narrowing import narrowed
 from torch_tvm.support.errors import InternalError
 
 

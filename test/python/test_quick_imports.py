@@ -28,7 +28,7 @@ import torch_tvm, tvm
 from tvm.backend.loader import is_loaded
 assert is_loaded("cuda") and is_loaded("webgpu")
 init = tvm.target.Target.__init__
-import torch_tvm.driver
+import torch_tvm.driver.compiler
 assert tvm.target.Target.__init__ is init
 """
 

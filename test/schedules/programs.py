@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import tvm
 
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.importers.fx import import_fx
 from torch_tvm.lowering.module import lower
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report
 from torch_tvm.schedules.target import host_target
 

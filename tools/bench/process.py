@@ -147,7 +147,7 @@ def _serve(pipe: Connection, request: Request, log: str) -> None:
 
 def _prepare(request: Request) -> tuple[Any, Ready]:
     if request.runtime == "ours":
-        import torch_tvm.driver  # noqa: F401
+        import torch_tvm.driver.compiler  # noqa: F401
     module, args = build(request.model, request.batch)
     started = time.perf_counter()
     call = prepare(request.runtime, module, args, request.options)

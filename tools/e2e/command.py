@@ -151,7 +151,7 @@ def _run_cases(
 
 def _import_early() -> None:
     """Import what every process needs, once. Nothing is run: threads do not live on in forked processes."""
-    import torch_tvm.driver
+    import torch_tvm.driver.compiler
     import torch_tvm.dynamo  # noqa: F401
 
 

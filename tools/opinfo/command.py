@@ -76,7 +76,7 @@ def _run(
     """A line for each operator, dtype and frontend, those that the file has included."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    import torch_tvm.driver  # imported once, before the children
+    import torch_tvm.driver.compiler  # imported once, before the children
     import torch_tvm.dynamo  # noqa: F401
 
     file = Path(chosen.json) if chosen.json else None

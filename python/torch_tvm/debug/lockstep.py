@@ -90,9 +90,9 @@ def lockstep(
 
 def imported(program: Any, args: Sequence[Any] | None, frontend: str) -> tuple[TorchModule, list[Any]]:
     """The canonical module and its flat arguments, state included."""
-    from torch_tvm.driver import import_program
+    from torch_tvm.driver.compiler import import_program
+    from torch_tvm.driver.pipeline import decomposed
     from torch_tvm.passes.pipeline import canonicalize
-    from torch_tvm.pipeline import decomposed
     from torch_tvm.support.errors import InvalidInput
 
     found = import_program(program, args, frontend, None).module

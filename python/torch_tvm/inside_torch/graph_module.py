@@ -19,11 +19,11 @@ from torch_tvm.backends import backend_of
 from torch_tvm.codegen.memory_hash import MemoryHash
 from torch_tvm.dialect.bind_weights import bind_weights
 from torch_tvm.dialect.module import Signature, TorchModule
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.exclusive import exclusive
 from torch_tvm.importers.fx.program import import_aten_graph
 from torch_tvm.inside_torch.graph_outputs import Finish, split_outputs
 from torch_tvm.options import GraphOptions
-from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report, fallback_message
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.tracing import refuse_recording

@@ -19,7 +19,7 @@ from torch_tvm.artifact.encoding import decode_convention, encode_convention
 from torch_tvm.artifact.load import decode_code, load_library
 from torch_tvm.artifact.processor import machine, missing
 from torch_tvm.artifact.save import encode_code
-from torch_tvm.compilation import variant_of
+from torch_tvm.driver.compilation import variant_of
 from torch_tvm.inside_torch.graph_module import CompiledGraph
 from torch_tvm.runtime.library import load_runtime
 from torch_tvm.runtime.module import CompiledModule, Weights

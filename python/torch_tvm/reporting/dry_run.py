@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch_tvm.conventions import convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.driver import Imported, import_program
+from torch_tvm.driver.compiler import Imported, import_program
+from torch_tvm.driver.conventions import convention_of
+from torch_tvm.driver.methods import check_names
+from torch_tvm.driver.pipeline import decomposed, lower_decomposed
 from torch_tvm.exclusive import exclusive
 from torch_tvm.importers.torchscript import import_torchscript
-from torch_tvm.methods import check_names
 from torch_tvm.passes.pipeline import canonicalize
-from torch_tvm.pipeline import decomposed, lower_decomposed
 from torch_tvm.reporting.reproducer import unforeseen
 from torch_tvm.support.errors import InvalidInput
 

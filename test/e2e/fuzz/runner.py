@@ -345,7 +345,7 @@ def _save_time(optimises: Callable[[], bool]) -> None:
     import tvm
 
     import torch_tvm.codegen.llvm
-    import torch_tvm.pipeline
+    import torch_tvm.driver.pipeline
 
     in_full = torch_tvm.codegen.llvm._machine_code
 
@@ -355,8 +355,8 @@ def _save_time(optimises: Callable[[], bool]) -> None:
 
     torch_tvm.codegen.llvm._machine_code = machine_code
 
-    torch_tvm.pipeline.schedule = remembered(torch_tvm.pipeline.schedule)
-    torch_tvm.pipeline.build = remembered(torch_tvm.pipeline.build)
+    torch_tvm.driver.pipeline.schedule = remembered(torch_tvm.driver.pipeline.schedule)
+    torch_tvm.driver.pipeline.build = remembered(torch_tvm.driver.pipeline.build)
     torch._dynamo.guards.profile_guard_manager = lambda *_: 0.0
     gc.collect()
     gc.freeze()

@@ -20,13 +20,13 @@ from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
 from torch_tvm.codegen.shared_library import link
-from torch_tvm.compilation import Compilation, LateCompilation
-from torch_tvm.conventions import add_requirements, convention_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
+from torch_tvm.driver.compilation import Compilation, LateCompilation
+from torch_tvm.driver.conventions import add_requirements, convention_of
+from torch_tvm.driver.narrowing import narrowed
 from torch_tvm.exclusive import exclusive
 from torch_tvm.lowering.module import LoweredModule, is_lowered, lower, refusable, refuse_fallbacks
-from torch_tvm.narrowing import narrowed
 from torch_tvm.options import Options, dialect_spelling
 from torch_tvm.passes.pipeline import canonicalize
 from torch_tvm.profiling.autotune import Autotuner, Measured

@@ -12,10 +12,10 @@ import torch
 import tvm
 
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.examples import check_examples, check_inputs
+from torch_tvm.driver.examples import check_examples, check_inputs
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.exclusive import compiling
 from torch_tvm.options import Options
-from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report, fallback_message
 from torch_tvm.reporting.reproducer import unforeseen
 from torch_tvm.runtime.module import CompiledModule
@@ -57,7 +57,7 @@ def _compiled(
         imported = import_program(program, example_args, frontend, dynamic_shapes)
     report.frontend, module = imported.frontend, imported.module
     if imported.script is not None:
-        from torch_tvm.methods import Settings, compile_methods
+        from torch_tvm.driver.methods import Settings, compile_methods
 
         settings = Settings(resolved, fallback, parsed)
         return compile_methods(imported.script, module, imported.arguments, settings, report)
@@ -203,8 +203,8 @@ def _import_fx(program: Any, example_args: Sequence[Any] | None, dynamic_shapes:
 def _import_torchscript(
     program: Any, example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None
 ) -> Imported:
+    from torch_tvm.driver.methods import is_forward
     from torch_tvm.importers.torchscript import as_script, example_arguments, import_torchscript
-    from torch_tvm.methods import is_forward
 
     script = as_script(program)
     if not isinstance(script, torch.jit.ScriptModule):

@@ -14,9 +14,9 @@ import tvm
 from torch.utils import _pytree as pytree
 
 from torch_tvm.dialect.module import TensorSpec, TorchModule
+from torch_tvm.driver.pipeline import compile_module
 from torch_tvm.importers.torchscript import import_torchscript
 from torch_tvm.options import Options
-from torch_tvm.pipeline import compile_module
 from torch_tvm.reporting.report import Report, fallback_message
 from torch_tvm.runtime.module import CompiledModule, refuse_pickling, without_forward
 from torch_tvm.runtime.warnings import FallbackWarning, warn_user
