@@ -236,8 +236,15 @@ class Weights:
     def borrow(self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None) -> None:
         """Pack tensors that the caller may change or drop later: they are not held.
 
-        ``changed`` are those that differ from what was borrowed last, by default all.
+        ``changed`` are those that differ from what was borrowed last, by default all. Raises :class:`InvalidInput` for
+        one of another dtype or shape.
         """
+        for name, wanted in self.tensors.items():
+            value = values.get(name, wanted)
+            if value.shape != wanted.shape or value.dtype != wanted.dtype:
+                raise InvalidInput(
+                    f"weight '{name}': expected {describe_value(wanted)}, got {describe_value(value)}"
+                )
         fresh = copy.copy(self)
         fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
         self.packed = fresh._pack(fresh._apart, changed)

@@ -45,14 +45,11 @@ with deferred_interrupts():
     from torch_tvm.inside_torch.double_backward import differentiable_twice
     from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
     from torch_tvm.inside_torch.higher_order import write_out
+    from torch_tvm.inside_torch.later_gradients import GraphNotCompiled, held_tensors, with_later_gradients
     from torch_tvm.inside_torch.saved_graph import SavedCode, is_saving, saved
     from torch_tvm.options import GraphOptions
 
 Inputs = Sequence[Any]
-
-
-class GraphNotCompiled(UserWarning):
-    """A graph of ``torch.compile`` runs in PyTorch; the message says why."""
 
 
 def torch_tvm(
@@ -65,7 +62,9 @@ def torch_tvm(
     time can be saved (``saved_graph.py``).
     """
     function = _function_of(gm, example_inputs, dict(options or {}))
-    return saved(function) if is_saving() and not hasattr(function, "serialize") else function
+    if is_saving():
+        return function if hasattr(function, "serialize") else saved(function)
+    return with_later_gradients(function, gm, example_inputs)
 
 
 def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, Any]) -> Callable[..., Any]:
@@ -77,7 +76,7 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
         _rewrite(gm, change)
     if not _needs_gradient(example_inputs):
         _rewrite(gm, _tell_views)
-    if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or _holds_tensors(gm)):
+    if not (_needs_gradient(example_inputs) or _transforms_functions(gm) or held_tensors(gm)):
         try:
             with _draws_kept():
                 compiled = _without_autograd(gm, example_inputs, given)
@@ -185,13 +184,6 @@ def _transforms_functions(gm: GraphModule) -> bool:
     nodes = [n for part in gm.modules() if isinstance(part, GraphModule) for n in part.graph.nodes]
     modules = [getattr(n.target, "__module__", None) or "" for n in nodes if n.op == "call_function"]
     return any(name.startswith(("torch._functorch", "torch._C._functorch")) for name in modules)
-
-
-def _holds_tensors(gm: GraphModule) -> bool:
-    """Whether the graph reads tensors of its own, as the state of an optimizer is: a trace would compute with them."""
-    parts = [part for part in gm.modules() if isinstance(part, GraphModule)]
-    names = [(part, str(node.target)) for part in parts for node in part.graph.nodes if node.op == "get_attr"]
-    return any(isinstance(operator.attrgetter(name)(part), torch.Tensor) for part, name in names)
 
 
 @contextmanager

@@ -15,8 +15,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.inside_torch.double_backward import DoubleBackward
 from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.support.errors import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("everything_is_compiled")
 
@@ -52,6 +54,60 @@ def test_optimizers_take_the_steps_of_eager(name: str) -> None:
             torch.testing.assert_close(mine, theirs)
             for key, value in optimizers[1].state[theirs].items():
                 torch.testing.assert_close(optimizers[0].state[mine][key], value)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop])
+def test_optimizers_that_are_differentiated(kind: Any) -> None:
+    """Their state needs a gradient from the second step on, which no guard of dynamo looks at."""
+
+    def gradient(wrap: Callable[[Any], Any], steps: int) -> Any:
+        start = torch.linspace(0.1, 1, 3, dtype=torch.float64).requires_grad_()
+        moved = start.clone()
+        optimizer = kind([moved], 0.01, differentiable=True)
+        step = wrap(optimizer.step)
+        for turn in range(steps):
+            moved.grad = (start * (turn + 1)).sin()
+            step()
+        return moved.detach(), torch.autograd.grad(moved.square().sum(), start)[0]
+
+    close: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(gradient(compiled, 1), gradient(lambda f: f, 1), **close)
+    torch._dynamo.reset()
+    with pytest.warns(GraphNotCompiled, match="needed none when the graph was compiled") as told:
+        ours = gradient(compiled, 4)
+    assert len([each for each in told if each.category is GraphNotCompiled]) == 1
+    torch.testing.assert_close(ours, gradient(lambda f: f, 4), **close)
+
+
+def _unfrozen(linear: nn.Linear, fast: Any, x: torch.Tensor) -> None:
+    linear.requires_grad_(False)
+    fast(x)
+    linear.requires_grad_(True)
+
+
+def _unfrozen_bias(linear: nn.Linear, fast: Any, x: torch.Tensor) -> None:
+    linear.bias.requires_grad_(False)
+    fast(x)
+    linear.bias.requires_grad_(True)
+
+
+def _recorded(linear: nn.Linear, fast: Any, x: torch.Tensor) -> None:
+    with torch.no_grad():
+        fast(x)
+
+
+@pytest.mark.parametrize("change", [_unfrozen, _unfrozen_bias, _recorded])
+def test_gradients_that_no_guard_tells_of(change: Callable[..., None]) -> None:
+    linear, x = nn.Linear(3, 2), torch.randn(4, 3)
+    fast = compiled(linear, options={"guard_filter_fn": lambda guards: [False] * len(guards)})
+    change(linear, fast, x)
+    with pytest.warns(GraphNotCompiled, match="needed none when the graph was compiled"):
+        fast(x).square().sum().backward()
+    wanted = torch.autograd.grad(linear(x).square().sum(), list(linear.parameters()))
+    torch.testing.assert_close([linear.weight.grad, linear.bias.grad], list(wanted))
+    linear.requires_grad_(False).weight.data = torch.randn(5, 3)
+    with torch.no_grad(), pytest.raises(InvalidInput, match=r"expected float32\[2, 3\], got float32\[5, 3\]"):
+        fast(x)
 
 
 def lists(xs: list[torch.Tensor], ys: list[torch.Tensor]) -> Any:
