@@ -34,7 +34,9 @@ def with_later_gradients(
     """``function``, compiled of ``gm`` for ``inputs``; PyTorch runs ``gm`` for tensors that need a gradient only now."""
     is_counted = torch.is_grad_enabled()
     had_none = [
-        i for i, x in enumerate(inputs) if isinstance(x, torch.Tensor) and not (is_counted and x.requires_grad)
+        i
+        for i, x in enumerate(inputs)
+        if isinstance(x, torch.Tensor) and not (is_counted and x.requires_grad)
     ]
     held = [x for x in held_tensors(gm) if not (is_counted and x.requires_grad)]
     is_told = False
