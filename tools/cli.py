@@ -118,7 +118,7 @@ def _model_options() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SPEC",
-        help="an argument: 1x3x64x64:f32, name:1x3:i64 (random values), or a .npz, .npy or .pt file",
+        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values), ?x3 for an unknown size, or a .npz, .npy or .pt file",
     )
     model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
@@ -135,6 +135,13 @@ def _target_options() -> argparse.ArgumentParser:
     )
     target.add_argument(
         "--no-fallback", action="store_true", help="an op that is left to PyTorch is an error"
+    )
+    target.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of torch_tvm.compile, such as accuracy=fast or opt_level=2",
     )
     target.add_argument(
         "--database", default="", metavar="FOLDER", help="use what torch-tvm tune left in this folder"
@@ -292,9 +299,29 @@ def _imported(command: argparse.Namespace) -> tuple[Source, str, Any, TorchModul
         return source, frontend, target, source.module(frontend)
 
 
+def _options(texts: Sequence[str]) -> dict[str, Any]:
+    """What ``--option`` says: values as JSON has them, and texts as they are."""
+    from torch_tvm.options import Options
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, is_given, value = text.partition("=")
+        if not is_given:
+            raise InvalidInput(
+                f"cannot read '{text}'", subject="--option", advice="write accuracy=fast, for one"
+            )
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    Options.parse(found)  # what is wrong with them, before anything takes time
+    return found
+
+
 def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
     import torch_tvm
 
+    options = {**_options(command.option), **({"database": command.database} if command.database else {})}
     started = time.perf_counter()
     source, frontend, target, module = _imported(command)
     seconds = time.perf_counter() - started
@@ -304,7 +331,7 @@ def _compiled(command: argparse.Namespace) -> tuple[Source, Any]:
             module,
             target=target,
             fallback=not command.no_fallback,
-            options={"database": command.database} if command.database else None,
+            options=options,
         )
     compiled.report.frontend = frontend
     compiled.report.seconds = {**compiled.report.seconds, "import": seconds}
@@ -544,10 +571,12 @@ def _tune(command: argparse.Namespace) -> int:
             subject="--database",
             advice="--database tuned, for one",
         )
+    options = _options(command.option)
     _, _, target, module = _imported(command)
     try:
         found = torch_tvm.tune(
             module,
+            options=options,
             database=command.database,
             trials=command.trials,
             seconds=command.seconds,

@@ -19,7 +19,7 @@ import torch
 
 from torch_tvm.dialect.types import TensorSpec
 from torch_tvm.support.errors import ImportFailed, InvalidInput
-from torch_tvm.tools.tensors import Given, given_tensors, in_order, random_tensor
+from torch_tvm.tools.tensors import Given, given_in_order, given_tensors, in_order, random_tensor
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
@@ -70,24 +70,43 @@ def find(name: str, batch: int = 1, specs: Sequence[str] = (), *, seed: int = 0)
     given = given_tensors(specs, seed)
     if extension == ".pt":
         return _from_script(name, given)
+    _refuse_open(name, given)
     return _from_exported(name, given) if extension == ".pt2" else _from_text(name, given, seed)
 
 
-def _imported(program: Any, arguments: tuple[Any, ...], frontend: str) -> TorchModule:
+def _imported(
+    program: Any, arguments: tuple[Any, ...], frontend: str, given: Sequence[Given] = ()
+) -> TorchModule:
+    """``given`` says which sizes of the arguments are unknown."""
     import torch_tvm
 
+    is_open = any(each.open for each in given)
     if frontend == "fx":
-        return torch_tvm.import_fx(program, arguments)
+        shapes = [{dim: torch.export.Dim.AUTO for dim in each.open} or None for each in given]
+        return torch_tvm.import_fx(program, arguments, dynamic_shapes=shapes if is_open else None)
     if frontend == "lazy":
+        if is_open:
+            raise InvalidInput(
+                "the lazy importer takes known sizes only", subject="--input", advice="name another: --via fx"
+            )
         return torch_tvm.import_lazy(program, arguments)
     if isinstance(program, torch.export.ExportedProgram):
         program = program.module()
+    specs = tuple(each.spec for each in given) if is_open else arguments
     try:
-        return torch_tvm.import_torchscript(program, arguments)
+        return torch_tvm.import_torchscript(program, specs)
     except ImportFailed:
         if isinstance(program, torch.jit.ScriptModule):
             raise
-        return torch_tvm.import_torchscript(torch.jit.trace(program, arguments, check_trace=False), arguments)
+        return torch_tvm.import_torchscript(torch.jit.trace(program, arguments, check_trace=False), specs)
+
+
+def _refuse_open(path: str, given: Sequence[Given]) -> None:
+    """Raise for unknown sizes where the file says which sizes are unknown."""
+    if any(each.open for each in given):
+        raise InvalidInput(
+            f"'{path}' has its own unknown sizes", subject="--input", advice="write numbers, 2x3 for ?x3"
+        )
 
 
 def _from_zoo(name: str, batch: int, seed: int) -> Source:
@@ -116,7 +135,8 @@ def _from_python(path: str, name: str, given: Sequence[Given], seed: int) -> Sou
     if isinstance(made, torch.nn.Module):
         made = made.eval()
     called = made.forward if isinstance(made, torch.nn.Module) else made
-    arguments = in_order(given, list(inspect.signature(called).parameters))
+    ordered = given_in_order(given, list(inspect.signature(called).parameters))
+    arguments = tuple(each.value for each in ordered)
     if not arguments and inspect.signature(called).parameters:
         names = ", ".join(inspect.signature(called).parameters)
         raise InvalidInput(
@@ -127,7 +147,7 @@ def _from_python(path: str, name: str, given: Sequence[Given], seed: int) -> Sou
     except TypeError as error:
         names = ", ".join(inspect.signature(called).parameters)
         raise InvalidInput(f"'{name}' takes {names}: {error}", subject=path) from None
-    importer = lambda frontend: _imported(made, arguments, frontend)
+    importer = lambda frontend: _imported(made, arguments, frontend, ordered)
     return Source(f"{path}:{name}", ("fx", "torchscript", "lazy"), importer, lambda: arguments, made)
 
 
@@ -170,15 +190,16 @@ def _from_script(path: str, given: Sequence[Given]) -> Source:
             advice="save it with torch.jit.save or torch.export.save",
         ) from None
     names = [value.debugName().split(".")[0] for value in script.graph.inputs()][1:]
-    chosen = in_order(given, names)
+    ordered = given_in_order(given, names)
 
     def arguments() -> tuple[Any, ...]:
-        return chosen or tuple(_profiled(script))
+        return tuple(each.value for each in ordered) or tuple(_profiled(script))
 
     def module(frontend: str) -> TorchModule:
         import torch_tvm
 
-        return torch_tvm.import_torchscript(script, chosen or None)
+        known = tuple(each.spec if each.open else each.value for each in ordered)
+        return torch_tvm.import_torchscript(script, known or None)
 
     return Source(path, ("torchscript",), module, arguments, script)
 

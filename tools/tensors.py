@@ -17,10 +17,11 @@ from torch_tvm.dialect.types import TEXT_DTYPE, TensorSpec
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
 
-_SPEC = re.compile(r"(?:(\d+(?:x\d+)*)(?::(\w+))?|:?(\w+))")
+_SPEC = re.compile(r"(?:((?:\d+|\?)(?:x(?:\d+|\?))*)(?::(\w+))?|:?(\w+))")
 _NAMED = re.compile(r"([A-Za-z_][\w.]*):(.+)")
 _FILES = (".npz", ".npy", ".pt")
 _DTYPES = {
+    **{str(dtype).removeprefix("torch."): dtype for dtype in TEXT_DTYPE.values()},
     **TEXT_DTYPE,
     "i64": torch.int64,
     "i32": torch.int32,
@@ -33,10 +34,17 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor that a command line gives; ``name`` is empty where only its place counts."""
+    """A tensor that a command line gives; ``name`` is empty where only its place counts, ``open`` are its unknown sizes."""
 
     value: torch.Tensor
     name: str = ""
+    open: tuple[int, ...] = ()
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What an importer is told of it."""
+        sizes = [None if dim in self.open else size for dim, size in enumerate(self.value.shape)]
+        return TensorSpec(tuple(sizes), self.value.dtype)
 
 
 def given_tensors(texts: Sequence[str], seed: int = 0) -> list[Given]:
@@ -48,13 +56,20 @@ def given_tensors(texts: Sequence[str], seed: int = 0) -> list[Given]:
             continue
         named = _NAMED.fullmatch(text)
         name, spec = named.groups() if named else ("", text)
-        found.append(Given(random_tensor(parse_spec(spec), (seed + index) % (1 << 64)), name))
+        parsed = parse_spec(spec)
+        unknown = tuple(dim for dim, size in enumerate(parsed.shape) if size is None)
+        found.append(Given(random_tensor(parsed, (seed + index) % (1 << 64)), name, unknown))
     return found
 
 
 def in_order(given: Sequence[Given], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     """The tensors as a program with arguments of these names takes them: by name where all have one, else by place."""
-    by_name = {each.name: each.value for each in given if each.name}
+    return tuple(each.value for each in given_in_order(given, names))
+
+
+def given_in_order(given: Sequence[Given], names: Sequence[str]) -> tuple[Given, ...]:
+    """As :func:`in_order`, with what else is known of each."""
+    by_name = {each.name: each for each in given if each.name}
     if names and len(by_name) == len(given) and set(by_name) == set(names[: len(given)]):
         return tuple(by_name[name] for name in names[: len(given)])
     spelled = [each.name for each in given if each.name and each.name not in names]
@@ -64,22 +79,23 @@ def in_order(given: Sequence[Given], names: Sequence[str]) -> tuple[torch.Tensor
             subject="--input",
             advice=f"it has {', '.join(names)}",
         )
-    return tuple(each.value for each in given)
+    return tuple(given)
 
 
 def parse_spec(text: str) -> TensorSpec:
-    """``1x3x64x64:f32`` as shape and dtype; ``f32`` alone is rank 0, a shape alone is ``f32``."""
+    """``1x3x64x64:f32`` as shape and dtype; ``f32`` alone is rank 0, a shape alone is ``f32``, ``?`` an unknown size."""
     found = _SPEC.fullmatch(text)
     dtype = _DTYPES.get((found.group(2) or found.group(3) or "f32") if found else "")
     if found is None or dtype is None:
         raise InvalidInput(
             f"cannot read '{text}'",
             subject="--input",
-            advice=f"write 1x3x64x64:f32 or name:1x3:f32 (dtypes: {', '.join(sorted(_DTYPES))}), "
-            "or give a .npz, .npy or .pt file",
+            advice="write 1x3x64x64:f32, name:1x3:float32, or ?x3 where a size is unknown (dtypes: "
+            f"{', '.join(sorted(name for name in _DTYPES if name.isalnum()))}), or give a .npz, .npy or .pt file",
         )
     sizes = found.group(1)
-    return TensorSpec(tuple(int(size) for size in sizes.split("x")) if sizes else (), dtype)
+    shape = tuple(None if size == "?" else int(size) for size in sizes.split("x")) if sizes else ()
+    return TensorSpec(shape, dtype)
 
 
 def random_tensor(spec: TensorSpec, seed: int = 0) -> torch.Tensor:
@@ -169,6 +185,7 @@ __all__ = [
     "Given",
     "check_output",
     "described",
+    "given_in_order",
     "given_tensors",
     "in_order",
     "parse_spec",

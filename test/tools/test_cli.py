@@ -131,6 +131,9 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["compile", "mlp", "-o", "/no/such/folder/x.ttvm"], "there is no such folder"),
         (["run", "mlp", "-o", "/no/such/folder/x.npz"], "there is no such folder"),
         (["compile", "mlp", "--database", "/no/such/folder"], "there is no folder"),
+        (["compile", "mlp", "--option", "accuracy"], "--option: cannot read 'accuracy'"),
+        (["compile", "mlp", "--option", "acuracy=fast"], "unknown option 'acuracy'"),
+        (["run", "mlp", "--option", "opt_level=9"], "expected a number from 0 to 3"),
         (["tune", "mlp"], "a folder is needed"),
         (["tune", "mlp", "--database", "x", "--trials", "-1"], "a number from 1 on"),
         (["tune", "mlp", "--database", "x", "--seconds", "nan"], "a number from 0 on"),
@@ -231,17 +234,18 @@ def test_a_wrong_command_line_ends_with_2() -> None:
     ("text", "shape", "dtype"),
     [
         ("2x3", (2, 3), torch.float32),
+        ("?x3x?:bfloat16", (None, 3, None), torch.bfloat16),
         ("7:i64", (7,), torch.int64),
         ("f64", (), torch.float64),
         ("1x2:bool", (1, 2), torch.bool),
     ],
 )
-def test_specs_of_inputs(text: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_specs_of_inputs(text: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> None:
     spec = parse_spec(text)
     assert (spec.shape, spec.dtype) == (shape, dtype)
 
 
-@pytest.mark.parametrize("text", ["2x", "2x3:f33", "", "ax2"])
+@pytest.mark.parametrize("text", ["2x", "2x3:f33", "", "ax2", "??x2", "?:?"])
 def test_bad_specs(text: str) -> None:
     with pytest.raises(ValueError, match="cannot read"):
         parse_spec(text)
@@ -304,6 +308,21 @@ class Broken(torch.nn.Module):
 def product(x, y):
     return x @ y
 """
+
+
+@pytest.mark.parametrize("via", ["fx", "torchscript"])
+def test_unknown_sizes(capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str, via: str) -> None:
+    nets, file = str(tmp_path / "nets.py"), str(tmp_path / "model.ttvm")
+    Path(nets).write_text(NETS)
+    given = ["--input", "?x3:float32", "--input", "3x4"]
+    chosen = ["--via", via, "--option", "accuracy=strict"]
+    assert run(capsys, "compile", f"{nets}:product", *given, *chosen, "-o", file)[0] == 0
+    for rows in (1, 7):
+        code, printed, _ = run(capsys, "run", file, "--input", f"{rows}x3", "--input", "3x4")
+        assert code == 0 and f"result 0: [{rows}, 4] float32" in printed
+    for refused in ([f"{nets}:product", *given, "--via", "lazy"], [exported, "--input", "?x3"]):
+        code, _, error = run(capsys, "import", *refused)
+        assert code == 2 and "error: --input: " in error and "Traceback" not in error
 
 
 def test_a_class_and_a_function_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
