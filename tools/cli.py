@@ -118,7 +118,7 @@ def _model_options() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SPEC",
-        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values), ?x3 for an unknown size, or a .npz, .npy or .pt file",
+        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values; ? is an unknown size), or a .npz, .npy or .pt file",
     )
     model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
