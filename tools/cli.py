@@ -182,6 +182,11 @@ def _add_compile(add: Add, *parents: argparse.ArgumentParser) -> None:
         help="processors that a .ttvm has code for: x86-64-v3,x86-64-v4",
     )
     compiled.add_argument(
+        "--linker",
+        metavar="CC",
+        help="the C compiler that links for another CPU, aarch64-linux-gnu-gcc for one",
+    )
+    compiled.add_argument(
         "--originals", action="store_true", help="keep the weights as the program has them, too"
     )
 
@@ -386,18 +391,25 @@ def _compile(command: argparse.Namespace) -> int:
     for option in ("targets", "originals"):
         if getattr(command, option) and not (command.output or "").endswith(".ttvm"):
             raise InvalidInput("it is for .ttvm files", subject=f"--{option}", advice="add -o model.ttvm")
+    if command.linker and not command.output:
+        raise InvalidInput("nothing is linked without a file", subject="--linker", advice="add -o model.so")
     source, compiled = _compiled(command)
     report = compiled.report
     seconds = sum(report.seconds.values())
     if command.output:
         with _step(f"writing {command.output}"):
             if command.output.endswith(".so"):
-                compiled.export_library(command.output)
+                compiled.export_library(command.output, linker=command.linker)
             else:
                 targets = [name.strip() for name in command.targets.split(",") if name.strip()] or None
-                sample = source.arguments()
+                runs_here = not compiled.parts().code.obstacle
+                sample = source.arguments() if runs_here else None
                 compiled.save(
-                    command.output, targets=targets, originals=command.originals, sample_args=sample
+                    command.output,
+                    targets=targets,
+                    originals=command.originals,
+                    sample_args=sample,
+                    linker=command.linker,
                 )
     line = (
         f"{len(report.kernels)} kernels, {len(report.fallbacks)} ops in PyTorch, "

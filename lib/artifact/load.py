@@ -55,7 +55,8 @@ def read_archive(archive: Archive) -> Loaded:
         if not programs:
             raise ValueError("it has no programs")
         modules = [(str(program["method"]), _module(archive, program)) for program in programs]
-        return Loaded(_joined(modules), report, sample)
+        names = [str(name) for name in archive.manifest.get("methods", ())]
+        return Loaded(_joined(modules, names), report, sample)
 
 
 @contextmanager
@@ -179,13 +180,13 @@ def _sample(archive: Archive, described: Any) -> tuple[tuple[Any, ...], Any] | N
     return args, result
 
 
-def _joined(modules: Sequence[tuple[str, CompiledModule]]) -> CompiledModule:
+def _joined(modules: Sequence[tuple[str, CompiledModule]], names: Sequence[str]) -> CompiledModule:
     """``forward`` with the other methods; all share one state."""
     state: dict[str, torch.Tensor] = {}
     for _, module in modules:
         module.share_state(state)
     forward = next((module for name, module in modules if name == "forward"), None)
-    methods = SavedMethods(modules)
+    methods = SavedMethods(modules, names)
     if forward is None:
         return without_forward(methods)
     forward.methods = methods if len(methods) else {}

@@ -15,23 +15,24 @@ from torch_tvm.support.errors import InvalidInput
 class SavedMethods:
     """Methods by name, other than ``forward``; each has code for one kind of arguments or more.
 
-    ``modules`` are all of them, also ``forward``.
+    ``modules`` are all that were compiled, also ``forward``; ``names`` are those of the program's methods.
     """
 
-    def __init__(self, modules: Sequence[tuple[str, CompiledModule]]) -> None:
+    def __init__(self, modules: Sequence[tuple[str, CompiledModule]], names: Sequence[str] = ()) -> None:
         self._modules = list(modules)
+        self._names = [name for name in dict.fromkeys([*names, *dict(modules)]) if name != "forward"]
 
     def __getitem__(self, name: str) -> SavedMethod:
         return SavedMethod(name, [module for method, module in self._modules if method == name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for name, _ in self._modules if name != "forward"))
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in list(iter(self))
+        return name in self._names
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Weights and live state of every method."""
@@ -53,7 +54,7 @@ class SavedMethods:
         state: dict[str, torch.Tensor] = {}
         for _, module in modules:
             module.share_state(state)
-        return SavedMethods(modules)
+        return SavedMethods(modules, self._names)
 
 
 class SavedMethod:
@@ -71,8 +72,9 @@ class SavedMethod:
             if module.accepts(args, kwargs):
                 return module(*args, **kwargs)
         known = "; ".join(map(repr, self.compiled))
+        what = f" for arguments like these; there is: {known}" if known else ": it was not compiled by then"
         raise InvalidInput(
-            f"no code was saved for arguments like these; there is: {known}",
+            f"no code was saved{what}",
             subject=self.name,
             advice="call the method with them before the module is saved",
         )

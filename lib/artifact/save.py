@@ -48,15 +48,22 @@ def write(
     report: str,
     keeps_originals: bool,
     sample: tuple[tuple[Any, ...], Any] | None = None,
+    methods: Sequence[str] = (),
 ) -> None:
     """Write programs, the first of them first, that share weights and state.
 
     A weight is there as kernels read it. The original is there as well where it ``keeps_originals``, or where
     both are the same. ``sample`` are arguments and what the first program gives for them.
+    ``methods`` are the names of all methods, also of those that no program is code of.
     """
     with whole_file(path) as file, ArchiveWriter(file) as archive:
         encoded = [_program(archive, program, keeps_originals) for program in programs]
-        manifest = {"versions": dict(versions), "programs": encoded, "sample": _sample(archive, sample)}
+        manifest = {
+            "versions": dict(versions),
+            "programs": encoded,
+            "methods": list(methods),
+            "sample": _sample(archive, sample),
+        }
         archive.add_text("extra/report.json", report)
         archive.finish(manifest)
 

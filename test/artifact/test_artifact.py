@@ -20,6 +20,7 @@ from torch import nn
 import torch_tvm
 from torch_tvm import InvalidInput
 from torch_tvm.artifact import processor, save
+from torch_tvm.tools import cli
 
 HERE = Path(__file__).parent.parent
 
@@ -225,3 +226,33 @@ def test_a_runtime_that_is_not_whole_is_no_damaged_file(
     )
     assert done.returncode == 1 and "TVM's runtime library cannot be loaded" in done.stderr
     assert "no whole file" not in done.stderr
+
+
+class _Writes(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x.add_(y)
+        return x, x[1:]
+
+    @torch.jit.export
+    def halved(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+
+
+def test_a_sample_that_the_program_writes_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is kept are the arguments as they were before."""
+    x, y = torch.randn(3, 2), torch.randn(3, 2)
+    before, file = x.clone(), tmp_path / "writes.ttvm"
+    torch_tvm.compile(_Writes(), (x, y)).save(file, sample_args=(x, y))
+    assert torch.equal(x, before)
+    assert cli.main(["run", str(file), "--check"]) == 0 and "agrees" in capsys.readouterr().out
+
+
+def test_a_method_that_was_never_called(tmp_path: Path) -> None:
+    x, file = torch.randn(3, 2), tmp_path / "methods.ttvm"
+    compiled = torch_tvm.compile(torch.jit.script(_Writes()), (x.clone(), x))
+    compiled.save(file)
+    with pytest.raises(InvalidInput, match=r"halved: no code was saved: it was not compiled by then\n.*call"):
+        torch_tvm.load(file).halved(x)
+    compiled.halved(x)
+    compiled.save(file)
+    torch.testing.assert_close(copy.deepcopy(torch_tvm.load(file)).halved(x), x / 2)

@@ -131,6 +131,7 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         (["compile", "mlp", "-o", "/no/such/folder/x.ttvm"], "there is no such folder"),
         (["run", "mlp", "-o", "/no/such/folder/x.npz"], "there is no such folder"),
         (["compile", "mlp", "--database", "/no/such/folder"], "there is no folder"),
+        (["compile", "mlp", "--linker", "cc"], "nothing is linked without a file"),
         (["compile", "mlp", "--option", "accuracy"], "--option: cannot read 'accuracy'"),
         (["compile", "mlp", "--option", "acuracy=fast"], "unknown option 'acuracy'"),
         (["run", "mlp", "--option", "opt_level=9"], "expected a number from 0 to 3"),
@@ -264,6 +265,14 @@ def test_a_file_is_compiled_run_and_checked(
     assert code == 0 and "result 0: [2, " in printed
     with numpy.load(results) as arrays, torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(arrays["result0"]), torch.jit.load(script)(x))
+    library = str(tmp_path / "model.so")
+    assert run(capsys, "compile", script, "--input", "2x3", "--linker", "cc", "-o", library)[0] == 0
+    assert {path.name for path in tmp_path.glob("model.*")} == {
+        "model.h",
+        "model.params",
+        "model.so",
+        "model.ttvm",
+    }
     for arguments, message in (
         (["run", file, "--input", str(tmp_path / "none.npy")], "cannot read"),
         (["run", file, "--input", file], "give a .npz, .npy or .pt file"),

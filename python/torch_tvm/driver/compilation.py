@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import tvm
 import tvm_ffi
+from torch.utils import _pytree as pytree
 from tvm import relax
 
 from torch_tvm.artifact.archive import SAMPLE_SEED
@@ -97,6 +98,7 @@ class Compilation:
             report=json.dumps((module.report or Report()).to_dict()),
             keeps_originals=originals,
             sample=None if sample_args is None else _sample(module, tuple(sample_args)),
+            methods=list(module.methods),
         )
 
     def export_library(
@@ -209,10 +211,11 @@ def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
 
 
 def _sample(module: CompiledModule, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
-    """Arguments and what the module gives for them; neither its state nor PyTorch's generator changes."""
+    """Arguments and what the module gives for them; neither they, its state nor PyTorch's generator change."""
+    given = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), args)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SAMPLE_SEED)
-        return args, copy.deepcopy(module)(*args)
+        return args, copy.deepcopy(module)(*given)
 
 
 def variant_of(
