@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import operator
-import sys
-import traceback
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export._trace import _export
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten import autocast
 from torch_tvm.aten.autocast import without_autocast
-from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
-from torch_tvm.importers import attributes
-from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.data_dependence import DependsOnData
-from torch_tvm.importers.distribution_checks import ConstraintsAsserted
-from torch_tvm.importers.encoder_padding import encoders_hide_padding
-from torch_tvm.importers.fx.failure import DATA, GENERATOR, export_failure
+from torch_tvm.importers.fx.export import export
 from torch_tvm.importers.fx.graph import GraphWalk
-from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.fx.scripted import import_scripted
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
-from torch_tvm.importers.known_numbers import NumbersKnown
-from torch_tvm.importers.mask_questions import MasksUnexamined
-from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recording.aliases import is_always_alias, shares_memory
 from torch_tvm.importers.recording.aliasing import LayoutQueries, is_dense
 from torch_tvm.importers.recording.recorder import Recorder, check_in_place
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
-from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
 from torch_tvm.importers.symbols import bind_argument_shapes
-from torch_tvm.importers.user_code import TORCH
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 Program: TypeAlias = torch.nn.Module | ExportedProgram | Callable[..., Any]
@@ -81,11 +59,10 @@ def import_fx(
         )
     if example_args is None:
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
-    module = program if isinstance(program, torch.nn.Module) else _Function(program)
     queries = LayoutQueries(recorded=True)
     try:
         with queries:
-            exported = export(module, example_args, dynamic_shapes=dynamic_shapes)
+            exported = export(program, example_args, dynamic_shapes=dynamic_shapes)
     except DependsOnData as refusal:
         try:
             return import_scripted(program, example_args, dynamic_shapes)
@@ -99,291 +76,6 @@ def is_exportable(program: Any) -> bool:
     scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod)
     is_module = isinstance(program, torch.nn.Module)
     return is_module or (callable(program) and not isinstance(program, (type, *scripted)))
-
-
-class _Function(torch.nn.Module):
-    """A function as the module that ``torch.export`` wants."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        try:
-            inspect.signature(function)
-            self.forward = _as_forward(function)
-        except ValueError:  # a builtin: export names arguments after the signature
-            self.forward = lambda *arguments: function(*arguments)
-
-
-def _as_forward(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with code of the name ``forward``: export notes the lines of no other code."""
-    if isinstance(function, types.MethodType):
-        return types.MethodType(_as_forward(function.__func__), function.__self__)
-    if isinstance(function, functools.partial):
-        return functools.partial(_as_forward(function.func), *function.args, **function.keywords)
-    if not isinstance(function, types.FunctionType):
-        own = getattr(function, "__call__", None)  # noqa: B004
-        return _as_forward(own) if isinstance(own, types.MethodType) else function
-    code = function.__code__.replace(co_name="forward")
-    same = types.FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    same.__kwdefaults__, same.__qualname__ = function.__kwdefaults__, function.__qualname__
-    same.__module__, same.__annotations__ = function.__module__, function.__annotations__
-    same.__dict__.update(function.__dict__)
-    return same
-
-
-def export(
-    program: torch.nn.Module,
-    example_args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    dynamic_shapes: Any = None,
-) -> ExportedProgram:
-    """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line.
-
-    Tensors that the program puts in place of its parameters, buffers and attributes are written to those; a program
-    that depends on another attribute which it changes is such a failure: export would keep the first value.
-    """
-
-    def exported() -> ExportedProgram:
-        with (
-            warnings.catch_warnings(),
-            _quiet_logs(),
-            quiet_refusals(),
-            quick_batch_norms(),
-            _ForgottenRefused(),
-            seeding_refused(),
-            MasksUnexamined(),
-            ConstraintsAsserted(),
-            encoders_hide_padding(),
-            cumulative_norms_unasked(),
-            _WithoutQuestions(),
-            NumbersKnown(),
-        ):
-            warnings.simplefilter("ignore")
-            args, named = _distinct((tuple(example_args), dict(kwargs or {})))
-            how: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "strict": False}
-            try:
-                found = torch.export.export(program, args, named, **how)
-                holds = any(map(is_functorch_wrapped_tensor, found.constants.values()))
-            except GuardOnDataDependentSymNode as refusal:  # ``int(x)``: dynamo knows it for ``x.item()``
-                holds = False
-                try:
-                    found = torch.export.export(program, args, named, **how | {"strict": True})
-                except Exception:
-                    raise refusal from None
-            except Exception as error:
-                holds = _takes_gradients(error)
-                if not holds:
-                    raise
-            if holds:  # ``torch.func.grad`` and its kin are there below autograd only
-                found = _export(program, args, named, **how, pre_dispatch=False)
-            # Under autocast the ops of an export have its results, and only tracing them again shows its casts.
-            return found.run_decompositions({}) if autocast.is_active() else found
-
-    before = attributes.of_module(program)
-    state: set[Key] = set()
-    try:
-        with _watched(program, state) as changed:
-            result = exported()
-        read = _constants_read(result)
-        state |= {key for key, values in changed.items() if _is_state(before[key], values, read)}
-        if state:
-            with _watched(program, state) as changed:
-                result = exported()
-    except Exception as error:
-        is_function = isinstance(program, _Function)
-        scope = getattr(program.forward, "__qualname__", "") if is_function else type(program).__name__
-        raise export_failure(scope, error) from error
-    finally:
-        attributes.forget_new(program, before)
-        attributes.assign(program, {key: old for key, (old, _) in _changed_since(program, before).items()})
-    if changed:
-        _refuse_dependence(program, before, changed, result, exported)
-    return result
-
-
-def _takes_gradients(error: Exception) -> bool:
-    """Whether an export failed within ``torch.func.grad`` and its kin."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any("_functorch/eager_transforms" in frame.filename for frame in frames)
-
-
-Key = tuple[str, str]
-Changed = dict[Key, tuple[Any, Any]]
-
-
-def _changed_since(program: torch.nn.Module, before: attributes.Attributes) -> Changed:
-    return attributes.changes(before, attributes.of_module(program))
-
-
-def _are_alike(old: Any, new: Any) -> bool:
-    """Whether both are tensors of one type."""
-    are_tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
-    return are_tensors and old.dtype == new.dtype and tuple(old.shape) == tuple(new.shape)
-
-
-def _is_state(original: Any, values: tuple[Any, Any], read: set[int]) -> bool:
-    """Whether an attribute that the program replaces is one that it reads, and can be written."""
-    return _are_alike(*values) and _is_read(original, read)
-
-
-def _is_read(original: Any, read: set[int]) -> bool:
-    return any(tensor.untyped_storage().data_ptr() in read for tensor in attributes.tensors(original))
-
-
-@contextmanager
-def _watched(program: torch.nn.Module, state: set[Key]) -> Iterator[Changed]:
-    """Collects the attributes that a call of the program changes.
-
-    Registered tensors, and those of ``state``, that it replaces are written instead, at the end of the call.
-    """
-    changed: Changed = {}
-    start: attributes.Attributes = {}
-
-    def enter(module: torch.nn.Module, args: Any) -> None:
-        start.update(attributes.of_module(program))
-
-    def leave(module: torch.nn.Module, args: Any, result: Any) -> Any:
-        found = _changed_since(program, start)
-        written = {
-            key: values
-            for key, values in found.items()
-            if _are_alike(*values) and (key in state or attributes.is_registered(program, key))
-        }
-        changed.update({key: values for key, values in found.items() if key not in written})
-        if not written:
-            return None
-        olds = {old.untyped_storage()._cdata for old, _ in written.values()}
-
-        def apart(item: Any) -> Any:
-            is_old = isinstance(item, torch.Tensor) and item.untyped_storage()._cdata in olds
-            return item.clone() if is_old else item
-
-        kept = pytree.tree_map(apart, result)
-        values = [(old, new.clone()) for old, new in written.values()]
-        with torch.no_grad():
-            for old, new in values:
-                old.copy_(new)
-        attributes.assign(program, {key: old for key, (old, _) in written.items()})
-        return kept
-
-    hooks = [program.register_forward_pre_hook(enter, prepend=True), program.register_forward_hook(leave)]
-    try:
-        yield changed
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _refuse_dependence(
-    program: torch.nn.Module,
-    before: attributes.Attributes,
-    changed: Changed,
-    result: ExportedProgram,
-    exported: Callable[[], ExportedProgram],
-) -> None:
-    """Raise when what the program changed is what it reads: another export, with it changed, is another graph."""
-    read = _constants_read(result)
-    for key, (old, new) in changed.items():
-        are_tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
-        if are_tensors and attributes.is_registered(program, key):
-            raise ImportFailed(
-                f"the program gives '{'.'.join(filter(None, key))}' another shape or dtype",
-                stage="importer: fx",
-                advice="keep the shape and dtype of a module's state",
-            )
-        if _is_read(before[key], read):
-            raise _dependent(key)
-    after = {key: attributes.with_zeros(new) for key, (_, new) in changed.items()}
-    attributes.assign(program, after)
-    try:
-        again = exported()
-        is_same = again.graph_module.code == result.graph_module.code
-    except Exception:
-        is_same = False
-    finally:
-        attributes.forget_new(program, before)
-        attributes.assign(program, {key: before[key] for key in changed})
-    if not is_same:
-        raise _dependent(next(iter(changed)))
-
-
-def _constants_read(program: ExportedProgram) -> set[int]:
-    """Addresses of the constants that the graph reads."""
-    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
-    specs = [spec for spec in program.graph_signature.input_specs if spec.arg.name in used]
-    constants = [program.constants.get(spec.target or "") for spec in specs]
-    return {each.untyped_storage().data_ptr() for each in constants if isinstance(each, torch.Tensor)}
-
-
-def _dependent(key: tuple[str, str]) -> ImportFailed:
-    name = ".".join(part for part in key if part)
-    return ImportFailed(
-        f"the program changes its attribute '{name}' and reads it in the next call",
-        stage="importer: fx",
-        advice="make it a buffer (register_buffer), or use frontend='torchscript', where it becomes state; "
-        "if it is a cache, which a call fills for these sizes, call the program once before",
-    )
-
-
-class _WithoutQuestions(TorchFunctionMode):
-    """Has functions that ask for a tensor's values give the same without, and gives ``masked_select`` a tensor as large
-    as its mask: for another, fake tensors allow too few results.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        func = WITHOUT_QUESTIONS.get(func, func)
-        if func in (torch.masked_select, torch.Tensor.masked_select) and len(args) == 2 and not kwargs:
-            args = torch.broadcast_tensors(*args)
-        return func(*args, **(kwargs or {}))
-
-
-class _ForgottenRefused(TorchFunctionMode):
-    """Refuses what export forgets: which generator of its own a program draws from, and what it assigns to ``.data``."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func == torch.Tensor.data.__set__ and not _called_by_torch():
-            raise RuntimeError(DATA)
-        for given in (*args, *kwargs.values()):
-            if isinstance(given, torch.Generator) and given is not torch.default_generator:
-                raise RuntimeError(GENERATOR)
-        return func(*args, **kwargs)
-
-
-def _called_by_torch() -> bool:
-    """Whether code of torch's calls the function that a mode is asked about; modes ask each other."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_name == "__torch_function__":
-        frame = frame.f_back
-    return frame.f_code.co_filename.startswith(TORCH)
-
-
-def _distinct(arguments: Any) -> Any:
-    """The arguments with a tensor object of its own for each: export takes one object for one argument."""
-    seen: set[int] = set()
-
-    def own(item: Any) -> Any:
-        if not isinstance(item, torch.Tensor):
-            return item
-        if id(item) in seen:
-            return item.detach().requires_grad_(item.requires_grad)
-        seen.add(id(item))
-        return item
-
-    return pytree.tree_map(own, arguments)
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Without torch's log of a failed export: the error that we raise says the same, at the user's line."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _is_aten_level(module: GraphModule) -> bool:
@@ -686,4 +378,4 @@ def _shape_env_ranges(metas: Sequence[Any]) -> dict[Any, Any]:
     return {}
 
 
-__all__ = ["ImportFailed", "export", "import_aten_graph", "import_exported", "import_fx"]
+__all__ = ["ImportFailed", "import_aten_graph", "import_exported", "import_fx"]

@@ -10,7 +10,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch.utils import _pytree as pytree
 
-from torch_tvm.importers.fx import program
+from torch_tvm.importers.fx import export
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 
 _OP = torch.ops.aten._native_batch_norm_legit_no_training.default
@@ -32,7 +32,7 @@ NORMS = {
 
 
 def _exported(norm: torch.nn.Module, x: torch.Tensor) -> list[Any]:
-    nodes = program.export(norm.eval(), (x,)).graph.nodes
+    nodes = export.export(norm.eval(), (x,)).graph.nodes
     values = [(str(node.target), pytree.tree_leaves(node.meta.get("val"))) for node in nodes]
     return [
         (name, [(v.shape, v.stride(), v.dtype) for v in leaves if isinstance(v, torch.Tensor)])
@@ -43,7 +43,7 @@ def _exported(norm: torch.nn.Module, x: torch.Tensor) -> list[Any]:
 @pytest.mark.parametrize("name", NORMS)
 def test_it_is_what_pytorch_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = _exported(*NORMS[name])
-    monkeypatch.setattr(program, "quick_batch_norms", contextlib.nullcontext)
+    monkeypatch.setattr(export, "quick_batch_norms", contextlib.nullcontext)
     assert quick == _exported(*NORMS[name])
 
 
