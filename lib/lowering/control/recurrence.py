@@ -9,6 +9,7 @@ Rules recognise it by its :class:`~torch_tvm.workloads.recurrent.RecurrentWorklo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import tvm
@@ -18,6 +19,8 @@ from torch_tvm.tir import loop
 from torch_tvm.workloads.recurrent import RecurrentWorkload, new_states
 
 Scalar: TypeAlias = tvm.ir.Expr
+
+load, store = tirx.BufferLoad, tirx.BufferStore
 
 
 class _Scalars:
@@ -60,56 +63,80 @@ def recurrence(r: RecurrentWorkload, tensors: Sequence[te.Tensor]) -> list[te.Te
 
 def _body(r: RecurrentWorkload, ins: list[Any], outs: list[Any]) -> tirx.Stmt:
     wide, initial, weight, bias = r.split(ins)
-    output, final = outs[0], outs[1:]
-    hidden, dtype = initial[0].shape[2], str(wide.dtype)
-    steps, batch = wide.shape[int(r.batch_first)], wide.shape[1 - int(r.batch_first)]
-    load, store = tirx.BufferLoad, tirx.BufferStore
+    batch = wide.shape[1 - int(r.batch_first)]
+    row = lambda at: _Row(r, wide, initial, weight, bias, outs[0], outs[1:], at // batch, at % batch).body()
+    return loop("row", batch * r.directions, row, kind="parallel")
 
-    def one_row(row: Any) -> tirx.Stmt:
-        d, n = row // batch, row % batch
-        slot = d + r.first_slot
 
-        def place(t: Any, column: Any) -> list[Any]:
-            time = t if r.directions == 1 else tirx.Select(d > 0, steps - 1 - t, t)
-            return [n, time, column] if r.batch_first else [time, n, column]
+@dataclass(frozen=True)
+class _Row:
+    """Sequence ``n`` of the batch in direction ``d``."""
 
-        def before(t: Any, k: Any) -> Scalar:
-            old = load(output, place(t - 1, d * hidden + k))
-            return tirx.if_then_else(t > 0, old, load(initial[0], [slot, n, k]))
+    workload: RecurrentWorkload
+    wide: tirx.Buffer
+    initial: Sequence[tirx.Buffer]
+    weight: tirx.Buffer
+    bias: tirx.Buffer | None
+    output: tirx.Buffer
+    final: Sequence[tirx.Buffer]
+    d: Scalar
+    n: Scalar
 
-        def unit(t: Any, j: Any) -> tirx.Stmt:
-            sums = tirx.decl_buffer([tirx.const(r.gates, "int64")], dtype, "sums")
-            rows = [j + g * hidden for g in range(r.gates)]
-            start = [load(bias, [d, at]) if bias is not None else tirx.const(0, dtype) for at in rows]
-            add = lambda k: [
-                store(sums, load(sums, [g]) + before(t, k) * load(weight, [d, at, k]), [g])
-                for g, at in enumerate(rows)
-            ]
-            x = [load(wide, place(t, d * r.gates * hidden + at)) for at in rows]
-            old = [before(t, j), *(load(f, [d, n, j]) for f in final[1:])]
-            new = new_states(r.cell, _Scalars(dtype), x, [load(sums, [g]) for g in range(r.gates)], old)
-            values = tirx.decl_buffer([tirx.const(r.states, "int64")], dtype, "values")
-            return tirx.SeqStmt(
-                [
-                    tirx.AllocBuffer(sums),
-                    tirx.AllocBuffer(values),
-                    *(store(sums, value, [g]) for g, value in enumerate(start)),
-                    loop("k", hidden, lambda k: tirx.SeqStmt(add(k)) if r.gates > 1 else add(k)[0]),
-                    *(store(values, value, [s]) for s, value in enumerate(new)),
-                    store(output, load(values, [0]), place(t, d * hidden + j)),
-                    *(store(f, load(values, [s]), [d, n, j]) for s, f in enumerate(final) if s),
-                ]
-            )
-
+    def body(self) -> tirx.Stmt:
+        """The initial states become the final ones at each step, but the first, which is read from the output."""
+        slot, hidden = self.d + self.workload.first_slot, self.initial[0].shape[2]
         copy = lambda j: [
-            store(f, load(s, [slot, n, j]), [d, n, j]) for f, s in zip(final, initial, strict=True)
+            store(f, load(s, [slot, self.n, j]), [self.d, self.n, j])
+            for f, s in zip(self.final, self.initial, strict=True)
         ]
+        last = lambda j: store(self.final[0], self._before(self._steps, j), [self.d, self.n, j])
         return tirx.SeqStmt(
             [
-                loop("j", hidden, lambda j: tirx.SeqStmt(copy(j)) if r.states > 1 else copy(j)[0]),
-                loop("t", steps, lambda t: loop("j", hidden, lambda j: unit(t, j))),
-                loop("j", hidden, lambda j: store(final[0], before(steps, j), [d, n, j])),
+                loop("j", hidden, lambda j: tirx.SeqStmt(copy(j)) if len(self.final) > 1 else copy(j)[0]),
+                loop("t", self._steps, lambda t: loop("j", hidden, lambda j: self._unit(t, j))),
+                loop("j", hidden, last),
             ]
         )
 
-    return loop("row", batch * r.directions, one_row, kind="parallel")
+    def _unit(self, t: Any, j: Any) -> tirx.Stmt:
+        """One number of the output and of each state at step ``t``."""
+        r, dtype, d, n, final = self.workload, str(self.wide.dtype), self.d, self.n, self.final
+        hidden, bias = self.initial[0].shape[2], self.bias
+        sums = tirx.decl_buffer([tirx.const(r.gates, "int64")], dtype, "sums")
+        rows = [j + g * hidden for g in range(r.gates)]
+        start = [load(bias, [d, at]) if bias is not None else tirx.const(0, dtype) for at in rows]
+        add = lambda k: [
+            store(sums, load(sums, [g]) + self._before(t, k) * load(self.weight, [d, at, k]), [g])
+            for g, at in enumerate(rows)
+        ]
+        x = [load(self.wide, self._place(t, d * r.gates * hidden + at)) for at in rows]
+        old = [self._before(t, j), *(load(f, [d, n, j]) for f in final[1:])]
+        new = new_states(r.cell, _Scalars(dtype), x, [load(sums, [g]) for g in range(r.gates)], old)
+        values = tirx.decl_buffer([tirx.const(r.states, "int64")], dtype, "values")
+        return tirx.SeqStmt(
+            [
+                tirx.AllocBuffer(sums),
+                tirx.AllocBuffer(values),
+                *(store(sums, value, [g]) for g, value in enumerate(start)),
+                loop("k", hidden, lambda k: tirx.SeqStmt(add(k)) if r.gates > 1 else add(k)[0]),
+                *(store(values, value, [s]) for s, value in enumerate(new)),
+                store(self.output, load(values, [0]), self._place(t, d * hidden + j)),
+                *(store(f, load(values, [s]), [d, n, j]) for s, f in enumerate(final) if s),
+            ]
+        )
+
+    @property
+    def _steps(self) -> Scalar:
+        return self.wide.shape[int(self.workload.batch_first)]
+
+    def _place(self, t: Any, column: Any) -> list[Any]:
+        r = self.workload
+        time = t if r.directions == 1 else tirx.Select(self.d > 0, self._steps - 1 - t, t)
+        return [self.n, time, column] if r.batch_first else [time, self.n, column]
+
+    def _before(self, t: Any, k: Any) -> Scalar:
+        """The output of the step before ``t``."""
+        old = load(self.output, self._place(t - 1, self.d * self.initial[0].shape[2] + k))
+        return tirx.if_then_else(
+            t > 0, old, load(self.initial[0], [self.d + self.workload.first_slot, self.n, k])
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.ir import Expr
 
-from torch_tvm.tir import const, lanes_loop, sequence
+from torch_tvm.tir import const, lanes_loop, sequence, vector_of
 
 
 def transpose_registers(
@@ -34,11 +34,13 @@ def transpose_registers(
                 lanes, lambda lane, r=r, buffer=buffer: tirx.BufferStore(buffer, load(r, lane), [lane])
             )
         )
-    rows: list[Expr] = [tirx.BufferLoad(buffer, [everything]) for buffer in buffers]
-    distance = lanes // 2
-    while distance:
-        rows = _exchange(rows, distance, f"{dtype}x{lanes}", body)
-        distance //= 2
+
+    def hold(row: Expr) -> Expr:
+        var = tirx.Var("turned", vector_of(dtype, lanes))
+        body.append(tirx.Bind(var, row))
+        return var
+
+    rows = exchanged([tirx.BufferLoad(buffer, [everything]) for buffer in buffers], hold)
     for buffer, row in zip(buffers, rows, strict=True):
         body.append(tirx.BufferStore(buffer, row, [everything]))
     for c, buffer in enumerate(buffers):
@@ -50,18 +52,16 @@ def transpose_registers(
     return sequence(*body)
 
 
-def _exchange(rows: list[Expr], distance: int, dtype: str, body: list[tirx.Stmt]) -> list[Expr]:
-    """One step: bind the new rows to variables in ``body`` and return them."""
-    lanes = len(rows)
-    result = list(rows)
-    for first in range(lanes):
-        if first & distance:
-            continue
-        second = first + distance
+def exchanged(rows: list[Expr], hold: Callable[[Expr], Expr]) -> list[Expr]:
+    """The columns of a square of which ``rows`` are the vectors; ``hold`` keeps a vector and says how to read it."""
+    lanes, distance = len(rows), len(rows) // 2
+    while distance:
+        result = list(rows)
         low = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
         high = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
-        for row, picks in ((first, low), (second, high)):
-            shuffled = tirx.Shuffle([rows[first], rows[second]], [tirx.IntImm("int32", p) for p in picks])
-            result[row] = tirx.Var("turned", dtype)
-            body.append(tirx.Bind(result[row], shuffled))
-    return result
+        for first in (row for row in range(lanes) if not row & distance):
+            pair = [rows[first], rows[first + distance]]
+            for row, picks in ((first, low), (first + distance, high)):
+                result[row] = hold(tirx.Shuffle(pair, [tirx.IntImm("int32", pick) for pick in picks]))
+        rows, distance = result, distance // 2
+    return rows

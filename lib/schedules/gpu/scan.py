@@ -55,77 +55,86 @@ class Scan:
             raise Refusal("lines enough for a thread each")
         steps = read_steps(func, source, workload.is_associative)
         part = UNKNOWN_PART if length is None else max(16, math.isqrt(length))
-        kernel = _Kernel(steps, source, tuple(targets), axis, part)
-        return bind_plain_loops(func.with_body(kernel.body()).without_attr(ScanWorkload.ATTRIBUTE), gpu)
+        body = _kernel(steps, source, targets, axis, part)
+        return bind_plain_loops(func.with_body(body).without_attr(ScanWorkload.ATTRIBUTE), gpu)
+
+
+def _kernel(
+    steps: ScanSteps, source: tirx.Buffer, targets: Sequence[tirx.Buffer], axis: int, part: int
+) -> tirx.Stmt:
+    """``part`` are the elements that a thread takes of a line along ``axis``."""
+    shape = source.shape
+    before, after, length = elements(shape[:axis]), elements(shape[axis + 1 :]), shape[axis]
+    count = before * ceil_div(length, part) * after
+    views = {buffer: flat_view(buffer) for buffer in (source, *targets)}
+    ends = [tirx.decl_buffer((count,), str(total.dtype), "ends") for total in steps.totals]
+    flat = [views[target] for target in targets]
+    parts = _Parts(steps, views[source], flat, ends, after, length, part)
+    return flat_sequence(
+        [
+            *(tirx.DeclBuffer(view, data=buffer.data) for buffer, view in views.items()),
+            *(tirx.AllocBuffer(end) for end in ends),
+            _launch("task", count, parts.summed),
+            _launch("line", before * after, parts.before_each),
+            _launch("task", count, parts.scanned),
+        ]
+    )
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """``part`` are the elements that a thread takes of a line along ``axis``."""
+class _Parts:
+    """What a thread does with a part of a line: ``part`` elements of ``length``, which lie ``after`` apart.
+
+    ``source`` and ``targets`` are flat; ``ends`` hold the totals of each part, and then those before it.
+    """
 
     steps: ScanSteps
     source: tirx.Buffer
-    targets: tuple[tirx.Buffer, ...]
-    axis: int
+    targets: Sequence[tirx.Buffer]
+    ends: Sequence[tirx.Buffer]
+    after: Expr
+    length: Expr
     part: int
 
-    def body(self) -> tirx.Stmt:
-        shape = self.source.shape
-        before, after, length = (
-            elements(shape[: self.axis]),
-            elements(shape[self.axis + 1 :]),
-            shape[self.axis],
-        )
-        parts = ceil_div(length, self.part)
-        views = {buffer: flat_view(buffer) for buffer in (self.source, *self.targets)}
-        source, targets = views[self.source], [views[target] for target in self.targets]
-        kinds = [str(total.dtype) for total in self.steps.totals]
-        ends = [tirx.decl_buffer((before * parts * after,), kind, "ends") for kind in kinds]
+    @property
+    def count(self) -> Expr:
+        return ceil_div(self.length, self.part)
 
-        def in_part(task: Expr, totals: list[tirx.Buffer], stores: bool) -> tirx.Stmt:
-            """The elements of one part in order, and its totals after each of them where they are stored."""
-            row, part = tirx.floordiv(task, parts * after), tirx.floormod(tirx.floordiv(task, after), parts)
-            column, first = tirx.floormod(task, after), part * self.part
+    def summed(self, task: Expr) -> tirx.Stmt:
+        totals, fresh = self._totals(self.steps.start)
+        return flat_sequence([*fresh, self._in_part(task, totals, ()), *_copied(totals, self.ends, task)])
 
-            def step(i: Expr) -> tirx.Stmt:
-                place = (row * length + first + i) * after + column
-                element = tirx.BufferLoad(source, [place])
-                return self._updated(totals, (element, first + i), targets if stores else [], place)
+    def before_each(self, line: Expr) -> tirx.Stmt:
+        totals, fresh = self._totals(self.steps.start)
+        here, room = self._totals(self.steps.start)
+        row, column = tirx.floordiv(line, self.after), tirx.floormod(line, self.after)
 
-            return loop("k", tirx.min(const(self.part), length - first), step)
-
-        def summed(task: Expr) -> tirx.Stmt:
-            totals, fresh = self._totals(self.steps.start)
-            return flat_sequence([*fresh, in_part(task, totals, False), *_copied(totals, ends, task)])
-
-        def before_each(line: Expr) -> tirx.Stmt:
-            totals, fresh = self._totals(self.steps.start)
-            here, room = self._totals(self.steps.start)
-            row, column = tirx.floordiv(line, after), tirx.floormod(line, after)
-
-            def step(part: Expr) -> tirx.Stmt:
-                at = (row * parts + part) * after + column
-                kept = [
-                    tirx.BufferStore(h, tirx.BufferLoad(e, [at]), [const(0)])
-                    for h, e in zip(here, ends, strict=True)
-                ]
-                return flat_sequence([*kept, *_copied(totals, ends, at), self._joined(totals, here)])
-
-            return flat_sequence([*fresh, *room, loop("part", parts, step)])
-
-        def scanned(task: Expr) -> tirx.Stmt:
-            totals, fresh = self._totals([tirx.BufferLoad(end, [task]) for end in ends])
-            return flat_sequence([*fresh, in_part(task, totals, True)])
-
-        return flat_sequence(
-            [
-                *(tirx.DeclBuffer(view, data=buffer.data) for buffer, view in views.items()),
-                *(tirx.AllocBuffer(end) for end in ends),
-                _launch("task", before * parts * after, summed),
-                _launch("line", before * after, before_each),
-                _launch("task", before * parts * after, scanned),
+        def step(part: Expr) -> tirx.Stmt:
+            at = (row * self.count + part) * self.after + column
+            kept = [
+                tirx.BufferStore(h, tirx.BufferLoad(e, [at]), [const(0)])
+                for h, e in zip(here, self.ends, strict=True)
             ]
-        )
+            return flat_sequence([*kept, *_copied(totals, self.ends, at), self._joined(totals, here)])
+
+        return flat_sequence([*fresh, *room, loop("part", self.count, step)])
+
+    def scanned(self, task: Expr) -> tirx.Stmt:
+        totals, fresh = self._totals([tirx.BufferLoad(end, [task]) for end in self.ends])
+        return flat_sequence([*fresh, self._in_part(task, totals, self.targets)])
+
+    def _in_part(self, task: Expr, totals: list[tirx.Buffer], targets: Sequence[tirx.Buffer]) -> tirx.Stmt:
+        """The elements of one part in order, and its totals after each of them, stored to ``targets``."""
+        row = tirx.floordiv(task, self.count * self.after)
+        part = tirx.floormod(tirx.floordiv(task, self.after), self.count)
+        column, first = tirx.floormod(task, self.after), part * self.part
+
+        def step(i: Expr) -> tirx.Stmt:
+            place = (row * self.length + first + i) * self.after + column
+            element = tirx.BufferLoad(self.source, [place])
+            return self._updated(totals, (element, first + i), targets, place)
+
+        return loop("k", tirx.min(const(self.part), self.length - first), step)
 
     def _totals(self, start: Sequence[Expr]) -> tuple[list[tirx.Buffer], list[tirx.Stmt]]:
         """Totals of a thread, and the statements that make and start them."""

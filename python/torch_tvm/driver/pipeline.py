@@ -14,7 +14,7 @@ from tvm import relax
 
 from torch_tvm.artifact.load import load_library
 from torch_tvm.aten.autocast import without_autocast
-from torch_tvm.backends import backend_of, build, optimize, schedule
+from torch_tvm.backends import Backend, backend_of, build, optimize, schedule
 from torch_tvm.caching.compile_cache import Kept, Slot, slot_of
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.openmp import use_openmp
@@ -139,19 +139,8 @@ def _generated(
     slot: Slot | None = None,
 ) -> CompiledModule:
     """Code for a canonical module; ops at the positions ``refused`` run in PyTorch, for the reason given there."""
-    backend = backend_of(target)
     with report.phase("lower"):
-        check_indices = options.check_indices and backend.checks_indices
-        lowered = lower_decomposed(
-            module,
-            fallback=fallback,
-            check_indices=check_indices,
-            many_threads=backend.many_threads,
-            refused=refused or {},
-            rounds=options.accuracy == "strict",
-            in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],
-            lowerings={dialect_spelling(name): function for name, function in options.lowerings.items()},
-        )
+        lowered = _lowered(module, backend_of(target), options, fallback, refused or {})
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
     report.library_calls = [
@@ -171,6 +160,21 @@ def _generated(
         report.ops,
     )
     return compile_program(program, target, report, dump, pack=pack, slot=slot)
+
+
+def _lowered(
+    module: TorchModule, backend: Backend, options: Options, fallback: bool, refused: Mapping[int, str]
+) -> LoweredModule:
+    return lower_decomposed(
+        module,
+        fallback=fallback,
+        check_indices=options.check_indices and backend.checks_indices,
+        many_threads=backend.many_threads,
+        refused=refused,
+        rounds=options.accuracy == "strict",
+        in_torch=[dialect_spelling(name) for name in options.torch_executed_ops],
+        lowerings={dialect_spelling(name): function for name, function in options.lowerings.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,6 @@ def compile_program(
         mod = _hooked(mod, "after-optimizing", options)
     dump("optimised.py", mod.script)
     relax_module = mod
-    packing = str(mod.attrs[PROGRAM]) if mod.attrs and PROGRAM in mod.attrs else ""
     with report.phase("schedule"):
         choose, found = _choice(mod, target, options)
         mod, decisions = schedule(mod, target, choose=choose, rules=options.rules)
@@ -215,25 +218,8 @@ def compile_program(
         obstacle = backend.why_not_runnable(target)
         linked = _linked(mod, target) if slot else None
         executable = None if linked else build(mod, target, is_native=not obstacle)
-    main = mod["main"]
-    loops = [
-        g.name_hint
-        for g, f in mod.functions_items()
-        if isinstance(f, relax.Function) and g.name_hint.startswith("loop_")
-    ]
-    code = Code(
-        library=load_library(linked) if linked else executable.jit() if executable and not obstacle else None,
-        obstacle=obstacle,
-        convention=program.convention,
-        device=backend.device,
-        copies=frozenset(results_to_copy(main)),
-        single=not isinstance(main.ret_ty, relax.TupleType),
-        loops=frozenset(loops),
-        keeps_iteration=frozenset(name for name in loops if returns_first_parameter(mod[name])),
-        lifted=bool(packing) or any(g.name_hint == TRANSFORM_PARAMS for g in mod.get_global_vars()),
-        program=packing,
-        has_unknown_sizes=bool(relax.analysis.defined_symbolic_vars(relax_module["main"])),
-    )
+    library = load_library(linked) if linked else executable.jit() if executable and not obstacle else None
+    code = _code(program, mod, relax_module, backend.device, library, obstacle)
     if slot and linked:
         slot.keep(code, linked, list(program.weights), report)
     with report.phase("pack weights"):
@@ -245,6 +231,35 @@ def compile_program(
         scalars=program.scalars,
         report=report,
         origin=Compilation(relax_module, mod, target, functools.partial(_compiled_for, program), linked),
+    )
+
+
+def _code(
+    program: Program,
+    mod: tvm.IRModule,
+    relax_module: tvm.IRModule,
+    device: str,
+    library: Any,
+    obstacle: str,
+) -> Code:
+    """What the runtime needs to know of a module beside its ``library``; ``relax_module`` is it before schedules."""
+    main = mod["main"]
+    functions = [g.name_hint for g, f in mod.functions_items() if isinstance(f, relax.Function)]
+    loops = [name for name in functions if name.startswith("loop_")]
+    attrs = relax_module.attrs
+    packing = str(attrs[PROGRAM]) if attrs and PROGRAM in attrs else ""
+    return Code(
+        library=library,
+        obstacle=obstacle,
+        convention=program.convention,
+        device=device,
+        copies=frozenset(results_to_copy(main)),
+        single=not isinstance(main.ret_ty, relax.TupleType),
+        loops=frozenset(loops),
+        keeps_iteration=frozenset(name for name in loops if returns_first_parameter(mod[name])),
+        lifted=bool(packing) or TRANSFORM_PARAMS in functions,
+        program=packing,
+        has_unknown_sizes=bool(relax.analysis.defined_symbolic_vars(relax_module["main"])),
     )
 
 

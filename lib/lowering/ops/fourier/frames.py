@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,11 +32,9 @@ def _window(b: Builder, window: Expr | None, size: int, length: int, dtype: str)
         window = relax.const(np.ones(size, dtype), dtype)
     before = (length - size) // 2
     value = b.cast(window, dtype)
-    return (
-        value
-        if size == length
-        else b.emit(R.nn.pad(value, [before, length - size - before], "constant", 0.0))
-    )
+    if size == length:
+        return value
+    return b.emit(R.nn.pad(value, [before, length - size - before], "constant", 0.0))
 
 
 def stft(
@@ -118,17 +117,8 @@ def istft(
     frames = b.shape(z.re)[-1]
     if not isinstance(frames, int):
         b.unsupported("an unknown number of frames")
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    z = Parts(*(permute(b, part, order) for part in (z.re, z.im)))
     way = Direction(True, 1 / math.sqrt(n_fft) if normalized else 1 / n_fft)
-    if return_complex:
-        pieces = transform(b, z, rank - 1, way)
-        signals = [pieces.re, pieces.im]
-    else:
-        if b.shape(z.re)[-1] != n_fft // 2 + 1:
-            cut = lambda x: b.emit(R.strided_slice(x, [rank - 1], [0], [n_fft // 2 + 1]))
-            z = Parts(cut(z.re), cut(z.im))
-        signals = [to_reals(b, z, rank - 1, n_fft, way)]
+    signals = _pieces(b, z, n_fft, way, return_complex)
     weights = _window(b, window, n_fft if win_length is None else win_length, n_fft, dtype)
     if weights is None:
         weights = relax.const(np.ones(n_fft, dtype), dtype)
@@ -136,13 +126,7 @@ def istft(
     begin = n_fft // 2 if center else 0
     end = begin + length if length is not None else whole - n_fft // 2 if center else whole
     overlap = _Overlap(n_fft, hop, frames, begin, min(end, whole))
-    ones = relax.const(np.ones((1, frames, n_fft), dtype), dtype)
-    envelope = _added(b, ones, b.emit(R.multiply(weights, weights)), overlap)
-    least = b.emit(R.min(R.abs(envelope)))
-    b.check(
-        b.emit(R.greater_equal(least, b.const(LEAST_WINDOW, dtype))),
-        "istft: the windows add up to zero somewhere (window overlap add min)",
-    )
+    envelope = _envelope(b, weights, overlap)
     results = []
     for signal in signals:
         shape = b.shape(signal)
@@ -154,11 +138,42 @@ def istft(
     return Parts(*results) if return_complex else results[0]
 
 
+def _pieces(b: Builder, z: Complex, n_fft: int, way: Direction, is_complex: bool) -> list[Expr]:
+    """The samples of each frame, ``[…, frames, n_fft]``: real and imaginary ones, or those of a real signal."""
+    rank = b.rank(z.re)
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    z = Parts(*(permute(b, part, order) for part in (z.re, z.im)))
+    if is_complex:
+        pieces = transform(b, z, rank - 1, way)
+        return [pieces.re, pieces.im]
+    if b.shape(z.re)[-1] != n_fft // 2 + 1:
+        cut = lambda x: b.emit(R.strided_slice(x, [rank - 1], [0], [n_fft // 2 + 1]))
+        z = Parts(cut(z.re), cut(z.im))
+    return [to_reals(b, z, rank - 1, n_fft, way)]
+
+
+@dataclass(frozen=True)
 class _Overlap:
     """Frames of ``size`` samples, each ``hop`` after the one before; ``begin`` to ``end`` of what they add up to."""
 
-    def __init__(self, size: int, hop: int, frames: int, begin: int, end: int) -> None:
-        self.size, self.hop, self.frames, self.begin, self.end = size, hop, frames, begin, end
+    size: int
+    hop: int
+    frames: int
+    begin: int
+    end: int
+
+
+def _envelope(b: Builder, weights: Expr, overlap: _Overlap) -> Expr:
+    """What the squares of the windows add up to at each sample; a program where that is zero somewhere raises."""
+    dtype = b.dtype(weights)
+    ones = relax.const(np.ones((1, overlap.frames, overlap.size), dtype), dtype)
+    envelope = _added(b, ones, b.emit(R.multiply(weights, weights)), overlap)
+    least = b.emit(R.min(R.abs(envelope)))
+    b.check(
+        b.emit(R.greater_equal(least, b.const(LEAST_WINDOW, dtype))),
+        "istft: the windows add up to zero somewhere (window overlap add min)",
+    )
+    return envelope
 
 
 def _added(b: Builder, pieces: Expr, weights: Expr, overlap: _Overlap) -> Expr:

@@ -5,8 +5,8 @@ A bag is a task. Parts of a row are summed in registers over the whole bag, so t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import tvm
@@ -51,69 +51,86 @@ class _Bags:
         out = T.buffer_proxy(outs[0])
         bags, width = outs[0].shape
         total = ins[1].shape[0]
-        dtype = compute_dtype(str(ins[0].dtype))
         with IRBuilder() as builder:
             with T.parallel(0, bags) as bag:
                 begin = tirx.Cast("int64", offsets[bag])
                 last = tirx.Cast("int64", offsets[bag + 1 if self.has_last else tirx.min(bag + 1, bags - 1)])
                 end = last if self.has_last else tirx.Select(bag + 1 < bags, last, total)
-                part = partial(self._part, table, indices, weights, out, bag, begin, end, total, dtype)
+                row = _Row(self, table, indices, weights, out, bag, begin, end, total)
                 if isinstance(width, tirx.IntImm):
                     for first in range(0, int(width), BLOCK):
-                        part(first, min(BLOCK, int(width) - first))
+                        row.part(first, min(BLOCK, int(width) - first))
                 else:
                     with T.serial(0, width) as column:
-                        part(column, 1)
+                        row.part(column, 1)
             return builder.get()
 
-    def _part(
-        self,
-        table: Any,
-        indices: Any,
-        weights: list[Any],
-        out: Any,
-        bag: Scalar,
-        begin: Scalar,
-        end: Scalar,
-        total: Scalar,
-        dtype: str,
-        first: Any,
-        block: int,
-    ) -> None:
-        """The elements ``[first, first + block)`` of the row of one bag."""
+    def kernel(self, *sources: Any) -> te.Tensor:
+        """The table, positions, offsets, weights if there are any, and the number of bags."""
+        *tensors, size = sources
+        return te.extern(
+            [[size[0], tensors[0].shape[1]]],
+            tensors,
+            self.body,
+            dtype=str(tensors[0].dtype),
+            in_buffers=[tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(tensors)],
+            name="bags",
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The row of one bag: that of the indices from ``begin`` to ``end``, of ``total``."""
+
+    how: _Bags
+    table: Any
+    indices: Any
+    weights: list[Any]
+    out: Any
+    bag: Scalar
+    begin: Scalar
+    end: Scalar
+    total: Scalar
+
+    def part(self, first: Any, block: int) -> None:
+        """Its elements ``[first, first + block)``."""
+        dtype = compute_dtype(str(self.table.dtype))
         sums, used = _cells(block, dtype), _cells(1, "int64")
         _each(block, lambda at: _store(sums, at, tirx.const(0, dtype)))
         used[0] = const(0)
-        lines = [first + at for at in range(0, block, LINE // (bits_of(str(table.dtype)) // 8))]
-        with T.serial(0, end - begin) as step:
-            row = indices[begin + step]
-            following = indices[tirx.min(begin + step + AHEAD, total - 1)]
-            for at in lines:
-                place = tirx.address_of(table[following, at])
-                T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 3, 1))
-            factor = convert(weights[0][begin + step], dtype) if self.is_weighted else None
+        lines = [first + at for at in range(0, block, LINE // (bits_of(str(self.table.dtype)) // 8))]
+        with T.serial(0, self.end - self.begin) as step:
+            row = self.indices[self.begin + step]
+            self._prefetch(step, lines)
+            factor = convert(self.weights[0][self.begin + step], dtype) if self.how.is_weighted else None
 
             def add() -> None:
-                def element(at: Scalar) -> None:
-                    value = convert(table[row, first + at], dtype)
-                    old = sums[at]
-                    if self.mode == MAX:
-                        is_new = tirx.any(tirx.EQ(used[0], const(0)), value > old)
-                        sums[at] = tirx.Select(is_new, value, old)
-                    else:
-                        sums[at] = old + (value if factor is None else value * factor)
-
-                _each(block, element)
+                value = lambda at: convert(self.table[row, first + at], dtype)
+                _each(block, lambda at: _store(sums, at, self._combined(sums[at], value(at), factor, used)))
                 used[0] = used[0] + 1
 
-            if self.padding < 0:
+            if self.how.padding < 0:
                 add()
             else:
-                with T.If(tirx.NE(row, const(self.padding))), T.Then():
+                with T.If(tirx.NE(row, const(self.how.padding))), T.Then():
                     add()
         divisor = tirx.Cast(dtype, tirx.max(used[0], const(1)))
-        mean = lambda at: sums[at] / divisor if self.mode == MEAN else sums[at]
-        _each(block, lambda at: _store(out, (bag, first + at), convert(mean(at), str(out.dtype))))
+        mean = lambda at: sums[at] / divisor if self.how.mode == MEAN else sums[at]
+        _each(
+            block, lambda at: _store(self.out, (self.bag, first + at), convert(mean(at), str(self.out.dtype)))
+        )
+
+    def _prefetch(self, step: Scalar, columns: Sequence[Any]) -> None:
+        following = self.indices[tirx.min(self.begin + step + AHEAD, self.total - 1)]
+        for at in columns:
+            place = tirx.address_of(self.table[following, at])
+            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, 0, 3, 1))
+
+    def _combined(self, old: Scalar, value: Scalar, factor: Scalar | None, used: Any) -> Scalar:
+        if self.how.mode == MAX:
+            is_new = tirx.any(tirx.EQ(used[0], const(0)), value > old)
+            return tirx.Select(is_new, value, old)
+        return old + (value if factor is None else value * factor)
 
 
 def _cells(count: int, dtype: str) -> Any:
@@ -185,31 +202,14 @@ def embedding_bag(
     if per_sample_weights is not None and not same_size(total, b.shape(per_sample_weights)[0]):
         b.unsupported("weights that do not fit the indices")
     if (isinstance(width, int) and width == 0) or (isinstance(bags, int) and bags == 0):
-        return [
-            b.emit(R.zeros(relax.ShapeExpr([as_size(bags), as_size(width)]), b.dtype(weight))),
-            None,
-            None,
-            None,
-        ]
+        empty = relax.ShapeExpr([as_size(bags), as_size(width)])
+        return [b.emit(R.zeros(empty, b.dtype(weight))), None, None, None]
     _check_offsets(b, offsets, total)
     how = _Bags(mode, padding_idx, per_sample_weights is not None, include_last_offset)
     places = checked(b, indices, rows)
     weights = [] if per_sample_weights is None else [per_sample_weights]
-
-    def kernel(*sources: Any) -> te.Tensor:
-        *tensors, size = sources
-        buffers = [tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(tensors)]
-        return te.extern(
-            [[size[0], tensors[0].shape[1]]],
-            tensors,
-            how.body,
-            dtype=b.dtype(weight),
-            in_buffers=buffers,
-            name="bags",
-        )
-
     size = relax.ShapeExpr([as_size(bags)])
-    return [b.te(kernel, weight, places, offsets, *weights, size, name="bags"), None, None, None]
+    return [b.te(how.kernel, weight, places, offsets, *weights, size, name="bags"), None, None, None]
 
 
 @lowers("torch.aten.embedding_bag.padding_idx")

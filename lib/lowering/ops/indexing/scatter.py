@@ -124,7 +124,7 @@ def _scatter(
     if b.dtype(index) not in INTEGERS:
         b.unsupported("an index that is no integer tensor")
     is_number = isinstance(source, (bool, int, float))
-    if b.rank(x) == 0 or b.rank(index) == 0 or (not is_number and b.rank(source) == 0):
+    if 0 in (b.rank(x), b.rank(index), 1 if is_number else b.rank(source)):
         shape = b.shape(x)
         lifted = [reshape(b, v, b.shape(v) or [1]) for v in (x, index)]
         if not is_number:
@@ -134,7 +134,7 @@ def _scatter(
         )
     axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
     expect_inside(b, b.shape(index), b.shape(x), axis)
-    if not isinstance(source, (bool, int, float)):
+    if not is_number:
         b.expect_within(b.shape(index), b.shape(source), "the index is larger than what is written")
     if _is_aligned(b, x, axis, index, None if is_number else source):
         check = None if is_checked else IndexCheck.of(b, index, b.shape(x)[axis])
@@ -142,28 +142,35 @@ def _scatter(
     if not is_checked:
         index = checked(b, index, b.shape(x)[axis], nearest=False)
 
-    def places(where: te.Tensor, sizes: list[Any]) -> te.Tensor:
-        sizes = [as_size(s) for s in sizes]
-
-        def place(*i: Any) -> Any:
-            position = [*i[:axis], where(*i), *i[axis + 1 :]]
-            return _flat_place(position, sizes, [axis])
-
-        return te.compute(where.shape, place, name="place")
-
-    def values(where: te.Tensor, data: te.Tensor | None = None) -> te.Tensor:
-        fill = number(0 if data is not None else source, dtype)
-        return te.compute(where.shape, lambda *i: fill if data is None else data(*i), name="values")
-
-    if not isinstance(source, (bool, int, float)) and same_shape(b.shape(source), b.shape(index)):
-        updates = b.cast(source, dtype)
-    else:
-        tensors = [index] if isinstance(source, (bool, int, float)) else [index, b.cast(source, dtype)]
-        updates = b.te(values, *tensors, name="scatter_values")
+    updates = _updates(b, index, source, dtype)
     is_place = b.rank(x) == 1 and b.checks_indices
-    where = index if is_place else b.te(places, index, b.shape(x), name="scatter_places")
+    where = index if is_place else _scatter_places(b, index, b.shape(x), axis)
     groups = product(b.shape(index)[:axis])
     return write_at(b, x, where, updates, reduction, include_self=include_self, groups=groups)
+
+
+def _updates(b: Builder, index: Expr, source: Any, dtype: str) -> Expr:
+    """What is written, in the shape of ``index``: the beginning of a larger tensor, or a number everywhere."""
+    if isinstance(source, (bool, int, float)):
+        fill = number(source, dtype)
+        first = lambda where: te.compute(where.shape, lambda *i: fill, name="values")
+        return b.te(first, index, name="scatter_values")
+    source, own = b.cast(source, dtype), b.shape(source)
+    if same_shape(own, b.shape(index)):
+        return source
+    cut = lambda where, data: te.compute(where.shape, lambda *i: data(*i), name="values")
+    return b.te(cut, index, source, name="scatter_values")
+
+
+def _scatter_places(b: Builder, index: Expr, shape: Sequence[SizeLike], axis: int) -> Expr:
+    """The flat place in a tensor of ``shape`` of each position along ``axis``."""
+
+    def places(where: te.Tensor, sizes: list[Any]) -> te.Tensor:
+        sizes = [as_size(s) for s in sizes]
+        place = lambda *i: _flat_place([*i[:axis], where(*i), *i[axis + 1 :]], sizes, [axis])
+        return te.compute(where.shape, place, name="place")
+
+    return b.te(places, index, shape, name="scatter_places")
 
 
 def _is_aligned(b: Builder, x: Expr, axis: int, index: Expr, source: Expr | None) -> bool:

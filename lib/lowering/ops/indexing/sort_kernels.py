@@ -230,54 +230,65 @@ def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, s
     """A list of the best so far; a block of keys that has none better than the last of them is passed over."""
     flip = tirx.const(-1 if smallest else 0, dtype)
     keys = _allocate(length, dtype)
-    best, places = _allocate(count, dtype), _allocate(count, "int32")
-    key = _allocate(1, dtype)
+    best = _Best(keys, _allocate(count, dtype), _allocate(count, "int32"), _allocate(1, dtype))
     with T.serial(0, length) as i:
         keys[i] = tirx.bitwise_xor(read(i), flip)
 
-    def insert(i: Scalar, filled: Scalar) -> None:
-        """Key ``i`` into the list, whose last entry ``filled`` is dropped (or empty)."""
-        key[0] = keys[i]
-        with T.serial(0, filled) as step:
-            j = filled - step
-            moves, ends = (
-                best[j - 1] < key[0],
-                tirx.any(best[j] < key[0], tirx.EQ(step, tirx.const(0, "int64"))),
-            )
-            places[j] = tirx.Select(moves, places[j - 1], tirx.Select(ends, tirx.Cast("int32", i), places[j]))
-            best[j] = tirx.Select(moves, best[j - 1], tirx.Select(ends, key[0], best[j]))
-        with T.If(tirx.any(best[0] < key[0], tirx.EQ(filled, tirx.const(0, "int64")))), T.Then():
-            best[0] = key[0]
-            places[0] = tirx.Cast("int32", i)
-
-    last = tirx.const(count - 1, "int64")
-
     def offer(i: Scalar) -> None:
-        with T.If(keys[i] > best[count - 1]), T.Then():
-            insert(i, last)
+        with T.If(keys[i] > best.keys[count - 1]), T.Then():
+            best.insert(i, tirx.const(count - 1, "int64"))
 
-    best[0] = tirx.min_value(dtype)
+    best.keys[0] = tirx.min_value(dtype)
     with T.serial(0, count) as i:
-        insert(tirx.Cast("int64", i), tirx.Cast("int64", i))
+        best.insert(tirx.Cast("int64", i), tirx.Cast("int64", i))
     left = length - count
     top = _allocate(LANES, dtype)
     with T.serial(0, left // BLOCK) as block:
         first = block * BLOCK + count
-        with T.vectorized(0, LANES) as lane:
-            top[lane] = keys[first + lane]
-        with T.serial(0, BLOCK // LANES - 1) as part, T.vectorized(0, LANES) as lane:
-            top[lane] = tirx.max(top[lane], keys[first + (part + 1) * LANES + lane])
-        width = LANES // 2
-        while width:
-            with T.vectorized(0, width) as lane:
-                top[lane] = tirx.max(top[lane], top[lane + width])
-            width //= 2
-        with T.If(top[0] > best[count - 1]), T.Then(), T.serial(0, BLOCK) as i:
+        _largest_first(top, keys, first)
+        with T.If(top[0] > best.keys[count - 1]), T.Then(), T.serial(0, BLOCK) as i:
             offer(first + i)
     with T.serial(0, left % BLOCK) as i:
         offer(left // BLOCK * BLOCK + count + i)
     with T.serial(0, count) as i:
-        write(i, places[i])
+        write(i, best.places[i])
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The largest keys of ``source`` so far, in descending order, and where they stand there; ``key`` is room for one."""
+
+    source: Any
+    keys: Any
+    places: Any
+    key: Any
+
+    def insert(self, i: Scalar, filled: Scalar) -> None:
+        """Key ``i`` into the list, whose last entry ``filled`` is dropped (or empty)."""
+        keys, places, key = self.keys, self.places, self.key
+        key[0] = self.source[i]
+        with T.serial(0, filled) as step:
+            j = filled - step
+            moves = keys[j - 1] < key[0]
+            ends = tirx.any(keys[j] < key[0], tirx.EQ(step, tirx.const(0, "int64")))
+            places[j] = tirx.Select(moves, places[j - 1], tirx.Select(ends, tirx.Cast("int32", i), places[j]))
+            keys[j] = tirx.Select(moves, keys[j - 1], tirx.Select(ends, key[0], keys[j]))
+        with T.If(tirx.any(keys[0] < key[0], tirx.EQ(filled, tirx.const(0, "int64")))), T.Then():
+            keys[0] = key[0]
+            places[0] = tirx.Cast("int32", i)
+
+
+def _largest_first(top: Any, keys: Any, first: Scalar) -> None:
+    """The largest of a block of keys from ``first`` on, in ``top[0]``: lane by lane, then of ever fewer lanes."""
+    with T.vectorized(0, LANES) as lane:
+        top[lane] = keys[first + lane]
+    with T.serial(0, BLOCK // LANES - 1) as part, T.vectorized(0, LANES) as lane:
+        top[lane] = tirx.max(top[lane], keys[first + (part + 1) * LANES + lane])
+    width = LANES // 2
+    while width:
+        with T.vectorized(0, width) as lane:
+            top[lane] = tirx.max(top[lane], top[lane + width])
+        width //= 2
 
 
 def merged_order(rows: te.Tensor) -> te.Tensor:

@@ -52,59 +52,88 @@ def in_order(
     with T.parallel(0, lines * length) as at:
         keys[0][at] = key_of(at // divisor(length), at % divisor(length))
         places[0][at] = tirx.Cast("int32", at % divisor(length))
-    passes = ceil_div(bits, DIGIT)
-    for number in range(passes):
-        source, target = number % 2, 1 - number % 2
+    found = Ordered(keys[0], places[0])
+    for number in range(ceil_div(bits, DIGIT)):
+        target = 1 - number % 2
+        digit = _Digit(lines, length, parts, own, number * DIGIT, kind, found, counts)
+        digit.count()
+        _positions(counts, totals, bases, lines, parts)
+        found = Ordered(keys[target], places[target])
+        digit.move(found)
+    return found
 
-        def digit(at: Scalar, source: int = source, shift: int = number * DIGIT) -> Scalar:
-            low = tirx.shift_right(keys[source][at], tirx.const(shift, kind))
-            return tirx.Cast("int64", tirx.bitwise_and(low, tirx.const(RADIX - 1, kind)))
 
-        def in_part(task: Scalar, body: Callable[[Scalar, Scalar], None], digit: Any = digit) -> None:
-            """``body`` of each key of a part in order, and where its count lies."""
-            line, part = task // divisor(parts), task % divisor(parts)
-            first = part * own
-            with T.serial(0, tirx.min(length - first, const(own))) as i:
-                at = line * length + first + i
-                body(at, (line * RADIX + digit(at)) * parts + part)
+@dataclass(frozen=True)
+class _Digit:
+    """One digit of all keys, ``shift`` bits up. ``counts`` holds for each line, value of the digit and part of the line
+    how many keys of that part have the value, and then where in the line the next of them goes.
+    """
 
-        def count(at: Scalar, slot: Scalar) -> None:
-            counts[slot] = counts[slot] + 1
+    lines: Any
+    length: Any
+    parts: Any
+    own: int
+    shift: int
+    kind: str
+    source: Ordered
+    counts: Any
 
-        def move(at: Scalar, slot: Scalar, source: int = source, target: int = target) -> None:
+    def count(self) -> None:
+        def add(at: Scalar, slot: Scalar) -> None:
+            self.counts[slot] = self.counts[slot] + 1
+
+        with T.parallel(0, self.lines * RADIX * self.parts) as slot:
+            self.counts[slot] = tirx.const(0, "int32")
+        self._each_part(add)
+
+    def move(self, target: Ordered) -> None:
+        """Every key to its position: those of one value keep their order."""
+
+        def move(at: Scalar, slot: Scalar) -> None:
             rank = _cell("int32")
-            rank[0] = counts[slot]
-            counts[slot] = rank[0] + 1
-            begin = (at // divisor(length)) * length
-            keys[target][begin + tirx.Cast("int64", rank[0])] = keys[source][at]
-            places[target][begin + tirx.Cast("int64", rank[0])] = places[source][at]
+            rank[0] = self.counts[slot]
+            self.counts[slot] = rank[0] + 1
+            begin = (at // divisor(self.length)) * self.length
+            target.keys[begin + tirx.Cast("int64", rank[0])] = self.source.keys[at]
+            target.places[begin + tirx.Cast("int64", rank[0])] = self.source.places[at]
 
-        with T.parallel(0, lines * RADIX * parts) as slot:
-            counts[slot] = tirx.const(0, "int32")
-        with T.parallel(0, lines * parts) as task:
-            in_part(task, count)
-        with T.parallel(0, lines * RADIX) as row:
-            total = _cell("int32")
-            total[0] = tirx.const(0, "int32")
-            with T.serial(0, parts) as part:
-                total[0] = total[0] + counts[row * parts + part]
-            totals[row] = total[0]
-        with T.parallel(0, lines * RADIX) as row:
-            total = _cell("int32")
-            total[0] = tirx.const(0, "int32")
-            with T.serial(0, row % RADIX) as lower:
-                total[0] = total[0] + totals[(row // RADIX) * RADIX + lower]
-            bases[row] = total[0]
-        with T.parallel(0, lines * RADIX) as row:
-            here, total = _cell("int32"), _cell("int32")
-            total[0] = bases[row]
-            with T.serial(0, parts) as part:
-                here[0] = counts[row * parts + part]
-                counts[row * parts + part] = total[0]
-                total[0] = total[0] + here[0]
-        with T.parallel(0, lines * parts) as task:
-            in_part(task, move)
-    return Ordered(keys[passes % 2], places[passes % 2])
+        self._each_part(move)
+
+    def _each_part(self, body: Callable[[Scalar, Scalar], None]) -> None:
+        """A thread for each part calls ``body`` with each key of it in order, and where the count of its value lies."""
+        with T.parallel(0, self.lines * self.parts) as task:
+            line, part = task // divisor(self.parts), task % divisor(self.parts)
+            first = part * self.own
+            with T.serial(0, tirx.min(self.length - first, const(self.own))) as i:
+                at = line * self.length + first + i
+                body(at, (line * RADIX + self._value(at)) * self.parts + part)
+
+    def _value(self, at: Scalar) -> Scalar:
+        low = tirx.shift_right(self.source.keys[at], tirx.const(self.shift, self.kind))
+        return tirx.Cast("int64", tirx.bitwise_and(low, tirx.const(RADIX - 1, self.kind)))
+
+
+def _positions(counts: Any, totals: Any, bases: Any, lines: Any, parts: Any) -> None:
+    """From how many keys of each part have a value to where in the line the first of them goes."""
+    with T.parallel(0, lines * RADIX) as row:
+        total = _cell("int32")
+        total[0] = tirx.const(0, "int32")
+        with T.serial(0, parts) as part:
+            total[0] = total[0] + counts[row * parts + part]
+        totals[row] = total[0]
+    with T.parallel(0, lines * RADIX) as row:
+        total = _cell("int32")
+        total[0] = tirx.const(0, "int32")
+        with T.serial(0, row % RADIX) as lower:
+            total[0] = total[0] + totals[(row // RADIX) * RADIX + lower]
+        bases[row] = total[0]
+    with T.parallel(0, lines * RADIX) as row:
+        here, total = _cell("int32"), _cell("int32")
+        total[0] = bases[row]
+        with T.serial(0, parts) as part:
+            here[0] = counts[row * parts + part]
+            counts[row * parts + part] = total[0]
+            total[0] = total[0] + here[0]
 
 
 def divisor(size: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from tvm import relax, te, tirx
@@ -156,53 +157,83 @@ def _plain_convolution(
     output_padding: Sequence[int] | None,
 ) -> Expr:
     """Loops over a weight whose sizes are only known at run time: each result is a sum over channels and the window."""
-    dtype, spatial = b.dtype(x), range(len(stride))
-    own = compute_dtype(dtype)
     b.expect(tirx.EQ(as_size(b.shape(weight)[0]) % groups, as_size(0)), f"the weight has no {groups} groups")
+    loops = _Loops(stride, padding, dilation, groups, output_padding or ())
+    if output_padding is not None:
+        return b.te(loops.transposed, x, weight, name="convolution")
+    x = constant_pad_nd(b, x, [edge for edges in reversed(padding) for edge in edges], 0)
+    return b.te(loops.plain, x, weight, name="convolution")
 
-    if output_padding is None:
-        x = constant_pad_nd(b, x, [edge for edges in reversed(padding) for edge in edges], 0)
 
-    def convolution(data: te.Tensor, kernel: te.Tensor) -> te.Tensor:
-        sizes, window = data.shape[2:], kernel.shape[2:]
-        reach = [dilation[i] * (window[i] - 1) for i in spatial]
-        if output_padding is None:
-            channels, per_group, inputs = kernel.shape[0], kernel.shape[0] // groups, kernel.shape[1]
-            places = [(sizes[i] - reach[i] - 1) // stride[i] + 1 for i in spatial]
-        else:
-            channels, per_group, inputs = kernel.shape[1] * groups, kernel.shape[1], kernel.shape[0] // groups
-            places = [
-                (sizes[i] - 1) * stride[i] - sum(padding[i]) + reach[i] + output_padding[i] + 1
-                for i in spatial
-            ]
-        channel = te.reduce_axis((0, inputs), name="channel")
-        taps = [te.reduce_axis((0, window[i]), name=f"tap{i}") for i in spatial]
+@dataclass(frozen=True)
+class _Loops:
+    stride: Sequence[int]
+    padding: Sequence[tuple[SizeLike, SizeLike]]
+    dilation: Sequence[int]
+    groups: int
+    output_padding: Sequence[int]
+
+    def plain(self, data: te.Tensor, kernel: te.Tensor) -> te.Tensor:
+        """A convolution of data that is padded already."""
+        sizes, (channels, inputs, *window) = data.shape[2:], kernel.shape
+        stride, dilation, spatial = self.stride, self.dilation, range(len(window))
+        places = [(sizes[i] - dilation[i] * (window[i] - 1) - 1) // stride[i] + 1 for i in spatial]
+        channel, *taps = axes = _summed_axes(inputs, window)
 
         def at(n: Any, f: Any, *place: Any) -> Any:
-            group = f // per_group if groups > 1 else as_size(0)
+            group = f // (channels // self.groups) if self.groups > 1 else as_size(0)
+            positions = [place[i] * stride[i] + taps[i] * dilation[i] for i in spatial]
+            return _products(data(n, group * inputs + channel, *positions), kernel(f, channel, *taps), axes)
+
+        return _convolved([data.shape[0], channels, *places], at, data.dtype)
+
+    def transposed(self, data: te.Tensor, kernel: te.Tensor) -> te.Tensor:
+        """A transposed convolution: an element of the data counts where the stride takes a tap to it."""
+        sizes, (channels, per_group, *window) = data.shape[2:], kernel.shape
+        inputs, stride, dilation = channels // self.groups, self.stride, self.dilation
+        spatial, before = range(len(window)), [low for low, _ in self.padding]
+        places = [
+            (sizes[i] - 1) * stride[i]
+            - sum(self.padding[i])
+            + dilation[i] * (window[i] - 1)
+            + self.output_padding[i]
+            + 1
+            for i in spatial
+        ]
+        channel, *taps = axes = _summed_axes(inputs, window)
+
+        def at(n: Any, f: Any, *place: Any) -> Any:
+            group = f // per_group if self.groups > 1 else as_size(0)
             source = group * inputs + channel
-            if output_padding is None:
-                positions = [place[i] * stride[i] + taps[i] * dilation[i] for i in spatial]
-                value, factor = data(n, source, *positions), kernel(f, channel, *taps)
-            else:
-                steps = [place[i] + padding[i][0] - taps[i] * dilation[i] for i in spatial]
-                positions = [tirx.floordiv(steps[i], stride[i]) for i in spatial]
-                inside = [tirx.EQ(positions[i] * stride[i], steps[i]) for i in spatial]
-                inside += [tirx.all(0 <= positions[i], positions[i] < sizes[i]) for i in spatial]
-                value = tirx.if_then_else(
-                    tirx.all(*inside), data(n, source, *positions), tirx.const(0, dtype)
-                )
-                factor = kernel(source, f - group * per_group, *taps)
-            return te.sum(value.astype(own) * factor.astype(own), axis=[channel, *taps])
+            steps = [place[i] + before[i] - taps[i] * dilation[i] for i in spatial]
+            positions = [tirx.floordiv(steps[i], stride[i]) for i in spatial]
+            inside = [tirx.EQ(positions[i] * stride[i], steps[i]) for i in spatial]
+            inside += [tirx.all(0 <= positions[i], positions[i] < sizes[i]) for i in spatial]
+            value = tirx.if_then_else(
+                tirx.all(*inside), data(n, source, *positions), tirx.const(0, data.dtype)
+            )
+            return _products(value, kernel(source, f - group * per_group, *taps), axes)
 
-        sums = te.compute([data.shape[0], channels, *places], at, name="convolution")
-        return (
-            sums
-            if own == dtype
-            else te.compute(sums.shape, lambda *i: sums(*i).astype(dtype), name="narrowed")
-        )
+        return _convolved([data.shape[0], per_group * self.groups, *places], at, data.dtype)
 
-    return b.te(convolution, x, weight, name="convolution")
+
+def _summed_axes(inputs: Any, window: Sequence[Any]) -> list[Any]:
+    """The axes of a sum: over channels, then over the window."""
+    channel = te.reduce_axis((0, inputs), name="channel")
+    return [channel, *(te.reduce_axis((0, size), name=f"tap{i}") for i, size in enumerate(window))]
+
+
+def _products(value: Any, factor: Any, axes: list[Any]) -> Any:
+    own = compute_dtype(str(value.ty.dtype))
+    return te.sum(value.astype(own) * factor.astype(own), axis=axes)
+
+
+def _convolved(shape: list[Any], at: Callable[..., Any], dtype: str) -> te.Tensor:
+    """The sums ``at``, brought to ``dtype`` once they are complete."""
+    sums = te.compute(shape, at, name="convolution")
+    if sums.dtype == dtype:
+        return sums
+    return te.compute(shape, lambda *i: sums(*i).astype(dtype), name="narrowed")
 
 
 def _with_bias(b: Builder, x: Expr, bias: Expr | None) -> Expr:

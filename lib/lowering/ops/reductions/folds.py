@@ -350,25 +350,7 @@ def arg_extremum(b: Builder, x: Expr, axis: int | None, keepdim: bool, is_max: b
     source_dtype = b.dtype(x)
     dtype = "uint8" if source_dtype == "bool" else compute_dtype(source_dtype)
 
-    def better(u: Scalar, v: Scalar) -> Scalar:
-        ahead = u > v if is_max else u < v
-        if not is_float(dtype):
-            return ahead
-        return tirx.any(
-            tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v)))
-        )
-
-    def tied(u: Scalar, v: Scalar) -> Scalar:
-        return tirx.any(u == v, tirx.all(tirx.isnan(u), tirx.isnan(v))) if is_float(dtype) else u == v
-
-    def combine(left: Any, right: Any) -> tuple[Scalar, Scalar]:
-        zero = tirx.const(0, "int64")
-        ahead = tirx.any(better(left[1], right[1]), tirx.all(tied(left[1], right[1]), left[0] < right[0]))
-        take_left = tirx.any(right[0] < zero, tirx.all(left[0] >= zero, ahead))
-        return tirx.Select(take_left, left[0], right[0]), tirx.Select(take_left, left[1], right[1])
-
-    identity = lambda index, value: (tirx.const(-1, index), (lowest if is_max else highest)(value))
-    reducer = te.comm_reducer(combine, identity, name="argmax" if is_max else "argmin")
+    reducer = _arg_reducer(dtype, is_max)
 
     def kernel(source: te.Tensor) -> list[te.Tensor]:
         loops = {a: te.reduce_axis((0, source.shape[a]), name=f"r{a}") for a in axes}
@@ -394,6 +376,30 @@ def arg_extremum(b: Builder, x: Expr, axis: int | None, keepdim: bool, is_max: b
 
     both = b.te(kernel, x)
     return b.emit(relax.TupleGetItem(both, 1)), b.emit(relax.TupleGetItem(both, 0))
+
+
+def _arg_reducer(dtype: str, is_max: bool) -> Any:
+    """The better of two pairs of index and value: NaN before all numbers, the lower index of equal values."""
+
+    def better(u: Scalar, v: Scalar) -> Scalar:
+        ahead = u > v if is_max else u < v
+        if not is_float(dtype):
+            return ahead
+        return tirx.any(
+            tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v)))
+        )
+
+    def tied(u: Scalar, v: Scalar) -> Scalar:
+        return tirx.any(u == v, tirx.all(tirx.isnan(u), tirx.isnan(v))) if is_float(dtype) else u == v
+
+    def combine(left: Any, right: Any) -> tuple[Scalar, Scalar]:
+        zero = tirx.const(0, "int64")
+        ahead = tirx.any(better(left[1], right[1]), tirx.all(tied(left[1], right[1]), left[0] < right[0]))
+        take_left = tirx.any(right[0] < zero, tirx.all(left[0] >= zero, ahead))
+        return tirx.Select(take_left, left[0], right[0]), tirx.Select(take_left, left[1], right[1])
+
+    identity = lambda index, value: (tirx.const(-1, index), (lowest if is_max else highest)(value))
+    return te.comm_reducer(combine, identity, name="argmax" if is_max else "argmin")
 
 
 @lowers("torch.aten.max.dim")

@@ -50,6 +50,13 @@ class _Segments:
                     out[i, k, j] = convert(self.finished(total[0], length, inside), self.dtype)
             return builder.get()
 
+    def kernel(self, values: te.Tensor, first: te.Tensor, last: te.Tensor) -> te.Tensor:
+        """``[outer, total, inner]`` values by segments that begin and end there, both ``[outer, segments]``."""
+        sources = [values, first, last]
+        buffers = [tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(sources)]
+        size = [values.shape[0], first.shape[1], values.shape[2]]
+        return te.extern([size], sources, self.body, dtype=self.dtype, in_buffers=buffers, name="segments")
+
     def combined(self, old: Scalar, value: Scalar) -> Scalar:
         if self.reduction in ("max", "min"):
             better = value > old if self.reduction == "max" else value < old
@@ -84,32 +91,27 @@ def segment_reduce(
     if len(own) != axis + 1 or 0 in shape:
         b.unsupported("segments of nothing, or along another dimension than the last of their lengths")
     outer, total, inner = product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
-    places = reshape(b, b.cast(given, "int64"), [outer, own[-1]])
-    if lengths is not None:
-        ends = b.emit(R.cumsum(places, 1))
-        begins = b.emit(R.subtract(ends, places))
-        count = own[-1]
-    else:
-        count = own[-1] - 1
-        part = lambda first: (
-            lambda p: te.compute([p.shape[0], p.shape[1] - 1], lambda i, k: p(i, k + first), name="ends")
-        )
-        begins, ends = (b.te(part(first), places, name="ends") for first in (0, 1))
+    begins, ends = _bounds(b, reshape(b, b.cast(given, "int64"), [outer, own[-1]]), lengths is not None)
+    count = b.shape(begins)[1]
     if isinstance(count, int) and count == 0:
         b.unsupported("no segments")
     _check(b, begins, ends, total, lengths is not None and not unsafe)
     how = _Segments(reduce, None if initial is None else float(initial), b.dtype(data))
-
-    def kernel(values: te.Tensor, first: te.Tensor, last: te.Tensor) -> te.Tensor:
-        sources = [values, first, last]
-        buffers = [tirx.decl_buffer(t.shape, t.dtype, f"in{n}") for n, t in enumerate(sources)]
-        size = [values.shape[0], first.shape[1], values.shape[2]]
-        return te.extern([size], sources, how.body, dtype=how.dtype, in_buffers=buffers, name="segments")
-
     rows = reshape(b, data, [outer, total, inner])
-    return reshape(
-        b, b.te(kernel, rows, begins, ends, name="segments"), [*shape[:axis], count, *shape[axis + 1 :]]
+    found = b.te(how.kernel, rows, begins, ends, name="segments")
+    return reshape(b, found, [*shape[:axis], count, *shape[axis + 1 :]])
+
+
+def _bounds(b: Builder, given: Expr, are_lengths: bool) -> tuple[Expr, Expr]:
+    """Where segments begin and end, of their lengths or of offsets: each ends where the next begins."""
+    if are_lengths:
+        ends = b.emit(R.cumsum(given, 1))
+        return b.emit(R.subtract(ends, given)), ends
+    part = lambda first: (
+        lambda p: te.compute([p.shape[0], p.shape[1] - 1], lambda i, k: p(i, k + first), name="ends")
     )
+    begins, ends = (b.te(part(first), given, name="ends") for first in (0, 1))
+    return begins, ends
 
 
 def _check(b: Builder, begins: Expr, ends: Expr, total: Any, is_whole: bool) -> None:

@@ -76,11 +76,8 @@ def _shared(node: tirx.For, cores: int) -> tirx.Stmt:
     def iterations(owner: tirx.Expr) -> tirx.Stmt:
         first = tirx.Var("first", "int64")
         bound = tirx.Bind(first, (owner * const(part) + chunk.astype("int64")) * per_chunk)
-        here = (
-            per_chunk
-            if size is not None and size % exact(per_chunk) == 0
-            else tirx.min(per_chunk, extent - first)
-        )
+        is_whole = size is not None and size % exact(per_chunk) == 0
+        here = per_chunk if is_whole else tirx.min(per_chunk, extent - first)
 
         def iteration(index: tirx.Expr) -> tirx.Stmt:
             value = tirx.Bind(node.loop_var, (first + index + node.min).astype(str(node.loop_var.ty.dtype)))

@@ -224,55 +224,61 @@ class Kernel:
     def _turned(
         self, planes: Planes, lanes: int, row: Callable[[int], Expr], memory: tirx.Buffer, *, is_read: bool
     ) -> tirx.Stmt:
-        """Rows of pairs to planes or back, a square of ``lanes`` × ``lanes`` reals at a time."""
+        """Rows of pairs to planes or back, ``lanes`` × ``lanes`` reals at a time: by shuffles, or one by one where a row
+        is shorter than that.
+        """
+        transfer = _Transfer(planes, memory, row, lanes, self.dtype, self.workload.scale, is_read)
         width = 2 * self.length
-        plane = lambda c: planes.re if c % 2 == 0 else planes.im
-        half = lanes // 2
-
-        def square(start: Expr) -> tirx.Stmt:
-            """Reals from the even number ``start`` on."""
-            element = tirx.Var("element", "int64")
-            at = lambda c, lane: [(element + c // 2) * lanes + lane]
-            scale = tirx.const(self.workload.scale, self.dtype)
-            in_memory = lambda r, lane: [row(r) + start + lane]
-            bound = tirx.Bind(element, tirx.floordiv(start, 2))
-            if is_read:
-                body = transpose_registers(
-                    lanes,
-                    self.dtype,
-                    lambda r, lane: tirx.BufferLoad(memory, in_memory(r, lane)),
-                    lambda c, lane, value: tirx.BufferStore(plane(c), value, at(c, lane)),
-                )
-            else:
-                scaled = lambda value: value if self.workload.scale == 1 else value * scale
-                body = transpose_registers(
-                    lanes,
-                    self.dtype,
-                    lambda c, lane: scaled(tirx.BufferLoad(plane(c), at(c, lane))),
-                    lambda r, lane, value: tirx.BufferStore(memory, value, in_memory(r, lane)),
-                )
-            return sequence(bound, body)
-
-        def one(j: Expr) -> tirx.Stmt:
-            """A pair of every row, real by real: where a row is shorter than a square."""
-            moves = []
-            for part, p in enumerate((planes.re, planes.im)):
-                for r in range(lanes):
-                    there, here = [row(r) + j * 2 + part], [j * lanes + r]
-                    if is_read:
-                        moves.append(tirx.BufferStore(p, tirx.BufferLoad(memory, there), here))
-                    else:
-                        value = tirx.BufferLoad(p, here) * tirx.const(self.workload.scale, self.dtype)
-                        moves.append(tirx.BufferStore(memory, value, there))
-            return tirx.SeqStmt(moves)
-
         if width < lanes:
-            return loop("j", self.length, one)
-        squares = ceil_div(width, lanes)
+            return loop("j", self.length, transfer.pair)
         last = width - lanes
+        assert lanes >= 2 and last % 2 == 0
         start = lambda s: tirx.min(s * lanes, const(last)) if width % lanes else s * lanes
-        assert half and last % 2 == 0
-        return loop("square", squares, lambda s: square(start(as_size(s))))
+        return loop("square", ceil_div(width, lanes), lambda s: transfer.square(start(as_size(s))))
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    """Elements on their way from ``memory``, where vector ``r`` begins at ``row(r)``, to ``planes``, or back times
+    ``scale``."""
+
+    planes: Planes
+    memory: tirx.Buffer
+    row: Callable[[int], Expr]
+    lanes: int
+    dtype: str
+    scale: float
+    is_read: bool
+
+    def square(self, start: Expr) -> tirx.Stmt:
+        """As many reals of each vector as there are vectors, from the even number ``start`` on."""
+        element = tirx.Var("element", "int64")
+        plane = lambda c: self.planes.im if c % 2 else self.planes.re
+        at = lambda c, lane: [(element + c // 2) * self.lanes + lane]
+        in_memory = lambda r, lane: [self.row(r) + start + lane]
+        if self.is_read:
+            load = lambda r, lane: tirx.BufferLoad(self.memory, in_memory(r, lane))
+            store = lambda c, lane, value: tirx.BufferStore(plane(c), value, at(c, lane))
+        else:
+            factor = tirx.const(self.scale, self.dtype)
+            scaled = lambda value: value if self.scale == 1 else value * factor
+            load = lambda c, lane: scaled(tirx.BufferLoad(plane(c), at(c, lane)))
+            store = lambda r, lane, value: tirx.BufferStore(self.memory, value, in_memory(r, lane))
+        bound = tirx.Bind(element, tirx.floordiv(start, 2))
+        return sequence(bound, transpose_registers(self.lanes, self.dtype, load, store))
+
+    def pair(self, j: Expr) -> tirx.Stmt:
+        """Element ``j`` of every vector."""
+        moves = []
+        for part, plane in enumerate((self.planes.re, self.planes.im)):
+            for r in range(self.lanes):
+                there, here = [self.row(r) + j * 2 + part], [j * self.lanes + r]
+                if self.is_read:
+                    moves.append(tirx.BufferStore(plane, tirx.BufferLoad(self.memory, there), here))
+                else:
+                    value = tirx.BufferLoad(plane, here) * tirx.const(self.scale, self.dtype)
+                    moves.append(tirx.BufferStore(self.memory, value, there))
+        return tirx.SeqStmt(moves)
 
 
 def radices(length: int, widest: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import tvm
@@ -13,6 +13,7 @@ from tvm.ir import TensorLoad
 from torch_tvm.schedules.cpu.loops.access import hide_loads, stride, strides
 from torch_tvm.schedules.cpu.loops.program import Stage, weight
 from torch_tvm.schedules.cpu.loops.tiles import StageEmitter
+from torch_tvm.schedules.cpu.register_transpose import exchanged
 from torch_tvm.tir import Axis, Point, analyzer_for, bits_of, const, flat_sequence, lanes_loop, linear, loads
 
 MAX_WEIGHT = 24
@@ -72,64 +73,41 @@ def turned_tile(
     env: Point,
     begin: tuple[tirx.Expr, tirx.Expr],
 ) -> tirx.Stmt:
-    """``stage`` on a square: ``lanes`` places along ``transposition.across`` from ``begin[0]`` and along ``along``
-    from
+    """``stage`` on a square: ``lanes`` places along ``transposition.across`` from ``begin[0]`` and along ``along`` from
     ``begin[1]``. Rows of the square are loaded along ``across`` and transposed by a network of shuffles.
     """
     lanes, dtype = transposition.lanes, str(transposition.load.source.dtype)
-    analyzer = analyzer_for(emitter.rows)
+    analyzer, everything = analyzer_for(emitter.rows), tirx.Ramp(const(0), const(1), lanes)
     statements: list[tirx.Stmt] = []
 
-    def vector(name: str) -> tirx.Buffer:
+    def vector(name: str) -> tirx.Expr:
         buffer = tirx.decl_buffer((lanes,), dtype, name)
         statements.append(tirx.AllocBuffer(buffer))
-        return buffer
+        return tirx.BufferLoad(buffer, [everything])
+
+    def hold(value: tirx.Expr) -> tirx.Expr:
+        row = vector("turned")
+        statements.append(tirx.BufferStore(row.source, value, [everything]))
+        return row
 
     rows = []
     for number in range(lanes):
         row = vector("row")
-        at = {**env, along.var: begin[1] + number}
-        fill = lambda lane, at=at, row=row: tirx.BufferStore(
-            row,
-            emitter.memory.rewrite(
-                transposition.load, {**at, transposition.across.var: begin[0] + lane}, analyzer
-            ),
-            [lane],
-        )
-        statements.append(lanes_loop(lanes, fill))
         rows.append(row)
-    distance = lanes // 2
-    while distance:
-        rows = _exchange(rows, distance, vector, statements)
-        distance //= 2
-    for number, row in enumerate(rows):
+        at = {**env, along.var: begin[1] + number}
+        element = lambda lane, at=at: emitter.memory.rewrite(
+            transposition.load, {**at, transposition.across.var: begin[0] + lane}, analyzer
+        )
+        fill = lambda lane, row=row, element=element: tirx.BufferStore(row.source, element(lane), [lane])
+        statements.append(lanes_loop(lanes, fill))
+    for number, row in enumerate(exchanged(rows, hold)):
         place = tirx.decl_buffer((1,), dtype, "turned")
-        emitter.memory.flat[place], emitter.memory.local[place] = row, ((), lanes)
+        emitter.memory.flat[place], emitter.memory.local[place] = row.source, ((), lanes)
         here = {**env, transposition.across.var: begin[0] + number}
         statements.append(
             emitter.tile(_with_load(stage, transposition.load, place), along, begin[1], lanes, here)
         )
     return flat_sequence(statements)
-
-
-def _exchange(
-    rows: list[tirx.Buffer], distance: int, vector: Callable[[str], tirx.Buffer], statements: list[tirx.Stmt]
-) -> list[tirx.Buffer]:
-    """Swap the off-diagonal squares of side ``distance`` between the rows that lie as far apart (Eklundh)."""
-    lanes = len(rows)
-    everything = tirx.Ramp(const(0), const(1), lanes)
-    result = list(rows)
-    for first in range(lanes):
-        if first & distance:
-            continue
-        pair = [tirx.BufferLoad(rows[n], [everything]) for n in (first, first + distance)]
-        low = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
-        high = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
-        for number, picks in ((first, low), (first + distance, high)):
-            result[number] = vector("turned")
-            shuffled = tirx.Shuffle(pair, [tirx.IntImm("int32", pick) for pick in picks])
-            statements.append(tirx.BufferStore(result[number], shuffled, [everything]))
-    return result
 
 
 def _with_load(stage: Stage, load: TensorLoad, place: tirx.Buffer) -> Stage:
