@@ -441,13 +441,10 @@ def _run(command: argparse.Namespace) -> int:
     else:
         source, call = _compiled(command)
         args = source.arguments()
-    given = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
     if command.check:
         torch.manual_seed(SAMPLE_SEED)
     random_state = torch.get_rng_state()
-    started = time.perf_counter()
-    results = call(*given)
-    milliseconds = (time.perf_counter() - started) * 1e3
+    results, milliseconds = _timed(call, args)
     wrong, verdict = "", ""
     if not is_saved:
         wrong, verdict = _compared(source, results, args, random_state)
@@ -457,17 +454,26 @@ def _run(command: argparse.Namespace) -> int:
     leaves = pytree.tree_leaves(results)
     if command.output:
         write_tensors(command.output, leaves)
-    lines = (
-        [] if command.check else [f"result {index}: {described(leaf)}" for index, leaf in enumerate(leaves)]
-    )
+    texts = [described(leaf) for leaf in leaves]
+    lines = [] if command.check else [f"result {index}: {text}" for index, text in enumerate(texts)]
     values: dict[str, Any] = {
-        "results": [described(leaf) for leaf in leaves],
+        "results": texts,
         "milliseconds": round(milliseconds, 3),
         "verdict": verdict,
         "output": command.output,
     }
     _say(command, values, [*lines, *([verdict] if verdict else [f"ran in {milliseconds:.2f} ms"])])
     return int(bool(wrong))
+
+
+def _timed(call: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, float]:
+    """Results for copies of the arguments, and how many milliseconds they took."""
+    import torch
+
+    given = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
+    started = time.perf_counter()
+    results = call(*given)
+    return results, (time.perf_counter() - started) * 1e3
 
 
 def _compared(

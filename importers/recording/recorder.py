@@ -292,11 +292,8 @@ class Recorder:
         schema = overload._schema
         defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
         bound = defaults | bound_arguments(overload, args, kwargs)
-        targets = [
-            bound[a.name]
-            for a in schema.arguments
-            if a.alias_info is not None and a.alias_info.is_write and isinstance(bound.get(a.name), TensorRef)
-        ]
+        written = (a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+        targets = [bound[name] for name in written if isinstance(bound.get(name), TensorRef)]
         if schema.name == "aten::copy_":
             self._copy_into(targets[0], bound["src"])
             return [targets[0]]

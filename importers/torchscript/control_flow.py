@@ -379,16 +379,20 @@ class _LoopRecord:
             replace = lambda slot: values[id(slot)]
             carried = [fill(pattern, replace) for pattern in self.patterns]
             self.env.update(zip(code.parameters, [iteration, *carried], strict=True))
-            for container, pattern, _ in self.containers.values():
-                ev.touch(container)
-                container.restore(fill(pattern, replace))
-            for storage, slot in self.storages.values():
-                ev.recorder.write_storage(storage, values[id(slot)].storage.value)
-            self._share(values, slots)
+            self._restore(values)
 
         return _record(ev, block, code, self.env, begin)
 
-    def _share(self, values: dict[int, Any], slots: list[Slot]) -> None:
+    def _restore(self, values: dict[int, Any]) -> None:
+        """Containers and memory hold what their slots do, by the slots' ``id``."""
+        for container, pattern, _ in self.containers.values():
+            self.ev.touch(container)
+            container.restore(fill(pattern, lambda slot: values[id(slot)]))
+        for storage, slot in self.storages.values():
+            self.ev.recorder.write_storage(storage, values[id(slot)].storage.value)
+        self._share(values)
+
+    def _share(self, values: dict[int, Any]) -> None:
         """In its first iteration a carried tensor is the tensor from outside."""
         for pattern, init, node_input in zip(
             self.patterns, self.inits, list(self.instruction.node.inputs())[2:], strict=True
@@ -465,12 +469,7 @@ class _LoopRecord:
         replace = lambda slot: values[id(slot)]
         outputs = [fill(pattern, replace) for pattern in self.patterns]
         self.env.update(zip(self.instruction.outputs, outputs, strict=True))
-        for container, pattern, _ in self.containers.values():
-            ev.touch(container)
-            container.restore(fill(pattern, replace))
-        for storage, slot in self.storages.values():
-            ev.recorder.write_storage(storage, values[id(slot)].storage.value)
-        self._share(values, slots)
+        self._restore(values)
 
     def _never(self, limit: Any, condition: Any, error: Any) -> None:
         """Every iteration raises: demand that there is none."""

@@ -482,14 +482,20 @@ class CompiledModule:
             device=code.device,
         )
         self._local = _Thread(code)
-        names: dict[str, Any] = {
+        names = self._names_in_calls()
+        exec(compile(source, "<call of a compiled module>", "exec"), names)
+        return names["call"]
+
+    def _names_in_calls(self) -> dict[str, Any]:
+        """What the source of ``call_source`` finds by name."""
+        code, convention = self._code, self._code.convention
+        outputs = enumerate(convention.outputs or [])
+        return {
             **{f"{describe_dtype(a.dtype)}_dtype": a.dtype for a in convention.arguments},
             **traced_names(),
             "as_torch": as_torch,
             "bool_dtype": torch.bool,
-            "fixed": {
-                i: output[0] for i, output in enumerate(convention.outputs or []) if output is not None
-            },
+            "fixed": {i: output[0] for i, output in outputs if output is not None},
             "float_dtype": torch.float64,
             "grad_enabled": torch.is_grad_enabled,
             "inference_mode": torch.is_inference_mode_enabled,
@@ -513,8 +519,6 @@ class CompiledModule:
             "weights": self._weights,
             "write": _write,
         }
-        exec(compile(source, "<call of a compiled module>", "exec"), names)
-        return names["call"]
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise InvalidInput(

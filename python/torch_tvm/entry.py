@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_tvm.caching.kept_modules import Place, place_of
+from torch_tvm.caching.kept_modules import place_of
 from torch_tvm.options import Options
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.first_import import first_import
@@ -44,12 +44,11 @@ def compile(
     tensor([3., 0.])
     """
     parsed = Options.parse(options)
-    place: Place | None = None
-    if parsed.cache_key:
-        place = place_of(parsed, example_args, frontend, target, dynamic_shapes, fallback)
-        kept = place.find() if place else None
-        if kept is not None:
-            return kept
+    of_key = (example_args, frontend, target, dynamic_shapes, fallback)
+    place = place_of(parsed, *of_key) if parsed.cache_key else None
+    kept = place.find() if place else None
+    if kept is not None:
+        return kept
     compile_anew = first_import("torch_tvm.driver.compiler").compile_anew
     compiled: CompiledModule = compile_anew(
         program, example_args, frontend, target, dynamic_shapes, fallback, parsed

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch_tvm.driver.compiler import compile_anew
 from torch_tvm.options import Options
+from torch_tvm.reporting.report import Report
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.targets import resolve_target
 from torch_tvm.tuning.database import Database
-from torch_tvm.tuning.session import Tuning, tune_module
+from torch_tvm.tuning.session import Timer, Tuning, tune_module
 
 
 def tune(
@@ -49,26 +51,38 @@ def tune(
     >>> tuning.trials
     2
     """
-    given = dict(options or {})
-    for name in ("database", "trials", "measure"):
-        if name in given:
-            raise InvalidInput(f"tune has '{name}' by itself", subject="options", advice="leave it out")
-    parsed, resolved = Options.parse({**given, "cache": False}), resolve_target(target)
+    parsed, resolved = _parsed(options or {}), resolve_target(target)
     found = Database(database, is_new=True)
     found.records()  # refuses a damaged one before anything takes time
     compiled = compile_anew(program, example_args, frontend, resolved, dynamic_shapes, True, parsed)
-    report = compiled.report
-    places = {} if report is None else {kernel.name: report.places(kernel) for kernel in report.kernels}
-    lines = {name: lines[0].partition(" ")[0] for name, lines in places.items() if lines}
     if show is None and sys.stderr.isatty():
         show = LiveTable().draw
-    arguments: dict[str, Any] = {"trials": trials, "seconds": seconds, "lines": lines, "show": show}
+    lines = _lines(compiled.report)
+    how: dict[str, Any] = {"trials": trials, "seconds": seconds, "lines": lines, "show": show}
+    with _timers(tracker) as timers:
+        return tune_module(compiled.relax_module, resolved, found, timers=timers, **how)
+
+
+def _timers(tracker: str | None) -> AbstractContextManager[Sequence[Timer]]:
+    """What measures: this machine (no timers), or the servers of a tracker."""
     if tracker is None:
-        return tune_module(compiled.relax_module, resolved, found, **arguments)
+        return nullcontext(())
     from torch_tvm.tuning.remote import servers
 
-    with servers(tracker) as timers:
-        return tune_module(compiled.relax_module, resolved, found, timers=timers, **arguments)
+    return servers(tracker)
+
+
+def _parsed(options: Mapping[str, Any]) -> Options:
+    for name in ("database", "trials", "measure"):
+        if name in options:
+            raise InvalidInput(f"tune has '{name}' by itself", subject="options", advice="leave it out")
+    return Options.parse({**options, "cache": False})
+
+
+def _lines(report: Report | None) -> dict[str, str]:
+    """The first of the user's lines that each kernel computes."""
+    places = {} if report is None else {kernel.name: report.places(kernel) for kernel in report.kernels}
+    return {name: lines[0].partition(" ")[0] for name, lines in places.items() if lines}
 
 
 class LiveTable:

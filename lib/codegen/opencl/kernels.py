@@ -44,8 +44,12 @@ def split(kernels: tvm.IRModule, target: tvm.target.Target) -> tuple[dict[str, A
 
 def _passes() -> list[tvm.transform.Pass]:
     """TVM's own pipeline for kernels, up to the split of host and device."""
+    return [*_passes_over_blocks(), *_passes_over_loops()]
+
+
+def _passes_over_blocks() -> list[tvm.transform.Pass]:
+    """Up to loops over flat buffers."""
     s = s_tir.transform
-    t = tirx.transform
     return [
         s.CanonicalizeLoop(),
         s.LowerCrossThreadReduction(),
@@ -65,6 +69,12 @@ def _passes() -> list[tvm.transform.Pass]:
         s.TransformMmaBufferLayout(),
         s.LowerOpaqueBlock(),
         flatten_buffers,
+    ]
+
+
+def _passes_over_loops() -> list[tvm.transform.Pass]:
+    s, t = s_tir.transform, tirx.transform
+    return [
         t.BF16ComputeLegalize(),
         t.NarrowDataType(32),
         s.LoopPartition(),

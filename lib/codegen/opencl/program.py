@@ -159,11 +159,9 @@ class DeviceFunction:
 
     def _called(self, callee: Any, args: Sequence[Expr]) -> str:
         values = [self._value(arg) for arg in args]
-        if isinstance(callee, GlobalVar):
-            return f"{function_name(callee.name_hint)}({', '.join(values)})"
         if isinstance(callee, Var):
             return f"{self._names[callee]}({', '.join(values)})"
-        return f"foreign({', '.join([repr(str(callee.global_symbol)), *values])})"
+        return _call(callee, values, "foreign")
 
     def _kernel(self, name: str, call: Call, depth: int) -> None:
         callee, operands, *scalars = call.args
@@ -176,16 +174,10 @@ class DeviceFunction:
             self._line(depth, f"{result} = allocate({sizes}, {str(field.dtype)!r})")
         given = [self._value(operand) for operand in operands.fields]
         numbers = [number(value, self._names) for shape in scalars for value in shape.values]
-        self._line(depth, self._into(callee, [*given, *results, *numbers]))
+        self._line(depth, _call(callee, [*given, *results, *numbers]))
         if not is_one:
             self._line(depth, f"{name} = [{', '.join(results)}]")
             self._line(depth, f"{' = '.join(results)} = None")
-
-    @staticmethod
-    def _into(callee: Any, values: Sequence[str]) -> str:
-        if isinstance(callee, GlobalVar):
-            return f"{function_name(callee.name_hint)}({', '.join(values)})"
-        return f"foreign_into({', '.join([repr(str(callee.global_symbol)), *values])})"
 
     def _in_place(self, name: str, call: Call, depth: int) -> None:
         callee, operands, *scalars = call.args
@@ -204,7 +196,7 @@ class DeviceFunction:
             results.append(result)
             fresh.append(result)
         numbers = [number(value, self._names) for shape in scalars for value in shape.values]
-        self._line(depth, self._into(callee, [*given, *fresh, *numbers]))
+        self._line(depth, _call(callee, [*given, *fresh, *numbers]))
         is_one = not isinstance(kind, relax.TupleType)
         self._line(depth, f"{name} = {results[0] if is_one else '[' + ', '.join(results) + ']'}")
 
@@ -217,6 +209,13 @@ class DeviceFunction:
             raise InternalError(f"no Python for {call}", stage="code generation")
         sizes = self._sizes_of(kind.shape.values)
         self._line(depth, f"{name} = {self._value(call.args[0])}.viewed({sizes})")
+
+
+def _call(callee: Any, values: Sequence[str], foreign: str = "foreign_into") -> str:
+    """Python's call of a function of the module, or by ``foreign`` of a packed one, with operands as written."""
+    if isinstance(callee, GlobalVar):
+        return f"{function_name(callee.name_hint)}({', '.join(values)})"
+    return f"{foreign}({', '.join([repr(str(callee.global_symbol)), *values])})"
 
 
 class _Reads:

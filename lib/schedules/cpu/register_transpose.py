@@ -7,11 +7,14 @@ lanes, four steps of 16 shuffles where a gather would touch 256 elements one by 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from tvm import tirx
 from tvm.ir import Expr
 
 from torch_tvm.tir import const, lanes_loop, sequence, vector_of
+
+Row = TypeVar("Row", bound=Expr)
 
 
 def transpose_registers(
@@ -40,7 +43,8 @@ def transpose_registers(
         body.append(tirx.Bind(var, row))
         return var
 
-    rows = exchanged([tirx.BufferLoad(buffer, [everything]) for buffer in buffers], hold)
+    loads: list[Expr] = [tirx.BufferLoad(buffer, [everything]) for buffer in buffers]
+    rows = exchanged(loads, hold)
     for buffer, row in zip(buffers, rows, strict=True):
         body.append(tirx.BufferStore(buffer, row, [everything]))
     for c, buffer in enumerate(buffers):
@@ -52,7 +56,7 @@ def transpose_registers(
     return sequence(*body)
 
 
-def exchanged(rows: list[Expr], hold: Callable[[Expr], Expr]) -> list[Expr]:
+def exchanged(rows: list[Row], hold: Callable[[Expr], Row]) -> list[Row]:
     """The columns of a square of which ``rows`` are the vectors; ``hold`` keeps a vector and says how to read it."""
     lanes, distance = len(rows), len(rows) // 2
     while distance:

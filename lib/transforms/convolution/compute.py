@@ -17,7 +17,7 @@ from tvm.ir import Expr
 
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits, widened
 from torch_tvm.schedules.instructions.dots import PAIR
-from torch_tvm.tir import ceil_div, exact
+from torch_tvm.tir import SizeLike, ceil_div, exact
 from torch_tvm.transforms.convolution.choice import Convolution
 from torch_tvm.workloads.convolution import ConvShape, ConvWorkload
 from torch_tvm.workloads.winograd import Matrix, winograd_matrices
@@ -139,13 +139,41 @@ def _winograd(
 
     In three dimensions, ``plane`` is the one output plane of an element, and its sums go over all taps in depth.
     """
-    matrices = winograd_matrices(conv.tile)
-    tile, size, lanes, dtype = conv.tile, conv.tile + 2, conv.lanes, data.dtype
-    attrs = conv.to_attr()
-    batch, blocks, *depth, rows, columns, _ = data.shape
-    planes = list(out_spatial[:-2])
-    tile_rows, tile_columns = (ceil_div(exact(extent), tile) for extent in out_spatial[-2:])
+    size, lanes, attrs = conv.tile + 2, conv.lanes, conv.to_attr()
     in_channels = conv.over_planes().in_channels
+    spectrum = _spectrum(data, conv, out_spatial, ceil_div(in_channels, lanes))
+    channel = te.reduce_axis((0, in_channels), name="ic")
+    points, batch, _, *spatial, _ = spectrum.shape
+    products = te.compute(
+        (points, batch, weight.shape[1], *spatial, lanes),
+        lambda point, n, block, *place: te.sum(
+            spectrum[(point, n, channel // lanes, *place[:-1], channel % lanes)]
+            * weight[point, block, channel, place[-1]],
+            axis=channel,
+        ),
+        name="products",
+        attrs=attrs,
+    )
+    matrix = winograd_matrices(conv.tile).output
+    r, s = (te.reduce_axis((0, size), name=name) for name in "rs")
+
+    def inverse(n: Expr, block: Expr, *place: Expr) -> Expr:
+        *plane, h, w, lane = place
+        value = products[(r * size + s, n, block, *plane, h // conv.tile, w // conv.tile, lane)]
+        row = _entry(matrix, h % conv.tile, r, data.dtype)
+        return te.sum(value * row * _entry(matrix, w % conv.tile, s, data.dtype), axis=[r, s])
+
+    shape = (batch, weight.shape[1], *out_spatial, lanes)
+    return te.compute(shape, inverse, name="output_transform", attrs=attrs)
+
+
+def _spectrum(
+    data: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr], in_blocks: SizeLike
+) -> te.Tensor:
+    """The transform of every tile of the input: ``[points, batch, in_blocks, …tiles, lanes]``."""
+    matrix, dtype = winograd_matrices(conv.tile).data, data.dtype
+    tile, size = conv.tile, conv.tile + 2
+    batch, blocks, *depth, rows, columns, lanes = data.shape
     i, j = (te.reduce_axis((0, size), name=name) for name in "ij")
 
     def transformed(point: Expr, n: Expr, block: Expr, *place: Expr) -> Expr:
@@ -156,34 +184,12 @@ def _winograd(
             d = plane[0] * conv.strides[0] + block // blocks * conv.dilation[0] - conv.padding[0]
             valid, source = [*valid, d >= 0, d < depth[0]], [block % blocks, d]
         value = _guard(valid, data[(n, *source, h, w, lane)], dtype)
-        row = _entry(matrices.data, point // size, i, dtype)
-        return te.sum(value * row * _entry(matrices.data, point % size, j, dtype), axis=[i, j])
+        row = _entry(matrix, point // size, i, dtype)
+        return te.sum(value * row * _entry(matrix, point % size, j, dtype), axis=[i, j])
 
-    in_blocks = ceil_div(in_channels, lanes)
-    shape = (size * size, batch, in_blocks, *planes, tile_rows, tile_columns, lanes)
-    spectrum = te.compute(shape, transformed, name="data_transform", attrs=attrs)
-    channel = te.reduce_axis((0, in_channels), name="ic")
-    products = te.compute(
-        (size * size, batch, weight.shape[1], *planes, tile_rows, tile_columns, lanes),
-        lambda point, n, block, *place: te.sum(
-            spectrum[(point, n, channel // lanes, *place[:-1], channel % lanes)]
-            * weight[point, block, channel, place[-1]],
-            axis=channel,
-        ),
-        name="products",
-        attrs=attrs,
-    )
-    r, s = (te.reduce_axis((0, size), name=name) for name in "rs")
-
-    def inverse(n: Expr, block: Expr, *place: Expr) -> Expr:
-        *plane, h, w, lane = place
-        value = products[(r * size + s, n, block, *plane, h // tile, w // tile, lane)]
-        row = _entry(matrices.output, h % tile, r, dtype)
-        return te.sum(value * row * _entry(matrices.output, w % tile, s, dtype), axis=[r, s])
-
-    return te.compute(
-        (batch, weight.shape[1], *out_spatial, lanes), inverse, name="output_transform", attrs=attrs
-    )
+    tiles = (ceil_div(exact(extent), tile) for extent in out_spatial[-2:])
+    shape = (size * size, batch, in_blocks, *out_spatial[:-2], *tiles, lanes)
+    return te.compute(shape, transformed, name="data_transform", attrs=conv.to_attr())
 
 
 def _entry(matrix: Matrix, row: Expr, column: Expr, dtype: str) -> Expr:

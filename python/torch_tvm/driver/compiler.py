@@ -96,19 +96,12 @@ def import_program(
         raise InvalidInput(
             f"unknown frontend {frontend!r}", subject="frontend", advice=f"known: {', '.join(_FRONTENDS)}"
         )
-    if isinstance(program, CompiledModule):
-        raise InvalidInput(
-            "this program is compiled", subject="program", advice="pass the one it was compiled from"
-        )
+    _refuse_compiled(program)
     if not isinstance(example_args, Mapping):
         check_inputs(program, example_args)
     if isinstance(program, TorchModule):
         return Imported(program, "module")
-    if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] == ".ttvm":
-        raise InvalidInput(
-            "this program is compiled", subject=os.fspath(program), advice="read it with torch_tvm.load"
-        )
-    if isinstance(program, (str, os.PathLike)) and os.path.splitext(program)[1] in _TEXTS:
+    if _extension(program) in _TEXTS:
         from torch_tvm.importing import parse
 
         return Imported(parse(program), "module")
@@ -133,6 +126,22 @@ def import_program(
             "the lazy frontend runs the program", subject="example_args", advice="pass a tuple of arguments"
         )
     return Imported(import_lazy(program, example_args), "lazy")
+
+
+def _refuse_compiled(program: Any) -> None:
+    if isinstance(program, CompiledModule):
+        raise InvalidInput(
+            "this program is compiled", subject="program", advice="pass the one it was compiled from"
+        )
+    if _extension(program) == ".ttvm":
+        raise InvalidInput(
+            "this program is compiled", subject=os.fspath(program), advice="read it with torch_tvm.load"
+        )
+
+
+def _extension(program: Any) -> str:
+    """The extension of a path, "" for everything else."""
+    return os.path.splitext(os.fspath(program))[1] if isinstance(program, (str, os.PathLike)) else ""
 
 
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch._C.ScriptMethod, str, os.PathLike)

@@ -202,19 +202,17 @@ def compile_graph(
     _call_plainly(gm)
     finish = split_outputs(gm, exact, updates)
     _replace_symbols(gm, placeholders)
-    unused = {node for node in placeholders if not node.users}
-    for node in unused:
+    kept = [node for node in placeholders if node.users]
+    for node in set(placeholders) - set(kept):
         gm.graph.erase_node(node)
     gm.recompile()
-    kept = [node for node in placeholders if node not in unused]
     module = import_aten_graph(gm, is_guarded=True)
     written = set(module.writes)  # a buffer that the program changes is read and written at each call
-    weights = [
-        i
+    names = {
+        i: f"parameter_{position[node]}"
         for i, node in enumerate(kept)
         if position[node] in static and i not in written and _is_packable(node)
-    ]
-    names = {i: f"parameter_{position[kept[i]]}" for i in weights}
+    }
     module = bind_weights(module, names)
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
@@ -222,17 +220,21 @@ def compile_graph(
     compiled = compile_module(
         module, resolved, fallback=own.fallback, options=others, report=report, pack=not names
     )
-    _log.info("%s", report.summary())
-    _log.debug("%s", report)
-    if own.debug:
-        print(report)
-    if report.fallbacks:
-        warn_user(fallback_message(report.fallbacks), FallbackWarning)
+    _tell(report, own.debug)
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
     if names and not packed:  # nobody reads a parameter: what else there is of weights is packed now
         compiled = compiled.with_weights({})
     return CompiledGraph(compiled, [position[node] for node in arguments], packed, finish)
+
+
+def _tell(report: Report, is_printed: bool) -> None:
+    _log.info("%s", report.summary())
+    _log.debug("%s", report)
+    if is_printed:
+        print(report)
+    if report.fallbacks:
+        warn_user(fallback_message(report.fallbacks), FallbackWarning)
 
 
 def _call_plainly(gm: GraphModule) -> None:

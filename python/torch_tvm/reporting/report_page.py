@@ -8,8 +8,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import TYPE_CHECKING
 
 from torch_tvm.reporting.findings import Findings, Kernel, in_bytes
+
+if TYPE_CHECKING:
+    from torch_tvm.profiling.benchmark import KernelTime
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5f6670; --line: #dfe2e7; --page: #fff; --card: #f6f7f9;
@@ -232,52 +236,65 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640.0, 300.0, 52.0, 34.0
 
 def _roofline(report: Findings) -> str:
     """Operations for a byte against operations a second, both in powers of ten, below what the machine can do."""
-    if report.benchmark is None:
+    kernels = [k for k in report.benchmark.kernels if k.operations and k.bytes] if report.benchmark else []
+    if report.benchmark is None or not kernels:
         return ""
-    limits, kernels = (
-        report.benchmark.limits,
-        [k for k in report.benchmark.kernels if k.operations and k.bytes],
-    )
-    if not kernels:
-        return ""
-    intensity = [kernel.operations / kernel.bytes for kernel in kernels]
-    low_x, high_x = _decades([*intensity, limits.gflops / limits.gigabytes])
-    low_y, high_y = _decades([*(kernel.gflops for kernel in kernels), limits.gflops])
-
-    def x(value: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - 10) * (math.log10(value) - low_x) / (high_x - low_x)
-
-    def y(value: float) -> float:
-        return 10 + (_HEIGHT - _BOTTOM - 10) * (high_y - math.log10(value)) / (high_y - low_y)
-
+    limits = report.benchmark.limits
     ridge = limits.gflops / limits.gigabytes
-    start = max(10**low_x, 10**low_y / limits.gigabytes)
-    grid = "".join(
-        f'<line x1="{x(10**d):.1f}" x2="{x(10**d):.1f}" y1="10" y2="{_HEIGHT - _BOTTOM}" stroke="var(--line)"/>'
-        f'<text x="{x(10**d):.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{10.0**d:g}</text>'
-        for d in range(low_x, high_x + 1)
+    plot = _Plot(
+        *_decades([*(kernel.operations / kernel.bytes for kernel in kernels), ridge]),
+        *_decades([*(kernel.gflops for kernel in kernels), limits.gflops]),
     )
-    grid += "".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y(10**d):.1f}" y2="{y(10**d):.1f}" stroke="var(--line)"/>'
-        f'<text x="{_LEFT - 6}" y="{y(10**d) + 4:.1f}" text-anchor="end">{10.0**d:g}</text>'
-        for d in range(low_y, high_y + 1)
-    )
+    start = max(10**plot.low_x, 10**plot.low_y / limits.gigabytes)
     corners = [(start, start * limits.gigabytes), (ridge, limits.gflops)]
-    roof = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in corners) + f" {_WIDTH - 10},{y(limits.gflops):.1f}"
+    roof = " ".join(f"{plot.x(a):.1f},{plot.y(b):.1f}" for a, b in corners)
     shares = _shares(report)
-    dots = "".join(
-        f'<a href="#{escape(_kernel_id(kernel.name))}"><circle cx="{x(at):.1f}" cy="{y(max(kernel.gflops, 10**low_y)):.1f}" '
-        f'r="{3 + 14 * math.sqrt(shares.get(kernel.name, 0.0)):.1f}" fill="var(--accent)" fill-opacity=".45">'
-        f"<title>{escape(kernel.name)}: {kernel.gflops:.1f} GFLOP/s</title></circle></a>"
-        for kernel, at in zip(kernels, intensity, strict=True)
-    )
+    dots = "".join(plot.dot(kernel, shares.get(kernel.name, 0.0)) for kernel in kernels)
     return (
         '<p class="note">GFLOP/s over operations for a byte; a disc is a kernel, its size its share. The line is this '
         f"machine: {limits.gflops:.0f} GFLOP/s, {limits.gigabytes:.1f} GB/s from memory (caches are faster).</p>"
-        f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="Roofline of the kernels">{grid}'
-        f'<polyline points="{roof}" fill="none" stroke="var(--ink)" stroke-width="1.5"/>{dots}'
+        f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="Roofline of the kernels">{plot.grid()}'
+        f'<polyline points="{roof} {_WIDTH - 10},{plot.y(limits.gflops):.1f}" fill="none" stroke="var(--ink)" '
+        f'stroke-width="1.5"/>{dots}'
         f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">operations for a byte</text></svg>'
     )
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """A plot with logarithmic axes, between powers of ten."""
+
+    low_x: int
+    high_x: int
+    low_y: int
+    high_y: int
+
+    def x(self, value: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - 10) * (math.log10(value) - self.low_x) / (self.high_x - self.low_x)
+
+    def y(self, value: float) -> float:
+        return 10 + (_HEIGHT - _BOTTOM - 10) * (self.high_y - math.log10(value)) / (self.high_y - self.low_y)
+
+    def grid(self) -> str:
+        lines = [
+            f'<line x1="{self.x(10**d):.1f}" x2="{self.x(10**d):.1f}" y1="10" y2="{_HEIGHT - _BOTTOM}" stroke="var(--line)"/>'
+            f'<text x="{self.x(10**d):.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{10.0**d:g}</text>'
+            for d in range(self.low_x, self.high_x + 1)
+        ]
+        lines += [
+            f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(10**d):.1f}" y2="{self.y(10**d):.1f}" stroke="var(--line)"/>'
+            f'<text x="{_LEFT - 6}" y="{self.y(10**d) + 4:.1f}" text-anchor="end">{10.0**d:g}</text>'
+            for d in range(self.low_y, self.high_y + 1)
+        ]
+        return "".join(lines)
+
+    def dot(self, kernel: KernelTime, share: float) -> str:
+        x, y = self.x(kernel.operations / kernel.bytes), self.y(max(kernel.gflops, 10**self.low_y))
+        return (
+            f'<a href="#{escape(_kernel_id(kernel.name))}"><circle cx="{x:.1f}" cy="{y:.1f}" '
+            f'r="{3 + 14 * math.sqrt(share):.1f}" fill="var(--accent)" fill-opacity=".45">'
+            f"<title>{escape(kernel.name)}: {kernel.gflops:.1f} GFLOP/s</title></circle></a>"
+        )
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:

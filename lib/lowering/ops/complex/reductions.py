@@ -23,6 +23,7 @@ from torch_tvm.lowering.ops.shapes.creation import filled
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import larger, pointwise
 from torch_tvm.lowering.registry import COMPLEX, LOWERINGS, Complex, Entry, Parts, lowers_complex
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size
 from torch_tvm.tir import product as product_of
 
@@ -145,7 +146,7 @@ def _running(b: Builder, z: Parts, dim: int, start: float, combine: Callable[...
         with IRBuilder() as builder:
             with T.parallel(0, before * after) as line:
                 base = tirx.floordiv(line, after) * length * after + tirx.floormod(line, after)
-                totals = [T.buffer_proxy(T.alloc_buffer((1,), "float64", scope="local")) for _ in targets]
+                totals = [allocate(1, "float64", "local") for _ in targets]
                 for total, value in zip(totals, (start, 0.0), strict=True):
                     total[0] = tirx.const(value, "float64")
                 with T.serial(0, length) as k:
@@ -173,7 +174,7 @@ def _running(b: Builder, z: Parts, dim: int, start: float, combine: Callable[...
 
 def stored(z: Number) -> Number:
     """A number in memory of the kernel that is being built: what reads it many times stays short."""
-    cells = [T.buffer_proxy(T.alloc_buffer((1,), "float64", scope="local")) for _ in range(2)]
+    cells = [allocate(1, "float64", "local") for _ in range(2)]
     for cell, part in zip(cells, (z.re, z.im), strict=True):
         cell[0] = part
     return Number(*(cell[0] for cell in cells))

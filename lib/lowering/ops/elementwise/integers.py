@@ -14,6 +14,7 @@ from torch_tvm.lowering.builder import Builder, is_tensor
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape
 from torch_tvm.lowering.pointwise import wrapped
 from torch_tvm.lowering.registry import Tensor, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, product
 
 Expr: TypeAlias = relax.Expr
@@ -41,7 +42,7 @@ def looped(b: Builder, x: Any, y: Any, start: Callable[..., list[Scalar]], step:
             first, second, out = (T.buffer_proxy(buffer) for buffer in (*ins, *outs))
             with IRBuilder() as builder:
                 with loop(0, left.shape[0]) as i:
-                    words = T.buffer_proxy(T.alloc_buffer((3,), "uint64"))
+                    words = allocate(3, "uint64")
                     values = start(*[tirx.Cast("int64", each[i]) for each in (first, second)])
                     for index, value in enumerate(values):
                         words[index] = tirx.Cast("uint64", value)

@@ -19,6 +19,7 @@ from torch_tvm.lowering.ops.elementwise.special import digamma
 from torch_tvm.lowering.pointwise import named, pointwise
 from torch_tvm.lowering.polynomials import constants
 from torch_tvm.lowering.registry import Number, Tensor, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import elements, static
 
 Expr: TypeAlias = relax.Expr
@@ -63,7 +64,7 @@ def iterated(b: Builder, steps: Steps, name: str, compute: str, *operands: Any) 
 
 def _variable(value: Scalar) -> Any:
     """A number that changes, with its first value."""
-    held = T.buffer_proxy(T.alloc_buffer((1,), str(value.ty.dtype)))
+    held = allocate(1, str(value.ty.dtype))
     held[0] = value
     return held
 

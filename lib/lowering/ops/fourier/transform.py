@@ -27,6 +27,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.complex_parts import dense, parts_of, together
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.registry import Parts
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, product
 from torch_tvm.workloads.fourier import FourierWorkload, factors
 
@@ -149,7 +150,7 @@ def _plain(work: FourierWorkload, tensors: Sequence[te.Tensor], shape: Sequence[
             out = T.buffer_proxy(outs[0])
             with T.parallel(0, outer * count) as vector:
                 o, lane = vector // count, vector % count
-                total = T.buffer_proxy(T.alloc_buffer((2,), dtype, scope="local"))
+                total = allocate(2, dtype, "local")
                 with T.serial(0, length) as k:
                     total[0] = tirx.const(0, dtype)
                     total[1] = tirx.const(0, dtype)

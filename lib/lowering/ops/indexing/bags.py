@@ -19,6 +19,7 @@ from torch_tvm.lowering.conversion import convert
 from torch_tvm.lowering.ops.indexing.positions import checked
 from torch_tvm.lowering.ops.shapes.views import same_size
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, bits_of, compute_dtype, const
 
 R = relax.op
@@ -95,7 +96,7 @@ class _Row:
     def part(self, first: Any, block: int) -> None:
         """Its elements ``[first, first + block)``."""
         dtype = compute_dtype(str(self.table.dtype))
-        sums, used = _cells(block, dtype), _cells(1, "int64")
+        sums, used = allocate(block, dtype, "local"), allocate(1, "int64", "local")
         _each(block, lambda at: _store(sums, at, tirx.const(0, dtype)))
         used[0] = const(0)
         lines = [first + at for at in range(0, block, LINE // (bits_of(str(self.table.dtype)) // 8))]
@@ -133,10 +134,6 @@ class _Row:
         return old + (value if factor is None else value * factor)
 
 
-def _cells(count: int, dtype: str) -> Any:
-    return T.buffer_proxy(T.alloc_buffer((count,), dtype, scope="local"))
-
-
 def _store(buffer: Any, at: Any, value: Scalar) -> None:
     buffer[at] = value
 
@@ -161,7 +158,7 @@ def _check_offsets(b: Builder, offsets: Expr, total: Any) -> None:
             start = lambda i: tirx.Cast("int64", data[i])
             with IRBuilder() as builder:
                 with T.seq_scope():
-                    wrong = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
+                    wrong = allocate(1, "int32")
                     wrong[0] = tirx.Cast(
                         "int32", tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0])
                     )

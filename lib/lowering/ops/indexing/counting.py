@@ -18,6 +18,7 @@ from torch_tvm.lowering.ops.reductions.folds import extremum_of_all
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, const, is_float, product, static
 
 R = relax.op
@@ -76,7 +77,7 @@ class _Tally:
 
     def _sums(self, reads: Sequence[Any], count: Scalar, bins: Scalar, number: Scalar) -> Any:
         """``number`` parts of the elements one after the other, each with bins of its own."""
-        sums = T.buffer_proxy(T.alloc_buffer((number * bins,), self.accumulator))
+        sums = allocate(number * bins, self.accumulator)
         with T.parallel(0, number) as part:
             with T.serial(0, bins) as i:
                 sums[part * bins + i] = tirx.const(0, self.accumulator)
@@ -86,7 +87,7 @@ class _Tally:
         return sums
 
     def _add(self, reads: Sequence[Any], sums: Any, i: Scalar, first: Scalar) -> None:
-        place = T.buffer_proxy(T.alloc_buffer((1,), "int64"))
+        place = allocate(1, "int64")
         place[0] = self.place(reads, i)
         with T.If(place[0] >= 0), T.Then():
             sums[first + place[0]] = sums[first + place[0]] + self._weight(reads, i)
@@ -105,7 +106,7 @@ class _Tally:
     def _grouped(self, reads: Sequence[Any], out: Any, count: Scalar, bins: Scalar) -> None:
         groups = grouped(lambda i: self.place(reads, i), count, bins)
         with T.parallel(0, bins) as i:
-            total = T.buffer_proxy(T.alloc_buffer((1,), self.accumulator, scope="local"))
+            total = allocate(1, self.accumulator, "local")
             if self.weight is None:
                 total[0] = tirx.Cast(self.accumulator, groups.count(i))
             else:
@@ -244,7 +245,7 @@ def _spaced(b: Builder, ends: Sequence[Expr], bins: int) -> Expr:
 
 def _upper_bound(edges: Any, value: Scalar, begin: Scalar, end: Scalar) -> Scalar:
     """How many of the edges are no larger than a value, of which those before ``begin`` are."""
-    bounds = T.buffer_proxy(T.alloc_buffer((2,), "int64"))
+    bounds = allocate(2, "int64")
     bounds[0], bounds[1] = begin, end
     with T.While(bounds[0] < bounds[1]):
         middle = tirx.floordiv(bounds[0] + bounds[1], 2)
@@ -269,7 +270,7 @@ def _histogram(
     sizes = [as_size(length) for length in lengths]
 
     def place(reads: Sequence[Any], i: Scalar) -> Scalar:
-        total = T.buffer_proxy(T.alloc_buffer((1,), "int64"))
+        total = allocate(1, "int64")
         total[0] = const(0)
         for axis in range(width):
             value, own, size = reads[0][i * width + axis], reads[1 + axis], sizes[axis]
@@ -278,7 +279,7 @@ def _histogram(
                 with T.Then():
                     begin, end = const(0), size
                     if is_spaced:
-                        near = T.buffer_proxy(T.alloc_buffer((1,), "int64"))
+                        near = allocate(1, "int64")
                         near[0] = _scaled(value, left, right, size - 1)
                         begin, end = tirx.max(near[0] - 1, 0), tirx.min(near[0] + 2, size)
                     at = tirx.min(_upper_bound(own, value, begin, end) - 1, size - 2)

@@ -18,6 +18,7 @@ from torch_tvm.lowering.ops.indexing.sort_kernels import merged_order
 from torch_tvm.lowering.ops.indexing.sorting import sorting_indices
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, const, product
 
 R = relax.op
@@ -43,7 +44,7 @@ def _starts(b: Builder, rows: Expr) -> Expr:
             data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
             with IRBuilder() as builder:
                 with T.parallel(0, count) as i:
-                    other = T.buffer_proxy(T.alloc_buffer((1,), "int32", scope="local"))
+                    other = allocate(1, "int32", "local")
                     other[0] = tirx.Cast("int32", tirx.EQ(i, const(0)))
                     with T.serial(0, width) as j:
                         before = loaded(data[tirx.max(i - 1, 0), j])

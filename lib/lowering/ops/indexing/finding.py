@@ -20,6 +20,7 @@ from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, ceil_div, const, product, static
 
 Expr: TypeAlias = relax.Expr
@@ -82,14 +83,14 @@ def _counts(flags: te.Tensor, how: Chunks) -> list[te.Tensor]:
             with T.seq_scope():
                 with how.loop(count)(0, chunks) as chunk:
                     first = chunk * how.size
-                    found = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
+                    found = allocate(1, "int32")
                     found[0] = tirx.const(0, "int32")
                     with T.serial(0, tirx.min(count - first, const(how.size))) as i:
                         found[0] = found[0] + tirx.Cast("int32", loaded(data[first + i]))
                     starts[chunk] = tirx.Cast("int64", found[0])
                 total[0] = const(0)
                 with T.serial(0, chunks) as chunk:
-                    here = T.buffer_proxy(T.alloc_buffer((1,), "int64"))
+                    here = allocate(1, "int64")
                     here[0] = starts[chunk]
                     starts[chunk] = total[0]
                     total[0] = total[0] + here[0]
@@ -107,7 +108,7 @@ def _places(flags: te.Tensor, starts: te.Tensor, size: Any, how: Chunks) -> te.T
         with IRBuilder() as builder:
             with how.loop(count)(0, ceil_div(count, how.size)) as chunk:
                 first = chunk * how.size
-                place = T.buffer_proxy(T.alloc_buffer((1,), "int64", scope="local"))
+                place = allocate(1, "int64", "local")
                 place[0] = begins[chunk]
                 with T.serial(0, tirx.min(count - first, const(how.size))) as i:
                     with T.If(loaded(data[first + i])), T.Then():
@@ -127,8 +128,8 @@ def _positions(flags: te.Tensor, starts: te.Tensor, size: Any, how: Chunks) -> t
         with IRBuilder() as builder:
             with how.loop(count)(0, ceil_div(count, how.size)) as chunk:
                 first = chunk * how.size
-                places = T.buffer_proxy(T.alloc_buffer((how.size + 1,), "int32"))
-                found = T.buffer_proxy(T.alloc_buffer((1,), "int32"))
+                places = allocate(how.size + 1, "int32")
+                found = allocate(1, "int32")
                 found[0] = tirx.const(0, "int32")
                 with T.serial(0, tirx.min(count - first, const(how.size))) as i:
                     places[found[0]] = tirx.Cast("int32", i)

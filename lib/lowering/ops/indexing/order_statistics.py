@@ -17,6 +17,7 @@ from torch_tvm.lowering.ops.indexing.sorting import along, sorting_indices, sort
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, compute_dtype, const, is_float, product
 
 R = relax.op
@@ -177,7 +178,7 @@ def _count_numbers(ordered: te.Tensor) -> te.Tensor:
         data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
         with IRBuilder() as builder:
             with T.parallel(0, lines) as line:
-                bounds = T.buffer_proxy(T.alloc_buffer((2,), "int64", scope="local"))
+                bounds = allocate(2, "int64", "local")
                 bounds[0], bounds[1] = const(0), length
                 with T.While(bounds[0] < bounds[1]):
                     middle = tirx.floordiv(bounds[0] + bounds[1], 2)

@@ -14,6 +14,7 @@ from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, gather_along
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import promoted_dtype
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, compute_dtype, is_one, product
 
 Expr: TypeAlias = relax.Expr
@@ -47,7 +48,7 @@ def _bisected(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: st
             number = lambda value: convert(loaded(value), inner)
             with IRBuilder() as builder:
                 with loop(0, v.shape[0]) as i:
-                    bounds = T.buffer_proxy(T.alloc_buffer((2,), "int64"))
+                    bounds = allocate(2, "int64")
                     bounds[0], bounds[1] = tirx.const(0, "int64"), length
                     row = i // each * length if leading else tirx.const(0, "int64")
                     with T.While(bounds[0] < bounds[1]):

@@ -14,6 +14,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.ops.indexing.sort_kernels import by_lines, is_long, ranked_key
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import const
 
 Scalar: TypeAlias = tvm.ir.Expr
@@ -42,7 +43,7 @@ def median(keys: te.Tensor, axis: int, nan: int | None, ignores_nan: bool) -> te
         if nan is None:
             find(read, write, length, dtype, middle)
             return
-        cells = T.buffer_proxy(T.alloc_buffer((2,), "int64", scope="local"))
+        cells = allocate(2, "int64", "local")
         count, place = range(2)
         cells[count], cells[place] = const(0), length
         with T.serial(0, length) as step:
@@ -85,7 +86,7 @@ def mode(keys: te.Tensor, axis: int, nan: int | None, order: te.Tensor) -> te.Te
     """
 
     def line(read: Any, write: Any, length: Any, dtype: str, place: Any) -> None:
-        cells = T.buffer_proxy(T.alloc_buffer((3,), "int64", scope="local"))
+        cells = allocate(3, "int64", "local")
         run, most, best = range(3)
         cells[run], cells[most], cells[best] = const(0), const(0), const(0)
         with T.serial(0, length) as i:
@@ -108,11 +109,10 @@ class _Line:
 
     def __init__(self, read: Any, length: Any, dtype: str, unordered: int | None = None) -> None:
         self.unordered = None if unordered is None else tirx.const(unordered, dtype)
-        allocate = lambda size, kind, **how: T.buffer_proxy(T.alloc_buffer((size,), kind, **how))
         self.keys, self.places = allocate(length, dtype), allocate(length, "int32")
-        self.cells = allocate(5, "int64", scope="local")
-        self.key, self.place = allocate(1, dtype, scope="local"), allocate(1, "int32", scope="local")
-        self.pivot, self.pivot_place = allocate(1, dtype, scope="local"), allocate(1, "int32", scope="local")
+        self.cells = allocate(5, "int64", "local")
+        self.key, self.place = allocate(1, dtype, "local"), allocate(1, "int32", "local")
+        self.pivot, self.pivot_place = allocate(1, dtype, "local"), allocate(1, "int32", "local")
         with T.serial(0, length) as i:
             self.keys[i] = read(i)
             self.places[i] = tirx.Cast("int32", i)

@@ -16,6 +16,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import bits_of, ceil_div, elements, round_up, static
 
 Scalar: TypeAlias = tvm.ir.Expr
@@ -49,8 +50,8 @@ def smallest_by_digits(keys: te.Tensor, axis: int, count: int, is_largest: bool)
 
     def line(read: Any, write: Any, length: Any, dtype: str) -> None:
         last = ranked_key(read, length, dtype, count - 1, is_largest)
-        found, places = _allocate(count, dtype), _allocate(count, "int32")
-        filled, equal = _allocate(1, "int32"), _allocate(1, "int64")
+        found, places = allocate(count, dtype), allocate(count, "int32")
+        filled, equal = allocate(1, "int32"), allocate(1, "int64")
         filled[0], equal[0] = 0, last.before[0] + 1
 
         def take(i: Scalar) -> None:
@@ -86,8 +87,8 @@ def ranked_key(read: Any, length: Any, dtype: str, rank: Any, descending: bool) 
     flip = (1 << (bits - 1)) - 1 if descending else 1 << (bits - 1)
     word = lambda number: tirx.const(number, kind)
     key_of = lambda i: tirx.bitwise_xor(tirx.reinterpret(kind, read(i)), word(flip))
-    prefix, before = _allocate(1, kind), _allocate(1, "int64")
-    counts, bucket = _allocate(radix, "int64"), _allocate(1, "int32")
+    prefix, before = allocate(1, kind), allocate(1, "int64")
+    counts, bucket = allocate(radix, "int64"), allocate(1, "int32")
     before[0] = tirx.Cast("int64", rank) if not isinstance(rank, int) else tirx.const(rank, "int64")
     prefix[0] = word(0)
     for digit in reversed(range(bits // DIGIT)):
@@ -161,14 +162,10 @@ def by_lines(
     return te.extern([result], given, body, dtype="int64", in_buffers=buffers, out_buffers=out, name=name)
 
 
-def _allocate(size: Any, dtype: str) -> Any:
-    return T.buffer_proxy(T.alloc_buffer((size,), dtype))
-
-
 def _ranked_line(read: Any, write: Any, length: Any, dtype: str, descending: bool) -> None:
     """``rank[i]`` counts the keys that come before key ``i``."""
     padded = round_up(int(length), LANES)
-    keys, ranks = _allocate(padded, dtype), _allocate(padded, "int32")
+    keys, ranks = allocate(padded, dtype), allocate(padded, "int32")
     with T.serial(0, padded) as i:
         ranks[i] = 0
     with T.serial(0, length) as i:
@@ -190,9 +187,9 @@ def _radix_line(read: Any, write: Any, length: Any, dtype: str, descending: bool
     """Digits of 8 bits, the lowest first; the positions of the last pass are the result."""
     bits = bits_of(dtype)
     passes, kind, radix = bits // DIGIT, f"uint{bits}", 1 << DIGIT
-    keys = [_allocate(length, kind) for _ in range(2)]
-    places = [_allocate(length, "int32") for _ in range(2)]
-    counts = _allocate(passes * radix, "int32")
+    keys = [allocate(length, kind) for _ in range(2)]
+    places = [allocate(length, "int32") for _ in range(2)]
+    counts = allocate(passes * radix, "int32")
     flip = (1 << (bits - 1)) - 1 if descending else 1 << (bits - 1)
 
     def slot(key: Scalar, digit: int) -> Scalar:
@@ -205,7 +202,7 @@ def _radix_line(read: Any, write: Any, length: Any, dtype: str, descending: bool
         keys[0][i] = tirx.bitwise_xor(tirx.reinterpret(kind, read(i)), tirx.const(flip, kind))
         for digit in range(passes):
             counts[slot(keys[0][i], digit)] = counts[slot(keys[0][i], digit)] + 1
-    running, here = _allocate(1, "int32"), _allocate(1, "int32")
+    running, here = allocate(1, "int32"), allocate(1, "int32")
     for digit in range(passes):
         running[0] = 0
         with T.serial(0, radix) as i:
@@ -229,8 +226,8 @@ def _radix_line(read: Any, write: Any, length: Any, dtype: str, descending: bool
 def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, smallest: bool) -> None:
     """A list of the best so far; a block of keys that has none better than the last of them is passed over."""
     flip = tirx.const(-1 if smallest else 0, dtype)
-    keys = _allocate(length, dtype)
-    best = _Best(keys, _allocate(count, dtype), _allocate(count, "int32"), _allocate(1, dtype))
+    keys = allocate(length, dtype)
+    best = _Best(keys, allocate(count, dtype), allocate(count, "int32"), allocate(1, dtype))
     with T.serial(0, length) as i:
         keys[i] = tirx.bitwise_xor(read(i), flip)
 
@@ -242,7 +239,7 @@ def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, s
     with T.serial(0, count) as i:
         best.insert(tirx.Cast("int64", i), tirx.Cast("int64", i))
     left = length - count
-    top = _allocate(LANES, dtype)
+    top = allocate(LANES, dtype)
     with T.serial(0, left // BLOCK) as block:
         first = block * BLOCK + count
         _largest_first(top, keys, first)
@@ -300,7 +297,7 @@ def merged_order(rows: te.Tensor) -> te.Tensor:
         data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
         with IRBuilder() as builder:
             with T.seq_scope():
-                buffers = [out, T.buffer_proxy(T.alloc_buffer((count,), "int64"))]
+                buffers = [out, allocate(count, "int64")]
                 first = levels % 2
                 with T.serial(0, count) as i:
                     buffers[first][i] = i
@@ -318,7 +315,7 @@ def merged_order(rows: te.Tensor) -> te.Tensor:
 def _merge_level(data: Any, source: Any, target: Any, run: int, count: Any, width: Any) -> None:
     """Each pair of runs in ``source`` as one run in ``target``; of equal rows those of the first run come first."""
     with T.parallel(0, ceil_div(int(count), 2 * run)) as pair:
-        cells = T.buffer_proxy(T.alloc_buffer((3,), "int64", scope="local"))
+        cells = allocate(3, "int64", "local")
         begin = pair * (2 * run)
         middle, end = tirx.min(begin + run, count), tirx.min(begin + 2 * run, count)
         cells[0], cells[1] = begin, middle

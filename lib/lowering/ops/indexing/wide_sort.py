@@ -17,6 +17,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.ops.indexing.scatter_kernels import combination, identity
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import bits_of, ceil_div, const, elements, static
 
 Scalar: TypeAlias = tvm.ir.Expr
@@ -45,10 +46,10 @@ def in_order(
     """The keys ``key_of(line, i)``, of ``kind``, below ``2 ** bits``, by parallel loops one after the other."""
     own = _part(length)
     parts = ceil_div(length, own)
-    keys = [_shared(lines * length, kind) for _ in range(2)]
-    places = [_shared(lines * length, "int32") for _ in range(2)]
-    counts, bases = _shared(lines * RADIX * parts, "int32"), _shared(lines * RADIX, "int32")
-    totals = _shared(lines * RADIX, "int32")
+    keys = [allocate(lines * length, kind) for _ in range(2)]
+    places = [allocate(lines * length, "int32") for _ in range(2)]
+    counts, bases = allocate(lines * RADIX * parts, "int32"), allocate(lines * RADIX, "int32")
+    totals = allocate(lines * RADIX, "int32")
     with T.parallel(0, lines * length) as at:
         keys[0][at] = key_of(at // divisor(length), at % divisor(length))
         places[0][at] = tirx.Cast("int32", at % divisor(length))
@@ -90,7 +91,7 @@ class _Digit:
         """Every key to its position: those of one value keep their order."""
 
         def move(at: Scalar, slot: Scalar) -> None:
-            rank = _cell("int32")
+            rank = allocate(1, "int32", "local")
             rank[0] = self.counts[slot]
             self.counts[slot] = rank[0] + 1
             begin = (at // divisor(self.length)) * self.length
@@ -116,19 +117,19 @@ class _Digit:
 def _positions(counts: Any, totals: Any, bases: Any, lines: Any, parts: Any) -> None:
     """From how many keys of each part have a value to where in the line the first of them goes."""
     with T.parallel(0, lines * RADIX) as row:
-        total = _cell("int32")
+        total = allocate(1, "int32", "local")
         total[0] = tirx.const(0, "int32")
         with T.serial(0, parts) as part:
             total[0] = total[0] + counts[row * parts + part]
         totals[row] = total[0]
     with T.parallel(0, lines * RADIX) as row:
-        total = _cell("int32")
+        total = allocate(1, "int32", "local")
         total[0] = tirx.const(0, "int32")
         with T.serial(0, row % RADIX) as lower:
             total[0] = total[0] + totals[(row // RADIX) * RADIX + lower]
         bases[row] = total[0]
     with T.parallel(0, lines * RADIX) as row:
-        here, total = _cell("int32"), _cell("int32")
+        here, total = allocate(1, "int32", "local"), allocate(1, "int32", "local")
         total[0] = bases[row]
         with T.serial(0, parts) as part:
             here[0] = counts[row * parts + part]
@@ -145,14 +146,6 @@ def _part(length: Any) -> int:
     """The keys of a thread: about as many as there are threads, and then fewer, as all of them wait for the longest."""
     known = static(length)
     return LONGEST_PART if known is None else max(32, min(LONGEST_PART, math.isqrt(known) // 2))
-
-
-def _shared(size: Any, dtype: str) -> Any:
-    return T.buffer_proxy(T.alloc_buffer((size,), dtype))
-
-
-def _cell(dtype: str) -> Any:
-    return T.buffer_proxy(T.alloc_buffer((1,), dtype, scope="local"))
 
 
 # -- sorting -----------------------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def _by_rank(read: Any, write: Any, lines: Any, length: Any, descending: bool, t
     """A thread for each key counts those that come before it."""
     with T.parallel(0, lines * length) as at:
         line, i = at // length, at % length
-        own, rank = _cell(str(read(line, i).ty.dtype)), _cell("int32")
+        own, rank = allocate(1, str(read(line, i).ty.dtype), "local"), allocate(1, "int32", "local")
         own[0], rank[0] = read(line, i), tirx.const(0, "int32")
         with T.serial(0, length) as j:
             other = read(line, j)
@@ -250,15 +243,15 @@ def grouped(place_of: Callable[[Scalar], Scalar], updates: Any, places: Any) -> 
     bits = 32 if known is None else known.bit_length()
 
     def key_of(_: Scalar, i: Scalar) -> Scalar:
-        place = _cell("int64")
+        place = allocate(1, "int64", "local")
         place[0] = place_of(i)
         inside = tirx.all(place[0] >= 0, place[0] < places)
         return tirx.Cast("uint32", tirx.Select(inside, place[0], places))
 
     found = in_order(key_of, const(1), updates, bits, "uint32")
-    begins = _shared(places + 1, "int32")
+    begins = allocate(places + 1, "int32")
     with T.parallel(0, places + 1) as place:
-        low, high = _cell("int64"), _cell("int64")
+        low, high = allocate(1, "int64", "local"), allocate(1, "int64", "local")
         low[0], high[0] = const(0), updates
         with T.While(low[0] < high[0]):
             middle = tirx.floordiv(low[0] + high[0], 2)
@@ -321,12 +314,12 @@ class GroupedUpdate:
         self, groups: Groups, value_at: Callable[[Scalar, Scalar], Scalar], size: Any, width: Any, parts: int
     ) -> Any:
         """The updates of each element by parts that follow each other."""
-        sums = _shared(parts * size, self.dtype)
+        sums = allocate(parts * size, self.dtype)
         with T.parallel(0, parts * size) as task:
             part, at = task // size, task % size
             count = groups.count(at // divisor(width))
             begin, end = count * part // parts, count * (part + 1) // parts
-            total = _cell(self.dtype)
+            total = allocate(1, self.dtype, "local")
             total[0] = identity(self.reduction, self.dtype)
             with T.serial(0, end - begin) as number:
                 value = value_at(at, begin + number)
@@ -344,7 +337,7 @@ class GroupedUpdate:
         value_at: Callable[[Scalar], Scalar],
     ) -> None:
         """What lies at an element, if it has updates with these: ``terms`` of them, or of sums of several."""
-        total = _cell(self.dtype)
+        total = allocate(1, self.dtype, "local")
         total[0] = data[at]
         with T.If(count > 0), T.Then():
             if self.reduction not in REDUCTIONS:

@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as T
 from torch_tvm.lowering.builder import Builder, is_tensor
 from torch_tvm.lowering.ops.indexing.positions import checked
 from torch_tvm.lowering.registry import Tensor, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, const
 
 Expr: TypeAlias = relax.Expr
@@ -147,7 +148,7 @@ class _Alignments:
 
 def _cell(dtype: str, value: Any) -> Any:
     """One number in memory, with a value."""
-    cell = T.buffer_proxy(T.alloc_buffer((1,), dtype, scope="local"))
+    cell = allocate(1, dtype, "local")
     cell[0] = value
     return cell
 

@@ -17,6 +17,7 @@ from torch_tvm.lowering.ops.elementwise.arithmetic import log_add_exp
 from torch_tvm.lowering.ops.reductions.folds import highest, lowest
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, compute_dtype, is_float, product
 from torch_tvm.workloads.scan import ScanWorkload
 
@@ -65,7 +66,7 @@ def _running(source: te.Tensor, axis: int, scan: Scan) -> te.Tensor:
             data, targets = T.buffer_proxy(ins[0]), [T.buffer_proxy(out) for out in outs]
             with T.parallel(0, before * after) as line:
                 base = (line // after) * length * after + line % after
-                totals = [T.buffer_proxy(T.alloc_buffer((1,), kind, scope="local")) for kind in kinds]
+                totals = [allocate(1, kind, "local") for kind in kinds]
                 for total, value in zip(totals, scan.start, strict=True):
                     total[0] = value
                 with T.serial(0, length) as k:

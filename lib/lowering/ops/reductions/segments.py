@@ -14,6 +14,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, is_nan
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.registry import Number, Tensor, register
+from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, compute_dtype, product
 
 R = relax.op
@@ -40,7 +41,7 @@ class _Segments:
         with IRBuilder() as builder:
             with T.parallel(0, outer * count) as task:
                 i, k = task // count, task % count
-                total = T.buffer_proxy(T.alloc_buffer((1,), inside, scope="local"))
+                total = allocate(1, inside, "local")
                 length = ends[i, k] - begins[i, k]
                 with T.serial(0, inner) as j:
                     total[0] = tirx.const(start, inside)

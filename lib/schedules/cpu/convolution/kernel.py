@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -277,6 +278,8 @@ class DirectKernel:
         first, bound = tir.bind_index("column", first)
         acc = tir.Accumulators(width * place.vectors, self.conv.lanes, self.dtype)
         depth_axis, row_axis, _ = self.axes
+        whole = [tuple(range(width))] * len(phase.taps)
+        groups = group_taps(phase, whole if valid is None else valid)
 
         def blocks(in_block: Expr) -> tirx.Stmt:
             return tir.loop("kd", depth_axis.kernel, lambda kd: depth(in_block, kd))
@@ -290,29 +293,20 @@ class DirectKernel:
         def row(in_block: Expr, kd: Expr, kh: Expr, depth_position: Expr) -> tirx.Stmt:
             position, has_data = row_axis.position(place.row, kh)
             position, bound = tir.bind_index("data_row", position)
-            whole = [tuple(range(width))] * len(phase.taps)
-            taps: list[tirx.Stmt | None] = [bound]
-            for group in group_taps(phase, whole if valid is None else valid):
 
-                def tap(t: Expr, group: TapGroup = group) -> tirx.Stmt:
-                    kw = t * const(group.step) + const(group.first)
-                    offset = t * const(group.shift) + const(group.offset)
-                    column, bound = tir.bind_index("data_column", first * const(phase.in_step) + offset)
-                    where = Tap(
-                        in_block,
-                        (kd, kh, kw),
-                        (depth_position, position, column),
-                        phase.in_step,
-                        group.columns,
-                    )
-                    ask = self._ask(place, in_block, (kd, kh, kw))
-                    step = tir.sequence(ask, self._reduction(acc, place, where))
-                    if valid is None:
-                        step = tir.when(tir.inside(column, self.axes[2].extent), step)
-                    return tir.sequence(bound, step)
+            def tap(t: Expr, group: TapGroup) -> tirx.Stmt:
+                kw = t * const(group.step) + const(group.first)
+                offset = t * const(group.shift) + const(group.offset)
+                column, bound = tir.bind_index("data_column", first * const(phase.in_step) + offset)
+                taps, data = (kd, kh, kw), (depth_position, position, column)
+                where = Tap(in_block, taps, data, phase.in_step, group.columns)
+                step = tir.sequence(self._ask(place, in_block, taps), self._reduction(acc, place, where))
+                if valid is None:
+                    step = tir.when(tir.inside(column, self.axes[2].extent), step)
+                return tir.sequence(bound, step)
 
-                taps.append(self._taps(group.count, tap))
-            return tir.when(has_data, tir.sequence(*taps))
+            taps = [self._taps(group.count, partial(tap, group=group)) for group in groups]
+            return tir.when(has_data, tir.sequence(bound, *taps))
 
         reduction = tir.loop("in_block", self.in_blocks, blocks)
         return tir.sequence(

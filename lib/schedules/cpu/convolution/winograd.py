@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import tvm
 from tvm import tirx
@@ -147,15 +148,19 @@ class _WinogradKernel:
     # --- the two orders ------------------------------------------------------------------------------
 
     def _fused(self) -> tirx.Stmt:
-        grouping = self.grouping
+        return self._groups("task", self._group_in_turn, self._kind())
+
+    def _groups(
+        self, name: str, work: Callable[[Expr, Expr, int], tirx.Stmt], kind: str = "serial"
+    ) -> tirx.Stmt:
+        """A loop ``name`` over the groups of tiles of all images; ``work`` takes the image, the first tile and how many."""
 
         def task(index: Expr) -> tirx.Stmt:
-            image, bound_image = tir.bind_index("image", index // const(grouping.groups))
-            group, bound_group = tir.bind_index("group", index % const(grouping.groups))
-            work = lambda first, count: self._group_in_turn(image, first, count)
-            return tir.sequence(bound_image, bound_group, self._per_group(group, work))
+            image, bound_image = tir.bind_index("image", index // const(self.grouping.groups))
+            group, bound_group = tir.bind_index("group", index % const(self.grouping.groups))
+            return tir.sequence(bound_image, bound_group, self._per_group(group, partial(work, image)))
 
-        return tir.loop("task", self.images * const(grouping.groups), task, kind=self._kind())
+        return tir.loop(name, self.images * const(self.grouping.groups), task, kind=kind)
 
     def _group_in_turn(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
         """All three steps for one group of tiles."""
@@ -184,15 +189,7 @@ class _WinogradKernel:
         return tir.sequence(tirx.AllocBuffer(spectrum), transforms, self._chunks(chunk))
 
     def _split(self) -> tirx.Stmt:
-        grouping = self.grouping
-
-        def task(index: Expr) -> tirx.Stmt:
-            image, bound_image = tir.bind_index("image", index // const(grouping.groups))
-            group, bound_group = tir.bind_index("group", index % const(grouping.groups))
-            work = lambda first, count: self._group_in_steps(image, first, count)
-            return tir.sequence(bound_image, bound_group, self._per_group(group, work))
-
-        return tir.loop("group", self.images * const(grouping.groups), task)
+        return self._groups("group", self._group_in_steps)
 
     def _group_in_steps(self, image: Expr, first: Expr, count: int) -> tirx.Stmt:
         """Each of the three steps on all cores, for one group of tiles."""

@@ -80,12 +80,12 @@ def turned_tile(
     analyzer, everything = analyzer_for(emitter.rows), tirx.Ramp(const(0), const(1), lanes)
     statements: list[tirx.Stmt] = []
 
-    def vector(name: str) -> tirx.Expr:
+    def vector(name: str) -> TensorLoad:
         buffer = tirx.decl_buffer((lanes,), dtype, name)
         statements.append(tirx.AllocBuffer(buffer))
         return tirx.BufferLoad(buffer, [everything])
 
-    def hold(value: tirx.Expr) -> tirx.Expr:
+    def hold(value: tirx.Expr) -> TensorLoad:
         row = vector("turned")
         statements.append(tirx.BufferStore(row.source, value, [everything]))
         return row
