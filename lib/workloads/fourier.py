@@ -13,11 +13,11 @@ RADICES = (13, 11, 7, 5, 3, 2)
 
 @dataclass(frozen=True)
 class FourierWorkload(Workload):
-    """``out[o, k, l] = scale * sum over j of x[o, j, l] * roots[j * k % length] (* turns[k, l])``.
+    """``out[o, k, l] = scale * sum over j of x[o, j, l] * roots[j * k % length] (* twiddles[k, l])``.
 
     Numbers are pairs of reals. The vectors of one ``o`` lie beside each other, ``[outer, length, lanes, 2]``, or one
     after the other where ``rows_in`` or ``rows_out`` say so: ``[outer, lanes, length, 2]``. Operands in order: ``x``,
-    ``roots`` ``[length, 2]``, and where ``turns`` is set a factor for each result, ``[length, lanes, 2]``. The roots say
+    ``roots`` ``[length, 2]``, and where ``twiddles`` is set a factor for each result, ``[length, lanes, 2]``. The roots say
     by themselves which way the transform goes; ``is_inverse`` says it again for constants of the kernel.
     """
 
@@ -27,7 +27,7 @@ class FourierWorkload(Workload):
     is_inverse: bool
     rows_in: bool
     rows_out: bool
-    turns: bool
+    twiddles: bool
     scale: float
 
 

@@ -47,7 +47,7 @@ def _is_once(names: Sequence[tirx.Var]) -> bool:
 
 
 def _in_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Blocks without a loop, as those of one number are, in a loop of one turn: TVM fails to add it later."""
+    """Blocks without a loop, as those of one number are, in a loop of one iteration: TVM fails to add it later."""
     root = func.body.block
     parts = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
     if not any(isinstance(part, SBlockRealize) for part in parts):

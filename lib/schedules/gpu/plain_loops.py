@@ -101,7 +101,7 @@ def _reads_memory(stmt: tirx.For | tirx.IfThenElse) -> bool:
 
 
 def _on_threads(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt, count: int) -> tirx.Stmt:
-    """Each turn of a loop on a thread of its own, ``count`` of them in a block; few turns on as many blocks."""
+    """Each iteration of a loop on a thread of its own, ``count`` of them in a block; few iterations on as many blocks."""
     workspaces, body = _workspaces(var, extent, body)
     body = _in_registers(body)
     dtype = str(var.ty.dtype)

@@ -172,7 +172,7 @@ class _Parts:
 
 
 def _launch(name: str, count: Expr, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
-    """A parallel loop, also where it has one turn."""
+    """A parallel loop, also where it has one iteration."""
     var = tirx.Var(name, INDEX)
     return tirx.For(var, const(0), count, tirx.ForKind.PARALLEL, body(var))
 

@@ -7,7 +7,7 @@ becomes
     for blockIdx.x, threadIdx.x = split(fuse(i, j)): for k: C[i, j] += A[i, k] * B[k, j]
 
 Each block of a kernel becomes a launch of its own, so that this takes whatever kernel is made of blocks. TVM's DLight
-has such a rule too, but it computes what follows a reduction within it, in each turn, and gives wrong numbers.
+has such a rule too, but it computes what follows a reduction within it, in each iteration, and gives wrong numbers.
 """
 
 from __future__ import annotations

@@ -91,7 +91,9 @@ def _split(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     groups, items = schedule.split(fused(schedule, [*outer, part]), [None, threads])
     schedule.bind(groups, "blockIdx.x")
     schedule.bind(items, "threadIdx.x")
-    schedule.decompose_reduction(partial, steps)  # a part beyond the end has no turn that would begin its sum
+    schedule.decompose_reduction(
+        partial, steps
+    )  # a part beyond the end has no iteration that would begin its sum
     *outer, part = schedule.get_loops(block)
     if not outer:
         outer = [schedule.add_unit_loop(part)]

@@ -102,11 +102,11 @@ def _rows(b: Builder, x: Expr, length: int, way: Direction) -> Expr:
         return reshape(b, _kernel(b, reshape(b, x, [1, count, length, 2]), work), [count, length, 2])
     first, second = cut
     columns = FourierWorkload(first, way.is_inverse, False, False, True, 1.0)
-    turned = _kernel(
-        b, reshape(b, x, [count, first, second, 2]), columns, _turns(first, second, way.sign, dtype)
+    twisted = _kernel(
+        b, reshape(b, x, [count, first, second, 2]), columns, _twiddles(first, second, way.sign, dtype)
     )
     rows = FourierWorkload(second, way.is_inverse, True, False, False, way.scale)
-    return reshape(b, _kernel(b, turned, rows), [count, length, 2])
+    return reshape(b, _kernel(b, twisted, rows), [count, length, 2])
 
 
 def _is_few(count: SizeLike) -> bool:
@@ -125,14 +125,17 @@ def _halves(length: int) -> tuple[int, int] | None:
 # -- the kernel ----------------------------------------------------------------------------------------------
 
 
-def _kernel(b: Builder, x: Expr, work: FourierWorkload, turns: np.ndarray | None = None) -> Expr:
+def _kernel(b: Builder, x: Expr, work: FourierWorkload, twiddles: np.ndarray | None = None) -> Expr:
     outer, *_ = shape = b.shape(x)
     count = shape[1 if work.rows_in else 2]
     result = [outer, count, work.length, 2] if work.rows_out else [outer, work.length, count, 2]
     if any(isinstance(size, int) and size == 0 for size in shape):
         return reshape(b, x, result)
     dtype = b.dtype(x)
-    tables = [_roots(work.length, 1 if work.is_inverse else -1, dtype), *([] if turns is None else [turns])]
+    tables = [
+        _roots(work.length, 1 if work.is_inverse else -1, dtype),
+        *([] if twiddles is None else [twiddles]),
+    ]
     operands = [x, *(relax.const(table, dtype) for table in tables)]
     loops = lambda *tensors: _plain(work, tensors, result)
     return b.te(loops, *operands, name="fourier", attributes=work.to_attr())
@@ -146,7 +149,7 @@ def _plain(work: FourierWorkload, tensors: Sequence[te.Tensor], shape: Sequence[
 
     def body(ins: Any, outs: Any) -> tvm.tirx.Stmt:
         with IRBuilder() as builder:
-            x, roots, *turns = (T.buffer_proxy(buffer) for buffer in ins)
+            x, roots, *twiddles = (T.buffer_proxy(buffer) for buffer in ins)
             out = T.buffer_proxy(outs[0])
             with T.parallel(0, outer * count) as vector:
                 o, lane = vector // count, vector % count
@@ -164,8 +167,8 @@ def _plain(work: FourierWorkload, tensors: Sequence[te.Tensor], shape: Sequence[
                     scale = tirx.const(work.scale, dtype)
                     re, im = total[0] * scale, total[1] * scale
                     place = (o, lane, k) if work.rows_out else (o, k, lane)
-                    if turns:
-                        cosine, sine = turns[0][k, lane, 0], turns[0][k, lane, 1]
+                    if twiddles:
+                        cosine, sine = twiddles[0][k, lane, 0], twiddles[0][k, lane, 1]
                         re, im = re * cosine - im * sine, re * sine + im * cosine
                     out[(*place, 0)] = re
                     out[(*place, 1)] = im
@@ -185,9 +188,9 @@ def _plain(work: FourierWorkload, tensors: Sequence[te.Tensor], shape: Sequence[
 # -- constants -------------------------------------------------------------------------------------------------
 
 
-def _pairs(turns: np.ndarray, dtype: str) -> np.ndarray:
-    """``exp(2 pi i turns)`` as pairs."""
-    angles = 2 * np.pi * turns
+def _pairs(parts: np.ndarray, dtype: str) -> np.ndarray:
+    """``exp(2 pi i parts)`` as pairs."""
+    angles = 2 * np.pi * parts
     return np.stack([np.cos(angles), np.sin(angles)], -1).astype(dtype)
 
 
@@ -197,7 +200,7 @@ def _roots(length: int, sign: int, dtype: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _turns(first: int, second: int, sign: int, dtype: str) -> np.ndarray:
+def _twiddles(first: int, second: int, sign: int, dtype: str) -> np.ndarray:
     products: np.ndarray = np.outer(np.arange(first), np.arange(second)) % (first * second)
     return _pairs(sign * products / (first * second), dtype)
 
@@ -215,11 +218,11 @@ def _bluestein(b: Builder, x: Expr, length: int, way: Direction) -> Expr:
     filter_[:length] = chirp.conj()
     filter_[padded - length + 1 :] = chirp.conj()[1:][::-1]
     spectrum = np.fft.fft(filter_) / padded
-    turned = _times(b, parts_of(b, x), chirp, dtype)
+    twisted = _times(b, parts_of(b, x), chirp, dtype)
     wide = Parts(
         *(
             b.emit(R.nn.pad(part, [0, 0, 0, padded - length], "constant", 0.0))
-            for part in (turned.re, turned.im)
+            for part in (twisted.re, twisted.im)
         )
     )
     forth = parts_of(b, _rows(b, together(b, wide), padded, Direction(False)))

@@ -48,7 +48,7 @@ class Kernel:
     workload: FourierWorkload
     source: tirx.Buffer
     roots: tirx.Buffer
-    turns: tirx.Buffer | None
+    twiddles: tirx.Buffer | None
     target: tirx.Buffer
     outer: Expr
     count: Expr
@@ -161,7 +161,7 @@ class Kernel:
         base = outer * (self.count * self.length)
         if self.workload.rows_in and lanes > 1:
             row = lambda r: (base + (first + r) * self.length) * 2
-            return self._turned(planes, lanes, row, self.source, is_read=True)
+            return self._transposed(planes, lanes, row, self.source, is_read=True)
 
         def element(j: Expr) -> tirx.Stmt:
             if lanes == 1:
@@ -179,7 +179,7 @@ class Kernel:
         base = outer * (self.count * self.length)
         if self.workload.rows_out and lanes > 1:
             row = lambda r: (base + (first + r) * self.length) * 2
-            return self._turned(planes, lanes, row, self.target, is_read=False)
+            return self._transposed(planes, lanes, row, self.target, is_read=False)
 
         def element(k: Expr) -> tirx.Stmt:
             block = Block(self.dtype, lanes, self.workload.is_inverse)
@@ -204,24 +204,24 @@ class Kernel:
         return base + (vector * self.length + element if rows else element * self.count + vector)
 
     def _finished(self, block: Block, value: Number, k: Expr, first: Expr) -> Number:
-        """A result, scaled and turned."""
+        """A result, scaled and multiplied by its twiddle factor."""
         lanes = block.lanes
         value = block.number(value.re, value.im)
         if self.workload.scale != 1:
             factor = block.constant(self.workload.scale)
             value = block.number(value.re * factor, value.im * factor)
-        if self.turns is None:
+        if self.twiddles is None:
             return value
         place = (k * self.count + first) * 2
         if lanes == 1:
-            turn = block.number(*(load(self.turns, [place + part]) for part in (0, 1)))
+            twiddle = block.number(*(load(self.twiddles, [place + part]) for part in (0, 1)))
         else:
-            low, high = (load(self.turns, [place + half * lanes], lanes) for half in (0, 1))
+            low, high = (load(self.twiddles, [place + half * lanes], lanes) for half in (0, 1))
             picks = lambda part: [tirx.IntImm("int32", 2 * lane + part) for lane in range(lanes)]
-            turn = block.number(*(tirx.Shuffle([low, high], picks(p)) for p in (0, 1)))
-        return block.times(value, turn)
+            twiddle = block.number(*(tirx.Shuffle([low, high], picks(p)) for p in (0, 1)))
+        return block.times(value, twiddle)
 
-    def _turned(
+    def _transposed(
         self, planes: Planes, lanes: int, row: Callable[[int], Expr], memory: tirx.Buffer, *, is_read: bool
     ) -> tirx.Stmt:
         """Rows of pairs to planes or back, ``lanes`` × ``lanes`` reals at a time: by shuffles, or one by one where a row

@@ -22,7 +22,7 @@ class Fourier:
             raise Refusal("no Fourier transform")
         buffers = [p for p in func.params if isinstance(p.ty, tirx.BufferType)]
         source, roots, target = buffers[0], buffers[1], buffers[-1]
-        turns = buffers[2] if workload.turns else None
+        twiddles = buffers[2] if workload.twiddles else None
         flat = {
             buffer: tirx.decl_buffer((elements(buffer.shape),), str(buffer.dtype), f"{buffer.name}_flat")
             for buffer in buffers
@@ -31,7 +31,7 @@ class Fourier:
             workload,
             flat[source],
             flat[roots],
-            flat[turns] if turns is not None else None,
+            flat[twiddles] if twiddles is not None else None,
             flat[target],
             outer=source.shape[0],
             count=source.shape[1 if workload.rows_in else 2],

@@ -35,7 +35,7 @@ from torch_tvm.schedules.cpu.loops.program import (
     weight,
 )
 from torch_tvm.schedules.cpu.loops.tiles import Memory, StageEmitter
-from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, turned_tile
+from torch_tvm.schedules.cpu.loops.transposition import Transposition, find_transposition, transposed_tile
 from torch_tvm.schedules.instructions.prefetch import PREFETCH
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import (
@@ -269,7 +269,7 @@ class _Kernel:
 
         def squares(env: Point) -> tirx.Stmt:
             first = env[blocks.var] * lanes
-            square = lambda i: turned_tile(emitter, stage, axis, transposition, env, (first, i * lanes))
+            square = lambda i: transposed_tile(emitter, stage, axis, transposition, env, (first, i * lanes))
             rest = simplify(axis.extent - whole * lanes)
             edge = lambda j: _tiles(
                 rest,

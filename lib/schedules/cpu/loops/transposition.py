@@ -1,4 +1,4 @@
-"""Transposed reads: square tiles that are loaded by rows and turned in registers."""
+"""Transposed reads: square tiles that are loaded by rows and transposed in registers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch_tvm.schedules.cpu.register_transpose import exchanged
 from torch_tvm.tir import Axis, Point, analyzer_for, bits_of, const, flat_sequence, lanes_loop, linear, loads
 
 MAX_WEIGHT = 24
-"""Operations in a value up to which the turned tile is unrolled."""
+"""Operations in a value up to which the transposed tile is unrolled."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _is_long(axis: Axis, lanes: int) -> bool:
     return axis.size is None or axis.size >= lanes
 
 
-def turned_tile(
+def transposed_tile(
     emitter: StageEmitter,
     stage: Stage,
     along: Axis,

@@ -14,7 +14,7 @@ from tvm.ir import Expr, TensorLoad
 
 from torch_tvm.schedules.cpu.matmul.bfloat16_bits import rounded_bits
 from torch_tvm.schedules.cpu.matmul.contraction import Contraction
-from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, WordMatmul, packed_width
+from torch_tvm.schedules.cpu.matmul.int8 import Int8Emitter, Operands, PackedDotMatmul, packed_width
 from torch_tvm.schedules.cpu.matmul.tiling import MatmulTiling
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.instructions.instruction import PackedDot
@@ -22,7 +22,7 @@ from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import loads, variables
 
 
-class Bfloat16Matmul(WordMatmul):
+class Bfloat16Matmul(PackedDotMatmul):
     """Products with weights packed in pairs of bfloat16, where the target has ``vdpbf16ps``."""
 
     name, word, dtype = "bfloat16_matmul", PAIR, "uint16"

@@ -65,8 +65,8 @@ class Operands:
     packed_width: int
 
 
-class WordMatmul:
-    """Products of words: elements of ``dtype`` on the right, ``word`` of which the target multiplies and adds at once.
+class PackedDotMatmul:
+    """Products by packed dot products: the target multiplies and adds ``word`` elements at once, of ``dtype`` on the right.
 
     ``is_absent`` is what a kernel without such an operand is refused with.
     """
@@ -95,7 +95,7 @@ class WordMatmul:
         raise NotImplementedError
 
 
-class Int8Matmul(WordMatmul):
+class Int8Matmul(PackedDotMatmul):
     """Products of 8-bit integers summed in int32, where the target has ``vpdpbusd``; see the module's text."""
 
     name, word, dtype = "int8_matmul", GROUP, "int8"

@@ -137,7 +137,7 @@ class RegisterTile:
     def _turns(
         self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests
     ) -> list[tirx.Stmt]:
-        """The reduction in turns of ``step`` steps, and what is left of it."""
+        """The reduction in iterations of ``step`` steps, and what is left of it."""
         step = self.shape.step
         size = static(reduce)
 
@@ -157,9 +157,9 @@ class RegisterTile:
             rest = as_size(reduce) - main * step
             single = lambda k: sequence(*steps(main * step + k, 1))
             return [loop("reduce_k", main, iteration), loop("reduce_rest", rest, single)]
-        turns, left = divmod(size, step)
-        loops = [loop("reduce_k", turns, iteration)] if turns else []
-        return [*loops, sequence(*steps(const(turns * step), left))] if left else loops
+        iterations, left = divmod(size, step)
+        loops = [loop("reduce_k", iterations, iteration)] if iterations else []
+        return [*loops, sequence(*steps(const(iterations * step), left))] if left else loops
 
 
 def emit_tile(
