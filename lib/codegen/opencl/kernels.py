@@ -73,7 +73,8 @@ def _passes_over_blocks() -> list[tvm.transform.Pass]:
 
 
 def _passes_over_loops() -> list[tvm.transform.Pass]:
-    s, t = s_tir.transform, tirx.transform
+    s = s_tir.transform
+    t = tirx.transform
     return [
         t.BF16ComputeLegalize(),
         t.NarrowDataType(32),
