@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from torch_tvm.dialect.module import TorchModule
-    from torch_tvm.tools.sources import Source
+    from torch_tvm.tools.inputs.sources import Source
 
 FRONTENDS = ("fx", "torchscript", "lazy")
 _MODEL = "file.py:Name, a model of the zoo, or a .pt, .pt2, .onnx, .mlir, .ts, .ltc file"
@@ -259,7 +259,7 @@ def _check_extension(path: str | None, known: Sequence[str]) -> None:
 
 
 def _source(command: argparse.Namespace) -> Source:
-    from torch_tvm.tools.sources import find
+    from torch_tvm.tools.inputs.sources import find
 
     if command.model.endswith(".ttvm"):
         raise InvalidInput(
@@ -424,8 +424,8 @@ def _run(command: argparse.Namespace) -> int:
     from torch.utils import _pytree as pytree
 
     from torch_tvm.artifact.archive import SAMPLE_SEED
-    from torch_tvm.tools.saved import difference_from_saved, loaded_with_arguments
-    from torch_tvm.tools.tensors import check_output, described, write_tensors
+    from torch_tvm.tools.inputs.saved import difference_from_saved, loaded_with_arguments
+    from torch_tvm.tools.inputs.tensors import check_output, described, write_tensors
 
     check_output(command.output)
     check_writable(command.output, "-o")
@@ -482,8 +482,8 @@ def _compared(
     """How results differ from eager PyTorch's, if they do, and the line that says so."""
     import torch
 
+    from torch_tvm.tools.inputs.saved import difference_from_saved
     from torch_tvm.tools.numerics import assert_matches
-    from torch_tvm.tools.saved import difference_from_saved
 
     if source.program is None:
         return "", "a text has no eager program to compare with"

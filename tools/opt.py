@@ -212,7 +212,7 @@ def _read(source: str, inputs: Sequence[str] = ()) -> str | bytes:
     from torch_tvm.importing import is_graph_file, read_graph_file
 
     if source.endswith(_PROGRAMS):
-        from torch_tvm.tools.sources import find
+        from torch_tvm.tools.inputs.sources import find
 
         found = find(source, specs=inputs)
         return found.module(found.frontends[0]).asm(elide=False, locations=True)
@@ -288,7 +288,7 @@ def _run_module(command: Command, module: TorchModule) -> str:
 
     import torch_tvm
     from torch_tvm.passes.pipeline import canonicalize
-    from torch_tvm.tools.tensors import described
+    from torch_tvm.tools.inputs.tensors import described
 
     _note_progress("--run")
     module = canonicalize(module)
@@ -305,7 +305,7 @@ def _run_module(command: Command, module: TorchModule) -> str:
 def _checked(command: Command, module: TorchModule) -> str:
     """Whether compiled code gives what the program does in eager PyTorch, or a text's ops do one by one."""
     from torch_tvm.debug.compare import both_results, error_of, limit_of
-    from torch_tvm.tools.tensors import described
+    from torch_tvm.tools.inputs.tensors import described
 
     args, reference = _eager(command, module)
     found, expected = both_results(module, args, "auto", None, reference)
@@ -328,7 +328,7 @@ def _eager(command: Command, module: TorchModule) -> tuple[list[Any], Callable[.
     import torch
     from torch.utils import _pytree as pytree
 
-    from torch_tvm.tools.sources import find
+    from torch_tvm.tools.inputs.sources import find
 
     if command.source.endswith((".pt", ".pt2")):
         found = find(command.source, specs=command.inputs)
@@ -354,7 +354,7 @@ def _eager(command: Command, module: TorchModule) -> tuple[list[Any], Callable[.
 def _arguments(command: Command, module: TorchModule) -> list[Any]:
     """The arguments of ``--input``, or random ones."""
     from torch_tvm.dialect.types import TensorSpec, parse_tensor_type
-    from torch_tvm.tools.tensors import given_tensors, in_order, random_tensor
+    from torch_tvm.tools.inputs.tensors import given_tensors, in_order, random_tensor
 
     if command.inputs:
         return list(in_order(given_tensors(command.inputs), module.signature.names))

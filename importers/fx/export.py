@@ -24,15 +24,15 @@ from torch.utils import _pytree as pytree
 from torch_tvm.aten import autocast
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers import attributes
-from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
-from torch_tvm.importers.distribution_checks import ConstraintsAsserted
-from torch_tvm.importers.encoder_padding import encoders_hide_padding
 from torch_tvm.importers.fx.failure import DATA, GENERATOR, export_failure
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
-from torch_tvm.importers.known_numbers import NumbersKnown
-from torch_tvm.importers.mask_questions import MasksUnexamined
-from torch_tvm.importers.quiet import quiet_refusals
-from torch_tvm.importers.seeding import seeding_refused
+from torch_tvm.importers.tracing.cumulative_norms import cumulative_norms_unasked
+from torch_tvm.importers.tracing.distribution_checks import ConstraintsAsserted
+from torch_tvm.importers.tracing.encoder_padding import encoders_hide_padding
+from torch_tvm.importers.tracing.known_numbers import NumbersKnown
+from torch_tvm.importers.tracing.mask_questions import MasksUnexamined
+from torch_tvm.importers.tracing.quiet import quiet_refusals
+from torch_tvm.importers.tracing.seeding import seeding_refused
 from torch_tvm.importers.user_code import TORCH
 from torch_tvm.support.errors import ImportFailed
 

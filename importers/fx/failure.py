@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import traceback
 
-from torch_tvm.importers.data_dependence import DependsOnData
-from torch_tvm.importers.seeding import SEEDED, SEEDED_ADVICE
+from torch_tvm.importers.tracing.data_dependence import DependsOnData
+from torch_tvm.importers.tracing.seeding import SEEDED, SEEDED_ADVICE
 from torch_tvm.importers.user_code import is_users
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 

@@ -21,7 +21,6 @@ from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
-from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.fx.export import export
 from torch_tvm.importers.fx.graph import GraphWalk
 from torch_tvm.importers.fx.scripted import import_scripted
@@ -32,6 +31,7 @@ from torch_tvm.importers.recording.recorder import Recorder, check_in_place
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
 from torch_tvm.importers.symbols import bind_argument_shapes
+from torch_tvm.importers.tracing.data_dependence import DependsOnData
 from torch_tvm.support.errors import ImportFailed, InvalidInput
 
 Program: TypeAlias = torch.nn.Module | ExportedProgram | Callable[..., Any]

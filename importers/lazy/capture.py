@@ -20,18 +20,18 @@ from torch.utils import _pytree as pytree
 from torch_tvm.aten.decompositions import gaussian_nll_loss
 from torch_tvm.dialect.types import is_array
 from torch_tvm.importers import attributes
-from torch_tvm.importers.cumulative_norms import cumulative_norms_unasked
-from torch_tvm.importers.data_dependence import DependsOnData
-from torch_tvm.importers.distribution_checks import ConstraintsAsserted
-from torch_tvm.importers.encoder_padding import encoders_hide_padding
-from torch_tvm.importers.known_numbers import NumbersKnown
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
-from torch_tvm.importers.mask_questions import MasksUnexamined
 from torch_tvm.importers.recording.aliasing import LayoutQueries
-from torch_tvm.importers.seeding import seeding_refused
 from torch_tvm.importers.state import address, memory_behind
+from torch_tvm.importers.tracing.cumulative_norms import cumulative_norms_unasked
+from torch_tvm.importers.tracing.data_dependence import DependsOnData
+from torch_tvm.importers.tracing.distribution_checks import ConstraintsAsserted
+from torch_tvm.importers.tracing.encoder_padding import encoders_hide_padding
+from torch_tvm.importers.tracing.known_numbers import NumbersKnown
+from torch_tvm.importers.tracing.mask_questions import MasksUnexamined
+from torch_tvm.importers.tracing.seeding import seeding_refused
 from torch_tvm.importers.user_code import is_users, user_place
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
 

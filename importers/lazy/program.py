@@ -12,7 +12,6 @@ from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import LAYOUT, MEMORY_ORDER, Signature, TorchModule
 from torch_tvm.importers import state
-from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.lazy.assembly import Node, assemble, assemble_step
 from torch_tvm.importers.lazy.capture import Capture, Source, capture
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, random_op
@@ -20,6 +19,7 @@ from torch_tvm.importers.recording import fake_results
 from torch_tvm.importers.recording.recorder import reshaped_in_place
 from torch_tvm.importers.torchscript.arguments import Fixed, Weight
 from torch_tvm.importers.torchscript.program import import_graph
+from torch_tvm.importers.tracing.data_dependence import DependsOnData
 from torch_tvm.support.errors import ImportFailed, InvalidInput, TorchTvmError
 
 

@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.calls import draws, overload_of
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
-from torch_tvm.importers.data_dependence import DependsOnData
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.assembly import constant_value
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.recording.aliases import shares_memory
+from torch_tvm.importers.tracing.data_dependence import DependsOnData
 from torch_tvm.importers.user_code import user_place
 from torch_tvm.support.errors import ImportFailed, SourceLocation
 

@@ -18,7 +18,6 @@ from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import func, ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TensorSpec, TorchModule
-from torch_tvm.importers.quiet import quiet_refusals
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments
@@ -35,6 +34,7 @@ from torch_tvm.importers.torchscript.results import Results
 from torch_tvm.importers.torchscript.signals import CertainError, KnownSizes, OtherSizes, Specialise
 from torch_tvm.importers.torchscript.sizes.demands import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
+from torch_tvm.importers.tracing.quiet import quiet_refusals
 from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 from torch_tvm.support.sandbox import crash_of
 

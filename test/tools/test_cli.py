@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from torch_tvm.tools import cli
-from torch_tvm.tools.tensors import parse_spec
+from torch_tvm.tools.inputs.tensors import parse_spec
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -50,7 +50,7 @@ def test_importers_agree(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch_tvm.tools import sources
+    from torch_tvm.tools.inputs import sources
 
     first = sources._imported
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))

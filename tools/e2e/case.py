@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from torch_tvm.support.errors import InvalidInput
+from torch_tvm.tools.inputs.tensors import parse_spec, random_tensor
 from torch_tvm.tools.opinfo.samples import difference
-from torch_tvm.tools.tensors import parse_spec, random_tensor
 
 FRONTENDS = ("fx", "torchscript", "lazy", "dynamo")
 CONFIGS = ("compiled", "interpreter", "opencl", "cuda")

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from torch_tvm.importers.encoder_padding import hidden
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.handlers import tensors
 from torch_tvm.importers.torchscript.handlers.registry import handles
 from torch_tvm.importers.torchscript.values import NestedTensor
+from torch_tvm.importers.tracing.encoder_padding import hidden
 
 aten = torch.ops.aten
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from torch_tvm.dialect.types import SCALAR_TYPE
-from torch_tvm.importers.mask_questions import asks_of_mask, is_encoder
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript import control_flow, graph
 from torch_tvm.importers.torchscript.evaluator import Env, Evaluator
@@ -27,6 +26,7 @@ from torch_tvm.importers.torchscript.values import (
     kind_of,
     tuple_class,
 )
+from torch_tvm.importers.tracing.mask_questions import asks_of_mask, is_encoder
 
 
 def constant(ev: Evaluator, value: Any, name: str = "") -> Any:

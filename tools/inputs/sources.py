@@ -19,7 +19,7 @@ import torch
 
 from torch_tvm.dialect.types import TensorSpec
 from torch_tvm.support.errors import ImportFailed, InvalidInput
-from torch_tvm.tools.tensors import Given, given_in_order, given_tensors, in_order, random_tensor
+from torch_tvm.tools.inputs.tensors import Given, given_in_order, given_tensors, in_order, random_tensor
 
 if TYPE_CHECKING:
     from torch_tvm.dialect.module import TorchModule
@@ -243,7 +243,7 @@ def _from_text(path: str, given: Sequence[Given], seed: int) -> Source:
     def module(frontend: str) -> TorchModule:
         import torch_tvm
         from torch_tvm.passes.pipeline import canonicalize
-        from torch_tvm.tools.onnx_reader import read_onnx
+        from torch_tvm.tools.inputs.onnx_reader import read_onnx
 
         found = read_onnx(path) if via == "onnx" else canonicalize(torch_tvm.parse(path))
         _ = found.main  # raises where the file has no program

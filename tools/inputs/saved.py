@@ -12,7 +12,7 @@ from torch_tvm.loading import load_with_sample
 from torch_tvm.runtime.calls.convention import Argument, Convention
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
-from torch_tvm.tools.tensors import given_tensors, in_order
+from torch_tvm.tools.inputs.tensors import given_tensors, in_order
 
 
 def loaded_with_arguments(

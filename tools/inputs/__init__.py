@@ -1,0 +1,1 @@
+"""What a command line names: models, saved modules, and tensors."""
