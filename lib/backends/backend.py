@@ -81,13 +81,8 @@ class Backend(ABC):
         return func.with_attr("tirx.is_scheduled", True)
 
     @abstractmethod
-    def build(
-        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-    ) -> Executable:
-        """Machine code for a scheduled module, which this machine runs if ``is_native``.
-
-        Unless ``joined``, the VM calls every kernel itself, so that its instrument sees them.
-        """
+    def build(self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> Executable:
+        """Machine code for a scheduled module, which this machine runs if ``is_native``."""
 
 
 def parse_target(options: Any) -> tvm.target.Target:

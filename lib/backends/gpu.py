@@ -38,7 +38,5 @@ class Gpu(Backend):
     def rules(self) -> Sequence[Rule]:
         return RULES
 
-    def build(
-        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-    ) -> Executable:
+    def build(self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> Executable:
         return build_for_device(mod, target)

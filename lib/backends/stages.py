@@ -55,12 +55,9 @@ def schedule(
     )
 
 
-def build(
-    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
-) -> Executable:
+def build(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> Executable:
     """Lower Relax to VM code and TIR to machine code: ``mod`` is what :func:`schedule` returned.
 
-    Code for another machine is not ``is_native``. Unless ``joined``, the VM calls every kernel itself, so that its
-    instrument sees them; on a GPU it always does.
+    Code for another machine is not ``is_native``.
     """
-    return backend_of(target).build(mod, target, is_native=is_native, joined=joined)
+    return backend_of(target).build(mod, target, is_native=is_native)

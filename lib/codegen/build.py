@@ -57,13 +57,10 @@ def _has_branches(function: relax.Function) -> bool:
 
 
 def build_for_cpu(
-    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True
 ) -> relax.VMExecutable:
-    """Scheduled kernels and calls of them as VM code and machine code, which this machine runs if ``is_native``.
-
-    Unless ``joined``, the VM calls every kernel itself, so that its instrument sees them.
-    """
-    lowering = _lowering(elide_argument_checks, join_kernel_sequences if joined else None)
+    """Scheduled kernels and calls of them as VM code and machine code, which this machine runs if ``is_native``."""
+    lowering = _lowering(elide_argument_checks, join_kernel_sequences)
     return compile_cpu(legalize_bfloat16(keep_differences(mod)), target, lowering, is_native=is_native)
 
 

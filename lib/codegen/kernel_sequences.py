@@ -24,6 +24,7 @@ from tvm import relax, tirx
 from tvm.ir import GenericConst
 
 from torch_tvm.codegen.tir_pipeline import PACKED, STACK_BYTES
+from torch_tvm.runtime.library import BY_KERNEL
 from torch_tvm.support.attributes import KERNEL_SEQUENCE
 from torch_tvm.tir import bytes_of, round_up, static_shape
 
@@ -63,14 +64,38 @@ class _Field(IntEnum):
 def join_kernel_sequences(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
     """Two kernels and more in a row, all sizes constant, become a function of their own.
 
+    A function that has such rows is kept as it was too, under a name that ends in ``BY_KERNEL``, for profilers.
     ``mod`` is in destination-passing form (after ``CallTIRRewrite``) and its storage is not planned yet.
     """
     kernels = {gvar for gvar, function in mod.functions_items() if isinstance(function, tirx.PrimFunc)}
     builder = relax.BlockBuilder(mod)
     for gvar, function in mod.functions_items():
         if isinstance(function, relax.Function):
-            builder.update_func(gvar, _Joiner(builder, kernels, gvar.name_hint, function).joined())
+            joiner = _Joiner(builder, kernels, gvar.name_hint, function)
+            builder.update_func(gvar, joiner.joined())
+            if joiner.has_lines:
+                _keep(builder, function, gvar.name_hint + BY_KERNEL)
     return builder.get()
+
+
+def _keep(builder: relax.BlockBuilder, function: relax.Function, name: str) -> None:
+    """Add a copy of the function; planning of memory knows an allocation by its call, so each has a call of its own."""
+    blocks = [
+        relax.BindingBlock([_own_allocation(binding) for binding in block.bindings])
+        for block in function.body.blocks
+    ]
+    body = relax.SeqExpr(blocks, function.body.body)
+    copied = relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+    if copied.attrs and "global_symbol" in copied.attrs:
+        copied = copied.with_attr("global_symbol", name)
+    builder.add_func(relax.utils.copy_with_new_vars(copied), name)
+
+
+def _own_allocation(binding: relax.Binding) -> relax.Binding:
+    value = binding.value
+    if not isinstance(binding, relax.VarBinding) or not is_call_of(value, "relax.builtin.alloc_tensor"):
+        return binding
+    return relax.VarBinding(binding.var, relax.Call(value.op, value.args, value.attrs, value.ty_args))
 
 
 @dataclass
@@ -94,6 +119,7 @@ class _Joiner:
         self, builder: relax.BlockBuilder, kernels: set[tvm.ir.GlobalVar], name: str, function: relax.Function
     ) -> None:
         self.builder, self.kernels, self.name, self.function = builder, kernels, name, function
+        self.has_lines = False
         bindings = [binding for block in function.body.blocks for binding in block.bindings]
         self.uses = _uses(binding.value for binding in bindings) + _uses([function.body.body])
 
@@ -154,6 +180,7 @@ class _Joiner:
     def _finish(self, line: _Line) -> list[relax.VarBinding]:
         if len(line.calls) < 2:
             return line.bindings
+        self.has_lines = True
         inside = _uses(binding.value for binding in line.bindings)
         needed = [var for var in line.root if self.uses[var] > inside[var]]
         results = {line.root[var] for var in needed} & set(line.made)

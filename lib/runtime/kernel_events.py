@@ -1,7 +1,7 @@
 """Kernels in the traces of ``torch.profiler``, under their names and with the user's lines.
 
-Code that a profiler watches calls its kernels one by one, and the VM tells an instrument of each call. It is made when
-the first call under a profiler asks for it; where there is no compiler, the trace has one event for the whole call.
+Code that a profiler watches calls its kernels one by one, and the VM tells an instrument of each call. On a device beside
+the CPU, the trace has one event for the whole call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ PROFILED = "profiler._is_profiler_enabled"
 """Source of the test whether a profiler is on, perhaps in another thread; ``profiler`` is PyTorch's module."""
 
 CALL = "torch_tvm::call"
-PREPARE = "torch_tvm::compile_for_profiler"
 _PLUMBING = ("vm.", "torch_tvm.", "runtime.")
 
 
@@ -80,8 +79,7 @@ class ProfiledCalls:
     def _of_thread(self) -> tuple[Machine | None, KernelEvents]:
         found: tuple[Machine | None, KernelEvents] | None = getattr(self._local, "found", None)
         if found is None:
-            with Event(PREPARE):
-                machine, labels = self._make()
+            machine, labels = self._make()
             events = KernelEvents(labels)
             if isinstance(machine, VirtualMachine):
                 machine.set_instrument(events)

@@ -25,6 +25,9 @@ _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
 _POOLED = 2
 """TVM's allocator that keeps memory for the next tensor of that size."""
 
+BY_KERNEL = "_by_kernel"
+"""How the name of a function ends that does what the function without that ending does, kernel by kernel."""
+
 _lock = threading.Lock()
 
 
@@ -77,20 +80,30 @@ class DeviceProgram(Protocol):
 
 
 class VirtualMachine:
-    """Runs the functions of a compiled module; one belongs to one thread. ``vm["main"]`` is one of them."""
+    """Runs the functions of a compiled module; one belongs to one thread. ``vm["main"]`` is one of them.
 
-    def __init__(self, library: tvm_ffi.Module, device: str) -> None:
+    With ``by_kernel``, functions that have such a form call every kernel themselves, so that an instrument sees them.
+    """
+
+    def __init__(self, library: tvm_ffi.Module, device: str, *, by_kernel: bool = False) -> None:
+        self._by_kernel = by_kernel
         self._module = library["vm_load_executable"]()
         devices = [device] if device == "cpu" else [device, "cpu"]
         options = [option for name in devices for option in (_DEVICE_TYPES[name], 0, _POOLED)]
         self._module["vm_initialization"](*options)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
+        if self._by_kernel:
+            try:
+                return self._module[name + BY_KERNEL]
+            except AttributeError:  # it calls them as it is
+                pass
         return self._module[name]
 
     def set_instrument(self, instrument: Callable[..., int]) -> None:
         """Have ``instrument(function, name, is_before, result, *args)`` called before and after each call."""
-        self._module["set_instrument"](instrument)
+        called = lambda function, name, *rest: instrument(function, name.removesuffix(BY_KERNEL), *rest)
+        self._module["set_instrument"](called)
 
 
-__all__ = ["DeviceProgram", "Machine", "VirtualMachine", "load_runtime"]
+__all__ = ["BY_KERNEL", "DeviceProgram", "Machine", "VirtualMachine", "load_runtime"]

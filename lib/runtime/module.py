@@ -65,15 +65,14 @@ class Code:
     has_unknown_sizes: bool = False
     obstacle: str = ""
 
-    def new_vm(self, library: tvm_ffi.Module | None = None) -> Machine:
-        """A virtual machine over the shared code, or another ``library``; one belongs to one thread."""
+    def new_vm(self, *, by_kernel: bool = False) -> Machine:
+        """A virtual machine over the shared code, of one thread, which calls all kernels itself if ``by_kernel``."""
         for part in (aten, loop, failures):
             part.register()
-        found = library or self.library
-        assert found is not None, self.obstacle
-        if isinstance(found, DeviceProgram):
-            return found.machine()
-        return VirtualMachine(found, self.device)
+        assert self.library is not None, self.obstacle
+        if isinstance(self.library, DeviceProgram):
+            return self.library.machine()
+        return VirtualMachine(self.library, self.device, by_kernel=by_kernel)
 
     @property
     def item(self) -> Callable[[Any, int], Any]:
@@ -91,9 +90,6 @@ class Origin(Protocol):
     def tir_module(self) -> Any: ...
 
     def benchmark(self, module: CompiledModule, args: Sequence[Any], runs: int) -> Any: ...
-
-    @property
-    def library_of_kernels(self) -> tvm_ffi.Module: ...
 
     def save(
         self,
@@ -536,9 +532,8 @@ class CompiledModule:
 
     def _kernel_by_kernel(self) -> tuple[Machine | None, Mapping[str, str]]:
         """A virtual machine that calls kernels one by one, if there is one, and what a trace calls them."""
-        machine = None
-        if self.origin is not None and not isinstance(self._code.library, DeviceProgram):
-            machine = self._code.new_vm(self.origin.library_of_kernels)
+        has_none = isinstance(self._code.library, DeviceProgram)
+        machine = None if has_none else self._code.new_vm(by_kernel=True)
         kernels = self.report.kernels if self.report else ()
         labels = {
             each.name: " ".join([f"torch_tvm::{each.name}", *self.report.places(each)]) for each in kernels
@@ -670,9 +665,9 @@ class CompiledModule:
         self(*args)
         return self._compiled_here("benchmark").benchmark(self, args, runs)
 
-    def runner(self, library: tvm_ffi.Module, args: Sequence[Any]) -> tuple[Machine, Callable[[], Any]]:
-        """A virtual machine over other code of the same program, and a function that runs it with these arguments."""
-        vm, flat = self._code.new_vm(library), flatten(self._code.convention, args, {})
+    def runner(self, args: Sequence[Any]) -> tuple[Machine, Callable[[], Any]]:
+        """A virtual machine that calls kernels one by one, and a function that runs it with these arguments."""
+        vm, flat = self._code.new_vm(by_kernel=True), flatten(self._code.convention, args, {})
         return vm, lambda: self._run(flat, vm)
 
     def _compiled_here(self, what: str) -> Origin:

@@ -14,6 +14,7 @@ from tvm import relax, tirx
 import torch_tvm
 from torch_tvm.backends import build
 from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
+from torch_tvm.runtime.library import BY_KERNEL
 from torch_tvm.schedules.target import host_target
 from torch_tvm.support.attributes import KERNEL_SEQUENCE
 
@@ -62,9 +63,10 @@ def text_of(built: object) -> str:
     return built.as_text()
 
 
-def calls(compiled: torch_tvm.CompiledModule, **options: bool) -> list[str]:
-    """What the VM calls, its own functions left out."""
-    text = text_of(build(compiled.tir_module, host_target(), **options))
+def calls(compiled: torch_tvm.CompiledModule, function: str = "main") -> list[str]:
+    """What the VM calls in a function, its own functions left out."""
+    _, text = text_of(build(compiled.tir_module, host_target())).split(f"@{function}:\n")
+    text = text.partition("\n@")[0]
     return [name for name in re.findall(r"^ +call +(\S+)", text, re.MULTILINE) if "vm.builtin" not in name]
 
 
@@ -79,7 +81,7 @@ def check(model: nn.Module, *args: torch.Tensor) -> torch_tvm.CompiledModule:
 def test_the_vm_makes_one_call() -> None:
     compiled = check(Chain(4, 24), torch.randn(5, 24))
     assert calls(compiled) == ["main_line"]
-    assert len(calls(compiled, joined=False)) == 8
+    assert len(calls(compiled, f"main{BY_KERNEL}")) == 8
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16])

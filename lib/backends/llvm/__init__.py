@@ -107,9 +107,9 @@ class Cpu(Backend):
         return finish(func, machine)
 
     def build(
-        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True, joined: bool = True
+        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True
     ) -> relax.VMExecutable:
-        return build_for_cpu(mod, target, is_native=is_native, joined=joined)
+        return build_for_cpu(mod, target, is_native=is_native)
 
 
 def described(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from torch_tvm.artifact.save import Program, Variant, write
 from torch_tvm.backends import backend_of, build
 from torch_tvm.codegen.openmp import openmp_library
 from torch_tvm.codegen.shared_library import link
-from torch_tvm.exclusive import compiling
 from torch_tvm.profiling.benchmark import Benchmark, Recorder, benchmark
 from torch_tvm.profiling.machine import measure_limits
 from torch_tvm.reporting.report import Report
@@ -53,7 +52,7 @@ class Compilation:
         """Time of each kernel in a call with these arguments."""
 
         def instrumented(recorder: Recorder) -> Callable[[], Any]:
-            vm, run = module.runner(self.library_of_kernels, args)
+            vm, run = module.runner(args)
             assert isinstance(vm, VirtualMachine), "only CPU programs are measured"
             vm.set_instrument(recorder)
             return run
@@ -64,12 +63,6 @@ class Compilation:
         if module.report:
             module.report.benchmark = found
         return found
-
-    @functools.cached_property
-    def library_of_kernels(self) -> tvm_ffi.Module:
-        """The code once more, in a form in which the VM calls every kernel itself."""
-        with compiling(exports=False):
-            return build(self.tir_module, self.target, joined=False).jit()
 
     def save(
         self,
