@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.value_forms import dense_copy, written_arguments
 from torch_tvm.support.errors import ImportFailed, TorchTvmError
 
 MOST_STEPS = 1000
@@ -86,8 +87,18 @@ def scanned(
     return (*carried, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-_OWN: dict[str, Callable[..., Any]] = {"scan": _scan}
-"""For operators whose kernel cannot be traced."""
+def _functionalized(op: torch._ops.OpOverload, **given: Any) -> tuple[Any, ...]:
+    """``auto_functionalized``: the results of an op, and what it leaves in copies of the arguments that it writes.
+
+    PyTorch's copies have the strides of the arguments, which are symbols where sizes are unknown.
+    """
+    copies = {name: dense_copy(given[name]) for name in written_arguments(op)}
+    results = op(**{**given, **copies})
+    return (*(results if isinstance(results, tuple) else (results,)), *copies.values())
+
+
+_OWN: dict[str, Callable[..., Any]] = {"auto_functionalized": _functionalized, "scan": _scan}
+"""For operators whose kernel cannot be traced, or is traced as more than it has to be."""
 _PLACE = ("stack_trace", "nn_module_stack")
 
 __all__ = ["MOST_STEPS", "dense_form", "has_dense_form", "scanned"]

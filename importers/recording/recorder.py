@@ -20,7 +20,14 @@ from torch_tvm.aten.calls import draws, overloads_of
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.importers.recording import aliases, composites, fake_results, hidden_writes, inverses
+from torch_tvm.importers.recording import (
+    aliases,
+    composites,
+    custom_writes,
+    fake_results,
+    hidden_writes,
+    inverses,
+)
 from torch_tvm.importers.recording.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
 from torch_tvm.importers.recording.memory_order import note_memory_order
 from torch_tvm.importers.recording.storages import SOURCE, Place, Storage, TensorRef, ViewStep
@@ -300,7 +307,12 @@ class Recorder:
         if schema.name == "aten::fill_diagonal_":
             self._fill_diagonal(targets[0], bound["fill_value"], bound.get("wrap", False))
             return [targets[0]]
-        functional, names = functional_sibling(overload)
+        try:
+            functional, names = functional_sibling(overload)
+        except ImportFailed:
+            if custom_writes.is_custom(overload):
+                return custom_writes.record_custom_write(self, overload, bound)
+            raise
         inputs = {names[name]: value for name, value in bound.items() if name in names}
         count = len(functional._schema.returns)
         extra = list(metas[: count - len(targets)]) if count > len(targets) else []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from torch_tvm.aten import harmless
+from torch_tvm.aten.value_forms import SUFFIX, value_form
 from torch_tvm.support.errors import UnsupportedOp
 
 
@@ -35,7 +36,12 @@ def overload_of(name: str) -> torch._ops.OpOverload | None:
     namespace, _, rest = plain.partition(".")
     base, _, overload = rest.partition(".")
     found = getattr(packet_of(f"{namespace}::{base}"), overload or "default", None)
-    return found if isinstance(found, torch._ops.OpOverload) else None
+    if isinstance(found, torch._ops.OpOverload):
+        return found
+    writes = (
+        overload_of(f"{namespace}.{base.removesuffix(SUFFIX)}.{overload}") if base.endswith(SUFFIX) else None
+    )
+    return value_form(writes) if writes is not None and writes._schema.is_mutable else None
 
 
 def run_op(name: str, operands: Sequence[Any]) -> list[Any]:

@@ -92,8 +92,10 @@ def _keep(builder: relax.BlockBuilder, function: relax.Function, name: str) -> N
 
 
 def _own_allocation(binding: relax.Binding) -> relax.Binding:
+    if not isinstance(binding, relax.VarBinding):
+        return binding
     value = binding.value
-    if not isinstance(binding, relax.VarBinding) or not is_call_of(value, "relax.builtin.alloc_tensor"):
+    if not is_call_of(value, "relax.builtin.alloc_tensor"):
         return binding
     return relax.VarBinding(binding.var, relax.Call(value.op, value.args, value.attrs, value.ty_args))
 

@@ -384,7 +384,9 @@ def _draws_kept() -> AbstractContextManager[Any]:
     """PyTorch keeps what nobody uses of random numbers, as eager draws them, only in a graph whose backend asks so."""
     from torch._inductor import config
 
-    patch: AbstractContextManager[Any] = config.patch(fallback_random=True)
+    patch: AbstractContextManager[Any] = config.patch(
+        fallback_random=True, enable_auto_functionalized_v2=False
+    )
     return patch
 
 
