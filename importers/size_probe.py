@@ -42,9 +42,16 @@ _WITHOUT_DATA = frozenset(
         "_scaled_dot_product_flash_attention_for_cpu",
         "_weight_norm",
         "_weight_norm_interface",
+        "batch_norm",
         "embedding_bag",
+        "gru",
+        "instance_norm",
+        "lstm",
         "mkldnn_rnn_layer",
+        "multi_head_attention_forward",
         "native_batch_norm",
+        "rnn_relu",
+        "rnn_tanh",
     )
 )
 """Ops that PyTorch (2.9 to 2.13) does not check: for sizes that do not fit, and some of 0, they end the process."""
@@ -78,9 +85,9 @@ class Probe:
                 free |= getattr(size, "free_symbols", set())
         self.symbols = sorted(free, key=str)
         self.hint = {symbol: int(known[symbol]) for symbol in self.symbols if symbol in known}
-        schema = getattr(function, "_schema", None)
+        name = _name_of(function)
         has_mask = any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool for leaf in self.leaves)
-        is_told = schema is None or not (_may_crash(schema.name) or (has_mask and schema.name in _MASKED))
+        is_told = not (_may_crash(name) or (has_mask and name in _MASKED))
         self._takes = {True: is_told, False: True}
         self._seen: dict[tuple[int, ...], bool | None] = {}
 
@@ -121,19 +128,26 @@ class Probe:
         return kept
 
     def _missing(self, points: Sequence[Point]) -> list[Any]:
-        """Conditions on one symbol each that keep out what is left, or that two are equal."""
-        found: list[Any] = []
+        """Conditions that keep out what is left: on one symbol each, or relations of two where those would say too much."""
         wrong = [p for p in points if self.fits(p) is False]
         right = [p for p in points if self.fits(p) and 0 not in p.values()]
-        for one, other in itertools.combinations(self.symbols, 2):
-            differ = lambda p, a=one, b=other: p[a] != p[b]
-            if (
-                self.hint[one] == self.hint[other]
-                and wrong
-                and all(map(differ, wrong))
-                and not any(map(differ, right))
-            ):
-                return [sympy.Eq(one, other, evaluate=False)]
+        plain = self._bounds(points)
+        if all(holds(condition, p) for condition in plain for p in right):
+            return plain
+        found: list[Any] = []
+        relations = [r for r in self._relations() if holds(r, self.hint) and all(holds(r, p) for p in right)]
+        while wrong and relations:
+            strongest = max(relations, key=lambda r: sum(not holds(r, p) for p in wrong))
+            left = [p for p in wrong if holds(strongest, p)]
+            if len(left) == len(wrong):
+                break
+            found, wrong = [*found, strongest], left
+        found += self._bounds([p for p in points if all(holds(r, p) for r in found)])
+        return plain if any(all(holds(c, p) for c in found) for p in wrong) else found
+
+    def _bounds(self, points: Sequence[Point]) -> list[Any]:
+        """Conditions on one symbol each, from the points where all others have their hints."""
+        found = []
         for symbol in self.symbols:
             values = {}
             for point in points:
@@ -144,6 +158,15 @@ class Probe:
             if bad:
                 found.append(_separates(symbol, bad, good))
         return found
+
+    def _relations(self) -> Iterator[Any]:
+        """What an op may ask of two sizes: that they are equal, that the one is no larger, or that it broadcasts."""
+        for one, other in itertools.combinations(self.symbols, 2):
+            yield sympy.Eq(one, other, evaluate=False)
+        for one, other in itertools.permutations(self.symbols, 2):
+            yield sympy.Le(one, other, evaluate=False)
+            same = (sympy.Eq(one, other, evaluate=False), sympy.Eq(one, 1, evaluate=False))
+            yield sympy.Or(*same, evaluate=False)
 
     # -- where to try ------------------------------------------------------------------------------------
 
@@ -179,7 +202,7 @@ class Probe:
 
         Tried are other unknown sizes, known ones, both times and by the numbers among the arguments, and small numbers.
         """
-        if not self.symbols or len(self.hint) < len(self.symbols) or self._runs(self.hint):
+        if not self.symbols or len(self.hint) < len(self.symbols) or self.runs(self.hint):
             return None
         tries = iter(range(_TRIES))
         numbers = {leaf for leaf in self.leaves if isinstance(leaf, int) and leaf > 1}
@@ -187,7 +210,7 @@ class Probe:
         known |= numbers
         choices = [(_scaled(self.hint.values(), numbers), True), (_scaled(known, numbers), False)]
         for change in self._as_listed():
-            if self._runs({**self.hint, **change}):
+            if self.runs({**self.hint, **change}):
                 return change, False
         for count, (values, are_others) in itertools.product((1, 2), choices):
             for symbols in itertools.combinations(self.symbols, count):
@@ -195,11 +218,11 @@ class Probe:
                     change = dict(zip(symbols, chosen, strict=True))
                     if next(tries, None) is None:
                         break
-                    if self._runs({**self.hint, **change}):
+                    if self.runs({**self.hint, **change}):
                         return change, are_others
         for count, value in itertools.product((1, 2), (*range(2, 9), 1)):
             for symbols in itertools.combinations(self.symbols, count):
-                if self._runs({**self.hint, **(change := dict.fromkeys(symbols, value))}):
+                if self.runs({**self.hint, **(change := dict.fromkeys(symbols, value))}):
                     return change, False
         return None
 
@@ -219,7 +242,7 @@ class Probe:
                     yield change
             yield together
 
-    def _runs(self, point: Point) -> bool:
+    def runs(self, point: Point) -> bool:
         """Whether the op raises nothing at a point, on real tensors where it takes those and they are small."""
         for is_real in (self._takes[True], False):
             try:
@@ -255,7 +278,7 @@ class Probe:
 
     def _checked(self) -> AbstractContextManager[Any]:
         """Of the kernels of attention for CPUs only one checks sizes."""
-        is_attention = self.function is torch.ops.aten.scaled_dot_product_attention.default
+        is_attention = _name_of(self.function) == "aten::scaled_dot_product_attention"
         return sdpa_kernel(SDPBackend.MATH) if is_attention else nullcontext()
 
 
@@ -269,6 +292,12 @@ def _hints_of(leaves: Sequence[Any]) -> Mapping[sympy.Symbol, int]:
     sizes = [size for leaf in leaves for size in (leaf.shape if isinstance(leaf, torch.Tensor) else [leaf])]
     environments = [size.node.shape_env for size in sizes if isinstance(size, torch.SymInt)]
     return hints(environments[0]) if environments else {}
+
+
+def _name_of(function: Any) -> str:
+    """The name of an op, and of a function in Python the one that an op for it would have."""
+    schema = getattr(function, "_schema", None)
+    return f"aten::{getattr(function, '__name__', '')}" if schema is None else schema.name
 
 
 def _may_crash(name: str) -> bool:
@@ -359,7 +388,7 @@ def _separates(symbol: sympy.Symbol, bad: Sequence[int], good: Sequence[int]) ->
         return sympy.Ge(symbol, bad[-1] + 1, evaluate=False)  # sizes of an export are positive, for sympy
     if good[-1] < bad[0]:
         return sympy.Le(symbol, bad[0] - 1, evaluate=False)
-    for factor in range(2, 65):
+    for factor in range(2, 65 if len(bad) > 1 else 2):
         if all(v % factor for v in bad) and not any(v % factor for v in good):
             return sympy.Eq(sympy.Mod(symbol, factor), 0)
     return sympy.And(*(sympy.Ne(symbol, value, evaluate=False) for value in bad), evaluate=False)

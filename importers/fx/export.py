@@ -25,6 +25,7 @@ from torch_tvm.aten import autocast
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers import attributes
 from torch_tvm.importers.fx.failure import DATA, GENERATOR, export_failure
+from torch_tvm.importers.fx.open_sizes import OpenSizes
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.tracing.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.tracing.distribution_checks import ConstraintsAsserted
@@ -43,14 +44,18 @@ def export(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
+    sizes: OpenSizes | None = None,
 ) -> ExportedProgram:
     """``torch.export.export``, with its failures turned into :class:`ImportFailed` at the user's line.
 
     Tensors that the program puts in place of its parameters, buffers and attributes are written to those; a program
-    that depends on another attribute which it changes is such a failure: export would keep the first value.
+    that depends on another attribute which it changes is such a failure: export would keep the first value. ``sizes``
+    says afterwards whether sizes of ``dynamic_shapes`` were settled that could vary.
     """
     module = program if isinstance(program, torch.nn.Module) else _Function(program)
-    exported = functools.partial(_exported, module, example_args, kwargs, dynamic_shapes)
+    exported = functools.partial(
+        _exported, module, example_args, kwargs, dynamic_shapes, sizes or OpenSizes()
+    )
     before = attributes.of_module(module)
     state: set[Key] = set()
     try:
@@ -78,9 +83,10 @@ def _exported(
     example_args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
+    sizes: OpenSizes,
 ) -> ExportedProgram:
     """One export, whose failures are PyTorch's own."""
-    with _export_context():
+    with _export_context(), sizes.watching():
         args, named = _distinct((tuple(example_args), dict(kwargs or {})))
         how: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "strict": False}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from torch_tvm.dialect.mlir import ir, new_context
 from torch_tvm.dialect.module import LAYOUT, Signature, TorchModule
 from torch_tvm.importers.fx.export import export
 from torch_tvm.importers.fx.graph import GraphWalk
+from torch_tvm.importers.fx.open_sizes import OpenSizes
 from torch_tvm.importers.fx.scripted import import_scripted
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.recording.aliases import is_always_alias, shares_memory
@@ -44,7 +46,8 @@ def import_fx(
 
     ``example_args`` is the tuple of positional arguments to export with, ``dynamic_shapes`` as in
     ``torch.export.export``. Tensors that a function finds outside of its arguments are weights.
-    A program that branches on numbers of its tensors is scripted, if its script does the same: no export has both ways.
+    A program that branches on numbers of its tensors, or on sizes that may vary, is scripted, if its script does the
+    same: no export has both ways.
     Raises :class:`ImportFailed` where the program cannot be exported, with the user's own line.
     """
     if isinstance(program, ExportedProgram):
@@ -59,15 +62,20 @@ def import_fx(
         )
     if example_args is None:
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
-    queries = LayoutQueries(recorded=True)
+    queries, sizes = LayoutQueries(recorded=True), OpenSizes()
     try:
         with queries:
-            exported = export(program, example_args, dynamic_shapes=dynamic_shapes)
-    except DependsOnData as refusal:
+            exported = export(program, example_args, dynamic_shapes=dynamic_shapes, sizes=sizes)
+    except ImportFailed as refusal:
+        if not (isinstance(refusal, DependsOnData) or sizes.closed):
+            raise
         try:
             return import_scripted(program, example_args, dynamic_shapes)
         except Exception:
             raise refusal from None
+    if sizes.closed:
+        with contextlib.suppress(Exception):
+            return import_scripted(program, example_args, dynamic_shapes)
     return import_exported(exported, "dense" if queries.asked else "")
 
 

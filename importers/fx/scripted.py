@@ -11,6 +11,7 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten import autocast
+from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TensorSpec, TorchModule
 
 
@@ -18,7 +19,8 @@ def import_scripted(program: Callable[..., Any], examples: Sequence[Any], dynami
     """The program by ``torch.jit.script``, with the sizes unknown that ``dynamic_shapes`` calls dynamic.
 
     Numbers among the arguments are those of the call. Raises whatever stops it: it does not script, its script gives
-    other results than Python for the examples (in scripts ``round`` gives a float), or cannot be imported.
+    other results than Python for the examples (in scripts ``round`` gives a float), cannot be imported, or only for
+    some of those sizes.
     """
     from torch_tvm.importers.torchscript.program import as_script, import_torchscript
 
@@ -26,7 +28,13 @@ def import_scripted(program: Callable[..., Any], examples: Sequence[Any], dynami
         raise NotImplementedError("casts are not in a script")
     script = as_script(program)
     _check_like_python(program, script, examples)
-    return import_torchscript(script, _specs(examples, dynamic_shapes))
+    specs = _specs(examples, dynamic_shapes)
+    module = import_torchscript(script, specs)
+    wanted = [spec.shape for spec in specs if isinstance(spec, TensorSpec)]
+    found = [kind.shape for value in module.main.arguments if (kind := view.tensor_type(value)) is not None]
+    if any(shape not in found for shape in wanted):
+        raise NotImplementedError("a size that is dynamic is not so in the script")
+    return module
 
 
 def _check_like_python(program: Callable[..., Any], script: Any, examples: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 """What an exported graph asks of its unknown sizes.
 
-``torch.export`` takes no size for 0 or 1 while it traces, yet lets a call have either, and keeps what else it
-assumed as guards. Whether the graph is right for 0 and 1 is found out by trying its ops.
+``torch.export`` takes no size for 0 or 1 while it traces (ours does: :mod:`.open_sizes`), yet lets a call have either,
+and keeps what else it assumed as guards. Whether the graph is right for 0 and 1 is found out by trying its ops.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def graph_sizes(graph: Graph, ranges: Mapping[Any, Any]) -> GraphSizes:
     environment = _environment(graph)
     found = GraphSizes(
         {
-            symbol: Range(0 if limits.lower <= _NOT_SPECIALISED else limits.lower, limits.upper)
+            symbol: Range(
+                0 if _is_specialised(symbol) and limits.lower <= _NOT_SPECIALISED else limits.lower,
+                limits.upper,
+            )
             for symbol, limits in ranges.items()
         }
     )
@@ -84,9 +87,19 @@ def _is_implied(guard: Any, ranges: Mapping[Any, Any]) -> bool:
     """Whether a bound says no more than the range of its symbol."""
     limits = bound(guard)
     if limits is None or limits[0] not in ranges:
-        return isinstance(guard, sympy.Ne) and guard.rhs in (0, 1) and guard.lhs in ranges
+        return (
+            isinstance(guard, sympy.Ne)
+            and guard.rhs in (0, 1)
+            and guard.lhs in ranges
+            and _is_specialised(guard.lhs)
+        )
     symbol, low, high = limits
     return ranges[symbol].lower >= low and (high < 0 or ranges[symbol].upper <= high)
+
+
+def _is_specialised(symbol: Any) -> bool:
+    """Whether a size was taken for neither 0 nor 1 without a word."""
+    return bool(symbol.is_positive)
 
 
 def _environment(graph: Graph) -> ShapeEnv | None:

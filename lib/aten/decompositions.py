@@ -95,6 +95,79 @@ def pdist(x: Tensor, p: float = 2) -> Tensor:
     return torch.linalg.vector_norm(x[first] - x[second], p, 1)
 
 
+# -- products ------------------------------------------------------------------------------------------
+
+
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """aten::inner(Tensor self, Tensor other) -> Tensor"""
+    if x.dim() == 0 or y.dim() == 0:
+        return x * y
+    return tensordot(x, y, [-1], [-1])
+
+
+def tensordot(x: Tensor, y: Tensor, dims_self: Sequence[int], dims_other: Sequence[int]) -> Tensor:
+    """aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"""
+    (left, kept), (right, other) = _contracted(x, dims_self), _contracted(y, dims_other)
+    rows = x.permute(kept + left).reshape(_count(x, kept), _count(x, left))
+    columns = y.permute(right + other).reshape(_count(y, right), _count(y, other))
+    return (rows @ columns).reshape([x.shape[dim] for dim in kept] + [y.shape[dim] for dim in other])
+
+
+def _count(x: Tensor, dims: Sequence[int]) -> int:
+    return math.prod(x.shape[dim] for dim in dims)
+
+
+def _contracted(x: Tensor, dims: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Dimensions from the front that a product sums over, and the others."""
+    summed = [dim % x.dim() for dim in dims]
+    return summed, [dim for dim in range(x.dim()) if dim not in summed]
+
+
+# -- areas under curves ----------------------------------------------------------------------------------
+
+
+def trapezoid(y: Tensor, *, dx: float = 1, dim: int = -1) -> Tensor:
+    """aten::trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor"""
+    return _heights(y, dim).sum(dim) * (dx / 2.0)
+
+
+def trapezoid_x(y: Tensor, x: Tensor, *, dim: int = -1) -> Tensor:
+    """aten::trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor"""
+    return (_widths(y, x, dim) * _heights(y, dim)).sum(dim) / 2.0
+
+
+def cumulative_trapezoid(y: Tensor, *, dx: float = 1, dim: int = -1) -> Tensor:
+    """aten::cumulative_trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor"""
+    return _heights(y, dim).cumsum(dim) * (dx / 2.0)
+
+
+def cumulative_trapezoid_x(y: Tensor, x: Tensor, *, dim: int = -1) -> Tensor:
+    """aten::cumulative_trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor"""
+    return (_widths(y, x, dim) * _heights(y, dim)).cumsum(dim) / 2.0
+
+
+def _heights(y: Tensor, dim: int) -> Tensor:
+    """The sum of each two that are next to each other; of nothing, nothing."""
+    return aten.slice(y, dim, 0, -1) + _later(y, dim)
+
+
+def _later(x: Tensor, dim: int) -> Tensor:
+    """All but the first along a dimension: ``x[1:]``, with its size spelled as that of ``x[:-1]``."""
+    places = torch.arange(torch.sym_max(x.shape[dim] - 1, 0))
+    return x.index_select(dim, places + 1)
+
+
+def _widths(y: Tensor, x: Tensor, dim: int) -> Tensor:
+    """The distance of each two; of a vector, along dimension ``dim`` of ``y``."""
+    if x.dim() == 1 and y.dim() > 1 and dim % y.dim() < y.dim() - 1:
+        return _widths(y, x.reshape([y.shape[dim]] + [1] * (y.dim() - 1 - dim % y.dim())), 0)
+    if x.dim() < y.dim() and dim:
+        x = x.reshape([1] * (y.dim() - x.dim()) + list(x.shape))
+    if x.dim() == 1:
+        x = x.reshape([y.shape[dim]])  # spelled alike
+    return _later(x, dim) - aten.slice(x, dim, 0, -1)
+
+
 # -- losses --------------------------------------------------------------------------------------------
 
 
@@ -521,6 +594,14 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.ctc_loss.Tensor: ctc_loss,
         aten.isin.Tensor_Tensor: isin,
         aten.dist.default: dist,
+        aten.inner.default: inner,
+        aten.tensordot.default: tensordot,
+        aten.trapezoid.dx: trapezoid,
+        aten.trapezoid.x: trapezoid_x,
+        aten.trapz.dx: trapezoid,
+        aten.trapz.x: trapezoid_x,
+        aten.cumulative_trapezoid.dx: cumulative_trapezoid,
+        aten.cumulative_trapezoid.x: cumulative_trapezoid_x,
         aten.cosine_similarity.default: cosine_similarity,
         aten.pdist.default: pdist,
         aten._pdist_forward.default: pdist,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.size_conditions import assert_size, bound
+from torch_tvm.importers.size_environment import forget, restore, snapshot
 from torch_tvm.importers.size_probe import Probe, hints, holds
 from torch_tvm.importers.symbols import Range
 from torch_tvm.importers.torchscript.signals import OtherSizes
@@ -26,16 +26,6 @@ from torch_tvm.importers.torchscript.sizes.size_rules import ALIKE, ruled
 from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
-
-_STATE = (
-    "guards",
-    "axioms",
-    "var_to_range",
-    "var_to_range_sloc",
-    "replacements",
-    "replacements_slocs",
-    "divisible",
-)
 
 
 class AnySizes(ShapeEnv):
@@ -46,9 +36,6 @@ class AnySizes(ShapeEnv):
         if isinstance(symbol, sympy.Symbol):
             self.var_to_range[symbol] = ValueRanges(0, int_oo)
         return symbol
-
-
-_CACHED = [method for method in vars(ShapeEnv).values() if hasattr(method, "cache_clear")]
 
 
 class Scene(Protocol):
@@ -93,7 +80,7 @@ class Sizes:
                 self.environment.var_to_range[size.node.expr] = ValueRanges(0, int_oo)
         self.environment.guards.clear()  # what making the fake tensor asked holds for no call
         self.environment.axioms.clear()
-        _forget(self.environment)
+        forget(self.environment)
 
     # -- one op --------------------------------------------------------------------------------------------
 
@@ -103,12 +90,12 @@ class Sizes:
             return function(*args, **kwargs)
         environment = self.environment
         self._take_over()
-        before = _snapshot(environment)
+        before = snapshot(environment)
         known = len(environment.guards)
         try:
             result, guards = self._first_run(function, args, kwargs)
         except (RuntimeError, IndexError, ValueError, AssertionError) as error:
-            _restore(environment, before)
+            restore(environment, before)
             with unset_fake_temporarily():
                 probe = Probe(function, args, kwargs, None, hints(environment))
                 raise self._other_sizes(probe, str(error)) or error from None
@@ -117,7 +104,7 @@ class Sizes:
             return result
         earlier = [guard.expr for guard in environment.guards[:known]]
         if guards:
-            _restore(environment, before)
+            restore(environment, before)
         with unset_fake_temporarily():
             probe = Probe(function, args, kwargs, result, hints(environment))
             other = self._other_sizes(probe, "the op does not take these sizes")
@@ -174,9 +161,9 @@ class Sizes:
         if not self.places:
             return make()
         self._take_over()
-        before = _snapshot(self.environment)
+        before = snapshot(self.environment)
         result = make()
-        _restore(self.environment, before)
+        restore(self.environment, before)
         return result
 
     def _take_over(self) -> None:
@@ -192,11 +179,11 @@ class Sizes:
             yield
             return
         self._take_over()
-        before = _snapshot(self.environment)
+        before = snapshot(self.environment)
         try:
             yield
         finally:
-            _restore(self.environment, before)
+            restore(self.environment, before)
             self._settled = len(self.environment.guards)
 
     def final_ranges(self) -> dict[sympy.Symbol, Range]:
@@ -240,30 +227,6 @@ class Sizes:
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]
         return self.scene.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
-
-
-def _snapshot(environment: ShapeEnv) -> dict[str, Any]:
-    return {name: copy(getattr(environment, name)) for name in _STATE}
-
-
-def _restore(environment: ShapeEnv, before: dict[str, Any]) -> None:
-    """Forget what was assumed since; symbols made since stay."""
-    made = {name: dict(getattr(environment, name)) for name in ("var_to_range", "var_to_range_sloc")}
-    for name, value in before.items():
-        setattr(environment, name, copy(value))
-    for name, known in made.items():
-        setattr(environment, name, {**known, **getattr(environment, name)})
-    _forget(environment)
-
-
-def _forget(environment: ShapeEnv) -> None:
-    """Have nothing read from a cache that was true before."""
-    for cached in _CACHED:
-        cached.cache_clear()
-    environment._update_version_counter()
-    environment._version_counter += 1
-    if hasattr(environment, "_replacements_version_counter"):  # since PyTorch 2.13
-        environment._replacements_version_counter += 1
 
 
 # -- slices ------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 
@@ -12,6 +13,8 @@ from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.types import TensorType
 from torch_tvm.passes.patterns.rewriting import Rewriter, is_static
 from torch_tvm.passes.patterns.table import pattern_for
+
+Start: TypeAlias = Callable[[Rewriter, ir.Value, int], ir.Value]
 
 _INT_MAX = 2**63 - 1
 _END = 2**62  # a slice bound from here on means the end
@@ -116,6 +119,8 @@ def narrow(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 def chunk(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A number of chunks is a split into pieces of a size."""
     found, chunks = _known_axis(op, 2), view.constant(op.operands[1])
+    if found is None and isinstance(chunks, int) and chunks > 0:
+        return _cut(r, op, 2, lambda r, size, i: _times(r, _rounded_up(r, size, chunks), i))
     if found is None or found[1] == 0 or not isinstance(chunks, int) or chunks < 1:
         return None
     operands = [op.operands[0], r.integer(-(-found[1] // chunks)), op.operands[2]]
@@ -126,8 +131,10 @@ def chunk(r: Rewriter, op: ir.Operation) -> ir.Value | None:
 def tensor_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Pieces between given positions are slices."""
     found, given = _known_axis(op, 2), view.constant(op.operands[1])
-    if found is None or given is None or (isinstance(given, int) and given < 1):
+    if given is None or (isinstance(given, int) and given < 1):
         return None
+    if found is None:
+        return _cut(r, op, 2, _sections(given) if isinstance(given, int) else _positions(given))
     axis, size = found
     if isinstance(given, int):
         each, longer = divmod(size, given)
@@ -139,6 +146,82 @@ def tensor_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         for first, last in zip(starts, ends, strict=True)
     ]
     return r.op("torch.prim.ListConstruct", pieces, op.results[0].type)
+
+
+# -- pieces of a dimension of unknown size, as many as the program takes from the list ---------------------
+
+
+@pattern_for("aten.split.Tensor")
+def split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Pieces of an unknown size are slices."""
+    length = view.constant(op.operands[1])
+    if _known_axis(op, 2) is not None or not isinstance(length, int) or length < 1:
+        return None
+    return _cut(r, op, 2, lambda r, size, i: r.integer(length * i))
+
+
+@pattern_for("aten.unbind.int")
+def unbind(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """Elements along a dimension of unknown size, one by one."""
+    pieces = None if _known_axis(op, 1) is not None else _taken(op)
+    if pieces is None:
+        return None
+    select = lambda i, kind: r.op("torch.aten.select.int", [*op.operands, r.integer(i)], kind)
+    elements = [select(i, kind) for i, kind in enumerate(pieces)]
+    return r.op("torch.prim.ListConstruct", elements, op.results[0].type)
+
+
+def _taken(op: ir.Operation) -> list[ir.Type] | None:
+    """The types of the pieces that the program takes from a list, all at once."""
+    users = [use.owner for use in op.results[0].uses]
+    if not users or any(user.name != "torch.prim.ListUnpack" for user in users):
+        return None
+    return [piece.type for piece in users[0].results]
+
+
+def _cut(r: Rewriter, op: ir.Operation, index: int, start: Start) -> ir.Value | None:
+    """Slices of the dimension that operand ``index`` names: ``start(r, size, i)`` is where piece ``i`` begins."""
+    x, axis, pieces = op.operands[0], view.constant(op.operands[index]), _taken(op)
+    kind = view.tensor_type(x)
+    if pieces is None or kind is None or not kind.shape or not isinstance(axis, int):
+        return None
+    size = r.size(x, axis % len(kind.shape))
+    starts = [r.integer(0), *(start(r, size, i) for i in range(1, len(pieces)))]
+    ends = [*starts[1:], r.integer(_INT_MAX)]
+    parts = [
+        r.op("torch.aten.slice.Tensor", [x, op.operands[index], first, last, r.integer(1)], piece)
+        for first, last, piece in zip(starts, ends, pieces, strict=True)
+    ]
+    return r.op("torch.prim.ListConstruct", parts, op.results[0].type)
+
+
+def _sections(count: int) -> Start:
+    """As many of nearly one size; the first ones have one more."""
+
+    def start(r: Rewriter, size: ir.Value, i: int) -> ir.Value:
+        least = _times(r, _integer(r, "aten.floordiv.int", size, r.integer(count)), i)
+        more = _integer(r, "aten.remainder.int", size, r.integer(count))
+        return _integer(r, "aten.add.int", least, _integer(r, "prim.min.int", more, r.integer(i)))
+
+    return start
+
+
+def _positions(given: list[int]) -> Start:
+    return lambda r, size, i: r.integer(given[i - 1])
+
+
+def _rounded_up(r: Rewriter, size: ir.Value, parts: int) -> ir.Value:
+    """``ceil(size / parts)``"""
+    more = _integer(r, "aten.add.int", size, r.integer(parts - 1))
+    return _integer(r, "aten.floordiv.int", more, r.integer(parts))
+
+
+def _times(r: Rewriter, size: ir.Value, count: int) -> ir.Value:
+    return _integer(r, "aten.mul.int", size, r.integer(count))
+
+
+def _integer(r: Rewriter, name: str, *operands: ir.Value) -> ir.Value:
+    return r.op(f"torch.{name}", operands, r.types.parse("!torch.int"))
 
 
 @pattern_for("aten.meshgrid.indexing")

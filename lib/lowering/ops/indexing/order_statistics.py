@@ -93,12 +93,22 @@ def nanmedian_dim(b: Builder, x: Tensor, dim: int, keepdim: bool) -> list[Expr]:
 
 
 def _of_all(b: Builder, x: Expr, ignores_nan: bool) -> Expr:
-    flat = reshape(b, x, [product(b.shape(x))])
+    dtype, count = b.dtype(x), product(b.shape(x))
+    of_nothing = float("nan") if is_float(dtype) else int(tvm.tirx.min_value(dtype))
     if 0 in b.shape(x):
-        if is_float(b.dtype(x)):
-            return b.const(float("nan"), b.dtype(x))
-        return b.const(int(tvm.tirx.min_value(b.dtype(x))), b.dtype(x))
+        return b.const(of_nothing, dtype)
+    flat = reshape(b, x, [count])
+    if not isinstance(count, int):
+        flat = b.te(lambda data: _at_least_one(data, of_nothing), flat, name="line")
     return _median(b, flat, 0, False, ignores_nan)[0]
+
+
+def _at_least_one(line: te.Tensor, of_nothing: float) -> te.Tensor:
+    """A line, or one element where there is none."""
+    count = line.shape[0]
+    default = tirx.const(of_nothing, line.dtype)
+    element = lambda i: tirx.if_then_else(i < count, line(i), default)
+    return te.compute([tirx.max(count, const(1))], element, name="line")
 
 
 def median(b: Builder, x: Tensor) -> Expr:

@@ -1,0 +1,169 @@
+"""Programs exported with sizes that vary: what they ask of sizes is answered for each call, and nobody asks for more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+import torch_tvm
+from torch_tvm import InvalidInput
+
+
+def ask_empty(x: Tensor) -> Tensor:
+    if x.size(0) == 0:
+        return torch.ones(1)
+    return x.sum().reshape(1)
+
+
+def ask_single(x: Tensor) -> Tensor:
+    if x.size(0) == 1:
+        return x * 2
+    return x + 1
+
+
+def ask_truth(x: Tensor) -> Tensor:
+    if not x.size(0):
+        return torch.ones(1)
+    return x.sum().reshape(1)
+
+
+def ask_shape(x: Tensor) -> Tensor:
+    if x.shape == (1, 6):
+        return torch.ones(1)
+    return x.sum().reshape(1)
+
+
+def ask_length(x: Tensor) -> Tensor:
+    if len(x) < 2:
+        return torch.ones(1)
+    return x.sum().reshape(1)
+
+
+def ask_half(x: Tensor) -> Tensor:
+    if x.size(0) - 1 == 1:
+        return x * 2
+    return x + 1
+
+
+def divide_by_rows(x: Tensor) -> Tensor:
+    return x.sum() / max(x.size(0), 1)
+
+
+def loop_over_rows(x: Tensor) -> Tensor:
+    total = torch.zeros(x.size(1))
+    for i in range(x.size(0)):
+        total = total * 0.5 + x[i] * i
+    return total
+
+
+def inner_rows(x: Tensor) -> Tensor:
+    return x[1:-1]
+
+
+def halves(x: Tensor) -> Tensor:
+    return torch.cat([x[x.size(0) // 2 :] * 2, x[: x.size(0) // 2]])
+
+
+def every_second(x: Tensor) -> Tensor:
+    return torch.arange(0, x.size(0), 2)
+
+
+def off_diagonal(x: Tensor) -> Tensor:
+    return torch.diagonal(x, 1)
+
+
+_SIZES = (5, 0, 1, 2, 3, 4, 9)
+
+
+_PROGRAMS = (
+    ask_empty, ask_single, ask_truth, ask_shape, ask_length, ask_half, divide_by_rows, loop_over_rows, inner_rows,
+    halves, every_second, off_diagonal,
+)  # fmt: skip
+_DIMS = {"auto": Dim.AUTO, "dynamic": Dim.DYNAMIC, "named": Dim("rows")}
+
+
+@pytest.mark.parametrize(
+    ("function", "dim"),
+    [
+        *((function, "auto") for function in _PROGRAMS),
+        *((function, dim) for function in (ask_single, inner_rows) for dim in ("dynamic", "named")),
+    ],
+)
+def test_every_size(function: Callable[[Tensor], Tensor], dim: str) -> None:
+    compiled = torch_tvm.compile(
+        function, (torch.randn(5, 6),), frontend="fx", dynamic_shapes=({0: _DIMS[dim]},), fallback=False
+    )
+    for rows in _SIZES:
+        x = torch.randn(rows, 6)
+        torch.testing.assert_close(compiled(x), function(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_question_whose_answers_differ_in_rank() -> None:
+    """Neither an export nor a script has both ways: the other size is refused."""
+
+    def program(x: Tensor) -> Tensor:
+        return x * 2 if x.numel() > 0 else torch.zeros(3)
+
+    x = torch.randn(5, 6)
+    compiled = torch_tvm.compile(
+        program, (x,), frontend="fx", dynamic_shapes=({0: Dim.AUTO},), fallback=False
+    )
+    torch.testing.assert_close(compiled(x[:1]), x[:1] * 2)
+    with pytest.raises(InvalidInput, match="expected a size of at least 1, got 0"):
+        compiled(x[:0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.chunk(2),
+        lambda x: torch.tensor_split(x, (1, -2)),
+        lambda x: (torch.inner(x, x[:2]), torch.tensordot(x, x, ([0, 1], [0, 1]))),
+        lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5)),
+        lambda x: (x.median(), x.nanmedian(), (x * 9).long().median()),
+        lambda x: torch.einsum("ij,kj->ik", x, x),
+    ],
+    ids=["chunk", "tensor_split", "tensordot", "trapezoid", "median", "einsum"],
+)
+def test_parts_of_unknown_sizes(function: Callable[[Tensor], Any], request: pytest.FixtureRequest) -> None:
+    is_cut = "chunk" in request.node.name
+    compiled = torch_tvm.compile(
+        function, (torch.randn(5, 6),), frontend="fx", dynamic_shapes=({0: Dim.AUTO},), fallback=False
+    )
+    for rows in (5, 0, 1, 2, 3, 8):
+        x = torch.randn(rows, 6)
+        if rows < 2 and is_cut:
+            with pytest.raises(InvalidInput):  # of one row there is one chunk
+                compiled(x)
+            continue
+        torch.testing.assert_close(compiled(x), function(x), atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+def test_sizes_of_two_arguments_are_related() -> None:
+    """An op leaves no guard and takes some pairs of sizes: the condition is on both."""
+
+    def program(x: Tensor, index: Tensor) -> Tensor:
+        return x.gather(1, index)
+
+    args, dims = (torch.randn(5, 6), torch.zeros(4, 2, dtype=torch.int64)), ({0: Dim.AUTO}, {0: Dim.AUTO})
+    compiled = torch_tvm.compile(program, args, frontend="fx", dynamic_shapes=dims, fallback=False)
+    for rows, picked in ((1, 1), (3, 0), (2, 2), (9, 6)):
+        x, index = torch.randn(rows, 6), torch.randint(0, 6, (picked, 2))
+        torch.testing.assert_close(compiled(x, index), program(x, index))
+    with pytest.raises(InvalidInput, match=r"s1 <= s0"):
+        compiled(torch.randn(2, 6), args[1])
+
+
+def test_squeeze_refuses_one_alone() -> None:
+    x = torch.randn(5, 6)
+    compiled = torch_tvm.compile(
+        lambda x: x.squeeze(0) * 2, (x,), frontend="fx", dynamic_shapes=({0: Dim.AUTO},), fallback=False
+    )
+    assert compiled(x[:3]).shape == (3, 6) and compiled(x[:0]).shape == (0, 6)
+    with pytest.raises(InvalidInput, match="does not take these sizes"):
+        compiled(x[:1])
