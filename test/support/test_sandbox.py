@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import torch
 
 from torch_tvm.support.sandbox import crash_of, failure_of
 
@@ -51,3 +52,12 @@ def test_nothing_of_the_child_is_seen_here(capfd: pytest.CaptureFixture[str]) ->
 
     assert crash_of(work) is None
     assert values == [] and capfd.readouterr() == ("", "")
+
+
+def test_a_child_runs_parallel_loops() -> None:
+    """Those of its parent ran already, so that OpenMP has threads there, and none in the child."""
+    numbers = torch.ones(1 << 20)
+    torch.set_num_threads(2)
+    numbers.mul(2)
+    assert crash_of(lambda: numbers.mul(2).sum(), seconds=20) is None
+    assert torch.get_num_threads() == 2
