@@ -135,12 +135,14 @@ def _ordered(block: relax.BindingBlock, given: Collection[int]) -> relax.Binding
 
 
 def _symbols(binding: relax.VarBinding | relax.MatchCast) -> list[tvm.ir.Expr]:
-    """The symbols of what a binding has, and of the shapes that it is given."""
+    """The symbols of what a binding has, and of the shapes and numbers that it is given."""
     found = list(relax.analysis.tir_vars_in_type(binding.var.ty))
 
     def visit(part: relax.Expr) -> None:
         if isinstance(part, relax.ShapeExpr):
             found.extend(relax.analysis.tir_vars_in_type(part.ty))
+        elif isinstance(part, tvm.ir.Var) and isinstance(part.ty, tvm.ir.PrimType):
+            found.append(part)
 
     relax.analysis.post_order_visit(binding.value, visit)
     return found

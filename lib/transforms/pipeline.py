@@ -11,6 +11,7 @@ from torch_tvm.transforms.branch_sizes import KeepBranchSizes
 from torch_tvm.transforms.convolution.blocked_layout import BlockLayout
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
 from torch_tvm.transforms.fuse_attention import FuseAttention
+from torch_tvm.transforms.join_sizes import JoinSizes
 from torch_tvm.transforms.legalize_ops import LegalizeOps
 from torch_tvm.transforms.limit_fusion import LimitFusion
 from torch_tvm.transforms.matmul.fuse_siblings import FuseSiblingMatmuls
@@ -58,6 +59,7 @@ COMMON: tuple[Transform, ...] = (
     of_tvm("FuseOps", Level.FUSION),
     OrderSizes(),
     LimitFusion(),
+    JoinSizes(),
     of_tvm("FuseTIR"),
     MergeKernels(),
     NameResultsApart(),

@@ -107,3 +107,66 @@ def test_a_trained_loss(compiles: list[int]) -> None:
         counts.append(len(compiles))
     assert counts[2] <= 4  # forward and backward
     assert counts[len(SIZES) - 1] == counts[-1] <= 8
+
+
+def _filled_by_two_sizes(x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(x.shape[1]) * x.shape[0] + x.shape[0] // 2
+
+
+def _powers(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    whole = (x * 3).int()
+    return whole ** x.shape[0], torch.pow(x.shape[1], whole.abs())
+
+
+def _scattered(x: torch.Tensor) -> torch.Tensor:
+    return x.scatter(0, torch.zeros(min(1, x.shape[0]), x.shape[1], dtype=torch.long), x.shape[1])
+
+
+def _norms(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    layer, root = F.layer_norm(x, (x.shape[1],)), F.rms_norm(x, (x.shape[1],), eps=1e-6)
+    return layer, root, F.mse_loss(x, x * 2)
+
+
+@pytest.mark.parametrize("program", [_filled_by_two_sizes, _powers, _scattered, _norms])
+def test_sizes_as_numbers(program: Any, compiles: list[int]) -> None:
+    """Two sizes in one kernel that reads no tensor; powers, fillers and norms by sizes, 0 among them."""
+    fast = torch.compile(program, backend="torch_tvm", dynamic=True)
+    for shape in [(3, 4), (5, 2), (0, 3), (4, 0), (1, 1)]:
+        x = torch.randn(shape)
+        torch.testing.assert_close(fast(x), program(x), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _written_front(x: torch.Tensor, number: int) -> torch.Tensor:
+    y = x.clone()
+    y[0 : abs(number)] = number
+    return y
+
+
+def _power(x: torch.Tensor, number: int) -> torch.Tensor:
+    return x.int() ** (number - 1)
+
+
+@pytest.mark.parametrize("program", [_written_front, _power])
+def test_numbers_that_change(program: Any, compiles: list[int]) -> None:
+    """A number that a slice and what is written need; negative powers of whole numbers are errors, as in eager."""
+    fast = torch.compile(program, backend="torch_tvm", dynamic=True)
+    x = torch.arange(12.0).reshape(3, 4)
+    for number in (3, 5, 1, -2, 2):
+        try:
+            expected = program(x, number)
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match="negative integer powers"):
+                fast(x, number)
+            continue
+        torch.testing.assert_close(fast(x, number), expected, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_of_unknown_channels(training: bool, compiles: list[int]) -> None:
+    """A batch of nothing is another graph, in which the channels are unknown still."""
+    norm = nn.BatchNorm1d(3, track_running_stats=not training).train(training)
+    fast = torch.compile(norm, backend="torch_tvm", dynamic=True)
+    for size in (4, 0, 5):
+        x = torch.randn(size, 3)
+        torch.testing.assert_close(fast(x), norm(x), rtol=1e-4, atol=1e-5)

@@ -102,6 +102,13 @@ class _Folder(PyExprMutator):
             return emitted
         return super().visit_dataflow_var_(var)
 
+    def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> Expr:
+        """The normalised tensor inside another binding: a ``match_cast``, where channels are unknown."""
+        if item.tuple_value not in self.norms:
+            return super().visit_tuple_getitem_(item)
+        affine = self._normalised(self.norms[item.tuple_value])
+        return self._emit(self._materialise(affine) if isinstance(affine, _Affine) else affine)
+
     # --- recognition ---------------------------------------------------------------------------------
 
     def _affine(self, value: Expr) -> _Affine | Expr | None:

@@ -272,6 +272,8 @@ def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
     """aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"""
     dtype = b.result_dtype
     if not isinstance(exponent, (bool, int, float)):
+        if is_integer(dtype):
+            b.check(_is_natural(b, exponent), "Integers to negative integer powers are not allowed.")
         return pow_tensor_tensor(b, x, exponent)
     if is_integer(dtype):
         if not 0 <= exponent <= _SMALL_POWER:
@@ -288,6 +290,14 @@ def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
     if dtype == "float16" and exponent in _ROOTS:
         special = _ROOTS[exponent]
     return pointwise(b, special, x) if special else pointwise(b, power, x, exponent)
+
+
+def _is_natural(b: Builder, number: Expr) -> Expr:
+    """Whether an integer of the running program is not negative: an expression, or a 0-d tensor for one."""
+    if is_symbolic(number):
+        return number >= 0
+    kernel = lambda x: te.compute((), lambda: x() >= tirx.const(0, x.dtype), name="compute")
+    return b.te(kernel, b.reshape(number, []), name="natural")
 
 
 _FLOAT_POWERS: dict[float, Callable[[Scalar], Scalar]] = {

@@ -236,9 +236,9 @@ def scatter_src(b: Builder, x: Tensor, dim: int, index: Tensor, src: Tensor) -> 
 @lowers("torch.aten.scatter.value")
 def scatter_value(b: Builder, x: Tensor, dim: int, index: Tensor, value: Any) -> Expr:
     """aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
-    if isinstance(value, relax.Expr):  # computed at run time
+    if not isinstance(value, (bool, int, float)):  # computed at run time
         ones = [1] * b.rank(index)
-        value = expand_to(b, reshape(b, b.cast(value, b.dtype(x)), ones), b.shape(index))
+        value = expand_to(b, reshape(b, b.tensor(value, b.dtype(x)), ones), b.shape(index))
     return _scatter(b, x, dim, index, value, "set")
 
 

@@ -6,6 +6,7 @@ the size whatever the order of a schedule; maxima carry NaN, as ATen's do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -36,14 +37,9 @@ def axes_of(b: Builder, x: Expr, dim: Any) -> list[int]:
 
 
 def reduced_size(b: Builder, x: Expr, axes: Sequence[int]) -> int | None:
-    """How many elements meet in one result; ``None`` when a size is symbolic."""
-    count = 1
-    for axis in axes:
-        size = b.shape(x)[axis]
-        if not isinstance(size, int):
-            return None
-        count *= size
-    return count
+    """How many elements meet in one result; ``None`` when that is symbolic."""
+    count = count_of(b, x, axes)
+    return count if isinstance(count, int) else None
 
 
 def sum_dtype(b: Builder, x: Expr, axes: Sequence[int], result: str) -> str:
@@ -132,11 +128,9 @@ def total(
 
 
 def count_of(b: Builder, x: Expr, axes: Sequence[int]) -> Any:
-    """The number of elements that meet, as an int or a TIR expression."""
-    count: Any = 1
-    for axis in axes:
-        count = count * b.shape(x)[axis]
-    return count
+    """The number of elements that meet, as an int (0 where one of unknown sizes is 0) or a TIR expression."""
+    sizes = [b.shape(x)[axis] for axis in axes]
+    return 0 if 0 in sizes else math.prod(sizes)
 
 
 # -- sums and means ----------------------------------------------------------------------------------------

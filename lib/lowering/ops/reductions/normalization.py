@@ -12,6 +12,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.reductions.folds import mean_over
 from torch_tvm.lowering.ops.shapes.views import quotient, reshape, squeeze_at
 from torch_tvm.lowering.pointwise import pointwise, scaled
 from torch_tvm.lowering.registry import Lowering, Size, Tensor, lowers, register
@@ -66,6 +67,8 @@ def normalize_batch(
         b.cast(mean, dtype),
         b.cast(variance, dtype),
     ]
+    if 0 in b.shape(x):
+        return _of_no_elements(b, x)
     call = R.nn.batch_norm(b.cast(x, dtype), *parameters, axis=1, epsilon=eps, training=False)
     result = b.emit(relax.TupleGetItem(b.emit(call), 0))
     return b.cast(result, b.dtype(x))
@@ -75,9 +78,16 @@ def batch_statistics(b: Builder, x: Expr) -> tuple[Expr, Expr]:
     """Mean and biased variance over every dimension but the channels."""
     value = b.cast(x, _wide(b, x))
     axes = [axis for axis in range(b.rank(x)) if axis != 1]
-    mean = b.emit(R.mean(value, axis=axes))
+    mean = _mean(b, value, axes)
     centred = b.emit(R.subtract(value, per_channel(b, mean, b.rank(x))))
-    return mean, b.emit(R.mean(b.emit(R.multiply(centred, centred)), axis=axes))
+    return mean, _mean(b, b.emit(R.multiply(centred, centred)), axes)
+
+
+def _mean(b: Builder, x: Expr, axes: Sequence[int], *, keepdims: bool = False) -> Expr:
+    """Relax's mean, but over nothing, where its kernel divides by the size."""
+    if any(b.shape(x)[axis] == 0 for axis in axes if isinstance(b.shape(x)[axis], int)):
+        return mean_over(b, x, [axis % b.rank(x) for axis in axes], keepdims, b.dtype(x))
+    return b.emit(R.mean(x, axis=list(axes), keepdims=keepdims))
 
 
 def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
@@ -187,6 +197,8 @@ def normalize_layer(
     """Layer norm over the last ``len(sizes)`` dimensions."""
     dtype = _wide(b, x)
     axes = _normalized(b, x, sizes)
+    if 0 in b.shape(x):
+        return _of_no_elements(b, x)
     if dtype == "float64":  # Relax's own is for float16 and float32
         mean, variance = _moments(b, x, axes)
         normal = b.emit(R.multiply(b.emit(R.subtract(x, mean)), _inverse_deviation(b, variance, eps)))
@@ -194,6 +206,11 @@ def normalize_layer(
     scale, shift = _affine(b, weight, 1.0, sizes, dtype), _affine(b, bias, 0.0, sizes, dtype)
     call = R.nn.layer_norm(b.cast(x, dtype), scale, shift, axes=axes, epsilon=eps)
     return b.cast(b.emit(call), b.dtype(x))
+
+
+def _of_no_elements(b: Builder, x: Expr) -> Expr:
+    """A norm of ``x``, of which a size is known to be 0: Relax's own kernels would divide by it."""
+    return b.emit(R.zeros(relax.ShapeExpr([as_size(size) for size in b.shape(x)]), b.dtype(x)))
 
 
 def _normalized(b: Builder, x: Expr, sizes: Sequence[SizeLike]) -> list[int]:
@@ -256,9 +273,9 @@ def _finite(b: Builder, mean: Expr) -> Expr:
 
 def _moments(b: Builder, x: Expr, axes: Sequence[int]) -> tuple[Expr, Expr]:
     value = b.cast(x, _wide(b, x))
-    mean = b.emit(R.mean(value, axis=list(axes), keepdims=True))
+    mean = _mean(b, value, axes, keepdims=True)
     centred = b.emit(R.subtract(value, mean))
-    return mean, b.emit(R.mean(b.emit(R.multiply(centred, centred)), axis=list(axes), keepdims=True))
+    return mean, _mean(b, b.emit(R.multiply(centred, centred)), axes, keepdims=True)
 
 
 def _as_result(b: Builder, x: Expr, index: int) -> Expr:
@@ -284,9 +301,11 @@ def rms_norm(
     axes = _normalized(b, x, normalized_shape)
     if eps is None:
         eps = _smallest_eps(getattr(torch, b.dtype(x)))
+    if 0 in b.shape(x):
+        return _of_no_elements(b, x)
     if dtype == "float64" or count == b.rank(x):  # Relax's own computes in float32, over some dimensions
         value = b.cast(x, dtype)
-        square = b.emit(R.mean(b.emit(R.multiply(value, value)), axis=axes, keepdims=True))
+        square = _mean(b, b.emit(R.multiply(value, value)), axes, keepdims=True)
         normal = b.emit(R.multiply(value, _inverse_deviation(b, square, eps)))
         return b.cast(_scaled(b, normal, weight), b.dtype(x))
     scale = _affine(b, weight, 1.0, normalized_shape, dtype)
