@@ -64,7 +64,8 @@ def _run_and_exit(work: Callable[[], Any], writing: int, memory: int | None) -> 
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        if "torch" in sys.modules:  # OpenMP's threads stayed in the parent, and a parallel loop would wait for them
+        if "torch" in sys.modules:
+            # OpenMP's threads stayed in the parent, and a parallel loop would wait for them
             sys.modules["torch"].set_num_threads(1)
         work()
     except Exception as error:

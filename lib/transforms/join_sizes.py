@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -63,9 +64,9 @@ class _Joiner(PyExprMutator):
         return relax.Call(self.made[call.op], [*others, relax.ShapeExpr([*sizes.values, *numbers])])
 
 
-def _sorted(function: relax.Function, values: Sequence[relax.Expr]) -> list[list[relax.Expr]]:
+def _sorted(function: relax.Function, values: Sequence[relax.Expr]) -> list[list[Any]]:
     """The values of a function's parameters: of tensors, of numbers, and of the list of sizes."""
-    found: list[list[relax.Expr]] = [[], [], []]
+    found: list[list[Any]] = [[], [], []]
     for param, value in zip(function.params, values, strict=True):
         kind = next((n for n, kind in enumerate(_KINDS, 1) if isinstance(param.ty, kind)), 0)
         found[kind].append(value)
