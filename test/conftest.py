@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from torch_tvm.support.cache_folder import VARIABLE
 
@@ -18,6 +21,24 @@ def pytest_configure() -> None:
     """One seed for all processes of a run: 0, unless the environment has another. No code is kept."""
     os.environ.setdefault(SEED, "0")
     os.environ[VARIABLE] = "off"
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a file draws as it is imported does not depend on the files before it."""
+    if isinstance(collector, pytest.Module):
+        _draw_as(collector.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test draws does not depend on the tests before it."""
+    _draw_as(item.nodeid)
+
+
+def _draw_as(name: str) -> None:
+    seed = int(os.environ[SEED]) * 1_000_003 + zlib.crc32(name.encode())
+    torch.manual_seed(seed)
+    random.seed(seed)
 
 
 def pytest_report_header() -> str:
