@@ -21,16 +21,27 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert "torch_tvm.debug.lockstep" in (tmp_path / "api.html").read_text()
 
 
-GUIDES = "quick_start importers dynamic_shapes state training quantized custom_ops tuning".split()
+GUIDES = [
+    *"quick_start importers dynamic_shapes state training quantized custom_ops tuning deploying".split(),
+    *"adding_an_op adding_a_pass adding_a_transform adding_a_schedule_rule adding_a_target".split(),
+]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_all_code_of_a_guide_runs(guide: str, tmp_path: Path) -> None:
-    """From a file, as the importers name lines of it; what a ``text`` block after it says is printed."""
+    """From a file, as the importers name lines of it; what a ``text`` block after it says is printed.
+
+    A block that begins with the name of a file of ours is a part of that file.
+    """
     text = (ROOT / "docs" / f"{guide}.md").read_text()
-    (tmp_path / "guide.py").write_text("\n".join(_BLOCK.findall(text)))
+    blocks = _BLOCK.findall(text)
+    quotes = [block for block in blocks if block.startswith(("# lib/", "# test/"))]
+    for quote in quotes:
+        name, _, part = quote.removeprefix("# ").partition("\n")
+        assert part.strip() in (ROOT / name).read_text(), f"{name} has no longer: {part}"
+    (tmp_path / "guide.py").write_text("\n".join(block for block in blocks if block not in quotes))
     command = [sys.executable, "guide.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,17 @@ def test_that_fails():
 
 
 def _drawn(seed: int, *tests: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-c", ROOT / "pyproject.toml", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "conftest",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        *tests,
+    ]
     environment = {
         **os.environ,
         "TORCH_TVM_SEED": str(seed),

@@ -12,19 +12,17 @@ from torch_tvm.lowering.builder import Builder, InLibrary
 from torch_tvm.lowering.pointwise import larger, named, pointwise, smaller
 from torch_tvm.lowering.polynomials import constants
 from torch_tvm.lowering.registry import Tensor, register
-from torch_tvm.tir import compute_dtype
+from torch_tvm.tir import FORMATS, compute_dtype
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
-
-_FORMATS = {"float32": ("int32", 23, 126), "float64": ("int64", 52, 1022)}
-"""The integer of as many bits, the bits of the fraction and the exponent of a half."""
 
 
 def frexp(b: Builder, x: Tensor) -> list[Expr]:
     """aten::frexp.Tensor(Tensor self) -> (Tensor mantissa, Tensor exponent)"""
     dtype = compute_dtype(b.dtype(x))
-    word, fraction, half = _FORMATS[dtype]
+    form = FORMATS[dtype]
+    word, fraction, half = f"int{form.bits}", form.mantissa, form.bias - 1  # the exponent of a half
     large = 2.0 ** (fraction + 2)
     integer = lambda number: tirx.const(number, word)
     exponent_of = lambda u: tirx.bitwise_and(
@@ -58,9 +56,9 @@ def frexp(b: Builder, x: Tensor) -> list[Expr]:
 def nextafter(b: Builder, x: Tensor, y: Tensor) -> Expr:
     """aten::nextafter(Tensor self, Tensor other) -> Tensor"""
     dtype = b.result_dtype
-    if dtype not in _FORMATS:
+    if dtype not in FORMATS:
         raise InLibrary(SPECIAL_FUNCTIONS)
-    word = _FORMATS[dtype][0]
+    word = f"int{FORMATS[dtype].bits}"
     integer = lambda number: tirx.const(number, word)
 
     def body(u: Scalar, v: Scalar) -> Scalar:

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvm import tirx
 from tvm.ir import Var
 
+from torch_tvm.tir import FORMATS
+
 Expr: TypeAlias = tirx.Expr
-
-
-@dataclass(frozen=True)
-class Format:
-    """A binary floating-point format: ``mantissa`` stored bits, exponents biased by ``bias``."""
-
-    bits: int
-    mantissa: int
-    bias: int
-
-    @property
-    def shift(self) -> float:
-        """Adding it to a small integer leaves that integer in the low bits of the float."""
-        return 1.5 * 2.0**self.mantissa
-
-    @property
-    def smallest(self) -> float:
-        """The smallest normal number."""
-        return 2.0 ** (1 - self.bias)
-
 
 RARELY = "torch_tvm.rarely"
 """The name of the call that :meth:`LetBuilder.rarely` makes, until statements take its place."""
-
-FORMATS = {"float32": Format(32, 23, 127), "float64": Format(64, 52, 1023)}
 
 
 class LetBuilder:

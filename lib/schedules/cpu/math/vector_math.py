@@ -16,9 +16,9 @@ import tvm_ffi
 from tvm import tirx
 
 from torch_tvm.schedules.cpu.math import exponentials, powers, trigonometry
-from torch_tvm.schedules.cpu.math.let_builder import FORMATS, Expr, LetBuilder
+from torch_tvm.schedules.cpu.math.let_builder import Expr, LetBuilder
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.tir import is_float
+from torch_tvm.tir import FORMATS, is_float
 
 Function = Callable[..., Expr]
 
