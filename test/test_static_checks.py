@@ -15,18 +15,25 @@ from torch_tvm.tools import typings
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "ruff", "check", "--quiet", "."],
-        ["-m", "ruff", "format", "--check", "--quiet", "."],
-        ["-m", "mypy"],
-    ],
-    ids=["lint", "format", "types"],
-)
+CHECKS = {
+    "lint": ["-m", "ruff", "check", "--quiet", "."],
+    "format": ["-m", "ruff", "format", "--check", "--quiet", "."],
+    "types": ["-m", "mypy"],
+}
+
+
+@pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS)
 def test_tree_is_clean(command: list[str]) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hooks_are_the_same_checks() -> None:
+    lines = (ROOT / ".pre-commit-config.yaml").read_text().splitlines()
+    hooks = [line.partition(" -m ")[2] for line in lines if line.strip().startswith("entry:")]
+    assert hooks == [
+        " ".join(word for word in command[1:] if word[0] not in "-.") for command in CHECKS.values()
+    ]
 
 
 def test_stubs_are_those_of_the_names_in_use(tmp_path: Path) -> None:

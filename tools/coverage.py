@@ -167,7 +167,7 @@ _RANK = {state: rank for rank, state in enumerate(("", "yes", "some", "no", *STA
 
 
 def _join(found: Found, more: Mapping[str, Mapping[str, str]]) -> None:
-    """Add what is worse."""
+    """Add states by op and column to ``found``; where there is one already, the worse of both stays."""
     for op, states in more.items():
         known = found.setdefault(op, {})
         for column, state in states.items():

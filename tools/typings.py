@@ -216,7 +216,7 @@ class _Writer:
         self._lines: list[str] = []
 
     def text(self) -> str:
-        """Imports and what was added."""
+        """The stub: its imports, then all that was added."""
         words = set(re.findall(r"\w+", "\n".join(self._lines)))
         imports = self._imports | {line for word, line in _IMPORTS.items() if word in words}
         return "\n".join([*sorted(imports), *self._lines]) + "\n"

@@ -84,7 +84,7 @@ class Source:
 
     @property
     def value(self) -> torch.Tensor:
-        """What the program left of it."""
+        """The tensor after the run: what was assigned in its place, or the tensor itself with what was written to it."""
         return self.lazy if self.replaced is None else self.replaced
 
     def is_written(self) -> bool:

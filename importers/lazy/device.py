@@ -24,7 +24,7 @@ def start() -> None:
 
 
 def _started() -> None:
-    """The backend runs already."""
+    """Does nothing: takes the place of PyTorch's start of the lazy backend, once that has run."""
 
 
 def from_cpu(tensor: torch.Tensor) -> torch.Tensor:

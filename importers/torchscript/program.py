@@ -235,7 +235,7 @@ _SPARE_MEMORY = 1 << 30
 
 
 def _read_all(path: str) -> None:
-    """Load a file with its record of source lines, which PyTorch reads when it is asked for one; it trusts both."""
+    """Load a file and ask for the source line of every node: PyTorch reads the lines only then, and checks neither."""
     with _own_calls():
         module = torch.jit.load(path, map_location="cpu")
     for name in module._c._method_names():
@@ -378,7 +378,10 @@ class _Import:
             self.ev.objects.numbers[path] = tensors.element(self.ev, ref, kind_of(number))
 
     def _add_state(self, arguments: Arguments) -> None:
-        """What the caller has to write back."""
+        """Make every tensor, number and attribute that the program changed a result that the caller writes back.
+
+        Raises :class:`ImportFailed` for a list or dict of the module that it changed.
+        """
         for index, value in arguments.writes():
             self.state.write(index, value)
         for path in self.ev.objects.changed_containers():

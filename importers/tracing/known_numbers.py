@@ -44,7 +44,7 @@ _RECURRENT = {
 
 @contextmanager
 def _outside() -> Iterator[None]:
-    """Without what traces the program."""
+    """A context in which calls compute at once: no mode that traces the program sees them."""
     with torch._C.DisableTorchFunction(), _disable_current_modes():
         yield
 

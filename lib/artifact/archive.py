@@ -95,7 +95,7 @@ class ArchiveWriter:
         return self._known.get((folder, hashlib.sha256(content).hexdigest()))
 
     def add_text(self, name: str, text: str) -> None:
-        """An entry of its own name."""
+        """Add an entry ``name`` with this text."""
         content = text.encode()
         self._entries[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         self._put(name, content)
@@ -176,7 +176,7 @@ class Archive:
             )
 
     def _located(self) -> dict[str, tuple[int, int]]:
-        """Where the content of each entry is."""
+        """The offset and size in the file of each entry's content, by name; :class:`InvalidInput` for a damaged archive."""
         try:
             with zipfile.ZipFile(self._map) as archive:  # type: ignore[call-overload]
                 infos = archive.infolist()

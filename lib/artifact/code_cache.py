@@ -76,7 +76,7 @@ class CodeCache:
             return
 
     def info(self) -> CacheInfo:
-        """How much there is."""
+        """The folder, the number of its entries, their bytes together and the limit."""
         sizes = [size for _, size, _ in self._entries()]
         return CacheInfo(self.folder, len(sizes), sum(sizes), self.limit)
 

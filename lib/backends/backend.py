@@ -73,7 +73,7 @@ class Backend(ABC):
         return target
 
     def prepare(self, func: tirx.PrimFunc) -> NamedSizes:
-        """A kernel as rules see it."""
+        """The kernel as rules are given it, and the sizes in it that stand for others."""
         return NamedSizes(func, func)
 
     def finish(self, func: tirx.PrimFunc, machine: Any) -> tirx.PrimFunc:

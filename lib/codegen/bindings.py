@@ -122,7 +122,7 @@ class _Hider:
         return tirx.Bind(variable, value)
 
     def _around(self, binding: tirx.Bind, body: list[tirx.Stmt]) -> list[tirx.Stmt]:
-        """What stands for the binding, and what follows it."""
+        """The statements that take the place of a binding and of the ``body`` behind it."""
         variable, dtype = binding.var, str(binding.var.ty.dtype)
         bound = self.analyzer.const_int_bound(binding.value)
         low, high = int(bound.min_value), int(bound.max_value)

@@ -306,7 +306,7 @@ class _Caller:
         return [*stmts, *(_set(self.tensors, number, kind, value) for kind, value in fields.items())]
 
     def _data(self, root: relax.Expr) -> tirx.Expr:
-        """Where the numbers of a tensor are."""
+        """The address of a tensor's elements: of an operand, or within the block of memory for what lies between kernels."""
         if root not in self.places:
             return _get(self.operands[root], 0, _Field.DATA)
         place = self.places[root]

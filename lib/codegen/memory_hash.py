@@ -84,7 +84,7 @@ class MemoryHash:
         self._is_parallel = words > _CHUNK
 
     def __call__(self) -> torch.Tensor:
-        """The hashes now."""
+        """Hashes of what the ranges hold now: uint32 ``[hashes, lanes]``."""
         hashes = torch.empty(len(self._rows), _LANES, dtype=torch.uint32)
         if self._is_parallel:
             configure_threads()

@@ -198,7 +198,7 @@ class Builder:
         return size
 
     def once(self, what: str, value: relax.Expr, make: Callable[[], Any]) -> Any:
-        """What ``make`` gives for ``value``: made once where the same is asked for again in this region."""
+        """``make()``, which computes ``what`` of ``value``; its first result is used again within this region."""
         key = what, value.__chandle__()
         if key not in self.sizes:
             self.sizes[key] = value, make()

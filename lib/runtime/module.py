@@ -201,7 +201,7 @@ class Weights:
         ]
 
     def _resident(self, tensors: list[torch.Tensor]) -> Any:
-        """Tensors as ``main`` takes them."""
+        """Packed weights in the form of ``main``'s arguments: on the device, as one array, or as they are."""
         code = self._code
         if isinstance(code.library, DeviceProgram):
             return code.library.resident(tensors)

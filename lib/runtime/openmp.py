@@ -33,7 +33,7 @@ class OpenMP:
 
 
 class _Process:
-    """What this process decided: once."""
+    """Which OpenMP this process uses; decided once, under ``lock``."""
 
     lock = threading.Lock()
     is_decided = False

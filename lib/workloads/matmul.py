@@ -35,7 +35,7 @@ class PackedWeight(Workload):
 
     @property
     def groups(self) -> int:
-        """Words of a column."""
+        """How many groups of ``word`` elements a column has."""
         return ceil_div(self.depth, self.word)
 
     @property

@@ -42,7 +42,7 @@ class Given:
 
     @property
     def spec(self) -> TensorSpec:
-        """What an importer is told of it."""
+        """Shape and dtype as an importer takes them, ``None`` for an unknown size."""
         sizes = [None if dim in self.open else size for dim, size in enumerate(self.value.shape)]
         return TensorSpec(tuple(sizes), self.value.dtype)
 

@@ -261,7 +261,7 @@ _CUDNN = {"batch_norm": 8, "instance_norm": 8, "layer_norm": 5, "group_norm": 5}
 
 @pattern_for(*(f"aten.{name}" for name in _CUDNN))
 def without_cudnn(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """cudnn is not ours to enable."""
+    """``cudnn_enabled`` is false: it changes nothing of what an op computes."""
     name = view.op_name(op)
     index = _CUDNN[name.removeprefix("torch.aten.")]
     if view.constant(op.operands[index]) is not True:

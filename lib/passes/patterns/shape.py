@@ -61,7 +61,7 @@ def native_dropout(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     "aten._to_copy", "aten.type_as", "prims.convert_element_type",
 )  # fmt: skip
 def conversion(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """A change of dtype, or of nothing."""
+    """Every kind of conversion is ``to.dtype``, or its operand where the dtype stays."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])
     if source is None or result is None or result.dtype is None:
         return None

@@ -105,7 +105,7 @@ def _bytes(tensor: torch.Tensor) -> numpy.ndarray[Any, Any]:
 
 
 class _Interface:
-    """What numpy makes an array of."""
+    """An object that ``numpy.asarray`` reads by the array interface."""
 
     def __init__(self, interface: dict[str, Any]) -> None:
         self.__array_interface__ = interface

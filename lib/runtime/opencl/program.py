@@ -50,7 +50,7 @@ class Program:
         return self._compiled(), memory, [memory.owned(value) for value in self.constants]
 
     def machine(self) -> Machine:
-        """What runs the program for one thread."""
+        """A machine that runs the program, for one Python thread; code and constants are shared."""
         with self._lock:
             code, memory, constants = self._shared
         return Machine(self, code, memory.device, constants)

@@ -82,7 +82,7 @@ class _Watcher:
         return bytearray(struct.pack("12Q", 96, flags, start, end, 0, found, 1, 1, 0, _WRITTEN, 0, _WRITTEN))
 
     def watch(self, start: int, end: int) -> Pages:
-        """The pages, protected from now on."""
+        """The pages ``[start, end)``, writes to which are noted from now on."""
         with self._lock:
             pages = self._pages.get((start, end))
             if pages is None:

@@ -122,7 +122,7 @@ class LateCompilation:
 
     @functools.cached_property
     def made(self) -> Compilation:
-        """The compilation."""
+        """The compilation, made when it is first asked for."""
         return dataclasses.replace(_compilation(self._make()), library=self._library)
 
     def __getattr__(self, name: str) -> Any:

@@ -230,7 +230,7 @@ def _places(fakes: Sequence[Any]) -> dict[Any, _Place]:
 
 
 def _asserted(sizes: ShapeEnv) -> list[Any]:
-    """The conditions on sizes."""
+    """The conditions on sizes under which a decomposition holds: guards, and assertions for run time."""
     later = [each.expr for asserts in sizes.deferred_runtime_asserts.values() for each in asserts]
     return [*(guard.expr for guard in sizes.guards), *later]
 

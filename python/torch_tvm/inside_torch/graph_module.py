@@ -281,7 +281,9 @@ def _flat(module: TorchModule, names: list[str]) -> TorchModule:
 
 
 def _is_packable(node: Node) -> bool:
-    """Literals of one element are written into the code, so such a parameter stays an argument."""
+    """Whether a parameter may be a weight: its shape is known, and it has more than one element, as the value of
+    one with a single element would be written into the code.
+    """
     value = node.meta.get("val")
     return (
         isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1

@@ -1,4 +1,4 @@
-"""What nobody planned becomes an :class:`InternalError` that says how to see it again."""
+"""Unforeseen exceptions become an :class:`InternalError` that names a file and the command that shows it again."""
 
 from __future__ import annotations
 

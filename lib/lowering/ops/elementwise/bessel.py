@@ -94,7 +94,7 @@ _ZEROS = {
 
 
 def _j_near(order: int, u: Scalar) -> Scalar:
-    """Up to 5."""
+    """J of ``order`` for ``0 <= u <= 5``."""
     constant = constants(u)
     first, second = (constant(zero) for zero in _ZEROS[order])
     of_square = lambda s: (s - first) * (s - second) * ratio(f"J{order}_RP", f"J{order}_RQ", s)

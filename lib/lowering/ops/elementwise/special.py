@@ -249,7 +249,7 @@ ASYMPTOTIC = tuple((-1.0) ** k * math.prod(range(1, 2 * k, 2)) for k in range(12
 
 
 def bounded_erfcx(u: Scalar) -> Scalar:
-    """Of a number that is not negative."""
+    """``erfcx(u) = exp(u²) erfc(u)`` for ``u >= 0``."""
     constant = constants(u)
 
     def of_ratio(y: Scalar) -> Scalar:

@@ -168,7 +168,7 @@ def exp2(m: LetBuilder, x: Expr) -> Expr:
 
 
 def exp10(m: LetBuilder, x: Expr) -> Expr:
-    """In float32 only."""
+    """``10 ** x``, of float32 only."""
     x = m.clamp(x, -46.0, 39.0)
     n = m(tirx.floor(x * m.const(math.log2(10.0)) + m.const(0.5)))
     r = m((x - n * m.const(0.301025390625)) - n * m.const(4.6050389811952137e-6))
@@ -243,7 +243,7 @@ def sigmoid(m: LetBuilder, x: Expr) -> Expr:
 
 
 def erf(m: LetBuilder, x: Expr) -> Expr:
-    """In float32 only."""
+    """The error function, of float32 only."""
     x = m.clamp(x, -ERF_LIMIT, ERF_LIMIT)
     z = m(x * x)
     value = m(x * m.horner(z, ERF_NUMERATOR) / m.horner(z, ERF_DENOMINATOR))
@@ -268,7 +268,7 @@ ERFC = (
 
 
 def erfc(m: LetBuilder, x: Expr) -> Expr:
-    """In float32 only. The square is taken in two parts, so that its exponential is exact."""
+    """``1 - erf(x)``, of float32 only. The square is taken in two parts, so that its exponential is exact."""
     a, _ = m.split_sign(x)
     a = m.clamp(a, 0.0, 10.1)
     high = m(m.floats(tirx.bitwise_and(m.bits(a), m.integer(-(1 << 12)))))
