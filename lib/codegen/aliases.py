@@ -7,6 +7,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from torch_tvm.support.packed_functions import ATEN
+
 _FRESH = {
     "relax.call_tir",
     "relax.call_dps_packed",
@@ -14,7 +16,6 @@ _FRESH = {
     "relax.builtin.alloc_tensor",
     "relax.shape_of",
 }
-_FRESH_PACKED = {"torch_tvm.aten"}
 _FOREIGN = ("memory of a function outside the module",)
 
 
@@ -113,7 +114,7 @@ class _Sources:
         if name in ("relax.call_pure_packed", "relax.call_inplace_packed"):
             callee, arguments = arguments[0], arguments[1:]
             symbol = callee.global_symbol if isinstance(callee, relax.ExternFunc) else ""
-            if symbol in _FRESH_PACKED:
+            if symbol == ATEN:
                 return self._fresh_like(call.ty)
         if name in _FRESH:
             return self._fresh_like(call.ty)

@@ -10,7 +10,7 @@ import torch
 
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import ir
-from torch_tvm.dialect.module import TorchModule
+from torch_tvm.dialect.module import STATE, WRITES, TorchModule
 
 
 def structure(module: TorchModule) -> list[str]:
@@ -39,10 +39,10 @@ class _Reader:
         block = main.regions[0].blocks[0]
         arguments = [f"{self._name(value)}: {value.type}" for value in block.arguments]
         self.lines.append(f"main({', '.join(arguments)})")
-        for key in ("torch_tvm.writes", "torch_tvm.state"):
+        for key in (WRITES, STATE):
             if key in main.attributes:
                 value = main.attributes[key]
-                self.lines.append(f"{key} = {len(value) if key.endswith('state') else value}")
+                self.lines.append(f"{key} = {len(value) if key == STATE else value}")
         self._block(block, "  ")
         return self.lines
 

@@ -11,9 +11,9 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.support.errors import Refusal, SourceLocation
+from torch_tvm.support.packed_functions import ASSERT
 from torch_tvm.tir import SizeLike, as_size
 
-ASSERT = "torch_tvm.assert"
 _SIZES = tvm.ir.Range(tirx.IntImm("int64", 0), tirx.IntImm("int64", 1 << 62))
 
 

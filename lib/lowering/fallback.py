@@ -28,9 +28,9 @@ from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.registry import RELAX_DTYPE
 from torch_tvm.support.errors import InternalError, SourceLocation, UnsupportedOp
+from torch_tvm.support.packed_functions import ATEN
 from torch_tvm.tir import as_size
 
-ATEN = "torch_tvm.aten"
 _COMPLEX = {torch.complex32: "float16", torch.complex64: "float32", torch.complex128: "float64"}
 
 

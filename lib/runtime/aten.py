@@ -24,8 +24,8 @@ from torch_tvm.aten.autocast import is_active, without_autocast
 from torch_tvm.aten.calls import callable_for
 from torch_tvm.runtime.calls.failures import invalid, location_of
 from torch_tvm.runtime.calls.tensors import as_torch, compact, memory_ranges, shares_memory
+from torch_tvm.support.packed_functions import ATEN
 
-NAME = "torch_tvm.aten"
 _SCALAR_RESULT = {
     "!torch.int": torch.int64,
     "!torch.float": torch.float64,
@@ -149,7 +149,7 @@ def _result_dtype(text: str) -> torch.dtype | None:
         return None
     found = _SCALAR_RESULT.get(text) or getattr(torch, text.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"'{text}' is no result type of {NAME}")
+        raise ValueError(f"'{text}' is no result type of {ATEN}")
     return found
 
 
@@ -194,7 +194,7 @@ def aten(spec: str, *arguments: Any) -> list[Any]:
 
 def register() -> None:
     """Make the function known to TVM; once a process."""
-    tvm_ffi.register_global_func(NAME, aten, override=True)
+    tvm_ffi.register_global_func(ATEN, aten, override=True)
 
 
-__all__ = ["NAME", "aten", "register"]
+__all__ = ["aten", "register"]

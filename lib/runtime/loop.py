@@ -23,9 +23,7 @@ from torch_tvm.runtime.calls.tensors import (
     shares_memory,
 )
 from torch_tvm.support.errors import InternalError, InvalidIndex, InvalidInput, InvalidOperand
-
-LOOP = "torch_tvm.loop"
-ASSERT = "torch_tvm.assert"
+from torch_tvm.support.packed_functions import ASSERT, LOOP
 
 
 class _Running(threading.local):
@@ -94,4 +92,4 @@ def register() -> None:
     tvm_ffi.register_global_func(ASSERT, check, override=True)
 
 
-__all__ = ["ASSERT", "LOOP", "check", "loop", "register", "running"]
+__all__ = ["check", "loop", "register", "running"]

@@ -18,8 +18,7 @@ from torch_tvm.lowering.builder import function_scope, is_symbolic, is_tensor
 from torch_tvm.lowering.context import LoweringContext, structured
 from torch_tvm.lowering.control import scalar_loops
 from torch_tvm.lowering.control.control_flow import terminator
-
-LOOP_DRIVER = "torch_tvm.loop"
+from torch_tvm.support.packed_functions import LOOP
 
 
 @dataclass
@@ -97,9 +96,9 @@ def _loop(m: LoweringContext, op: ir.Operation) -> None:
     ]
     kinds = [relax.TupleType([_erased(t) for t in types])]
     if body.has_effects:
-        made = m.bb.emit(relax.Call(relax.ExternFunc(LOOP_DRIVER), arguments, ty_args=kinds))
+        made = m.bb.emit(relax.Call(relax.ExternFunc(LOOP), arguments, ty_args=kinds))
     else:
-        made = m.bb.emit(relax.op.call_pure_packed(LOOP_DRIVER, *arguments, ty_args=kinds))
+        made = m.bb.emit(relax.op.call_pure_packed(LOOP, *arguments, ty_args=kinds))
     for index, (kind, result) in enumerate(zip(types, op.results, strict=True)):
         item = m.bb.emit(relax.TupleGetItem(made, index))
         sizes = [m.builder.found_size() if _has(own, size) else size for size in kind.shape.values]
@@ -221,6 +220,3 @@ def _free_symbols(items: list[Any]) -> list[tirx.Var]:
             free = tirx.analysis.undefined_vars(size) if isinstance(size, tvm.ir.Expr) else []
             found += [symbol for symbol in free if not _has(found, symbol)]
     return found
-
-
-__all__ = ["LOOP_DRIVER"]

@@ -22,8 +22,8 @@ from torch_tvm.support.errors import (
     UnsupportedOp,
     bug_of,
 )
+from torch_tvm.support.packed_functions import BAD_INDEX
 
-BAD_INDEX = "torch_tvm.bad_index"
 _ERRORS = (ImportFailed, InternalError, InvalidIndex, InvalidInput, InvalidOperand, UnsupportedOp)
 
 
@@ -88,4 +88,4 @@ def register() -> None:
         tvm_ffi.register_error(f"torch_tvm.{error.__name__}", error)
 
 
-__all__ = ["BAD_INDEX", "bad_index", "explained", "invalid", "location_of", "out_of_range", "register"]
+__all__ = ["bad_index", "explained", "invalid", "location_of", "out_of_range", "register"]

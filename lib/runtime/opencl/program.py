@@ -21,8 +21,7 @@ from torch_tvm.runtime.calls.tensors import as_torch
 from torch_tvm.runtime.opencl.devices import Device, device_named, opencl
 from torch_tvm.runtime.opencl.memory import Array, Memory
 from torch_tvm.support.errors import InternalError, InvalidInput
-
-LOOP = "torch_tvm.loop"
+from torch_tvm.support.packed_functions import LOOP
 
 
 class Program:

@@ -32,6 +32,7 @@ from torch_tvm.runtime.library import VirtualMachine
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
+from torch_tvm.support.packed_functions import ATEN, LOOP
 from torch_tvm.targets import resolve_target
 
 
@@ -192,8 +193,8 @@ def _refuse_python(module: CompiledModule, mod: tvm.IRModule) -> None:
             return
         left = {item.op for item in (*module.report.fallbacks, *module.report.library_calls)}
         what = {
-            "torch_tvm.aten": f"ops that run in PyTorch ({', '.join(sorted(left)[:5])})",
-            "torch_tvm.loop": "loops until a value ends",
+            ATEN: f"ops that run in PyTorch ({', '.join(sorted(left)[:5])})",
+            LOOP: "loops until a value ends",
         }
         problem = f"the program has {what.get(called[0], 'conditions on values')}"
     raise InvalidInput(

@@ -19,12 +19,12 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.views import reshape, same_size
+from torch_tvm.support.packed_functions import BAD_INDEX
 from torch_tvm.tir import SizeLike, as_size, const, loop, product
 from torch_tvm.workloads.rearrangement import Rearrangement
 
 Expr: TypeAlias = relax.Expr
 
-BAD_INDEX = "torch_tvm.bad_index"
 
 CHUNK = 1 << 13
 """Positions that one thread takes at a time."""
