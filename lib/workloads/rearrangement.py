@@ -33,7 +33,7 @@ class Rearrangement(Workload):
     =========== ============== ====================================================================
     """
 
-    ATTRIBUTE: ClassVar[str] = "torch_tvm.host"
+    ATTRIBUTE: ClassVar[str] = "torch_tvm.rearrangement"
 
     steps: tuple[Step, ...] = ()
 

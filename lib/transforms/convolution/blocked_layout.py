@@ -375,9 +375,9 @@ class _Rewriter(PyExprMutator):
             moved = self.builder_.emit(relax.op.permute_dims(weight, [0, 2, 1, 3, 4]))
             shape = (choice.out_channels, flat.in_channels, *flat.kernel)
             weight = self.builder_.emit(relax.op.reshape(moved, shape))
-        host = {} if flat.word > 1 else flat.weight_packing().to_attr()
+        packing = {} if flat.word > 1 else flat.weight_packing().to_attr()
         packed = self.builder_.emit(
-            self.kernels.call("pack_weight", conv_compute.pack_weight, [weight], flat, attrs=host)
+            self.kernels.call("pack_weight", conv_compute.pack_weight, [weight], flat, attrs=packing)
         )
         result = self.kernels.call(
             _kernel_name(choice),
@@ -412,13 +412,13 @@ class _Rewriter(PyExprMutator):
             )
         shape = [static(size) for size in plain.ty.shape]
         known = [size for size in shape if size is not None]
-        host = blocked_channels(known, lanes).to_attr() if len(known) == len(shape) else {}
+        packing = blocked_channels(known, lanes).to_attr() if len(known) == len(shape) else {}
         packed = self.kernels.call(
             "pack_channels",
             conv_compute.pack_channels,
             [plain],
             lanes,
-            attrs={"op_pattern": OPAQUE_PATTERN, **host},
+            attrs={"op_pattern": OPAQUE_PATTERN, **packing},
         )
         return self._emit(packed, channels)
 

@@ -10,7 +10,7 @@ The calling convention of an optimised module:
 * The runtime calls ``main_transform_params`` once, with a list of the ``n`` original tensors, keeps the
   ``tvm_ffi.Array`` that comes back, and passes that same object as the last argument of every call of
   ``main``. Tensors in it may alias the original weights (a bias that is used as it is).
-* Where every operation of that function has a host form, the function is replaced by the module attribute
+* Where PyTorch can do every operation of that function, the function is replaced by the module attribute
   ``PROGRAM``, which the runtime runs in PyTorch (:mod:`torch_tvm.transforms.params.weight_prepacking`).
 * A module whose ``main`` has no ``num_input``, or no parameter after its inputs, keeps ``main`` as it is
   and gets no ``main_transform_params``.

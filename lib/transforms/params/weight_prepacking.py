@@ -112,7 +112,7 @@ class _Reader:
             return self._step(_SAME_NAME[name], [self._operand(arg) for arg in call.args])
         rule = _RULES.get(name)
         if rule is None:
-            raise Refusal(f"{name} has no host form")
+            raise Refusal(f"{name} is no step of the program on weights")
         return rule(self, call)
 
     def _step(self, name: str, operands: list[Any], attributes: Any = None) -> list[int]:
@@ -143,7 +143,7 @@ class _Reader:
         fields = call.args[1].fields
         rearrangement = Rearrangement.from_attr(func.attrs)
         if rearrangement is None or len(fields) != 1 or len(call.args) > 2:
-            raise Refusal("a kernel without a host form")
+            raise Refusal("a kernel that does more than rearrange")
         value = self._operand(fields[0])
         for name, attributes in rearrangement.steps:
             value = self._step(name, [value], attributes)
