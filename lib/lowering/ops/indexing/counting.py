@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
-from torch_tvm.lowering.ops.indexing.wide_sort import grouped
+from torch_tvm.lowering.ops.indexing.kernels.wide_sort import grouped
 from torch_tvm.lowering.ops.reductions.folds import extremum_of_all
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import pointwise

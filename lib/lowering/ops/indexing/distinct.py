@@ -14,7 +14,7 @@ from tvm.script.ir_builder import tirx as T
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import differs, loaded
 from torch_tvm.lowering.ops.indexing.finding import selected
-from torch_tvm.lowering.ops.indexing.sort_kernels import merged_order
+from torch_tvm.lowering.ops.indexing.kernels.sort import merged_order
 from torch_tvm.lowering.ops.indexing.sorting import sorting_indices
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.registry import Lowering, Tensor, lowers, register

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
-from torch_tvm.lowering.ops.indexing import selection_kernels
+from torch_tvm.lowering.ops.indexing.kernels import selection
 from torch_tvm.lowering.ops.indexing.sorting import along, sorting_indices, sorting_keys
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.pointwise import pointwise
@@ -65,7 +65,7 @@ def kthvalue(b: Builder, x: Tensor, k: int, dim: int, keepdim: bool) -> list[Exp
     if k < 1 or (isinstance(length, int) and k > length):
         b.unsupported("a rank out of range, which ATen reports as an error")
     b.expect(as_size(length) >= k, "selected index k out of range")
-    return _chosen(b, x, dim, keepdim, lambda keys, axis: selection_kernels.kth(keys, axis, k - 1))
+    return _chosen(b, x, dim, keepdim, lambda keys, axis: selection.kth(keys, axis, k - 1))
 
 
 def _nan_key(b: Builder, x: Expr) -> int | None:
@@ -77,9 +77,7 @@ def _nan_key(b: Builder, x: Expr) -> int | None:
 
 def _median(b: Builder, x: Expr, dim: int, keepdim: bool, ignores_nan: bool) -> list[Expr]:
     nan = _nan_key(b, x)
-    return _chosen(
-        b, x, dim, keepdim, lambda keys, axis: selection_kernels.median(keys, axis, nan, ignores_nan)
-    )
+    return _chosen(b, x, dim, keepdim, lambda keys, axis: selection.median(keys, axis, nan, ignores_nan))
 
 
 def median_dim(b: Builder, x: Tensor, dim: int, keepdim: bool) -> list[Expr]:
@@ -131,9 +129,7 @@ def mode(b: Builder, x: Tensor, dim: int, keepdim: bool) -> list[Expr]:
         b.unsupported("which of equal elements of a long line ATen's sort has last")
     nan = _nan_key(b, x)
     order = sorting_indices(b, x, b.axis(dim, b.rank(x)), False) if b.rank(x) and 0 not in b.shape(x) else x
-    return _chosen(
-        b, x, dim, keepdim, lambda keys, axis, o: selection_kernels.mode(keys, axis, nan, o), order
-    )
+    return _chosen(b, x, dim, keepdim, lambda keys, axis, o: selection.mode(keys, axis, nan, o), order)
 
 
 # -- quantiles ----------------------------------------------------------------------------------------

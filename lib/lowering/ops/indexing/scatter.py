@@ -18,9 +18,9 @@ from tvm import relax, te, tirx
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.indexing.finding import selected
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, Positions, expect_inside, is_mask
+from torch_tvm.lowering.ops.indexing.kernels.scatter import COLUMNS, OF_BOOLS, STRIP, Update, UpdateAlong
+from torch_tvm.lowering.ops.indexing.kernels.wide_sort import GroupedUpdate, divisor
 from torch_tvm.lowering.ops.indexing.positions import IndexCheck, checked
-from torch_tvm.lowering.ops.indexing.scatter_kernels import COLUMNS, OF_BOOLS, STRIP, Update, UpdateAlong
-from torch_tvm.lowering.ops.indexing.wide_sort import GroupedUpdate, divisor
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
 from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register

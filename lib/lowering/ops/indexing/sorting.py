@@ -8,9 +8,9 @@ import tvm
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.ops.indexing import wide_sort
-from torch_tvm.lowering.ops.indexing.sort_kernels import is_long, is_selection, order, smallest_by_digits
-from torch_tvm.lowering.ops.indexing.sort_kernels import largest as selected
+from torch_tvm.lowering.ops.indexing.kernels import wide_sort
+from torch_tvm.lowering.ops.indexing.kernels.sort import is_long, is_selection, order, smallest_by_digits
+from torch_tvm.lowering.ops.indexing.kernels.sort import largest as selected
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import as_size, compute_dtype, is_float

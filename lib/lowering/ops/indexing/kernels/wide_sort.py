@@ -16,7 +16,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.ops.indexing.scatter_kernels import combination, identity
+from torch_tvm.lowering.ops.indexing.kernels.scatter import combination, identity
 from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import bits_of, ceil_div, const, elements, static
 

@@ -13,7 +13,7 @@ import tvm
 from tvm import te, tirx
 from tvm.script.ir_builder import tirx as T
 
-from torch_tvm.lowering.ops.indexing.sort_kernels import by_lines, is_long, ranked_key
+from torch_tvm.lowering.ops.indexing.kernels.sort import by_lines, is_long, ranked_key
 from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import const
 
