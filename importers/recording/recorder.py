@@ -319,13 +319,9 @@ class Recorder:
         has_out = len(names) < len(schema.arguments)
         if has_out:
             self._resize_outputs(targets, metas)
-        promoted = [
-            _promoted(functional, inputs, target.meta, len(extra) + i) for i, target in enumerate(targets)
-        ]
-        if functional._schema.name in fake_results.CORRECTIONS:
-            told = fake_results.CORRECTIONS[functional._schema.name](inputs, [*extra, *promoted])
-            extra, promoted = told[: len(extra)], told[len(extra) :]
-        values = self.emitter.call(functional, *self._positional(functional, inputs), [*extra, *promoted])
+        all_metas = _functional_metas(functional, inputs, extra, targets)
+        extra, promoted = all_metas[: len(extra)], all_metas[len(extra) :]
+        values = self.emitter.call(functional, *self._positional(functional, inputs), all_metas)
         self._note_draws(functional, (), inputs, values, in_place=True)
         for target, meta, value in zip(targets, promoted, values[len(extra) :], strict=True):
             if not has_out and _may_broadcast(target, inputs.values()):
@@ -623,6 +619,16 @@ def _try_without_elements(
             subject=dialect_name(overload),
             advice="leave the op out where there are no elements",
         )
+
+
+def _functional_metas(
+    functional: torch._ops.OpOverload, inputs: dict[str, Any], extra: list[Any], targets: Sequence[TensorRef]
+) -> list[Any]:
+    """What the functional sibling gives: the ``extra`` results, then a new value for each target."""
+    count = len(extra)
+    metas = [*extra, *(_promoted(functional, inputs, t.meta, count + i) for i, t in enumerate(targets))]
+    correction = fake_results.CORRECTIONS.get(functional._schema.name)
+    return list(correction(inputs, metas)) if correction else metas
 
 
 def _promoted(
