@@ -25,6 +25,7 @@ from torch_tvm.aten import autocast
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.importers import attributes
 from torch_tvm.importers.fx.failure import DATA, GENERATOR, export_failure
+from torch_tvm.importers.fx.open_forms import TRACEABLE, open_form
 from torch_tvm.importers.fx.open_sizes import OpenSizes
 from torch_tvm.importers.fx.quick_fakes import quick_batch_norms
 from torch_tvm.importers.tracing.cumulative_norms import cumulative_norms_unasked
@@ -285,11 +286,13 @@ def _dependent(key: tuple[str, str]) -> ImportFailed:
 
 
 class _WithoutQuestions(TorchFunctionMode):
-    """Has functions that ask for a tensor's values give the same without, and gives ``masked_select`` a tensor as large
-    as its mask: for another, fake tensors allow too few results.
+    """Has functions that ask for a tensor's values, or settle sizes, give the same without.
+
+    And gives ``masked_select`` a tensor as large as its mask: for another, fake tensors allow too few results.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = open_form(TRACEABLE.get(func, func), args, kwargs or {})
         func = WITHOUT_QUESTIONS.get(func, func)
         if func in (torch.masked_select, torch.Tensor.masked_select) and len(args) == 2 and not kwargs:
             args = torch.broadcast_tensors(*args)

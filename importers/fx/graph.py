@@ -172,6 +172,8 @@ class GraphWalk:
         meta = node.meta.get("val")
         if name == "sym_size":
             return self._size(args[0], args[1], meta)
+        if name == "sym_storage_offset" and all(map(_asks_for_a_sign, node.users)):
+            return 0  # PyTorch asserts that where a slice starts is not below zero
         if name == "sym_numel":
             return self._count(args[0], meta)
         if name in ("_local_scalar_dense", "item"):
@@ -369,6 +371,10 @@ _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
     "invoke_subgraph": GraphWalk._wrapped,
     "tag_activation_checkpoint": GraphWalk._wrapped,
 }
+
+
+def _asks_for_a_sign(node: Node) -> bool:
+    return node.target is operator.ge and node.args[1] == 0
 
 
 def _single(item: Any) -> Any:

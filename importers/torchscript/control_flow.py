@@ -119,17 +119,25 @@ def _stacked(ev: Evaluator, path: Path | None, leaf: StackLeaf) -> ir.Value:
     if isinstance(items, Stack):
         return _tensor_value(ev, path, items.tensor)
     row = leaf.row
-    sizes = [size if isinstance(size, int) else 0 for size in row.shape]
     with ev.mode:
         meta = torch.empty([len(items), *row.shape], dtype=row.dtype)
     if not items:
-        empty = torch.empty([0, *sizes], dtype=row.dtype, device="meta")
-        return ev.emitter.call(aten.zeros.default, ([0, *sizes],), {"dtype": row.dtype}, [empty])[0]
+        return _no_rows(ev, row)
     if leaf.kind == "tensor":
         rows = [_tensor_value(ev, path, item) for item in items]
     else:
         rows = [ev.scalars.tensor(item) for item in items]
     return ev.emitter.call(aten.stack.default, (rows, 0), {}, [meta])[0]
+
+
+def _no_rows(ev: Evaluator, row: torch.Tensor) -> ir.Value:
+    """A stack of no rows, whose sizes are those of the arguments where they have them, and else 0."""
+    told = [ev.sizes.told(size) for size in row.shape]
+    with ev.mode:
+        known = [0 if value is None else size for value, size in zip(told, row.shape, strict=True)]
+        meta = torch.empty([0, *known], dtype=row.dtype)
+    sizes = [0, *(0 if size is None else size for size in told)]
+    return ev.emitter.call(aten.zeros.default, (sizes,), {"dtype": row.dtype}, [meta])[0]
 
 
 # -- if ----------------------------------------------------------------------------------------------------

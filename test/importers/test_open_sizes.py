@@ -127,9 +127,18 @@ def test_a_question_whose_answers_differ_in_rank() -> None:
         lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5)),
         lambda x: (x.median(), x.nanmedian(), (x * 9).long().median()),
         lambda x: torch.einsum("ij,kj->ik", x, x),
+        lambda x: torch.kron(x, x),
+        lambda x: torch.linalg.multi_dot([x.t(), x, x.t()]),
+        lambda x: (torch.tensor_split(x, 3), torch.combinations(x[:, 0]), torch.vander(x[:, 0], 3)),
+        lambda x: (torch.linspace(0, 1, x.size(0)), torch.logspace(0, 1, x.size(0)), torch.hann_window(x.size(0))),
+        lambda x: (torch.tril_indices(x.size(0), 4), torch.fft.fftfreq(x.size(0) + 1)),
+        lambda x: (torch.equal(x, x + 0), torch.allclose(x, x * 1.1), x * 2),
     ],
-    ids=["chunk", "tensor_split", "tensordot", "trapezoid", "median", "einsum"],
-)
+    ids=[
+        "chunk", "tensor_split", "tensordot", "trapezoid", "median", "einsum", "kron", "multi_dot", "pairs", "linspace",
+        "indices", "equal",
+    ],
+)  # fmt: skip
 def test_parts_of_unknown_sizes(function: Callable[[Tensor], Any], request: pytest.FixtureRequest) -> None:
     is_cut = "chunk" in request.node.name
     compiled = torch_tvm.compile(
@@ -167,3 +176,27 @@ def test_squeeze_refuses_one_alone() -> None:
     assert compiled(x[:3]).shape == (3, 6) and compiled(x[:0]).shape == (0, 6)
     with pytest.raises(InvalidInput, match="does not take these sizes"):
         compiled(x[:1])
+
+
+def test_lists_that_grow() -> None:
+    def program(x: Tensor) -> Tensor:
+        rows: list[Tensor] = []
+        for i in range(x.size(0)):
+            rows.append(x[i] + i)
+        return torch.stack(rows)
+
+    x = torch.randn(5, 6)
+    dims = ({0: Dim.AUTO, 1: Dim.AUTO},)
+    compiled = torch_tvm.compile(program, (x,), frontend="fx", dynamic_shapes=dims, fallback=False)
+    for given in (x, x[:1], x[:3, :4]):
+        torch.testing.assert_close(compiled(given), program(given))
+
+
+def test_numbers_between_two_bounds() -> None:
+    program = lambda x: x.clone().random_(2, 10)
+    x = torch.zeros(5, 6)
+    compiled = torch_tvm.compile(program, (x,), frontend="fx", fallback=False)
+    torch.manual_seed(3)
+    found = compiled(x)
+    torch.manual_seed(3)
+    assert torch.equal(found, program(x))

@@ -224,6 +224,12 @@ class Sizes:
         except ValueError as error:
             raise ev.failure(f"the program needs {condition} of its sizes, and {error}") from None
 
+    def told(self, size: Any) -> Any:
+        """A size as a number or a value of the program; ``None`` for one that no argument has."""
+        if isinstance(size, int):
+            return size
+        return self._value(size.node.expr) if size.node.expr in self.places else None
+
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]
         return self.scene.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
