@@ -110,6 +110,30 @@ def test_gradients_that_no_guard_tells_of(change: Callable[..., None]) -> None:
         fast(x)
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_recurrent_layers(kind: Any) -> None:
+    """PyTorch's own parts of these layers forget it."""
+    layers = kind(4, 3, num_layers=3, dropout=0.5, bidirectional=kind is nn.GRU, batch_first=True)
+    x = torch.randn(2, 5, 4, requires_grad=True)
+
+    def gradients(run: Any) -> Any:
+        torch.manual_seed(0)
+        y = run(x)[0]
+        return y, torch.autograd.grad(y.square().sum(), [x, *layers.parameters()])
+
+    with torch._dynamo.config.patch(allow_rnn=True):
+        torch.testing.assert_close(gradients(compiled(layers)), gradients(layers), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_gradients_of_attention_with_dropout() -> None:
+    """PyTorch would draw other numbers for them: it refuses, as it does for its own backends."""
+    x = torch.randn(1, 2, 3, 4, requires_grad=True)
+    score = compiled(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5))(x).square().sum()
+    (slope,) = torch.autograd.grad(score, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        slope.sum().backward()
+
+
 def lists(xs: list[torch.Tensor], ys: list[torch.Tensor]) -> Any:
     sums = torch._foreach_add(xs, ys, alpha=2)
     torch._foreach_addcdiv_(sums, xs, torch._foreach_exp(ys), 0.1)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from torch_tvm.runtime.tracing import hide_from_dynamo
 from torch_tvm.runtime.warnings import warn_user
@@ -44,8 +44,18 @@ def differentiable_twice(function: Callable[..., Any], gm: GraphModule) -> Calla
 
 def _draws(gm: GraphModule) -> bool:
     parts = [part for part in gm.modules() if isinstance(part, GraphModule)]
-    names = [str(node.target) for part in parts for node in part.graph.nodes if node.op.startswith("call_")]
-    return any(word in name for name in names for word in _DRAWING)
+    calls = [node for part in parts for node in part.graph.nodes if node.op.startswith("call_")]
+    return any(word in str(node.target) for node in calls for word in _DRAWING) or any(
+        name in str(node.target)
+        and _argument(node, place, "dropout_p", 0.0) != 0.0
+        and _argument(node, training, "training", True) is not False
+        for node in calls
+        for name, (place, training) in _WITH_DROPOUT.items()
+    )
+
+
+def _argument(node: Node, place: int, name: str, default: Any) -> Any:
+    return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
 
 
 _DRAWING = (
@@ -59,6 +69,17 @@ _DRAWING = (
     "checkpoint",
     "rrelu",
 )
+
+
+_WITH_DROPOUT = {
+    "scaled_dot_product_attention": (4, 7),
+    "multi_head_attention_forward": (10, 13),
+    "lstm": (5, 6),
+    "gru": (5, 6),
+    "rnn_tanh": (5, 6),
+    "rnn_relu": (5, 6),
+}
+"""Calls that draw numbers where an argument is not 0 and another, if there is one, is true: their places."""
 
 
 def _node_of(results: Any) -> Any:
