@@ -374,8 +374,13 @@ def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[Gra
     """
     calls = [node for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     drawing = [node for node in calls if draws(node.target, node.args, node.kwargs)]
-    items = [user for node in drawing for user in node.users if user.target is operator.getitem]
-    for node in [*drawing, *items]:  # a checkpoint draws again what it drew: the numbers are kept instead
+    # A checkpoint would draw again what it drew, and norms read their statistics, written since: results are kept instead.
+    norms = [
+        node for node in calls if node.target is torch.ops.aten._native_batch_norm_legit_functional.default
+    ]
+    kept = [*drawing, *norms]
+    items = [user for node in kept for user in node.users if user.target is operator.getitem]
+    for node in [*kept, *items]:
         node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
     with torch._functorch.config.patch(cse=False) if drawing else nullcontext():
         return min_cut_rematerialization_partition(joint, *arguments, **options)

@@ -220,6 +220,19 @@ def test_a_checkpoint_keeps_the_numbers_it_drew() -> None:
     torch.testing.assert_close(gradients(compiled), gradients(lambda f: f))
 
 
+def test_a_checkpoint_with_running_statistics() -> None:
+    """The backward pass computes the layers again, whose statistics have changed."""
+    eager = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+    x, ours = torch.randn(6, 4, requires_grad=True), copy.deepcopy(eager)
+
+    def gradients(model: nn.Module, run: Any) -> Any:
+        return torch.autograd.grad(run(x).square().sum(), [x, *model.parameters()])
+
+    found = gradients(ours, compiled(lambda x: checkpoint(ours, x, use_reentrant=False)))
+    torch.testing.assert_close(found, gradients(eager, eager), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(eager.named_buffers()))
+
+
 def _padded(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (1, 2, 0, 1), mode="replicate") ** 2 + F.pad(x, (3, 0, -1, 2), mode="replicate")
 
