@@ -161,12 +161,20 @@ class Probe:
 
     def _relations(self) -> Iterator[Any]:
         """What an op may ask of two sizes: that they are equal, that the one is no larger, or that it broadcasts."""
-        for one, other in itertools.combinations(self.symbols, 2):
-            yield sympy.Eq(one, other, evaluate=False)
         for one, other in itertools.permutations(self.symbols, 2):
+            # The op must refuse a larger one, and a smaller other, with all else as it was.
+            larger = {**self.hint, one: self.hint[other] + 1}
+            smaller = {**self.hint, other: max(self.hint[one] - 1, 0)}
+            if self.fits(larger) is not False or self.fits(smaller) is not False:
+                continue
+            # Where they are just equal it is content, or something else is what it refuses.
+            equal = ({**self.hint, one: self.hint[other]}, {**self.hint, other: self.hint[one]})
+            if any(self.fits(point) is False for point in equal):
+                continue
+            same = sympy.Eq(one, other, evaluate=False)
+            yield same
             yield sympy.Le(one, other, evaluate=False)
-            same = (sympy.Eq(one, other, evaluate=False), sympy.Eq(one, 1, evaluate=False))
-            yield sympy.Or(*same, evaluate=False)
+            yield sympy.Or(same, sympy.Eq(one, 1, evaluate=False), evaluate=False)
 
     # -- where to try ------------------------------------------------------------------------------------
 

@@ -153,19 +153,23 @@ def _heights(y: Tensor, dim: int) -> Tensor:
 
 def _later(x: Tensor, dim: int) -> Tensor:
     """All but the first along a dimension: ``x[1:]``, with its size spelled as that of ``x[:-1]``."""
-    places = torch.arange(torch.sym_max(x.shape[dim] - 1, 0))
-    return x.index_select(dim, places + 1)
+    return x.index_select(dim, _places_but_one(x.shape[dim]) + 1)
+
+
+def _places_but_one(size: int) -> Tensor:
+    return torch.arange(torch.sym_max(size - 1, 0))
 
 
 def _widths(y: Tensor, x: Tensor, dim: int) -> Tensor:
     """The distance of each two; of a vector, along dimension ``dim`` of ``y``."""
+    size = y.shape[dim]
     if x.dim() == 1 and y.dim() > 1 and dim % y.dim() < y.dim() - 1:
-        return _widths(y, x.reshape([y.shape[dim]] + [1] * (y.dim() - 1 - dim % y.dim())), 0)
-    if x.dim() < y.dim() and dim:
+        x, dim = x.reshape([x.shape[0]] + [1] * (y.dim() - 1 - dim % y.dim())), 0
+    if x.dim() < y.dim() and dim > 0:
         x = x.reshape([1] * (y.dim() - x.dim()) + list(x.shape))
-    if x.dim() == 1:
-        x = x.reshape([y.shape[dim]])  # spelled alike
-    return _later(x, dim) - aten.slice(x, dim, 0, -1)
+    torch._check(x.shape[dim] == size, lambda: "trapezoid: there must be one x for each y")
+    places = _places_but_one(size)
+    return x.index_select(dim, places + 1) - x.index_select(dim, places)
 
 
 # -- losses --------------------------------------------------------------------------------------------

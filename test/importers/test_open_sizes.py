@@ -124,7 +124,8 @@ def test_a_question_whose_answers_differ_in_rank() -> None:
         lambda x: x.chunk(2),
         lambda x: torch.tensor_split(x, (1, -2)),
         lambda x: (torch.inner(x, x[:2]), torch.tensordot(x, x, ([0, 1], [0, 1]))),
-        lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5)),
+        lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5), torch.trapezoid(x, x[:, 0], dim=0)),
+        lambda x: (torch.arange(x.size(0), 0, -2), torch.bincount(x[:, 0].bool().long())),
         lambda x: (x.median(), x.nanmedian(), (x * 9).long().median()),
         lambda x: torch.einsum("ij,kj->ik", x, x),
         lambda x: torch.kron(x, x),
@@ -135,8 +136,8 @@ def test_a_question_whose_answers_differ_in_rank() -> None:
         lambda x: (torch.equal(x, x + 0), torch.allclose(x, x * 1.1), x * 2),
     ],
     ids=[
-        "chunk", "tensor_split", "tensordot", "trapezoid", "median", "einsum", "kron", "multi_dot", "pairs", "linspace",
-        "indices", "equal",
+        "chunk", "tensor_split", "tensordot", "trapezoid", "falling", "median", "einsum", "kron", "multi_dot", "pairs",
+        "linspace", "indices", "equal",
     ],
 )  # fmt: skip
 def test_parts_of_unknown_sizes(function: Callable[[Tensor], Any], request: pytest.FixtureRequest) -> None:
@@ -166,6 +167,28 @@ def test_sizes_of_two_arguments_are_related() -> None:
         torch.testing.assert_close(compiled(x, index), program(x, index))
     with pytest.raises(InvalidInput, match=r"s1 <= s0"):
         compiled(torch.randn(2, 6), args[1])
+
+
+def test_sizes_of_three_arguments_are_related() -> None:
+    """One may be larger than another whose place is not its own: no such pair is tied."""
+
+    def program(x: Tensor, index: Tensor, source: Tensor) -> Tensor:
+        return x.scatter_reduce(0, index, source, "amax")
+
+    shapes = {"x": (5, 7), "index": (6, 7), "source": (6, 7)}
+    other = {"x": (8, 4), "index": (9, 4), "source": (9, 4)}
+
+    def arguments(sizes: dict[str, tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.zeros(sizes["index"], dtype=torch.int64)
+        return torch.randn(sizes["x"]), index, torch.randn(sizes["source"])
+
+    every = {0: Dim.AUTO, 1: Dim.AUTO}
+    compiled = torch_tvm.compile(
+        program, arguments(shapes), frontend="fx", dynamic_shapes=(every,) * 3, fallback=False
+    )
+    for sizes in (shapes, other):
+        given = arguments(sizes)
+        torch.testing.assert_close(compiled(*given), program(*given))
 
 
 def test_squeeze_refuses_one_alone() -> None:

@@ -149,7 +149,11 @@ def bincount(b: Builder, x: Tensor, weights: Tensor | None, minlength: Size) -> 
     least, most = (extremum_of_all(b, wide, is_max) for is_max in (False, True))
     is_counted = b.emit(R.greater_equal(least, b.const(0, "int64")))
     b.check(is_counted, "bincount only supports 1-d non-negative integral inputs.")
-    length = b.emit(R.maximum(b.emit(R.add(most, b.const(1, "int64"))), b.tensor(minlength, "int64")))
+    bins = b.emit(R.add(most, b.const(1, "int64")))
+    if not isinstance(count, int):
+        some = b.emit(R.minimum(b.tensor(count, "int64"), b.const(1, "int64")))
+        bins = b.emit(R.multiply(bins, some))
+    length = b.emit(R.maximum(bins, b.tensor(minlength, "int64")))
     inner = "float64" if is_float(dtype) else dtype
     place = lambda reads, i: tirx.Cast("int64", reads[0][i])
     weight = None if weights is None else lambda reads, i: convert(reads[1][i], inner)

@@ -180,9 +180,8 @@ def _ceil(value: float) -> int:
 
 
 def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
-    if step < 0:
-        b.unsupported("a falling range with a symbolic bound")
-    length = tvm.sym.Analyzer().simplify(ceil_div(end - start, step))
+    distance = end - start if step > 0 else start - end
+    length = tvm.sym.Analyzer().simplify(ceil_div(distance, abs(step)))
     if b.is_computed(length):
         b.check(length >= 0, "upper bound and lower bound inconsistent with step sign")
     if is_symbolic(start):
