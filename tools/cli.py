@@ -118,7 +118,8 @@ def _model_options() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SPEC",
-        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values; ? is an unknown size), or a .npz, .npy or .pt file",
+        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values; ? is an unknown size, ?64 one that is 64 now), "
+        "or a .npz, .npy or .pt file",
     )
     model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
@@ -435,6 +436,7 @@ def _run(command: argparse.Namespace) -> int:
             "--check is for .ttvm files", advice="a model is compared with eager PyTorch without it"
         )
     if is_saved:
+        _refuse_compile_options(command)
         call, args, expected = loaded_with_arguments(
             command.model, command.input, command.seed, check=command.check
         )
@@ -464,6 +466,23 @@ def _run(command: argparse.Namespace) -> int:
     }
     _say(command, values, [*lines, *([verdict] if verdict else [f"ran in {milliseconds:.2f} ms"])])
     return int(bool(wrong))
+
+
+def _refuse_compile_options(command: argparse.Namespace) -> None:
+    """Raise for an option that says how to compile, of a file that is compiled."""
+    for option, default in {
+        "via": "",
+        "target": "auto",
+        "no_fallback": False,
+        "option": [],
+        "database": "",
+    }.items():
+        if getattr(command, option) != default:
+            raise InvalidInput(
+                f"{command.model} is compiled",
+                subject=f"--{option.replace('_', '-')}",
+                advice="give it to torch-tvm compile",
+            )
 
 
 def _timed(call: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, float]:
@@ -530,6 +549,7 @@ def _explain(command: argparse.Namespace) -> int:
 
         if command.benchmark:
             raise InvalidInput("a saved module has no program to time kernels of", subject="--benchmark")
+        _refuse_compile_options(command)
         compiled = torch_tvm.load(command.model)
     else:
         source, compiled = _compiled(command)

@@ -116,8 +116,8 @@ def _found(linker: str | None) -> list[str]:
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise _unlinked(command, lines[-1] if lines else str(done.returncode))
+        said = [line for line in done.stderr.splitlines() if line.strip() and "ld returned" not in line]
+        raise _unlinked(command, said[-1] if said else f"it ends with exit code {done.returncode}")
 
 
 def _unlinked(command: Sequence[str], why: str) -> InvalidInput:

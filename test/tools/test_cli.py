@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 
+from torch_tvm.dialect.types import TensorSpec
 from torch_tvm.tools import cli
 from torch_tvm.tools.inputs.tensors import parse_spec
 
@@ -232,21 +233,23 @@ def test_a_wrong_command_line_ends_with_2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shape", "dtype"),
+    ("text", "shape", "unknown", "dtype"),
     [
-        ("2x3", (2, 3), torch.float32),
-        ("?x3x?:bfloat16", (None, 3, None), torch.bfloat16),
-        ("7:i64", (7,), torch.int64),
-        ("f64", (), torch.float64),
-        ("1x2:bool", (1, 2), torch.bool),
+        ("2x3", (2, 3), (), torch.float32),
+        ("?x3x?:bfloat16", (2, 3, 2), (0, 2), torch.bfloat16),
+        ("3x?64x?12", (3, 64, 12), (1, 2), torch.float32),
+        ("7:i64", (7,), (), torch.int64),
+        ("f64", (), (), torch.float64),
+        ("1x2:bool", (1, 2), (), torch.bool),
     ],
 )
-def test_specs_of_inputs(text: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> None:
-    spec = parse_spec(text)
-    assert (spec.shape, spec.dtype) == (shape, dtype)
+def test_specs_of_inputs(
+    text: str, shape: tuple[int, ...], unknown: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    assert parse_spec(text) == (TensorSpec(shape, dtype), unknown)
 
 
-@pytest.mark.parametrize("text", ["2x", "2x3:f33", "", "ax2", "??x2", "?:?"])
+@pytest.mark.parametrize("text", ["2x", "2x3:f33", "", "ax2", "??x2", "?:?", "?1x3", "?0"])
 def test_bad_specs(text: str) -> None:
     with pytest.raises(ValueError, match="cannot read"):
         parse_spec(text)
@@ -316,6 +319,9 @@ class Broken(torch.nn.Module):
 
 def product(x, y):
     return x @ y
+
+def pooled(x):
+    return torch.nn.functional.max_pool2d(x, 5)
 """
 
 
@@ -329,9 +335,20 @@ def test_unknown_sizes(capsys: pytest.CaptureFixture[str], tmp_path: Path, expor
     for rows in (1, 7):
         code, printed, _ = run(capsys, "run", file, "--input", f"{rows}x3", "--input", "3x4")
         assert code == 0 and f"result 0: [{rows}, 4] float32" in printed
+    for option in (["--via", "fx"], ["--option", "accuracy=fast"], ["--target", "llvm"], ["--no-fallback"]):
+        for command in ("run", "explain"):
+            code, _, error = run(capsys, command, file, *option)
+            assert code == 2 and f"error: {option[0]}: {file} is compiled" in error
     for refused in ([f"{nets}:product", *given, "--via", "lazy"], [exported, "--input", "?x3"]):
         code, _, error = run(capsys, "import", *refused)
         assert code == 2 and "error: --input: " in error and "Traceback" not in error
+
+
+def test_unknown_sizes_that_cannot_be_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nets = tmp_path / "nets.py"
+    nets.write_text(NETS)
+    code, printed, _ = run(capsys, "import", f"{nets}:pooled", "--input", "1x3x?20x?30")
+    assert code == 0 and "!torch.vtensor<[1,3,?,?],f32>" in printed
 
 
 def test_a_class_and_a_function_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from torch_tvm.dialect.types import TEXT_DTYPE, TensorSpec
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
 
-_SPEC = re.compile(r"(?:((?:\d+|\?)(?:x(?:\d+|\?))*)(?::(\w+))?|:?(\w+))")
+_SIZE = r"(?:\d+|\?(?:[2-9]|[1-9]\d+)?)"
+_SPEC = re.compile(rf"(?:({_SIZE}(?:x{_SIZE})*)(?::(\w+))?|:?(\w+))")
 _NAMED = re.compile(r"([A-Za-z_][\w.]*):(.+)")
 _FILES = (".npz", ".npy", ".pt")
 _DTYPES = {
@@ -56,8 +57,7 @@ def given_tensors(texts: Sequence[str], seed: int = 0) -> list[Given]:
             continue
         named = _NAMED.fullmatch(text)
         name, spec = named.groups() if named else ("", text)
-        parsed = parse_spec(spec)
-        unknown = tuple(dim for dim, size in enumerate(parsed.shape) if size is None)
+        parsed, unknown = parse_spec(spec)
         found.append(Given(random_tensor(parsed, (seed + index) % (1 << 64)), name, unknown))
     return found
 
@@ -82,20 +82,23 @@ def given_in_order(given: Sequence[Given], names: Sequence[str]) -> tuple[Given,
     return tuple(given)
 
 
-def parse_spec(text: str) -> TensorSpec:
-    """``1x3x64x64:f32`` as shape and dtype; ``f32`` alone is rank 0, a shape alone is ``f32``, ``?`` an unknown size."""
+def parse_spec(text: str) -> tuple[TensorSpec, tuple[int, ...]]:
+    """``1x3x64x64:f32`` as shape and dtype; ``f32`` alone is rank 0, a shape alone is ``f32``.
+
+    Second, the dimensions of unknown sizes: ``?64`` is one of which 64 is an example, ``?`` has the example 2.
+    """
     found = _SPEC.fullmatch(text)
     dtype = _DTYPES.get((found.group(2) or found.group(3) or "f32") if found else "")
     if found is None or dtype is None:
         raise InvalidInput(
             f"cannot read '{text}'",
             subject="--input",
-            advice="write 1x3x64x64:f32, name:1x3:float32, or ?x3 where a size is unknown (dtypes: "
+            advice="write 1x3x64x64:f32, name:1x3:float32, or ?x3 or ?64x3 where a size is unknown (dtypes: "
             f"{', '.join(sorted(name for name in _DTYPES if name.isalnum()))}), or give a .npz, .npy or .pt file",
         )
-    sizes = found.group(1)
-    shape = tuple(None if size == "?" else int(size) for size in sizes.split("x")) if sizes else ()
-    return TensorSpec(shape, dtype)
+    sizes = found.group(1).split("x") if found.group(1) else []
+    shape = tuple(int(size.lstrip("?") or 2) for size in sizes)
+    return TensorSpec(shape, dtype), tuple(dim for dim, size in enumerate(sizes) if size[0] == "?")
 
 
 def random_tensor(spec: TensorSpec, seed: int = 0) -> torch.Tensor:
