@@ -105,7 +105,7 @@ def case(
 def arguments(specs: Sequence[str], n: int, seed: int) -> tuple[torch.Tensor, ...]:
     """Random tensors of these shapes, with ``n`` for the letter."""
     return tuple(
-        random_tensor(parse_spec(re.sub(r"\bn\b|(?<=x)n|n(?=x)", str(n), spec)), 1000 * seed + index)
+        random_tensor(parse_spec(re.sub(r"\bn\b|(?<=x)n|n(?=x)", str(n), spec))[0], 1000 * seed + index)
         for index, spec in enumerate(specs)
     )
 
