@@ -197,6 +197,12 @@ def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             compiled.save(path)
         with pytest.raises(InvalidInput, match="expected a path"):
             torch_tvm.load(path)
+        with pytest.raises(InvalidInput, match="expected a path"):
+            compiled.export_library(path)
+    (tmp_path / "library.params").mkdir()
+    with pytest.raises(InvalidInput, match=r"library\.params': it is a directory"):
+        compiled.export_library(tmp_path / "library.so")
+    (tmp_path / "library.params").rmdir()
     with pytest.raises(InvalidInput, match=r"pass \['x86-64-v3'\]"):
         compiled.save(tmp_path / "model.ttvm", targets="x86-64-v3")
     with pytest.raises(InvalidInput, match="LLVM makes no code for 'i686'"):

@@ -31,7 +31,7 @@ from torch_tvm.reporting.report import Report
 from torch_tvm.runtime.library import VirtualMachine
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.errors import InvalidInput
-from torch_tvm.support.files import write_whole
+from torch_tvm.support.files import check_writable, write_whole
 from torch_tvm.support.packed_functions import ATEN, LOOP
 from torch_tvm.targets import resolve_target
 
@@ -99,9 +99,11 @@ class Compilation:
         self, module: CompiledModule, path: str | os.PathLike[str], *, target: Any, linker: str | None
     ) -> None:
         """What :meth:`CompiledModule.export_library` says."""
+        if not isinstance(path, (str, os.PathLike)) or Path(path).suffix != ".so":
+            raise InvalidInput(f"expected a path that ends in .so, got '{path!s}'", subject="export_library")
         file = Path(path)
-        if file.suffix != ".so":
-            raise InvalidInput(f"expected a path that ends in .so, got '{path}'", subject="export_library")
+        for suffix in (".so", ".params", ".h"):
+            check_writable(file.with_suffix(suffix), "export_library")
         module = _for_target(module, None if target is None else _resolved(target))
         compilation = _compilation(module)
         code, weights = module.parts().code, _packed(module)
