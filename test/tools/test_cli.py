@@ -369,6 +369,7 @@ def test_a_class_and_a_function_of_a_file(capsys: pytest.CaptureFixture[str], tm
         ([f"{file}:Nobody"], "the file has no class or function 'Nobody'"),
         ([f"{file}:Net"], "'Net' takes image, scale"),
         ([f"{file}:product", "--input", "q:2x3", "--input", "y:3x4"], "no argument 'q'"),
+        ([f"{file}:product", "--input", "q:2x3", "--input", "3x4"], "no argument 'q'"),
         ([f"{file}:product", "--input", "99999999999x99999999"], "no tensor can have the shape"),
     ):
         code, _, error = run(capsys, "run", *arguments)

@@ -35,11 +35,15 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor that a command line gives; ``name`` is empty where only its place counts, ``open`` are its unknown sizes."""
+    """A tensor that a command line gives; ``name`` is empty where only its place counts, ``open`` are its unknown sizes.
+
+    A name ``is_typed`` by the user, or it is what a file calls the tensor, which may be about something else.
+    """
 
     value: torch.Tensor
     name: str = ""
     open: tuple[int, ...] = ()
+    is_typed: bool = False
 
     @property
     def spec(self) -> TensorSpec:
@@ -58,7 +62,7 @@ def given_tensors(texts: Sequence[str], seed: int = 0) -> list[Given]:
         named = _NAMED.fullmatch(text)
         name, spec = named.groups() if named else ("", text)
         parsed, unknown = parse_spec(spec)
-        found.append(Given(random_tensor(parsed, (seed + index) % (1 << 64)), name, unknown))
+        found.append(Given(random_tensor(parsed, (seed + index) % (1 << 64)), name, unknown, bool(name)))
     return found
 
 
@@ -73,7 +77,7 @@ def given_in_order(given: Sequence[Given], names: Sequence[str]) -> tuple[Given,
     if names and len(by_name) == len(given) and set(by_name) == set(names[: len(given)]):
         return tuple(by_name[name] for name in names[: len(given)])
     spelled = [each.name for each in given if each.name and each.name not in names]
-    if names and spelled and any(each.name in names for each in given):
+    if names and spelled and any(each.is_typed or each.name in names for each in given):
         raise InvalidInput(
             f"the program has no argument '{spelled[0]}'",
             subject="--input",
