@@ -187,6 +187,10 @@ def _convolution(
     count = input.dim() - 2
     if count < 1 or weight.dim() != input.dim() or input.dtype != weight.dtype or groups < 1:
         return None
+    if (
+        isinstance(input.shape[1], int) and not input.shape[1]
+    ):  # PyTorch's result has no channels then, whatever the weight says
+        return None
     lists = [_each(values, count) for values in (stride, padding, dilation, output_padding)]
     if any(len(values) != count for values in lists) or min(lists[0]) < 1:
         return None
@@ -203,6 +207,7 @@ def _convolution(
             _places(size, k, s, p, d) for size, k, s, p, d, _ in zip(sizes, kernels, *lists, strict=True)
         ]
     fits = [sympy.Eq(_expression(input.shape[1]), _expression(takes)), _divides(weight.shape[0], groups)]
+    fits.append(_at_least(input.shape[1], 1))
     if bias is not None:
         fits.append(sympy.Eq(_expression(bias.shape[0]), _expression(channels)))
     return [input.shape[0], channels, *places], [*fits, *(_at_least(place, 1) for place in places)]

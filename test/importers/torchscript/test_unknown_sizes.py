@@ -215,6 +215,17 @@ def test_a_channel_too_many_is_an_error_that_names_the_argument() -> None:
         _compiled(nn.Conv2d(2, 6, 3), torch.ones(1, 2, 5, 5))(torch.ones(1, 3, 5, 5))
 
 
+def plain(x: Tensor, w: Tensor) -> Tensor:
+    return torch.conv1d(x, w)
+
+
+def test_a_convolution_of_no_channels_is_an_error() -> None:
+    """PyTorch's result has no channels then, whatever the weight says."""
+    compiled = _compiled(plain, torch.ones(2, 3, 5), torch.ones(4, 3, 2))
+    with pytest.raises(InvalidInput, match=r"dimension 1: expected a size of at least 1, got 0"):
+        compiled(torch.ones(2, 0, 5), torch.ones(4, 0, 2))
+
+
 def strided(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return torch.conv1d(x, w, b, stride=2, padding=1, groups=2)
 
