@@ -30,15 +30,22 @@ from torch_tvm.importers.user_code import TORCH
 class OpenSizes(TorchFunctionMode):
     """Tries what ops ask of sizes while a program is exported within :meth:`watching`.
 
-    ``closed`` says that a size that could be open is not: the program asked for it, or PyTorch takes it for a number.
+    No size is less than ``least``. ``closed`` says that a size that could be open is not: the program asked for it, or
+    PyTorch takes it for a number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 0) -> None:
         super().__init__()
+        self.least = least
         self.closed = False
         self._environment: ShapeEnv | None = None
         self._in_op = False
         self._found: dict[Any, Sequence[Any]] = {}
+
+    @property
+    def any_unknown(self) -> bool:
+        """Whether the export has had sizes that may vary."""
+        return self._environment is not None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -47,9 +54,13 @@ class OpenSizes(TorchFunctionMode):
 
         def create_symbol(environment: ShapeEnv, *args: Any, **kwargs: Any) -> sympy.Expr:
             is_size = kwargs.get("positive", True)
-            symbol = create(environment, *args, **{**kwargs, "positive": None})
+            symbol = create(environment, *args, **{**kwargs, "positive": True if self.least else None})
             if isinstance(symbol, sympy.Symbol) and is_size:
-                environment.var_to_range[symbol] &= ValueRanges(0, int_oo)
+                limits = environment.var_to_range[symbol] & ValueRanges(self.least, int_oo)
+                # Exports ask for ``Dim(..., min=2)``, so that two is no wish of the user's.
+                environment.var_to_range[symbol] = (
+                    ValueRanges(self.least, limits.upper) if limits.lower == _SMALLEST else limits
+                )
                 environment.size_like.add(symbol)
             self._environment = environment
             return symbol
@@ -120,6 +131,10 @@ class OpenSizes(TorchFunctionMode):
                 for symbol, value in numbers.items()
                 for more in (1, 2)
             )
+
+
+_SMALLEST = 2
+"""What an export takes every size for, or more, when left alone."""
 
 
 def _differ(one: Any, other: Any) -> bool:

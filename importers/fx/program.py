@@ -67,11 +67,16 @@ def import_fx(
         with queries:
             exported = export(program, example_args, dynamic_shapes=dynamic_shapes, sizes=sizes)
     except ImportFailed as refusal:
-        if not (isinstance(refusal, DependsOnData) or sizes.closed):
+        if isinstance(refusal, DependsOnData) or sizes.closed:
+            with contextlib.suppress(Exception):
+                return import_scripted(program, example_args, dynamic_shapes)
+        if isinstance(refusal, DependsOnData) or not sizes.any_unknown:
             raise
+        sizes = OpenSizes(least=1)  # ``x + x[:1]``: of nothing, the slice has another size
         try:
-            return import_scripted(program, example_args, dynamic_shapes)
-        except Exception:
+            with queries:
+                exported = export(program, example_args, dynamic_shapes=dynamic_shapes, sizes=sizes)
+        except ImportFailed:
             raise refusal from None
     if sizes.closed:
         with contextlib.suppress(Exception):

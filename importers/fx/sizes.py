@@ -6,7 +6,7 @@ and keeps what else it assumed as guards. Whether the graph is right for 0 and 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,19 +54,15 @@ class GraphSizes:
 def graph_sizes(graph: Graph, ranges: Mapping[Any, Any]) -> GraphSizes:
     """The sizes that an exported graph takes, within the ``ranges`` of the export."""
     environment = _environment(graph)
-    found = GraphSizes(
-        {
-            symbol: Range(
-                0 if _is_specialised(symbol) and limits.lower <= _NOT_SPECIALISED else limits.lower,
-                limits.upper,
-            )
-            for symbol, limits in ranges.items()
-        }
-    )
+    traced = environment.var_to_range if environment else {}
+    lowest = {symbol: _lower(limits.lower, symbol, traced.get(symbol)) for symbol, limits in ranges.items()}
+    found = GraphSizes({symbol: Range(lowest[symbol], limits.upper) for symbol, limits in ranges.items()})
     if environment is None:
         return found
+    specialised = {symbol for symbol in ranges if _is_specialised(symbol, traced.get(symbol))}
+    known = {**found.ranges, **{symbol: ranges[symbol] for symbol in specialised}}
     for guard in environment.guards:
-        if not _is_implied(guard.expr, ranges):
+        if not _is_implied(guard.expr, known, specialised):
             found.add(guard.expr, "the graph was exported for other sizes")
     small = {symbol for symbol, limits in found.ranges.items() if limits.lower < _NOT_SPECIALISED}
     seen: set[Any] = set()
@@ -83,23 +79,27 @@ def graph_sizes(graph: Graph, ranges: Mapping[Any, Any]) -> GraphSizes:
     return found
 
 
-def _is_implied(guard: Any, ranges: Mapping[Any, Any]) -> bool:
+def _is_implied(guard: Any, ranges: Mapping[Any, Any], specialised: Collection[Any]) -> bool:
     """Whether a bound says no more than the range of its symbol."""
     limits = bound(guard)
     if limits is None or limits[0] not in ranges:
-        return (
-            isinstance(guard, sympy.Ne)
-            and guard.rhs in (0, 1)
-            and guard.lhs in ranges
-            and _is_specialised(guard.lhs)
-        )
+        return isinstance(guard, sympy.Ne) and guard.rhs in (0, 1) and guard.lhs in specialised
     symbol, low, high = limits
     return ranges[symbol].lower >= low and (high < 0 or ranges[symbol].upper <= high)
 
 
-def _is_specialised(symbol: Any) -> bool:
-    """Whether a size was taken for neither 0 nor 1 without a word."""
-    return bool(symbol.is_positive)
+def _lower(lower: Any, symbol: Any, traced: Any) -> Any:
+    """The least that a size was traced for, where its range says no more than what exports take for granted."""
+    if lower > _NOT_SPECIALISED:
+        return lower
+    if _is_specialised(symbol, traced):
+        return 0
+    return min(lower, traced.lower) if traced else lower
+
+
+def _is_specialised(symbol: Any, traced: Any) -> bool:
+    """Whether a size, within the range that it was ``traced`` for, was taken for neither 0 nor 1 without a word."""
+    return bool(symbol.is_positive) and not (traced and traced.lower == 1)
 
 
 def _environment(graph: Graph) -> ShapeEnv | None:
