@@ -11,6 +11,7 @@ becomes ``__kernel void fused_add_kernel(…) {…}``, and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,13 +27,15 @@ from torch_tvm.support.errors import InternalError
 _ON_DEVICE = 2
 """``calling_conv`` of a kernel, as opposed to the function that launches it."""
 
+_LONGEST_NAME = 96
 _AXES = ("x", "y", "z")
 
 
 def split(kernels: tvm.IRModule, target: tvm.target.Target) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scheduled PrimFuncs as functions of the host and, by name, the kernels that those launch."""
     named = {
-        gvar: func.with_attr("global_symbol", gvar.name_hint) for gvar, func in kernels.functions_items()
+        gvar: func.with_attr("global_symbol", _short(gvar.name_hint))
+        for gvar, func in kernels.functions_items()
     }
     lowered = tvm.transform.Sequential([tirx.transform.BindTarget(target), *_passes()])(tvm.IRModule(named))
     functions = {gvar.name_hint: func for gvar, func in lowered.functions_items()}
@@ -40,6 +43,13 @@ def split(kernels: tvm.IRModule, target: tvm.target.Target) -> tuple[dict[str, A
     host = {name: func for name, func in functions.items() if not is_kernel(func)}
     device = {name: func for name, func in functions.items() if is_kernel(func)}
     return host, device
+
+
+def _short(name: str) -> str:
+    """A name that drivers can give a file: PoCL ends the process over one of more than 255 characters."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _passes() -> list[tvm.transform.Pass]:

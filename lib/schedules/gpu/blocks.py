@@ -8,12 +8,15 @@ from contextlib import contextmanager
 import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from torch_tvm.schedules.gpu.truth import rebuilt, truth_as_numbers
 from torch_tvm.support.errors import Refusal
 
+_MOST_LOADS = 256
+"""Loads of a block, beyond which what it reads stays in memory."""
 _KIND = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
 
 
@@ -104,14 +107,35 @@ def _has_blocks(block: SBlock) -> bool:
 
 
 def inline_producers(schedule: Schedule) -> None:
-    """Compute what is computed point by point where it is read, as far as that goes."""
+    """Compute what is computed point by point where it is read, as far as that goes and no block grows without end."""
+    kept = _too_long_to_inline([schedule.get(block) for block in blocks_of(schedule)])
     for block in blocks_of(schedule):
-        if not is_spatial(schedule.get(block)):
+        found = schedule.get(block)
+        if not is_spatial(found) or any(region.source in kept for region in found.writes):
             continue
         try:
             schedule.compute_inline(block)
         except tvm.s_tir.ScheduleError:
             continue  # a result of the kernel, or one whose reader cannot take it in
+
+
+def _too_long_to_inline(blocks: Sequence[SBlock]) -> set[tirx.Buffer]:
+    """What blocks in order write that stays in memory: a reader computes it once for each place where it reads it.
+
+    A chain in which each block reads the one before twice would double with every step.
+    """
+    loads: dict[tirx.Buffer, int] = {}
+    kept: set[tirx.Buffer] = set()
+    for block in blocks:
+        read: list[TensorLoad] = []
+        tvm_ffi.structural_walk(block.body, (TensorLoad, read.append))
+        buffers = [load.source for load in read]
+        total = sum(loads.get(buffer, 1) for buffer in buffers)
+        if total > _MOST_LOADS:
+            kept |= {buffer for buffer in buffers if loads.get(buffer, 1) > 1}
+            total = len(buffers)
+        loads.update({region.source: total for region in block.writes if is_spatial(block)})
+    return kept
 
 
 def inline_consumers(schedule: Schedule, block: SBlockRV) -> None:
