@@ -103,6 +103,33 @@ def test_every_size(function: Callable[[Tensor], Tensor], dim: str) -> None:
         torch.testing.assert_close(compiled(x), function(x), atol=1e-4, rtol=1e-4)
 
 
+def from_the_first(x: Tensor) -> Tensor:
+    return x + x[:1]
+
+
+def ask_single_from_the_first(x: Tensor) -> Tensor:
+    return from_the_first(x) * 2 if x.size(0) == 1 else from_the_first(x)
+
+
+@pytest.mark.parametrize("dim", ["auto", "two"])
+@pytest.mark.parametrize(("function", "refused"), [(from_the_first, [0]), (ask_single_from_the_first, [])])
+def test_a_slice_that_is_shorter_of_nothing(
+    function: Callable[[Tensor], Tensor], refused: list[int], dim: str
+) -> None:
+    """A size of 0 is refused then, where no script has an answer; ``min=2`` refuses no more: exports ask for it."""
+    sizes = {"auto": Dim.AUTO, "two": Dim("rows", min=2)}
+    compiled = torch_tvm.compile(
+        function, (torch.randn(5, 6),), frontend="fx", dynamic_shapes=({0: sizes[dim]},), fallback=False
+    )
+    for rows in (5, 0, 1, 2, 9):
+        x = torch.randn(rows, 6)
+        if rows in refused:
+            with pytest.raises(InvalidInput, match=f"got {rows}"):
+                compiled(x)
+        else:
+            torch.testing.assert_close(compiled(x), function(x))
+
+
 def test_a_question_whose_answers_differ_in_rank() -> None:
     """Neither an export nor a script has both ways: the other size is refused."""
 
