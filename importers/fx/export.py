@@ -10,7 +10,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -87,7 +87,8 @@ def _exported(
     sizes: OpenSizes,
 ) -> ExportedProgram:
     """One export, whose failures are PyTorch's own."""
-    with _export_context(), sizes.watching():
+    watched = nullcontext() if dynamic_shapes is None else sizes.watching()
+    with _export_context(), watched:
         args, named = _distinct((tuple(example_args), dict(kwargs or {})))
         how: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "strict": False}
         try:

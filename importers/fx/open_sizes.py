@@ -84,7 +84,11 @@ class OpenSizes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         environment = self._environment
-        if environment is None or isinstance(func, torch._ops.HigherOrderOperator):
+        is_op = (
+            not isinstance(func, torch._ops.HigherOrderOperator)
+            and getattr(func, "__name__", "") != "__get__"
+        )
+        if environment is None or not is_op:
             return func(*args, **kwargs)
         before, known = snapshot(environment), len(environment.guards)
         self._in_op = True
