@@ -48,11 +48,12 @@ def servers(tracker: str) -> Iterator[list[Timer]]:
             subject="tracker",
             advice=f"known: {', '.join(sorted({each.removeprefix('server:') for each in known})) or 'none'}",
         )
-    yield [RemoteTimer(connection, key) for _ in range(count)]
+    # Threads that ask over one connection read each other's answers.
+    yield [RemoteTimer(rpc.connect_tracker(host, port), key) for _ in range(count)]
 
 
 class RemoteTimer:
-    """A server of a tracker, asked for anew for each measurement."""
+    """A server of a tracker, asked for anew for each measurement, over a connection of its own."""
 
     def __init__(self, connection: rpc.TrackerSession, key: str) -> None:
         self._connection, self._key = connection, key
