@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._decomp import decompositions as rnn
 
 from torch_tvm.aten.gradients import GRADIENTS
+from torch_tvm.aten.recurrent_layers import recurrent_layers
 
 aten, prims = torch.ops.aten, torch.ops.prims
 Function = Callable[..., Any]
@@ -555,21 +556,11 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """aten::lstm.input, step by step: PyTorch's own has an op of oneDNN for each layer, or forgets the dropout."""
     grouped = rnn.gather_params(params, has_biases, hx[0].shape[2] != hx[1].shape[2])
-    states, directions = list(zip(*hx, strict=True)), 2 if bidirectional else 1
-    x = x.transpose(0, 1) if batch_first else x
-    final: list[tuple[Tensor, Tensor]] = []
-    for layer in range(num_layers):
-        outputs = []
-        for way in range(directions):
-            index = layer * directions + way
-            output, last = rnn.one_layer_lstm(x, states[index], grouped[index], has_biases, reverse=way == 1)
-            outputs.append(output)
-            final.append(last)
-        x = torch.cat(outputs, 2)
-        if train and dropout and layer + 1 < num_layers:
-            x = torch.dropout(x, dropout, train)
+    states = list(zip(*hx, strict=True))
+    rest = has_biases, num_layers, dropout, train, bidirectional, batch_first, rnn.one_layer_lstm
+    x, final = recurrent_layers(x, states, grouped, *rest)
     hidden, cells = (torch.stack(column) for column in zip(*final, strict=True))
-    return x.transpose(0, 1) if batch_first else x, hidden, cells
+    return x, hidden, cells
 
 
 LAYERS: dict[torch._ops.OpOverload, Function] = {

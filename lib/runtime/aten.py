@@ -22,6 +22,7 @@ import tvm_ffi
 
 from torch_tvm.aten.autocast import is_active, without_autocast
 from torch_tvm.aten.calls import callable_for
+from torch_tvm.runtime.calls.arguments import as_reals
 from torch_tvm.runtime.calls.failures import invalid, location_of
 from torch_tvm.runtime.calls.tensors import as_torch, compact, memory_ranges, shares_memory
 from torch_tvm.support.packed_functions import ATEN
@@ -180,7 +181,7 @@ def _own(value: Any, dtype: torch.dtype | None, inputs: list[tuple[int, int]]) -
     if not isinstance(value, torch.Tensor):
         return torch.tensor(value, dtype=dtype)
     if value.is_complex():
-        value = torch.view_as_real(value.resolve_conj())
+        value = as_reals(value.detach())
     elif value.dtype != dtype and not dtype.is_complex:  # what is to be complex and is not is a pair already
         value = value.to(dtype)
     value = compact(value.detach().resolve_neg().contiguous())

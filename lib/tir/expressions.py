@@ -15,11 +15,11 @@ def substitute(expr: Any, mapping: Mapping[Var, Expr]) -> Any:
     return tvm_ffi.structural_map(expr, (Var, lambda var: mapping.get(var, var)))
 
 
-def loads(*exprs: Expr) -> list[TensorLoad]:
-    """Every load in the expressions, inner ones first."""
+def loads(*parts: Expr | tirx.Stmt) -> list[TensorLoad]:
+    """Every load in expressions and statements, inner ones first."""
     found: list[TensorLoad] = []
-    for expr in exprs:
-        tvm_ffi.structural_walk(expr, (TensorLoad, found.append))
+    for part in parts:
+        tvm_ffi.structural_walk(part, (TensorLoad, found.append))
     return found
 
 

@@ -358,16 +358,10 @@ class _WritesComplex(nn.Module):
 def test_complex_numbers_at_odd_addresses() -> None:
     """PyTorch's kernels of complex128 end the process there, those that copy and conjugate too; no one of them runs."""
     x, y, bias = (torch.randn(3, 5, dtype=torch.complex128) for _ in range(3))
-    compiled = torch_tvm.compile(_WritesComplex(_at_odd_address(bias)), (x.clone(), y))
-    given = _at_odd_address(x)
-    ours, inverse = compiled(given, _at_odd_address(y).conj())
+    at_odd_address = LAYOUTS["misaligned"]
+    compiled = torch_tvm.compile(_WritesComplex(at_odd_address(bias)), (x.clone(), y))
+    given = at_odd_address(x)
+    ours, inverse = compiled(given, at_odd_address(y).conj())
     torch.testing.assert_close(ours, 2 * x * y.conj() + bias + 1)
     torch.testing.assert_close(inverse, torch.linalg.inv(2 * x[:, :3]))
     assert torch.equal(torch.view_as_real(given), torch.view_as_real(2 * x))
-
-
-def _at_odd_address(x: torch.Tensor) -> torch.Tensor:
-    memory = bytearray(x.numel() * 16 + 1)
-    moved = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=1).view(x.shape)
-    torch.view_as_real(moved).copy_(torch.view_as_real(x))
-    return moved

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from torch_tvm.schedules.gpu.truth import rebuilt, truth_as_numbers
 from torch_tvm.support.errors import Refusal
+from torch_tvm.tir import loads
 
 _MOST_LOADS = 256
 """Loads of a block, beyond which what it reads stays in memory."""
@@ -124,17 +124,15 @@ def _too_long_to_inline(blocks: Sequence[SBlock]) -> set[tirx.Buffer]:
 
     A chain in which each block reads the one before twice would double with every step.
     """
-    loads: dict[tirx.Buffer, int] = {}
+    counts: dict[tirx.Buffer, int] = {}
     kept: set[tirx.Buffer] = set()
     for block in blocks:
-        read: list[TensorLoad] = []
-        tvm_ffi.structural_walk(block.body, (TensorLoad, read.append))
-        buffers = [load.source for load in read]
-        total = sum(loads.get(buffer, 1) for buffer in buffers)
+        buffers = [load.source for load in loads(block.body)]
+        total = sum(counts.get(buffer, 1) for buffer in buffers)
         if total > _MOST_LOADS:
-            kept |= {buffer for buffer in buffers if loads.get(buffer, 1) > 1}
+            kept |= {buffer for buffer in buffers if counts.get(buffer, 1) > 1}
             total = len(buffers)
-        loads.update({region.source: total for region in block.writes if is_spatial(block)})
+        counts.update({region.source: total for region in block.writes if is_spatial(block)})
     return kept
 
 
