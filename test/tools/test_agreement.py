@@ -20,10 +20,10 @@ def rows() -> dict[str, str]:
 
 
 def test_every_model_has_its_row_and_agrees() -> None:
-    """In training but for one, whose gradients are less exact than eager's."""
+    """In training but for two, whose gradients are less exact than eager's."""
     page = rows()
     assert list(page)[1:] == agreement.models(), ADVICE
-    assert [name for name, line in page.items() if "**" in line] == ["resnet50_small"]
+    assert [name for name, line in page.items() if "**" in line] == ["resnet50_small", "mobilenet_v2_small"]
 
 
 def test_some_rows_are_current() -> None:
