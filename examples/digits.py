@@ -83,9 +83,7 @@ def main():
         script = torch.cat([by_script(image.unsqueeze(0)) for image in test_images]).argmax(1)
         accuracy = lambda predicted: (predicted == test_labels).float().mean().item()
         print(f"\n{len(test_images)} held-out images")
-        print(
-            f"accuracy: eager {accuracy(eager):.4f}, FX {accuracy(ours):.4f}, TorchScript {accuracy(script):.4f}"
-        )
+        print(f"accuracy: eager {accuracy(eager):.4f}, FX {accuracy(ours):.4f}, TorchScript {accuracy(script):.4f}")
         disagreements = int((eager != ours).sum() + (eager != script).sum())
         print(f"images on which we disagree with eager: {disagreements}")
         one = test_images[:1]

@@ -66,9 +66,7 @@ def lower_differences(b: Builder, x: Tensor) -> relax.Expr:
     # no rule schedules it again, and nothing is fused into it
     attributes = {"tirx.is_scheduled": True, "op_pattern": 8}
     kernel = schedule.mod["main"].without_attr("global_symbol").with_attrs(attributes)
-    return b.emit(
-        relax.call_tir(b.bb.add_func(kernel, "differences"), [x], relax.TensorType([rows, rows], "float32"))
-    )
+    return b.emit(relax.call_tir(b.bb.add_func(kernel, "differences"), [x], relax.TensorType([rows, rows], "float32")))
 
 
 class Net(torch.nn.Module):

@@ -18,10 +18,7 @@ from torch_tvm.tools.zoo.convnets import resnet
 
 def photograph():
     """``flower.jpg`` of scikit-learn as ``[1, 3, 224, 224]``, normalised as ImageNet models expect."""
-    pixels = (
-        torch.from_numpy(np.array(load_sample_image("flower.jpg"))).permute(2, 0, 1).float().unsqueeze(0)
-        / 255
-    )
+    pixels = torch.from_numpy(np.array(load_sample_image("flower.jpg"))).permute(2, 0, 1).float().unsqueeze(0) / 255
     side = min(pixels.shape[-2:])
     top, left = (pixels.shape[-2] - side) // 2, (pixels.shape[-1] - side) // 2
     square = F.interpolate(pixels[..., top : top + side, left : left + side], 224, mode="bilinear")

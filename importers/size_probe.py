@@ -55,9 +55,7 @@ _WITHOUT_DATA = frozenset(
     )
 )
 """Ops that PyTorch (2.9 to 2.13) does not check: for sizes that do not fit, and some of 0, they end the process."""
-_MASKED = frozenset(
-    f"aten::{name}" for name in ("index_put", "index_put_", "_index_put_impl_", "masked_scatter")
-)
+_MASKED = frozenset(f"aten::{name}" for name in ("index_put", "index_put_", "_index_put_impl_", "masked_scatter"))
 """Ops whose sizes depend on how much of a mask is true."""
 
 
@@ -128,7 +126,9 @@ class Probe:
         return kept
 
     def _missing(self, points: Sequence[Point]) -> list[Any]:
-        """Conditions that keep out what is left: on one symbol each, or relations of two where those would say too much."""
+        """Conditions that keep out what is left: on one symbol each, or relations of two where those would say too
+        much.
+        """
         wrong = [p for p in points if self.fits(p) is False]
         right = [p for p in points if self.fits(p) and 0 not in p.values()]
         plain = self._bounds(points)
@@ -206,7 +206,8 @@ class Probe:
         return self._seen[key]
 
     def fitting(self) -> tuple[Point, bool] | None:
-        """Other sizes, one or two, for which an op runs that does not at the hints; and whether they are sizes of others.
+        """Other sizes, one or two, for which an op runs that does not at the hints; and whether they are sizes of
+        others.
 
         Tried are other unknown sizes, known ones, both times and by the numbers among the arguments, and small numbers.
         """
@@ -243,9 +244,7 @@ class Probe:
             for leaf in self.leaves:
                 if isinstance(leaf, torch.Tensor) and len(numbers) <= leaf.dim():
                     pairs = zip(_expressions(leaf)[-len(numbers) :], numbers, strict=True)
-                    change = {
-                        size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0
-                    }
+                    change = {size: n for size, n in pairs if size in self.hint and isinstance(n, int) and n >= 0}
                     together |= change
                     yield change
             yield together

@@ -28,9 +28,7 @@ class StateArguments:
         self._writes: list[tuple[int, ir.Value]] = []
         self._replaced: dict[ir.Value, ir.Value] = {}
 
-    def add(
-        self, name: str, tensor: torch.Tensor, meta: torch.Tensor, literal: ir.Value | None = None
-    ) -> int:
+    def add(self, name: str, tensor: torch.Tensor, meta: torch.Tensor, literal: ir.Value | None = None) -> int:
         """The index of a new argument for ``tensor``, which takes the place of its ``literal``."""
         argument = self._block.add_argument(self._emitter.types.tensor(meta), self._emitter.location)
         if literal is not None:
@@ -66,9 +64,7 @@ class StateArguments:
                 value = recorder.read(ref)
                 self.write(self.add(name, tensor, ref.meta), value)
 
-    def finish(
-        self, function: ir.Operation, results: Sequence[ir.Value], weights: dict[str, torch.Tensor]
-    ) -> None:
+    def finish(self, function: ir.Operation, results: Sequence[ir.Value], weights: dict[str, torch.Tensor]) -> None:
         """Return ``results`` and the new values from the function; what became an argument is no weight."""
         context = self._emitter.context
         recorded = [*results, *(value for _, value in self._writes)]

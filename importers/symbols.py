@@ -65,10 +65,7 @@ def bind_argument_shapes(
     described: list[tuple[ir.BlockArgument, list[Any]]] = []
     for value, meta in arguments:
         if isinstance(meta, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in meta.shape):
-            sizes = [
-                size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
-                for size in meta.shape
-            ]
+            sizes = [size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in meta.shape]
             described.append((value, sizes))
     known, conditions = _solved(emitter, described, ranges)
     described = [(value, [known.spelled(size) for size in sizes]) for value, sizes in described]

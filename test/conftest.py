@@ -69,9 +69,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
             pytest.fail(f"{path} does not exist; write it with pytest --update-golden and read it")
         expected = path.read_text()
         if text != expected:
-            lines = difflib.unified_diff(
-                expected.splitlines(), text.splitlines(), "golden", "now", lineterm=""
-            )
+            lines = difflib.unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", lineterm="")
             pytest.fail("\n".join(["golden text differs (pytest --update-golden accepts it):", *lines]))
 
     return check

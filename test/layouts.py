@@ -126,9 +126,7 @@ def _assert_same(call: Callable[..., Any], odd: Sequence[Any], what: str, slack:
     for index, (mine, theirs) in enumerate(zip([*ours, *odd], [*expected, *plain], strict=True)):
         if isinstance(theirs, torch.Tensor):
             where = f"{what}: result {index} of {len(ours)}"
-            torch.testing.assert_close(
-                *dense([mine, theirs]), rtol=slack, atol=slack, equal_nan=True, msg=where
-            )
+            torch.testing.assert_close(*dense([mine, theirs]), rtol=slack, atol=slack, equal_nan=True, msg=where)
         else:
             assert mine == theirs or theirs != theirs, what
 

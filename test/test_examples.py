@@ -47,8 +47,6 @@ def test_notebooks_run(notebook: str, tmp_path: Path) -> None:
 def test_readme_example_runs() -> None:
     text = (ROOT / "README.md").read_text()
     code = text.split("```python\n", 1)[1].split("```", 1)[0]
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("(")[1].split(",")[0].rstrip(")\n")) < 1e-5

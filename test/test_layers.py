@@ -40,16 +40,12 @@ LAYERS = {
     "torch_tvm.passes": layer("lib/passes", "aten dialect support", "torch mlir lark"),
     "torch_tvm.tir": layer("lib/tir", "support", "tvm tvm_ffi"),
     "torch_tvm.workloads": layer("lib/workloads", "support tir", "tvm"),
-    "torch_tvm.lowering": layer(
-        "lib/lowering", "aten dialect support tir workloads", "torch mlir tvm tvm_ffi numpy"
-    ),
+    "torch_tvm.lowering": layer("lib/lowering", "aten dialect support tir workloads", "torch mlir tvm tvm_ffi numpy"),
     "torch_tvm.transforms": layer("lib/transforms", "schedules support tir workloads", "tvm tvm_ffi numpy"),
     "torch_tvm.schedules": layer("lib/schedules", "support tir workloads", "tvm tvm_ffi"),
     "torch_tvm.codegen": layer("lib/codegen", "runtime support tir", "torch tvm tvm_ffi"),
     "torch_tvm.backends": layer("lib/backends", "codegen schedules transforms support", "tvm"),
-    "torch_tvm.profiling": layer(
-        "lib/profiling", "codegen runtime schedules support tir", "torch tvm tvm_ffi numpy"
-    ),
+    "torch_tvm.profiling": layer("lib/profiling", "codegen runtime schedules support tir", "torch tvm tvm_ffi numpy"),
     "torch_tvm.tuning": layer(
         "lib/tuning", "backends codegen profiling runtime schedules support tir", "torch tvm tvm_ffi numpy"
     ),
@@ -79,9 +75,7 @@ def imports(module: str, text: str, is_package: bool) -> Iterator[tuple[int, str
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parents = module.split(".")[
-                    : None if is_package and node.level == 1 else -(node.level - is_package)
-                ]
+                parents = module.split(".")[: None if is_package and node.level == 1 else -(node.level - is_package)]
                 base = ".".join([*parents, base]).rstrip(".")
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
@@ -103,9 +97,7 @@ def violations(module: str, text: str, is_package: bool = False) -> list[str]:
         elif top == "torch_tvm":
             is_wrong = not may_use(row, package, package_of(name), name)
         else:
-            is_wrong = (
-                ANY != row.third_party and top not in row.third_party and top not in sys.stdlib_module_names
-            )
+            is_wrong = ANY != row.third_party and top not in row.third_party and top not in sys.stdlib_module_names
         if is_wrong:
             found.append(f"{module}:{line}: {package} may not import {name}")
     return found
@@ -164,9 +156,7 @@ def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
 
 def test_files_do_not_import_each_other() -> None:
     modules = dict(sources())
-    graph = {
-        name: imported_files(name, ast.parse(path.read_text()), modules) for name, path in modules.items()
-    }
+    graph = {name: imported_files(name, ast.parse(path.read_text()), modules) for name, path in modules.items()}
     assert sum(map(len, graph.values())) > len(graph)
     assert circles(graph) == []
 
@@ -207,9 +197,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("module", "text", "message"), BAD, ids=[row[1].splitlines()[-1].strip() for row in BAD]
-)
+@pytest.mark.parametrize(("module", "text", "message"), BAD, ids=[row[1].splitlines()[-1].strip() for row in BAD])
 def test_a_violation_is_caught(module: str, text: str, message: str) -> None:
     found = violations(module, text)
     assert len(found) == 1 and message in found[0], found

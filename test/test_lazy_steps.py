@@ -33,9 +33,7 @@ def test_inference_is_compiled_once_a_shape() -> None:
     assert "2 of them with a graph" in str(step.report)
 
 
-def train(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
-) -> torch.Tensor:
+def train(network: torch.nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     optimizer.zero_grad()
     loss = (network(x) - y).square().mean()
     loss.backward()
@@ -48,8 +46,7 @@ def test_training_agrees_with_eager(momentum: float) -> None:
     eager = model()
     lazy = copy.deepcopy(eager).to("lazy")
     optimizers = [
-        torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum, foreach=False)
-        for network in (eager, lazy)
+        torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum, foreach=False) for network in (eager, lazy)
     ]
     step = torch_tvm.lazy.compile(lambda x, y: train(lazy, optimizers[1], x, y), state=[lazy, optimizers[1]])
     for _ in range(5):

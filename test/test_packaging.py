@@ -98,12 +98,8 @@ def test_what_the_wheel_installs_compiles(built: Path, tmp_path: Path) -> None:
         "import torch, torch_tvm; print(torch_tvm.__file__);"
         "print(torch_tvm.compile(torch.nn.ReLU(), (torch.ones(2),))(-torch.ones(2)).tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True
-    )
-    assert done.stdout.decode().split("\n")[:2] == [f"{tmp_path}/torch_tvm/__init__.py", "[0.0, 0.0]"], (
-        done.stderr
-    )
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True)
+    assert done.stdout.decode().split("\n")[:2] == [f"{tmp_path}/torch_tvm/__init__.py", "[0.0, 0.0]"], done.stderr
 
 
 IMPORTS = """\
@@ -182,6 +178,4 @@ def test_entry_points_exist_in_the_wheel(wheel: zipfile.ZipFile) -> None:
         path = module.replace(".", "/")
         found = [name for name in (f"{path}.py", f"{path}/__init__.py") if name in files]
         assert found, f"{target}: no such module in the wheel"
-        assert callable(functools.reduce(getattr, function.split("."), importlib.import_module(module))), (
-            target
-        )
+        assert callable(functools.reduce(getattr, function.split("."), importlib.import_module(module))), target

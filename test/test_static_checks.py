@@ -31,9 +31,7 @@ def test_tree_is_clean(command: list[str]) -> None:
 def test_hooks_are_the_same_checks() -> None:
     lines = (ROOT / ".pre-commit-config.yaml").read_text().splitlines()
     hooks = [line.partition(" -m ")[2] for line in lines if line.strip().startswith("entry:")]
-    assert hooks == [
-        " ".join(word for word in command[1:] if word[0] not in "-.") for command in CHECKS.values()
-    ]
+    assert hooks == [" ".join(word for word in command[1:] if word[0] not in "-.") for command in CHECKS.values()]
 
 
 def test_stubs_are_those_of_the_names_in_use(tmp_path: Path) -> None:

@@ -192,12 +192,8 @@ def valid(programs: Sequence[Program], path: Path) -> list[Program]:
 def each_once(path: Path) -> list[Program]:
     """Every view and every write at least once."""
     kinds = itertools.cycle(KINDS)
-    some = [
-        Program(view, write, next(kinds)) for view, write in zip(VIEWS, itertools.cycle(WRITES), strict=False)
-    ]
-    some += [
-        Program(view, write, "fresh") for write, view in zip(WRITES, itertools.cycle(VIEWS[8:]), strict=False)
-    ]
+    some = [Program(view, write, next(kinds)) for view, write in zip(VIEWS, itertools.cycle(WRITES), strict=False)]
+    some += [Program(view, write, "fresh") for write, view in zip(WRITES, itertools.cycle(VIEWS[8:]), strict=False)]
     return valid(some, path)
 
 

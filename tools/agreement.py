@@ -1,6 +1,7 @@
 """The table of ``docs/torch_compile.md``: how each small model of the zoo runs by each way, against eager PyTorch.
 
-``python -m torch_tvm.tools.agreement --page docs/torch_compile.md`` writes the table into the page, in about half an hour.
+``python -m torch_tvm.tools.agreement --page docs/torch_compile.md`` writes the table into the page, in about half an
+hour.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ BATCHES = (2, 3, 5, 4)
 """Sizes of the batch where it varies; the first is that of the other columns too."""
 
 TOLERANCE = 1e-3
-"""Largest difference from eager PyTorch, as a part of the largest number of a result or a gradient; where it is larger, the
-error against float64 is to be no more than three times eager's.
+"""Largest difference from eager PyTorch, as a part of the largest number of a result or a gradient; where it is larger,
+the error against float64 is to be no more than three times eager's.
 """
 
 Step = Callable[..., Any]
@@ -76,9 +77,7 @@ def _compiled(name: str, module: nn.Module, example: Sequence[Any], varies: bool
     return lambda *args: compiled(*args)
 
 
-def _by_torch_compile(
-    name: str, module: nn.Module, example: Sequence[Any], varies: bool, until: ExitStack
-) -> Step:
+def _by_torch_compile(name: str, module: nn.Module, example: Sequence[Any], varies: bool, until: ExitStack) -> Step:
     torch._dynamo.reset()
     compiled: Step = torch.compile(module, backend="torch_tvm")
     return compiled
@@ -213,9 +212,7 @@ _MARKS = "<!-- begin of the table -->", "<!-- end of the table -->"
 def written(page: str, rows: Sequence[str]) -> str:
     """The page with this table between its marks."""
     begin, end = (re.escape(mark) for mark in _MARKS)
-    text, count = re.subn(
-        rf"{begin}.*{end}", lambda _: f"{_MARKS[0]}\n{table(rows)}\n{_MARKS[1]}", page, flags=re.S
-    )
+    text, count = re.subn(rf"{begin}.*{end}", lambda _: f"{_MARKS[0]}\n{table(rows)}\n{_MARKS[1]}", page, flags=re.S)
     if count != 1:
         raise ValueError("the page has no marks of the table")
     return text

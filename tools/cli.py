@@ -11,8 +11,9 @@
     torch-tvm completion bash|zsh
 
 MODEL is ``file.py:Name`` (a class that needs no arguments, a module, or a function), the name of a model of the zoo, a
-``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of ``torch.export.save``, an ``.onnx`` file, a file with text (``.mlir``,
-``.mlirbc``, ``.ts``: a TorchScript graph, ``.ltc``: a lazy dump), or a ``.ttvm`` file that ``compile`` wrote.
+``.pt`` file of ``torch.jit.save``, a ``.pt2`` file of ``torch.export.save``, an ``.onnx`` file, a file with text
+(``.mlir``, ``.mlirbc``, ``.ts``: a TorchScript graph, ``.ltc``: a lazy dump), or a ``.ttvm`` file that ``compile``
+wrote.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ def _model_options() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SPEC",
-        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values; ? is an unknown size, ?64 one that is 64 now), "
-        "or a .npz, .npy or .pt file",
+        help="an argument: 1x3x64x64:f32, name:1x3:int64 (random values; ? is an unknown size, ?64 one that is 64 "
+        "now), or a .npz, .npy or .pt file",
     )
     model.add_argument("--seed", type=seed, default=0, help="seed of random weights and inputs")
     model.add_argument("--json", action="store_true", help="print one JSON object")
@@ -134,9 +135,7 @@ def _target_options() -> argparse.ArgumentParser:
         default="auto",
         help="auto, llvm, cuda, a dict as JSON, or an LLVM processor name as mcpu=NAME",
     )
-    target.add_argument(
-        "--no-fallback", action="store_true", help="an op that is left to PyTorch is an error"
-    )
+    target.add_argument("--no-fallback", action="store_true", help="an op that is left to PyTorch is an error")
     target.add_argument(
         "--option",
         action="append",
@@ -144,9 +143,7 @@ def _target_options() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="an option of torch_tvm.compile, such as accuracy=fast or opt_level=2",
     )
-    target.add_argument(
-        "--database", default="", metavar="FOLDER", help="use what torch-tvm tune left in this folder"
-    )
+    target.add_argument("--database", default="", metavar="FOLDER", help="use what torch-tvm tune left in this folder")
     return target
 
 
@@ -187,9 +184,7 @@ def _add_compile(add: Add, *parents: argparse.ArgumentParser) -> None:
         metavar="CC",
         help="the C compiler that links for another CPU, aarch64-linux-gnu-gcc for one",
     )
-    compiled.add_argument(
-        "--originals", action="store_true", help="keep the weights as the program has them, too"
-    )
+    compiled.add_argument("--originals", action="store_true", help="keep the weights as the program has them, too")
 
 
 def _add_runs(add: Add, *parents: argparse.ArgumentParser) -> None:
@@ -202,21 +197,15 @@ def _add_runs(add: Add, *parents: argparse.ArgumentParser) -> None:
     explained.add_argument("-o", dest="output", metavar="FILE", help=f"write it: {', '.join(_PAGES)}")
     explained.add_argument("--benchmark", action="store_true", help="time each kernel as well")
     measured = add("bench", _bench, "time a model's kernels, or suites: torch-tvm bench --help", *parents)
-    measured.add_argument(
-        "--runs", type=count, default=10, metavar="N", help="runs of which the median counts"
-    )
+    measured.add_argument("--runs", type=count, default=10, metavar="N", help="runs of which the median counts")
 
 
 def _add_tune(add: Add, *parents: argparse.ArgumentParser) -> None:
-    text = (
-        "look for faster schedules by measurement, and keep them in a folder; after Ctrl-C it goes on there"
-    )
+    text = "look for faster schedules by measurement, and keep them in a folder; after Ctrl-C it goes on there"
     tuned = add("tune", _tune, text, *parents)
     tuned.add_argument("--trials", type=count, metavar="N", help="schedules to try, earlier runs counted")
     tuned.add_argument("--seconds", type=amount, metavar="S", help="how long to go on")
-    tuned.add_argument(
-        "--tracker", metavar="HOST:PORT/KEY", help="measure on the servers of this TVM RPC tracker"
-    )
+    tuned.add_argument("--tracker", metavar="HOST:PORT/KEY", help="measure on the servers of this TVM RPC tracker")
 
 
 def _add_surroundings(add: Add) -> None:
@@ -273,9 +262,7 @@ def _source(command: argparse.Namespace) -> Source:
 
 
 def _frontends(text: str, source: Source) -> list[str]:
-    frontends = [frontend.strip() for frontend in text.split(",") if frontend.strip()] or [
-        source.frontends[0]
-    ]
+    frontends = [frontend.strip() for frontend in text.split(",") if frontend.strip()] or [source.frontends[0]]
     for frontend in frontends:
         if frontend not in (*FRONTENDS, *source.frontends):
             raise InvalidInput(
@@ -313,9 +300,7 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, is_given, value = text.partition("=")
         if not is_given:
-            raise InvalidInput(
-                f"cannot read '{text}'", subject="--option", advice="write accuracy=fast, for one"
-            )
+            raise InvalidInput(f"cannot read '{text}'", subject="--option", advice="write accuracy=fast, for one")
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -351,9 +336,7 @@ def _import(command: argparse.Namespace) -> int:
     source = _source(command)
     frontends = _frontends(command.via, source)
     if command.diff and len(frontends) < 2:
-        raise InvalidInput(
-            "a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy"
-        )
+        raise InvalidInput("a comparison needs two importers", subject="--diff", advice="name them: --via fx,lazy")
     if command.output and len(frontends) > 1:
         raise InvalidInput("one file holds one module", subject="-o", advice="name one importer: --via fx")
     _check_extension(command.output, (".mlir", ".mlirbc"))
@@ -432,14 +415,10 @@ def _run(command: argparse.Namespace) -> int:
     check_writable(command.output, "-o")
     is_saved = command.model.endswith(".ttvm")
     if command.check and not is_saved:
-        raise InvalidInput(
-            "--check is for .ttvm files", advice="a model is compared with eager PyTorch without it"
-        )
+        raise InvalidInput("--check is for .ttvm files", advice="a model is compared with eager PyTorch without it")
     if is_saved:
         _refuse_compile_options(command)
-        call, args, expected = loaded_with_arguments(
-            command.model, command.input, command.seed, check=command.check
-        )
+        call, args, expected = loaded_with_arguments(command.model, command.input, command.seed, check=command.check)
     else:
         source, call = _compiled(command)
         args = source.arguments()
@@ -495,9 +474,7 @@ def _timed(call: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, float]:
     return results, (time.perf_counter() - started) * 1e3
 
 
-def _compared(
-    source: Source, results: Any, args: Sequence[Any], random_state: torch.Tensor
-) -> tuple[str, str]:
+def _compared(source: Source, results: Any, args: Sequence[Any], random_state: torch.Tensor) -> tuple[str, str]:
     """How results differ from eager PyTorch's, if they do, and the line that says so."""
     import torch
 
@@ -532,9 +509,7 @@ def _in_either_precision(program: Any) -> Callable[..., Any]:
     from torch.utils import _pytree as pytree
 
     def call(*args: Any) -> Any:
-        floats = [
-            a for a in pytree.tree_leaves(args) if isinstance(a, torch.Tensor) and a.is_floating_point()
-        ]
+        floats = [a for a in pytree.tree_leaves(args) if isinstance(a, torch.Tensor) and a.is_floating_point()]
         is_double = bool(floats) and all(tensor.dtype == torch.float64 for tensor in floats)
         has_parameters = isinstance(program, torch.nn.Module) and next(program.parameters(), None) is not None
         return copy.deepcopy(program).double()(*args) if is_double and has_parameters else program(*args)

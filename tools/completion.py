@@ -1,4 +1,5 @@
-"""``torch-tvm completion bash|zsh``: what a shell needs to complete the three commands, made by ``shtab`` of their parsers.
+"""``torch-tvm completion bash|zsh``: what a shell needs to complete the three commands, made by ``shtab`` of their
+parsers.
 
 eval "$(torch-tvm completion bash)"
 """
@@ -55,9 +56,7 @@ def _opt_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="torch-tvm-opt", add_help=False)
     parser.add_argument("input", metavar="FILE", nargs="?")
     for spelled in OPTIONS:
-        names = [
-            name.strip().partition("=")[0].partition("[")[0].partition(" ")[0] for name in spelled.split(",")
-        ]
+        names = [name.strip().partition("=")[0].partition("[")[0].partition(" ")[0] for name in spelled.split(",")]
         if "--emit" in names:
             parser.add_argument(*names, choices=KINDS)
         else:

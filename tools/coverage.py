@@ -1,7 +1,7 @@
 """``docs/coverage.md``: what compiles each op of ATen's core and of the Torch dialect, by dtype.
 
-``python -m torch_tvm.tools.coverage --output docs/coverage.md`` writes the page. Samples are those of PyTorch's operator
-database for an op of the same name; they are imported and lowered, and nothing is compiled.
+``python -m torch_tvm.tools.coverage --output docs/coverage.md`` writes the page. Samples are those of PyTorch's
+operator database for an op of the same name; they are imported and lowered, and nothing is compiled.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from torch_tvm.tools.opinfo.samples import DTYPES, Case, cases, database, eager_
 from torch_tvm.tools.opinfo.sweep import Bundle
 
 STATES = ("kernel", "decomposition", "library", "PyTorch", "none")
-"""Best first: a kernel of ours; ops that have one, in its place; a call of a library, such as LAPACK; left to PyTorch; not
-imported."""
+"""Best first: a kernel of ours; ops that have one, in its place; a call of a library, such as LAPACK; left to PyTorch;
+not imported."""
 
 COLUMNS = {
     "f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
@@ -212,9 +212,9 @@ What compiles each op of ATen's core and of the Torch dialect (those that write 
 - **K**, a kernel of ours; **D**, ops that have one come in its place, by torch-mlir's decomposition, PyTorch's or ours;
   **L**, a call of a library such as LAPACK or PyTorch's random numbers; **P**, left to PyTorch, one op at a time
   (`fallback=False` makes that an error); **-**, not imported.
-- A cell is the worst of some samples, in PyTorch's operator database, of an operator of the same name. It is empty where
-  there are none: then *by name* says what the registries have. An op is **P** also where one sample asks for what no
-  kernel takes.
+- A cell is the worst of some samples, in PyTorch's operator database, of an operator of the same name. It is empty
+  where there are none: then *by name* says what the registries have. An op is **P** also where one sample asks for what
+  no kernel takes.
 - *sizes*: whether the first float32 sample lowers where all its sizes vary (but those of 0 and 1), some, or none.
 
 A script writes this page in about a quarter of an hour, and `--filter` looks at a few operators and prints their rows:

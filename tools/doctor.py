@@ -27,7 +27,9 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A line: ``state`` is ok, note (works, could be better) or bad; ``advice`` says what to do about the latter two."""
+    """A line: ``state`` is ok, note (works, could be better) or bad; ``advice`` says what to do
+    about the latter two.
+    """
 
     topic: str
     state: str
@@ -76,9 +78,7 @@ def _target() -> Iterator[Finding]:
     attributes = ", ".join(f"{key} {value}" for key, value in target.attrs.items() if key != "model")
     yield Finding("target", "ok", f"{target.kind.name}: {attributes}")
     features = sorted(backend_of(target).instruction_sets(target) or ())
-    best = [
-        f for f in features if f.startswith(("avx", "amx", "fma", "neon", "sve", "dotprod", "i8mm", "bf16"))
-    ]
+    best = [f for f in features if f.startswith(("avx", "amx", "fma", "neon", "sve", "dotprod", "i8mm", "bf16"))]
     yield Finding("instructions", "ok", " ".join(best) or "no vector instructions")
 
 
@@ -117,7 +117,9 @@ def _page_watch() -> Iterator[Finding]:
     if page_watch._this_process() is not None:
         yield Finding("page watch", "ok", "the kernel says which parameters were written")
     else:
-        advice = "torch.compile hashes parameters at each call; Linux 6.7 with userfaultfd allowed does it in microseconds"
+        advice = (
+            "torch.compile hashes parameters at each call; Linux 6.7 with userfaultfd allowed does it in microseconds"
+        )
         yield Finding("page watch", "note", "not possible here", advice)
 
 
@@ -127,9 +129,7 @@ def _gpu() -> Iterator[Finding]:
     if tvm.cuda(0).exist:
         yield Finding("GPU", "ok", f"CUDA {tvm.cuda(0).compute_version}: {tvm.cuda(0).device_name}")
     else:
-        yield Finding(
-            "GPU", "ok", 'none; target={"kind": "cuda", "arch": "sm_90"} makes code for one elsewhere'
-        )
+        yield Finding("GPU", "ok", 'none; target={"kind": "cuda", "arch": "sm_90"} makes code for one elsewhere')
 
 
 def _cache() -> Iterator[Finding]:

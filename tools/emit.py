@@ -1,4 +1,6 @@
-"""What ``torch-tvm-opt --emit`` prints of a module: TVMScript, or the kernels' code as LLVM, assembly, CUDA or OpenCL."""
+"""What ``torch-tvm-opt --emit`` prints of a module: TVMScript, or the kernels' code as LLVM,
+assembly, CUDA or OpenCL.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
     python tools/gpu_check.py --target opencl --json result.json
 
-Each program is compiled for the target, its results are held against eager's on the CPU, and calls are timed: the median of
-several, copies of arguments and results included where the target has them. Ends with 1 where a result differs.
+Each program is compiled for the target, its results are held against eager's on the CPU, and calls are timed: the
+median of several, copies of arguments and results included where the target has them. Ends with 1 where a result
+differs.
 """
 
 from __future__ import annotations
@@ -80,9 +81,7 @@ def check(name: str, case: Case, target: Any, runs: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all programs, print a table and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="opencl", help='"opencl", "cuda", or a target as JSON')
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=5)
@@ -97,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = rows[-1]
         verdict = "agrees" if row["agrees"] else "DIFFERS"
         print(
-            f"{name:20} {verdict:8} {row['error']:9.1e} {row['ours_ms']:10.2f} ms (eager on the CPU {row['eager_ms']:.2f})"
+            f"{name:20} {verdict:8} {row['error']:9.1e} {row['ours_ms']:10.2f} ms (eager on the CPU "
+            f"{row['eager_ms']:.2f})"
             f"  {', '.join(row['rules'])}",
             flush=True,
         )

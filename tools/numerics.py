@@ -9,9 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 
-def assert_matches(
-    ours: Any, eager_fn: Callable[..., Any], args: Sequence[Any], *, slack: float = 1e-5
-) -> None:
+def assert_matches(ours: Any, eager_fn: Callable[..., Any], args: Sequence[Any], *, slack: float = 1e-5) -> None:
     """Compare ``ours`` with ``eager_fn(*args)``: same nesting, dtypes and shapes; integers and booleans exactly;
     floats with an RMSE against float64 of at most three times eager's plus ``slack``, and the same NaN and
     infinities as eager or as float64 where those two differ.
@@ -39,18 +37,14 @@ def compare(ours: Any, eager: Any, exact: Any, *, slack: float = 1e-5, what: str
     assert ours.shape == eager.shape, f"{what}: shape {tuple(ours.shape)}, eager {tuple(eager.shape)}"
     if not (eager.dtype.is_floating_point or eager.dtype.is_complex):
         wrong = ours != eager
-        assert not wrong.any(), (
-            f"{what}: {int(wrong.sum())} of {wrong.numel()} differ: {_sample(ours, eager, wrong)}"
-        )
+        assert not wrong.any(), f"{what}: {int(wrong.sum())} of {wrong.numel()} differ: {_sample(ours, eager, wrong)}"
         return
     if eager.dtype.is_complex:
         ours, eager, exact = (torch.view_as_real(value.resolve_conj()) for value in (ours, eager, exact))
     _compare_floats(ours.double(), eager.double(), exact.double(), slack, what)
 
 
-def _compare_floats(
-    ours: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, slack: float, what: str
-) -> None:
+def _compare_floats(ours: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, slack: float, what: str) -> None:
     same = _special(ours).eq(_special(eager)) | _special(ours).eq(_special(exact))
     assert same.all(), f"{what}: NaN or infinity differs: {_sample(ours, eager, ~same)}"
     finite = ours.isfinite() & eager.isfinite() & exact.isfinite()

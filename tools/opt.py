@@ -136,9 +136,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
     command.source = sources[0] if sources else "-"
     kept = command.values.get("crash-reproducer", "")
     if kept and os.path.realpath(kept) == os.path.realpath(command.source):
-        raise InvalidInput(
-            "the module before a crash would be written over the input", subject="--crash-reproducer"
-        )
+        raise InvalidInput("the module before a crash would be written over the input", subject="--crash-reproducer")
     if "relax-to-tir" in command.switches:
         command.switches.add("torch-to-relax")
     return command
@@ -259,9 +257,7 @@ def _process(command: Command, data: str | bytes, is_whole: bool) -> str:
     from torch_tvm.dialect.parse import read_module
 
     lowers = "torch-to-relax" in command.switches
-    module = read_module(
-        data, command.source, on_disk=is_whole and not _is_made(command.source), needs_state=lowers
-    )
+    module = read_module(data, command.source, on_disk=is_whole and not _is_made(command.source), needs_state=lowers)
     module = _run_passes(command, module)
     if "mlir-timing" in command.switches:
         _print_times(command)
@@ -363,9 +359,7 @@ def _arguments(command: Command, module: TorchModule) -> list[Any]:
     found = []
     for index, kind in enumerate(kinds):
         if kind is None or kind.shape is None or kind.dtype is None:
-            raise InvalidInput(
-                f"argument {index} is no tensor of known rank", advice="give it: --input=2x3:f32"
-            )
+            raise InvalidInput(f"argument {index} is no tensor of known rank", advice="give it: --input=2x3:f32")
         found.append(random_tensor(TensorSpec(kind.shape, kind.dtype), index))
     return found
 
@@ -417,9 +411,7 @@ def _before_pass(command: Command, module: TorchModule, step: Step) -> None:
 
 def _print_times(command: Command) -> None:
     marks = [*command.seconds.items(), ("", time.perf_counter())]
-    spent = [
-        (name.partition(" ")[2], after - start) for (name, start), (_, after) in itertools.pairwise(marks)
-    ]
+    spent = [(name.partition(" ")[2], after - start) for (name, start), (_, after) in itertools.pairwise(marks)]
     total = sum(seconds for _, seconds in spent) or 1.0
     print(f"{'seconds':>10}  {'share':>6}  pass", file=sys.stderr)
     for name, seconds in spent:
@@ -533,11 +525,7 @@ def _report(error: TorchTvmError, text: str = "") -> int:
     from torch_tvm.dialect.reader import caret
     from torch_tvm.passes.pipeline_text import PassFailed
 
-    shown = (
-        caret(text, error.location.line, error.column)
-        if isinstance(error, PassFailed) and error.location
-        else ""
-    )
+    shown = caret(text, error.location.line, error.column) if isinstance(error, PassFailed) and error.location else ""
     print(f"torch-tvm-opt: error: {error}{shown}", file=sys.stderr)
     return 2 if isinstance(error, (InvalidInput, ImportFailed, PassFailed)) else 1
 

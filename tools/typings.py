@@ -2,9 +2,10 @@
 
     python -m torch_tvm.tools.typings
 
-A stub holds what the installed wheels say of themselves: bases and members of classes, the fields that C++ declares, the
-names of parameters, and results that are annotated with a class. What they do not say is ``Any``. A type checker finds
-what is misspelt or what another version of a wheel does not have, and where a value is a base class of what is asked of it.
+A stub holds what the installed wheels say of themselves: bases and members of classes, the fields that C++ declares,
+the names of parameters, and results that are annotated with a class. What they do not say is ``Any``. A type checker
+finds what is misspelt or what another version of a wheel does not have, and where a value is a base class of what is
+asked of it.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ _MOST_PARAMETERS = 10
 
 
 def in_use(root: Path) -> tuple[set[str], set[str]]:
-    """Dotted names below :data:`PACKAGES` that the files under ``root`` import, or reach through what they import; and all
-    attributes that they ask of anything.
+    """Dotted names below :data:`PACKAGES` that the files under ``root`` import, or reach through what they import; and
+    all attributes that they ask of anything.
     """
     names: set[str] = set()
     attributes: set[str] = set()
@@ -139,13 +140,13 @@ def _located(dotted: str) -> tuple[str, str | None, Any] | None:
 def _is_hidden(module: str) -> bool:
     """Whether the package has a function or a class of the module's name."""
     package, _, name = module.rpartition(".")
-    return bool(package) and not isinstance(
-        getattr(sys.modules[package], name, None), types.ModuleType | None
-    )
+    return bool(package) and not isinstance(getattr(sys.modules[package], name, None), types.ModuleType | None)
 
 
 class Stubs:
-    """The stub files for a set of names. A class among them has its bases, its public members and the private ones in use."""
+    """The stub files for a set of names. A class among them has its bases, its public members and the private ones in
+    use.
+    """
 
     def __init__(self, names: Iterable[str], attributes: Collection[str]) -> None:
         self._attributes = attributes
@@ -207,9 +208,7 @@ class Stubs:
 class _Writer:
     """The text of one stub."""
 
-    def __init__(
-        self, module: str, home: Mapping[type, tuple[str, str]], attributes: Collection[str]
-    ) -> None:
+    def __init__(self, module: str, home: Mapping[type, tuple[str, str]], attributes: Collection[str]) -> None:
         self._module, self._home, self._attributes = module, home, attributes
         self._kinds = {_key(kind): kind for kind in home}
         self._imports: set[str] = set()
@@ -306,11 +305,7 @@ class _Writer:
         return _PLAIN.get(ty.origin, "Any") if kind is None or kind in _DYNAMIC else self._named(kind)
 
     def _is_member(self, name: str) -> bool:
-        return (
-            name in _SPECIAL
-            or not name.startswith("_")
-            or (name in self._attributes and name not in _OF_TYPES)
-        )
+        return name in _SPECIAL or not name.startswith("_") or (name in self._attributes and name not in _OF_TYPES)
 
     def _function(self, name: str, value: Any, first: str = "", result: str = "") -> list[str]:
         """A definition; a method has a ``first`` parameter."""
@@ -375,9 +370,7 @@ def _assigned(kind: type) -> set[str]:
     """The attributes of ``self`` that the methods of a class of Python assign."""
     body = _classes(kind.__module__).get(kind.__name__)
     stored = [node for node in ast.walk(body) if isinstance(node, ast.Attribute)] if body else []
-    return {
-        node.attr for node in stored if isinstance(node.ctx, ast.Store) and _chain(node.value) == ["self"]
-    }
+    return {node.attr for node in stored if isinstance(node.ctx, ast.Store) and _chain(node.value) == ["self"]}
 
 
 @cache
@@ -411,15 +404,14 @@ def _takes_self(value: Any) -> bool:
 
 
 def write(folder: Path, root: Path = _ROOT) -> None:
-    """Write the stubs for the sources below ``root`` into ``folder``, formatted as those are; older stubs there are deleted.
+    """Write the stubs for the sources below ``root`` into ``folder``, formatted as those are; older stubs there are
+    deleted.
 
     Raises :class:`InvalidInput` for a folder that cannot be written, and where there are no sources or no ``ruff``.
     """
     settings = root / "pyproject.toml"
     if not settings.exists():
-        raise InvalidInput(
-            f"no sources in '{root}'", advice="run it in a checkout, installed by pip install -e"
-        )
+        raise InvalidInput(f"no sources in '{root}'", advice="run it in a checkout, installed by pip install -e")
     if importlib.util.find_spec("ruff") is None:
         raise InvalidInput("ruff formats the stubs, and is not installed", advice="pip install '.[dev]'")
     files = {folder / path: text for path, text in Stubs(*in_use(root)).files()}
@@ -430,9 +422,7 @@ def write(folder: Path, root: Path = _ROOT) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
     except OSError as error:
-        raise InvalidInput(
-            f"cannot write '{error.filename}': {error.strerror}", subject=str(folder)
-        ) from error
+        raise InvalidInput(f"cannot write '{error.filename}': {error.strerror}", subject=str(folder)) from error
     for command in (["check", "--select", "I", "--fix"], ["format"]):
         options = ["--quiet", "--no-cache", "--config", str(settings), str(folder)]
         subprocess.run([sys.executable, "-m", "ruff", *command, *options], check=True)
@@ -441,9 +431,7 @@ def write(folder: Path, root: Path = _ROOT) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Write the stubs; 2 if that is not possible."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "folder", type=Path, nargs="?", default=_ROOT / "typings", help="default: %(default)s"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", default=_ROOT / "typings", help="default: %(default)s")
     try:
         write(parser.parse_args(arguments).folder)
     except InvalidInput as error:

@@ -30,8 +30,8 @@ def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> Gra
     """The graph of a call's kernel, as a function of the tensors among its arguments.
 
     ``arguments`` are the positional ones and those by name; in it, and in their order, ``metas`` are the fake tensors.
-    A scan or a map over a known number of items becomes as many calls. Raises :class:`ImportFailed` for a scan over more than
-    ``MOST_STEPS`` items, and where PyTorch cannot trace the kernel.
+    A scan or a map over a known number of items becomes as many calls. Raises :class:`ImportFailed` for a scan over
+    more than ``MOST_STEPS`` items, and where PyTorch cannot trace the kernel.
     """
     leaves, spec = pytree.tree_flatten(arguments)
     operator: Any = node.target

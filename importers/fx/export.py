@@ -1,4 +1,6 @@
-"""``export``: a program as ``torch.export`` has it, with what PyTorch refuses or forgets seen to, and its state kept."""
+"""``export``: a program as ``torch.export`` has it, with what PyTorch refuses or forgets seen to,
+and its state kept.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,7 @@ def export(
     says afterwards whether sizes of ``dynamic_shapes`` were settled that could vary.
     """
     module = program if isinstance(program, torch.nn.Module) else _Function(program)
-    exported = functools.partial(
-        _exported, module, example_args, kwargs, dynamic_shapes, sizes or OpenSizes()
-    )
+    exported = functools.partial(_exported, module, example_args, kwargs, dynamic_shapes, sizes or OpenSizes())
     before = attributes.of_module(module)
     state: set[Key] = set()
     try:
@@ -301,7 +301,9 @@ class _WithoutQuestions(TorchFunctionMode):
 
 
 class _ForgottenRefused(TorchFunctionMode):
-    """Refuses what export forgets: which generator of its own a program draws from, and what it assigns to ``.data``."""
+    """Refuses what export forgets: which generator of its own a program draws from, and what it
+    assigns to ``.data``.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -15,7 +15,9 @@ DATA = "what a program assigns to .data cannot be captured"
 
 
 def export_failure(scope: str, error: Exception) -> ImportFailed:
-    """An :class:`ImportFailed` at the last frame of the traceback that is the user's own; ``scope`` names the program."""
+    """An :class:`ImportFailed` at the last frame of the traceback that is the user's own; ``scope``
+    names the program.
+    """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     location = SourceLocation(importer="fx")
@@ -56,9 +58,7 @@ def _advice(error: Exception, text: str) -> str:
         return "pass example_args that fit the module's forward"
     if "Suggested fixes:" in text or "Constraints violated" in text or kind == "UserError":
         return "change dynamic_shapes as the message says, or compile with frontend='torchscript'"
-    others = (
-        "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
-    )
+    others = "try frontend='torchscript', or torch.compile(model, backend='torch_tvm'), which takes partial graphs"
     # What an operation, or the user's own code, raises.
     if type(error) in (RuntimeError, ValueError, IndexError):
         return f"run the program on these arguments in PyTorch; if it does, {others}"

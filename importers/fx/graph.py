@@ -314,7 +314,9 @@ class GraphWalk:
         return self.recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
 
     def _while_loop(self, node: Node) -> Any:
-        """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed an iteration ahead."""
+        """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed an iteration
+        ahead.
+        """
         condition, body, carried, captured = (self._lookup(argument) for argument in node.args)
         metas = list(node.meta["val"])
         types = [self.emitter._result_type(meta) for meta in metas]
@@ -327,9 +329,7 @@ class GraphWalk:
             self.emitter.types.parse("!torch.int"), *types, arg_locs=[here] * (len(types) + 1)
         )
         with self.emitter.block(block), self.recorder.region():
-            arguments = [
-                self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)
-            ]
+            arguments = [self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)]
             results = self._inlined(body, [*arguments, *captured])
             finals = [self._as_result(item, kind) for item, kind in zip(results, types, strict=True)]
             again = [self._from_value(v, m) for v, m in zip(finals, metas, strict=True)]
@@ -356,9 +356,7 @@ class GraphWalk:
         """Regions that change no value in inference: autocast off, grad mode, checkpointing, hints."""
         arguments = [self._lookup(argument) for argument in node.args]
         position = next(i for i, item in enumerate(arguments) if isinstance(item, GraphModule))
-        operands = [
-            item for item in arguments[position + 1 :] if not isinstance(item, str)
-        ]  # a region's name
+        operands = [item for item in arguments[position + 1 :] if not isinstance(item, str)]  # a region's name
         return self._inlined(arguments[position], operands)
 
 

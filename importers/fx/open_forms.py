@@ -1,7 +1,7 @@
 """Functions that ask for sizes as numbers, in terms of ops that leave sizes open.
 
-They stand in while a program is exported, for calls on sizes that may vary: ``torch.export`` would settle those sizes. A
-few stand in always, for functions that cannot be exported.
+They stand in while a program is exported, for calls on sizes that may vary: ``torch.export`` would settle those sizes.
+A few stand in always, for functions that cannot be exported.
 """
 
 from __future__ import annotations
@@ -93,15 +93,11 @@ def _indices(keep: str, row: Any, col: Any, offset: int, dtype: torch.dtype) -> 
     return getattr(mask, keep)(offset).nonzero().t().to(dtype)
 
 
-def tril_indices(
-    row: Any, col: Any, offset: int = 0, *, dtype: torch.dtype = torch.int64, **_: Any
-) -> Tensor:
+def tril_indices(row: Any, col: Any, offset: int = 0, *, dtype: torch.dtype = torch.int64, **_: Any) -> Tensor:
     return _indices("tril", row, col, offset, dtype)
 
 
-def triu_indices(
-    row: Any, col: Any, offset: int = 0, *, dtype: torch.dtype = torch.int64, **_: Any
-) -> Tensor:
+def triu_indices(row: Any, col: Any, offset: int = 0, *, dtype: torch.dtype = torch.int64, **_: Any) -> Tensor:
     return _indices("triu", row, col, offset, dtype)
 
 
@@ -129,9 +125,7 @@ def rfftfreq(n: Any, d: float = 1.0, *, dtype: torch.dtype | None = None, **_: A
 def _cosines(*weights: float) -> Function:
     """A window that is a sum of cosines with these weights."""
 
-    def window(
-        window_length: Any, periodic: bool = True, *, dtype: torch.dtype | None = None, **_: Any
-    ) -> Tensor:
+    def window(window_length: Any, periodic: bool = True, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
         last = torch.full((), window_length if periodic else window_length - 1, dtype=torch.float64)
         turn = torch.arange(window_length) * (2 * math.pi / last.clamp_min(1))
         terms = [(-1) ** k * weight * torch.cos(k * turn) for k, weight in enumerate(weights)]
@@ -148,9 +142,7 @@ def equal(input: Tensor, other: Tensor) -> Any:
     return (input == other).all().item()
 
 
-def allclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> Any:
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
     return torch.isclose(input, other, rtol, atol, equal_nan).all().item()
 
 

@@ -1,8 +1,9 @@
 """``torch.export`` with sizes that may be anything, 0 and 1 too, where the program and its ops take that.
 
-Left alone, an export takes every unknown size for two or more: a branch for ``x.size(0) == 0`` is gone without a word, and
-ops leave guards that say no more than that a shortcut was not taken. Here nothing is taken for granted. What an op leaves
-is tried, as the TorchScript importer does: guards that it does not need go. Guards of the program's own code stay.
+Left alone, an export takes every unknown size for two or more: a branch for ``x.size(0) == 0`` is gone without a word,
+and ops leave guards that say no more than that a shortcut was not taken. Here nothing is taken for granted. What an op
+leaves is tried, as the TorchScript importer does: guards that it does not need go. Guards of the program's own code
+stay.
 """
 
 from __future__ import annotations
@@ -84,10 +85,7 @@ class OpenSizes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         environment = self._environment
-        is_op = (
-            not isinstance(func, torch._ops.HigherOrderOperator)
-            and getattr(func, "__name__", "") != "__get__"
-        )
+        is_op = not isinstance(func, torch._ops.HigherOrderOperator) and getattr(func, "__name__", "") != "__get__"
         if environment is None or not is_op:
             return func(*args, **kwargs)
         before, known = snapshot(environment), len(environment.guards)
@@ -101,10 +99,10 @@ class OpenSizes(TorchFunctionMode):
             self._settle(environment, before, guards, Probe(func, args, kwargs, result, hints(environment)))
         return result
 
-    def _settle(
-        self, environment: ShapeEnv, before: dict[str, Any], guards: Sequence[Any], probe: Probe
-    ) -> None:
-        """Keep what an op needs of its guards. Sizes that it made equal to others, or to numbers, are so in its results."""
+    def _settle(self, environment: ShapeEnv, before: dict[str, Any], guards: Sequence[Any], probe: Probe) -> None:
+        """Keep what an op needs of its guards. Sizes that it made equal to others, or to numbers, are so in its
+        results.
+        """
         if len(environment.replacements) > len(before["replacements"]):
             self.closed = self.closed or self._takes_others(environment, before, probe)
         equal = [guard for guard in guards if isinstance(guard, sympy.Eq)]
@@ -131,9 +129,7 @@ class OpenSizes(TorchFunctionMode):
         }
         with _disable_current_modes(), torch._C.DisableTorchFunction():
             return any(
-                probe.runs({**probe.hint, symbol: value + more})
-                for symbol, value in numbers.items()
-                for more in (1, 2)
+                probe.runs({**probe.hint, symbol: value + more}) for symbol, value in numbers.items() for more in (1, 2)
             )
 
 
@@ -157,8 +153,7 @@ def _writes(func: Callable[..., Any]) -> bool:
 
 def _key(leaves: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(
-        (tuple(map(str, leaf.shape)), leaf.dtype) if isinstance(leaf, torch.Tensor) else str(leaf)
-        for leaf in leaves
+        (tuple(map(str, leaf.shape)), leaf.dtype) if isinstance(leaf, torch.Tensor) else str(leaf) for leaf in leaves
     )
 
 

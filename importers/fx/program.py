@@ -98,9 +98,7 @@ def _is_aten_level(module: GraphModule) -> bool:
             return False
         if node.op in ("call_module", "call_method"):
             return False
-        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith(
-            ("torch.nn", "torch._C")
-        ):
+        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith(("torch.nn", "torch._C")):
             return False
         if node.op == "call_function" and "val" not in node.meta and not _gives_nothing(node):
             return False
@@ -210,9 +208,7 @@ def import_exported(program: ExportedProgram, layout: str = "") -> TorchModule:
 class _Exported:
     """The import of an exported program; ``owners`` are tensors by the address of memory that several share."""
 
-    def __init__(
-        self, program: ExportedProgram, owners: Mapping[int, tuple[str, torch.Tensor]], layout: str
-    ) -> None:
+    def __init__(self, program: ExportedProgram, owners: Mapping[int, tuple[str, torch.Tensor]], layout: str) -> None:
         self.program = program
         self.owners = owners
         self.builder = _FunctionBuilder(layout)
@@ -237,9 +233,7 @@ class _Exported:
         names = _argument_names(program, [self.nodes[position].name for position in positions])
         spec = program.call_spec
         signature = Signature(spec.in_spec, spec.out_spec, names, constants, builder.outputs)
-        return TorchModule(
-            builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined
-        )
+        return TorchModule(builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined)
 
     def _literals(self, recorder: Recorder) -> dict[int, Brought]:
         """Weights, buffers and constants by the position of their placeholders."""
@@ -292,7 +286,9 @@ class _Exported:
 
 
 def _argument_names(program: ExportedProgram, names: list[str]) -> list[str]:
-    """The user's names of arguments that are single values: the nodes of ``Q`` and ``naïve`` are ``q`` and ``na_ve``."""
+    """The user's names of arguments that are single values: the nodes of ``Q`` and ``naïve`` are
+    ``q`` and ``na_ve``.
+    """
     signature, in_spec = program.module_call_graph[0].signature, program.call_spec.in_spec
     if signature is None or signature.forward_arg_names is None or in_spec is None:
         return names
@@ -306,9 +302,7 @@ def _with_shared_memory(program: ExportedProgram) -> ExportedProgram:
     """A program whose fake tensors share memory where its tensors do: those of one that was saved do not."""
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
-        source = (
-            node.args[0].meta.get("val") if node.args and isinstance(node.args[0], torch.fx.Node) else None
-        )
+        source = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], torch.fx.Node) else None
         result = node.meta.get("val")
         if schema is None or not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor):
             continue
@@ -359,9 +353,7 @@ def import_aten_graph(
     arguments = [
         (position, node.meta["val"])
         for position, node in enumerate(nodes)
-        if isinstance(
-            node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
-        )
+        if isinstance(node.meta["val"], (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float))
     ]
     specs: list[Any] = []
 
@@ -377,9 +369,7 @@ def import_aten_graph(
     constants = {i: None for i in range(len(nodes)) if i not in present}
     names = [nodes[position].name for position, _ in arguments]
     signature = Signature(in_spec, specs[0], names, constants, builder.outputs)
-    return TorchModule(
-        builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined
-    )
+    return TorchModule(builder.mlir, builder.weights, builder.state.tensors, signature, builder.emitter.inlined)
 
 
 def _shape_env_ranges(metas: Sequence[Any]) -> dict[Any, Any]:

@@ -1,7 +1,7 @@
 """The shape of a batch norm without working it out.
 
-For the shape and strides of its result PyTorch runs the decomposition of a batch norm on fake tensors, some twenty ops in
-Python: 40 % of the time to export a network of convolutions. In evaluation the result is like the input.
+For the shape and strides of its result PyTorch runs the decomposition of a batch norm on fake tensors, some twenty ops
+in Python: 40 % of the time to export a network of convolutions. In evaluation the result is like the input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _quick(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_usual(x: torch.Tensor, vectors: tuple[torch.Tensor | None, ...]) -> bool:
-    """Contiguous values, all of one dtype and of known sizes, on a CPU; weights and statistics a vector for the channels."""
+    """Contiguous values, all of one dtype and of known sizes, on a CPU; weights and statistics a vector for the
+    channels.
+    """
     return (
         x.device.type == "cpu"
         and x.is_floating_point()

@@ -55,7 +55,9 @@ def _check_like_python(program: Callable[..., Any], script: Any, examples: Seque
 
 
 def _specs(examples: Sequence[Any], dynamic_shapes: Any) -> tuple[Any, ...]:
-    """The examples with a ``TensorSpec`` for each that has a dynamic size; ``TypeError`` for other forms than a tuple."""
+    """The examples with a ``TensorSpec`` for each that has a dynamic size; ``TypeError`` for other
+    forms than a tuple.
+    """
     if dynamic_shapes is None:
         return tuple(examples)
     if not isinstance(dynamic_shapes, (tuple, list)) or len(dynamic_shapes) != len(examples):
@@ -71,8 +73,7 @@ def _spec(example: Any, sizes: Any) -> Any:
     named = sizes if isinstance(sizes, Mapping) else dict(enumerate(sizes))
     fixed = (None, Dim.STATIC)
     shape = [
-        size if named.get(i) in fixed or isinstance(named[i], int) else None
-        for i, size in enumerate(example.shape)
+        size if named.get(i) in fixed or isinstance(named[i], int) else None for i, size in enumerate(example.shape)
     ]
     return TensorSpec(tuple(shape), example.dtype)
 

@@ -84,7 +84,9 @@ class Source:
 
     @property
     def value(self) -> torch.Tensor:
-        """The tensor after the run: what was assigned in its place, or the tensor itself with what was written to it."""
+        """The tensor after the run: what was assigned in its place, or the tensor itself with what
+        was written to it.
+        """
         return self.lazy if self.replaced is None else self.replaced
 
     def is_written(self) -> bool:
@@ -157,9 +159,7 @@ def _capture(
             _check_output(item)
         if is_module:
             run.note_attributes(program, body, before)
-    return Capture(
-        list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls, queries
-    )
+    return Capture(list(run.sources.values()), leaves, in_spec, names, outputs, out_spec, whole.calls, queries)
 
 
 _PLAIN = (
@@ -210,9 +210,7 @@ def _names(program: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     """A name for each flat argument: the parameter's, with the path inside of it."""
     function = program.forward if isinstance(program, torch.nn.Module) else program
     try:
-        parameters = [
-            p.name for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_POSITIONAL
-        ]
+        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_POSITIONAL]
     except (TypeError, ValueError):
         parameters = []
     names = []
@@ -258,9 +256,7 @@ class _Run:
             memo[id(tensor)] = self.source(tensor, name).lazy
         return copy.deepcopy(module, memo)
 
-    def note_attributes(
-        self, module: torch.nn.Module, body: torch.nn.Module, before: attributes.Attributes
-    ) -> None:
+    def note_attributes(self, module: torch.nn.Module, body: torch.nn.Module, before: attributes.Attributes) -> None:
         """Note the tensors that ``body``, the copy of ``module`` that ran, has given up for others.
 
         ``before`` are its attributes before it ran.
@@ -373,11 +369,7 @@ def _elsewhere(item: Any) -> Any:
 def _makes_tensors(function: Any) -> bool:
     """Whether it is an op that takes a device, and no tensor that has one."""
     if isinstance(function, torch._ops.OpOverloadPacket):
-        return all(
-            _makes_tensors(getattr(function, name))
-            for name in function.overloads()
-            if not name.endswith("out")
-        )
+        return all(_makes_tensors(getattr(function, name)) for name in function.overloads() if not name.endswith("out"))
     if not isinstance(function, torch._ops.OpOverload):
         return False
     arguments = function._schema.arguments

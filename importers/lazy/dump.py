@@ -1,4 +1,5 @@
-"""The lazy device's own text form: what ``torch._C._lazy._get_tensors_text`` gives and ``LTC_SAVE_TENSORS_FILE`` writes.
+"""The lazy device's own text form: what ``torch._C._lazy._get_tensors_text`` gives and ``LTC_SAVE_TENSORS_FILE``
+writes.
 
 Device data become arguments, in order: the text has their shapes and dtypes, and no values.
 """
@@ -77,9 +78,7 @@ class _Build(Transformer):
     def node(self, items: list[Any]) -> Line:
         name, types, kind, operands, *attributes = items
         pairs: dict[str, str] = dict(pair for pair in attributes if isinstance(pair, tuple))
-        return Line(
-            str(name), tuple(types or ()), str(kind), tuple(operands or ()), pairs, name.line, kind.column
-        )
+        return Line(str(name), tuple(types or ()), str(kind), tuple(operands or ()), pairs, name.line, kind.column)
 
     def types(self, items: list[Any]) -> list[TensorSpec]:
         return items
@@ -145,10 +144,7 @@ def parse_lines(text: str, source: str = "-", first: int = 0) -> list[Line]:
 
 def _expected(error: UnexpectedInput) -> str:
     names: list[str] = sorted(
-        getattr(error, "accepts", None)
-        or getattr(error, "expected", None)
-        or getattr(error, "allowed", None)
-        or ()
+        getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", None) or ()
     )
     known = {
         "VALUE": "a value such as %0",
@@ -211,9 +207,7 @@ class _Reader:
             self.types[line.name] = line
             self._root(line, roots)
         if sorted(roots) != list(range(len(roots))) or not roots:
-            raise InvalidInput(
-                f"{self.source}: the roots of the graph are {sorted(roots)}, not 0, 1, …", stage=_STAGE
-            )
+            raise InvalidInput(f"{self.source}: the roots of the graph are {sorted(roots)}, not 0, 1, …", stage=_STAGE)
         ordered = [roots[index] for index in range(len(roots))]
         self.graph.returns = [name for name, _, _ in ordered]
         self.graph.inputs += self.constants
@@ -278,8 +272,7 @@ class _Reader:
             operands = self._operands(line, schema.arguments, given)
             if operands is not None:
                 outputs = [
-                    (f"{line.name}" if i == 0 else f"%r{line.name[1:]}_{i}", "Tensor")
-                    for i in range(len(line.types))
+                    (f"{line.name}" if i == 0 else f"%r{line.name[1:]}_{i}", "Tensor") for i in range(len(line.types))
                 ]
                 self.graph.nodes.append(Node(outputs, by_value(line.kind), self._place(line), operands))
                 return

@@ -175,9 +175,7 @@ class WholeOpText:
         operands = []
         for index, argument in enumerate(schema.arguments):
             given = (
-                call.args[index]
-                if index < len(call.args)
-                else call.kwargs.get(argument.name, argument.default_value)
+                call.args[index] if index < len(call.args) else call.kwargs.get(argument.name, argument.default_value)
             )
             operands.append(self._operand(given, argument, value_of, made))
         attributes = _source(call.place)
@@ -197,9 +195,7 @@ class WholeOpText:
             return value_of[id(given)]
         if given is None or argument.name in ("device", "layout", "pin_memory", "memory_format"):
             return self._none(made)
-        if isinstance(given, (list, tuple)) and any(
-            item is None or isinstance(item, torch.Tensor) for item in given
-        ):
+        if isinstance(given, (list, tuple)) and any(item is None or isinstance(item, torch.Tensor) for item in given):
             items = [self._operand(item, argument, value_of, made) for item in given]
             is_optional = "Optional" in str(argument.real_type) or any(item is None for item in given)
             kind = "Tensor?[]" if is_optional else "Tensor[]"

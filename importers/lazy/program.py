@@ -61,9 +61,7 @@ def _exported(program: Callable[..., Any], example_args: Sequence[Any], error: D
         raise error from None
 
 
-def import_step(
-    roots: Sequence[torch.Tensor], varying: Collection[int] = ()
-) -> tuple[TorchModule, list[int]]:
+def import_step(roots: Sequence[torch.Tensor], varying: Collection[int] = ()) -> tuple[TorchModule, list[int]]:
     """The pending graph of lazy tensors as a module of its device data, and their positions in ``data_of_step``.
 
     Data of rank 0 become constants, unless their position is in ``varying``.
@@ -116,9 +114,7 @@ class _Assembly:
         run = self.run
         main = module.main.operation
         order = [*self.arguments, *self.state]
-        state.describe(
-            main, [source.name for source in self.state], [order.index(source) for source in self.writes]
-        )
+        state.describe(main, [source.name for source in self.state], [order.index(source) for source in self.writes])
         if run.queries.fills_expanded:
             raise ImportFailed(
                 "the program writes a tensor that is expanded or unfolded, which the lazy device does not do as eager",
@@ -144,20 +140,17 @@ class _Assembly:
                 main.attributes[LAYOUT] = ir.StringAttr.get("dense", main.context)
         module.state = {source.name: source.tensor for source in self.state}
         constants = {i: leaf for i, leaf in enumerate(run.leaves) if not isinstance(leaf, torch.Tensor)}
-        outputs: list[tuple[Any] | None] = [
-            None if isinstance(item, torch.Tensor) else (item,) for item in run.outputs
-        ]
+        outputs: list[tuple[Any] | None] = [None if isinstance(item, torch.Tensor) else (item,) for item in run.outputs]
         is_plain = all(output is None for output in outputs)
-        module.signature = Signature(
-            run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs
-        )
+        module.signature = Signature(run.in_spec, run.out_spec, run.names, constants, None if is_plain else outputs)
 
     def _refuse_other_layouts(self) -> None:
         """To the lazy device every tensor is dense: there ``contiguous`` never copies."""
         place = self.run.queries.view_copied_and_written
         if place is not None:
             raise ImportFailed(
-                "a copy of a view beside a write: on the lazy device, where all is dense, it shares memory with the view",
+                "a copy of a view beside a write: on the lazy device, where all is dense, it shares memory with "
+                "the view",
                 location=place,
                 stage=f"importer: {IMPORTER}",
                 advice="use clone(), or another frontend",
@@ -181,11 +174,7 @@ def _check_dtypes(module: TorchModule, roots: Sequence[torch.Tensor]) -> None:
         while made is not None and view.op_name(made) == "torch.aten.detach":
             made = view.defining_op(made.operands[0])
         schema = view.op_name(made).replace("torch.aten.", "aten::") if made is not None else ""
-        if (
-            kind is not None
-            and kind.dtype not in (None, root.dtype)
-            and schema not in fake_results.CORRECTIONS
-        ):
+        if kind is not None and kind.dtype not in (None, root.dtype) and schema not in fake_results.CORRECTIONS:
             raise ImportFailed(
                 f"a result is {kind.dtype} here and {root.dtype} in PyTorch: a tensor of no dimensions sets its dtype",
                 stage=f"importer: {IMPORTER}",
@@ -203,9 +192,7 @@ def _refuse_random(nodes: list[Node]) -> None:
 
 
 def _is_training(node: Node, nodes: list[Node]) -> bool:
-    flag = next(
-        (other for other in nodes if other.outputs[:1] and other.outputs[0][0] == node.operands[2]), None
-    )
+    flag = next((other for other in nodes if other.outputs[:1] and other.outputs[0][0] == node.operands[2]), None)
     return flag is None or "value=0" not in flag.attributes
 
 

@@ -141,9 +141,7 @@ class WholeOps:
     def _assertion(self, condition: torch.Tensor, message: str) -> None:
         """An assertion stays in the graph, though it gives nothing."""
         place = user_place(sys._getframe(1), IMPORTER)
-        self.calls.append(
-            WholeOp(torch.ops.aten._assert_async.msg, (condition, message), {}, [], False, place)
-        )
+        self.calls.append(WholeOp(torch.ops.aten._assert_async.msg, (condition, message), {}, [], False, place))
 
     def _constant(self, tensor: torch.Tensor) -> Any:
         """The number in a tensor that depends on constants only, else ``None``."""
@@ -185,9 +183,7 @@ class WholeOps:
             return result
         axes = list(range(2, x.dim()))
         with torch.no_grad():
-            dtype = torch.promote_types(
-                mean.dtype, torch.float32
-            )  # a variance may be too large for half precision
+            dtype = torch.promote_types(mean.dtype, torch.float32)  # a variance may be too large for half precision
             wide, old_mean, old_var = (tensor.to(dtype) for tensor in (x, mean, var))
             mean.copy_(old_mean * (1 - momentum) + wide.mean(axes).mean(0) * momentum)
             var.copy_(old_var * (1 - momentum) + wide.var(axes, unbiased=True).mean(0) * momentum)
@@ -315,9 +311,7 @@ def _unwrapped(item: Any) -> Any:
 def _names() -> tuple[str, ...]:
     """Ops that return new tensors and have neither a lazy kernel nor a decomposition above it."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return tuple(
-        name for name in _functional() if not has(name, "Lazy") and not has(name, "CompositeImplicitAutograd")
-    )
+    return tuple(name for name in _functional() if not has(name, "Lazy") and not has(name, "CompositeImplicitAutograd"))
 
 
 @lru_cache(maxsize=1)

@@ -30,9 +30,7 @@ _MAYBE_VIEWS = {
     )
 }
 # Outside training these return their argument; PyTorch's decomposition, which fake tensors see, copies it.
-_DROPOUTS = {
-    f"aten::{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-}
+_DROPOUTS = {f"aten::{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")}
 # Ops that give their very argument back where there is nothing to do: what is done to the object is done to both.
 _RETURN_ARGUMENT = _DROPOUTS | {
     f"aten::{name}"
@@ -67,9 +65,7 @@ def is_argument(overload: torch._ops.OpOverload, argument: torch.Tensor, meta: t
     return all(bool(statically_known_true(a == b)) for a, b in pairs)
 
 
-def aliased(
-    overload: torch._ops.OpOverload, args: Sequence[Any], meta: torch.Tensor, path: Path
-) -> Path | None:
+def aliased(overload: torch._ops.OpOverload, args: Sequence[Any], meta: torch.Tensor, path: Path) -> Path | None:
     """The way to the tensor in ``args`` that the result at ``path``, like ``meta``, is a view of, if any."""
     schema = overload._schema
     first = isinstance(args[0], TensorRef) if args else False

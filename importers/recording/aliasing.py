@@ -92,12 +92,8 @@ class Aliasing:
         self.asks("whole")
 
 
-_EXPANSIONS = frozenset(
-    {torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.broadcast_to, torch.broadcast_to}
-)
-_FILLS = frozenset(
-    {torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.__setitem__, torch.fill_, torch.zero_}
-)
+_EXPANSIONS = frozenset({torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.broadcast_to, torch.broadcast_to})
+_FILLS = frozenset({torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.__setitem__, torch.fill_, torch.zero_})
 """Ops that write a tensor some of whose elements share memory; others raise."""
 _QUERIES = frozenset({torch.Tensor.is_contiguous, torch.Tensor.stride, torch.Tensor.storage_offset})
 _MAYBE_COPIES = frozenset(
@@ -151,8 +147,8 @@ def _covers(x: torch.Tensor, dimension: int, size: int, step: int) -> bool:
 
 class LayoutQueries(TorchFunctionMode):
     """Watches a program that runs in Python: ``asked`` says that its own code asks a tensor for its strides,
-    ``fills_expanded`` that it fills a view of an expanded one, or writes windows (the lazy device then sets to zero what
-    lies between them).
+    ``fills_expanded`` that it fills a view of an expanded one, or writes windows (the lazy device then sets to zero
+    what lies between them).
 
     PyTorch passes over ``contiguous`` of a contiguous tensor; with ``recorded`` it is an op all the same.
     """
@@ -191,7 +187,9 @@ class LayoutQueries(TorchFunctionMode):
         return early or self._late
 
     def _memory(self, tensor: torch.Tensor) -> int:
-        """A number for the memory of a tensor, which is that of its views: in inference mode they do not know their base."""
+        """A number for the memory of a tensor, which is that of its views: in inference mode they do not know their
+        base.
+        """
         # PyTorch ends the process on the storage of a lazy tensor that is in no functional wrapper.
         has_storage = tensor.device.type != "lazy" or torch._is_functional_tensor(tensor)
         storage = tensor.untyped_storage() if has_storage and tensor.layout == torch.strided else tensor
@@ -289,9 +287,7 @@ def _is_write(func: Any, kwargs: dict[str, Any]) -> bool:
     """
     name = getattr(func, "__name__", "")
     is_in_place = name.startswith("__i") if name.endswith("__") else name.endswith("_")
-    return (
-        is_in_place or name == "__setitem__" or kwargs.get("out") is not None or kwargs.get("inplace") is True
-    )
+    return is_in_place or name == "__setitem__" or kwargs.get("out") is not None or kwargs.get("inplace") is True
 
 
 def _is_called_by_user(frame: FrameType | None) -> bool:

@@ -42,9 +42,7 @@ def _tensors(item: Any) -> list[TensorRef]:
     return [leaf for leaf in pytree.tree_leaves(item) if isinstance(leaf, TensorRef)]
 
 
-def _refuse_shared(
-    overload: torch._ops.OpOverload, written: Sequence[TensorRef], given: Sequence[TensorRef]
-) -> None:
+def _refuse_shared(overload: torch._ops.OpOverload, written: Sequence[TensorRef], given: Sequence[TensorRef]) -> None:
     """An op that writes memory which it also reads as another argument sees its own writes there, copies do not."""
     for target in written:
         if sum(each.place.storage is target.place.storage for each in given) > 1:

@@ -80,9 +80,7 @@ def _alignments(
         return tuple(torch.empty(shape, dtype=scores.dtype, device="cpu") for shape in shapes)
 
 
-def _quantized_and_mask(
-    mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any
-) -> tuple[torch.Tensor, ...]:
+def _quantized_and_mask(mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
     """Fake quantisation, and where it does not clamp."""
     with mode:
         return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)

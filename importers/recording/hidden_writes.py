@@ -57,9 +57,7 @@ def _instance_norm(r: Recording, bound: Bound) -> list[Any] | None:
     out = r.run(aten.instance_norm.default, *kept)
     if _is_known_zero(x.meta.shape[2:]) and not _is_known_zero(x.meta.shape[:1]):
         return [out]
-    dtype = torch.promote_types(
-        mean.meta.dtype, torch.float32
-    )  # a variance may be too large for half precision
+    dtype = torch.promote_types(mean.meta.dtype, torch.float32)  # a variance may be too large for half precision
     wide = _as(r, x, dtype)
     axes = list(range(2, x.meta.dim()))
     means = r.run(aten.mean.dim, wide, axes)
@@ -141,7 +139,9 @@ def _histogramdd(r: Recording, bound: Bound) -> list[Any]:
 
 
 def _bincount(r: Recording, bound: Bound) -> None:
-    """Weighted counts of nothing are integers in eager PyTorch, and have the dtype of the weights by its fake tensors."""
+    """Weighted counts of nothing are integers in eager PyTorch, and have the dtype of the weights
+    by its fake tensors.
+    """
     size = bound["self"].meta.shape[0]
     if bound.get("weights") is not None and isinstance(size, int) and size == 0:
         raise ImportFailed(

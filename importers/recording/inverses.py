@@ -22,9 +22,7 @@ def scatter(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.
     return _INVERSES.get(step.name, _by_index)(r, parent, step, value)
 
 
-def _emit(
-    r: Recording, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any, **kwargs: Any
-) -> ir.Value:
+def _emit(r: Recording, overload: torch._ops.OpOverload, meta: torch.Tensor, *args: Any, **kwargs: Any) -> ir.Value:
     value: ir.Value = r.emitter.call(overload, args, kwargs, [meta])[0]
     return value
 
@@ -33,15 +31,9 @@ def _by_index(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> i
     """Any view: the same view of the elements' numbers tells where each element comes from."""
     count = parent.meta.numel()
     numbers, flat = parent.meta.new_empty((count,), dtype=torch.int64), parent.meta.new_empty((count,))
-    size = (
-        count
-        if isinstance(count, int)
-        else r.emitter.call(aten.numel.default, (r.value(parent),), {}, [0])[0]
-    )
+    size = count if isinstance(count, int) else r.emitter.call(aten.numel.default, (r.value(parent),), {}, [0])[0]
     counted = _emit(r, aten.arange.default, numbers, size)
-    shaped = _emit(
-        r, aten.view.default, torch.empty_like(parent.meta, dtype=torch.int64), counted, r.sizes(parent)
-    )
+    shaped = _emit(r, aten.view.default, torch.empty_like(parent.meta, dtype=torch.int64), counted, r.sizes(parent))
     metas = [_as_numbers(meta) for meta in step.metas]
     index = step.pick(r.emitter.call(step.overload, *r.replayed(step, shaped), metas))
     before = _emit(r, aten.reshape.default, flat, r.value(parent), [-1])
@@ -69,9 +61,7 @@ def _expand_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -
     ]
     count = math.prod(shape[axis] for axis in copied)
     if not isinstance(count, int):
-        raise ImportFailed(
-            "writes to a tensor that is expanded to an unknown size", advice="use clone() before"
-        )
+        raise ImportFailed("writes to a tensor that is expanded to an unknown size", advice="use clone() before")
     if count == 1:
         return _reshape_back(r, parent, step, value)
     if count == 0:
@@ -81,12 +71,8 @@ def _expand_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -
     changed = _emit(r, aten.ne.Tensor, bools, value, before)
     if step.meta.is_floating_point():
         is_nan = _emit(r, aten.isnan.default, bools, before)
-        nan_too = _emit(
-            r, aten.logical_and.default, bools, is_nan, _emit(r, aten.isnan.default, bools, value)
-        )
-        changed = _emit(
-            r, aten.logical_and.default, bools, changed, _emit(r, aten.logical_not.default, bools, nan_too)
-        )
+        nan_too = _emit(r, aten.logical_and.default, bools, is_nan, _emit(r, aten.isnan.default, bools, value))
+        changed = _emit(r, aten.logical_and.default, bools, changed, _emit(r, aten.logical_not.default, bools, nan_too))
 
     def rows(of: ir.Value, meta: torch.Tensor) -> tuple[ir.Value, torch.Tensor]:
         ordered = meta.permute(order)
@@ -153,9 +139,7 @@ def _narrow_back(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -
         if not isinstance(size, int):
             return _by_index(r, parent, step, value)
         start += size
-    return _emit(
-        r, aten.slice_scatter.default, parent.meta, r.value(parent), value, axis, start, start + length
-    )
+    return _emit(r, aten.slice_scatter.default, parent.meta, r.value(parent), value, axis, start, start + length)
 
 
 def _element(r: Recording, parent: Place, step: ViewStep, value: ir.Value) -> ir.Value:
@@ -249,9 +233,7 @@ _INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(_IDENTITIES, _identity),
     **dict.fromkeys(EXPANSIONS, _expand_back),
     **dict.fromkeys(("t", "transpose", "swapaxes", "swapdims"), _swap_back),
-    **dict.fromkeys(
-        ("unbind", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk"), _element
-    ),
+    **dict.fromkeys(("unbind", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk"), _element),
     **dict.fromkeys(("unsafe_split_with_sizes", "tensor_split"), _element),
     **dict.fromkeys(("mH", "adjoint", "matrix_H"), _adjoint_back),
     **dict.fromkeys(("conj", "_conj"), _conj_back),

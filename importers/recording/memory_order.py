@@ -22,8 +22,7 @@ from torch_tvm.dialect.module import MEMORY_ORDER
 from torch_tvm.importers.recording.aliasing import is_dense
 
 _FILLED = frozenset(
-    f"aten::{name}"
-    for name in "cauchy exponential geometric log_normal normal_functional random uniform".split()
+    f"aten::{name}" for name in "cauchy exponential geometric log_normal normal_functional random uniform".split()
 )
 """Nobody but PyTorch calls these: they stand for the in-place op in a graph that was made functional."""
 

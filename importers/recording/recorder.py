@@ -89,9 +89,7 @@ class Recorder:
     def replayed(self, step: ViewStep, parent: ir.Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a view op with another value for the parent."""
         replace = lambda item: parent if item is SOURCE else item
-        args = [
-            [replace(item) for item in arg] if isinstance(arg, list) else replace(arg) for arg in step.args
-        ]
+        args = [[replace(item) for item in arg] if isinstance(arg, list) else replace(arg) for arg in step.args]
         return tuple(args), step.kwargs
 
     def _cache(self, place: Place, value: ir.Value) -> None:
@@ -160,11 +158,7 @@ class Recorder:
             overload, args, kwargs = aten.max.dim, [args[0], 0, False], {}
         if overload is aten.count_nonzero.default and args[0].meta.dim() == 0:
             args, kwargs = [args[0], None], {}
-        if (
-            overload is aten.pow.Tensor_Scalar
-            and isinstance(args[1], bool)
-            and args[0].meta.dtype == torch.bool
-        ):
+        if overload is aten.pow.Tensor_Scalar and isinstance(args[1], bool) and args[0].meta.dtype == torch.bool:
             raise ImportFailed(
                 "a power of bools: eager PyTorch gives bools and its fake tensors integers",
                 subject=dialect_name(overload),
@@ -339,9 +333,7 @@ class Recorder:
             if isinstance(meta, torch.Tensor) and not _same_sizes(meta.shape, target.meta.shape):
                 self._resize(target, list(meta.shape))
 
-    def _positional(
-        self, overload: torch._ops.OpOverload, inputs: dict[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
+    def _positional(self, overload: torch._ops.OpOverload, inputs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Bound arguments as positional ones for as long as none is missing."""
         args: list[Any] = []
         rest = dict(inputs)
@@ -361,9 +353,7 @@ class Recorder:
         value = self._values(source)
         meta = target.meta
         if not isinstance(source, TensorRef):
-            value = self.emitter.call(aten.full_like.default, (self.value(target.place), value), {}, [meta])[
-                0
-            ]
+            value = self.emitter.call(aten.full_like.default, (self.value(target.place), value), {}, [meta])[0]
         else:
             value = self._cast(value, source.meta, meta.dtype)
             if not _has_shape_of(value, source.meta, meta):
@@ -381,9 +371,7 @@ class Recorder:
         shape = [int(size) for size in target.meta.shape]
         where = torch.zeros(shape, dtype=torch.bool).fill_diagonal_(True, wrap)
         mask = self.emitter.literal(where, "diagonal")
-        value = self.emitter.call(
-            aten.masked_fill.Scalar, (self.read(target), mask, number), {}, [target.meta]
-        )[0]
+        value = self.emitter.call(aten.masked_fill.Scalar, (self.read(target), mask, number), {}, [target.meta])[0]
         self.write(target, value)
 
     def sizes(self, place: Place | TensorRef) -> list[Any]:
@@ -501,9 +489,7 @@ def reshaped_in_place(what: str) -> ImportFailed:
     )
 
 
-def bound_arguments(
-    overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
-) -> dict[str, Any]:
+def bound_arguments(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The given arguments by the names of the schema."""
     return {
         **{argument.name: value for argument, value in zip(overload._schema.arguments, args, strict=False)},
@@ -570,9 +556,7 @@ def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOv
     )
 
 
-def _functional_candidates(
-    schema: torch._C.FunctionSchema, *, is_out: bool
-) -> Iterator[torch._ops.OpOverload]:
+def _functional_candidates(schema: torch._C.FunctionSchema, *, is_out: bool) -> Iterator[torch._ops.OpOverload]:
     namespace, name = schema.name.split("::")
     base = name if is_out else name.removesuffix("_")
     operator = f"__{name.removeprefix('__i')}" if name.startswith("__i") else base
@@ -580,9 +564,7 @@ def _functional_candidates(
         yield from overloads_of(f"{namespace}::{candidate}")
 
 
-def _renamed(
-    given: Sequence[torch._C.Argument], wanted: Sequence[torch._C.Argument]
-) -> dict[str, str] | None:
+def _renamed(given: Sequence[torch._C.Argument], wanted: Sequence[torch._C.Argument]) -> dict[str, str] | None:
     """The name of each given argument among those wanted: the same of the same type, or the one in its place."""
     types = {argument.name: str(argument.type) for argument in wanted}
     if {argument.name: str(argument.type) for argument in given} == types:
@@ -608,8 +590,7 @@ def _try_without_elements(
     if not any(empty):
         return
     has_indices = any(
-        not leaf.dtype.is_floating_point and not is_empty
-        for leaf, is_empty in zip(leaves, empty, strict=True)
+        not leaf.dtype.is_floating_point and not is_empty for leaf, is_empty in zip(leaves, empty, strict=True)
     )
     if has_indices or overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
         return  # whether positions are out of range is for the call to say

@@ -126,9 +126,7 @@ class Context:
         key = (*place, self._scopes[-1])
         found = self._locations.get(key)
         if found is None:
-            found = to_mlir(
-                SourceLocation(place[0], place[1], self._scopes[-1], self.importer), self.emitter.context
-            )
+            found = to_mlir(SourceLocation(place[0], place[1], self._scopes[-1], self.importer), self.emitter.context)
             self._locations[key] = found
         return found
 
@@ -169,8 +167,7 @@ class Context:
         """Raise when an in-place update of ``ref`` cannot be told from an update of another tensor."""
         if id(ref.storage) in self._shared:
             raise self.failure(
-                "this tensor is updated in place, and on one run-time path it is another tensor of the "
-                "program",
+                "this tensor is updated in place, and on one run-time path it is another tensor of the program",
                 advice="update a clone of it",
             )
 

@@ -66,9 +66,7 @@ class Path:
         return self.frozen[id(container)] if id(container) in self.frozen else container.snapshot()
 
 
-def _record(
-    ev: Evaluator, block: ir.Block, code: Code, env: Env, begin: Callable[[], None] | None = None
-) -> Path:
+def _record(ev: Evaluator, block: ir.Block, code: Code, env: Env, begin: Callable[[], None] | None = None) -> Path:
     with ev.emitter.block(block), ev.region() as (written, changed):
         if begin is not None:
             begin()
@@ -178,9 +176,7 @@ def _record_if(ev: Evaluator, instruction: Instruction, env: Env, condition: Sca
         trial.erase()
 
 
-def _assert_other(
-    ev: Evaluator, instruction: Instruction, env: Env, condition: Scalar, which: int, error: Any
-) -> None:
+def _assert_other(ev: Evaluator, instruction: Instruction, env: Env, condition: Scalar, which: int, error: Any) -> None:
     """The branch ``which`` always raises: demand the other one, and go on with it in place."""
     ev.at(instruction)
     assert_that(ev, ev.scalars.negate(condition) if which == 0 else condition, error.message)
@@ -242,8 +238,7 @@ def _emit_if(ev: Evaluator, condition: Scalar, paths: list[Path], joiner: Joiner
         path.read_outer(ev, [pair[which] for pair in joiner.pairs])
         with ev.emitter.block(path.block):
             values = [
-                _value(ev, path, pair[which], slot)
-                for pair, slot in zip(joiner.pairs, joiner.slots, strict=True)
+                _value(ev, path, pair[which], slot) for pair, slot in zip(joiner.pairs, joiner.slots, strict=True)
             ]
             ev.emitter.op("torch.prim.If.yield", values, [])
     types = [slot.type_in(ev) for slot in joiner.slots]
@@ -260,9 +255,7 @@ def _emit_if(ev: Evaluator, condition: Scalar, paths: list[Path], joiner: Joiner
 def _mark_shared(ev: Evaluator, instruction: Instruction, joiner: Joiner, results: list[Any]) -> None:
     """A result that may be an outer tensor itself must not be written in place: eager would change both."""
     for pair, result in zip(joiner.pairs, results, strict=True):
-        outer = [
-            leaf for leaf in pair if isinstance(leaf, TensorRef) and leaf.storage.depth <= ev.recorder.depth
-        ]
+        outer = [leaf for leaf in pair if isinstance(leaf, TensorRef) and leaf.storage.depth <= ev.recorder.depth]
         if outer and isinstance(result, TensorRef):
             ev.share(result, outer)
 
@@ -287,9 +280,7 @@ def run_loop(ev: Evaluator, instruction: Instruction, env: Env) -> None:
             env.update(zip(instruction.outputs, carried, strict=True))
             return
         if is_rolled or (total == 0 and index * code.size > UNROLL):
-            if _try_rolled(
-                ev, instruction, env, (limit, condition, index), carried, max(total, index * code.size)
-            ):
+            if _try_rolled(ev, instruction, env, (limit, condition, index), carried, max(total, index * code.size)):
                 return
             is_rolled, total = False, total or 1
         _turn(ev, instruction, env, index, carried)
@@ -352,9 +343,7 @@ class _LoopRecord:
         ev = self.ev
         slots = self._slots()
         types = [ev.emitter.types.parse("!torch.int"), *(slot.type_in(ev) for slot in slots)]
-        trial = ev.emitter.op(
-            "torch.prim.Loop", [ev.emitter.constant(0), ev.emitter.constant(False)], [], regions=1
-        )
+        trial = ev.emitter.op("torch.prim.Loop", [ev.emitter.constant(0), ev.emitter.constant(False)], [], regions=1)
         try:
             locations = [ev.emitter.location] * len(types)
             block = trial.regions[0].blocks.append(*types, arg_locs=locations)
@@ -444,19 +433,10 @@ class _LoopRecord:
             values = [_value(ev, path, leaf, slot) for leaf, slot in zip(after, slots, strict=True)]
             going_on = ev.scalars.value(path.values[0], "bool")
             ev.emitter.op("torch.prim.Loop.condition", [going_on, *values], [])
-        inits = [
-            _value(ev, None, leaf, slot)
-            for leaf, slot in zip(self._leaves(self.inits, None), slots, strict=True)
-        ]
-        left = (
-            limit
-            if start == 0 or (isinstance(limit, int) and limit >= FOREVER)
-            else ev.scalars.sub(limit, start)
-        )
+        inits = [_value(ev, None, leaf, slot) for leaf, slot in zip(self._leaves(self.inits, None), slots, strict=True)]
+        left = limit if start == 0 or (isinstance(limit, int) and limit >= FOREVER) else ev.scalars.sub(limit, start)
         operands = [ev.scalars.value(left, "int"), ev.scalars.value(condition, "bool"), *inits]
-        operation = ev.emitter.op(
-            "torch.prim.Loop", operands, [slot.type_in(ev) for slot in slots], regions=1
-        )
+        operation = ev.emitter.op("torch.prim.Loop", operands, [slot.type_in(ev) for slot in slots], regions=1)
         path.block.append_to(operation.regions[0])
         self._assign(slots, list(operation.results), origins([limit, condition]))
 

@@ -32,9 +32,7 @@ class Handlers(Protocol):
 class Evaluator(Context):
     """A context that evaluates instructions, with the lists and objects of the program."""
 
-    def __init__(
-        self, handlers: Handlers, recorder: Recorder, mode: FakeTensorMode, importer: str = IMPORTER
-    ) -> None:
+    def __init__(self, handlers: Handlers, recorder: Recorder, mode: FakeTensorMode, importer: str = IMPORTER) -> None:
         super().__init__(recorder, mode, importer)
         self._handlers = handlers
         self.containers = Containers(self)
@@ -52,9 +50,7 @@ class Evaluator(Context):
     def _run(self, code: Code, env: Env) -> None:
         for instruction in code.instructions:
             if instruction.kind == "prim::Constant":
-                env[instruction.outputs[0]] = self._handlers.constant(
-                    self, instruction.constant, instruction.name
-                )
+                env[instruction.outputs[0]] = self._handlers.constant(self, instruction.constant, instruction.name)
                 continue
             self._current = instruction
             if instruction.kind in ("prim::If", "prim::Loop"):

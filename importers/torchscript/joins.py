@@ -41,9 +41,7 @@ class Slot:
 
     __slots__ = ("kind", "meta", "row", "unknown")
 
-    def __init__(
-        self, kind: str, meta: torch.Tensor | None = None, unknown: frozenset[int] = frozenset()
-    ) -> None:
+    def __init__(self, kind: str, meta: torch.Tensor | None = None, unknown: frozenset[int] = frozenset()) -> None:
         self.kind = kind
         self.meta = meta
         self.unknown = unknown
@@ -65,9 +63,7 @@ def join_metas(
 ) -> torch.Tensor:
     """A fake tensor of the type that both have; sizes that differ, and the ``unknown`` ones, are unknown."""
     if a.dtype != b.dtype:
-        raise ev.failure(
-            f"{what} is {_text(a)} on one path and {_text(b)} on another", advice="cast both to one dtype"
-        )
+        raise ev.failure(f"{what} is {_text(a)} on one path and {_text(b)} on another", advice="cast both to one dtype")
     if a.dim() != b.dim():
         raise ev.failure(
             f"{what} has rank {a.dim()} on one path and rank {b.dim()} on another",
@@ -128,9 +124,7 @@ class Joiner:
         if a is UNINITIALIZED or b is UNINITIALIZED:
             return self._uninitialized(a, b, what)
         if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
-            return rebuild(
-                a, [self.join(x, y, f"{what}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
-            )
+            return rebuild(a, [self.join(x, y, f"{what}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))])
         if isinstance(a, Container) and type(a) is type(b) and a.children() and b.children():
             return a.rebuild([self.contents(*self._snapshots(a, b), what)])
         if type(a) is type(b) and a == b:
@@ -287,8 +281,7 @@ def stack_element(ev: Context, sides: list[Any], what: str) -> tuple[str, torch.
     kinds = {kind_of(item) for item in items}
     if len(kinds) != 1 or None in kinds:
         raise ev.failure(
-            f"{what} has a length that is only known at run time, and its elements are neither tensors "
-            "nor numbers"
+            f"{what} has a length that is only known at run time, and its elements are neither tensors nor numbers"
         )
     kind = kinds.pop() or "int"
     dtype = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}[kind]
@@ -302,8 +295,7 @@ def _tensor_element(ev: Context, items: list[TensorRef], what: str) -> tuple[str
         same = first.dim() == item.meta.dim() and first.dtype == item.meta.dtype
         if not same or not all(is_same_size(x, y) for x, y in zip(first.shape, item.meta.shape, strict=True)):
             raise ev.failure(
-                f"{what} has a length that is only known at run time, and its tensors differ in shape or "
-                "dtype",
+                f"{what} has a length that is only known at run time, and its tensors differ in shape or dtype",
                 advice="append tensors of one shape",
             )
     return "tensor", first
@@ -317,9 +309,7 @@ def describe(value: Any) -> str:
     if kind is not None:
         return f"{'an' if kind == 'int' else 'a'} {kind}"
     names = {ListValue: "a list", DictValue: "a dict", ObjectValue: "an object"}
-    return names.get(
-        type(value), "None" if value is None else repr(value) if isinstance(value, str) else "a value"
-    )
+    return names.get(type(value), "None" if value is None else repr(value) if isinstance(value, str) else "a value")
 
 
 def fill(structure: Any, replace: Callable[[Any], Any]) -> Any:

@@ -39,8 +39,7 @@ def known_examples(program: Program) -> tuple[Any, ...]:
     profile = _profile(program) if wanted else None
     values = list((profile or program.graph).inputs())[skipped:]
     return tuple(
-        _example(value, argument.name)
-        for value, argument in zip(values[:wanted], arguments[:wanted], strict=True)
+        _example(value, argument.name) for value, argument in zip(values[:wanted], arguments[:wanted], strict=True)
     )
 
 

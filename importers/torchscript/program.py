@@ -78,12 +78,8 @@ def import_torchscript(
                 advice="import the module by import_fx, trace it under autocast, or convert it with .to(dtype)",
             )
         return module
-    except (
-        UnicodeDecodeError
-    ) as error:  # PyTorch keeps the names and lines of a file as bytes, and never looked
-        raise ImportFailed(
-            f"the program has text that is none: its file is damaged ({error})", stage=STAGE
-        ) from None
+    except UnicodeDecodeError as error:  # PyTorch keeps the names and lines of a file as bytes, and never looked
+        raise ImportFailed(f"the program has text that is none: its file is damaged ({error})", stage=STAGE) from None
 
 
 def import_graph(
@@ -96,9 +92,7 @@ def import_graph(
     """
     values = list(graph.inputs())
     if len(values) != len(input_metas):
-        raise InvalidInput(
-            f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE
-        )
+        raise InvalidInput(f"the graph has {len(values)} inputs, {len(input_metas)} were described", stage=STAGE)
     return _attempts(Program(graph, None, None, list(names), importer), tuple(input_metas))
 
 
@@ -207,9 +201,7 @@ def _method_name(owner: Any, method: str, example_args: Any) -> str:
         if all(_takes(a.type, example) for a, example in zip(arguments, example_args or (), strict=False)):
             return name
     known = ", ".join(owner._method_names())
-    raise InvalidInput(
-        f"the module has no method '{method}' for these arguments; it has: {known}", stage=STAGE
-    )
+    raise InvalidInput(f"the module has no method '{method}' for these arguments; it has: {known}", stage=STAGE)
 
 
 def _takes(kind: Any, example: Any) -> bool:
@@ -248,9 +240,7 @@ def _read_all(path: str) -> None:
 
 def _load_file(path: str) -> Any:
     if not os.path.isfile(path):
-        raise InvalidInput(
-            f"'{path}' is a directory" if os.path.isdir(path) else f"no such file: {path}", stage=STAGE
-        )
+        raise InvalidInput(f"'{path}' is a directory" if os.path.isdir(path) else f"no such file: {path}", stage=STAGE)
     failure = crash_of(lambda: _read_all(path), memory=4 * os.path.getsize(path) + _SPARE_MEMORY)
     if failure is not None:
         raise ImportFailed(
@@ -304,9 +294,7 @@ def _example_tuple(program: Program, example_args: Any) -> tuple[Any, ...]:
     if isinstance(example_args, (torch.Tensor, TensorSpec)):
         return (example_args,)
     if not isinstance(example_args, (tuple, list)):
-        raise InvalidInput(
-            f"example_args must be a tuple of arguments, got {type(example_args).__name__}", stage=STAGE
-        )
+        raise InvalidInput(f"example_args must be a tuple of arguments, got {type(example_args).__name__}", stage=STAGE)
     return tuple(example_args)
 
 

@@ -175,9 +175,7 @@ class Scalars:
         kind = kind_of(number)
         meta = torch.empty((), dtype=_DTYPE[kind or "float"], device="meta")
         operand = self.value(number)
-        return self.emitter.op(
-            "torch.prim.NumToTensor.Scalar", [operand], [self.emitter.types.tensor(meta)]
-        ).result
+        return self.emitter.op("torch.prim.NumToTensor.Scalar", [operand], [self.emitter.types.tensor(meta)]).result
 
     def from_tensor(self, value: ir.Value, kind: str, origin: frozenset[int] = frozenset()) -> Any:
         """The element of a one-element tensor value."""
@@ -193,9 +191,7 @@ class Scalars:
         if name == "div" or name == "truediv":
             return self.make("float", self._float_op("div", a, b), None, origin)
         if kinds == {"bool"} and name in _BOOL_OPS:
-            return Scalar(
-                "bool", self.op(_BOOL_OPS[name], [self.value(a), self.value(b)], "bool"), None, origin
-            )
+            return Scalar("bool", self.op(_BOOL_OPS[name], [self.value(a), self.value(b)], "bool"), None, origin)
         if "float" in kinds:
             return self._binary_float(name, a, b, origin)
         return self._binary_int(name, a, b, origin)

@@ -45,9 +45,7 @@ class Scalar:
 
     __slots__ = ("fake", "kind", "origin", "value")
 
-    def __init__(
-        self, kind: str, value: ir.Value, fake: Any = None, origin: frozenset[int] = frozenset()
-    ) -> None:
+    def __init__(self, kind: str, value: ir.Value, fake: Any = None, origin: frozenset[int] = frozenset()) -> None:
         self.kind = kind
         self.value = value
         self.fake = fake
@@ -252,7 +250,9 @@ class QuantizedValue:
 
 
 class NestedTensor(TensorRef):
-    """A tensor (N, L, E) of which the rows that ``padding`` (N, L) names do not count: PyTorch has a nested one for it."""
+    """A tensor (N, L, E) of which the rows that ``padding`` (N, L) names do not count: PyTorch has
+    a nested one for it.
+    """
 
     __slots__ = ("padding",)
 

@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def cumulative_norms_unasked() -> Iterator[None]:
-    """Inside, such a norm in training computes its momentum, the inverse of a count, as a tensor: PyTorch's module reads a
-    number, which no recording can follow.
+    """Inside, such a norm in training computes its momentum, the inverse of a count, as a tensor: PyTorch's module
+    reads a number, which no recording can follow.
     """
     original = _BatchNorm.forward
 

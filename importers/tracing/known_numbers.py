@@ -1,6 +1,7 @@
 """Small tensors of whole numbers that a program in Python makes of numbers: what it asks of them is known.
 
-Lengths of sequences are such tensors. With them, packed sequences are plain ones (:mod:`torch_tvm.aten.packed_sequences`).
+Lengths of sequences are such tensors. With them, packed sequences are plain ones
+(:mod:`torch_tvm.aten.packed_sequences`).
 """
 
 from __future__ import annotations
@@ -88,9 +89,7 @@ class NumbersKnown(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self._is_lost(func, leaves):
             self._known.clear()
-        elif is_known and (
-            func in _MADE or (leaves and func in _SAME) or (func in _FILLED and _is_small(result))
-        ):
+        elif is_known and (func in _MADE or (leaves and func in _SAME) or (func in _FILLED and _is_small(result))):
             self._follow(func, args, kwargs, result)
         return result
 
@@ -136,9 +135,7 @@ class NumbersKnown(TorchFunctionMode):
             return int(value)
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        given = pytree.tree_map(
-            lambda leaf: self.value(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
-        )
+        given = pytree.tree_map(lambda leaf: self.value(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         named = {key: value for key, value in given[1].items() if key != "device"}
         try:
             with _outside():

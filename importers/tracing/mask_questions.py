@@ -13,9 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 def asks_of_mask(name: str) -> bool:
     """Whether this is TorchScript's name (perhaps a mangled one) of the function that looks for a causal mask."""
-    return name.startswith("__torch__.torch.nn.modules.transformer.") and name.endswith(
-        "._detect_is_causal_mask"
-    )
+    return name.startswith("__torch__.torch.nn.modules.transformer.") and name.endswith("._detect_is_causal_mask")
 
 
 def is_encoder(name: str) -> bool:

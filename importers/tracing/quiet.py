@@ -16,7 +16,9 @@ _PRINTS = (torch.export._trace, torch.fx.graph_module)
 
 @contextmanager
 def quiet_refusals() -> Iterator[None]:
-    """Inside, PyTorch logs no op that fake tensors reject, and prints neither a graph that is cut short nor its line."""
+    """Inside, PyTorch logs no op that fake tensors reject, and prints neither a graph that is cut
+    short nor its line.
+    """
     loggers = [logging.getLogger(name) for name in _LOGS]
     before = [logger.level for logger in loggers]
     with ExitStack() as held:

@@ -128,9 +128,7 @@ class Archive:
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidInput(f"expected a path, got {type(path).__name__}")
         if not isinstance(expect_sha256, (str, type(None))):
-            raise InvalidInput(
-                f"expected a text, got {type(expect_sha256).__name__}", subject="expect_sha256"
-            )
+            raise InvalidInput(f"expected a text, got {type(expect_sha256).__name__}", subject="expect_sha256")
         self.path = os.fspath(path)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
@@ -138,9 +136,7 @@ class Archive:
             with open(path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error).replace(
-                "cannot mmap an empty file", "it is empty"
-            )
+            why = getattr(error, "strerror", None) or str(error).replace("cannot mmap an empty file", "it is empty")
             raise InvalidInput(f"cannot read '{self.path}': {why}") from error
         if expect_sha256 is not None:
             self._expect(expect_sha256)
@@ -176,7 +172,9 @@ class Archive:
             )
 
     def _located(self) -> dict[str, tuple[int, int]]:
-        """The offset and size in the file of each entry's content, by name; :class:`InvalidInput` for a damaged archive."""
+        """The offset and size in the file of each entry's content, by name; :class:`InvalidInput` for a damaged
+        archive.
+        """
         try:
             with zipfile.ZipFile(self._map) as archive:  # type: ignore[call-overload]
                 infos = archive.infolist()
@@ -197,11 +195,7 @@ class Archive:
         name = info.filename
         if not name.startswith(ROOT) or ".." in name.split("/") or "\\" in name or name.endswith("/"):
             raise self._damaged(f"it has an entry '{name}'")
-        if (
-            info.compress_type != zipfile.ZIP_STORED
-            or info.flag_bits & 1
-            or info.file_size != info.compress_size
-        ):
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise self._damaged(f"the entry '{name}' is compressed or encrypted")
         header = self._map[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
         signature, *_, name_size, extra_size = _LOCAL_HEADER.unpack(header)

@@ -1,7 +1,7 @@
 """Compiled code on disk, for the next process that compiles the same program.
 
-An entry is one archive (``archive.py``) named after a hash of all that its code depends on. Entries are native code: they
-are read from a folder that nobody but its owner can write, and a damaged one is deleted and never loaded.
+An entry is one archive (``archive.py``) named after a hash of all that its code depends on. Entries are native code:
+they are read from a folder that nobody but its owner can write, and a damaged one is deleted and never loaded.
 """
 
 from __future__ import annotations

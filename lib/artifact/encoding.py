@@ -154,9 +154,7 @@ def _decode_node(encoded: Any) -> pytree.TreeSpec:
         return pytree.tree_structure(0)
     children = [_decode_node(child) for child in encoded["of"]]
     if "named" in encoded:
-        return pytree.TreeSpec(
-            collections.namedtuple, _named_tuple(encoded["named"], encoded["fields"]), children
-        )
+        return pytree.TreeSpec(collections.namedtuple, _named_tuple(encoded["named"], encoded["fields"]), children)
     plain = {name: kind for kind, name in _PLAIN_NODES.items()}
     kind = plain.get(encoded["node"]) or _class(encoded["node"])
     if kind not in pytree.SUPPORTED_NODES:
@@ -190,9 +188,7 @@ def encode_convention(convention: Convention) -> dict[str, Any]:
             }
             for argument in convention.arguments
         ],
-        "results": [
-            {"number": kind} if isinstance(kind, str) else describe_dtype(kind) for kind in convention.results
-        ],
+        "results": [{"number": kind} if isinstance(kind, str) else describe_dtype(kind) for kind in convention.results],
         "in_spec": encode_tree(convention.in_spec),
         "out_spec": encode_tree(convention.out_spec),
         "state": convention.state,
@@ -218,8 +214,7 @@ def encode_demands(convention: Convention) -> dict[str, Any]:
     return {
         "ranges": {name: list(bounds) for name, bounds in convention.ranges.items()},
         "requirements": [
-            {"condition": _encode_size(item.condition), "message": item.message}
-            for item in convention.requirements
+            {"condition": _encode_size(item.condition), "message": item.message} for item in convention.requirements
         ],
     }
 
@@ -229,8 +224,7 @@ def decode_demands(encoded: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ranges": {str(name): (int(low), int(high)) for name, (low, high) in encoded["ranges"].items()},
         "requirements": [
-            Requirement(_decode_size(item["condition"]), str(item["message"]))
-            for item in encoded["requirements"]
+            Requirement(_decode_size(item["condition"]), str(item["message"])) for item in encoded["requirements"]
         ],
     }
 
@@ -244,17 +238,14 @@ def decode_convention(encoded: Mapping[str, Any]) -> Convention:
     return Convention(
         arguments=[_decode_argument(argument) for argument in encoded["arguments"]],
         results=[
-            _number_kind(kind["number"]) if isinstance(kind, dict) else _dtype(kind)
-            for kind in encoded["results"]
+            _number_kind(kind["number"]) if isinstance(kind, dict) else _dtype(kind) for kind in encoded["results"]
         ],
         in_spec=decode_tree(encoded["in_spec"]),
         out_spec=decode_tree(encoded["out_spec"]),
         state=_texts(encoded["state"]),
         writes=_integers(encoded["writes"]),
         constants={int(item["position"]): decode_value(item["value"]) for item in constants},
-        constant_names={
-            int(item["position"]): str(item["name"]) for item in constants if item["name"] is not None
-        },
+        constant_names={int(item["position"]): str(item["name"]) for item in constants if item["name"] is not None},
         outputs=None
         if encoded["outputs"] is None
         else [None if output is None else (decode_value(output[0]),) for output in encoded["outputs"]],

@@ -17,9 +17,7 @@ def c_header(name: str, code: Code, weights: int) -> str:
     identifier = re.sub(r"\W", "_", name, flags=re.ASCII)
     identifier = identifier if re.match(r"[A-Za-z_]", identifier) else f"model_{identifier}"
     results = ", ".join(describe_dtype(kind) for kind in convention.results if isinstance(kind, torch.dtype))
-    arguments = ", ".join(
-        f"{_plain(argument.name)}: {_plain(str(argument))}" for argument in convention.arguments
-    )
+    arguments = ", ".join(f"{_plain(argument.name)}: {_plain(str(argument))}" for argument in convention.arguments)
     values = {
         "NAME": identifier,
         "UPPER": identifier.upper(),

@@ -55,9 +55,7 @@ def _known() -> frozenset[str]:
             lines = file.read().splitlines()
     except OSError:
         lines = []
-    flags: Sequence[str] = next(
-        (line.split() for line in lines if line.startswith(("flags", "Features"))), ()
-    )
+    flags: Sequence[str] = next((line.split() for line in lines if line.startswith(("flags", "Features"))), ())
     aliases = {"abm": "lzcnt", "bmi1": "bmi", "pni": "sse3", "asimddp": "dotprod", "asimdhp": "fullfp16"}
     return frozenset(_plain(aliases.get(name, name)) for name in [*names, *flags])
 

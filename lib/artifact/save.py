@@ -72,9 +72,7 @@ def _program(archive: ArchiveWriter, program: Program, keeps_originals: bool) ->
     parts = program.variants[0].parts
     variants = [_variant(archive, variant) for variant in program.variants]
     keeps_originals |= any(variant["packed"] is None for variant in variants)
-    weights = {
-        name: _tensor(archive, tensor, keeps_originals) for name, tensor in parts.weights.tensors.items()
-    }
+    weights = {name: _tensor(archive, tensor, keeps_originals) for name, tensor in parts.weights.tensors.items()}
     return {
         "method": program.method,
         "convention": encode_convention(parts.code.convention),

@@ -30,17 +30,15 @@ def overloads_of(name: str) -> list[torch._ops.OpOverload]:
 
 
 def overload_of(name: str) -> torch._ops.OpOverload | None:
-    """The op behind a name such as ``aten::add.Tensor``, ``torch.aten.add.Tensor``, ``torch.valsem.aten.bernoulli.float``
-    or ``ns.op``; None where PyTorch has none."""
+    """The op behind a name such as ``aten::add.Tensor``, ``torch.aten.add.Tensor``,
+    ``torch.valsem.aten.bernoulli.float`` or ``ns.op``; None where PyTorch has none."""
     plain = name.removeprefix("torch.").removeprefix("valsem.").replace("::", ".", 1)
     namespace, _, rest = plain.partition(".")
     base, _, overload = rest.partition(".")
     found = getattr(packet_of(f"{namespace}::{base}"), overload or "default", None)
     if isinstance(found, torch._ops.OpOverload):
         return found
-    writes = (
-        overload_of(f"{namespace}.{base.removesuffix(SUFFIX)}.{overload}") if base.endswith(SUFFIX) else None
-    )
+    writes = overload_of(f"{namespace}.{base.removesuffix(SUFFIX)}.{overload}") if base.endswith(SUFFIX) else None
     return value_form(writes) if writes is not None and writes._schema.is_mutable else None
 
 
@@ -73,7 +71,9 @@ def callable_for(name: str, stage: str = "reference interpreter") -> Callable[..
 
 
 def with_keywords(overload: torch._ops.OpOverload, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, called as this op is, as a function of operands in order: those that are keywords by their names."""
+    """``function``, called as this op is, as a function of operands in order: those that are
+    keywords by their names.
+    """
     arguments = overload._schema.arguments
     positional = sum(not argument.kwarg_only for argument in arguments)
     if positional == len(arguments):
@@ -125,9 +125,7 @@ def draws(overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[
     return not any(isinstance(given.get(switch), (int, float)) and given[switch] == 0 for switch in switches)
 
 
-_DRAWING = frozenset(
-    "bernoulli uniform normal_functional exponential geometric cauchy log_normal random".split()
-)
+_DRAWING = frozenset("bernoulli uniform normal_functional exponential geometric cauchy log_normal random".split())
 """Ops that draw and whose tags, in some form of them, do not say so."""
 
 

@@ -28,9 +28,7 @@ def _demand(condition: Tensor, message: str) -> None:
 # -- statistics ----------------------------------------------------------------------------------------
 
 
-def cov(
-    x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
-) -> Tensor:
+def cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
     """aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor"""
     rows = x.reshape(1, -1) if x.dim() < 2 else x
     for name, each in (("fweights", fweights), ("aweights", aweights)):
@@ -61,11 +59,7 @@ def corrcoef(x: Tensor) -> Tensor:
         return found / found
     deviation = found.diagonal().real.sqrt()
     value = found / deviation.unsqueeze(1) / deviation
-    return (
-        torch.complex(value.real.clamp(-1, 1), value.imag.clamp(-1, 1))
-        if value.is_complex()
-        else value.clamp(-1, 1)
-    )
+    return torch.complex(value.real.clamp(-1, 1), value.imag.clamp(-1, 1)) if value.is_complex() else value.clamp(-1, 1)
 
 
 def combinations(x: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
@@ -234,9 +228,7 @@ def gaussian_nll_loss(
     if var.size() != input.size():
         if input.size()[:-1] == var.size():
             var = torch.unsqueeze(var, -1)
-        elif not (
-            input.dim() == var.dim() and all(v in (i, 1) for i, v in zip(input.shape, var.shape, strict=True))
-        ):
+        elif not (input.dim() == var.dim() and all(v in (i, 1) for i, v in zip(input.shape, var.shape, strict=True))):
             raise ValueError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
@@ -330,7 +322,8 @@ def lcm(a: Tensor, b: Tensor) -> Tensor:
 def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
 
-    Two products of matrices, in eager's order: of ``x`` (…, n) and ``weight`` (out, n, m), and of that and ``y`` (…, m).
+    Two products of matrices, in eager's order: of ``x`` (…, n) and ``weight`` (out, n, m), and of that and ``y`` (…,
+    m).
     """
     count, (out, n, m) = math.prod(x.shape[:-1]), weight.shape
     half = x.reshape(count, n) @ weight.permute(1, 0, 2).reshape(n, out * m)
@@ -338,9 +331,7 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -
     return result if bias is None else result + bias
 
 
-def isin(
-    elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False
-) -> Tensor:
+def isin(elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, …) -> Tensor"""
     found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
     return found.logical_not() if invert else found
@@ -351,9 +342,7 @@ def _shift(overload: torch._ops.OpOverload) -> Function:
 
     def shift(x: Any, other: Any) -> Tensor:
         dtype = torch.result_type(x, other)
-        a, b = (
-            each if isinstance(each, Tensor) else torch.full((), each, dtype=dtype) for each in (x, other)
-        )
+        a, b = (each if isinstance(each, Tensor) else torch.full((), each, dtype=dtype) for each in (x, other))
         return overload(a.to(dtype), b.to(dtype))
 
     return shift
@@ -365,9 +354,7 @@ def _shifts() -> dict[torch._ops.OpOverload, Function]:
         packet = getattr(aten, f"bitwise_{side}_shift")
         function = _shift(packet.Tensor)
         operator = getattr(aten, f"__{side[0]}shift__")
-        found |= dict.fromkeys(
-            (operator.Scalar, operator.Tensor, packet.Tensor_Scalar, packet.Scalar_Tensor), function
-        )
+        found |= dict.fromkeys((operator.Scalar, operator.Tensor, packet.Tensor_Scalar, packet.Scalar_Tensor), function)
     return found
 
 
@@ -440,9 +427,7 @@ def _div(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b) if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
-def _iota(
-    length: Any, *, start: Any, step: Any, dtype: torch.dtype, device: Any, requires_grad: bool
-) -> Tensor:
+def _iota(length: Any, *, start: Any, step: Any, dtype: torch.dtype, device: Any, requires_grad: bool) -> Tensor:
     return torch.arange(length, dtype=torch.int64).mul(step).add(start).to(dtype)
 
 
@@ -477,9 +462,7 @@ _PRIMITIVES: dict[str, Function] = {
     "sum": _sum,
     "scalar_tensor": lambda s, *, dtype=None, device=None: torch.full((), s, dtype=dtype),
     "iota": _iota,
-    "var": lambda a, dims, correction=1, *, output_dtype=None: aten.var.correction(
-        a, dims, correction=correction
-    ),
+    "var": lambda a, dims, correction=1, *, output_dtype=None: aten.var.correction(a, dims, correction=correction),
 }
 
 
@@ -514,8 +497,8 @@ def transformer_encoder_layer(
 ) -> Tensor:
     """aten::_transformer_encoder_layer_fwd: what ``nn.TransformerEncoderLayer`` calls where nothing needs a gradient.
 
-    ``weights`` are those of two norms and two linear layers, each with its bias, and after them perhaps the mask and its
-    type: 0 for (L, L), 1 for (N, L), 2 for (N, heads, L, L).
+    ``weights`` are those of two norms and two linear layers, each with its bias, and after them perhaps the mask and
+    its type: 0 for (L, L), 1 for (N, L), 2 for (N, heads, L, L).
     """
     first, second, up, down = [weights[i : i + 2] for i in range(0, 8, 2)]
     mask, mask_type = [*weights[8:], *(mask, mask_type)[len(weights) - 8 :]]
@@ -563,9 +546,7 @@ def lstm(
     return x, hidden, cells
 
 
-LAYERS: dict[torch._ops.OpOverload, Function] = {
-    aten._transformer_encoder_layer_fwd.default: transformer_encoder_layer
-}
+LAYERS: dict[torch._ops.OpOverload, Function] = {aten._transformer_encoder_layer_fwd.default: transformer_encoder_layer}
 """For layers that PyTorch has one op for."""
 
 

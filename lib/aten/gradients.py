@@ -48,11 +48,7 @@ def upsample_nearest_backward(
     """
     for axis, size in enumerate(input_size[2:], 2):
         scale = scales[axis - 2] if scales else None
-        source = (
-            resize(torch.arange(float(size)).reshape(1, 1, -1), [output_size[axis - 2]], scale)
-            .reshape(-1)
-            .long()
-        )
+        source = resize(torch.arange(float(size)).reshape(1, 1, -1), [output_size[axis - 2]], scale).reshape(-1).long()
         shape = [*grad.shape[:axis], size, *grad.shape[axis + 1 :]]
         grad = grad.new_zeros(shape).index_add(axis, source, grad)
     return grad
@@ -88,9 +84,7 @@ def cdist_backward(grad: Tensor, x: Tensor, y: Tensor, p: float, distance: Tenso
     return torch.where(is_flat, 0, grad * slope).sum(-2)
 
 
-def weight_norm_backward(
-    grad: Tensor, v: Tensor, g: Tensor, norms: Tensor, dim: int
-) -> tuple[Tensor, Tensor]:
+def weight_norm_backward(grad: Tensor, v: Tensor, g: Tensor, norms: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """aten::_weight_norm_interface_backward(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim)
 
     The gradients of ``v`` and ``g``, for ``w = g * v / |v|``.
@@ -126,10 +120,7 @@ def fractional_max_pool_backward(
 
 GRADIENTS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     **{getattr(aten, f"replication_pad{n}d_backward").default: replication_pad_backward for n in (1, 2, 3)},
-    **{
-        getattr(aten, f"fractional_max_pool{n}d_backward").default: fractional_max_pool_backward
-        for n in (2, 3)
-    },
+    **{getattr(aten, f"fractional_max_pool{n}d_backward").default: fractional_max_pool_backward for n in (2, 3)},
     **{
         getattr(aten, f"{kind}{n}d_backward").default: partial(
             upsample_nearest_backward, getattr(aten, f"{kind}1d").default

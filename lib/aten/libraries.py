@@ -21,7 +21,8 @@ FACTORISATIONS = frozenset(
     "linalg_inv linalg_inv_ex linalg_ldl_factor linalg_ldl_factor_ex linalg_ldl_solve linalg_lstsq linalg_lu "
     "linalg_lu_factor linalg_lu_factor_ex linalg_lu_solve linalg_matrix_exp linalg_matrix_rank linalg_pinv linalg_qr "
     "linalg_slogdet linalg_solve linalg_solve_ex linalg_solve_triangular linalg_svd linalg_svdvals linalg_tensorinv "
-    "linalg_tensorsolve _linalg_check_errors _lu_with_info cholesky cholesky_inverse cholesky_solve det geqrf inverse logdet "
+    "linalg_tensorsolve _linalg_check_errors _lu_with_info cholesky cholesky_inverse cholesky_solve det geqrf "
+    "inverse logdet "
     "lu_solve lu_unpack matrix_exp orgqr ormqr pinverse qr slogdet svd triangular_solve".split()
 )
 """Factorisations of matrices and what is read off them."""

@@ -1,7 +1,7 @@
 """Sequences of known lengths: packing, recurrent layers over what is packed, and padding again.
 
-Rows of packed data are those of the first time step, then of the second, and so on, each step without the sequences that
-have ended. Time steps in a row with as many sequences are one call of a recurrent layer.
+Rows of packed data are those of the first time step, then of the second, and so on, each step without the sequences
+that have ended. Time steps in a row with as many sequences are one call of a recurrent layer.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def recurrent(
 ) -> list[Any]:
     """A recurrent layer over packed data: its output, packed, and the last states.
 
-    ``overload`` is that of whole sequences: ``aten::lstm.input`` and its kin. ``states`` is one tensor, or a list of two,
-    each (layers · directions, B, H).
+    ``overload`` is that of whole sequences: ``aten::lstm.input`` and its kin. ``states`` is one tensor, or a list of
+    two, each (layers · directions, B, H).
     """
     is_lstm = overload is aten.lstm.input
     given = list(states) if is_lstm else [states]
@@ -101,9 +101,7 @@ def recurrent(
             index = layer * directions + direction
             first = [call(aten.slice.Tensor, state, 0, index, index + 1) for state in given]
             own = list(params[index * count : (index + 1) * count])
-            output, final = _direction(
-                call, overload, data, batch_sizes, first, own, has_biases, direction == 1
-            )
+            output, final = _direction(call, overload, data, batch_sizes, first, own, has_biases, direction == 1)
             outputs.append(output)
             last.append(final)
         data = outputs[0] if directions == 1 else call(aten.cat.default, outputs, 1)

@@ -23,7 +23,9 @@ def recurrent_layers(
     batch_first: bool,
     layer: Callable[..., Any],
 ) -> Any:
-    """PyTorch's ``_rnn_helper``, layer by layer: the output and the last hidden state of each direction of each layer."""
+    """PyTorch's ``_rnn_helper``, layer by layer: the output and the last hidden state of each
+    direction of each layer.
+    """
     if not train or not dropout:
         rest = has_biases, num_layers, dropout, train, bidirectional, batch_first, layer
         return by_pytorch(x, hidden, params, *rest)
@@ -32,9 +34,7 @@ def recurrent_layers(
     count = 2 if bidirectional else 1
     for start in range(0, num_layers * count, count):
         own = slice(start, start + count)
-        x, last = by_pytorch(
-            x, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer
-        )
+        x, last = by_pytorch(x, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer)
         final += last
         if start + count < num_layers * count:
             x = torch.dropout(x, dropout, True)

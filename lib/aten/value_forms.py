@@ -1,4 +1,6 @@
-"""Ops that write their arguments, as ops that write nothing: those of PyTorch come in both forms, those of users do not."""
+"""Ops that write their arguments, as ops that write nothing: those of PyTorch come in both forms, those of users do
+not.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,14 @@ _libraries: dict[str, torch.library.Library] = {}
 
 @cache
 def value_form(overload: torch._ops.OpOverload) -> torch._ops.OpOverload:
-    """The op ``ns::name_values`` of the same arguments: a list of the op's results that are no arguments of it, and then
-    of what the op would leave in those that it writes (lists one by one, ``None`` left out).
+    """The op ``ns::name_values`` of the same arguments: a list of the op's results that are no arguments of it, and
+    then of what the op would leave in those that it writes (lists one by one, ``None`` left out).
 
     It copies those, and calls the op.
     """
     namespace, name = overload._schema.name.split("::")
     library = _libraries.setdefault(namespace, torch.library.Library(namespace, "FRAGMENT"))
-    arguments = re.sub(
-        r"Tensor\([^)]*\)", "Tensor", str(overload._schema).partition("(")[2].rpartition(" -> ")[0]
-    )
+    arguments = re.sub(r"Tensor\([^)]*\)", "Tensor", str(overload._schema).partition("(")[2].rpartition(" -> ")[0])
     own = overload._overloadname if overload._overloadname != "default" else ""
     library.define(f"{name}{SUFFIX}{own and '.' + own}({arguments} -> Tensor[]")
 
@@ -72,11 +72,7 @@ def dense_copy(item: Any) -> Any:
 
 
 def _named(overload: torch._ops.OpOverload, given: dict[str, Any]) -> dict[str, Any]:
-    return {
-        argument.name: given[argument.name]
-        for argument in overload._schema.arguments
-        if argument.name in given
-    }
+    return {argument.name: given[argument.name] for argument in overload._schema.arguments if argument.name in given}
 
 
 __all__ = ["SUFFIX", "dense_copy", "returned_arguments", "value_form", "written_arguments"]

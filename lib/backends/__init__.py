@@ -1,6 +1,7 @@
 """What differs from one kind of target to another: a folder for each, named as TVM names the kind.
 
-``backend_of(target)`` is its :class:`Backend`; ``optimize``, ``schedule`` and ``build`` are the stages of a compile by it.
+``backend_of(target)`` is its :class:`Backend`; ``optimize``, ``schedule`` and ``build`` are the stages of a compile by
+it.
 """
 
 from torch_tvm.backends.backend import Backend

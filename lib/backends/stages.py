@@ -29,9 +29,7 @@ def optimize(
     return run(mod, target, pipeline(target, accuracy, level), after)
 
 
-def pipeline(
-    target: tvm.target.Target, accuracy: str = "default", level: int = Level.LAYOUTS
-) -> tuple[Transform, ...]:
+def pipeline(target: tvm.target.Target, accuracy: str = "default", level: int = Level.LAYOUTS) -> tuple[Transform, ...]:
     """The transforms of :func:`optimize`, in order."""
     transforms = (*backend_of(target).graph_passes(target, accuracy), *COMMON)
     return tuple(transform for transform in transforms if transform.level <= level)
@@ -50,9 +48,7 @@ def schedule(
     of the target.
     """
     backend = backend_of(target)
-    return offer(
-        mod, [*rules, *backend.rules()], backend.machine(target), backend.prepare, backend.finish, choose
-    )
+    return offer(mod, [*rules, *backend.rules()], backend.machine(target), backend.prepare, backend.finish, choose)
 
 
 def build(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> Executable:

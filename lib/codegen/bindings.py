@@ -1,7 +1,7 @@
 """Numbers that a kernel computes once, kept so: TVM's simplifier puts what they stand for wherever they are used.
 
-A kernel finds out once for each tile where it is, by divisions. With the tile unrolled each access repeated them, and three
-quarters of what LLVM was given, and then took out again, were such repetitions. Numbers that only depend on loops
+A kernel finds out once for each tile where it is, by divisions. With the tile unrolled each access repeated them, and
+three quarters of what LLVM was given, and then took out again, were such repetitions. Numbers that only depend on loops
 are left to TVM: it knows their bounds, and computes them in 32 bits.
 """
 
@@ -49,9 +49,7 @@ def hide_bindings(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.Pas
 @tirx.transform.prim_func_pass(opt_level=0, name="ShowBindings")
 def show_bindings(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
     """The inverse of :func:`hide_bindings`."""
-    return func.with_body(
-        tvm_ffi.structural_map(func.body, [(tirx.Evaluate, _binding), (tirx.For, _without_loop)])
-    )
+    return func.with_body(tvm_ffi.structural_map(func.body, [(tirx.Evaluate, _binding), (tirx.For, _without_loop)]))
 
 
 def _binding(statement: tirx.Evaluate) -> tirx.Stmt:

@@ -32,9 +32,7 @@ def plan_memory(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule
 
 
 @relax.transform.function_pass(opt_level=0, name="LeaveLastToReturn")
-def leave_last_to_return(
-    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
-) -> relax.Function:
+def leave_last_to_return(function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext) -> relax.Function:
     """Do not let go one by one of what lives until the function returns."""
     if not function.body.blocks:
         return function
@@ -56,9 +54,7 @@ def _has_branches(function: relax.Function) -> bool:
     return any(isinstance(binding.value, relax.If) for binding in bindings)
 
 
-def build_for_cpu(
-    mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True
-) -> relax.VMExecutable:
+def build_for_cpu(mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> relax.VMExecutable:
     """Scheduled kernels and calls of them as VM code and machine code, which this machine runs if ``is_native``."""
     lowering = _lowering(elide_argument_checks, join_kernel_sequences)
     return compile_cpu(legalize_bfloat16(keep_differences(mod)), target, lowering, is_native=is_native)

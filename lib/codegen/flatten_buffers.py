@@ -1,8 +1,8 @@
 """``FlattenBuffer``, kept from what TVM's ``iter_map_simplify`` gets wrong.
 
 That pass adds up the indices of an access and simplifies the sum as a map from loops. What is added to a loop under a
-division may get lost there: of ``row * 12 + (3 - lane) % 12`` the 3, ``(i + 9) // 2 % 8`` becomes ``(i + 8) // 2``, and a
-loop that is shifted twice by different numbers is shifted once. Sums of rising loops alone are right. So any other
+division may get lost there: of ``row * 12 + (3 - lane) % 12`` the 3, ``(i + 9) // 2 % 8`` becomes ``(i + 8) // 2``, and
+a loop that is shifted twice by different numbers is shifted once. Sums of rising loops alone are right. So any other
 quotient is hidden behind a variable while the pass runs.
 """
 
@@ -72,7 +72,9 @@ def _hide_quotients(body: tirx.Stmt, is_safe: IsSafe) -> tuple[tirx.Stmt, dict[V
 
 
 class _Hider:
-    """Callbacks of one walk over a kernel: each call of ``structural_mutate`` looks at the signatures of its own anew."""
+    """Callbacks of one walk over a kernel: each call of ``structural_mutate`` looks at the
+    signatures of its own anew.
+    """
 
     def __init__(self, is_safe: Callable[[tirx.Expr], bool]) -> None:
         self.is_safe = is_safe

@@ -1,8 +1,8 @@
 """Differences of floats that TVM's simplifier leaves as they are.
 
-It computes with floats as with real numbers: ``x - x`` becomes 0, also for an infinity or NaN, and ``x + y - y`` becomes
-``x``, whatever the sum was rounded to. It knows no such thing of ``x + y * -1``, which is the same number; LLVM makes a
-difference of that again.
+It computes with floats as with real numbers: ``x - x`` becomes 0, also for an infinity or NaN, and ``x + y - y``
+becomes ``x``, whatever the sum was rounded to. It knows no such thing of ``x + y * -1``, which is the same number; LLVM
+makes a difference of that again.
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ def join_kernel_sequences(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tv
 def _keep(builder: relax.BlockBuilder, function: relax.Function, name: str) -> None:
     """Add a copy of the function; planning of memory knows an allocation by its call, so each has a call of its own."""
     blocks = [
-        relax.BindingBlock([_own_allocation(binding) for binding in block.bindings])
-        for block in function.body.blocks
+        relax.BindingBlock([_own_allocation(binding) for binding in block.bindings]) for block in function.body.blocks
     ]
     body = relax.SeqExpr(blocks, function.body.body)
     copied = relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
@@ -225,9 +224,7 @@ class _Caller:
         self, line: _Line, operands: Sequence[relax.Expr], places: Mapping[relax.Expr, int], size: int
     ) -> None:
         self.line, self.places, self.size = line, places, size
-        self.operands = {
-            operand: tirx.Var(f"operand{index}", "handle") for index, operand in enumerate(operands)
-        }
+        self.operands = {operand: tirx.Var(f"operand{index}", "handle") for index, operand in enumerate(operands)}
         self.most = max(len(call.args) for call in line.calls)
         described = dict.fromkeys(
             (line.root_of(arg), _sizes(arg))
@@ -246,8 +243,7 @@ class _Caller:
         names = {"self": "handle", "args": "handle", "count": "int32", "result": "handle"}
         params = [tirx.Var(name, dtype) for name, dtype in names.items()]
         operands = [
-            tirx.Bind(handle, _tensor_of(params[1], index))
-            for index, handle in enumerate(self.operands.values())
+            tirx.Bind(handle, _tensor_of(params[1], index)) for index, handle in enumerate(self.operands.values())
         ]
         calls = [stmt for call in self.line.calls for stmt in self._call(call)]
         done = tirx.Return(tirx.const(0, "int32"))
@@ -306,7 +302,9 @@ class _Caller:
         return [*stmts, *(_set(self.tensors, number, kind, value) for kind, value in fields.items())]
 
     def _data(self, root: relax.Expr) -> tirx.Expr:
-        """The address of a tensor's elements: of an operand, or within the block of memory for what lies between kernels."""
+        """The address of a tensor's elements: of an operand, or within the block of memory for what lies between
+        kernels.
+        """
         if root not in self.places:
             return _get(self.operands[root], 0, _Field.DATA)
         place = self.places[root]

@@ -52,10 +52,7 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
     functions = dict(kernels.functions_items())
     callers = {gvar: function for gvar, function in functions.items() if KERNEL_SEQUENCE in function.attrs}
     called = {gvar: function for gvar, function in functions.items() if gvar not in callers}
-    parts = [
-        (part, target, is_native)
-        for part in _parts(called, max(1, len(os.sched_getaffinity(0))), kernels.attrs)
-    ]
+    parts = [(part, target, is_native) for part in _parts(called, max(1, len(os.sched_getaffinity(0))), kernels.attrs)]
     if callers:
         if not is_native:
             callers = {gvar: _linked(function) for gvar, function in callers.items()}
@@ -74,9 +71,7 @@ def _libraries(kernels: tvm.IRModule, target: tvm.target.Target, is_native: bool
     return [calling, *libraries]
 
 
-def _parts(
-    functions: dict[tvm.ir.GlobalVar, tirx.PrimFunc], count: int, attrs: tvm.ir.DictAttrs
-) -> list[tvm.IRModule]:
+def _parts(functions: dict[tvm.ir.GlobalVar, tirx.PrimFunc], count: int, attrs: tvm.ir.DictAttrs) -> list[tvm.IRModule]:
     """The functions dealt out in order of their names, so that kernels of one kind are shared evenly."""
     count = max(1, min(count, len(functions) // _SMALL))
     items = sorted(functions.items(), key=lambda item: item[0].name_hint)
@@ -115,9 +110,7 @@ def _linked(caller: tirx.PrimFunc) -> tirx.PrimFunc:
     _, _, count, _ = caller.params
     calls = [bound(stmt) for stmt in caller.body.seq]
     declared = [
-        tirx.IfThenElse(
-            count < 0, tirx.Evaluate(tirx.call_extern("int32", _PREFIX + kernel, *caller.params)), None
-        )
+        tirx.IfThenElse(count < 0, tirx.Evaluate(tirx.call_extern("int32", _PREFIX + kernel, *caller.params)), None)
         for kernel in kernels
     ]
     return caller.with_body(tirx.SeqStmt([*declared, *calls]))

@@ -126,9 +126,7 @@ class Emitter:
             attribute = ir.StringAttr.get(value, context)
         else:
             raise ImportFailed(f"a constant of type {type(value).__name__} has no Torch dialect form")
-        return self.op(
-            f"torch.constant.{kind}", [], [self.types.parse(f"!torch.{kind}")], {"value": attribute}
-        ).result
+        return self.op(f"torch.constant.{kind}", [], [self.types.parse(f"!torch.{kind}")], {"value": attribute}).result
 
     def complex_number(self, value: complex) -> ir.Value:
         """A complex number, of which the dialect has no constant: an op of two real ones."""
@@ -247,9 +245,7 @@ class Emitter:
             return self.types.parse("!torch.none")
         raise ImportFailed(f"a result of type {type(meta).__name__} has no Torch dialect form")
 
-    def operands(
-        self, overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> list[ir.Value]:
+    def operands(self, overload: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> list[ir.Value]:
         """One operand per schema argument, defaults included."""
         values = []
         for index, argument in enumerate(overload._schema.arguments):
@@ -301,9 +297,7 @@ class Emitter:
         if isinstance(given, complex):
             return self.complex_number(given)
         if isinstance(given, torch.Generator):
-            raise ImportFailed(
-                "a random generator cannot be captured", advice="pass the random tensor as an input"
-            )
+            raise ImportFailed("a random generator cannot be captured", advice="pass the random tensor as an input")
         return self.constant(given)
 
     def _list_operand(self, given: Any, element_type: Any) -> ir.Value:

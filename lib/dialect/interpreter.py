@@ -62,9 +62,7 @@ class _Program:
             self._plans[name] = (plan, plan.block(block))
         plan, arguments = self._plans[name]
         if len(args) != len(arguments):
-            raise InvalidInput(
-                f"expected {len(arguments)} flat arguments, got {len(args)}", subject=f"@{name}"
-            )
+            raise InvalidInput(f"expected {len(arguments)} flat arguments, got {len(args)}", subject=f"@{name}")
         slots: Slots = dict(zip(arguments, args, strict=True))
         return plan.run(slots)
 
@@ -152,17 +150,13 @@ class _Plan:
         inputs, outputs = self._slots(operation.operands), self._slots(operation.results)
         callee = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
         program = self._program
-        return lambda slots: slots.update(
-            zip(outputs, program.call(callee, [slots[i] for i in inputs]), strict=True)
-        )
+        return lambda slots: slots.update(zip(outputs, program.call(callee, [slots[i] for i in inputs]), strict=True))
 
     def _if(self, operation: ir.Operation) -> Step:
         (condition,), outputs = self._slots(operation.operands), self._slots(operation.results)
         then, _ = self._nested(operation.regions[0].blocks[0])
         other, _ = self._nested(operation.regions[1].blocks[0])
-        return lambda slots: slots.update(
-            zip(outputs, (then if slots[condition] else other).run(slots), strict=True)
-        )
+        return lambda slots: slots.update(zip(outputs, (then if slots[condition] else other).run(slots), strict=True))
 
     def _loop(self, operation: ir.Operation) -> Step:
         trips, condition, *carried = self._slots(operation.operands)

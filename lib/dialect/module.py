@@ -53,13 +53,11 @@ class TorchModule:
         self._versions = {name: _version(tensor) for name, tensor in weights.items()}
 
     @classmethod
-    def read(
-        cls, data: str | bytes, source: str, *, on_disk: bool = False, needs_state: bool = True
-    ) -> TorchModule:
+    def read(cls, data: str | bytes, source: str, *, on_disk: bool = False, needs_state: bool = True) -> TorchModule:
         """A module from text or bytecode that this process wrote; ``torch_tvm.parse`` reads what others wrote.
 
-        ``source`` is how errors call it, ``on_disk`` says that it is a file with just this data. Without ``needs_state``
-        the text may lack the values of state tensors.
+        ``source`` is how errors call it, ``on_disk`` says that it is a file with just this data. Without
+        ``needs_state`` the text may lack the values of state tensors.
         """
         module = cls(*reader.read(data, source, on_disk))
         if view.functions(module.mlir):
@@ -129,7 +127,9 @@ class TorchModule:
             )
 
     def admits(self, name: str) -> bool:
-        """Whether an op may run: of a module from a file, one that touches nothing but its operands, or that was named."""
+        """Whether an op may run: of a module from a file, one that touches nothing but its
+        operands, or that was named.
+        """
         return self.admitted is None or may_be_named(name) or name.removeprefix("torch.") in self.admitted
 
     def check_admitted(self, name: str, place: SourceLocation | None = None) -> None:
@@ -151,9 +151,7 @@ class TorchModule:
 
     def __repr__(self) -> str:
         count = sum(1 for _ in view.walk(self.mlir))
-        return (
-            f"<TorchModule: {count} operations, {len(self.weights)} weights, {len(self.state)} state tensors>"
-        )
+        return f"<TorchModule: {count} operations, {len(self.weights)} weights, {len(self.state)} state tensors>"
 
     def asm(self, elide: bool = True, locations: bool = False) -> str:
         """The module as MLIR text with the calling convention and state as attributes of the entry function.
@@ -225,9 +223,7 @@ class TorchModule:
         arguments, results = self.main.type.inputs, self.main.type.results
         names = [attribute.value for attribute in operation.attributes.get(STATE) or []]
         if names != list(self.state):
-            raise ImportFailed(
-                f"state is {names} in the module and {list(self.state)} beside it", subject=STATE
-            )
+            raise ImportFailed(f"state is {names} in the module and {list(self.state)} beside it", subject=STATE)
         writes = self.writes
         if len(writes) > len(results) or any(not 0 <= index < len(arguments) for index in writes):
             raise ImportFailed(
@@ -236,9 +232,7 @@ class TorchModule:
         for index, result in zip(writes, results[len(results) - len(writes) :], strict=True):
             target, value = parse_tensor_type(arguments[index]), parse_tensor_type(result)
             if target is None or value is None or target.dtype != value.dtype:
-                raise ImportFailed(
-                    f"argument {index} is {arguments[index]}, its new value {result}", subject=WRITES
-                )
+                raise ImportFailed(f"argument {index} is {arguments[index]}, its new value {result}", subject=WRITES)
 
     @property
     def writes(self) -> list[int]:
@@ -289,9 +283,7 @@ class TorchModule:
         if len(flat) != len(types):
             held = len(self.state)
             raise InvalidInput(f"expected {len(types) - held} arguments, got {len(flat) - held}")
-        positions = [
-            i for i in range(len(flat) + len(self.signature.constants)) if i not in self.signature.constants
-        ]
+        positions = [i for i in range(len(flat) + len(self.signature.constants)) if i not in self.signature.constants]
         for position, value, kind in zip(positions, flat, types, strict=True):
             problem = _mismatch(value, str(kind), parse_tensor_type(kind))
             if problem:
@@ -309,15 +301,11 @@ class TorchModule:
         return _restore, (self.bytecode(), None if survives else self.signature, self.admitted)
 
 
-def _restore(
-    bytecode: bytes, signature: Signature | None, admitted: frozenset[str] | None = None
-) -> TorchModule:
+def _restore(bytecode: bytes, signature: Signature | None, admitted: frozenset[str] | None = None) -> TorchModule:
     module = TorchModule.read(bytecode, "-")
     module.admitted = admitted
     if signature is not None:
-        module.signature = replace(
-            signature, names=list(signature.names), constants=dict(signature.constants)
-        )
+        module.signature = replace(signature, names=list(signature.names), constants=dict(signature.constants))
     return module
 
 

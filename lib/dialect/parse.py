@@ -44,9 +44,7 @@ def read_module(
         head = data if isinstance(data, bytes) else with_sound_blobs(data)[0]
         failure = attempt(lambda: parse_mlir(head, source, on_disk))
         if failure is not None:
-            raise ImportFailed(
-                f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})"
-            )
+            raise ImportFailed(f"{source}: the module is damaged: MLIR cannot read it ({_last_line(failure)})")
         module = TorchModule.read(data, source, on_disk=on_disk, needs_state=needs_state)
     module.admitted = admitted
     return module

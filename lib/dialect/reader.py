@@ -15,9 +15,7 @@ from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 
 _RESOURCES = "{-#"
 _BLOB = re.compile(r'(?<![^\s{,])("(?:[^"\\]|\\.)*"|[^\s:"{},]+)\s*:\s*"0x([0-9A-Fa-f]*)"')
-_HANDLE = re.compile(
-    r'dense_resource<("(?:[^"\\]|\\.)*"|[^>\s]+)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>'
-)
+_HANDLE = re.compile(r'dense_resource<("(?:[^"\\]|\\.)*"|[^>\s]+)> : tensor<((?:\d+x)*)([^<>]*(?:<[^<>]*>)?)>')
 _ALIGNMENTS = frozenset(1 << power for power in range(13))
 _PLACE = re.compile(r'^loc\("(.*)":(\d+):(\d+)\)')
 

@@ -104,13 +104,9 @@ class Signature:
                 out_spec=_load_spec(data.get("out")),
                 names=[str(name) for name in data.get("names", [])],
                 constants={int(index): _decode(value) for index, value in data.get("constants", {}).items()},
-                outputs=None
-                if outputs is None
-                else [None if o is None else (_decode(o[0]),) for o in outputs],
+                outputs=None if outputs is None else [None if o is None else (_decode(o[0]),) for o in outputs],
             )
-        except (
-            Exception
-        ) as error:  # json, pytree and torch each have their own for text that is none of theirs
+        except Exception as error:  # json, pytree and torch each have their own for text that is none of theirs
             raise InvalidInput(
                 f"the text of the calling convention is damaged: {error}",
                 subject="torch_tvm.signature",

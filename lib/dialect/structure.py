@@ -70,9 +70,7 @@ class _Reader:
             return
         types = ", ".join(str(result.type) for result in operation.results)
         results = ", ".join(self._name(result) for result in operation.results)
-        extra = (
-            _attributes_text(operation) if name in ("torch.symbolic_int", "torch.bind_symbolic_shape") else ""
-        )
+        extra = _attributes_text(operation) if name in ("torch.symbolic_int", "torch.bind_symbolic_shape") else ""
         self.lines.append(f"{indent}{results or '()'} = {name}({operands}){extra} : {types}")
         for region in operation.regions:
             for block in region.blocks:
@@ -87,9 +85,7 @@ def _constant_text(value: Any) -> str:
 
 
 def _attributes_text(operation: ir.Operation) -> str:
-    return (
-        " {" + ", ".join(f"{key} = {operation.attributes[key]}" for key in sorted(operation.attributes)) + "}"
-    )
+    return " {" + ", ".join(f"{key} = {operation.attributes[key]}" for key in sorted(operation.attributes)) + "}"
 
 
 def _digest(tensor: torch.Tensor) -> str:

@@ -87,9 +87,7 @@ class TensorType:
     def __str__(self) -> str:
         if self.shape is None and self.dtype is None:
             return "!torch.vtensor"
-        sizes = (
-            "*" if self.shape is None else f"[{','.join('?' if s is None else str(s) for s in self.shape)}]"
-        )
+        sizes = "*" if self.shape is None else f"[{','.join('?' if s is None else str(s) for s in self.shape)}]"
         return f"!torch.vtensor<{sizes},{DTYPE_TEXT[self.dtype] if self.dtype is not None else 'unk'}>"
 
 

@@ -19,7 +19,9 @@ _SIZES = tvm.ir.Range(tirx.IntImm("int64", 0), tirx.IntImm("int64", 1 << 62))
 
 @dataclass(frozen=True)
 class Result:
-    """What the Torch dialect says of one result of the op: sizes (``None`` unknown), Relax dtype, whether it is read."""
+    """What the Torch dialect says of one result of the op: sizes (``None`` unknown), Relax dtype,
+    whether it is read.
+    """
 
     shape: tuple[int | None, ...] | None
     dtype: str | None
@@ -178,7 +180,9 @@ class Builder:
         return symbol
 
     def is_computed(self, size: Any) -> bool:
-        """Whether a size depends on an integer that the program computes, or on a size of a text: nobody asked its range."""
+        """Whether a size depends on an integer that the program computes, or on a size of a text: nobody asked its
+        range.
+        """
         return _depends_on(size, self.computed)
 
     def is_of_values(self, size: Any) -> bool:
@@ -227,9 +231,7 @@ class Builder:
             raise NeedsEffects
         self.effects += 1
 
-    def check(
-        self, condition: Any, message: str, kind: str = "RuntimeError", values: Sequence[SizeLike] = ()
-    ) -> None:
+    def check(self, condition: Any, message: str, kind: str = "RuntimeError", values: Sequence[SizeLike] = ()) -> None:
         """Raise ``kind`` with the message, after the user's line, unless ``condition`` holds.
 
         ``condition`` is a Python bool, a TIR expression or a 0-d bool tensor. The message may have a place in braces
@@ -250,8 +252,7 @@ class Builder:
         self.has_effect()
         condition = relax.const(condition, "bool") if isinstance(condition, bool) else condition
         texts = [
-            tvm.ir.StringImm(text)
-            for text in (kind, f"{self.location if self.location.file else self.op}: {message}")
+            tvm.ir.StringImm(text) for text in (kind, f"{self.location if self.location.file else self.op}: {message}")
         ]
         operands = [condition, *texts, *map(as_size, values)]
         self.bb.emit(relax.Call(relax.ExternFunc(ASSERT), operands, ty_args=[relax.TupleType([])]))

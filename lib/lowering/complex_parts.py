@@ -116,9 +116,7 @@ def by_parts(b: Builder, entry: Entry, operands: Sequence[Any], places: Sequence
     """A real lowering on the real parts of the operands at ``places``, and on their imaginary parts."""
     if any(isinstance(v, Parts) for i, v in enumerate(operands) if i not in places):
         raise Refusal("a complex operand where a real one is expected")
-    halves = [
-        _with(b, entry, operands, {i: _part(b, operands[i], which) for i in places}) for which in ("re", "im")
-    ]
+    halves = [_with(b, entry, operands, {i: _part(b, operands[i], which) for i in places}) for which in ("re", "im")]
     if isinstance(halves[0], (list, tuple)):
         return [Parts(re, im) for re, im in zip(*halves, strict=True)]
     return Parts(*halves)

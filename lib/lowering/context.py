@@ -41,8 +41,8 @@ class LoweringContext:
     """State of one lowering, given to what lowers an op with regions or lists: values, weights met so far, fallbacks.
 
     A ``pure`` lowering makes one dataflow block, in which no op may raise or have another effect. Ops run in PyTorch
-    that are named in ``in_torch``, or whose position in the module is in ``refused``, with the reason. ``lowerings`` are
-    asked before those of the registry.
+    that are named in ``in_torch``, or whose position in the module is in ``refused``, with the reason. ``lowerings``
+    are asked before those of the registry.
     """
 
     def __init__(
@@ -109,7 +109,9 @@ class LoweringContext:
         return scalars.SCALAR_DTYPE.get(text) or scalars.common_dtype(self.builder, values)
 
     def as_tensor(self, value: Any, *, dtype: str | None = None) -> relax.Expr:
-        """A value as a Relax tensor: a scalar becomes a 0-d one, of int64, float64 or bool unless ``dtype`` is given."""
+        """A value as a Relax tensor: a scalar becomes a 0-d one, of int64, float64 or bool unless
+        ``dtype`` is given.
+        """
         if is_tensor(value):
             return self.builder.cast(value, dtype) if dtype is not None else value
         if isinstance(value, (bool, int, float)) or is_symbolic(value):
@@ -179,9 +181,7 @@ class LoweringContext:
                 raise Refusal("no lowering for this op") if library is None else InLibrary(library)
             if name in self.own:
                 try:
-                    return self.own[name].function(
-                        self.builder, *bind(self.own[name], operands, self.builder)
-                    )
+                    return self.own[name].function(self.builder, *bind(self.own[name], operands, self.builder))
                 except Refusal:
                     pass  # the built-in one may take it
             return entry.function(self.builder, *bind(entry, operands, self.builder))

@@ -72,8 +72,8 @@ def loaded(value: tvm.ir.Expr) -> tvm.ir.Expr:
 def rounded(value: tvm.ir.Expr) -> tvm.ir.Expr:
     """A float32 with the nearest value that bfloat16 has, the even one of two; NaN stays NaN.
 
-    TVM computes bfloat16 in float32 and drops a conversion there and back, ``float32(bfloat16(x))``. Where a program asks
-    for one, the bits are rounded first; what is dropped then changes nothing.
+    TVM computes bfloat16 in float32 and drops a conversion there and back, ``float32(bfloat16(x))``. Where a program
+    asks for one, the bits are rounded first; what is dropped then changes nothing.
     """
     bits = tirx.reinterpret("uint32", value)
     word = lambda number: tirx.const(number, "uint32")

@@ -60,9 +60,7 @@ def constant_tensor(value: torch.Tensor) -> relax.Expr:
         value = torch.view_as_real(value)
     if value.dtype == torch.bfloat16:
         return relax.const(value.float().numpy(), "bfloat16")
-    return relax.const(
-        np.ascontiguousarray(value.numpy()).reshape(tuple(value.shape)), RELAX_DTYPE[str(value.dtype)]
-    )
+    return relax.const(np.ascontiguousarray(value.numpy()).reshape(tuple(value.shape)), RELAX_DTYPE[str(value.dtype)])
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ def emit(
     admit(name, b.location)
     arguments: list[Any] = []
     described = [
-        _describe(operand, str(value.type), arguments)
-        for operand, value in zip(operands, op.operands, strict=True)
+        _describe(operand, str(value.type), arguments) for operand, value in zip(operands, op.operands, strict=True)
     ]
     kinds = [_result_type(b, value) for value in op.results]
     spec = {

@@ -30,8 +30,9 @@ ops.load()
 class LoweredModule:
     """``mod`` holds ``main(arguments…, weights…)`` with attribute ``num_input``; ``weights`` are in its order.
 
-    ``library_calls`` are ops that a library has, ``fallbacks`` those that PyTorch runs for want of a kernel, ``refused``
-    those that have a lowering, which does not take their operands. The caller tests the ``requirements`` before each call.
+    ``library_calls`` are ops that a library has, ``fallbacks`` those that PyTorch runs for want of a kernel,
+    ``refused`` those that have a lowering, which does not take their operands. The caller tests the ``requirements``
+    before each call.
     """
 
     mod: tvm.IRModule
@@ -86,7 +87,9 @@ def lower(
 
 
 def refuse_fallbacks(fallbacks: list[Fallback]) -> None:
-    """Raise :class:`UnsupportedOp` with every op that runs in PyTorch, :class:`InternalError` if one is there by a bug."""
+    """Raise :class:`UnsupportedOp` with every op that runs in PyTorch, :class:`InternalError` if
+    one is there by a bug.
+    """
     for item in fallbacks:
         if item.is_bug:
             raise InternalError(item.reason, subject=item.op, location=item.location, stage="lowering")
@@ -216,8 +219,7 @@ class ModuleLowering(LoweringContext):
 
     def _results(self, terminator: ir.Operation) -> relax.Expr:
         results = [
-            self.as_tensor(self.env[v], dtype=self.scalar_dtype(v.type, [self.env[v]]))
-            for v in terminator.operands
+            self.as_tensor(self.env[v], dtype=self.scalar_dtype(v.type, [self.env[v]])) for v in terminator.operands
         ]
         return relax.Tuple(results)
 

@@ -79,7 +79,9 @@ def wrapped(value: int, dtype: str) -> int:
 
 
 def kept(value: tvm.ir.Expr) -> tvm.ir.Expr:
-    """``value``; a float zero as a constant that TVM does not fold (it takes ``x * 0`` for 0 and ``x + 0`` for ``x``)."""
+    """``value``; a float zero as a constant that TVM does not fold (it takes ``x * 0`` for 0 and
+    ``x + 0`` for ``x``).
+    """
     if not isinstance(value, tirx.FloatImm) or value.value != 0:
         return value
     dtype = str(value.ty.dtype)
@@ -153,9 +155,7 @@ def pointwise(
             for operand in operands:
                 if is_tensor(operand):
                     source = next(left)
-                    scalars.append(
-                        convert(loaded(source(*broadcast_indices(source.shape, shape, indices))), inner)
-                    )
+                    scalars.append(convert(loaded(source(*broadcast_indices(source.shape, shape, indices))), inner))
                 else:
                     scalars.append(number(next(extra) if is_symbolic(operand) else operand, inner))
             return convert(body(*scalars), out)
@@ -253,9 +253,7 @@ def expanded(b: Builder, x: relax.Expr, target: Sequence[Any]) -> relax.Expr:
         def element(*indices: Any) -> tvm.ir.Expr:
             return source(
                 *[
-                    index
-                    if equal_sizes(size, size_out)
-                    else tirx.Select(size == 1, tirx.const(0, "int64"), index)
+                    index if equal_sizes(size, size_out) else tirx.Select(size == 1, tirx.const(0, "int64"), index)
                     for size, size_out, index in zip(source.shape, sizes, indices, strict=True)
                 ]
             )

@@ -129,9 +129,7 @@ def lowers_complex(*names: str) -> Callable[[F], F]:
 
 def _add(table: dict[str, Entry], name: str, function: Lowering) -> None:
     if name in table:
-        raise ValueError(
-            f"'{name}' is lowered twice: at {_place(table[name].function)} and at {_place(function)}"
-        )
+        raise ValueError(f"'{name}' is lowered twice: at {_place(table[name].function)} and at {_place(function)}")
     table[name] = _entry(name, function)
 
 
@@ -170,9 +168,7 @@ def bind(entry: Entry, operands: list[Any], builder: Builder | None = None) -> l
     """
     if len(operands) != len(entry.parameters):
         raise Refusal(f"takes {len(entry.parameters)} operands, got {len(operands)}")
-    bound = [
-        _bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)
-    ]
+    bound = [_bound(name, hint, value) for (name, hint), value in zip(entry.parameters, operands, strict=True)]
     if builder is None:
         return bound
     return [_sized(builder, p, value) for p, value in zip(entry.parameters, bound, strict=True)]

@@ -144,11 +144,7 @@ _BOOLEAN = {"eq", "ne", "lt", "le", "gt", "ge", "__and__", "__or__", "__not__", 
 
 def is_scalar_op(name: str, result_types: list[str]) -> bool:
     """Whether ``torch.aten.add.int`` and its kind: one scalar result and a row in the table."""
-    return (
-        len(result_types) == 1
-        and result_types[0] in (*SCALAR_DTYPE, "!torch.number")
-        and _stem(name) in _ARITHMETIC
-    )
+    return len(result_types) == 1 and result_types[0] in (*SCALAR_DTYPE, "!torch.number") and _stem(name) in _ARITHMETIC
 
 
 def form_of(name: str) -> Form:
@@ -187,8 +183,7 @@ def _at_run_time(
         _check_one_element(b, operands[0])
     dtype = SCALAR_DTYPE.get(result_type) or _number_dtype(stem, common)
     tensors = [
-        _zero_dim(b, b.tensor(operand, b.dtype(operand) if is_tensor(operand) else common))
-        for operand in operands
+        _zero_dim(b, b.tensor(operand, b.dtype(operand) if is_tensor(operand) else common)) for operand in operands
     ]
     if stem in _SAME and b.dtype(tensors[0]) == dtype:
         return tensors[0]
@@ -275,9 +270,7 @@ def _zero_dim(b: Builder, x: relax.Expr) -> relax.Expr:
     return b.reshape(x, []) if b.rank(x) else x
 
 
-def _fold_symbolic(
-    b: Builder, stem: str, fold: Callable[..., Any], operands: list[Any], result_type: str
-) -> Any:
+def _fold_symbolic(b: Builder, stem: str, fold: Callable[..., Any], operands: list[Any], result_type: str) -> Any:
     if stem in ("Int", "Float"):
         value = operands[0]
         return _as_float(value) if stem == "Float" else value

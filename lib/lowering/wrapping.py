@@ -1,7 +1,7 @@
 """Sums, differences and products of integers that wrap around, as ATen's do.
 
-TVM and LLVM take it that integers of 32 and 64 bits never overflow: ``(x * 2) // 2`` is ``x`` for them, ``x + 1 > x`` true.
-So 32 bits are computed in 64, and 64 bits in halves.
+TVM and LLVM take it that integers of 32 and 64 bits never overflow: ``(x * 2) // 2`` is ``x`` for them, ``x + 1 > x``
+true. So 32 bits are computed in 64, and 64 bits in halves.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def may_overflow(dtype: str) -> bool:
     return dtype in ("int32", "int64")
 
 
-def _computed(
-    x: Expr, y: Expr, plain: Callable[[Expr, Expr], Expr], in_halves: Callable[[Expr, Expr], Expr]
-) -> Expr:
+def _computed(x: Expr, y: Expr, plain: Callable[[Expr, Expr], Expr], in_halves: Callable[[Expr, Expr], Expr]) -> Expr:
     dtype = str(x.ty.dtype)
     if not may_overflow(dtype):
         return plain(x, y)

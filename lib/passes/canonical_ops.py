@@ -88,7 +88,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.diagonal_scatter", "aten.diagonal", "aten.unfold", "aten.tril", "aten.triu",
         "aten.upsample_nearest2d", "aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d",
         "aten.upsample_bilinear2d.vec", "aten.upsample_nearest1d.vec", "aten.pixel_unshuffle",
-        "aten.channel_shuffle", "aten.repeat_interleave.self_int", 
+        "aten.channel_shuffle", "aten.repeat_interleave.self_int",
         "aten.grid_sampler", "aten.im2col", "aten.col2im", "aten.reflection_pad3d", "aten.replication_pad1d",
         "aten.replication_pad3d",
     ),
@@ -123,7 +123,8 @@ KEPT_WHOLE: tuple[str, ...] = (
     "aten.linalg_slogdet",  # the logarithm of a determinant that overflows
     "aten.cosine_similarity",  # divides a product that overflows by one, and bounds that and not each length
     "aten.stft.center",  # a loop over the frames; never ends where the window is shorter than they
-    "aten.fft_rfft", "aten.masked_scatter", "aten.bilinear", "aten._softmax_backward_data",  # wrong, or no result at all
+    "aten.fft_rfft", "aten.masked_scatter", "aten.bilinear",
+    "aten._softmax_backward_data",  # wrong, or no result at all
 )  # fmt: skip
 """What torch-mlir decomposes wrongly: kept from it, so that PyTorch's own decomposition takes its place."""
 

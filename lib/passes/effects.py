@@ -18,7 +18,5 @@ def has_effects(operation: ir.Operation) -> bool:
         return True
     if operation.name == "torch.operator" and not name.startswith("torch.aten."):
         return True
-    inner = [
-        op for region in operation.regions for block in region.blocks for op in list(block.operations)[:-1]
-    ]
+    inner = [op for region in operation.regions for block in region.blocks for op in list(block.operations)[:-1]]
     return any(has_effects(op.operation) for op in inner)

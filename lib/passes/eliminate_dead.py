@@ -16,9 +16,5 @@ class EliminateDead(Pass):
 
     def run(self, module: TorchModule) -> None:
         for operation in reversed(list(view.walk(module.mlir))):
-            if (
-                operation.results
-                and not has_effects(operation)
-                and not any(view.is_used(r) for r in operation.results)
-            ):
+            if operation.results and not has_effects(operation) and not any(view.is_used(r) for r in operation.results):
                 operation.erase()

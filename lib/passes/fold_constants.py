@@ -161,9 +161,7 @@ _UNKNOWN = object()
 def _empty(value: ir.Value) -> Any:
     """The tensor, if it has no elements."""
     kind = view.tensor_type(value)
-    return (
-        _any_of_type(value) if kind is not None and kind.shape is not None and 0 in kind.shape else _UNKNOWN
-    )
+    return _any_of_type(value) if kind is not None and kind.shape is not None and 0 in kind.shape else _UNKNOWN
 
 
 def _any_of_type(value: ir.Value) -> Any:

@@ -60,11 +60,7 @@ class Step:
     @property
     def text(self) -> str:
         """``builtin.module(func.func(name{options}))``."""
-        inner = (
-            str(self.python_pass)
-            if self.python_pass
-            else self.name + (self.options and f"{{{self.options}}}")
-        )
+        inner = str(self.python_pass) if self.python_pass else self.name + (self.options and f"{{{self.options}}}")
         return "(".join([*self.anchors, inner]) + ")" * len(self.anchors)
 
     def run(self, module: TorchModule, print_after: TextIO | None = None) -> None:
@@ -140,11 +136,7 @@ def _tree(text: str) -> Tree[Any]:
         return _parser().parse(text)
     except UnexpectedInput as error:
         position = error.pos_in_stream
-        at = (
-            len(text)
-            if position is None or position < 0 or "$END" in str(getattr(error, "token", ""))
-            else position
-        )
+        at = len(text) if position is None or position < 0 or "$END" in str(getattr(error, "token", "")) else position
         if isinstance(getattr(error, "token", None), Token) and error.token.type == "$END":
             raise _error(text, len(text), "the pipeline ends here: a bracket is not closed") from None
         raise _error(text, at, f"unexpected '{text[at : at + 1]}'") from None
@@ -172,9 +164,7 @@ def _steps(text: str, element: Tree[Any], anchors: tuple[str, ...], context: ir.
         yield step
         return
     if python_pass.anchor != anchors[-1]:
-        raise _error(
-            text, name.start_pos, f"'{name}' runs on {python_pass.anchor}, here it is in {anchors[-1]}(…)"
-        )
+        raise _error(text, name.start_pos, f"'{name}' runs on {python_pass.anchor}, here it is in {anchors[-1]}(…)")
     try:
         yield Step(str(name), anchors, options, python_pass.from_options(split_options(options)))
     except InvalidInput as error:

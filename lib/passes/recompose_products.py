@@ -10,9 +10,9 @@ After::
 
     %3 = torch.aten.linear %x, %w, %b : [2,17,192]
 
-So for ``mm`` and ``mv`` of a folded batch, for ``bmm`` of folded and expanded batches and for ``mm`` of a vector as a row,
-which are ``matmul``. A ``matmul`` of two matrices is ``mm``, of two batches of matrices ``bmm``, of a matrix and a vector
-``mv``, of two vectors ``dot``.
+So for ``mm`` and ``mv`` of a folded batch, for ``bmm`` of folded and expanded batches and for ``mm`` of a vector as a
+row, which are ``matmul``. A ``matmul`` of two matrices is ``mm``, of two batches of matrices ``bmm``, of a matrix and a
+vector ``mv``, of two vectors ``dot``.
 """
 
 from __future__ import annotations
@@ -105,11 +105,7 @@ def _transposed(value: ir.Value) -> ir.Value | None:
 def _row(r: Rewriter, op: ir.Operation, product: ir.Operation) -> ir.Value | None:
     """``vector @ matrix`` where ``op`` drops the first dimension of a product of one row."""
     owner, dim = view.defining_op(product.operands[0]), view.constant(op.operands[1])
-    if (
-        owner is None
-        or owner.name != "torch.aten.unsqueeze"
-        or view.constant(owner.operands[1]) not in (0, -2)
-    ):
+    if owner is None or owner.name != "torch.aten.unsqueeze" or view.constant(owner.operands[1]) not in (0, -2):
         return None
     vector, result = _shape(owner.operands[0]), _shape(op.results[0])
     if vector is None or len(vector) != 1 or result is None or len(result) != 1 or dim not in (0, -2):

@@ -99,9 +99,7 @@ class Autotuner:
             return
 
 
-def time_candidates(
-    candidates: Mapping[str, tvm.tirx.PrimFunc], target: tvm.target.Target
-) -> dict[str, float]:
+def time_candidates(candidates: Mapping[str, tvm.tirx.PrimFunc], target: tvm.target.Target) -> dict[str, float]:
     """Seconds of one call of each candidate on random arguments: the least of several turns.
 
     Candidates take turns.
@@ -133,6 +131,5 @@ def random_tensor(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 def is_static(func: tvm.tirx.PrimFunc) -> bool:
     """Whether all sizes of a kernel's operands are known."""
     return all(
-        isinstance(param.ty, tvm.tirx.BufferType) and static_sizes(param.shape) is not None
-        for param in func.params
+        isinstance(param.ty, tvm.tirx.BufferType) and static_sizes(param.shape) is not None for param in func.params
     )

@@ -158,14 +158,10 @@ def _kernels(
         function = functions.get(name)
         counts: dict[Any, float] = {}
         if isinstance(function, tvm.tirx.PrimFunc):
-            counts = {
-                shapes: count_operations(function, shapes) for shapes in {call.shapes for call in calls}
-            }
+            counts = {shapes: count_operations(function, shapes) for shapes in {call.shapes for call in calls}}
         operations = sum(counts.get(call.shapes, 0.0) for call in calls)
         sizes = sum(call.bytes for call in calls)
-        found.append(
-            KernelTime(name, rules.get(name, "–"), len(calls), statistics.median(sums), operations, sizes)
-        )
+        found.append(KernelTime(name, rules.get(name, "–"), len(calls), statistics.median(sums), operations, sizes))
     return sorted(found, key=lambda kernel: -kernel.seconds)
 
 

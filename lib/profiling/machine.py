@@ -66,7 +66,9 @@ def main(x: T.Buffer(({threads}, {steps}, {lanes}), "float32"),
 
 @dataclass(frozen=True)
 class Limits:
-    """``gflops``: float32 multiplications and additions, ``gigabytes``: bytes between cores and memory; 1e9 a second."""
+    """``gflops``: float32 multiplications and additions, ``gigabytes``: bytes between cores and
+    memory; 1e9 a second.
+    """
 
     gflops: float
     gigabytes: float

@@ -1,7 +1,7 @@
 """Kernels in the traces of ``torch.profiler``, under their names and with the user's lines.
 
-Code that a profiler watches calls its kernels one by one, and the VM tells an instrument of each call. On a device beside
-the CPU, the trace has one event for the whole call.
+Code that a profiler watches calls its kernels one by one, and the VM tells an instrument of each call. On a device
+beside the CPU, the trace has one event for the whole call.
 """
 
 from __future__ import annotations

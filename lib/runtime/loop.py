@@ -81,7 +81,9 @@ _EXCEPTIONS: dict[str, type[InvalidInput]] = {
 
 
 def check(condition: Any, kind: str, message: str, *values: int) -> None:
-    """Raise an :class:`InvalidInput`, also of the program's kind, unless a condition (a number or 0-d tensor) is true."""
+    """Raise an :class:`InvalidInput`, also of the program's kind, unless a condition (a number or
+    0-d tensor) is true.
+    """
     if not (condition if isinstance(condition, (bool, int)) else read_bool(condition)):
         raise _EXCEPTIONS[str(kind)](str(message).format(*values) if values else str(message))
 

@@ -47,10 +47,10 @@ class Code:
 
     ``device`` is PyTorch's name of where tensors are. ``copies`` are results of ``main`` that are cloned before the
     user gets them, ``single`` says that ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and
-    ``keeps_iteration`` those among them that may return their iteration number. ``lifted`` says that the work on weights is
-    a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that work where PyTorch does it.
-    ``has_unknown_sizes`` says that a kernel may find sizes that do not fit. ``obstacle`` says why this machine cannot
-    run the code; there is no ``library`` then.
+    ``keeps_iteration`` those among them that may return their iteration number. ``lifted`` says that the work on
+    weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that work where
+    PyTorch does it. ``has_unknown_sizes`` says that a kernel may find sizes that do not fit. ``obstacle`` says why this
+    machine cannot run the code; there is no ``library`` then.
     """
 
     library: tvm_ffi.Module | DeviceProgram | None
@@ -134,9 +134,7 @@ class Weights:
         self.packed = self._pack(self._placed) if pack else None
 
     @classmethod
-    def loaded(
-        cls, code: Code, tensors: Mapping[str, torch.Tensor], packed: Sequence[torch.Tensor] | None
-    ) -> Weights:
+    def loaded(cls, code: Code, tensors: Mapping[str, torch.Tensor], packed: Sequence[torch.Tensor] | None) -> Weights:
         """Weights from a file, over its memory: the originals, on the meta device where they are not in it, and what
         was packed of them, or ``None`` where that is still to do.
         """
@@ -185,8 +183,8 @@ class Weights:
         return self._resident([before if tensor is None else next(fresh) for tensor, before in pairs])
 
     def _made(self, changed: Collection[int] | None) -> list[Any]:
-        """What kernels read; with positions in ``changed``, ``None`` for what is made of other weights, where that can be
-        told.
+        """What kernels read; with positions in ``changed``, ``None`` for what is made of other weights, where that can
+        be told.
         """
         code, weights = self._code, list(self.tensors.values())
         if code.program:
@@ -196,9 +194,7 @@ class Weights:
             configure_threads()
             packed = vm[TRANSFORM_PARAMS](self._placed(weights))
             return [as_torch(code.item(packed, index)) for index in range(len(packed))]
-        return [
-            weight if changed is None or index in changed else None for index, weight in enumerate(weights)
-        ]
+        return [weight if changed is None or index in changed else None for index, weight in enumerate(weights)]
 
     def _resident(self, tensors: list[torch.Tensor]) -> Any:
         """Packed weights in the form of ``main``'s arguments: on the device, as one array, or as they are."""
@@ -238,9 +234,7 @@ class Weights:
         for name, wanted in self.tensors.items():
             value = values.get(name, wanted)
             if value.shape != wanted.shape or value.dtype != wanted.dtype:
-                raise InvalidInput(
-                    f"weight '{name}': expected {describe_value(wanted)}, got {describe_value(value)}"
-                )
+                raise InvalidInput(f"weight '{name}': expected {describe_value(wanted)}, got {describe_value(value)}")
         fresh = copy.copy(self)
         fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
         self.packed = fresh._pack(fresh._apart, changed)
@@ -377,9 +371,7 @@ class CompiledModule:
         weight whose value was folded into the code and differs; then nothing has changed.
         """
         if not isinstance(state_dict, Mapping):
-            raise InvalidInput(
-                f"expected a dict of tensors, got {type(state_dict).__name__}", subject="state_dict"
-            )
+            raise InvalidInput(f"expected a dict of tensors, got {type(state_dict).__name__}", subject="state_dict")
         known = self.own_state_dict()
         missing = [name for name in known if name not in state_dict and name in self._loadable()]
         if strict and missing:
@@ -446,18 +438,12 @@ class CompiledModule:
             fresh.share_state(dict(self._state))
         return fresh
 
-    def borrow_weights(
-        self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None
-    ) -> None:
+    def borrow_weights(self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None) -> None:
         """Pack other tensors of the caller, or only those that have ``changed`` since the last time."""
         self._weights.borrow(values, changed)
 
     def _loadable(self) -> set[str]:
-        return {
-            name
-            for name in self.own_state_dict()
-            if not name.startswith(("tensor_constant", "scalar", "lifted"))
-        }
+        return {name for name in self.own_state_dict() if not name.startswith(("tensor_constant", "scalar", "lifted"))}
 
     # -- calling ---------------------------------------------------------------------------------------
 
@@ -535,9 +521,7 @@ class CompiledModule:
         has_none = isinstance(self._code.library, DeviceProgram)
         machine = None if has_none else self._code.new_vm(by_kernel=True)
         kernels = self.report.kernels if self.report else ()
-        labels = {
-            each.name: " ".join([f"torch_tvm::{each.name}", *self.report.places(each)]) for each in kernels
-        }
+        labels = {each.name: " ".join([f"torch_tvm::{each.name}", *self.report.places(each)]) for each in kernels}
         return machine, {**labels, **dict.fromkeys(self._code.loops, "")}
 
     def _recover(self, args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Any:
@@ -563,9 +547,7 @@ class CompiledModule:
         convention, local = self._code.convention, self._local
         main = vm["main"] if vm else local.main
         alignment = ALIGNMENT[self._code.device]
-        operands = [
-            as_kernel_argument(a, v, alignment) for a, v in zip(convention.arguments, flat, strict=True)
-        ]
+        operands = [as_kernel_argument(a, v, alignment) for a, v in zip(convention.arguments, flat, strict=True)]
         targets = [*flat, *self._state.values()]
         operands += [dense(tensor) for tensor in self._state.values()]
         if local.threads != torch.get_num_threads():
@@ -589,9 +571,7 @@ class CompiledModule:
         convention = self._code.convention
         count = len(convention.results) + len(convention.writes)
         tensors = (
-            [as_torch(result)]
-            if self._code.single
-            else [as_torch(self._code.item(result, i)) for i in range(count)]
+            [as_torch(result)] if self._code.single else [as_torch(self._code.item(result, i)) for i in range(count)]
         )
         values: list[Any] = []
         for index, tensor in enumerate(tensors):
@@ -639,17 +619,15 @@ class CompiledModule:
             self, path, targets=targets, originals=originals, sample_args=sample_args, linker=linker
         )
 
-    def export_library(
-        self, path: str | PathLike[str], *, target: Any = None, linker: str | None = None
-    ) -> None:
+    def export_library(self, path: str | PathLike[str], *, target: Any = None, linker: str | None = None) -> None:
         """Write the module as a library that plain TVM loads, from Python or C++, without PyTorch and this package.
 
         ``path`` ends in ``.so``; beside it come ``.params``, the weights in TVM's format, and ``.h``, a C header. The
         function ``main`` of the library takes the flat arguments and the list of the weights. ``target`` is another
         CPU than the one of this module, for which ``linker`` has to link.
 
-        Raises :class:`InvalidInput` for a program that needs PyTorch or Python when it runs (ops without a kernel, loops
-        until a value, state), and where there is no C compiler.
+        Raises :class:`InvalidInput` for a program that needs PyTorch or Python when it runs (ops without a kernel,
+        loops until a value, state), and where there is no C compiler.
         """
         self._compiled_here("export_library").export_library(self, path, target=target, linker=linker)
 
@@ -747,9 +725,7 @@ def _owned_copy(tensor: torch.Tensor) -> torch.Tensor:
     """
     with torch.inference_mode(False), torch.no_grad():
         if tensor.is_complex():
-            return torch.view_as_complex(
-                as_reals(tensor.detach()).clone(memory_format=torch.contiguous_format)
-            )
+            return torch.view_as_complex(as_reals(tensor.detach()).clone(memory_format=torch.contiguous_format))
         return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 

@@ -61,9 +61,7 @@ def _recorder() -> str:
         return "torch.jit.trace"
     if torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PreDispatch):
         return _RECORDERS[_KEYS.PROXY]
-    return next(
-        (name for key, name in _RECORDERS.items() if torch._C._get_dispatch_mode(key) is not None), ""
-    )
+    return next((name for key, name in _RECORDERS.items() if torch._C._get_dispatch_mode(key) is not None), "")
 
 
 def hide_from_dynamo(function: Callable[..., Any]) -> None:

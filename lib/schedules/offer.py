@@ -56,9 +56,7 @@ def offer(
     return result, decisions
 
 
-def _apply(
-    rule: Rule, name: str, named: NamedSizes, machine: Any, finish: Finish, choose: Choose | None
-) -> PrimFunc:
+def _apply(rule: Rule, name: str, named: NamedSizes, machine: Any, finish: Finish, choose: Choose | None) -> PrimFunc:
     own = finish(named.bound(rule.apply(named.func, machine)), machine)
     if choose is None:
         return own

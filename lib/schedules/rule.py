@@ -13,8 +13,8 @@ import tvm
 class Offer:
     """A kernel that a rule takes: as it was, and as the rule schedules it, finished.
 
-    ``candidates()`` are the rule's schedules by label, its own first; one where the rule has no others. ``finish`` gives
-    a schedule of somebody else's what every kernel needs.
+    ``candidates()`` are the rule's schedules by label, its own first; one where the rule has no others. ``finish``
+    gives a schedule of somebody else's what every kernel needs.
     """
 
     kernel: str

@@ -14,7 +14,8 @@ from torch_tvm.tir import elements
 
 @dataclass(frozen=True)
 class ScanSteps:
-    """One iteration of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are stored.
+    """One iteration of the loop over ``k``: ``totals`` begin as ``start`` and become ``updates``; ``results`` are
+    stored.
 
     ``is_associative`` says that the totals of some elements may stand for them: see :meth:`joined`.
     """
@@ -39,9 +40,7 @@ class ScanSteps:
             expr, [(TensorLoad, visit), (Var, lambda var, _: k if var.same_as(self.k) else var)]
         )
 
-    def joined(
-        self, update: tirx.Expr, totals: Sequence[tirx.Expr], others: Sequence[tirx.Expr]
-    ) -> tirx.Expr:
+    def joined(self, update: tirx.Expr, totals: Sequence[tirx.Expr], others: Sequence[tirx.Expr]) -> tirx.Expr:
         """``update`` with the totals of what follows: the last stands for an element, the first for its number."""
         return self.at(update, totals, others[-1], others[0])
 

@@ -105,9 +105,7 @@ class _Namer:
 
         def visit(node: Expr) -> tvm_ffi.WalkResult:
             nodes.append(node)
-            if isinstance(node, (TensorLoad, tvm.ir.Call)) or (
-                isinstance(node, Var) and node not in self.symbols
-            ):
+            if isinstance(node, (TensorLoad, tvm.ir.Call)) or (isinstance(node, Var) and node not in self.symbols):
                 foreign.append(node)
                 return tvm_ffi.WalkResult.SKIP
             return tvm_ffi.WalkResult.ADVANCE

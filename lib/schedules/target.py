@@ -1,8 +1,8 @@
 """What a schedule knows of a CPU: a description that can be written down, for this machine or for any other.
 
-A TVM target names the processor (``mcpu``, ``mtriple``, ``mattr``), for which LLVM knows the instructions, and the cores
-(``num-cores``). What it has no word for stands in its ``model``, as ``l1=48K l2=2M l3=32M``; what is left out is that of
-the processor's family (:data:`PROCESSORS`). Nothing is read from the machine that compiles, except by
+A TVM target names the processor (``mcpu``, ``mtriple``, ``mattr``), for which LLVM knows the instructions, and the
+cores (``num-cores``). What it has no word for stands in its ``model``, as ``l1=48K l2=2M l3=32M``; what is left out is
+that of the processor's family (:data:`PROCESSORS`). Nothing is read from the machine that compiles, except by
 :func:`host_target`, which describes it.
 """
 
@@ -75,8 +75,8 @@ class CpuModel:
 
     ``vector_bits`` is the width of a vector register, ``vector_registers`` how many there are;
     cache sizes are in bytes (level 1 data, level 2 per core, level 3 shared); ``fma_per_cycle`` is how many
-    multiply-adds of whole vectors a core starts in a cycle. ``features`` are those of :data:`FEATURES` that it has. With
-    ``portable``, instructions are spelled in operations that every processor has, so that kernels made for
+    multiply-adds of whole vectors a core starts in a cycle. ``features`` are those of :data:`FEATURES` that it has.
+    With ``portable``, instructions are spelled in operations that every processor has, so that kernels made for
     this one run on any.
     """
 
@@ -130,9 +130,7 @@ class CpuModel:
 
     def __str__(self) -> str:
         """The description as one line, as a target's ``model`` has it."""
-        return " ".join(
-            f"{field.name.replace('_', '-')}={_text(getattr(self, field.name))}" for field in fields(self)
-        )
+        return " ".join(f"{field.name.replace('_', '-')}={_text(getattr(self, field.name))}" for field in fields(self))
 
     @classmethod
     def from_target(cls, target: tvm.target.Target) -> CpuModel:

@@ -1,4 +1,6 @@
-"""Attributes by which a compiler stage tells a later one of a module or a function (what kernels are: lib/workloads)."""
+"""Attributes by which a compiler stage tells a later one of a module or a function (what kernels
+are: lib/workloads).
+"""
 
 PROGRAM = "torch_tvm.weights_program"
 """On a module: the work on weights as a program in JSON that the runtime runs once."""

@@ -63,9 +63,7 @@ class TorchTvmError(Exception):
         stage: str = "",
         advice: str = "",
     ) -> None:
-        super().__init__(
-            format_message(problem, subject=subject, location=location, stage=stage, advice=advice)
-        )
+        super().__init__(format_message(problem, subject=subject, location=location, stage=stage, advice=advice))
         self.problem = problem
         self.subject = subject
         self.location = location

@@ -52,9 +52,7 @@ class NamedPass:
         return cls(**values)
 
     def __str__(self) -> str:
-        options = [
-            f"{key}={_option_text(getattr(self, key.replace('-', '_')))}" for key in type(self).option_types()
-        ]
+        options = [f"{key}={_option_text(getattr(self, key.replace('-', '_')))}" for key in type(self).option_types()]
         return f"{self.name}{{{' '.join(options)}}}" if options else self.name
 
 
@@ -76,9 +74,7 @@ def _option_value(owner: type[NamedPass], key: str, kind: Any, text: str) -> Any
         try:
             return kind(text)
         except ValueError:
-            raise InvalidInput(
-                f"option '{key}' must be {kind.__name__}, got '{text}'", subject=owner.name
-            ) from None
+            raise InvalidInput(f"option '{key}' must be {kind.__name__}, got '{text}'", subject=owner.name) from None
     if kind is str:
         return text
     if getattr(kind, "__origin__", None) is tuple:

@@ -38,9 +38,7 @@ def failure_of(work: Callable[[], Any], seconds: float = 60.0) -> str | None:
     return crash or error
 
 
-def _tried(
-    work: Callable[[], Any], seconds: float, memory: int | None = None
-) -> tuple[str | None, str | None]:
+def _tried(work: Callable[[], Any], seconds: float, memory: int | None = None) -> tuple[str | None, str | None]:
     if not hasattr(os, "fork"):
         return None, None
     reading, writing = os.pipe()

@@ -68,9 +68,7 @@ def sequence(*stmts: tirx.Stmt | None) -> tirx.Stmt:
 
 def flat_sequence(stmts: Iterable[tirx.Stmt]) -> tirx.Stmt:
     """The same with sequences among ``stmts`` taken apart: what they allocate is there for all that follows."""
-    return sequence(
-        *(part for stmt in stmts for part in (stmt.seq if isinstance(stmt, tirx.SeqStmt) else [stmt]))
-    )
+    return sequence(*(part for stmt in stmts for part in (stmt.seq if isinstance(stmt, tirx.SeqStmt) else [stmt])))
 
 
 def statements(body: tirx.Stmt) -> Iterator[tirx.Stmt]:

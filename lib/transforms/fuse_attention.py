@@ -153,12 +153,7 @@ class _Fuser(relax.PyExprMutator):
             return _match_operator(call, self.values) or _match_chain(call, self.values)
         visible, result, fill = call.args
         inner = self._used_once(result)
-        if (
-            inner is None
-            or _scalar(fill) != 0
-            or not isinstance(visible, relax.Var)
-            or not _has_sizes(visible)
-        ):
+        if inner is None or _scalar(fill) != 0 or not isinstance(visible, relax.Var) or not _has_sizes(visible):
             return None
         if not structural_equal(inner.ty, call.ty):
             return None

@@ -30,7 +30,8 @@ class KernelCalls:
     ) -> relax.Call:
         """``compute(*operands, what)``, or ``compute(*operands, what, spatial)``, as a call of a kernel ``name``.
 
-        Calls with the same ``name``, ``what``, sizes and dtypes share a kernel, so those must fix ``compute`` and ``attrs``.
+        Calls with the same ``name``, ``what``, sizes and dtypes share a kernel, so those must fix ``compute`` and
+        ``attrs``.
         """
         count = len(operands)
         sizes = [tuple(map(static, operand.ty.shape)) for operand in operands]

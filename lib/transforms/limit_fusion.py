@@ -195,9 +195,7 @@ def _parts(function: relax.Function, costs: _Costs) -> list[_Part]:
     return parts
 
 
-def _end(
-    bindings: Sequence[_Binding], begin: int, anchor: int, crossing: Sequence[int], costs: _Costs
-) -> int:
+def _end(bindings: Sequence[_Binding], begin: int, anchor: int, crossing: Sequence[int], costs: _Costs) -> int:
     """Where the part that starts at ``begin`` ends: as late as it may where the fewest values cross, after ``anchor``
     where only one does."""
     total = 0

@@ -21,9 +21,7 @@ class NameResultsApart(Transform):
 
 
 @relax.transform.function_pass(opt_level=0, name="NameResultsApart")
-def _name_results_apart(
-    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
-) -> relax.Function:
+def _name_results_apart(function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext) -> relax.Function:
     blocks = [_named_apart(block) for block in function.body.blocks]
     body = relax.SeqExpr(blocks, function.body.body)
     return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)

@@ -43,9 +43,7 @@ class PackRecurrentWeights(Transform):
 
 @relax.expr_functor.mutator
 class _Packer(relax.PyExprMutator):
-    def __init__(
-        self, mod: tvm.IRModule, layers: dict[tvm.ir.GlobalVar, tirx.PrimFunc], cpu: CpuModel
-    ) -> None:
+    def __init__(self, mod: tvm.IRModule, layers: dict[tvm.ir.GlobalVar, tirx.PrimFunc], cpu: CpuModel) -> None:
         super().__init__(mod)
         self.layers = layers
         self.cpu = cpu

@@ -21,9 +21,7 @@ def legalize_reshape(builder: relax.BlockBuilder, call: relax.Call) -> Expr:
     data, shape = call.args
     if isinstance(shape, relax.Var):
         shape = builder.lookup_binding(shape)
-    return builder.call_te(
-        topi.reshape, data, shape, primfunc_name_hint="reshape", primfunc_attrs={RESHAPE: 1}
-    )
+    return builder.call_te(topi.reshape, data, shape, primfunc_name_hint="reshape", primfunc_attrs={RESHAPE: 1})
 
 
 class ViewReshapes(Transform):
@@ -42,8 +40,9 @@ _REWRITE = of_tvm("RewriteDataflowReshape")
 class RewriteDataflowReshape(Transform):
     """TVM's pass of this name, where it can be run.
 
-    In programs with tensors without elements its reshape takes a size of 0 for that of what it reads, so that a result has
-    another shape. In some with unknown sizes its analysis of a kernel fails (``s0 - 3`` into ``2 * (s0 - 3)``); a copy stays.
+    In programs with tensors without elements its reshape takes a size of 0 for that of what it reads, so that a result
+    has another shape. In some with unknown sizes its analysis of a kernel fails (``s0 - 3`` into ``2 * (s0 - 3)``); a
+    copy stays.
 
     ``call_tir(copy, x)``  →  ``relax.reshape(x)``
     """
@@ -67,9 +66,7 @@ class RewriteDataflowReshape(Transform):
 
 
 @relax.transform.function_pass(opt_level=0, name="ViewReshapes")
-def _view_reshapes(
-    function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext
-) -> relax.Function:
+def _view_reshapes(function: relax.Function, mod: tvm.IRModule, _: tvm.transform.PassContext) -> relax.Function:
     viewed = _Viewer(mod).visit_expr(function)
     assert isinstance(viewed, relax.Function), viewed
     return viewed

@@ -35,8 +35,7 @@ class Path:
     def expressions(self) -> list[list[Expr]]:
         """Sizes in the steps, to be passed through ``call_te``, which renames symbolic sizes."""
         return [
-            [tvm.tirx.convert(v) for v in step[1]] if step[0] in ("reshape", "broadcast") else []
-            for step in self.steps
+            [tvm.tirx.convert(v) for v in step[1]] if step[0] in ("reshape", "broadcast") else [] for step in self.steps
         ]
 
 
@@ -146,10 +145,7 @@ class View:
             return View(
                 sizes,
                 lambda indices: at(
-                    [
-                        tirx.const(0, "int64") if one else i
-                        for one, i in zip(ones, indices[missing:], strict=True)
-                    ]
+                    [tirx.const(0, "int64") if one else i for one, i in zip(ones, indices[missing:], strict=True)]
                 ),
             )
         axis = step[1]
@@ -188,9 +184,7 @@ def _reshape_indices(indices: Sequence[Expr], new: Sequence[Expr], old: Sequence
     return result
 
 
-def _group(
-    new: Sequence[Expr], old: Sequence[Expr], n: int, o: int, analyzer: tvm.sym.Analyzer
-) -> tuple[int, int]:
+def _group(new: Sequence[Expr], old: Sequence[Expr], n: int, o: int, analyzer: tvm.sym.Analyzer) -> tuple[int, int]:
     """Ends of the smallest groups from ``n`` and ``o`` on whose products are equal."""
     best: tuple[int, int] | None = None
     for n_end in range(n + 1, len(new) + 1):

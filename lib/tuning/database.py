@@ -1,7 +1,7 @@
 """A folder with what tuning found: a JSON file for each kernel and target, written whole.
 
-A record holds the schedule that was the fastest, as a label of our rule's own or as a trace of MetaSchedule, and a hash of
-the rule's own schedule that it was measured against. Where that has changed, the record is not used.
+A record holds the schedule that was the fastest, as a label of our rule's own or as a trace of MetaSchedule, and a hash
+of the rule's own schedule that it was measured against. Where that has changed, the record is not used.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LONGEST = 4 << 20
 class Record:
     """What is known of one kernel on one target.
 
-    ``own`` is the hash of the rule's own schedule and ``own_seconds`` its time when ``choice`` was measured against it, in
-    turns, with ``seconds``. ``choice`` is ``""`` where the rule's own is the fastest, ``trace`` is the schedule where
-    MetaSchedule found it. ``tried`` are the seconds of all candidates by label, relative to the rule's own at that time;
-    ``None`` for one that failed. ``traces`` are those of the best candidates of MetaSchedule.
+    ``own`` is the hash of the rule's own schedule and ``own_seconds`` its time when ``choice`` was measured against it,
+    in turns, with ``seconds``. ``choice`` is ``""`` where the rule's own is the fastest, ``trace`` is the schedule
+    where MetaSchedule found it. ``tried`` are the seconds of all candidates by label, relative to the rule's own at
+    that time; ``None`` for one that failed. ``traces`` are those of the best candidates of MetaSchedule.
     """
 
     kernel: str

@@ -1,4 +1,6 @@
-"""Measurements in a process of its own, which a kernel may end; ``python -m torch_tvm.tuning.local`` is that process."""
+"""Measurements in a process of its own, which a kernel may end;
+``python -m torch_tvm.tuning.local`` is that process.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,7 @@ class LocalTimer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def measure(
-        self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
-    ) -> dict[str, Outcome]:
+    def measure(self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int) -> dict[str, Outcome]:
         """What :class:`Timer` says; a kernel that ends the process, or does not end, has an error."""
         with tempfile.TemporaryDirectory(prefix="torch_tvm_tune_") as folder:
             paths = {}

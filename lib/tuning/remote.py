@@ -58,9 +58,7 @@ class RemoteTimer:
     def __init__(self, connection: rpc.TrackerSession, key: str) -> None:
         self._connection, self._key = connection, key
 
-    def measure(
-        self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
-    ) -> dict[str, Outcome]:
+    def measure(self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int) -> dict[str, Outcome]:
         """What :class:`Timer` says; a kernel that ends the session has an error."""
 
         def attempt(left: Mapping[str, bytes]) -> dict[str, Outcome] | tuple[str, str]:

@@ -127,10 +127,7 @@ class Tuning:
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
         ]
         for task in self._sorted():
-            rates = (
-                f"{_rate(task.record.operations, s):.1f}" if s else "–"
-                for s in (task.own_seconds, task.seconds)
-            )
+            rates = (f"{_rate(task.record.operations, s):.1f}" if s else "–" for s in (task.own_seconds, task.seconds))
             gain = f"{task.own_seconds / task.seconds:.2f}×" if task.seconds else "–"
             lines.append(
                 f"| {task.name} | {task.line or '–'} | {self._share(task):.0%} | {' | '.join(rates)} | {gain} | "
@@ -200,15 +197,11 @@ def _check(trials: int | None, seconds: float | None) -> None:
     values: dict[str, Any] = {"trials": trials, "seconds": seconds}
     for name, value in values.items():
         kinds = (int,) if name == "trials" else (int, float)
-        if value is not None and not (
-            isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
-        ):
+        if value is not None and not (isinstance(value, kinds) and not isinstance(value, bool) and value >= 0):
             raise InvalidInput(f"expected a number from 0 on, got {value!r}", subject=name)
 
 
-def _tasks(
-    mod: tvm.IRModule, target: tvm.target.Target, database: Database, lines: Mapping[str, str]
-) -> Tuning:
+def _tasks(mod: tvm.IRModule, target: tvm.target.Target, database: Database, lines: Mapping[str, str]) -> Tuning:
     offers: list[Offer] = []
 
     def collect(offer: Offer) -> tvm.tirx.PrimFunc:
@@ -234,9 +227,7 @@ def _tasks(
         if record is None or record.own != own:
             shapes = [[int(size) for size in param.shape] for param in offer.original.params]
             operations = count_operations(offer.own, shapes)
-            record = Record(
-                offer.kernel, lines.get(offer.kernel, ""), str(target), own, operations=operations
-            )
+            record = Record(offer.kernel, lines.get(offer.kernel, ""), str(target), own, operations=operations)
         tasks[key] = Task(key, offer, record, calls)
     return Tuning(list(tasks.values()), skipped=skipped)
 
@@ -257,9 +248,7 @@ def _calls(mod: tvm.IRModule) -> dict[str, int]:
 
 
 class _Search:
-    def __init__(
-        self, tuning: Tuning, target: tvm.target.Target, database: Database, timers: Sequence[Timer]
-    ) -> None:
+    def __init__(self, tuning: Tuning, target: tvm.target.Target, database: Database, timers: Sequence[Timer]) -> None:
         self.tuning, self.target, self.database, self.timers = tuning, target, database, timers
 
     def baseline(self) -> None:
@@ -310,9 +299,7 @@ class _Search:
         with task.lock:
             self._learn(task, timer, proposed, found)
 
-    def _learn(
-        self, task: Task, timer: Timer, proposed: Sequence[Candidate], found: Mapping[str, Outcome]
-    ) -> None:
+    def _learn(self, task: Task, timer: Timer, proposed: Sequence[Candidate], found: Mapping[str, Outcome]) -> None:
         own = found["own"].seconds
         ratios = {
             each.label: found[each.label].seconds / own

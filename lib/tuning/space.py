@@ -1,7 +1,7 @@
 """The schedules that MetaSchedule knows for a kernel: drawn at random, mutated, and applied again from plain JSON.
 
-MetaSchedule's own evolutionary search copies modules through ``tvm.ir.save_json``, which ends the process in the wheel that
-this package is built on. So it gives the space and the mutations here, and the search is ours.
+MetaSchedule's own evolutionary search copies modules through ``tvm.ir.save_json``, which ends the process in the wheel
+that this package is built on. So it gives the space and the mutations here, and the search is ours.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _context(
 ) -> meta_schedule.TuneContext:
     """Its own constructor imports every tensor intrinsic of every GPU, which takes many seconds."""
     context = meta_schedule.TuneContext.__new__(meta_schedule.TuneContext)
-    context.__init_handle_by_constructor__(
-        _ffi_api.TuneContext, mod, target, generator, None, "main", 1, 1, None
-    )
+    context.__init_handle_by_constructor__(_ffi_api.TuneContext, mod, target, generator, None, "main", 1, 1, None)
     _ffi_api.TuneContextInitialize(context)
     return context
 

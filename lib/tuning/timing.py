@@ -28,9 +28,7 @@ class Outcome:
 class Timer(Protocol):
     """A machine that measures."""
 
-    def measure(
-        self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
-    ) -> dict[str, Outcome]:
+    def measure(self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int) -> dict[str, Outcome]:
         """Time kernels, the first of which is right, in ``rounds`` turns."""
 
     def close(self) -> None: ...

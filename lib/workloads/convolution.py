@@ -107,9 +107,7 @@ def _depthwise(conv: ConvWorkload) -> Rearrangement:
 def _winograd(conv: ConvWorkload) -> Rearrangement:
     points = (conv.tile + 2) ** 2
     transformed = (
-        Rearrangement()
-        .pad(0, conv.out_blocks * conv.lanes)
-        .then("winograd", winograd_matrices(conv.tile).weight)
+        Rearrangement().pad(0, conv.out_blocks * conv.lanes).then("winograd", winograd_matrices(conv.tile).weight)
     )
     return transformed.reshape(points, conv.out_blocks, conv.lanes, conv.in_channels).permute(0, 1, 3, 2)
 

@@ -17,8 +17,8 @@ class FourierWorkload(Workload):
 
     Numbers are pairs of reals. The vectors of one ``o`` lie beside each other, ``[outer, length, lanes, 2]``, or one
     after the other where ``rows_in`` or ``rows_out`` say so: ``[outer, lanes, length, 2]``. Operands in order: ``x``,
-    ``roots`` ``[length, 2]``, and where ``twiddles`` is set a factor for each result, ``[length, lanes, 2]``. The roots say
-    by themselves which way the transform goes; ``is_inverse`` says it again for constants of the kernel.
+    ``roots`` ``[length, 2]``, and where ``twiddles`` is set a factor for each result, ``[length, lanes, 2]``. The roots
+    say by themselves which way the transform goes; ``is_inverse`` says it again for constants of the kernel.
     """
 
     ATTRIBUTE: ClassVar[str] = "torch_tvm.fourier"

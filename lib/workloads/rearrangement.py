@@ -55,9 +55,7 @@ class Rearrangement(Workload):
     def windows(self, axis: int, size: int) -> Rearrangement:
         return self.then("windows", (axis, size))
 
-    def compute(
-        self, source: te.Tensor, value: Callable[[Expr], Expr] = lambda element: element
-    ) -> te.Tensor:
+    def compute(self, source: te.Tensor, value: Callable[[Expr], Expr] = lambda element: element) -> te.Tensor:
         """The kernel, of ``value`` of every element."""
         shape = self._shapes(source)[-1]
         return te.compute(shape, lambda *place: self.element(source, place, value), name="pack")
@@ -75,16 +73,12 @@ class Rearrangement(Workload):
             analyzer.bind(var, Range(const(0), const(size)))
         indices: list[Expr] = list(place)
         valid: list[Expr] = []
-        for (name, attributes), before, after in reversed(
-            list(zip(self.steps, shapes, shapes[1:], strict=False))
-        ):
+        for (name, attributes), before, after in reversed(list(zip(self.steps, shapes, shapes[1:], strict=False))):
             if name == "pad" and before != after:
                 valid.append(indices[attributes[0]] < before[attributes[0]])
             indices = [analyzer.simplify(i) for i in _BEFORE[name](attributes, before, after, indices)]
         found = value(source(*indices))
-        return (
-            tirx.if_then_else(tirx.all(*valid), found, tirx.const(0, str(found.ty.dtype))) if valid else found
-        )
+        return tirx.if_then_else(tirx.all(*valid), found, tirx.const(0, str(found.ty.dtype))) if valid else found
 
     def _shapes(self, source: te.Tensor) -> list[tuple[int, ...]]:
         """The shape before each step and that after the last."""

@@ -49,7 +49,8 @@ class RecurrentWorkload(Workload):
 
 @dataclass(frozen=True)
 class GatePanels:
-    """Recurrent weights ``[D, G · H, H]`` as ``[D, ceil(H / width), H, G · width]``: panels of units with all their gates.
+    """Recurrent weights ``[D, G · H, H]`` as ``[D, ceil(H / width), H, G · width]``: panels of units with all their
+    gates.
 
     A last panel that is not full moves back until it fits.
     """
@@ -99,9 +100,7 @@ class Arithmetic(Protocol):
     def zero(self) -> Expr: ...
 
 
-def new_states(
-    cell: str, a: Arithmetic, x: Sequence[Expr], h: Sequence[Expr], state: Sequence[Expr]
-) -> list[Expr]:
+def new_states(cell: str, a: Arithmetic, x: Sequence[Expr], h: Sequence[Expr], state: Sequence[Expr]) -> list[Expr]:
     """A step of ``cell``, from the gates of the input, those of the hidden state, and the states."""
     return _CELLS[cell](a, x, h, state)
 

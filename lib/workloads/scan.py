@@ -12,8 +12,8 @@ from torch_tvm.workloads.workload import Workload
 class ScanWorkload(Workload):
     """A scan of the first operand along ``axis``.
 
-    ``is_associative`` says that the total of some elements may stand for them; where there are two totals, the last stands
-    for an element and the first for its number.
+    ``is_associative`` says that the total of some elements may stand for them; where there are two totals, the last
+    stands for an element and the first for its number.
     """
 
     ATTRIBUTE: ClassVar[str] = "torch_tvm.scan"

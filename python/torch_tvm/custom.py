@@ -18,9 +18,7 @@ def register_lowering(name: str) -> Callable[[Callable[..., Any]], Callable[...,
     """
     namespace, separator, op = name.partition("::") if isinstance(name, str) else ("", "", "")
     if not separator or not namespace or not op:
-        raise InvalidInput(
-            f"{name!r} is no operator name", subject="register_lowering", advice='write "ns::op"'
-        )
+        raise InvalidInput(f"{name!r} is no operator name", subject="register_lowering", advice='write "ns::op"')
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         register(f"torch.{namespace}.{op}", function, custom=True)

@@ -58,9 +58,9 @@ def torch_tvm(
 ) -> Callable[..., Any]:
     """Compile one dynamo graph.
 
-    ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A graph
-    that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning. What dynamo compiles ahead of
-    time can be saved (``saved_graph.py``).
+    ``options`` are those of :class:`~torch_tvm.options.GraphOptions` and of :class:`~torch_tvm.options.Options`. A
+    graph that cannot be compiled runs in PyTorch, with one :class:`GraphNotCompiled` warning. What dynamo compiles
+    ahead of time can be saved (``saved_graph.py``).
     """
     function = _function_of(gm, example_inputs, dict(options or {}))
     if is_saving():
@@ -153,8 +153,8 @@ _OURS = {
 
 
 def _use_ours(node: Node) -> bool:
-    """Functions that PyTorch takes apart before autograd, and whose parts give other numbers than eager: theirs adds what
-    belongs to no label.
+    """Functions that PyTorch takes apart before autograd, and whose parts give other numbers than eager: theirs adds
+    what belongs to no label.
     """
     if node.op != "call_function" or node.target not in _OURS:
         return False
@@ -200,9 +200,7 @@ def _transforms_undone() -> Iterator[None]:
 # -- without gradients ---------------------------------------------------------------------------------
 
 
-def _without_autograd(
-    gm: GraphModule, inputs: Inputs, options: Mapping[str, Any]
-) -> Callable[..., Any] | None:
+def _without_autograd(gm: GraphModule, inputs: Inputs, options: Mapping[str, Any]) -> Callable[..., Any] | None:
     """The compiled graph, its composite ops whole; ``None`` where it is for AOTAutograd to see."""
     try:
         traced = _trace_composite(gm, inputs)
@@ -215,9 +213,7 @@ def _without_autograd(
     return _compiled(traced, _static_positions(gm), (), options, eager=gm)
 
 
-torch.fx.node.has_side_effect(
-    torch.ops.aten._assert_async.default
-)  # PyTorch knows that of its other overload
+torch.fx.node.has_side_effect(torch.ops.aten._assert_async.default)  # PyTorch knows that of its other overload
 
 
 def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
@@ -244,9 +240,7 @@ def _trace_composite(gm: GraphModule, inputs: Inputs) -> GraphModule | None:
     if not changed and not _shares_memory(traced, fakes):
         return traced
     if any(value.dim() == 0 and value.dtype == torch.float64 for value in changed):
-        raise LostWrite(
-            "the graph writes an argument that is one float64", advice="give it another dtype or shape"
-        )
+        raise LostWrite("the graph writes an argument that is one float64", advice="give it another dtype or shape")
     if _fills_expanded(traced):
         raise LostWrite("the graph writes a tensor that is expanded or unfolded", advice="use clone() before")
     return None
@@ -263,11 +257,7 @@ def _fills_expanded(traced: GraphModule) -> bool:
         for argument, given in zip(schema.arguments, node.args, strict=False) if schema is not None else ():
             value = given.meta.get("val") if isinstance(given, Node) else None
             is_written = argument.alias_info is not None and argument.alias_info.is_write
-            if (
-                is_written
-                and isinstance(value, torch.Tensor)
-                and (overlaps_itself(value) or _is_window(given))
-            ):
+            if is_written and isinstance(value, torch.Tensor) and (overlaps_itself(value) or _is_window(given)):
                 return True
     return False
 
@@ -325,9 +315,7 @@ def _outputs(graph: GraphModule) -> list[Any]:
 def _static_positions(gm: GraphModule) -> list[int]:
     """Placeholders that hold parameters and buffers of the user's modules."""
     nodes = [node for node in gm.graph.nodes if node.op == "placeholder"]
-    return [
-        i for i, node in enumerate(nodes) if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
-    ]
+    return [i for i, node in enumerate(nodes) if "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})]
 
 
 # -- through AOTAutograd -------------------------------------------------------------------------------
@@ -342,9 +330,7 @@ def _through_aot(options: Mapping[str, Any], count: int) -> Callable[..., Any]:
 
     def forward(gm: GraphModule, inputs: Inputs) -> Callable[..., Any]:
         if len(inputs) < count:
-            raise InvalidInput(
-                "the graph writes memory that two of its arguments share", advice="pass a clone of one"
-            )
+            raise InvalidInput("the graph writes memory that two of its arguments share", advice="pass a clone of one")
         context = TracingContext.try_get()
         metadata = context.fw_metadata if context is not None else None
         written = set(getattr(metadata, "mutated_inp_runtime_indices", None) or [])
@@ -374,10 +360,9 @@ def _partition(joint: GraphModule, *arguments: Any, **options: Any) -> tuple[Gra
     """
     calls = [node for node in joint.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     drawing = [node for node in calls if draws(node.target, node.args, node.kwargs)]
-    # A checkpoint would draw again what it drew, and norms read their statistics, written since: results are kept instead.
-    norms = [
-        node for node in calls if node.target is torch.ops.aten._native_batch_norm_legit_functional.default
-    ]
+    # A checkpoint would draw again what it drew, and norms read their statistics, written since: results are kept
+    # instead.
+    norms = [node for node in calls if node.target is torch.ops.aten._native_batch_norm_legit_functional.default]
     kept = [*drawing, *norms]
     items = [user for node in kept for user in node.users if user.target is operator.getitem]
     for node in [*kept, *items]:
@@ -390,9 +375,7 @@ def _draws_kept() -> AbstractContextManager[Any]:
     """PyTorch keeps what nobody uses of random numbers, as eager draws them, only in a graph whose backend asks so."""
     from torch._inductor import config
 
-    patch: AbstractContextManager[Any] = config.patch(
-        fallback_random=True, enable_auto_functionalized_v2=False
-    )
+    patch: AbstractContextManager[Any] = config.patch(fallback_random=True, enable_auto_functionalized_v2=False)
     return patch
 
 

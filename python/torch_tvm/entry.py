@@ -34,9 +34,9 @@ def compile(
     and state. Each is compiled on its first call, for arguments of those types, or at once for the arguments that
     ``example_args={"forward": (x,), "encode": (x,)}`` gives it.
 
-    Code is kept on disk for the next process that compiles the same program (``options={"cache": False}`` does not). With
-    ``options={"cache_key": "resnet50-v3"}`` the whole compiled module is, under that name: a later call with the same
-    name, arguments of the same types, target and options does not look at the program at all.
+    Code is kept on disk for the next process that compiles the same program (``options={"cache": False}`` does not).
+    With ``options={"cache_key": "resnet50-v3"}`` the whole compiled module is, under that name: a later call with the
+    same name, arguments of the same types, target and options does not look at the program at all.
 
     >>> import torch, torch_tvm
     >>> compiled = torch_tvm.compile(torch.nn.ReLU(), (torch.tensor([-1.0, 2.0]),))
@@ -50,9 +50,7 @@ def compile(
     if kept is not None:
         return kept
     compile_anew = first_import("torch_tvm.driver.compiler").compile_anew
-    compiled: CompiledModule = compile_anew(
-        program, example_args, frontend, target, dynamic_shapes, fallback, parsed
-    )
+    compiled: CompiledModule = compile_anew(program, example_args, frontend, target, dynamic_shapes, fallback, parsed)
     if place is not None:
         place.keep(compiled)
     return compiled

@@ -1,4 +1,6 @@
-"""One program is imported and compiled at a time: torch.export, scripting, the lazy device and MLIR keep global state."""
+"""One program is imported and compiled at a time: torch.export, scripting, the lazy device and MLIR
+keep global state.
+"""
 
 from __future__ import annotations
 

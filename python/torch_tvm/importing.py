@@ -118,9 +118,7 @@ def is_graph_file(path: str) -> bool:
     return os.path.splitext(path)[1] in _GRAPHS
 
 
-def read_graph_file(
-    path: str, finish: Callable[[TorchModule], TorchModule] = lambda module: module
-) -> TorchModule:
+def read_graph_file(path: str, finish: Callable[[TorchModule], TorchModule] = lambda module: module) -> TorchModule:
     """The module of a ``.ts`` or ``.ltc`` file after ``finish``; :class:`ImportFailed` for one that is damaged.
 
     It is read in a child process first: PyTorch's parser trusts what it reads.
@@ -135,7 +133,5 @@ def read_graph_file(
     with damaged(path, stage):
         failure = crash_of(lambda: finish(reader(text, path)))
         if failure is not None:
-            raise ImportFailed(
-                f"{path}: the file is damaged: PyTorch cannot read it ({failure})", stage=stage
-            )
+            raise ImportFailed(f"{path}: the file is damaged: PyTorch cannot read it ({failure})", stage=stage)
         return finish(reader(text, path))

@@ -73,7 +73,9 @@ _thread = _Thread()
 
 
 class Enabled:
-    """What :func:`enable` returns: leaving ``with`` disables again, and as a decorator it holds in the function alone."""
+    """What :func:`enable` returns: leaving ``with`` disables again, and as a decorator it holds in
+    the function alone.
+    """
 
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
@@ -107,16 +109,15 @@ class Enabled:
         return call  # type: ignore[return-value]
 
 
-def enable(
-    *, target: Any = "auto", options: Mapping[str, Any] | None = None, torch_compile: bool = False
-) -> Enabled:
+def enable(*, target: Any = "auto", options: Mapping[str, Any] | None = None, torch_compile: bool = False) -> Enabled:
     """Run scripted and traced functions and modules compiled, until :func:`disable`.
 
     Each is compiled when it is called with arguments of a new kind (dtypes, shapes, values of what is no tensor).
     Calls that need gradients, and programs that cannot be compiled, run in PyTorch; one warning says so. A program is
     also run once op by op then, on copies, to see whether its results share memory.
     ``f.graph_for(*args)`` shows a compiled program as one node ``tvm::CompilationGroup`` with its graph. With
-    ``torch_compile`` this becomes the default backend of ``torch.compile``, too. ``target`` and ``options`` are those of
+    ``torch_compile`` this becomes the default backend of ``torch.compile``, too. ``target`` and ``options`` are those
+    of
     :func:`torch_tvm.compile`. Raises :class:`InvalidInput` for a wrong target or option.
 
     >>> import torch, torch_tvm
@@ -189,7 +190,9 @@ def _hooked(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _shown(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``graph_for`` with one node for what is compiled. PyTorch calls that of a method with the module before the rest."""
+    """``graph_for`` with one node for what is compiled. PyTorch calls that of a method with the
+    module before the rest.
+    """
 
     def graph_for(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = args[1:] if isinstance(self, torch._C.ScriptMethod) else args
@@ -392,9 +395,7 @@ class _Variant:
             return self._compiled(*args)
         if self._graph is None:
             first = len(self._weights)
-            self._graph = CompiledGraph(
-                self._compiled, range(first, first + len(args)), list(enumerate(self._weights))
-            )
+            self._graph = CompiledGraph(self._compiled, range(first, first + len(args)), list(enumerate(self._weights)))
         return self._graph(*self.tensors(), *args)
 
     def takes(self, leaves: Sequence[Any]) -> bool:
@@ -425,9 +426,7 @@ class _Variant:
 
     def tensors(self) -> list[torch.Tensor]:
         """The weights now, in the order of their names."""
-        return [
-            self._read(self._live[name]) if name in self._live else t for name, t in self._weights.items()
-        ]
+        return [self._read(self._live[name]) if name in self._live else t for name, t in self._weights.items()]
 
     def graph(self) -> Any:
         """The program as one node, with its graph."""

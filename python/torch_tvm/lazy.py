@@ -78,9 +78,7 @@ def compile(
     tensor([2., 2.])
     """
     if not callable(step):
-        raise InvalidInput(
-            f"expected a function, got {type(step).__name__}", subject="torch_tvm.lazy.compile"
-        )
+        raise InvalidInput(f"expected a function, got {type(step).__name__}", subject="torch_tvm.lazy.compile")
     device.start()
     owners = list(state) if state is not None else list(_found_state(step))
     for owner in owners:
@@ -154,9 +152,7 @@ class LazyFunction:
         changed: set[int] = set()
         if found is not None:
             changed = {
-                i
-                for i, value in numbers.items()
-                if i not in found.varying and not _same(value, found.numbers[i])
+                i for i, value in numbers.items() if i not in found.varying and not _same(value, found.numbers[i])
             }
             if not changed:
                 self.report.hits += 1
@@ -188,9 +184,7 @@ def _tensors_of(owner: Any) -> Iterator[torch.Tensor]:
         tensors = [*owner.parameters(), *owner.buffers()]
     else:
         tensors = [item for group in owner.param_groups for item in group["params"]]
-        tensors += [
-            leaf for leaf in pytree.tree_leaves(list(owner.state.values())) if isinstance(leaf, torch.Tensor)
-        ]
+        tensors += [leaf for leaf in pytree.tree_leaves(list(owner.state.values())) if isinstance(leaf, torch.Tensor)]
     yield from tensors
     yield from (tensor.grad for tensor in tensors if tensor.grad is not None)
 

@@ -37,8 +37,8 @@ class Options:
     ``scheduler`` is ``"default"``: rules schedule every kernel; with ``"meta_schedule"`` the compile tries ``trials``
     schedules beside those, as :func:`torch_tvm.tune` does, and keeps what it found in ``database``, if one is given.
 
-    ``lowerings`` take the place of built-in ones in this compile, by the name of the op; what they refuse is left to those.
-    ``rules`` are offered each kernel before the schedule rules of the target.
+    ``lowerings`` take the place of built-in ones in this compile, by the name of the op; what they refuse is left to
+    those. ``rules`` are offered each kernel before the schedule rules of the target.
     """
 
     accuracy: str = "default"
@@ -57,7 +57,9 @@ class Options:
 
     @property
     def is_extended(self) -> bool:
-        """Whether code of the user's takes part in the compile: it may raise what it likes, and nobody knows its version."""
+        """Whether code of the user's takes part in the compile: it may raise what it likes, and nobody knows its
+        version.
+        """
         return bool(self.passes or self.lowerings or self.rules)
 
     def of_code(self) -> dict[str, Any]:
@@ -127,9 +129,9 @@ class Options:
 class GraphOptions:
     """What ``torch.compile(options={…})`` takes beside :class:`Options`, but for ``measure`` and ``cache_key``.
 
-    ``fallback=False`` makes anything that runs in PyTorch an error. ``target`` is as in ``torch_tvm.compile``. A graph of
-    fewer ops than ``min_block_size`` runs in PyTorch, and nothing is said about it. ``debug=True`` prints the report of
-    each graph. Where no ``scheduler`` is given, ``$TVM_SCHEDULER`` is it.
+    ``fallback=False`` makes anything that runs in PyTorch an error. ``target`` is as in ``torch_tvm.compile``. A graph
+    of fewer ops than ``min_block_size`` runs in PyTorch, and nothing is said about it. ``debug=True`` prints the report
+    of each graph. Where no ``scheduler`` is given, ``$TVM_SCHEDULER`` is it.
     """
 
     fallback: bool = True
@@ -165,9 +167,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:
 def _require_bool(options: Any, name: str) -> None:
     value = getattr(options, name)
     if not isinstance(value, bool):
-        raise InvalidInput(
-            f"expected a bool, got {value!r}", subject=f"options['{name}']", advice="pass True or False"
-        )
+        raise InvalidInput(f"expected a bool, got {value!r}", subject=f"options['{name}']", advice="pass True or False")
 
 
 def _require_number(options: Any, name: str, admitted: range, advice: str) -> None:
@@ -189,9 +189,7 @@ def _check_scheduler(name: Any) -> None:
         return
     is_old = name == "auto_scheduler"
     raise InvalidInput(
-        "no scheduler 'auto_scheduler': it left TVM together with Relay"
-        if is_old
-        else f"unknown scheduler {name!r}",
+        "no scheduler 'auto_scheduler': it left TVM together with Relay" if is_old else f"unknown scheduler {name!r}",
         subject="options['scheduler']",
         advice=f"known: {', '.join(_SCHEDULERS)}",
     )
@@ -207,9 +205,7 @@ def _check_passes(passes: Any) -> None:
         )
     for stage in passes:
         if stage not in _STAGES:
-            raise InvalidInput(
-                f"unknown stage '{stage}'", subject="options['passes']", advice=f"known: {known}"
-            )
+            raise InvalidInput(f"unknown stage '{stage}'", subject="options['passes']", advice=f"known: {known}")
 
 
 def _check_extensions(options: Options) -> None:

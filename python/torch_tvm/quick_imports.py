@@ -1,8 +1,9 @@
-"""An import of TVM without what a CPU does not need: a third of the time, where a package of ours is the first to import it.
+"""An import of TVM without what a CPU does not need: a third of the time, where a package of ours is the first to
+import it.
 
-TVM registers what every kind of device needs, and asks for things that are not there by catching the error: for the first
-error of a process it reads the debug information of all libraries. Devices are registered here when the first target
-that is no CPU is made, by whomever.
+TVM registers what every kind of device needs, and asks for things that are not there by catching the error: for the
+first error of a process it reads the debug information of all libraries. Devices are registered here when the first
+target that is no CPU is made, by whomever.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from torch_tvm.support.errors import InvalidInput
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
-    """``"auto"`` is this host, a kind (``"llvm"``, ``"cuda"``, …) what it has of that; or a dict, a TVM target, its JSON.
+    """``"auto"`` is this host, a kind (``"llvm"``, ``"cuda"``, …) what it has of that; or a dict, a TVM target, its
+    JSON.
 
     A dict of an LLVM target may describe the processor in the words of :class:`CpuModel` as well
-    (``{"kind": "llvm", "mcpu": "znver4", "num-cores": 16, "l2": "1M"}``). Where it names this machine's processor, what it
-    leaves out of caches and cores is that of this machine.
+    (``{"kind": "llvm", "mcpu": "znver4", "num-cores": 16, "l2": "1M"}``). Where it names this machine's processor, what
+    it leaves out of caches and cores is that of this machine.
 
     Raises :class:`InvalidInput` for anything else, and for CUDA without a GPU and without an ``arch``.
     """

@@ -34,13 +34,15 @@ def tune(
     """Look for faster schedules of a program's kernels by measurement, and keep them in the folder ``database``.
 
     ``compile(program, args, options={"database": folder})`` uses them. The candidates of a kernel are its rule's own
-    schedule, the neighbours of that, and what MetaSchedule proposes. One is taken where it is faster than the rule's own,
-    both timed in turns, and computes the same. ``trials`` is how many are tried in all, earlier runs counted, so that a
-    run that was stopped (Ctrl-C) goes on where it was; ``seconds`` is how long to go on. With neither, 64 a kernel.
+    schedule, the neighbours of that, and what MetaSchedule proposes. One is taken where it is faster than the rule's
+    own, both timed in turns, and computes the same. ``trials`` is how many are tried in all, earlier runs counted, so
+    that a run that was stopped (Ctrl-C) goes on where it was; ``seconds`` is how long to go on. With neither, 64 a
+    kernel.
 
     ``tracker`` is ``"host:port/key"`` of a TVM RPC tracker: its servers of that key measure, side by side, for
     ``target``. Only connect to machines that you trust: they run what they are sent, and answer what they like.
-    ``show`` is called after each batch; by default a table is drawn where stderr is a terminal. Other arguments are those of
+    ``show`` is called after each batch; by default a table is drawn where stderr is a terminal. Other arguments are
+    those of
     :func:`torch_tvm.compile`. Raises what that raises, and :class:`InvalidInput` for a folder that cannot be used.
 
     >>> import tempfile, torch, torch_tvm

@@ -92,9 +92,7 @@ def test_in_the_process_that_compiles(saved: tuple[Path, dict[str, Any]]) -> Non
 
 
 def test_weights_are_kept_as_kernels_read_them(tmp_path: Path) -> None:
-    model = nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
-    ).eval()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval()
     x, other = torch.randn(1, 3, 5, 5), copy.deepcopy(model)
     for parameter in other.parameters():
         parameter.data.mul_(1.5)
@@ -130,9 +128,7 @@ def test_code_for_several_processors(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     if not processor.missing(["avx2", "fma"]):
         known = processor._known()
-        monkeypatch.setattr(
-            processor, "_known", lambda: frozenset(n for n in known if not n.startswith("avx512"))
-        )
+        monkeypatch.setattr(processor, "_known", lambda: frozenset(n for n in known if not n.startswith("avx512")))
         with torch.no_grad():
             torch.testing.assert_close(torch_tvm.load(path)(x), model(x))
     with monkeypatch.context() as patch:
@@ -215,9 +211,7 @@ def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(tmp_path.iterdir()) == [], "nothing is left half written"
 
 
-def test_a_runtime_that_is_not_whole_is_no_damaged_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_is_not_whole_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is not blamed for what is missing on the machine."""
     torch_tvm.compile(nn.ReLU(), (torch.ones(2),)).save(tmp_path / "relu.ttvm")
     (tmp_path / "tvm").mkdir()

@@ -27,9 +27,7 @@ def digits() -> nn.Module:
 
 
 def ran(*command: str | Path, **options: Any) -> bytes:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, timeout=300, check=False, **options
-    )
+    done = subprocess.run([str(part) for part in command], capture_output=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return done.stdout
 
@@ -45,13 +43,9 @@ def test_cpp_and_c_programs(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(images).argmax(1).tolist()
     for program in ("run_cpp", "run_c"):
-        printed = ran(
-            f"build/{program}", "./digits.so", "digits.params", input=images.numpy().tobytes(), cwd=tmp_path
-        )
+        printed = ran(f"build/{program}", "./digits.so", "digits.params", input=images.numpy().tobytes(), cwd=tmp_path)
         assert list(map(int, printed.split())) == expected
-    missing = subprocess.run(
-        ["build/run_c", "./none.so", "none"], cwd=tmp_path, capture_output=True, check=False
-    )
+    missing = subprocess.run(["build/run_c", "./none.so", "none"], cwd=tmp_path, capture_output=True, check=False)
     assert missing.returncode == 1 and b"cannot load: " in missing.stderr
 
 
@@ -84,9 +78,7 @@ def test_plain_tvm_in_python(name: str, model: Any, args: Any, tmp_path: Path) -
     torch_tvm.compile(model, args).export_library(tmp_path / f"{name}.so")
     numpy.savez(tmp_path / f"{name}.npz", *[tensor.numpy() for tensor in args])
     # TVM imports PyTorch where there is one, and PyTorch what extends it: see autoload.py.
-    ran(
-        sys.executable, "-c", _PLAIN, tmp_path, name, env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-    )
+    ran(sys.executable, "-c", _PLAIN, tmp_path, name, env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
     with torch.no_grad():
         expected, _ = torch.utils._pytree.tree_flatten(model(*args))
     with numpy.load(tmp_path / f"{name}.out.npz") as results:
@@ -105,8 +97,7 @@ def test_a_header_of_several_results_compiles_as_c_and_cpp(tmp_path: Path) -> No
         '#include "model.h"\nint main(void) { return sizeof(two_part_name_model) == 0; }\n'
     )
     includes = [
-        f"-I{folder}"
-        for folder in {tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()}
+        f"-I{folder}" for folder in {tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path()}
     ]
     for language in (["-x", "c", "-std=c11"], ["-x", "c++", "-std=c++17"]):
         ran(

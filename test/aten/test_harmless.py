@@ -33,9 +33,7 @@ _FROM_FILE = """func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[
 def test_an_op_that_opens_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = torch_tvm.parse(_FROM_FILE)
-    with pytest.raises(
-        UnsupportedOp, match=r"torch.aten.from_file: a module from a file may only run ops of"
-    ):
+    with pytest.raises(UnsupportedOp, match=r"torch.aten.from_file: a module from a file may only run ops of"):
         module(torch.randn(4))
     for fallback in (True, False):
         with pytest.raises(UnsupportedOp, match=r"parse it with allow_ops=\['aten.from_file'\]"):
@@ -98,9 +96,7 @@ def test_containers_that_would_import_a_module(
     signature = json.dumps({"out": {"pytree": json.dumps(spec)}}).replace("\\", "\\\\").replace('"', '\\"')
     text = f"""func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>
       attributes {{torch_tvm.signature = "{signature}"}} {{ return %x : !torch.vtensor<[2],f32> }}"""
-    with pytest.raises(
-        InvalidInput, match="the text of the calling convention is damaged: a container made by"
-    ):
+    with pytest.raises(InvalidInput, match="the text of the calling convention is damaged: a container made by"):
         torch_tvm.parse(text)
 
 

@@ -82,9 +82,7 @@ def test_every_row(row: Row) -> None:
 @pytest.mark.opencl
 @needs_device
 def test_a_network_with_sizes_that_vary() -> None:
-    model = nn.Sequential(
-        nn.Linear(20, 33), nn.GELU(), nn.LayerNorm(33), nn.Linear(33, 7), nn.Softmax(-1)
-    ).eval()
+    model = nn.Sequential(nn.Linear(20, 33), nn.GELU(), nn.LayerNorm(33), nn.Linear(33, 7), nn.Softmax(-1)).eval()
     batch = torch.export.Dim("batch", min=0, max=1000)
     compiled = on_device(model, torch.randn(6, 20), dynamic_shapes=({0: batch},))
     assert "float32" in str(compiled) and compiled.report.target.startswith('{"kind":"opencl"')
@@ -276,9 +274,7 @@ def test_what_the_device_does_not_compute_in() -> None:
     if not device.lacks("float16"):
         pytest.skip(f"{device.name} computes in float16")
     x = torch.randn(3).half()
-    with pytest.raises(
-        InvalidInput, match=r"(?s)does not compute in float16, which '.*' does.*for another device"
-    ):
+    with pytest.raises(InvalidInput, match=r"(?s)does not compute in float16, which '.*' does.*for another device"):
         on_device(lambda x: x + 1, x)
 
 

@@ -26,9 +26,7 @@ def body(lines: str, arguments: str, results: str) -> str:
 
 
 def returned(constant: str, kind: str) -> Any:
-    (value,) = run_text(
-        body(f"%0 = torch.constant.{constant}\n return %0 : !torch.{kind}", "", f"!torch.{kind}")
-    )
+    (value,) = run_text(body(f"%0 = torch.constant.{constant}\n return %0 : !torch.{kind}", "", f"!torch.{kind}"))
     return value
 
 
@@ -225,9 +223,7 @@ def test_an_error_of_an_op_keeps_its_kind_and_names_op_and_line() -> None:
     )
     x = torch.randn(2, 3)
     assert torch.equal(run_text(text, x, 2)[0], x[:, 2])
-    with pytest.raises(
-        IndexError, match=r"net.py:7: torch.aten.select.int: .*out of range.*\n.*reference interpreter"
-    ):
+    with pytest.raises(IndexError, match=r"net.py:7: torch.aten.select.int: .*out of range.*\n.*reference interpreter"):
         run_text(text, x, 3)
 
 
@@ -273,9 +269,7 @@ def test_reified_shape_calculations_run_their_body() -> None:
             "!torch.vtensor",
         )
     )
-    PassManager.parse("builtin.module(torch-reify-shape-calculations)", module.mlir.context).run(
-        module.mlir.operation
-    )
+    PassManager.parse("builtin.module(torch-reify-shape-calculations)", module.mlir.context).run(module.mlir.operation)
     assert "torch.shape.calculate" in str(module)
     x = torch.randn(2, 3)
     assert torch.equal(module.run([x])[0], x.tanh())
@@ -295,9 +289,7 @@ def test_operator_names_resolve_with_and_without_prefix() -> None:
 
 
 def test_unknown_operator_is_refused_with_its_line() -> None:
-    text = body(
-        f'%0 = torch.operator "nowhere.op"(%x) : ({F23}) -> {F23}\n return %0 : {F23}', f"%x: {F23}", F23
-    )
+    text = body(f'%0 = torch.operator "nowhere.op"(%x) : ({F23}) -> {F23}\n return %0 : {F23}', f"%x: {F23}", F23)
     with pytest.raises(UnsupportedOp, match=r"torch.nowhere.op: this PyTorch has no such operator"):
         run_text(text, torch.randn(2, 3))
 

@@ -124,9 +124,7 @@ def test_arguments_that_do_not_fit(
 
 
 def test_scalar_arguments_are_checked() -> None:
-    module = parse(
-        "func.func @main(%n: !torch.int, %f: !torch.float) -> !torch.int { return %n : !torch.int }"
-    )
+    module = parse("func.func @main(%n: !torch.int, %f: !torch.float) -> !torch.int { return %n : !torch.int }")
     assert module(3, 2) == 3
     for arguments, message in [
         ((True, 1.0), "argument 0: expected int, got bool"),
@@ -245,9 +243,7 @@ def test_weights_are_not_copied_and_a_change_is_noticed() -> None:
     weight.add_(1)
     assert module.moved_weights() == ["w"]
     for use in (module, module.__str__, module.bytecode, module.check_weights):
-        with pytest.raises(
-            InvalidInput, match=r"weights changed since the import: w\n  import the program again"
-        ):
+        with pytest.raises(InvalidInput, match=r"weights changed since the import: w\n  import the program again"):
             use()
     assert torch.equal(snapshot(), before) and snapshot.moved_weights() == []
 
@@ -297,9 +293,7 @@ def test_verify_accepts_a_good_module(counter: TorchModule) -> None:
 def test_verify_names_what_does_not_fit(counter: TorchModule) -> None:
     main = counter.main.operation
     del main.attributes["torch_tvm.state"]
-    with pytest.raises(
-        ImportFailed, match=r"torch_tvm.state: state is \[\] in the module and \['net.count'\]"
-    ):
+    with pytest.raises(ImportFailed, match=r"torch_tvm.state: state is \[\] in the module and \['net.count'\]"):
         counter.verify()
     counter.state = {}
     main.attributes["torch_tvm.writes"] = ir.Attribute.parse("[5]", counter.mlir.context)

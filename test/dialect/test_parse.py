@@ -20,9 +20,7 @@ WEIGHT = """func.func @main() -> !torch.vtensor<[2],f32> {
   return %0 : !torch.vtensor<[2],f32>
 }
 """
-RESOURCES = (
-    '{-#\n  dialect_resources: {\n    builtin: {\n      w: "0x04000000000080BF0000003F"\n    }\n  }\n#-}\n'
-)
+RESOURCES = '{-#\n  dialect_resources: {\n    builtin: {\n      w: "0x04000000000080BF0000003F"\n    }\n  }\n#-}\n'
 
 
 def test_weights_come_from_the_resource_section() -> None:
@@ -59,9 +57,7 @@ def test_a_wrong_type_is_reported_by_the_verifier() -> None:
       %x = torch.aten.add.int %a, %a : !torch.int, !torch.int -> !torch.float
       return %x : !torch.float
     }"""
-    with pytest.raises(
-        ImportFailed, match=r"^-:2:12: .*must be Torch IntType, but got '!torch.float'\n .*\n +\^$"
-    ):
+    with pytest.raises(ImportFailed, match=r"^-:2:12: .*must be Torch IntType, but got '!torch.float'\n .*\n +\^$"):
         parse(text)
 
 
@@ -72,9 +68,7 @@ def test_missing_file() -> None:
 
 @pytest.mark.parametrize("given", [None, 3, ["module {}"]])
 def test_what_is_neither_text_nor_path(given: object) -> None:
-    with pytest.raises(
-        InvalidInput, match=r"expected the text or the path of a module, got (NoneT|int|list)"
-    ):
+    with pytest.raises(InvalidInput, match=r"expected the text or the path of a module, got (NoneT|int|list)"):
         parse(given)  # type: ignore[arg-type]
 
 
@@ -92,9 +86,7 @@ def test_text_nested_beyond_the_stack_is_refused() -> None:
 
 @pytest.mark.parametrize("handle", ["w", "__elided__"])
 def test_a_missing_blob_is_refused(handle: str) -> None:
-    with pytest.raises(
-        InvalidInput, match=r"-:2: torch.vtensor.literal: the .*text.*\n  print the module with its w"
-    ):
+    with pytest.raises(InvalidInput, match=r"-:2: torch.vtensor.literal: the .*text.*\n  print the module with its w"):
         parse(WEIGHT.replace("<w>", f"<{handle}>"))
 
 
@@ -107,16 +99,12 @@ def test_state_without_values_is_refused() -> None:
     text = """func.func @main(%s: !torch.vtensor<[2],f32>) attributes {torch_tvm.state = ["s"]} {
       return
     }"""
-    with pytest.raises(
-        InvalidInput, match=r"torch_tvm.state: the module names 1 state tensors and has values for 0"
-    ):
+    with pytest.raises(InvalidInput, match=r"torch_tvm.state: the module names 1 state tensors and has values for 0"):
         parse(text)
 
 
 def test_a_string_that_looks_like_a_blob_is_no_weight() -> None:
-    text = (WEIGHT + RESOURCES).replace(
-        "return", '%s = torch.constant.str "\\n w: \\"0x0400000000000000\\""\n  return'
-    )
+    text = (WEIGHT + RESOURCES).replace("return", '%s = torch.constant.str "\\n w: \\"0x0400000000000000\\""\n  return')
     assert parse(text)().tolist() == [-1.0, 0.5]
 
 

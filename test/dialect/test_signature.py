@@ -55,9 +55,7 @@ CONSTANTS = [
 
 
 def test_text_of_constants_reads_back_with_their_types() -> None:
-    signature = Signature(
-        constants=dict(enumerate(CONSTANTS)), outputs=[(value,) for value in CONSTANTS] + [None]
-    )
+    signature = Signature(constants=dict(enumerate(CONSTANTS)), outputs=[(value,) for value in CONSTANTS] + [None])
     again = Signature.from_json(signature.to_json())
     assert list(again.constants.values()) == CONSTANTS
     assert [type(value) for value in again.constants.values()] == [type(value) for value in CONSTANTS]
@@ -75,9 +73,7 @@ def test_a_nesting_without_a_text_form_says_what_was_lost() -> None:
     ["", "{", "[]", "3", '{"constants":{"a":1}}', '{"outputs":[[{"dtype":"Tensor"}]]}', '{"in":{"tuple":3}}'],
 )
 def test_damaged_text_is_refused(text: str) -> None:
-    with pytest.raises(
-        InvalidInput, match=r"torch_tvm.signature: the text of the calling convention is damaged"
-    ):
+    with pytest.raises(InvalidInput, match=r"torch_tvm.signature: the text of the calling convention is damaged"):
         Signature.from_json(text)
 
 

@@ -20,9 +20,7 @@ SMALL = (
     "resnet18_small",
     "mobilenet_v2_small",
 )
-QUICK = [
-    (f"{model}-{batch}", via) for model in SMALL for batch, via in (("dynamic", "fx"), ("4", "torchscript"))
-]
+QUICK = [(f"{model}-{batch}", via) for model in SMALL for batch, via in (("dynamic", "fx"), ("4", "torchscript"))]
 QUICK += [(f"{model}-1", via) for model in ("bert", "gpt2") for via in ("fx", "torchscript")]
 
 
@@ -37,8 +35,6 @@ def test_quick(name: str, frontend: str) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("name", "frontend"), [(c.name, via) for c in MODELS.values() for via in c.frontends]
-)
+@pytest.mark.parametrize(("name", "frontend"), [(c.name, via) for c in MODELS.values() for via in c.frontends])
 def test_all(name: str, frontend: str) -> None:
     check(MODELS[name], frontend)

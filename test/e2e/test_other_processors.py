@@ -20,9 +20,7 @@ VERSIONS = ["apache-tvm==0.27.0", "apache-tvm-ffi"]
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not (CROSS and EMULATOR), reason="needs Debian's gcc-aarch64-linux-gnu and qemu-user-static"
-    ),
+    pytest.mark.skipif(not (CROSS and EMULATOR), reason="needs Debian's gcc-aarch64-linux-gnu and qemu-user-static"),
 ]
 
 
@@ -65,9 +63,7 @@ def test_a_network_on_aarch64(runtime: Path, tmp_path: Path) -> None:
     model = nn.Sequential(*features, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10)).eval()
     images = torch.randn(50, 1, 8, 8)
     target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}
-    torch_tvm.compile(model, (images[:1],)).export_library(
-        tmp_path / "digits.so", target=target, linker=CROSS
-    )
+    torch_tvm.compile(model, (images[:1],)).export_library(tmp_path / "digits.so", target=target, linker=CROSS)
     shutil.copy(EXAMPLE / "run.c", tmp_path)
     libraries = [runtime / "tvm" / "lib", runtime / "tvm_ffi" / "lib"]
     link = [f"-L{folder}" for folder in libraries]

@@ -83,8 +83,7 @@ def test_export(program: Program) -> None:
     if example is None:
         pytest.skip("no example of two sizes above 3 that eager takes")
     shapes = tuple(
-        {axis: Dim.AUTO for axis, size in enumerate(shape) if isinstance(size, str)}
-        for shape in program.shapes
+        {axis: Dim.AUTO for axis, size in enumerate(shape) if isinstance(size, str)} for shape in program.shapes
     )
     compiled = torch_tvm.compile(program.function, example, dynamic_shapes=shapes, frontend="fx")
     _compare(compiled, program, may_refuse=True)

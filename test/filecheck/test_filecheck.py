@@ -57,9 +57,7 @@ def run_line(line: str, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, (
-        f"{line}\n{done.stdout}{done.stderr}\n--- checked text ---\n{err if fails else out}"
-    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}\n--- checked text ---\n{err if fails else out}"
 
 
 def test_a_check_that_does_not_hold_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

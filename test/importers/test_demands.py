@@ -44,9 +44,7 @@ def assert_async(x: Tensor) -> Tensor:
 
 
 _NUMBERS = [torch.tensor(n) for n in (2, 0, -1, 1, 4, 5, 6)]
-_VECTORS = [
-    torch.tensor(v) for v in ([1.0, 3.0, -1.0], [-1.0, -2.0, -3.0], [1.0, 2.0, 3.0], [1.0, -1.0, 0.0])
-]
+_VECTORS = [torch.tensor(v) for v in ([1.0, 3.0, -1.0], [-1.0, -2.0, -3.0], [1.0, 2.0, 3.0], [1.0, -1.0, 0.0])]
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,7 @@ class InTraining(nn.Module):
 
 
 @pytest.mark.parametrize("frontend", ["fx", "torchscript", "lazy"])
-@pytest.mark.parametrize(
-    "dtypes", [(torch.bfloat16,) * 2, (torch.float16,) * 2, (torch.float16, torch.float32)]
-)
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16,) * 2, (torch.float16,) * 2, (torch.float16, torch.float32)])
 def test_statistics_of_half_precision(dtypes: tuple[torch.dtype, torch.dtype], frontend: str) -> None:
     """PyTorch's fake tensors tell another dtype of the new statistics than its kernel gives."""
     arguments = [torch.randn(4, 3, 5).to(dtypes[0]), *torch.rand(4, 3).to(dtypes[1])]

@@ -1,4 +1,6 @@
-"""Programs exported with sizes that vary: what they ask of sizes is answered for each call, and nobody asks for more."""
+"""Programs exported with sizes that vary: what they ask of sizes is answered for each call, and
+nobody asks for more.
+"""
 
 from __future__ import annotations
 
@@ -113,9 +115,7 @@ def ask_single_from_the_first(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dim", ["auto", "two"])
 @pytest.mark.parametrize(("function", "refused"), [(from_the_first, [0]), (ask_single_from_the_first, [])])
-def test_a_slice_that_is_shorter_of_nothing(
-    function: Callable[[Tensor], Tensor], refused: list[int], dim: str
-) -> None:
+def test_a_slice_that_is_shorter_of_nothing(function: Callable[[Tensor], Tensor], refused: list[int], dim: str) -> None:
     """A size of 0 is refused then, where no script has an answer; ``min=2`` refuses no more: exports ask for it."""
     sizes = {"auto": Dim.AUTO, "two": Dim("rows", min=2)}
     compiled = torch_tvm.compile(
@@ -137,9 +137,7 @@ def test_a_question_whose_answers_differ_in_rank() -> None:
         return x * 2 if x.numel() > 0 else torch.zeros(3)
 
     x = torch.randn(5, 6)
-    compiled = torch_tvm.compile(
-        program, (x,), frontend="fx", dynamic_shapes=({0: Dim.AUTO},), fallback=False
-    )
+    compiled = torch_tvm.compile(program, (x,), frontend="fx", dynamic_shapes=({0: Dim.AUTO},), fallback=False)
     torch.testing.assert_close(compiled(x[:1]), x[:1] * 2)
     with pytest.raises(InvalidInput, match="expected a size of at least 1, got 0"):
         compiled(x[:0])
@@ -151,7 +149,8 @@ def test_a_question_whose_answers_differ_in_rank() -> None:
         lambda x: x.chunk(2),
         lambda x: torch.tensor_split(x, (1, -2)),
         lambda x: (torch.inner(x, x[:2]), torch.tensordot(x, x, ([0, 1], [0, 1]))),
-        lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5), torch.trapezoid(x, x[:, 0], dim=0)),
+        lambda x: (torch.trapezoid(x, dim=0), torch.cumulative_trapezoid(x, dx=0.5),
+                   torch.trapezoid(x, x[:, 0], dim=0)),
         lambda x: (torch.arange(x.size(0), 0, -2), torch.bincount(x[:, 0].bool().long())),
         lambda x: (x.median(), x.nanmedian(), (x * 9).long().median()),
         lambda x: torch.einsum("ij,kj->ik", x, x),
@@ -210,9 +209,7 @@ def test_sizes_of_three_arguments_are_related() -> None:
         return torch.randn(sizes["x"]), index, torch.randn(sizes["source"])
 
     every = {0: Dim.AUTO, 1: Dim.AUTO}
-    compiled = torch_tvm.compile(
-        program, arguments(shapes), frontend="fx", dynamic_shapes=(every,) * 3, fallback=False
-    )
+    compiled = torch_tvm.compile(program, arguments(shapes), frontend="fx", dynamic_shapes=(every,) * 3, fallback=False)
     for sizes in (shapes, other):
         given = arguments(sizes)
         torch.testing.assert_close(compiled(*given), program(*given))

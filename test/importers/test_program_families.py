@@ -1,4 +1,6 @@
-"""Families of programs that a frontend took with help of PyTorch's own forms of an operator: nothing is left to PyTorch."""
+"""Families of programs that a frontend took with help of PyTorch's own forms of an operator: nothing is left to
+PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Flat(nn.Module):
 
 
 def agrees(program: Program, args: Sequence[torch.Tensor], frontend: str) -> None:
-    """Compile without PyTorch's ops, call twice after a seed, and compare with eager, and what is left of the generator."""
+    """Compile without PyTorch's ops, call twice after a seed, and compare with eager, and what is left of the
+    generator.
+    """
     module: Any = Flat(program).eval()
     source = torch.jit.trace(module, tuple(args), check_trace=False) if frontend == "torchscript" else module
     compiled = torch_tvm.compile(source, tuple(args), frontend=frontend, fallback=False)
@@ -82,9 +86,7 @@ def of_each_row(x: torch.Tensor) -> Any:
 
 
 def gradients(x: torch.Tensor) -> Any:
-    return torch.func.grad(lambda a: (a.sin() ** 2).sum())(x), torch.func.jacrev(lambda a: a.sin() * a.sum())(
-        x
-    )
+    return torch.func.grad(lambda a: (a.sin() ** 2).sum())(x), torch.func.jacrev(lambda a: a.sin() * a.sum())(x)
 
 
 HIGHER_ORDER = [
@@ -98,9 +100,7 @@ HIGHER_ORDER = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("program", "args"), [pytest.param(*each, id=each[0].__name__) for each in HIGHER_ORDER]
-)
+@pytest.mark.parametrize(("program", "args"), [pytest.param(*each, id=each[0].__name__) for each in HIGHER_ORDER])
 def test_higher_order_operators(program: Program, args: list[torch.Tensor]) -> None:
     agrees(program, args, "fx")
 
@@ -190,9 +190,7 @@ def through_a_reshape(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("frontend", ["fx", "lazy"])
-@pytest.mark.parametrize(
-    "program", [through_a_view, through_an_argument, through_another_dtype, through_a_reshape]
-)
+@pytest.mark.parametrize("program", [through_a_view, through_an_argument, through_another_dtype, through_a_reshape])
 def test_numbers_that_are_written_to_are_known_no_more(program: Program, frontend: str) -> None:
     x = r(6)
     try:
@@ -303,9 +301,7 @@ def test_padding_becomes_zeros_where_eager_packs(frontend: str, norm: nn.Module 
 
 def test_channels_are_quantised_as_eager_does() -> None:
     scale, zero = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 3, -2], dtype=torch.int32)
-    agrees(
-        lambda x: torch.fake_quantize_per_channel_affine(x * 9, scale, zero, 0, -128, 127), [r(3, 4)], "fx"
-    )
+    agrees(lambda x: torch.fake_quantize_per_channel_affine(x * 9, scale, zero, 0, -128, 127), [r(3, 4)], "fx")
 
 
 def test_shifts_of_tensors_and_numbers() -> None:
@@ -332,9 +328,7 @@ NUMBERS: list[Program] = [
 def test_numbers(number: int, frontend: str) -> None:
     """``int(x)`` and ``float(x)``, which torch.export takes for constants unless dynamo traces them."""
     program = NUMBERS[number]
-    calls = [
-        (torch.tensor(a), torch.tensor(b, dtype=torch.float64)) for a, b in ((7, 2.5), (-3, 2.0), (2, 2.0))
-    ]
+    calls = [(torch.tensor(a), torch.tensor(b, dtype=torch.float64)) for a, b in ((7, 2.5), (-3, 2.0), (2, 2.0))]
     compiled = torch_tvm.compile(program, calls[0], frontend=frontend, fallback=False)
     for args in calls:
         found, expected = pytree.tree_leaves(compiled(*args)), pytree.tree_leaves(program(*args))

@@ -1,4 +1,6 @@
-"""Programs whose Python reads numbers of tensors and branches on them, or computes: also where ``torch.export`` refuses."""
+"""Programs whose Python reads numbers of tensors and branches on them, or computes: also where ``torch.export``
+refuses.
+"""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ def scripted_parts(module: Together, example: tuple[torch.Tensor], compiled: boo
         return [leaf for result in results for leaf in (result if isinstance(result, tuple) else (result,))]
 
     call.state_dict = lambda: {  # type: ignore[attr-defined]
-        f"parts.{i}.{name}": value
-        for i, part in enumerate(parts)
-        for name, value in part.state_dict().items()
+        f"parts.{i}.{name}": value for i, part in enumerate(parts) for name, value in part.state_dict().items()
     }
     return call
 
@@ -117,9 +115,7 @@ def test_scripting_drops_a_write_through_atleast_3d() -> None:
     assert torch_tvm.import_fx(write, (torch.zeros(2, 3),))(torch.zeros(2, 3)).max() == 1
 
 
-@pytest.mark.parametrize(
-    "module", [NumberChanged, AttributeReassigned, ListChanged], ids=lambda m: m.__name__
-)
+@pytest.mark.parametrize("module", [NumberChanged, AttributeReassigned, ListChanged], ids=lambda m: m.__name__)
 def test_changed_attributes_are_refused_or_state(module: type[nn.Module]) -> None:
     """What ``forward`` changes and reads again is no constant; a scripted program keeps it as state."""
     with torch.no_grad():

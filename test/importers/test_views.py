@@ -20,9 +20,7 @@ IMPORTERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def assert_as_eager(
-    programs: Sequence[Program], importer: str, path: Path, *, compiled: bool = False
-) -> None:
+def assert_as_eager(programs: Sequence[Program], importer: str, path: Path, *, compiled: bool = False) -> None:
     module = module_of(programs, path)().eval()
     with torch.no_grad():
         ours = IMPORTERS[importer](copy.deepcopy(module), arguments(len(programs), 0))
@@ -34,9 +32,7 @@ def assert_as_eager(
                 for ours_, theirs in zip(results[4 * k : 4 * k + 4], wanted[4 * k : 4 * k + 4], strict=True):
                     torch.testing.assert_close(ours_, theirs, msg=lambda text, p=program: f"{p}: {text}")
                 message = f"the argument of {program}"
-                torch.testing.assert_close(
-                    given[1][k], expected[1][k], msg=lambda text, m=message: f"{m}: {text}"
-                )
+                torch.testing.assert_close(given[1][k], expected[1][k], msg=lambda text, m=message: f"{m}: {text}")
         state = call.state_dict() if compiled else ours.state
         for name, buffer in module.named_buffers():
             if name in state:

@@ -25,7 +25,9 @@ IMPORTERS: dict[str, Importer] = {"fx": _fx}
 
 
 class Compiled:
-    """A row's program, compiled: ``ops`` are the names in its canonical form, ``layout`` is what it asks of its arguments."""
+    """A row's program, compiled: ``ops`` are the names in its canonical form, ``layout`` is what it asks of its
+    arguments.
+    """
 
     def __init__(
         self,

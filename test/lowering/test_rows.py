@@ -24,9 +24,7 @@ SEED = int(os.environ["TORCH_TVM_SEED"])
 
 def _parameters(rows: list[Row]) -> list[Any]:
     return [
-        pytest.param(
-            row, id=row.id, marks=[pytest.mark.xfail(reason=row.xfail, strict=True)] if row.xfail else []
-        )
+        pytest.param(row, id=row.id, marks=[pytest.mark.xfail(reason=row.xfail, strict=True)] if row.xfail else [])
         for row in rows
     ]
 
@@ -37,9 +35,7 @@ def test_row(row: Row, importer: str) -> None:
     cases = row.inputs(sample(row, SEED))
     program = CasesModule(row.function, cases)
     compiled = Compiled(importer, program, program.arguments)
-    assert row.folds or set(row.ops) <= compiled.ops, (
-        f"canonical form has {sorted(compiled.ops)}, not {row.ops}"
-    )
+    assert row.folds or set(row.ops) <= compiled.ops, f"canonical form has {sorted(compiled.ops)}, not {row.ops}"
     results = compiled(*program.arguments)
     for case, ours in zip(cases, results, strict=True):
         assert_matches(ours, row.function, case, slack=row.slack)

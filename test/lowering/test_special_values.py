@@ -1,7 +1,7 @@
 """Zeros of both signs, infinities, NaN, the largest numbers: elementwise ops, reductions and pools as eager has them.
 
-The operands are long enough for vectors and a rest. Signs of zeros count. Where eager itself is off (its vectors give NaN
-for ``gelu(inf)``, infinity for ``sinh(88.8)``), its float64 result counts.
+The operands are long enough for vectors and a rest. Signs of zeros count. Where eager itself is off (its vectors give
+NaN for ``gelu(inf)``, infinity for ``sinh(88.8)``), its float64 result counts.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ VALUES = (
 CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 _UNARY = (
-    "abs neg sign ceil floor round trunc frac sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan "
-    "sinh cosh tanh asinh acosh atanh erf erfc sigmoid isnan isinf isfinite reciprocal square positive nan_to_num "
-    "signbit relu selu celu logical_not"
+    "abs neg sign ceil floor round trunc frac sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos "
+    "atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid isnan isinf isfinite reciprocal square positive "
+    "nan_to_num signbit relu selu celu logical_not"
 )
 _ACTIVATIONS = (
     "logsigmoid relu6 leaky_relu elu gelu silu mish softplus softsign hardtanh hardswish hardsigmoid hardshrink "
@@ -136,11 +136,7 @@ REDUCTIONS: dict[str, Callable[..., T]] = {
         )
         for dim in (0, 1)
     },
-    **{
-        f"{name} {part}": _by_row(getattr(torch, name), part)
-        for name in ("max", "min", "cummax")
-        for part in (0, 1)
-    },
+    **{f"{name} {part}": _by_row(getattr(torch, name), part) for name in ("max", "min", "cummax") for part in (0, 1)},
     **{f"norm {p}": _norm(p) for p in (0, 1, 2, INF, -INF, 0.5)},
     "var": lambda x: x.var(1),
     "var of one": lambda x: x[:, :1].var(1),
@@ -240,9 +236,7 @@ def _check(table: Mapping[str, Callable[..., T]], *operands: T) -> None:
             wrong &= eager != 0
         if wrong.any():
             at = wrong.nonzero()[0].tolist()
-            failures.append(
-                f"{name}: {int(wrong.sum())} wrong, at {at}: {ours[tuple(at)]}, eager {eager[tuple(at)]}"
-            )
+            failures.append(f"{name}: {int(wrong.sum())} wrong, at {at}: {ours[tuple(at)]}, eager {eager[tuple(at)]}")
     assert not failures, "\n".join(failures)
 
 
@@ -280,11 +274,7 @@ SAMPLED: dict[str, Callable[..., T]] = {
         for padding in ("zeros", "border", "reflection")
         for corners in (False, True)
     },
-    **{
-        f"{mode} {size}": _resized(mode, size)
-        for mode in ("bilinear", "bicubic")
-        for size in ((3, 4), (5, 22))
-    },
+    **{f"{mode} {size}": _resized(mode, size) for mode in ("bilinear", "bicubic") for size in ((3, 4), (5, 22))},
 }
 
 
@@ -293,9 +283,7 @@ def test_sampling() -> None:
     image, volume = torch.randn(1, 2, 9, 11), torch.randn(1, 2, 3, 4, 5)
     image[0, :, 3, 4], image[0, 0, 8, 10], image[0, 1, 0, 0] = INF, INF, NAN
     places = torch.randn(1, 1, 3, 5, 3) * torch.tensor([1.0, 7.0, 1e6])[:, None, None]
-    places[0, 0, 0, :4] = torch.tensor(
-        [[1e10, 0.3, -0.2], [-1e20, 3e9, 5.0], [INF, 0.0, NAN], [-1.0, 1.0, 2.5]]
-    )
+    places[0, 0, 0, :4] = torch.tensor([[1e10, 0.3, -0.2], [-1e20, 3e9, 5.0], [INF, 0.0, NAN], [-1.0, 1.0, 2.5]])
     _check(SAMPLED, image, volume, places)
 
 
@@ -309,7 +297,9 @@ PLACES: dict[str, Callable[..., T]] = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_places_in_sorted_numbers(dtype: torch.dtype) -> None:
-    """NaN is sorted last; a search of eager that meets it goes to the end, which a value below the last number does not."""
+    """NaN is sorted last; a search of eager that meets it goes to the end, which a value below the last number does
+    not.
+    """
     edges = torch.tensor([-INF, -3.0, 0.0, 1.0, 1.0, 5.0, INF, NAN])
     _check(PLACES, edges.to(dtype), torch.tensor([NAN, -INF, 0.0, -0.0, 1.0, 4.0, -5.0]).to(dtype))
 
@@ -354,9 +344,7 @@ def test_elementwise(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, *[pytest.param(torch.float16, marks=pytest.mark.e2e)], *_E2E]
-)
+@pytest.mark.parametrize("dtype", [torch.float32, *[pytest.param(torch.float16, marks=pytest.mark.e2e)], *_E2E])
 def test_reductions(dtype: torch.dtype) -> None:
     _check(REDUCTIONS, _rows(dtype))
 

@@ -243,9 +243,7 @@ def test_distinct_elements_keep_every_nan() -> None:
     x = torch.tensor([1.0, float("nan"), 1, -0.0, 0, float("nan")])
     unique = torch_tvm.compile(
         lambda *xs: [torch.unique(x) for x in xs],
-        several := tuple(
-            x.to(dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-        ),
+        several := tuple(x.to(dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)),
         fallback=False,
     )
     expected = [torch.unique(x) for x in several]

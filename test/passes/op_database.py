@@ -30,7 +30,9 @@ class Findings:
 
 
 def check(case: Case, compiles: bool) -> dict[str, str] | None:
-    """The stage at which a call stops to be eager's, and how; ``None`` when all are, or where there is nothing to compare."""
+    """The stage at which a call stops to be eager's, and how; ``None`` when all are, or where there is nothing to
+    compare.
+    """
     from torch_tvm.dialect import view
     from torch_tvm.importers.torchscript import import_torchscript
     from torch_tvm.passes.pipeline import canonicalize
@@ -78,9 +80,7 @@ def _is_arbitrary(name: str) -> bool:
     return is_random(name) or "empty" in name
 
 
-def findings(
-    op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch.dtype, ...], note: Note
-) -> Findings:
+def findings(op: Any, seed: int, count: int, compiles: bool, dtypes: tuple[torch.dtype, ...], note: Note) -> Findings:
     result = Findings()
     for dtype in dtypes:
         if dtype not in op.dtypes:
@@ -127,9 +127,7 @@ def main() -> None:
     dtypes = tuple(getattr(torch, name) for name in wanted["dtypes"]) if wanted.get("dtypes") else DTYPES
     for op in _chosen(wanted):
         started = time.monotonic()
-        work = lambda note, op=op: findings(
-            op, wanted["seed"], wanted["count"], wanted["compiles"], dtypes, note
-        )
+        work = lambda note, op=op: findings(op, wanted["seed"], wanted["count"], wanted["compiles"], dtypes, note)
         result = _isolated(work, wanted.get("seconds", 120))
         result |= {"op": op.full_name, "seconds": round(time.monotonic() - started, 1)}
         print(json.dumps(result), flush=True)

@@ -39,9 +39,7 @@ OPERATORS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, op
     ],
 )
 @pytest.mark.parametrize("rank", [0, 1])
-def test_filled_tensors_compare_as_in_pytorch(
-    dtype: torch.dtype, element: float, number: float, rank: int
-) -> None:
+def test_filled_tensors_compare_as_in_pytorch(dtype: torch.dtype, element: float, number: float, rank: int) -> None:
     def program(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
         filled = torch.full((3,) * rank, element, dtype=dtype)
         return tuple(compare(filled, number) for compare in OPERATORS)
@@ -99,8 +97,6 @@ def test_a_mask_of_ones_keeps_what_it_masks() -> None:
 def test_the_number_has_the_dtype_that_is_compared_in() -> None:
     module = canonicalize(import_fx(lambda x, n: (x > 0, n > 0.5), (torch.randn(3), torch.arange(3))))
     numbers = [
-        view.constant(op.operands[1])
-        for op in view.walk(module.main)
-        if view.op_name(op) == "torch.aten.gt.Scalar"
+        view.constant(op.operands[1]) for op in view.walk(module.main) if view.op_name(op) == "torch.aten.gt.Scalar"
     ]
     assert [type(number) for number in numbers] == [float, float]

@@ -103,9 +103,7 @@ CASES: dict[Callable[..., Any], list[tuple[Any, ...]]] = {
         (torch.tensor([True, False]), -3),
         (torch.tensor(5), 0.75),
     ],
-    entropy: [
-        (random(4, 5), random(4, 5).sigmoid(), random(5).exp(), kind) for kind in ("none", "mean", "sum")
-    ],
+    entropy: [(random(4, 5), random(4, 5).sigmoid(), random(5).exp(), kind) for kind in ("none", "mean", "sum")],
     divergence: [
         (random(4, 3), torch.tensor([0.0, 0.25, 1.0]).expand(4, 3), False),
         (random(4, 3), random(4, 3), True),
@@ -125,9 +123,7 @@ def test_decompositions(function: Callable[..., Any]) -> None:
     program = CasesModule(function, cases)
     compiled = torch_tvm.compile(program, tuple(program.arguments))
     for case, found in zip(cases, compiled(*program.arguments), strict=True):
-        double = [
-            a.double() if isinstance(a, torch.Tensor) and a.dtype.is_floating_point else a for a in case
-        ]
+        double = [a.double() if isinstance(a, torch.Tensor) and a.dtype.is_floating_point else a for a in case]
         eager = function(*case)
         exact = function(*double) if function is not scaled else eager
         compare(found, eager, exact, slack=2e-2 if eager.dtype.itemsize == 2 else 1e-5)

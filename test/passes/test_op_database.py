@@ -32,9 +32,7 @@ def sweep(**request: Any) -> list[str]:
         result: dict[str, Any] = json.loads(line)
         for found in result["differ"]:
             if not found["stage"].startswith("import") and result["op"] not in KNOWN:
-                wrong.append(
-                    f"{result['op']} {found['dtype']} {found['kind']}, {found['stage']}: {found['found']}"
-                )
+                wrong.append(f"{result['op']} {found['dtype']} {found['kind']}, {found['stage']}: {found['found']}")
     return wrong
 
 

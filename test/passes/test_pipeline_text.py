@@ -105,13 +105,9 @@ def test_a_step_prints_as_what_reads_back(module: TorchModule) -> None:
 
 
 def test_white_space_is_free(module: TorchModule) -> None:
-    text = "builtin.module ( \n func.func ( cse , mark-function { count = 3 } ) \n )".replace(
-        "count = 3", "count=4"
-    )
+    text = "builtin.module ( \n func.func ( cse , mark-function { count = 3 } ) \n )".replace("count = 3", "count=4")
     steps = parse_pipeline(text, module.mlir.context)
-    assert [step.name for step in steps] == ["cse", "mark-function"] and "count=4" in str(
-        steps[1].python_pass
-    )
+    assert [step.name for step in steps] == ["cse", "mark-function"] and "count=4" in str(steps[1].python_pass)
 
 
 def test_empty_pipelines_do_nothing(module: TorchModule) -> None:
@@ -166,9 +162,7 @@ def test_errors_point_at_their_column(text: str, column: int, message: str, modu
     first, source, caret = str(caught.value).splitlines()
     assert f"pass pipeline: column {column}: " in first and message in first
     assert source == f"  {text}" and caret == " " * (column + 1) + "^"
-    assert TRACE == [] and str(module.mlir) == str(ir.Module.parse(MODULE, module.mlir.context)), (
-        "nothing ran"
-    )
+    assert TRACE == [] and str(module.mlir) == str(ir.Module.parse(MODULE, module.mlir.context)), "nothing ran"
 
 
 def test_errors_in_later_lines_name_the_line(module: TorchModule) -> None:
@@ -178,19 +172,13 @@ def test_errors_in_later_lines_name_the_line(module: TorchModule) -> None:
 
 def test_a_broken_module_is_blamed_on_the_pass(module: TorchModule) -> None:
     text = "builtin.module(func.func(mark-function{breaks=true}))"
-    with pytest.raises(
-        PassFailed, match=r"-:4: mark-function: the module is invalid after this pass: .*terminator"
-    ):
+    with pytest.raises(PassFailed, match=r"-:4: mark-function: the module is invalid after this pass: .*terminator"):
         run_pipeline(module, text, verify_each=True)
 
 
 def test_a_failing_pass_repeats_its_diagnostics() -> None:
-    module = module_of(
-        "func.func @main(%x: !torch.vtensor) -> !torch.vtensor {\n  return %x : !torch.vtensor\n}"
-    )
-    with pytest.raises(
-        PassFailed, match=r"-:1: torch-function-to-torch-backend-pipeline: unsupported by backend"
-    ):
+    module = module_of("func.func @main(%x: !torch.vtensor) -> !torch.vtensor {\n  return %x : !torch.vtensor\n}")
+    with pytest.raises(PassFailed, match=r"-:1: torch-function-to-torch-backend-pipeline: unsupported by backend"):
         run_pipeline(module, "builtin.module(torch-function-to-torch-backend-pipeline)")
 
 
@@ -234,9 +222,7 @@ def test_a_misnamed_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     OddOne.__module__ = somewhere.__name__
     monkeypatch.setattr(somewhere, "OddOne", OddOne, raising=False)
-    with pytest.raises(
-        InternalError, match=r"pass OddOne in pipeline_text.py: the file should be named odd_one.py"
-    ):
+    with pytest.raises(InternalError, match=r"pass OddOne in pipeline_text.py: the file should be named odd_one.py"):
         base.registry.__wrapped__()
 
 

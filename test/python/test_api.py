@@ -33,10 +33,7 @@ def linear() -> Any:
 
 
 def test_import_is_lazy_and_fast() -> None:
-    done = [
-        subprocess.run([sys.executable, "-c", _LAZY], capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
+    done = [subprocess.run([sys.executable, "-c", _LAZY], capture_output=True, text=True, check=True) for _ in range(2)]
     assert min(float(run.stdout) for run in done) < 0.05
 
 
@@ -230,9 +227,7 @@ def test_a_program_that_fails_in_pytorch_too_is_told_to_be_tried_there() -> None
     def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x @ y
 
-    advice = (
-        r"(?s)test_api.py:\d+: .*run the program on these arguments in PyTorch; if it does, try frontend="
-    )
+    advice = r"(?s)test_api.py:\d+: .*run the program on these arguments in PyTorch; if it does, try frontend="
     with pytest.raises(ImportFailed, match=advice):
         torch_tvm.import_fx(product, (torch.ones(2, 3), torch.ones(2, 3)))
 
@@ -294,9 +289,7 @@ def test_passes_of_the_user_run_at_their_stage() -> None:
     torch_tvm.compile(linear(), (torch.randn(5, 6),), options={"passes": {s: [note(s)] for s in stages}})
     assert seen == stages
     with pytest.raises(InvalidInput, match="a pass returned NoneType"):
-        torch_tvm.compile(
-            linear(), (torch.randn(5, 6),), options={"passes": {"after-lowering": [lambda mod: None]}}
-        )
+        torch_tvm.compile(linear(), (torch.randn(5, 6),), options={"passes": {"after-lowering": [lambda mod: None]}})
 
 
 @pytest.mark.skipif(tvm.cuda(0).exist, reason="there is a GPU")
@@ -306,9 +299,7 @@ def test_cuda_without_a_gpu_needs_an_architecture() -> None:
 
 
 def test_cuda_code_is_generated_without_a_gpu() -> None:
-    module = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(-1)
-    ).eval()
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5), nn.Softmax(-1)).eval()
     target = {"kind": "cuda", "arch": "sm_90"}
     compiled = torch_tvm.compile(module, (torch.randn(2, 3, 8, 8),), target=target, fallback=False)
     rules = {kernel.rule for kernel in compiled.report.kernels}

@@ -74,9 +74,7 @@ def test_one_op_without_fallback(broken_lowering: None) -> None:
     assert where.endswith("(lowering)") or where == "  in lowering"
     path = re.search(r"torch-tvm compile --no-fallback (\S+)$", advice)
     assert path is not None
-    done = subprocess.run(
-        [sys.executable, "-m", "torch_tvm.tools.cli", "compile", path.group(1)], capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-m", "torch_tvm.tools.cli", "compile", path.group(1)], capture_output=True)
     assert done.returncode == 0, done.stderr
     Path(path.group(1)).unlink()
 

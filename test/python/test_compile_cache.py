@@ -93,9 +93,7 @@ class Everything(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> Pair:
         self.count.add_(1)
-        return Pair(
-            (x @ self.weight).sum() + self.count, {"x": x * self.count, "name": "fixed", "none": None}
-        )
+        return Pair((x @ self.weight).sum() + self.count, {"x": x * self.count, "name": "fixed", "none": None})
 
 
 def test_state_nesting_and_fallback_survive() -> None:
@@ -296,9 +294,7 @@ def test_a_named_module_needs_no_compiler_in_the_next_process(tmp_path: Path) ->
         "print(c.report.is_cached, 'tvm' in sys.modules, 'torch_mlir' in sys.modules)\n"
     )
     said = [
-        subprocess.run(
-            [sys.executable, str(script)], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)
     ]
     assert said == ["False True True", "True False False"]

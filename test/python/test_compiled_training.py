@@ -28,9 +28,7 @@ def compiled(program: Any, **options: Any) -> Any:
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "momentum": lambda p: torch.optim.SGD(
-        p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=True
-    ),
+    "momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=True),
     "adam, one by one": lambda p: torch.optim.Adam(p, 0.01, foreach=False),
     "adamw": lambda p: torch.optim.AdamW(p, 0.01, amsgrad=True, foreach=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, centered=True, foreach=True),
@@ -191,9 +189,7 @@ def test_gradients_of_gradients_are_pytorchs() -> None:
         x = torch.randn(3, 4, requires_grad=True)
         score = wrap(model)(x)
         (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
-        return slope, torch.autograd.grad(
-            (slope.norm(dim=1) - 1).square().mean(), list(model.parameters())[:3]
-        )
+        return slope, torch.autograd.grad((slope.norm(dim=1) - 1).square().mean(), list(model.parameters())[:3])
 
     with pytest.warns(DoubleBackward, match="runs again in PyTorch"):
         ours = penalty(compiled)

@@ -49,9 +49,7 @@ def test_a_right_program_is_within_tolerance() -> None:
 
 
 def test_random_numbers_are_the_same_on_both_sides() -> None:
-    found = torch_tvm.debug.lockstep(
-        lambda x: torch.rand_like(x).sum(0) + torch.randn(3), (torch.ones(2, 3),)
-    )
+    found = torch_tvm.debug.lockstep(lambda x: torch.rand_like(x).sum(0) + torch.randn(3), (torch.ones(2, 3),))
     assert found.first is None and len(found.steps) == 4, str(found)
 
 

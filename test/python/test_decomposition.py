@@ -77,9 +77,7 @@ def test_angles_of_short_and_long_vectors(frontend: str) -> None:
         torch.float16: (1e-2, 1.0, 300.0),
         torch.float64: (1e-6, 1e160),
     }
-    given = tuple(
-        torch.randn(3, 9).to(d) * scale for d, each in scales.items() for scale in each for _ in range(2)
-    )
+    given = tuple(torch.randn(3, 9).to(d) * scale for d, each in scales.items() for scale in each for _ in range(2))
 
     def angles(*tensors: torch.Tensor) -> Any:
         return tuple(F.cosine_similarity(x, y) for x, y in zip(tensors[::2], tensors[1::2], strict=True))
@@ -258,16 +256,14 @@ def test_refused_operands_and_primitives(frontend: str) -> None:
     x, label = torch.randn(2, 6), torch.tensor([[1, 3, -1, 2, 0, 0], [5, -1, 4, 4, 4, 4]])
 
     def program(x: torch.Tensor, label: torch.Tensor) -> list[torch.Tensor]:
-        # The lazy device has no views by primitives, and AOTAutograd cannot make them functional. Beside views as results
-        # it takes PyTorch's own decomposition of the margins, which is wrong (below).
+        # The lazy device has no views by primitives, and AOTAutograd cannot make them functional. Beside views as
+        # results it takes PyTorch's own decomposition of the margins, which is wrong (below).
         more = [] if frontend in ("lazy", "dynamo") else [*_primitives(x), *_asking(x, x[0].exp() + 1)]
         margins = [] if frontend == "dynamo" else _margins(x, label)
         return [*_refused(x, label), *margins, *more]
 
     if frontend == "dynamo":
-        compiled: Any = torch.compile(
-            program, backend="torch_tvm", options={"fallback": False}, dynamic=False
-        )
+        compiled: Any = torch.compile(program, backend="torch_tvm", options={"fallback": False}, dynamic=False)
     else:
         given = torch.jit.trace(program, (x, label)) if frontend == "torchscript" else program
         compiled = torch_tvm.compile(given, (x, label), frontend=frontend, fallback=False)
@@ -298,9 +294,7 @@ def test_numbers_of_the_running_program(frontend: str) -> None:
     given = torch.jit.trace(_numbers, (x, index, f)) if frontend == "torchscript" else _numbers
     compiled = torch_tvm.compile(given, (x, index, f), frontend=frontend, fallback=False)
     for number in (f, f / 3):
-        for ours, eager in zip(
-            compiled(x, index, number), given(x, index, number), strict=True
-        ):  # a trace keeps f
+        for ours, eager in zip(compiled(x, index, number), given(x, index, number), strict=True):  # a trace keeps f
             torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-4)
 
 
@@ -383,7 +377,9 @@ def test_assertions_of_a_decomposition() -> None:
 
 
 def test_what_pytorch_decomposes_wrongly() -> None:
-    """Labels after the first -1 count for nothing, and a loss that is NaN is no loss; mended in PyTorch when this fails."""
+    """Labels after the first -1 count for nothing, and a loss that is NaN is no loss; mended in PyTorch when this
+    fails.
+    """
     nan, label = float("nan"), torch.tensor([[0, 1, -1], [1, -1, 0], [2, 0, 1], [-1, -1, -1]])
     x = torch.tensor([[0.3, -1.0, 2.0], [nan, 1.0, 2.0], [1.0, 2.0, 3.0], [-1.0, 2.0, 2.0]])
     losses: list[Callable[..., torch.Tensor]] = [
@@ -405,7 +401,9 @@ def test_what_pytorch_decomposes_wrongly() -> None:
 
 @pytest.mark.parametrize("frontend", ["fx", "torchscript"])
 def test_moments_of_complex_numbers(frontend: str) -> None:
-    """A covariance is with the conjugate; parts of a coefficient are bounded each; masks among the parts are real ops."""
+    """A covariance is with the conjugate; parts of a coefficient are bounded each; masks among the
+    parts are real ops.
+    """
     z = torch.randn(3, 7, dtype=torch.complex64)
 
     def program(z: torch.Tensor) -> list[torch.Tensor]:

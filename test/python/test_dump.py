@@ -31,10 +31,7 @@ def test_each_phase_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     words = ("aten.linear", "aten.linear", "R.matmul", "T.prim_func", "tirx.is_scheduled")
     for name, word in zip(names, words, strict=True):
         assert word in (first / name).read_text(), name
-    steps = [
-        [path.stem[3:] for path in sorted((first / each).iterdir())]
-        for each in ("1_canonical", "3_optimised")
-    ]
+    steps = [[path.stem[3:] for path in sorted((first / each).iterdir())] for each in ("1_canonical", "3_optimised")]
     assert steps[0] == [each.name.strip("_-") for each in CANONICALIZATION]
     assert steps[1] == [each.name for each in pipeline(host_target())]
     last = max((first / "3_optimised").iterdir())

@@ -444,9 +444,7 @@ def test_ops_and_small_graphs_that_pytorch_runs(capsys: pytest.CaptureFixture[st
     assert torch.equal(ours, torch.relu(x) + 1)
     assert "ops in PyTorch: 1" in capsys.readouterr().out
     torch._dynamo.reset()
-    assert torch.equal(
-        compiled(lambda x: torch.relu(x) + 2, min_block_size=3, debug=True)(x), torch.relu(x) + 2
-    )
+    assert torch.equal(compiled(lambda x: torch.relu(x) + 2, min_block_size=3, debug=True)(x), torch.relu(x) + 2)
     assert not capsys.readouterr().out
 
 
@@ -513,9 +511,7 @@ class _NormInTraining(nn.Module):
 
     def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         n = self.norm
-        y = nn.functional.batch_norm(
-            self.linear(x), n.running_mean, n.running_var, n.weight, n.bias, True, 0.1
-        )
+        y = nn.functional.batch_norm(self.linear(x), n.running_mean, n.running_var, n.weight, n.bias, True, 0.1)
         seen.add_(1)
         return y
 

@@ -252,9 +252,7 @@ def lists_of_one(x: torch.Tensor) -> Any:
     return torch.where(x > 0), (x > 0).nonzero(as_tuple=True), torch.gradient(x), torch.hsplit(x, 1)
 
 
-COMPLEX = (
-    "abs view_as_real einsum split.Tensor cat unbind.int mul.Scalar mul.Tensor bmm permute mm view select.int"
-)
+COMPLEX = "abs view_as_real einsum split.Tensor cat unbind.int mul.Scalar mul.Tensor bmm permute mm view select.int"
 
 
 @case(torch.randn(3, 4, dtype=torch.complex64), left=COMPLEX)
@@ -269,9 +267,7 @@ def lists_of_complex_numbers(x: torch.Tensor) -> Any:
 @case(torch.tensor([1, 2, 3, 4, 0]), r(6, 4), left="embedding_bag.padding_idx")
 def bags(index: torch.Tensor, weight: torch.Tensor) -> Any:
     ends = torch.tensor([0, 2, 5])
-    return F.embedding_bag(index, weight, ends, include_last_offset=True), F.embedding_bag(
-        index, weight, ends
-    )
+    return F.embedding_bag(index, weight, ends, include_last_offset=True), F.embedding_bag(index, weight, ends)
 
 
 # -- what ended the process ----------------------------------------------------------------------------------
@@ -288,9 +284,7 @@ def numbers(x: torch.Tensor) -> Any:
 
 
 LAZY_CANNOT = {
-    **dict.fromkeys(
-        ("nothing_chosen", "lists_of_one", "parts_of_nothing", "numbers"), "a shape depends on data"
-    ),
+    **dict.fromkeys(("nothing_chosen", "lists_of_one", "parts_of_nothing", "numbers"), "a shape depends on data"),
     "filled_diagonals": "it writes through as_strided there, which PyTorch refuses",
 }
 
@@ -434,9 +428,7 @@ class Decoded(nn.Module):
         layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
         self.decoder = nn.TransformerDecoder(layer, 1)
 
-    def forward(
-        self, x: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor
-    ) -> Any:
+    def forward(self, x: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> Any:
         return self.decoder(x, memory, tgt_mask=mask, memory_key_padding_mask=padding)
 
 
@@ -555,9 +547,7 @@ def test_join_of_a_half_and_a_whole_picture() -> None:
     module, x = Net().eval(), r(1, 16, 8, 12)
     height, width = torch.export.Dim("h", min=2, max=16), torch.export.Dim("w", min=2, max=16)
     with torch.no_grad():
-        call = torch_tvm.compile(
-            module, (x,), dynamic_shapes=({2: 2 * height, 3: 2 * width},), fallback=False
-        )
+        call = torch_tvm.compile(module, (x,), dynamic_shapes=({2: 2 * height, 3: 2 * width},), fallback=False)
         for sizes in ((8, 12), (4, 20)):
             x = r(1, 16, *sizes)
             compare(call(x), module(x))

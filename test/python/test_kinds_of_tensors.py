@@ -44,9 +44,7 @@ def test_example_arguments(kind: str, frontend: str) -> None:
 
 @pytest.mark.parametrize("frontend", FRONTENDS)
 def test_modules_without_shapes(frontend: str) -> None:
-    with pytest.raises(
-        InvalidInput, match=r"^LazyLinear: .*without a shape(.|\n)*call the module once before"
-    ):
+    with pytest.raises(InvalidInput, match=r"^LazyLinear: .*without a shape(.|\n)*call the module once before"):
         torch_tvm.compile(nn.LazyLinear(3), (torch.randn(2, 4),), frontend=frontend)
 
 
@@ -76,9 +74,7 @@ def test_classes_of_tensors(frontend: str) -> None:
     compiled = torch_tvm.compile(program, (x,), frontend=frontend)
     assert torch.equal(compiled(x.as_subclass(Inherited)), x * 3)
     for call in (compiled, lambda given: torch_tvm.compile(program, (given,), frontend=frontend)):
-        with pytest.raises(
-            InvalidInput, match="a Doubled, whose __torch_function__ compiled code does not call"
-        ):
+        with pytest.raises(InvalidInput, match="a Doubled, whose __torch_function__ compiled code does not call"):
             call(x.as_subclass(Doubled))
 
 
@@ -141,9 +137,7 @@ def test_inside_a_program(kind: str, frontend: str) -> None:
     function, held = INSIDE[kind]
     program, x = Holds(function, held), torch.randn(4, 6)
     given: Any = torch.jit.trace(program, (x,), check_trace=False) if frontend == "torchscript" else program
-    with pytest.raises(
-        (ImportFailed, UnsupportedOp), match=rf"{kind} has no form in compiled code\n.*\n? *convert"
-    ):
+    with pytest.raises((ImportFailed, UnsupportedOp), match=rf"{kind} has no form in compiled code\n.*\n? *convert"):
         torch_tvm.compile(given, (x,), frontend=frontend)
 
 

@@ -59,9 +59,7 @@ def test_measured_model_is_right_and_reported() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("position", range(5))
 @pytest.mark.parametrize("rows", [2, 7, 30])
-def test_every_candidate_of_a_product_is_right(
-    rows: int, position: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_candidate_of_a_product_is_right(rows: int, position: int, monkeypatch: pytest.MonkeyPatch) -> None:
     prefer(monkeypatch, position)
     module, x = torch.nn.Linear(37, 100), torch.randn(rows, 37)
     compiled = compile_measured(module, x)
@@ -128,9 +126,7 @@ def test_a_damaged_file_is_measured_again(text: str, cache: Path, monkeypatch: p
     assert len(seen) == 2
 
 
-def test_a_directory_that_cannot_be_written_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     obstacle = tmp_path / "file"
     obstacle.write_text("")
     monkeypatch.setenv("TORCH_TVM_CACHE", str(obstacle))
@@ -138,9 +134,7 @@ def test_a_directory_that_cannot_be_written_is_no_error(
 
 
 def test_nothing_is_measured_by_default(cache: Path) -> None:
-    compiled = torch_tvm.compile(
-        torch.nn.Linear(64, 96).eval(), (torch.randn(32, 64),), options={"cache": False}
-    )
+    compiled = torch_tvm.compile(torch.nn.Linear(64, 96).eval(), (torch.randn(32, 64),), options={"cache": False})
     assert compiled.report.measured == []
     assert not cache.exists()
 
@@ -159,9 +153,7 @@ def test_unknown_sizes_are_not_measured() -> None:
 def test_other_machines_are_refused() -> None:
     target = {"kind": "llvm", "mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu"}
     with pytest.raises(InvalidInput, match="cannot be measured on this machine"):
-        torch_tvm.compile(
-            torch.nn.Linear(8, 8).eval(), (torch.randn(4, 8),), target=target, options={"measure": True}
-        )
+        torch_tvm.compile(torch.nn.Linear(8, 8).eval(), (torch.randn(4, 8),), target=target, options={"measure": True})
 
 
 def test_measure_must_be_a_bool() -> None:

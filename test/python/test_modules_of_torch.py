@@ -48,9 +48,7 @@ def modules() -> list[Any]:
 def sample(number: int, training: bool) -> tuple[nn.Module, tuple[Any, ...]]:
     """One of the chosen modules with one of its samples' arguments."""
     info = modules()[number]
-    given = info.module_inputs_func(
-        info, device="cpu", dtype=torch.float32, requires_grad=training, training=training
-    )
+    given = info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=training, training=training)
     chosen = random.Random(os.environ["TORCH_TVM_SEED"]).choice(list(given))
     made, called = chosen.constructor_input, chosen.forward_input
     module = info.module_cls(*made.args, **made.kwargs).float().train(training)

@@ -65,9 +65,7 @@ def test_memory_is_that_of_the_tensors(compiled: torch_tvm.CompiledModule) -> No
     memory = compiled.report.memory
     assert memory.weights == sum(t.numel() * 4 for t in compiled.state_dict().values())
     assert memory.made and memory.peak and 4 * 16 * 36 <= memory.peak <= memory.made
-    varying = torch_tvm.compile(
-        nn.ReLU(), (torch_tvm.TensorSpec((None,), torch.float32),), frontend="torchscript"
-    )
+    varying = torch_tvm.compile(nn.ReLU(), (torch_tvm.TensorSpec((None,), torch.float32),), frontend="torchscript")
     assert varying.report.memory.peak is None and "memory: weights" in str(varying.report)
 
 
@@ -129,11 +127,7 @@ def test_the_page_needs_nothing_and_escapes_all_text() -> None:
     page = module.report.html(title="<script>alert(1)</script>")
     found = parsed(page)
     assert "<script" not in page and "<b>.weight" in found.text and "<script>alert(1)" in found.text
-    assert (
-        "aten.linalg_svdvals" in found.text
-        and "no <kernel>" in found.text
-        and "None: all of" not in found.text
-    )
+    assert "aten.linalg_svdvals" in found.text and "no <kernel>" in found.text and "None: all of" not in found.text
 
 
 def test_a_benchmark_adds_shares_and_the_roofline() -> None:

@@ -39,10 +39,7 @@ def test_show_is_the_inverse_of_hide() -> None:
     mod = tvm.IRModule({"main": tiles})
     hidden = hide_bindings(mod)
     assert len(_nodes(hidden["main"].body, tirx.Bind)) == 2  # ``first`` loads, ``twice`` depends on a loop
-    loops = {
-        loop.loop_var.name: (int(loop.min), int(loop.extent))
-        for loop in _nodes(hidden["main"].body, tirx.For)
-    }
+    loops = {loop.loop_var.name: (int(loop.min), int(loop.extent)) for loop in _nodes(hidden["main"].body, tirx.For)}
     assert loops == {"turn": (0, 7), "row": (0, 56), "column": (0, 49), "m": (0, 16)}
     shown = show_bindings(hidden)["main"]
     simplify = tvm.s_tir.transform.StmtSimplify()
@@ -59,9 +56,7 @@ def test_accesses_have_no_divisions() -> None:
             break
     body = mod["main"].body
     indices = [
-        index
-        for access in (*_nodes(body, TensorLoad), *_nodes(body, tirx.BufferStore))
-        for index in access.indices
+        index for access in (*_nodes(body, TensorLoad), *_nodes(body, tirx.BufferStore)) for index in access.indices
     ]
     assert len(_nodes(body, tirx.BufferStore)) == 16
     assert not any(_nodes(index, kind) for index in indices for kind in (tirx.FloorDiv, tirx.FloorMod))
@@ -83,10 +78,7 @@ def test_calls_happen_once_and_nothing_is_made_up_of_a_number() -> None:
         "main"
     ].body
     assert [binding.var.name for binding in _nodes(body, tirx.Bind)] == ["drawn", "loaded", "far"]
-    assert (
-        sum(getattr(call.args[0], "value", "") == "rand" for call in _nodes(body, tvm.ir.Call) if call.args)
-        == 1
-    )
+    assert sum(getattr(call.args[0], "value", "") == "rand" for call in _nodes(body, tvm.ir.Call) if call.args) == 1
 
 
 @pytest.mark.parametrize("size", [7, 30])

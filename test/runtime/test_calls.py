@@ -112,15 +112,15 @@ def test_keyword_arguments(add_relu: Any) -> None:
 
 
 class Named(nn.Module):
-    def forward(
-        self, Q: torch.Tensor, naïve: list[torch.Tensor], scale: float, Ω: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, Q: torch.Tensor, naïve: list[torch.Tensor], scale: float, Ω: torch.Tensor) -> torch.Tensor:
         return Q * scale + naïve[0] - naïve[1] * Ω
 
 
 @pytest.mark.parametrize("frontend", ["fx", "torchscript"])
 def test_the_users_own_names(frontend: str) -> None:
-    """torch.export writes ``Q`` as ``q``; a list has no name, and what comes after it is not called like its elements."""
+    """torch.export writes ``Q`` as ``q``; a list has no name, and what comes after it is not called
+    like its elements.
+    """
     a, b, c, d = x(), y(), x(), y()
     program = torch.jit.script(Named()) if frontend == "torchscript" else Named()
     compiled = torch_tvm.compile(program, (a, [b, c], 0.5, d), frontend=frontend)
@@ -150,9 +150,7 @@ def test_nesting_of_arguments_and_results() -> None:
     assert torch.equal(result["sum"], a + b)
     assert result["rest"][0] == 4 and type(result["rest"][1]) is tuple
     assert torch.equal(result["rest"][1][0], a * 2)
-    with pytest.raises(
-        InvalidInput, match=r"argument 'extra': expected \{a: \[\*\]\}, got \{a: \[\*, \*\]\}"
-    ):
+    with pytest.raises(InvalidInput, match=r"argument 'extra': expected \{a: \[\*\]\}, got \{a: \[\*, \*\]\}"):
         compiled(a, extra={"a": [b, b]})
     with pytest.raises(InvalidInput, match="keyword argument 'extra' is missing"):
         compiled(a)
@@ -190,9 +188,7 @@ def test_neither_an_argument_nor_a_result_is_copied(way: str) -> None:
     rows, place = torch.randn(12, 5), slice(3, 7)
     function = lambda x: noted(x)
     is_ours = way == "compile"
-    program = (
-        torch_tvm.compile(function, (rows[:4],)) if is_ours else torch.compile(function, backend="torch_tvm")
-    )
+    program = torch_tvm.compile(function, (rows[:4],)) if is_ours else torch.compile(function, backend="torch_tvm")
     for x in (rows[:4], rows[place], torch.randn(4, 5)):
         places.clear()
         result = program(x)
@@ -254,9 +250,7 @@ def test_load_state_dict_packs_again_and_names_what_does_not_fit() -> None:
         compiled.load_state_dict({"total": torch.zeros(3)})
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: torch.randn(3), lambda: torch.randn(3, 2)[:, 0]], ids=["dense", "strided"]
-)
+@pytest.mark.parametrize("make", [lambda: torch.randn(3), lambda: torch.randn(3, 2)[:, 0]], ids=["dense", "strided"])
 def test_arguments_that_the_program_changes_are_written_back(make: Callable[[], torch.Tensor]) -> None:
     class InPlace(nn.Module):
         def forward(self, a: torch.Tensor) -> torch.Tensor:
@@ -289,9 +283,7 @@ def test_four_threads_at_once() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.bfloat16]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(), (0, 3), (5, 7)])
 def test_dtypes_and_odd_shapes_pass_through(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     class Twice(nn.Module):

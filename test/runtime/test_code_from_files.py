@@ -17,8 +17,8 @@ from torch_tvm.support.errors import InternalError, InvalidInput
 ROOT = Path(__file__).parent.parent.parent
 _SOURCES = ("python", "importers", "lib", "tools")
 _CALLERS = {"lib/runtime/module.py", "lib/runtime/opencl/program.py"}
-"""``exec`` of the generated caller, whose names are numbered by us and whose keys of dictionaries are literals, and of the
-host program for OpenCL, whose names have no character but letters, digits and ``_``."""
+"""``exec`` of the generated caller, whose names are numbered by us and whose keys of dictionaries are literals, and of
+the host program for OpenCL, whose names have no character but letters, digits and ``_``."""
 _TARGETS = ["llvm", *([] if why_no_device() else ["opencl"])]
 
 _BOUND = """func.func @main(%a: !torch.vtensor<[?],f32>, %b: !torch.vtensor<[?],f32>) -> !torch.vtensor<[?],f32> {{

@@ -134,9 +134,7 @@ def test_tensors_for_any_trip_count(turns: int, counting: Any) -> None:
 def test_growing_values_for_any_trip_count(turns: int, counting: Any) -> None:
     module = counting(stack_rows, (torch.randn(5), torch.tensor(3)))
     given_ = torch.randn(5)
-    assert_same(
-        module(given_, torch.tensor(turns)), torch.jit.script(stack_rows)(given_, torch.tensor(turns))
-    )
+    assert_same(module(given_, torch.tensor(turns)), torch.jit.script(stack_rows)(given_, torch.tensor(turns)))
 
 
 def test_memory_stays_bounded_over_many_turns(counting: Any) -> None:
@@ -239,9 +237,7 @@ def test_numbers_in_and_out() -> None:
         assert_same(module(*args), scripted(*args))
 
 
-@settings(
-    max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
-)
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(programs(), st.integers(0, 2**31))
 def test_generated_program(source: str, seed: int) -> None:
     scripted = torch.jit.CompilationUnit(source).f

@@ -90,9 +90,7 @@ def test_an_output_padding_that_pytorch_refuses(spatial: int) -> None:
     """It is PyTorch that says so when the program runs; without fallback the compiler does."""
     layer = getattr(nn, f"ConvTranspose{spatial}d")(3, 4, 3, stride=2, output_padding=2)
     x = torch.randn(1, 3, *[5] * spatial)
-    reason = (
-        f"conv_transpose{spatial}d.*: an output padding of 2, not below the stride of 2 or the dilation of 1"
-    )
+    reason = f"conv_transpose{spatial}d.*: an output padding of 2, not below the stride of 2 or the dilation of 1"
     with pytest.raises(UnsupportedOp, match=f"(?s){reason}.*fallback=True"):
         torch_tvm.compile(layer, (x,), fallback=False)
     with pytest.warns(torch_tvm.FallbackWarning, match=reason):
@@ -127,9 +125,7 @@ def test_a_size_that_only_the_values_tell_is_checked(program: nn.Module) -> None
         given = torch.ones(4) if count else -torch.ones(4)
         with pytest.raises(RuntimeError):
             program(given)
-        with pytest.raises(
-            RuntimeError, match=r"invalid for the number of elements|sizes do not fit each other"
-        ):
+        with pytest.raises(RuntimeError, match=r"invalid for the number of elements|sizes do not fit each other"):
             compiled(given)
 
 

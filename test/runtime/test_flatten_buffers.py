@@ -1,4 +1,6 @@
-"""Index maps stay what they are on the way to flat buffers: falling, shifted and nested quotients, and reversed views."""
+"""Index maps stay what they are on the way to flat buffers: falling, shifted and nested quotients,
+and reversed views.
+"""
 
 from __future__ import annotations
 
@@ -158,16 +160,7 @@ def mirrored(x: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def turned(x: torch.Tensor, shift: int) -> torch.Tensor:
-    return (
-        x.flatten(1)
-        .roll(shift, 1)
-        .view(2, 4, -1)
-        .flip(1)
-        .flatten(1)
-        .roll(-1, 1)
-        .view(x.shape)
-        .transpose(0, 1)
-    )
+    return x.flatten(1).roll(shift, 1).view(2, 4, -1).flip(1).flatten(1).roll(-1, 1).view(x.shape).transpose(0, 1)
 
 
 def check(function: Any, cases: list[tuple[Any, ...]]) -> None:

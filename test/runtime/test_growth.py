@@ -137,9 +137,7 @@ def test_sizes_that_are_long_expressions() -> None:
     """Each index of such a kernel holds copies of the sizes, and TVM's passes took minutes for them."""
     chains.compiled("roll", 2)  # what a first compile imports is not counted
     auto = torch.export.Dim.AUTO
-    module = torch_tvm.import_fx(
-        _Windows(), (torch.randn(1, 20, 17, 8),), dynamic_shapes={"x": {1: auto, 2: auto}}
-    )
+    module = torch_tvm.import_fx(_Windows(), (torch.randn(1, 20, 17, 8),), dynamic_shapes={"x": {1: auto, 2: auto}})
     started = time.process_time()
     result = torch_tvm.compile(module)
     assert time.process_time() - started < 8

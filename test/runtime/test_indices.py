@@ -47,15 +47,11 @@ USES: dict[str, Callable[[T, T], T]] = {
     "one_hot": lambda x, i: F.one_hot(i, 3),
     "nll_loss": lambda x, i: F.nll_loss(x[:, :3], i, reduction="sum"),
     "cross_entropy": lambda x, i: F.cross_entropy(x[:, :3], i),
-    "cross_entropy that ignores": lambda x, i: F.cross_entropy(
-        x[:, :3], i, ignore_index=-1, reduction="none"
-    ),
+    "cross_entropy that ignores": lambda x, i: F.cross_entropy(x[:, :3], i, ignore_index=-1, reduction="none"),
     "max_unpool3d": lambda x, i: torch.ops.aten.max_unpool3d(
         x[None, :1, None, None, :3], i[None, None, None, None], (1, 1, 3), (1, 1, 1), (0, 0, 0)
     ),
-    "max_unpool2d": lambda x, i: torch.ops.aten.max_unpool2d(
-        x[None, :1, None, :3], i[None, None, None], (1, 3)
-    ),
+    "max_unpool2d": lambda x, i: torch.ops.aten.max_unpool2d(x[None, :1, None, :3], i[None, None, None], (1, 3)),
     "searchsorted": lambda x, i: torch.searchsorted(x[0, [0, 2, 1]], x[0, :3], sorter=i),
     "fallback": lambda x, i: x.index_reduce(0, i, x, "amax"),
 }
@@ -184,9 +180,7 @@ def test_sizes_of_zero() -> None:
     for at in range(5):
         wrong = (X[:0], *nothing[:at], torch.tensor([0]), *nothing[at + 1 :])
         if at < 3:  # what is written into a tensor that is known to be empty changes nothing, and goes
-            with pytest.raises(
-                torch_tvm.InvalidInput, match="index 0 is out of range for a dimension of size 0"
-            ):
+            with pytest.raises(torch_tvm.InvalidInput, match="index 0 is out of range for a dimension of size 0"):
                 static(*wrong)
         with pytest.raises(torch_tvm.InvalidInput, match=r"dimension of size 0|at least 1, got 0"):
             compiled(*wrong)

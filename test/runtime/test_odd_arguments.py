@@ -167,9 +167,7 @@ def test_an_argument_that_is_written_shares_memory_with_no_other(frontend: str) 
     for name, (a, b) in shared_pairs().items():
         before = (a.clone(), b.clone())
         if name not in ("apart", "interleaved", "repeated and read"):
-            other = (
-                "some of its elements share memory" if name.endswith(("written", "itself")) else "argument"
-            )
+            other = "some of its elements share memory" if name.endswith(("written", "itself")) else "argument"
             with pytest.raises(InvalidInput, match=rf"'a': the program writes it, and .*{other}.*\n.*clone"):
                 compiled(a, b)
             assert torch.equal(a, before[0]) and torch.equal(b, before[1])
@@ -304,9 +302,7 @@ def recordings() -> dict[str, Callable[[Any, torch.Tensor], Any]]:
 def test_a_recorded_call_is_refused(viewed: Any, recorder: str) -> None:
     constant = torch_tvm.compile(nn.ParameterList([torch.randn(3)]).__getitem__, (0,))
     for compiled in (*viewed, lambda x: x + constant(0)[0]):
-        with pytest.raises(
-            InvalidInput, match=r"(?s)call: compiled code is called under .*trace the original"
-        ):
+        with pytest.raises(InvalidInput, match=r"(?s)call: compiled code is called under .*trace the original"):
             recordings()[recorder](compiled, torch.randn(4, 6))
 
 

@@ -1,4 +1,6 @@
-"""Odd ops of every kind: equal to eager without fallback; one that only PyTorch has warns once, with op, line and reason."""
+"""Odd ops of every kind: equal to eager without fallback; one that only PyTorch has warns once, with op, line and
+reason.
+"""
 
 from __future__ import annotations
 

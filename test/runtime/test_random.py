@@ -72,7 +72,8 @@ class Regularises(nn.Module):
             F.dropout(x, 0.3, t), F.dropout(x.double(), 0.3, t), F.dropout(x.half(), 0.3, t), F.dropout(x, 0.0, t),
             F.dropout(x * 1, 0.3, t, True), F.dropout2d(image, 0.3, t),
             F.alpha_dropout(x, 0.3, t), F.feature_alpha_dropout(image, 0.3, t), torch.native_dropout(x, 0.3, t)[0],
-            F.rrelu(x, 0.1, 0.4, t), F.rrelu(x * 1, 0.1, 0.4, t, True), F.gumbel_softmax(x), F.gumbel_softmax(x, hard=True),
+            F.rrelu(x, 0.1, 0.4, t), F.rrelu(x * 1, 0.1, 0.4, t, True), F.gumbel_softmax(x),
+            F.gumbel_softmax(x, hard=True),
             F.scaled_dot_product_attention(image, image, image, dropout_p=0.3 if t else 0.0),
         ]  # fmt: skip
 
@@ -91,7 +92,8 @@ class Orders(nn.Module):
         c = x.reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
         return [
             b, a, x + unused[:1], y, z.normal_(), torch.rand_like(x.t()), F.dropout(x.t(), 0.3), F.dropout(c, 0.3),
-            torch.randn_like(x[:, :1].expand(4, 6)), torch.bernoulli(c.abs().clamp(0, 1)), torch.multinomial(x.t().abs(), 2),
+            torch.randn_like(x[:, :1].expand(4, 6)), torch.bernoulli(c.abs().clamp(0, 1)),
+            torch.multinomial(x.t().abs(), 2),
         ]  # fmt: skip
 
 
@@ -112,9 +114,7 @@ COMPILERS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
     "fx": lambda program, x: torch_tvm.compile(program, (x,), frontend="fx", fallback=False),
     "torchscript": lambda program, x: torch_tvm.compile(torch.jit.script(program), (x,), fallback=False),
     "lazy": lambda program, x: torch_tvm.compile(program, (x,), frontend="lazy", fallback=False),
-    "torch.compile": lambda program, x: torch.compile(
-        program, backend="torch_tvm", options={"fallback": False}
-    ),
+    "torch.compile": lambda program, x: torch.compile(program, backend="torch_tvm", options={"fallback": False}),
 }
 
 
@@ -348,9 +348,7 @@ def test_what_draws_nothing_takes_arguments_of_any_strides(frontend: str) -> Non
     class Program(torch.nn.Module):
         def forward(self, q: torch.Tensor) -> torch.Tensor:
             y = torch.nn.functional.scaled_dot_product_attention(q, q, q)
-            return torch.nn.functional.dropout(y, 0.5, self.training) + torch.nn.functional.dropout(
-                q, 0.0, True
-            )
+            return torch.nn.functional.dropout(y, 0.5, self.training) + torch.nn.functional.dropout(q, 0.0, True)
 
     q = torch.randn(2, 8, 4, 16)
     program = Program().eval()

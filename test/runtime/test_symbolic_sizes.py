@@ -147,9 +147,7 @@ class _Edges(torch.nn.Module):
 
 def test_a_size_that_is_less_than_a_tile() -> None:
     """Of ``min(1, n)`` elements no tile is whole, and TVM's simplifier refuses to divide by that 0."""
-    compiled = torch_tvm.compile(
-        torch.jit.script(_Edges()), (torch_tvm.TensorSpec((None, None), torch.float32),)
-    )
+    compiled = torch_tvm.compile(torch.jit.script(_Edges()), (torch_tvm.TensorSpec((None, None), torch.float32),))
     assert not compiled.report.fallbacks
     for size in ((4, 7), (1, 1), (3, 0), (0, 3), (5000, 30)):
         x = torch.randn(size)
@@ -166,7 +164,9 @@ class _Meet(torch.nn.Module):
 
 
 def test_a_trace_that_computes_with_sizes() -> None:
-    """Traces subtract and divide sizes as 0-d tensors; they stay sizes, and a pad by them has a known rank and sizes."""
+    """Traces subtract and divide sizes as 0-d tensors; they stay sizes, and a pad by them has a
+    known rank and sizes.
+    """
     args = torch.randn(1, 2, 4, 6), torch.randn(1, 2, 5, 7)
     unknown = torch_tvm.TensorSpec((None, 2, None, None), torch.float32)
     compiled = torch_tvm.compile(torch.jit.trace(_Meet(), args), (unknown, unknown))

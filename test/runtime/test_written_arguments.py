@@ -113,9 +113,7 @@ def test_gradients_around_them() -> None:
 
     torch._dynamo.reset()
     x = torch.randn(4, 3, requires_grad=True)
-    ours, eager = (
-        torch.autograd.grad(f(x), x) for f in (torch.compile(program, backend="torch_tvm"), program)
-    )
+    ours, eager = (torch.autograd.grad(f(x), x) for f in (torch.compile(program, backend="torch_tvm"), program))
     torch.testing.assert_close(ours, eager)
 
 

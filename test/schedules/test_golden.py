@@ -1,6 +1,8 @@
-"""One small kernel of each schedule rule, as TIR for one described processor or GPU: what a rule makes is seen at a glance.
+"""One small kernel of each schedule rule, as TIR for one described processor or GPU: what a rule makes is seen at a
+glance.
 
-``pytest test/schedules/test_golden.py --update-golden`` writes the texts anew; read the difference before it is committed.
+``pytest test/schedules/test_golden.py --update-golden`` writes the texts anew; read the difference before it is
+committed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Instructions: the portable form computes the formula, the native form is the instruction, on processors that have it."""
+"""Instructions: the portable form computes the formula, the native form is the instruction, on
+processors that have it.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,7 @@ def machine(architecture: str, features: tuple[str, ...]) -> tvm.target.Target:
     """A target that has just these features."""
     triple = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}[architecture]
     more = ("avx512f",) if any(name.startswith("avx512") for name in features) else ()
-    return tvm.target.Target(
-        {"kind": "llvm", "mtriple": triple, "mattr": [f"+{name}" for name in (*more, *features)]}
-    )
+    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mattr": [f"+{name}" for name in (*more, *features)]})
 
 
 def operands(dot: PackedDot) -> tuple[torch.Tensor, ...]:
@@ -80,9 +80,7 @@ def test_portable_form_computes_the_formula(dot: PackedDot) -> None:
 @pytest.mark.parametrize("dot", DOTS, ids=NAMES)
 def test_native_form_is_one_instruction(dot: PackedDot) -> None:
     target = machine(dot.architecture, dot.features)
-    lines = (
-        tvm.compile(tvm.IRModule({"kernel": dot_kernel(dot)}), target).mod.inspect_source("s").splitlines()
-    )
+    lines = tvm.compile(tvm.IRModule({"kernel": dot_kernel(dot)}), target).mod.inspect_source("s").splitlines()
     register = {512: "zmm", 256: "ymm", 128: "xmm"}[dot.bits] if dot.architecture == "x86_64" else "v"
     found = [line for line in lines if line.split()[:1] == [dot.name]]
     assert found or any(dot.name in line for line in lines), "\n".join(lines)
@@ -122,7 +120,9 @@ NEON = "architecture=aarch64 vector-bits=128 vector-registers=32 l1=64K l2=1M l3
 ELSEWHERE = {
     "usdot": f"{NEON} features=i8mm,bf16",
     "sdot": f"{NEON} features=dotprod",
-    "vpdpbusd of 256 bits": "vector-bits=256 vector-registers=16 features=fma,avxvnni l1=48K l2=1280K cores=8 portable=true",
+    "vpdpbusd of 256 bits": (
+        "vector-bits=256 vector-registers=16 features=fma,avxvnni l1=48K l2=1280K cores=8 portable=true"
+    ),
     "vpdpbusd of 512 bits": "vector-bits=512 vector-registers=32 features=avx512vnni cores=4 portable=true",
 }
 
@@ -156,9 +156,7 @@ def test_kernels_for_another_machine_run_here(description: str) -> None:
 
 
 def test_a_description_is_printed_and_read() -> None:
-    target = tvm.target.Target(
-        {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "znver4", "num-cores": 16}
-    )
+    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "znver4", "num-cores": 16})
     cpu = CpuModel.from_target(target)
     assert (cpu.vector_bits, cpu.cores, cpu.l2, cpu.fma_per_cycle) == (512, 16, 1 << 20, 1)
     assert "l2=1M" in str(cpu) and "avx512bf16" in str(cpu)

@@ -66,9 +66,7 @@ def test_a_difference_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "-  %2 = torch.aten.relu" in out
 
 
-def test_text_goes_to_a_file_and_back(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str
-) -> None:
+def test_text_goes_to_a_file_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path, exported: str) -> None:
     path = str(tmp_path / "small.mlir")
     assert run(capsys, "import", "--via", "lazy", "-o", path, exported)[0] == 0
     code, out, _ = run(capsys, "import", path)
@@ -144,15 +142,11 @@ def test_the_report(capsys: pytest.CaptureFixture[str], script: str) -> None:
         ([], "the following arguments are required: COMMAND"),
     ],
 )
-def test_wrong_use_is_an_error_in_words(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_wrong_use_is_an_error_in_words(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert (
-        err.startswith(("torch-tvm: error: ", "torch-tvm bench: error: "))
-        and message in err
-        and "Traceback" not in err
+        err.startswith(("torch-tvm: error: ", "torch-tvm bench: error: ")) and message in err and "Traceback" not in err
     )
 
 
@@ -174,9 +168,7 @@ def test_errors_are_json_where_answers_are(
     assert found["type"] == kind and problem in found["problem"]
 
 
-def test_the_cache_as_json(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(run(capsys, "cache", "info", "--json")[1])["cache"] is None
     monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path))
     found = json.loads(run(capsys, "cache", "info", "--json")[1])["cache"]
@@ -226,9 +218,7 @@ def test_a_script_has_one_frontend(capsys: pytest.CaptureFixture[str], script: s
 
 
 def test_a_wrong_command_line_ends_with_2() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch_tvm.tools.cli", "frobnicate"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "torch_tvm.tools.cli", "frobnicate"], capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice" in done.stderr
 
 
@@ -243,9 +233,7 @@ def test_a_wrong_command_line_ends_with_2() -> None:
         ("1x2:bool", (1, 2), (), torch.bool),
     ],
 )
-def test_specs_of_inputs(
-    text: str, shape: tuple[int, ...], unknown: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_specs_of_inputs(text: str, shape: tuple[int, ...], unknown: tuple[int, ...], dtype: torch.dtype) -> None:
     assert parse_spec(text) == (TensorSpec(shape, dtype), unknown)
 
 
@@ -255,9 +243,7 @@ def test_bad_specs(text: str) -> None:
         parse_spec(text)
 
 
-def test_a_file_is_compiled_run_and_checked(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, script: str
-) -> None:
+def test_a_file_is_compiled_run_and_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path, script: str) -> None:
     file, given, results = (str(tmp_path / name) for name in ("model.ttvm", "x.npy", "y.npz"))
     code, printed, _ = run(capsys, "compile", script, "--input", "2x3", "-o", file)
     assert code == 0 and "0 ops in PyTorch" in printed
@@ -292,9 +278,7 @@ def test_a_file_is_compiled_run_and_checked(
 def test_a_program_that_draws_numbers_is_compared_with_the_same_numbers(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "draws.py").write_text(
-        "import torch\n\ndef f(x):\n    return torch.rand_like(x) + x.float()\n"
-    )
+    (tmp_path / "draws.py").write_text("import torch\n\ndef f(x):\n    return torch.rand_like(x) + x.float()\n")
     model, file = str(tmp_path / "draws.py:f"), str(tmp_path / "draws.ttvm")
     assert run(capsys, "run", model, "--input", "2x3")[1].endswith("agrees with eager PyTorch\n")
     assert run(capsys, "compile", model, "--input", "2x3", "-o", file)[0] == 0
@@ -395,15 +379,11 @@ def test_an_onnx_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     assert run(capsys, "run", str(tmp_path / "Relu.onnx"))[0] == 0
 
 
-def test_an_onnx_operator_on_a_tensor_of_unknown_rank(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_onnx_operator_on_a_tensor_of_unknown_rank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import onnx
 
     float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    x, y = (
-        onnx.helper.make_tensor_value_info(n, float32, shape) for n, shape in (("x", [8]), ("y", ["a", "b"]))
-    )
+    x, y = (onnx.helper.make_tensor_value_info(n, float32, shape) for n, shape in (("x", [8]), ("y", ["a", "b"])))
     sizes = onnx.helper.make_tensor_value_info("sizes", int64, ["rank"])
     reshape = onnx.helper.make_node("Reshape", ["x", "sizes"], ["z"])
     turn = onnx.helper.make_node("Transpose", ["z"], ["y"], "turned", perm=[1, 0])
@@ -459,9 +439,7 @@ def two(x, y):
 """
 
 
-def test_models_that_return_no_tensors_or_end_the_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_that_return_no_tensors_or_end_the_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "hostile.py").write_text(HOSTILE)
     (tmp_path / "ends.py").write_text("raise SystemExit(0)")
     (tmp_path / "broken.pt2").write_bytes(b"PK no archive")

@@ -113,9 +113,7 @@ def test_there_are_cases_of_every_kind(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--list"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert len(names) >= 600 and len(set(names)) == len(names)
-    assert {"conv2d", "conv2d[n]", "Conv2dModule", "a_loop_until_a_value", "promotion-f16-f32", "lstm-1"} <= {
-        *names
-    }
+    assert {"conv2d", "conv2d[n]", "Conv2dModule", "a_loop_until_a_value", "promotion-f16-f32", "lstm-1"} <= {*names}
     assert main(["--suite", "models,opinfo", "--list", "--filter", "resnet18|^add$"]) == 0
     assert "resnet18-dynamic fx dynamo" in capsys.readouterr().out
 
@@ -166,9 +164,7 @@ def test_the_script_of_a_checkout() -> None:
         (["--frobnicate"], "unrecognized arguments"),
     ],
 )
-def test_a_wrong_option_ends_with_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_a_wrong_option_ends_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     from torch_tvm.tools.e2e.command import main
 
     assert main(arguments) == 2

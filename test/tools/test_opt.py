@@ -48,9 +48,7 @@ def test_standard_input_and_output() -> None:
 def test_wrong_input_ends_with_code_2_and_without_traceback() -> None:
     done = tool(["-"], ADDS.replace("aten.add.int", "aten.nope"))
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(
-        "torch-tvm-opt: error: -:4:8: custom op 'torch.aten.nope' is unknown\n    %2 = "
-    )
+    assert done.stderr.startswith("torch-tvm-opt: error: -:4:8: custom op 'torch.aten.nope' is unknown\n    %2 = ")
     assert "Traceback" not in done.stderr
 
 
@@ -232,9 +230,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("opencl", "__kernel"),
     ],
 )
-def test_kernels_in_every_language(
-    exported: str, kind: str, text: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_kernels_in_every_language(exported: str, kind: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert opt.run([exported, f"--emit={kind}"]) == 0
     assert text in capfd.readouterr().out
 
@@ -326,9 +322,7 @@ def test_a_crash_leaves_a_reproducer(source: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 1 and "fold-constants crashed (signal 11)" in done.stderr
     first, module = left.read_text().split("\n", 1)
-    assert (
-        first == f"// torch-tvm-opt {left} --fold-constants=max-elements=8" and "torch.aten.add.int" in module
-    )
+    assert first == f"// torch-tvm-opt {left} --fold-constants=max-elements=8" and "torch.aten.add.int" in module
     assert opt.run(first.split()[2:]) == 0
     assert opt.run([source, "--cse", f"--crash-reproducer={left}"]) == 0 and not left.exists()
 

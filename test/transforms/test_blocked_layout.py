@@ -198,9 +198,7 @@ def test_zeros_around_the_data_are_padding_of_the_convolution(
         y = b.emit(R.nn.conv2d(x, w[0]))
         left, right, top, bottom = sides
         padded = b.emit(R.nn.pad(y, [0, 0, 0, 0, top, bottom, left, right], "constant", 0.0))
-        return b.emit(
-            R.nn.conv2d(padded, w[1], strides=(stride, stride), padding=(1, 0, 0, 1), groups=groups)
-        )
+        return b.emit(R.nn.conv2d(padded, w[1], strides=(stride, stride), padding=(1, 0, 0, 1), groups=groups))
 
     def eager(x: torch.Tensor, w: list[torch.Tensor]) -> torch.Tensor:
         y = F.pad(F.pad(F.conv2d(x, w[0]), sides), (0, 1, 1, 0))

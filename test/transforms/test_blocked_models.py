@@ -84,9 +84,7 @@ STEPS: dict[str, Step] = {
     "instance-norm": lambda x: F.relu(F.instance_norm(x)),
     "group-norm": lambda x: F.silu(F.group_norm(x, 4)),
     "layer-norm-of-images": lambda x: F.group_norm(x, 1, torch.linspace(-1, 1, x.shape[1], dtype=x.dtype)),
-    "small-groups": lambda x: F.group_norm(
-        x, 32, None, torch.linspace(-1, 1, x.shape[1], dtype=x.dtype), 1e-3
-    ),
+    "small-groups": lambda x: F.group_norm(x, 32, None, torch.linspace(-1, 1, x.shape[1], dtype=x.dtype), 1e-3),
 }
 
 
@@ -130,11 +128,7 @@ def test_a_value_that_is_reshaped_like_groups_but_not_normalised() -> None:
         return F.layer_norm(rows, rows.shape[-1:]).reshape(x.shape) + rows.softmax(-1).reshape(x.shape)
 
     check(step)
-    check(
-        lambda x: F.layer_norm(x.reshape(1, 4, -1), (2688,), torch.ones(2688, dtype=x.dtype) * 2).reshape(
-            x.shape
-        )
-    )
+    check(lambda x: F.layer_norm(x.reshape(1, 4, -1), (2688,), torch.ones(2688, dtype=x.dtype) * 2).reshape(x.shape))
     check(lambda x: F.layer_norm(x.reshape(1, 8, -1), (1344,)).reshape(x.shape[0], 32, 24, 14))
 
 
@@ -186,9 +180,7 @@ def test_kernels_that_leave_out_channels_or_images() -> None:
 
 
 STEPS_1D: dict[str, Step] = {
-    "norm": lambda x: F.relu(
-        F.batch_norm(x, torch.linspace(-1, 1, 64).to(x), torch.linspace(1, 2, 64).to(x))
-    ),
+    "norm": lambda x: F.relu(F.batch_norm(x, torch.linspace(-1, 1, 64).to(x), torch.linspace(1, 2, 64).to(x))),
     "gate": lambda x: torch.tanh(x[:, :32]) * torch.sigmoid(x[:, 32:]),
     "causal": lambda x: F.pad(x, (3, 0)) + F.pad(x, (0, 3)),
     "pooling": lambda x: F.max_pool1d(x, 3, 2, 1) + F.avg_pool1d(x, 3, 2, 1),

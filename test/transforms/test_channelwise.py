@@ -35,9 +35,7 @@ def window(data: te.Tensor) -> Element:
 
 def total(data: te.Tensor) -> Element:
     row, column = te.reduce_axis((0, 5), "row"), te.reduce_axis((0, 5), "column")
-    wide = te.compute(
-        (2, 16), lambda n, c: te.sum(data(n, c, row, column).astype("float64"), axis=[row, column])
-    )
+    wide = te.compute((2, 16), lambda n, c: te.sum(data(n, c, row, column).astype("float64"), axis=[row, column]))
     return lambda n, c: wide(n, c).astype("float32") * (c.astype("float32") + 1.0)
 
 
@@ -54,9 +52,7 @@ def total(data: te.Tensor) -> Element:
     ids=["flip", "window", "resize", "one-image", "other-images", "numbered-sums"],
 )
 @pytest.mark.parametrize("lanes", [4, 8])
-def test_channels_by_themselves(
-    shape: tuple[int, ...], element: Callable[[te.Tensor], Element], lanes: int
-) -> None:
+def test_channels_by_themselves(shape: tuple[int, ...], element: Callable[[te.Tensor], Element], lanes: int) -> None:
     plain = kernel(shape, element)
     blocked = on_blocks(plain, [True], lanes)
     x, result = torch.randn(2, 16, 5, 5), torch.empty(shape)
@@ -82,8 +78,6 @@ def test_channels_by_themselves(
     ],
     ids=["half-of-them", "reversed", "numbered"],
 )
-def test_other_kernels(
-    shape: tuple[int, ...], element: Callable[[te.Tensor], Element], lanes: int, why: str
-) -> None:
+def test_other_kernels(shape: tuple[int, ...], element: Callable[[te.Tensor], Element], lanes: int, why: str) -> None:
     with pytest.raises(Refusal, match=why):
         on_blocks(kernel(shape, element), [True], lanes)

@@ -80,9 +80,7 @@ def test_convolution_and_norm_become_one(transposed: bool, groups: int) -> None:
     assert folded[conv_at + 1 :] == ["add", "relu"]
     eager = F.conv_transpose2d if transposed else F.conv2d
     exact = torch.relu(
-        eager_norm(
-            eager(x.double(), weight.double(), padding=1, groups=groups), [w.double() for w in weights[1:]]
-        )
+        eager_norm(eager(x.double(), weight.double(), padding=1, groups=groups), [w.double() for w in weights[1:]])
     )
     torch.testing.assert_close(run(mod, [x], weights).double(), exact, rtol=1e-4, atol=1e-4)
 

@@ -17,9 +17,7 @@ TOKENS, HEADS, DEPTH = 9, 3, 8
 WIDTH = HEADS * DEPTH
 
 
-def module(
-    biases: tuple[bool, bool, bool], is_attention: bool = True, key_width: int = WIDTH
-) -> tvm.IRModule:
+def module(biases: tuple[bool, bool, bool], is_attention: bool = True, key_width: int = WIDTH) -> tvm.IRModule:
     var = lambda name, *shape: relax.Var(name, relax.TensorType(shape, "float32"))
     x = var("x", 2, TOKENS, WIDTH)
     widths = (WIDTH, key_width, WIDTH)
@@ -70,9 +68,7 @@ def reference(x: torch.Tensor, weights: list[torch.Tensor], biases: tuple[bool, 
 def check(biases: tuple[bool, bool, bool]) -> None:
     x = torch.randn(2, TOKENS, WIDTH)
     weights = [torch.randn(WIDTH, WIDTH) for _ in range(3)] + [torch.randn(WIDTH) for _ in range(3)]
-    torch.testing.assert_close(
-        run(module(biases), x, weights), reference(x, weights, biases), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(run(module(biases), x, weights), reference(x, weights, biases), rtol=1e-4, atol=1e-4)
 
 
 def test_three_projections_become_one() -> None:
@@ -98,14 +94,10 @@ def test_parts_reach_attention_without_a_copy() -> None:
     calls = []
     relax.analysis.post_order_visit(
         mod["main"],
-        lambda e: (
-            calls.append(e) if isinstance(e, relax.Call) and e.op == tvm.ir.Op.get("relax.call_tir") else None
-        ),
+        lambda e: calls.append(e) if isinstance(e, relax.Call) and e.op == tvm.ir.Op.get("relax.call_tir") else None,
     )
     assert len(calls) == 2
 
 
 def test_other_consumers_keep_their_own_products() -> None:
-    assert (
-        count(FuseSiblingMatmuls().run(module((True, True, True), is_attention=False)), "relax.matmul") == 3
-    )
+    assert count(FuseSiblingMatmuls().run(module((True, True, True), is_attention=False)), "relax.matmul") == 3

@@ -58,9 +58,7 @@ def dequantized(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 class QuantizedLinear(torch.nn.Module):
     """One linear layer: per-tensor quantised input, per-channel weight, bias and ReLU after it."""
 
-    def __init__(
-        self, depth: int, columns: int, kinds: tuple[torch.dtype, torch.dtype], zeros: tuple[int, int]
-    ):
+    def __init__(self, depth: int, columns: int, kinds: tuple[torch.dtype, torch.dtype], zeros: tuple[int, int]):
         super().__init__()
         self.x_kind, self.w_kind = kinds
         self.x_zero = zeros[0]
@@ -112,9 +110,7 @@ def compile_and_list(module: torch.nn.Module, *args: torch.Tensor) -> Sequence[K
     ],
     ids=["u8s8", "u8s8-symmetric", "s8s8", "u8u8", "s8u8"],
 )
-def test_linear(
-    shape: tuple[int, ...], kinds: tuple[torch.dtype, torch.dtype], zeros: tuple[int, int]
-) -> None:
+def test_linear(shape: tuple[int, ...], kinds: tuple[torch.dtype, torch.dtype], zeros: tuple[int, int]) -> None:
     module, x = QuantizedLinear(37, 50, kinds, zeros), torch.randn(*shape, 37) * 3
     rules = compile_and_check(module, x)
     assert ("int8_matmul" in rules) == (0 not in shape)
@@ -252,9 +248,7 @@ class QuantizedConv(torch.nn.Module):
         outputs, inputs = channels[1], channels[0] // options.get("groups", 1)
         self.register_buffer("weight", integers(self.w_kind, outputs, inputs, *kernel))
         self.register_buffer("scales", torch.rand(outputs) * 0.01 + 0.001)
-        self.register_buffer(
-            "zeros", None if zeros[1] is None else torch.randint(-3, 4, (outputs,)) + zeros[1]
-        )
+        self.register_buffer("zeros", None if zeros[1] is None else torch.randint(-3, 4, (outputs,)) + zeros[1])
         self.bias = torch.nn.Parameter(torch.randn(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -353,9 +347,7 @@ def test_convolutions_multiply_bytes_in_full_vectors(mcpu: str) -> None:
     module = QuantizedConv((64, 96), padding=1)
     lowered = lower(torch_tvm.import_fx(module.eval(), (torch.randn(1, 64, 9, 9),)), fallback=False)
     scheduled, _ = schedule(optimize(lowered.mod, target), target)
-    lines = "\n".join(
-        library.inspect_source("asm") for library in build(scheduled, target).mod.imports
-    ).splitlines()
+    lines = "\n".join(library.inspect_source("asm") for library in build(scheduled, target).mod.imports).splitlines()
     dots = [line for line in lines if "vpdpbusd" in line]
     assert len(dots) >= 16
     assert all("%zmm" in line for line in dots)

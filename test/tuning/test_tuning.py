@@ -28,9 +28,7 @@ class PretendTimer:
         self.times, self.errors = times, dict(errors or {})
         self.asked: list[list[str]] = []
 
-    def measure(
-        self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int
-    ) -> dict[str, Outcome]:
+    def measure(self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int) -> dict[str, Outcome]:
         self.asked.append(list(libraries))
         assert all(libraries.values())
         return {
@@ -163,9 +161,7 @@ def test_this_machine_measures(program: tuple, tmp_path: Path) -> None:
     """For real: nothing wrong passes, a kernel that crashes is an error, and the process goes on."""
     model, x, _ = program
     shown: list[str] = []
-    found = torch_tvm.tune(
-        model, (x,), database=tmp_path, trials=6, show=lambda tuning: shown.append(str(tuning))
-    )
+    found = torch_tvm.tune(model, (x,), database=tmp_path, trials=6, show=lambda tuning: shown.append(str(tuning)))
     (task,) = found.tasks
     assert found.trials == 6 and len(shown) == 1
     assert sum(ratio is not None for ratio in task.record.tried.values()) >= 4
@@ -180,9 +176,7 @@ def test_this_machine_measures(program: tuple, tmp_path: Path) -> None:
         timer.close()
 
 
-def test_messages_of_the_timing_process_that_come_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_of_the_timing_process_that_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second was in a buffer, and its kernel seemed not to end."""
     answers = '{"trying": "own"}\\n{"found": {"own": [0.5, ""]}}\\n'
     process = tmp_path / "process"
@@ -198,9 +192,7 @@ def test_messages_of_the_timing_process_that_come_together(
 
 
 @pytest.mark.usefixtures("unbuilt")
-def test_kept_code_depends_on_the_records(
-    program: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_code_depends_on_the_records(program: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, _ = program
     monkeypatch.setenv("TORCH_TVM_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "tuned"

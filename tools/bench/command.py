@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="torch-tvm bench", description=__doc__)
     parser.add_argument("--suite", choices=sorted(SUITES), default="cpu")
     parser.add_argument("--models", metavar="REGEX", help="only models whose whole name matches")
-    parser.add_argument(
-        "--peers", default="eager,inductor,onnxruntime,openvino", help=f"of {','.join(_PEERS)}"
-    )
+    parser.add_argument("--peers", default="eager,inductor,onnxruntime,openvino", help=f"of {','.join(_PEERS)}")
     parser.add_argument("--threads", type=count, default=len(usable_cores()))
     parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--rounds", type=count, help=f"turns of each runtime, {Plan.rounds} by default")
@@ -62,9 +60,7 @@ def _peers(text: str) -> list[str]:
     names = [name for name in text.split(",") if name]
     for name in names:
         if name not in _PEERS:
-            raise InvalidInput(
-                f"unknown runtime '{name}'", subject="--peers", advice=f"known: {', '.join(_PEERS)}"
-            )
+            raise InvalidInput(f"unknown runtime '{name}'", subject="--peers", advice=f"known: {', '.join(_PEERS)}")
     return list(dict.fromkeys(names))
 
 

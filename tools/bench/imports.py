@@ -91,7 +91,8 @@ def _by_lazy(module: torch.nn.Module, args: tuple[Any, ...], clock: _Clock) -> N
 def imports_markdown(models: Sequence[ImportTimes], batch: int, rounds: int) -> str:
     """One row a model, milliseconds by step."""
     heading = (
-        f"Milliseconds of an import by each frontend, batch {batch}, medians of {rounds} in one process. torch.export and "
+        f"Milliseconds of an import by each frontend, batch {batch}, medians of {rounds} in one process. "
+        "torch.export and "
         "torch.jit (script, or trace where that fails) are PyTorch's own time before ours; lazy includes the run on "
         "the lazy device. canonical: what bringing that module to canonical form takes afterwards."
     )

@@ -15,15 +15,11 @@ _FORMATS = (".png", ".svg", ".pdf")
 def check_plot(path: Path) -> None:
     """Raises :class:`InvalidInput` for a file type that cannot be drawn, or when matplotlib is missing."""
     if path.suffix not in _FORMATS:
-        raise InvalidInput(
-            f"cannot draw '{path.suffix}'", subject="--plot", advice=f"known: {', '.join(_FORMATS)}"
-        )
+        raise InvalidInput(f"cannot draw '{path.suffix}'", subject="--plot", advice=f"known: {', '.join(_FORMATS)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InvalidInput(
-            "matplotlib is not installed", subject="--plot", advice="pip install '.[bench]'"
-        ) from error
+        raise InvalidInput("matplotlib is not installed", subject="--plot", advice="pip install '.[bench]'") from error
 
 
 def plot(comparisons: Sequence[Comparison], path: Path) -> None:
@@ -41,9 +37,7 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
         speeds = [_speed(comparison, index) for comparison in comparisons]
         axes.barh(places, speeds, height, label=RUNTIMES[runtime].label, color=f"C{index}")
     axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_yticks(
-        [row + 0.4 - height / 2 for row in range(len(comparisons))], [c.model for c in comparisons]
-    )
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(comparisons))], [c.model for c in comparisons])
     axes.invert_yaxis()
     axes.set_xlabel("speed relative to the best peer")
     axes.legend(loc="lower right", fontsize="small")

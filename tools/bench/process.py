@@ -182,9 +182,7 @@ def error_of(results: list[torch.Tensor], reference: list[torch.Tensor]) -> floa
     squares, count = 0.0, 0
     for index, (mine, exact) in enumerate(zip(results, reference, strict=True)):
         if mine.shape != exact.shape:
-            raise ValueError(
-                f"result {index} has shape {tuple(mine.shape)}, eager's has {tuple(exact.shape)}"
-            )
+            raise ValueError(f"result {index} has shape {tuple(mine.shape)}, eager's has {tuple(exact.shape)}")
         squares += float((mine.double() - exact).square().sum())
         count += exact.numel()
     return (squares / max(1, count)) ** 0.5

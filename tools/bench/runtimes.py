@@ -136,9 +136,7 @@ def export_onnx(module: torch.nn.Module, args: tuple[Any, ...], folder: Path) ->
             try:
                 torch.onnx.export(module, args, str(path), dynamo=False)
             except Exception as scripted:
-                raise RuntimeError(
-                    f"no ONNX export: {_first_line(exported)}; {_first_line(scripted)}"
-                ) from exported
+                raise RuntimeError(f"no ONNX export: {_first_line(exported)}; {_first_line(scripted)}") from exported
     return path
 
 

@@ -35,9 +35,9 @@ class Program:
     """What a case runs.
 
     ``calls`` are the arguments of one call after the other, the first are the example arguments. ``dynamic_shapes`` has
-    the dimensions of each argument that vary. With ``scripted`` the TorchScript frontend scripts it, otherwise it traces.
-    ``compare(results, args)`` raises ``AssertionError`` for wrong results; without it eager PyTorch runs beside, and the
-    arguments that a call changes are compared as well.
+    the dimensions of each argument that vary. With ``scripted`` the TorchScript frontend scripts it, otherwise it
+    traces. ``compare(results, args)`` raises ``AssertionError`` for wrong results; without it eager PyTorch runs
+    beside, and the arguments that a call changes are compared as well.
     """
 
     module: nn.Module
@@ -51,8 +51,9 @@ class Program:
 class Case:
     """``refused`` says of frontends why they do not take the program (yet); one that does all the same is a failure.
 
-    ``words`` is what ``--filter`` looks at besides the name. ``run`` replaces the run of ``program``, for cases that have
-    a way of their own; it is given the frontend and whether ops may run in PyTorch, and returns a verdict and its reason.
+    ``words`` is what ``--filter`` looks at besides the name. ``run`` replaces the run of ``program``, for cases that
+    have a way of their own; it is given the frontend and whether ops may run in PyTorch, and returns a verdict and its
+    reason.
     """
 
     name: str

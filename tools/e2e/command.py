@@ -44,9 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--filter", default="", metavar="REGEX", help="cases whose name or ops match, in any case"
-    )
+    parser.add_argument("--filter", default="", metavar="REGEX", help="cases whose name or ops match, in any case")
     parser.add_argument("--exclude", default="", metavar="REGEX", help="cases to leave out, likewise")
     parser.add_argument("--suite", default="ours", help=f"of {', '.join(SUITES)}; default: ours")
     parser.add_argument("--frontend", default=",".join(FRONTENDS), help="default: all, separated by commas")
@@ -128,9 +126,7 @@ def _run_cases(
     summary, progress = Summary("torch-tvm-e2e", extra), Progress(len(runs))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(arguments.jobs or cores, len(runs))
-    settings = Settings(
-        arguments.timeout, 1 if jobs > 1 else cores, not arguments.no_fallback, arguments.verbose
-    )
+    settings = Settings(arguments.timeout, 1 if jobs > 1 else cores, not arguments.no_fallback, arguments.verbose)
     _import_early()
     code = 0
     try:

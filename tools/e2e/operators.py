@@ -1,4 +1,6 @@
-"""PyTorch's operator database as cases: some samples of each operator in float32, as ``torch_tvm.tools.opinfo`` runs them."""
+"""PyTorch's operator database as cases: some samples of each operator in float32, as ``torch_tvm.tools.opinfo`` runs
+them.
+"""
 
 from __future__ import annotations
 

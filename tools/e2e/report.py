@@ -63,10 +63,7 @@ class Summary:
         for key, count in counts.items():
             rows.append([*key, str(count.total()), *(str(count[v]) for v in used)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         if self.failed:
             lines += ["", f"{len(self.failed)} failed; each alone:"]
             lines += [f"  {self.command(run)}" for run, _ in self.failed]
@@ -124,9 +121,7 @@ def label(run: Run) -> str:
 
 def _printable(text: str) -> str:
     """Text without the characters that XML cannot have."""
-    return "".join(
-        c if c in "\t\n" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" else "?" for c in text
-    )
+    return "".join(c if c in "\t\n" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" else "?" for c in text)
 
 
 class Progress:

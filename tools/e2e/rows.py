@@ -37,16 +37,12 @@ def row_cases(seed: int) -> list[Case]:
     rows = importlib.import_module("lowering.rows")
     found = []
     for row in rows.all_rows():
-        refused = (
-            dict.fromkeys(("fx", "torchscript", "lazy", "dynamo"), row.xfail) if row.xfail else row.refused
-        )
+        refused = dict.fromkeys(("fx", "torchscript", "lazy", "dynamo"), row.xfail) if row.xfail else row.refused
         words = " ".join(row.ops)
         found.append(Case(row.id, _static(rows, row, seed), refused=refused, words=words))
         if row.dynamic is not None:
             varying = _varying(rows, row, seed)
-            found.append(
-                Case(f"{row.id}[n]", varying, frontends=("fx", "torchscript", "dynamo"), words=words)
-            )
+            found.append(Case(f"{row.id}[n]", varying, frontends=("fx", "torchscript", "dynamo"), words=words))
     return found
 
 
@@ -76,8 +72,7 @@ def _varying(rows: Any, row: Any, seed: int) -> Any:
             for each in by_size.values()
         ]
         shapes = [
-            {axis: torch.export.Dim.AUTO for axis, size in enumerate(tensor.shape) if size == 6}
-            for tensor in calls[0]
+            {axis: torch.export.Dim.AUTO for axis, size in enumerate(tensor.shape) if size == 6} for tensor in calls[0]
         ]
 
         def compare(results: Sequence[Any], args: tuple[torch.Tensor, ...]) -> None:

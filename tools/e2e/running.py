@@ -19,7 +19,8 @@ from torch_tvm.tools.e2e.case import Case, Program, assert_like, function_of
 GOOD = ("pass", "xfail", "skip")
 VERDICTS = (*GOOD, "unsupported", "refused", "wrong", "internal", "error", "crash", "hang", "xpass")
 """Equal to eager; refused as expected; cannot run on this machine. What is bad: no kernel (with ``--no-fallback``); an
-error of ours; other numbers; a bug of ours, by its name, and without; the process ended, or did not; passed unexpectedly."""
+error of ours; other numbers; a bug of ours, by its name, and without; the process ended, or did not; passed
+unexpectedly."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,7 @@ def _callable(
     import torch_tvm
 
     source, arguments, given = _source(program, module, frontend, args)
-    compiled = torch_tvm.compile(
-        source, arguments, frontend=frontend, target=target, fallback=fallback, **given
-    )
+    compiled = torch_tvm.compile(source, arguments, frontend=frontend, target=target, fallback=fallback, **given)
     left = ", ".join(sorted({item.op for item in compiled.report.fallbacks}))
     return _nesting(program, frontend)(compiled), f"in PyTorch: {left}" if left else ""
 

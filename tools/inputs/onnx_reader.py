@@ -25,9 +25,7 @@ def read_onnx(path: str) -> TorchModule:
     try:
         import onnx
     except ImportError:
-        raise InvalidInput(
-            "the package 'onnx' is not installed", subject=path, advice="pip install onnx"
-        ) from None
+        raise InvalidInput("the package 'onnx' is not installed", subject=path, advice="pip install onnx") from None
     read_bytes(path)
     try:
         model = onnx.load(path)
@@ -37,9 +35,7 @@ def read_onnx(path: str) -> TorchModule:
         raise _refused(path, error) from None
     crash = crash_of(lambda: _converted(model, path))
     if crash is not None:
-        raise ImportFailed(
-            f"torch-mlir cannot convert it ({crash})", subject=path, stage=_STAGE, advice=_ADVICE
-        )
+        raise ImportFailed(f"torch-mlir cannot convert it ({crash})", subject=path, stage=_STAGE, advice=_ADVICE)
     return canonicalize(_converted(model, path))
 
 
@@ -101,9 +97,7 @@ def _unconverted(path: str, error: Exception) -> ImportFailed | None:
 def _refused(path: str, error: Exception) -> ImportFailed:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     problem = lines[0][:300] if lines else type(error).__name__
-    return ImportFailed(
-        f"not an ONNX model that can be read: {problem}", subject=path, stage=_STAGE, advice=_ADVICE
-    )
+    return ImportFailed(f"not an ONNX model that can be read: {problem}", subject=path, stage=_STAGE, advice=_ADVICE)
 
 
 __all__ = ["read_onnx"]

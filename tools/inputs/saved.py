@@ -52,9 +52,7 @@ def difference_from_saved(results: Any, expected: Any) -> str:
     return ""
 
 
-def _arguments(
-    module: CompiledModule, sample: tuple[tuple[Any, ...], Any] | None, seed: int
-) -> Sequence[Any]:
+def _arguments(module: CompiledModule, sample: tuple[tuple[Any, ...], Any] | None, seed: int) -> Sequence[Any]:
     """Those of the sample, or random ones for a signature of tensors."""
     if sample is not None:
         return sample[0]
@@ -81,9 +79,7 @@ def _random(argument: Argument, generator: torch.Generator) -> Any:
 def _nested(convention: Convention, leaves: list[Any]) -> Sequence[Any]:
     expected = len(convention.arguments)
     if len(leaves) != expected:
-        raise InvalidInput(
-            f"the program takes {expected} tensors, {len(leaves)} are given", subject="--input"
-        )
+        raise InvalidInput(f"the program takes {expected} tensors, {len(leaves)} are given", subject="--input")
     if convention.in_spec is None:
         return leaves
     if convention.constants:

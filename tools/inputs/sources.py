@@ -48,16 +48,12 @@ def find(name: str, batch: int = 1, specs: Sequence[str] = (), *, seed: int = 0)
     extension = os.path.splitext(name)[1]
     if name in MODELS:
         if specs:
-            raise InvalidInput(
-                "models of the zoo have inputs of their own", subject="--input", advice="use --batch"
-            )
+            raise InvalidInput("models of the zoo have inputs of their own", subject="--input", advice="use --batch")
         if batch < 1:
             raise InvalidInput(f"expected a positive number, got {batch}", subject="--batch")
         return _from_zoo(name, batch, seed)
     if extension == ".py":
-        raise InvalidInput(
-            "which of the file's classes or functions?", subject=name, advice=f"name it: {name}:MyModel"
-        )
+        raise InvalidInput("which of the file's classes or functions?", subject=name, advice=f"name it: {name}:MyModel")
     if extension not in (".pt", ".pt2", ".onnx", *_TEXTS):
         close = difflib.get_close_matches(name, MODELS, 3)
         known = f"; did you mean {' or '.join(close)}?" if close else f": {', '.join(sorted(MODELS))}"
@@ -74,9 +70,7 @@ def find(name: str, batch: int = 1, specs: Sequence[str] = (), *, seed: int = 0)
     return _from_exported(name, given) if extension == ".pt2" else _from_text(name, given, seed)
 
 
-def _imported(
-    program: Any, arguments: tuple[Any, ...], frontend: str, given: Sequence[Given] = ()
-) -> TorchModule:
+def _imported(program: Any, arguments: tuple[Any, ...], frontend: str, given: Sequence[Given] = ()) -> TorchModule:
     """``given`` says which sizes of the arguments are unknown."""
     import torch_tvm
 
@@ -118,9 +112,7 @@ def _from_zoo(name: str, batch: int, seed: int) -> Source:
         problem = next(iter(str(error).splitlines()), "it takes too much memory")
         raise InvalidInput(f"cannot be made: {problem}", subject=f"{name} --batch {batch}") from error
     frontends = ("fx", "torchscript", "lazy")
-    return Source(
-        name, frontends, lambda frontend: _imported(module, arguments, frontend), lambda: arguments, module
-    )
+    return Source(name, frontends, lambda frontend: _imported(module, arguments, frontend), lambda: arguments, module)
 
 
 def _from_python(path: str, name: str, given: Sequence[Given], seed: int) -> Source:
@@ -259,13 +251,9 @@ def _from_text(path: str, given: Sequence[Given], seed: int) -> Source:
             : len(parsed.main.type.inputs) - len(parsed.state)
         ]
         if any(kind is None or kind.shape is None or kind.dtype is None for kind in kinds):
-            raise InvalidInput(
-                "an argument of this program is no tensor of known rank", advice="call it from Python"
-            )
+            raise InvalidInput("an argument of this program is no tensor of known rank", advice="call it from Python")
         return tuple(
-            random_tensor(TensorSpec(k.shape or (), k.dtype or torch.float32), seed)
-            for k in kinds
-            if k is not None
+            random_tensor(TensorSpec(k.shape or (), k.dtype or torch.float32), seed) for k in kinds if k is not None
         )
 
     return Source(path, (via,), module, arguments)

@@ -35,7 +35,8 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor that a command line gives; ``name`` is empty where only its place counts, ``open`` are its unknown sizes.
+    """A tensor that a command line gives; ``name`` is empty where only its place counts, ``open`` are its unknown
+    sizes.
 
     A name ``is_typed`` by the user, or it is what a file calls the tensor, which may be about something else.
     """
@@ -117,9 +118,7 @@ def random_tensor(spec: TensorSpec, seed: int = 0) -> torch.Tensor:
         high = 2 if spec.dtype == torch.bool else 10
         return torch.randint(0, high, shape, generator=generator).to(spec.dtype)
     except RuntimeError as error:  # more than there is memory, or than a size can be
-        raise InvalidInput(
-            f"no tensor can have the shape {'x'.join(map(str, shape))}", subject="--input"
-        ) from error
+        raise InvalidInput(f"no tensor can have the shape {'x'.join(map(str, shape))}", subject="--input") from error
 
 
 def read_tensors(file: str) -> dict[str, torch.Tensor]:
@@ -146,9 +145,7 @@ def read_tensors(file: str) -> dict[str, torch.Tensor]:
 def check_output(file: str | None) -> None:
     """Raise for a name that :func:`write_tensors` cannot write, before the work is done."""
     if file and not file.endswith(_FILES):
-        raise InvalidInput(
-            f"cannot tell the format from '{file}'", subject="-o", advice="name it .npz, .npy or .pt"
-        )
+        raise InvalidInput(f"cannot tell the format from '{file}'", subject="-o", advice="name it .npz, .npy or .pt")
 
 
 def write_tensors(file: str, leaves: Sequence[Any]) -> None:

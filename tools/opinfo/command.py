@@ -38,12 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--filter", default="", help="regular expression over names of operators")
     parser.add_argument("--dtype", default="float32", help="dtypes, comma-separated, or all")
     parser.add_argument("--via", default="fx", help=f"frontends, comma-separated: {', '.join(FRONTENDS)}")
-    parser.add_argument(
-        "--samples", type=int, default=3, help="samples of an operator; each once more with extremes"
-    )
-    parser.add_argument(
-        "--draw", type=int, default=0, metavar="N", help="only N operators, drawn by the seed"
-    )
+    parser.add_argument("--samples", type=int, default=3, help="samples of an operator; each once more with extremes")
+    parser.add_argument("--draw", type=int, default=0, metavar="N", help="only N operators, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-fallback", action="store_true", help="an op without a kernel is not compiled")
     parser.add_argument("--timeout", type=int, default=180, help="seconds for an operator")

@@ -22,9 +22,9 @@ SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-3
 WHOLE = (0, 1, -1, 2, -3, 7, -(2**31), 2**31 - 1)
 MAX_ELEMENTS = 4096
 TAME = re.compile("polynomial|^mode$|^(var|std)_mean")
-"""Operators that are given no infinities, NaN and huge integers, for which eager's results are chance: polynomials of NaN
-are what lies in memory, and those of huge degrees take minutes; a sort of NaN, or a running mean of infinities, depends on
-their order.
+"""Operators that are given no infinities, NaN and huge integers, for which eager's results are chance: polynomials of
+NaN are what lies in memory, and those of huge degrees take minutes; a sort of NaN, or a running mean of infinities,
+depends on their order.
 """
 
 
@@ -60,7 +60,8 @@ class Case:
 def cases(op: Any, dtype: torch.dtype, seed: int, count: int) -> Iterator[Case]:
     """Some of the samples, and each of those once more with zeros, infinities, NaN and extremes sprinkled in.
 
-    No infinities among the weights of a layer: some of eager's convolutions multiply padding with them, some leave it out.
+    No infinities among the weights of a layer: some of eager's convolutions multiply padding with them, some leave it
+    out.
     """
     r = random.Random(f"{seed} {op.full_name} {dtype}")
     torch.manual_seed(seed)
@@ -118,9 +119,7 @@ def _sprinkled(tensor: torch.Tensor, r: random.Random, is_tame: bool = False) ->
             value = r.choice(values)
             if is_tame and not abs(value) < 2**30:
                 continue
-            flat[position] = (
-                value if tensor.dtype.is_floating_point else value % 2 ** (8 * tensor.element_size() - 1)
-            )
+            flat[position] = value if tensor.dtype.is_floating_point else value % 2 ** (8 * tensor.element_size() - 1)
     return changed
 
 
@@ -154,9 +153,7 @@ def difference(ours: Any, eager: Any, is_transform: bool = False, exact: Any = N
             wrong = a != b
         if bool(wrong.any()):
             pairs = list(zip(a[wrong].tolist(), b[wrong].tolist(), strict=True))[:3]
-            return f"{index}: {int(wrong.sum())} of {wrong.numel()}: " + ", ".join(
-                f"{p} for {q}" for p, q in pairs
-            )
+            return f"{index}: {int(wrong.sum())} of {wrong.numel()}: " + ", ".join(f"{p} for {q}" for p, q in pairs)
     return None
 
 

@@ -83,9 +83,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 class ResNet(nn.Module):
     """Deep residual network (He et al., 2015): ``[N, 3, H, W] -> [N, classes]``."""
 
-    def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: list[int], classes: int = 1000
-    ) -> None:
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: list[int], classes: int = 1000) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

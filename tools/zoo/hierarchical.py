@@ -40,9 +40,7 @@ class _ChannelNorm(nn.Module):
 class ConvNext(nn.Module):
     """ConvNeXt (Liu et al., 2022), tiny by default: ``[N, 3, H, W] -> [N, 1000]``."""
 
-    def __init__(
-        self, depths: Sequence[int] = (3, 3, 9, 3), widths: Sequence[int] = (96, 192, 384, 768)
-    ) -> None:
+    def __init__(self, depths: Sequence[int] = (3, 3, 9, 3), widths: Sequence[int] = (96, 192, 384, 768)) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 4), _ChannelNorm(widths[0])]
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):

@@ -63,7 +63,9 @@ class _PixelAttention(nn.Module):
 
 
 class DiffusionUNet(nn.Module):
-    """The denoiser of a diffusion model (Ho et al., 2020): ``[N, 4, H, W]`` and step ``[N, 64]`` to ``[N, 4, H, W]``."""
+    """The denoiser of a diffusion model (Ho et al., 2020): ``[N, 4, H, W]`` and step ``[N, 64]`` to
+    ``[N, 4, H, W]``.
+    """
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

@@ -91,9 +91,7 @@ def mobilenet_v3(blocks: int = len(_V3_LARGE)) -> nn.Module:
         layers.append(_MobileBlock(inputs, hidden, outputs, kernel, stride, act, gate))
         inputs = outputs
     layers.append(_conv(inputs, inputs * 6, 1, act=nn.Hardswish))
-    return _Classifier(
-        layers, nn.Sequential(nn.Linear(inputs * 6, 1280), nn.Hardswish(), nn.Linear(1280, 1000))
-    )
+    return _Classifier(layers, nn.Sequential(nn.Linear(inputs * 6, 1280), nn.Hardswish(), nn.Linear(1280, 1000)))
 
 
 def efficientnet(stages: int = 7) -> nn.Module:
@@ -107,9 +105,7 @@ def efficientnet(stages: int = 7) -> nn.Module:
         for index in range(count):
             hidden = inputs * expand
             gate = SqueezeExcite(hidden, max(1, inputs // 4), nn.SiLU(), nn.Sigmoid())
-            layers.append(
-                _MobileBlock(inputs, hidden, outputs, kernel, 1 if index else stride, nn.SiLU, gate)
-            )
+            layers.append(_MobileBlock(inputs, hidden, outputs, kernel, 1 if index else stride, nn.SiLU, gate))
             inputs = outputs
     layers.append(_conv(inputs, inputs * 4, 1, act=nn.SiLU))
     return _Classifier(layers, nn.Linear(inputs * 4, 1000))
@@ -123,9 +119,7 @@ class _ShuffleBlock(nn.Module):
         half = outputs // 2
         self.splits = stride == 1
         taken = inputs // 2 if self.splits else inputs
-        self.main = nn.Sequential(
-            _conv(taken, half, 1), _conv(half, half, 3, stride, half, None), _conv(half, half, 1)
-        )
+        self.main = nn.Sequential(_conv(taken, half, 1), _conv(half, half, 3, stride, half, None), _conv(half, half, 1))
         self.side: nn.Module = nn.Identity()
         if not self.splits:
             self.side = nn.Sequential(_conv(inputs, inputs, 3, stride, inputs, None), _conv(inputs, half, 1))

@@ -19,9 +19,7 @@ class _Stage(nn.Module):
         super().__init__()
         half = outputs // 2
         self.split, self.join = _unit(inputs, outputs), _unit((2 + depth) * half, outputs)
-        self.steps = nn.ModuleList(
-            nn.Sequential(_unit(half, half, 3), _unit(half, half, 3)) for _ in range(depth)
-        )
+        self.steps = nn.ModuleList(nn.Sequential(_unit(half, half, 3), _unit(half, half, 3)) for _ in range(depth))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = list(torch.chunk(self.split(x), 2, 1))

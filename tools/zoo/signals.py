@@ -35,8 +35,7 @@ class _ConformerBlock(nn.Module):
         self.heads = heads
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(5))
         self.feed = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-            for _ in range(2)
+            nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)) for _ in range(2)
         )
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.expand = nn.Conv1d(width, 2 * width, 1)

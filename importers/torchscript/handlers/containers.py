@@ -307,9 +307,7 @@ def _sorted_items(ev: Evaluator, args: list[Any]) -> list[Any]:
         return sorted(items, reverse=bool(args[1]) if len(args) > 1 else False)
     kind = kind_of(items[0]) or "int"
     stack = tensors.stack_of(ev, items, kind)
-    ordered = tensors.call(
-        ev, aten.sort.default, [stack.tensor, 0, bool(args[1]) if len(args) > 1 else False]
-    )[0]
+    ordered = tensors.call(ev, aten.sort.default, [stack.tensor, 0, bool(args[1]) if len(args) > 1 else False])[0]
     rows = [tensors.call(ev, aten.select.int, [ordered, 0, i]) for i in range(len(items))]
     return [tensors.element(ev, row, kind) for row in rows]
 

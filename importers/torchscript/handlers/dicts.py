@@ -80,9 +80,7 @@ def _dict_of_pairs(ev: Evaluator, args: list[Any]) -> DictValue:
     return DictValue({_key(ev, key): item for key, item in ev.items(args[0])})
 
 
-handles(*(f"aten::dict.{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))(
-    _dict_of_pairs
-)
+handles(*(f"aten::dict.{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))(_dict_of_pairs)
 
 
 @handles(*(f"aten::dict.Dict_{kind}" for kind in ("str", "int", "bool", "float", "complex", "Tensor")))

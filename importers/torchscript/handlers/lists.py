@@ -70,9 +70,7 @@ class Containers:
             return
         stack = value.items
         row = tensors.stack_of(ev, [item], stack.kind).tensor
-        value.items = Stack(
-            stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0])
-        )
+        value.items = Stack(stack.kind, tensors.call(ev, aten.cat.default, [ListValue([stack.tensor, row]), 0]))
 
 
 __all__ = ["Containers"]

@@ -1,4 +1,6 @@
-"""The nested tensors that ``nn.TransformerEncoder`` makes of a padded one: rows of full length, and which of them count."""
+"""The nested tensors that ``nn.TransformerEncoder`` makes of a padded one: rows of full length, and which of them
+count.
+"""
 
 from __future__ import annotations
 

@@ -101,9 +101,7 @@ class Objects:
         if isinstance(raw, SCRIPT_OBJECTS):
             return self.object(raw, path)
         if isinstance(raw, list):
-            return self._kept(
-                ListValue([self.value(item, f"{path}.{i}") for i, item in enumerate(raw)]), path
-            )
+            return self._kept(ListValue([self.value(item, f"{path}.{i}") for i, item in enumerate(raw)]), path)
         if isinstance(raw, dict):
             entries = {key: self.value(item, f"{path}.{key}") for key, item in raw.items()}
             return self._kept(DictValue(entries), path)
@@ -164,9 +162,7 @@ class Objects:
     def find_shared(self) -> None:
         """Take up the module's tensors that lie in memory of others which the program writes."""
         storages = [ref.storage for _, _, ref in self.tensors.values()]
-        written = {
-            address(each.tensor) for each in storages if isinstance(each, LiteralStorage) and each.is_written
-        }
+        written = {address(each.tensor) for each in storages if isinstance(each, LiteralStorage) and each.is_written}
         for name, tensor in self._named:
             if address(tensor) in written:
                 self.tensor(tensor, name)
@@ -221,9 +217,7 @@ class Objects:
         return [
             (storage.name, storage)
             for _, _, ref in self.tensors.values()
-            if isinstance(storage := ref.storage, LiteralStorage)
-            and storage.is_read
-            and storage.name not in unread
+            if isinstance(storage := ref.storage, LiteralStorage) and storage.is_read and storage.name not in unread
         ]
 
     def reassigned(self) -> list[tuple[ObjectValue, str, Any, Any]]:

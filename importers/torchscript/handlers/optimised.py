@@ -32,9 +32,7 @@ def is_optimised(kind: str) -> bool:
         "cudnn",
         "tensorexpr",
     )
-    return namespace in known or name.lower().startswith(
-        ("mkldnn", "constantmkldnn", "tensorexprgroup", "cudnn")
-    )
+    return namespace in known or name.lower().startswith(("mkldnn", "constantmkldnn", "tensorexprgroup", "cudnn"))
 
 
 @handles("prim::ConstantMKLDNNTensor")

@@ -34,9 +34,7 @@ def constant(ev: Evaluator, value: Any, name: str = "") -> Any:
     if value is None or isinstance(value, (bool, int, float, str, FunctionValue)):
         return value
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-        are_sizes = (
-            value.dtype == torch.int64 and value.dim() == 1 and value.numel() <= tensors.KNOWN_ELEMENTS
-        )
+        are_sizes = value.dtype == torch.int64 and value.dim() == 1 and value.numel() <= tensors.KNOWN_ELEMENTS
         if value.numel() <= 1 or are_sizes:
             return tensors.known_tensor(ev, value)
     return ev.objects.value(value, name or "constant")

@@ -1,4 +1,6 @@
-"""Quantised tensors of scripts as integers with their scale, and linear layers that quantise their input at each call."""
+"""Quantised tensors of scripts as integers with their scale, and linear layers that quantise their
+input at each call.
+"""
 
 from __future__ import annotations
 

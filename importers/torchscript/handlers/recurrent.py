@@ -35,13 +35,9 @@ def recurrent(ev: Evaluator, args: list[Any]) -> Any:
 
 def _check(ev: Evaluator, x: torch.Tensor, states: list[torch.Tensor]) -> None:
     if x.dim() != 3 or any(state.dim() != 3 for state in states):
-        raise ev.failure(
-            f"expected an input and states of rank 3, got {[x.dim(), *(s.dim() for s in states)]}"
-        )
+        raise ev.failure(f"expected an input and states of rank 3, got {[x.dim(), *(s.dim() for s in states)]}")
     if any(state.dtype != x.dtype for state in states):
-        raise ev.failure(
-            "the input and the initial state differ in dtype", advice="cast one to the other's dtype"
-        )
+        raise ev.failure("the input and the initial state differ in dtype", advice="cast one to the other's dtype")
 
 
 # -- packed sequences ---------------------------------------------------------------------------------------
@@ -74,9 +70,7 @@ def _over_packed(ev: Evaluator, overload: torch._ops.OpOverload, args: list[Any]
     whole = getattr(torch.ops.aten, overload._schema.name.split("::")[1]).input
     given = ev.items(states) if whole is torch.ops.aten.lstm.input else states
     numbers = _numbers(ev, sizes, "batch_sizes")
-    return tuple(
-        packed_sequences.recurrent(ev.recorder.run, whole, data, numbers, given, ev.items(params), *rest)
-    )
+    return tuple(packed_sequences.recurrent(ev.recorder.run, whole, data, numbers, given, ev.items(params), *rest))
 
 
 def _numbers(ev: Evaluator, tensor: Any, name: str) -> list[int]:

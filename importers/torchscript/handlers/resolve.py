@@ -75,9 +75,7 @@ def _text_length(ev: Evaluator, args: list[Any]) -> Any:
 
 
 def _reaches_out(ev: Evaluator, args: list[Any]) -> Any:
-    raise ev.failure(
-        "this op reads or changes more than its operands", advice="do it outside of the compiled program"
-    )
+    raise ev.failure("this op reads or changes more than its operands", advice="do it outside of the compiled program")
 
 
 def _unknown(ev: Evaluator, args: list[Any]) -> Any:

@@ -109,12 +109,8 @@ def _tensor(ev: Evaluator, args: list[Any]) -> TensorRef:
         return _known(ev, torch.tensor(leaves, dtype=dtype).reshape(shape))
     if dtype is None:
         kinds = {kind_of(leaf) for leaf in leaves}
-        dtype = (
-            torch.get_default_dtype() if "float" in kinds else torch.int64 if "int" in kinds else torch.bool
-        )
-    refs = [
-        leaf if isinstance(leaf, TensorRef) else tensors.scalar_tensor(ev, leaf, dtype) for leaf in leaves
-    ]
+        dtype = torch.get_default_dtype() if "float" in kinds else torch.int64 if "int" in kinds else torch.bool
+    refs = [leaf if isinstance(leaf, TensorRef) else tensors.scalar_tensor(ev, leaf, dtype) for leaf in leaves]
     if not shape:
         return refs[0]
     stacked = tensors.call(ev, aten.stack.default, [ListValue(refs), 0])
@@ -122,9 +118,7 @@ def _tensor(ev: Evaluator, args: list[Any]) -> TensorRef:
 
 
 def _known(ev: Evaluator, tensor: torch.Tensor) -> TensorRef:
-    return (
-        tensors.known_tensor(ev, tensor) if tensor.numel() <= 64 else tensors.literal(ev, tensor, "constant")
-    )
+    return tensors.known_tensor(ev, tensor) if tensor.numel() <= 64 else tensors.literal(ev, tensor, "constant")
 
 
 def _copy(ev: Evaluator, ref: TensorRef) -> TensorRef:
@@ -255,9 +249,7 @@ handles("aten::split.Tensor", "aten::unsafe_split.Tensor", "aten::unbind.int")(p
 handles("aten::tensor_split.sections")(sections)
 handles("aten::chunk", "aten::unsafe_chunk")(chunk)
 handles("aten::is_grad_enabled", "prim::is_grad_enabled")(lambda ev, args: ev.grad_enabled)
-handles("aten::is_autocast_enabled", "aten::is_autocast_cpu_enabled", "aten::is_pinned")(
-    lambda ev, args: False
-)
+handles("aten::is_autocast_enabled", "aten::is_autocast_cpu_enabled", "aten::is_pinned")(lambda ev, args: False)
 handles("aten::is_scripting")(lambda ev, args: True)
 handles("aten::warn")(lambda ev, args: None)
 handles("aten::requires_grad_", "aten::lift_fresh")(lambda ev, args: args[0])

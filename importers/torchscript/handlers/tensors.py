@@ -48,9 +48,7 @@ class _Plan:
         self.returns = [str(r.type) for r in schema.returns]
         self.is_mutable = schema.is_mutable
         self.written = [
-            index
-            for index, a in enumerate(schema.arguments)
-            if a.alias_info is not None and a.alias_info.is_write
+            index for index, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
         ]
         self.functional: tuple[Any, dict[str, str]] | None = None
 
@@ -69,9 +67,7 @@ def _plan(overload: torch._ops.OpOverload) -> _Plan:
     return plan
 
 
-def call(
-    ev: Context, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None
-) -> Any:
+def call(ev: Context, overload: torch._ops.OpOverload, args: list[Any], metas: list[Any] | None = None) -> Any:
     """Record one op on TorchScript values and return its result as TorchScript values.
 
     ``metas``, fake tensors like its results, spare the run on fake tensors.
@@ -195,9 +191,7 @@ def _slice_meta(fakes: list[Any]) -> torch.Tensor | None:
     return x.new_empty_strided(sizes, strides)
 
 
-def _run_fake(
-    ev: Context, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]
-) -> Any:
+def _run_fake(ev: Context, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]) -> Any:
     try:
         with ev.mode:
             return ev.sizes.run(WITHOUT_QUESTIONS.get(function, function), positional, keywords)
@@ -245,9 +239,7 @@ def _fold(
 _FILLED = (aten.ones.default, aten.zeros.default, aten.full.default)
 
 
-def _filled(
-    overload: torch._ops.OpOverload, values: Sequence[Any], meta: torch.Tensor
-) -> torch.Tensor | None:
+def _filled(overload: torch._ops.OpOverload, values: Sequence[Any], meta: torch.Tensor) -> torch.Tensor | None:
     """The elements of a small tensor of one known number."""
     are_known = all(isinstance(size, int) for size in meta.shape) and meta.numel() <= KNOWN_ELEMENTS
     number = values[1] if overload is aten.full.default else int(overload is aten.ones.default)
@@ -307,9 +299,7 @@ def scalar_tensor(ev: Context, number: Any, dtype: torch.dtype | None = None) ->
     if not isinstance(number, Scalar):
         return known_tensor(ev, torch.tensor(number, dtype=dtype))
     with ev.mode:
-        meta = torch.empty(
-            (), dtype={"int": torch.int64, "float": torch.float64, "bool": torch.bool}[number.kind]
-        )
+        meta = torch.empty((), dtype={"int": torch.int64, "float": torch.float64, "bool": torch.bool}[number.kind])
     ref = ScalarTensor(ev.recorder.tensor(ev.scalars.tensor(number), meta), number)
     if dtype is None or dtype == meta.dtype:
         return ref

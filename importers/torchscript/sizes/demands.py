@@ -118,9 +118,7 @@ class Sizes:
         self._settled = len(environment.guards)
         return result
 
-    def _first_run(
-        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Any, list[Any]]:
+    def _first_run(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Any]]:
         """The result at the sizes' examples, and what was assumed of them."""
         environment = self.environment
         known = len(environment.guards)
@@ -264,9 +262,7 @@ def _clamped(position: Any, size: torch.SymInt) -> Any:
             0
             if position == 0
             else (
-                _settled(torch.sym_min(position, size))
-                if position > 0
-                else _settled(torch.sym_max(size + position, 0))
+                _settled(torch.sym_min(position, size)) if position > 0 else _settled(torch.sym_max(size + position, 0))
             )
         )
     if not statically_known_true(position >= 0):

@@ -1,8 +1,8 @@
 """Results whose sizes a formula gives for every size, where PyTorch's fake kernels settle for that of the example.
 
 A fake kernel that computes in C++ asks for numbers and so makes a size constant, and one that is decomposed may divide
-by a size that is 0. A rule gives the sizes of its op, and what it asks of those of the arguments; trying the op, as for all
-others, finds what else there is to ask.
+by a size that is 0. A rule gives the sizes of its op, and what it asks of those of the arguments; trying the op, as for
+all others, finds what else there is to ask.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ aten = torch.ops.aten
 Sizes = list[Any]
 Found = tuple[Sizes, list[Any]] | tuple[Sizes, list[Any], torch.dtype] | None
 Rule = Callable[..., Found]
-"""From the arguments of an op to the sizes of its result, conditions, and its dtype if that is not the first argument's;
-``None`` where it does not apply.
+"""From the arguments of an op to the sizes of its result, conditions, and its dtype if that is not the first
+argument's; ``None`` where it does not apply.
 """
 
 _RULES: dict[Any, Rule] = {}
@@ -203,9 +203,7 @@ def _convolution(
         ]
     else:
         channels, takes = weight.shape[0], weight.shape[1] * groups
-        places = [
-            _places(size, k, s, p, d) for size, k, s, p, d, _ in zip(sizes, kernels, *lists, strict=True)
-        ]
+        places = [_places(size, k, s, p, d) for size, k, s, p, d, _ in zip(sizes, kernels, *lists, strict=True)]
     fits = [sympy.Eq(_expression(input.shape[1]), _expression(takes)), _divides(weight.shape[0], groups)]
     fits.append(_at_least(input.shape[1], 1))
     if bias is not None:
@@ -249,11 +247,7 @@ def _pool(
 ) -> Found:
     """With ``ceil_mode`` the last window may end outside, and starts inside or in the padding before."""
     lists = [_each(values, count) for values in (kernel_size, stride or kernel_size, padding, dilation)]
-    if (
-        self.dim() not in (count + 1, count + 2)
-        or any(len(values) != count for values in lists)
-        or min(lists[1]) < 1
-    ):
+    if self.dim() not in (count + 1, count + 2) or any(len(values) != count for values in lists) or min(lists[1]) < 1:
         return None
     sizes, wanted = [], []
     for size, k, s, p, d in zip(self.shape[-count:], *lists, strict=True):
@@ -307,9 +301,7 @@ def _baddbmm(self: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, **_
 
 def _convolution_backward(*args: Any, **kwargs: Any) -> Any:
     """A bias whose sizes are not told has those of its gradient."""
-    bound = dict(
-        zip((each.name for each in aten.convolution_backward.default._schema.arguments), args, strict=False)
-    )
+    bound = dict(zip((each.name for each in aten.convolution_backward.default._schema.arguments), args, strict=False))
     bound |= kwargs
     if bound["bias_sizes"] is None:
         bound["bias_sizes"] = [bound["grad_output"].shape[1]]
@@ -358,12 +350,7 @@ def _take_along_dim(*, self: torch.Tensor, indices: torch.Tensor, dim: int | Non
         return None
     sizes = []
     for axis, (own, other) in enumerate(zip(self.shape, indices.shape, strict=True)):
-        if (
-            axis != dim % rank
-            and _expression(own) != _expression(other)
-            and not _is(own, 1)
-            and not _is(other, 1)
-        ):
+        if axis != dim % rank and _expression(own) != _expression(other) and not _is(own, 1) and not _is(other, 1):
             return None
         sizes.append(other if axis == dim % rank or _is(own, 1) else own)
     return sizes, []

@@ -65,7 +65,8 @@ class Cpu(Backend):
             crash = crash_of(lambda: tvm.tirx.build(tvm.IRModule({}), target))  # 32 bits, of a family of 64
             if crash:
                 raise InvalidInput(
-                    f"LLVM makes no code for '{cpu}' in the family of '{triple or host_target().attrs['mtriple']}': {crash}",
+                    f"LLVM makes no code for '{cpu}' in the family of "
+                    f"'{triple or host_target().attrs['mtriple']}': {crash}",
                     subject="target['mcpu']",
                     advice="name a processor of that family that has as many bits",
                 )
@@ -106,9 +107,7 @@ class Cpu(Backend):
     def finish(self, func: tirx.PrimFunc, machine: CpuModel) -> tirx.PrimFunc:
         return finish(func, machine)
 
-    def build(
-        self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True
-    ) -> relax.VMExecutable:
+    def build(self, mod: tvm.IRModule, target: tvm.target.Target, *, is_native: bool = True) -> relax.VMExecutable:
         return build_for_cpu(mod, target, is_native=is_native)
 
 
@@ -140,9 +139,7 @@ def _check_features(target: tvm.target.Target, triple: str) -> None:
         name = each[1:]
         known = codegen.llvm_get_cpu_features(tvm.target.Target({**family, "mattr": ["+" + name]}))
         if each[:1] not in ("+", "-") or name not in map(str, known):
-            raise ValueError(
-                f"LLVM has no feature '{each}'" + (f" in the family '{triple}'" if triple else "")
-            )
+            raise ValueError(f"LLVM has no feature '{each}'" + (f" in the family '{triple}'" if triple else ""))
 
 
 BACKEND = Cpu()

@@ -39,9 +39,7 @@ def build_for_opencl(mod: tvm.IRModule, target: tvm.target.Target, device: str =
         legalize_bfloat16(keep_differences(mod))
     )
     functions = {gvar.name_hint: function for gvar, function in mod.functions_items()}
-    kernels = {
-        gvar: function for gvar, function in mod.functions_items() if isinstance(function, tirx.PrimFunc)
-    }
+    kernels = {gvar: function for gvar, function in mod.functions_items() if isinstance(function, tirx.PrimFunc)}
     host, on_device = split(tvm.IRModule(kernels), target) if kernels else ({}, {})
     constants: list[tvm.runtime.Tensor] = []
     parts = [HostFunction(name, function, on_device).source for name, function in sorted(host.items())]
@@ -51,9 +49,7 @@ def build_for_opencl(mod: tvm.IRModule, target: tvm.target.Target, device: str =
         if isinstance(function, relax.Function)
     ]
     sources = {name: source(name, kernel, target) for name, kernel in sorted(on_device.items())}
-    return OpenClExecutable(
-        Program("\n\n".join(parts), sources, [_as_torch(value) for value in constants], device)
-    )
+    return OpenClExecutable(Program("\n\n".join(parts), sources, [_as_torch(value) for value in constants], device))
 
 
 def _as_torch(value: tvm.runtime.Tensor) -> torch.Tensor:

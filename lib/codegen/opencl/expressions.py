@@ -47,7 +47,8 @@ FUNCTION = "f_"
 """What the names of functions begin with, and no other names."""
 
 _RESERVED = frozenset(
-    "allocate bool constants float foreign foreign_into int8 int16 int32 int64 launch match_cast match_rank max min numbers"
+    "allocate bool constants float foreign foreign_into int8 int16 int32 int64 launch match_cast match_rank max min "
+    "numbers"
     " range remainder truncated truth tuple uint8 uint16 uint32 uint64 float16 float32 float64".split()
 )
 

@@ -33,10 +33,7 @@ _AXES = ("x", "y", "z")
 
 def split(kernels: tvm.IRModule, target: tvm.target.Target) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scheduled PrimFuncs as functions of the host and, by name, the kernels that those launch."""
-    named = {
-        gvar: func.with_attr("global_symbol", _short(gvar.name_hint))
-        for gvar, func in kernels.functions_items()
-    }
+    named = {gvar: func.with_attr("global_symbol", _short(gvar.name_hint)) for gvar, func in kernels.functions_items()}
     lowered = tvm.transform.Sequential([tirx.transform.BindTarget(target), *_passes()])(tvm.IRModule(named))
     functions = {gvar.name_hint: func for gvar, func in lowered.functions_items()}
     is_kernel = lambda func: int(func.attrs.get("calling_conv", 0)) == _ON_DEVICE
@@ -128,7 +125,9 @@ class HostFunction:
         )
 
     def _bind_sizes(self, params: Iterable[Var]) -> None:
-        """Variables that sizes of buffers introduce get the sizes of the arguments, which begin where their memory does."""
+        """Variables that sizes of buffers introduce get the sizes of the arguments, which begin where their memory
+        does.
+        """
         known = {param for param in params if not is_buffer_var(param)}
         for param in filter(is_buffer_var, params):
             if isinstance(param.elem_offset, Var):

@@ -190,9 +190,7 @@ class DeviceFunction:
                 results.append(given[int(index)])
                 continue
             result = self._names.fresh(f"{name}_new")
-            self._line(
-                depth, f"{result} = allocate({self._sizes_of(field.shape.values)}, {str(field.dtype)!r})"
-            )
+            self._line(depth, f"{result} = allocate({self._sizes_of(field.shape.values)}, {str(field.dtype)!r})")
             results.append(result)
             fresh.append(result)
         numbers = [number(value, self._names) for shape in scalars for value in shape.values]
@@ -203,9 +201,7 @@ class DeviceFunction:
     def _view(self, name: str, call: Call, depth: int) -> None:
         """The same memory with the sizes of the result."""
         kind = call.ty
-        if call.op.name == "relax.memory.view" and any(
-            not isinstance(extra, tvm.ir.Tuple) for extra in call.args[2:]
-        ):
+        if call.op.name == "relax.memory.view" and any(not isinstance(extra, tvm.ir.Tuple) for extra in call.args[2:]):
             raise InternalError(f"no Python for {call}", stage="code generation")
         sizes = self._sizes_of(kind.shape.values)
         self._line(depth, f"{name} = {self._value(call.args[0])}.viewed({sizes})")
@@ -219,7 +215,9 @@ def _call(callee: Any, values: Sequence[str], foreign: str = "foreign_into") -> 
 
 
 class _Reads:
-    """Where each variable is read last, within the body that binds it: ``last[var]`` are those that end with ``var``."""
+    """Where each variable is read last, within the body that binds it: ``last[var]`` are those that
+    end with ``var``.
+    """
 
     def __init__(self, function: relax.Function) -> None:
         self.last: dict[Var, list[Var]] = {}

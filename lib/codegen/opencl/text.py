@@ -1,9 +1,9 @@
 """A kernel as OpenCL C, mended where TVM's code generation is wrong.
 
 TVM writes floating-point constants with seven digits, so that ``0.1`` in float64 is another number; it takes functions
-of OpenCL for those of C (``expm1f``); it reads a bfloat16 that is converted as the integer in the same bits; it takes the
-address of a number to see its bits; and it leaves in 32 bits what C computes there. OpenCL's ``max`` loses what is no number,
-and ``tanh(inf)`` may be less than 1, as it is with PoCL.
+of OpenCL for those of C (``expm1f``); it reads a bfloat16 that is converted as the integer in the same bits; it takes
+the address of a number to see its bits; and it leaves in 32 bits what C computes there. OpenCL's ``max`` loses what is
+no number, and ``tanh(inf)`` may be less than 1, as it is with PoCL.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ _TYPES = {
 }
 
 _OF_C = (
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp10 exp2 expm1 fabs floor fma fmax"
-    " fmin fmod hypot ldexp lgamma log log10 log1p log2 nextafter pow rint round rsqrt sin sinh sqrt tan tanh tgamma trunc"
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp10 exp2 expm1 fabs floor fma "
+    "fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nextafter pow rint round rsqrt sin sinh sqrt tan tanh "
+    "tgamma trunc"
 )
 _NAMES = re.compile(rf"\b({'|'.join(_OF_C.split())})f\(")
 
@@ -61,9 +62,7 @@ def source(name: str, kernel: tirx.PrimFunc, target: tvm.target.Target) -> str:
     function = legal[name]
     body = tvm_ffi.structural_map(function.body, (_ARITHMETIC, _in_own_type))
     named = function.with_body(tvm_ffi.structural_map(body, (tirx.FloatImm, _named)))
-    text = str(
-        tvm.get_global_func("target.build.opencl")(tvm.IRModule({name: named}), target).inspect_source()
-    )
+    text = str(tvm.get_global_func("target.build.opencl")(tvm.IRModule({name: named}), target).inspect_source())
     text = _NAMES.sub(r"\1(", re.sub(rf"{_CONSTANT}(\w+?)_(\w+)\(\)", _constant, text))
     used = sorted(set(re.findall(rf"{_OURS}({'|'.join(_DEFINITIONS)})_(\w+)\(", text)))
     return "\n".join([*(_definition(*each) for each in used), text])
@@ -93,7 +92,9 @@ _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod)
 
 
 def _in_own_type(expr: tvm.ir.Expr) -> tvm.ir.Expr:
-    """Arithmetic of 8 and 16 bits, which C does in 32, back in its own type: it wraps around, and ``select`` knows it."""
+    """Arithmetic of 8 and 16 bits, which C does in 32, back in its own type: it wraps around, and
+    ``select`` knows it.
+    """
     if str(expr.ty.dtype) not in ("int8", "uint8", "int16", "uint16"):
         return expr
     return tirx.call_pure_extern(str(expr.ty.dtype), f"({_type(expr)})", expr)

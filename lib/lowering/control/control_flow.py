@@ -80,11 +80,7 @@ def _get_item_at_run_time(m: LoweringContext, op: ir.Operation, items: list[Any]
         b.check(False, "list index out of range", "IndexError")
         m.leave_to_aten(op, "an item of an empty list")
         return
-    inside = (
-        -len(items) <= symbol < len(items)
-        if type(symbol) is int
-        else (symbol >= -len(items), symbol < len(items))
-    )
+    inside = -len(items) <= symbol < len(items) if type(symbol) is int else (symbol >= -len(items), symbol < len(items))
     for condition in inside if isinstance(inside, tuple) else (inside,):
         b.check(condition, "list index out of range", "IndexError")
     if not all(is_tensor(v) or is_symbolic(v) or isinstance(v, (bool, int, float)) for v in items):
@@ -162,10 +158,7 @@ def _if(m: LoweringContext, op: ir.Operation) -> None:
     location = m.builder.location
     open_blocks = [_branch(m, region) for region in op.regions]
     yields = [[m.env[v] for v in terminator(region).operands] for region in op.regions]
-    joined = [
-        _join(m, then, other, result, location)
-        for then, other, result in zip(*yields, op.results, strict=True)
-    ]
+    joined = [_join(m, then, other, result, location) for then, other, result in zip(*yields, op.results, strict=True)]
     branches = []
     for side, finish in enumerate(open_blocks):
         branches.append(finish([leaf[side] for _, leaves in joined for leaf in leaves]))
@@ -174,10 +167,7 @@ def _if(m: LoweringContext, op: ir.Operation) -> None:
     _bind_results(
         m,
         op,
-        [
-            form([m.bb.emit(relax.TupleGetItem(value, next(items))) for _ in leaves])
-            for form, leaves in joined
-        ],
+        [form([m.bb.emit(relax.TupleGetItem(value, next(items))) for _ in leaves]) for form, leaves in joined],
     )
 
 
@@ -210,15 +200,11 @@ Leaf = tuple[Callable[[], relax.Expr], Callable[[], relax.Expr]]
 Form = Callable[[list[relax.Expr]], Any]
 
 
-def _join(
-    m: LoweringContext, then: Any, other: Any, result: ir.Value, location: Any
-) -> tuple[Form, list[Leaf]]:
+def _join(m: LoweringContext, then: Any, other: Any, result: ir.Value, location: Any) -> tuple[Form, list[Leaf]]:
     """How a result follows from what the branches give: a function of the tensors to pass out of them."""
     if isinstance(then, list) and isinstance(other, list) and len(then) == len(other):
         parts = [_join(m, x, y, result, location) for x, y in zip(then, other, strict=True)]
-        return _rebuilt([(form, len(leaves)) for form, leaves in parts]), [
-            leaf for _, ls in parts for leaf in ls
-        ]
+        return _rebuilt([(form, len(leaves)) for form, leaves in parts]), [leaf for _, ls in parts for leaf in ls]
     if _is_same(then, other):
         return (lambda _: then), []
     numbers = (bool, int, float)

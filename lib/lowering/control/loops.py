@@ -62,7 +62,9 @@ class _Body:
 
 @structured("torch.prim.Loop")
 def _loop(m: LoweringContext, op: ir.Operation) -> None:
-    """``prim.Loop(limit, condition, carried…)`` as ``torch_tvm.loop(name, endless, limit, condition, carried, captured)``."""
+    """``prim.Loop(limit, condition, carried…)`` as
+    ``torch_tvm.loop(name, endless, limit, condition, carried, captured)``.
+    """
     outside = _captured_values(m, op.regions[0])
     if scalar_loops.is_scalar_loop(m, op, outside):
         m.env.update(zip(op.results, scalar_loops.emit(m, op, outside), strict=True))

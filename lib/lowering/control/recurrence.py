@@ -137,6 +137,4 @@ class _Row:
     def _before(self, t: Any, k: Any) -> Scalar:
         """The output of the step before ``t``."""
         old = load(self.output, self._place(t - 1, self.d * self.initial[0].shape[2] + k))
-        return tirx.if_then_else(
-            t > 0, old, load(self.initial[0], [self.d + self.workload.first_slot, self.n, k])
-        )
+        return tirx.if_then_else(t > 0, old, load(self.initial[0], [self.d + self.workload.first_slot, self.n, k]))

@@ -71,15 +71,10 @@ def emit(m: LoweringContext, op: ir.Operation, captured: Sequence[ir.Value]) -> 
         )
 
     values = b.te(kernel, *tensors, name="scalar_loop")
-    vectors = {
-        dtype: b.emit(relax.TupleGetItem(values, index)) for index, dtype in enumerate(("int64", "float64"))
-    }
+    vectors = {dtype: b.emit(relax.TupleGetItem(values, index)) for index, dtype in enumerate(("int64", "float64"))}
     if cells.divides:
         b.check(_read(m, vectors["int64"], 0, "bool"), scalars.BY_ZERO)
-    return [
-        _read(m, vectors[cells.kind(r)], cells.slots[r], scalars.SCALAR_DTYPE[str(r.type)])
-        for r in op.results
-    ]
+    return [_read(m, vectors[cells.kind(r)], cells.slots[r], scalars.SCALAR_DTYPE[str(r.type)]) for r in op.results]
 
 
 def _read(m: LoweringContext, vector: relax.Expr, slot: int, dtype: str) -> relax.Expr:

@@ -37,12 +37,7 @@ def scalar_operand(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     kind, other = view.tensor_type(op.operands[0]), view.tensor_type(op.operands[1])
     if literal is None or literal.name != "torch.vtensor.literal" or kind is None or other is None:
         return None
-    if (
-        other.shape != ()
-        or kind.dtype is None
-        or other.dtype is None
-        or view.resource_name(literal) is not None
-    ):
+    if other.shape != () or kind.dtype is None or other.dtype is None or view.resource_name(literal) is not None:
         return None
     if (kind.shape == () and kind.dtype != other.dtype) or _category(kind.dtype) < _category(other.dtype):
         return None
@@ -155,21 +150,14 @@ _BITS = {"!torch.int": torch.int64, "!torch.bool": torch.bool}
     *(f"aten.{name}.Scalar_Tensor" for name in (*_LOGIC, *_SHIFTS)),
 )
 def bitwise(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """``x | 3`` is ``bitwise_or`` of tensors: the dialect has those alone, and a tensor of no dimensions promotes as its
-    number does.
+    """``x | 3`` is ``bitwise_or`` of tensors: the dialect has those alone, and a tensor of no dimensions promotes as
+    its number does.
     """
     kinds = [str(operand.type) for operand in op.operands if view.tensor_type(operand) is None]
     result = view.tensor_type(op.results[0])
-    if (
-        result is None
-        or result.dtype is None
-        or result.dtype.is_floating_point
-        or not _BITS.keys() >= set(kinds)
-    ):
+    if result is None or result.dtype is None or result.dtype.is_floating_point or not _BITS.keys() >= set(kinds):
         return None
-    operands = [
-        value if view.tensor_type(value) is not None else _as_tensor(r, value) for value in op.operands
-    ]
+    operands = [value if view.tensor_type(value) is not None else _as_tensor(r, value) for value in op.operands]
     stem = view.op_name(op).removeprefix("torch.aten.").partition(".")[0]
     return r.op(f"torch.aten.{_OPERATORS.get(stem, stem)}.Tensor", operands, op.results[0].type)
 
@@ -181,7 +169,9 @@ def _as_tensor(r: Rewriter, number: ir.Value) -> ir.Value:
 
 @pattern_for("aten.linalg_pinv.atol_rtol_float", "aten.linalg_matrix_rank.atol_rtol_float")
 def tolerance(r: Rewriter, op: ir.Operation) -> ir.Value | None:
-    """``linalg_pinv`` without a tolerance, which is an overload for tensors to FX and one for numbers to TorchScript."""
+    """``linalg_pinv`` without a tolerance, which is an overload for tensors to FX and one for
+    numbers to TorchScript.
+    """
     x, *tolerances, hermitian = op.operands
     if any(view.constant(value, 0.0) is not None for value in tolerances):
         return None
@@ -281,9 +271,7 @@ def convolution(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         return None
     n = len(kind.shape) - 2
     if not flag:
-        return r.op(
-            f"torch.aten.conv{n}d", [x, weight, bias, stride, padding, dilation, groups], op.results[0].type
-        )
+        return r.op(f"torch.aten.conv{n}d", [x, weight, bias, stride, padding, dilation, groups], op.results[0].type)
     suffix = "" if n == 1 else ".input"
     operands = [x, weight, bias, stride, padding, output_padding, groups, dilation]
     return r.op(f"torch.aten.conv_transpose{n}d{suffix}", operands, op.results[0].type)
@@ -386,12 +374,8 @@ def diff(r: Rewriter, op: ir.Operation) -> ir.Value | None:
         joined_type = r.types.tensor(TensorType(joined_shape, result.dtype))
         joined = r.op("torch.aten.cat", [items, r.integer(axis)], joined_type)
     kind = op.results[0].type
-    last = r.op(
-        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind
-    )
-    first = r.op(
-        "torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind
-    )
+    last = r.op("torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(1), r.none(), r.integer(1)], kind)
+    first = r.op("torch.aten.slice.Tensor", [joined, r.integer(axis), r.integer(0), r.integer(-1), r.integer(1)], kind)
     return r.op("torch.aten.sub.Tensor", [last, first, r.integer(1)], kind)
 
 

@@ -142,8 +142,7 @@ def tensor_split(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     starts = [0, *(_bound(position, size) for position in given)]
     ends = [*(_bound(position, size) for position in given), size]
     pieces = [
-        _slice(r, op.operands[0], axis, first, max(first, last))
-        for first, last in zip(starts, ends, strict=True)
+        _slice(r, op.operands[0], axis, first, max(first, last)) for first, last in zip(starts, ends, strict=True)
     ]
     return r.op("torch.prim.ListConstruct", pieces, op.results[0].type)
 
@@ -258,16 +257,12 @@ def broadcast_tensors(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     tensors = list(given.operands)
     kinds = [kind for kind in map(view.tensor_type, tensors) if kind is not None and kind.shape is not None]
     shapes = [tuple(size for size in kind.shape or () if size is not None) for kind in kinds]
-    if len(kinds) < len(tensors) or any(
-        len(s) < len(k.shape or ()) for s, k in zip(shapes, kinds, strict=True)
-    ):
+    if len(kinds) < len(tensors) or any(len(s) < len(k.shape or ()) for s, k in zip(shapes, kinds, strict=True)):
         return None
     common = tuple(torch.broadcast_shapes(*shapes))
     sizes = r.integers(common)
     expanded = [
-        r.op(
-            "torch.aten.expand", [x, sizes, r.boolean(False)], r.types.tensor(TensorType(common, kind.dtype))
-        )
+        r.op("torch.aten.expand", [x, sizes, r.boolean(False)], r.types.tensor(TensorType(common, kind.dtype)))
         for x, kind in zip(tensors, kinds, strict=True)
     ]
     return r.op("torch.prim.ListConstruct", expanded, op.results[0].type)

@@ -20,9 +20,7 @@ class Rewriter:
         self.context = context
         self.anchor: ir.Operation | None = None
 
-    def op(
-        self, name: str, operands: Sequence[ir.Value], result: ir.Type, **attributes: ir.Attribute
-    ) -> ir.Value:
+    def op(self, name: str, operands: Sequence[ir.Value], result: ir.Type, **attributes: ir.Attribute) -> ir.Value:
         """The first result of a new operation; a name outside the dialect becomes a ``torch.operator``."""
         assert self.anchor is not None
         if not self.context.is_registered_operation(name):
@@ -88,9 +86,7 @@ class Rewriter:
             self.boolean(False),
             self.none(),
         ]
-        return self.op(
-            "torch.aten.to.dtype", operands, wanted or self.types.tensor(TensorType(kind.shape, dtype))
-        )
+        return self.op("torch.aten.to.dtype", operands, wanted or self.types.tensor(TensorType(kind.shape, dtype)))
 
 
 @lru_cache(maxsize=4096)

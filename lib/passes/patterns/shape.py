@@ -243,8 +243,7 @@ def masked_select(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     if sources == list(op.operands) or not all(map(is_static, [*before, *after])):
         return None
     shapes = [
-        torch.broadcast_shapes(*(k.shape for k in kinds if k and k.shape is not None))
-        for kinds in (before, after)
+        torch.broadcast_shapes(*(k.shape for k in kinds if k and k.shape is not None)) for kinds in (before, after)
     ]
     return r.op("torch.aten.masked_select", sources, op.results[0].type) if shapes[0] == shapes[1] else None
 
@@ -314,9 +313,7 @@ def _found_at_most(size: ir.Value) -> int | None:
     kinds = [view.tensor_type(operand) for operand in operands]
     if not kinds or not all(map(is_static, kinds)):
         return None
-    shape = torch.broadcast_shapes(
-        *(kind.shape for kind in kinds if kind is not None and kind.shape is not None)
-    )
+    shape = torch.broadcast_shapes(*(kind.shape for kind in kinds if kind is not None and kind.shape is not None))
     return math.prod(shape)
 
 
@@ -368,9 +365,7 @@ def _as_vector(r: Rewriter, number: ir.Value, kind: TensorType) -> ir.Value:
     return r.op("torch.aten.view", [number, r.integers([1])], r.types.tensor(TensorType((1,), kind.dtype)))
 
 
-@pattern_for(
-    "aten.squeeze", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze_copy", "aten.squeeze_copy.dims"
-)
+@pattern_for("aten.squeeze", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze_copy", "aten.squeeze_copy.dims")
 def squeeze(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """A squeeze of a dimension that is not one is nothing; of several it is a view."""
     source, result = view.tensor_type(op.operands[0]), view.tensor_type(op.results[0])

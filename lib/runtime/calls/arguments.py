@@ -41,7 +41,8 @@ def flatten(convention: Convention, args: Sequence[Any], kwargs: dict[str, Any])
         if not _is_same(flat[position], fixed):
             name = convention.constant_names.get(position, str(position))
             raise InvalidInput(
-                f"argument '{name}': is fixed to {_shown(fixed)} by the example arguments, got {_shown(flat[position])}",
+                f"argument '{name}': is fixed to {_shown(fixed)} by the example arguments, got "
+                f"{_shown(flat[position])}",
                 advice="compile again with this value",
             )
     return [value for position, value in enumerate(flat) if position not in convention.constants]
@@ -89,9 +90,7 @@ def _parameters(convention: Convention, wanted: Sequence[Any]) -> list[str | Non
     for value in wanted:
         count = len(pytree.tree_leaves(value))
         flat = range(position, position + count)
-        own = [
-            convention.constant_names.get(p) if p in convention.constants else next(remaining) for p in flat
-        ]
+        own = [convention.constant_names.get(p) if p in convention.constants else next(remaining) for p in flat]
         names.append(own[0] if isinstance(value, int) else None)
         position += count
     return names
@@ -166,8 +165,7 @@ class ArgumentCheck:
                 if isinstance(value, torch.Tensor) and value.requires_grad:
                     raise InvalidInput(
                         f"argument '{argument.name}': requires grad, which a compiled module does not record",
-                        advice='train with torch.compile(model, backend="torch_tvm"), '
-                        "or call under torch.no_grad()",
+                        advice='train with torch.compile(model, backend="torch_tvm"), or call under torch.no_grad()',
                     )
 
     def _problem(self, argument: Argument, value: Any) -> str:
@@ -180,9 +178,7 @@ class ArgumentCheck:
             return f"expected {argument}, got {describe_value(value)}"
         where = "" if value.device.type == self.device else f" on {self.device}"
         unreadable = why_unreadable(value)
-        if (
-            not unreadable and self.convention.in_spec is not None
-        ):  # a graph that was traced has no such calls left
+        if not unreadable and self.convention.in_spec is not None:  # a graph that was traced has no such calls left
             unreadable = why_not_called(value)
         if unreadable:
             return f"expected {argument}{where}, got {unreadable}"
@@ -311,7 +307,8 @@ def dense(value: torch.Tensor, alignment: int = 1) -> torch.Tensor:
 def as_reals(value: torch.Tensor) -> torch.Tensor:
     """Complex numbers as pairs of reals, a view where it can be one.
 
-    No complex kernel of PyTorch reads them: those of complex128 end the process at an address that is no multiple of 16.
+    No complex kernel of PyTorch reads them: those of complex128 end the process at an address that is no multiple of
+    16.
     """
     if not value.is_conj():
         return torch.view_as_real(value).resolve_neg()

@@ -120,9 +120,7 @@ def _guard(convention: Convention, device: str) -> list[str]:
             unusual.append(f"type({name}) is not {kind}")
             lines.append(f"t{index} = number({name}, dtype={kind}_dtype) if type({name}) is {kind} else None")
             continue
-        lines.append(
-            f"t{index} = view_as_real({name})" if argument.dtype.is_complex else f"t{index} = {name}"
-        )
+        lines.append(f"t{index} = view_as_real({name})" if argument.dtype.is_complex else f"t{index} = {name}")
         unusual += _unusual(name, argument, device)
         if convention.layout == "whole":
             unusual.append(f"{name}.storage_offset()")
@@ -263,8 +261,7 @@ def _nested(convention: Convention, names: Sequence[str]) -> str:
     if convention.outputs is not None:
         remaining = iter(names)
         leaves = [
-            next(remaining) if output is None else f"fixed[{index}]"
-            for index, output in enumerate(convention.outputs)
+            next(remaining) if output is None else f"fixed[{index}]" for index, output in enumerate(convention.outputs)
         ]
     if convention.out_spec is None:
         return leaves[0] if len(leaves) == 1 else _tuple(leaves)

@@ -103,8 +103,8 @@ class Convention:
     after those are copied into the arguments that ``writes`` lists (indices count the state after the
     arguments). ``constants`` are flat positions of the user's arguments that are fixed; ``outputs`` gives per
     flat result ``None`` (the next result of ``main``) or ``(value,)``. ``ranges`` bounds a symbol, both ends
-    included; ``requirements`` are what else the sizes must fulfil. ``layout`` is ``"dense"`` where the program gives other
-    numbers for other strides, ``"whole"`` where it also reads memory around its arguments.
+    included; ``requirements`` are what else the sizes must fulfil. ``layout`` is ``"dense"`` where the program gives
+    other numbers for other strides, ``"whole"`` where it also reads memory around its arguments.
     """
 
     arguments: list[Argument]

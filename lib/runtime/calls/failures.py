@@ -56,9 +56,7 @@ def bad_index(text: str, index: int, size: int) -> NoReturn:
 
 _OF_TVM = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 _OF_SIZES = ("Mismatch", "mismatch", "unsatisfied constraint")
-_EAGER = (
-    "call the program in eager mode with these arguments: it names the op, or answers, and then report it"
-)
+_EAGER = "call the program in eager mode with these arguments: it names the op, or answers, and then report it"
 
 
 def explained(error: Exception, has_unknown_sizes: bool) -> Exception:
@@ -76,9 +74,7 @@ def explained(error: Exception, has_unknown_sizes: bool) -> Exception:
     if "match_cast" in text or (has_unknown_sizes and any(word in text for word in _OF_SIZES)):
         line = next(line.strip() for line in text.splitlines() if line.strip())
         return InvalidOperand(f"sizes do not fit each other: {line}", stage="runtime", advice=_EAGER)
-    return InternalError(
-        bug_of(error), stage="runtime", advice="report it with the program and the arguments"
-    )
+    return InternalError(bug_of(error), stage="runtime", advice="report it with the program and the arguments")
 
 
 def register() -> None:

@@ -72,9 +72,7 @@ def device_named(wanted: str = "") -> Device:
         if wanted.lower() in device.name.lower():
             return device
     names = ", ".join(f"{index}: {device.name}" for index, device in enumerate(found))
-    raise InvalidInput(
-        f"there is no OpenCL device '{wanted}'", subject="target['device']", advice=f"known: {names}"
-    )
+    raise InvalidInput(f"there is no OpenCL device '{wanted}'", subject="target['device']", advice=f"known: {names}")
 
 
 def why_no_device(wanted: str = "") -> str:

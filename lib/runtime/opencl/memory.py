@@ -90,9 +90,7 @@ class Memory:
         shape, values = tuple(tensor.shape), _as_numpy(tensor)
         if self.device.is_host and values.nbytes and not tensor.data_ptr() % ALIGNMENT:
             flags = self._cl.mem_flags
-            buffer = self._cl.Buffer(
-                self.device.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=values
-            )
+            buffer = self._cl.Buffer(self.device.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=values)
             # When it is dropped it goes to those that are kept until all launches are done: one may still read it.
             return Array(Storage(buffer, values, self._borrowed), shape, tensor.dtype)
         array = self.allocate(shape, tensor.dtype)

@@ -1,7 +1,7 @@
 """A program for an OpenCL device, and the machine that runs it for one thread.
 
-The program is Python text that launches kernels (``lib/codegen/opencl`` writes it) and the kernels as OpenCL C. Kernels are
-compiled once for a device; each thread has a queue, kernel objects and memory of its own, weights are shared.
+The program is Python text that launches kernels (``lib/codegen/opencl`` writes it) and the kernels as OpenCL C. Kernels
+are compiled once for a device; each thread has a queue, kernel objects and memory of its own, weights are shared.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from torch_tvm.support.packed_functions import LOOP
 
 
 class Program:
-    """Code for a device: ``text`` defines the functions, ``sources`` are the kernels, ``constants`` what functions hold.
+    """Code for a device: ``text`` defines the functions, ``sources`` are the kernels, ``constants`` what functions
+    hold.
 
     ``wanted`` is the device, by name or index.
     """
 
-    def __init__(
-        self, text: str, sources: Mapping[str, str], constants: Sequence[torch.Tensor], wanted: str
-    ) -> None:
+    def __init__(self, text: str, sources: Mapping[str, str], constants: Sequence[torch.Tensor], wanted: str) -> None:
         self.text, self.sources, self.wanted = text, dict(sources), wanted
         self.constants = list(constants)
         self._lock = threading.Lock()
@@ -98,15 +97,14 @@ class Program:
 
 def _has_word(text: str, word: str) -> bool:
     kernel = text[text.find("__kernel") :]
-    return any(
-        f"{before}{word}{after}" in kernel for before in " (" for after in ("*", " ", "2 ", "4 ", "8 ")
-    )
+    return any(f"{before}{word}{after}" in kernel for before in " (" for after in ("*", " ", "2 ", "4 ", "8 "))
 
 
 class Machine:
     """Runs the functions of a program; one belongs to one thread. ``machine["main"]`` is one of them.
 
-    Functions take tensors of PyTorch, or of the device, and return tensors of PyTorch, in a list where there are several.
+    Functions take tensors of PyTorch, or of the device, and return tensors of PyTorch, in a list where there are
+    several.
     """
 
     def __init__(self, program: Program, code: Any, device: Device, constants: Sequence[Array]) -> None:
@@ -138,19 +136,13 @@ class Machine:
         def call(*args: Any) -> Any:
             result = function(*[self._on_device(arg) for arg in args])
             self.memory.finish()
-            return (
-                [self._on_host(item) for item in result]
-                if isinstance(result, list)
-                else self._on_host(result)
-            )
+            return [self._on_host(item) for item in result] if isinstance(result, list) else self._on_host(result)
 
         return call
 
     # -- what the text of a program calls ----------------------------------------------------------------
 
-    def _launch(
-        self, name: str, groups: tuple[int, int, int], items: tuple[int, int, int], *operands: Any
-    ) -> None:
+    def _launch(self, name: str, groups: tuple[int, int, int], items: tuple[int, int, int], *operands: Any) -> None:
         sizes = tuple(map(operator.mul, groups, items))
         if not all(sizes):
             return

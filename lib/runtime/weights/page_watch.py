@@ -116,9 +116,7 @@ class _Watcher:
         place = pages.start
         while place < pages.end:
             question = bytearray(
-                struct.pack(
-                    "12Q", 96, _PROTECT | _CHECK_WATCHED, place, pages.end, 0, 0, 0, 0, 0, _WRITTEN, 0, 0
-                )
+                struct.pack("12Q", 96, _PROTECT | _CHECK_WATCHED, place, pages.end, 0, 0, 0, 0, 0, _WRITTEN, 0, 0)
             )
             fcntl.ioctl(self.pagemap, _SCAN, question)
             (reached,) = struct.unpack_from("Q", question, 32)

@@ -128,11 +128,7 @@ class _Program:
 
     def needed(self, count: int, stale: list[bool]) -> set[int]:
         """The values that these results are made of."""
-        found = {
-            item[0]
-            for item, wanted in zip(self.results, stale, strict=True)
-            if wanted and isinstance(item, list)
-        }
+        found = {item[0] for item, wanted in zip(self.results, stale, strict=True) if wanted and isinstance(item, list)}
         for index in reversed(range(len(self.steps))):
             if count + index in found:
                 found |= {item[0] for item in self.steps[index][1] if isinstance(item, list)}

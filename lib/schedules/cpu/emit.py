@@ -1,4 +1,6 @@
-"""What kernels ask of the processor and of LLVM beyond arithmetic: prefetches, loops left rolled, functions in LLVM IR."""
+"""What kernels ask of the processor and of LLVM beyond arithmetic: prefetches, loops left rolled,
+functions in LLVM IR.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,7 @@ def prefetch_parts(
     There are ``iterations``, at least ``fewest``. A core waits for few lines at a time, and what it asks for beyond
     them delays its loads; so the requests are spread. They go into the second-level cache.
     """
-    share = (
-        ceil_div(size, iterations)
-        if isinstance(iterations, int)
-        else (const(size - 1) + iterations) // iterations
-    )
+    share = ceil_div(size, iterations) if isinstance(iterations, int) else (const(size - 1) + iterations) // iterations
     part, bound = bind_index("part", share)
     most = ceil_div(size, iterations if isinstance(iterations, int) else fewest)
     line = LINE * 8 // bits_of(buffer.ty.dtype)
@@ -65,8 +63,7 @@ def prefetch_parts(
 
     def part_of(iteration: Expr) -> tirx.Stmt:
         places = (
-            tirx.BufferLoad(buffer, [*head, last + iteration * part + const(offset)])
-            for offset in range(0, most, line)
+            tirx.BufferLoad(buffer, [*head, last + iteration * part + const(offset)]) for offset in range(0, most, line)
         )
         return sequence(*(PREFETCH(place, 2) for place in places))
 

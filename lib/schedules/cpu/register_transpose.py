@@ -32,11 +32,7 @@ def transpose_registers(
     buffers = [tirx.decl_buffer((const(lanes),), dtype, f"row_{r}") for r in range(lanes)]
     body: list[tirx.Stmt] = [tirx.AllocBuffer(buffer) for buffer in buffers]
     for r, buffer in enumerate(buffers):
-        body.append(
-            lanes_loop(
-                lanes, lambda lane, r=r, buffer=buffer: tirx.BufferStore(buffer, load(r, lane), [lane])
-            )
-        )
+        body.append(lanes_loop(lanes, lambda lane, r=r, buffer=buffer: tirx.BufferStore(buffer, load(r, lane), [lane])))
 
     def hold(row: Expr) -> Expr:
         var = tirx.Var("turned", vector_of(dtype, lanes))
@@ -48,11 +44,7 @@ def transpose_registers(
     for buffer, row in zip(buffers, rows, strict=True):
         body.append(tirx.BufferStore(buffer, row, [everything]))
     for c, buffer in enumerate(buffers):
-        body.append(
-            lanes_loop(
-                lanes, lambda lane, c=c, buffer=buffer: store(c, lane, tirx.BufferLoad(buffer, [lane]))
-            )
-        )
+        body.append(lanes_loop(lanes, lambda lane, c=c, buffer=buffer: store(c, lane, tirx.BufferLoad(buffer, [lane]))))
     return sequence(*body)
 
 

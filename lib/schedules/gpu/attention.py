@@ -87,7 +87,9 @@ def _power_above(size: int) -> int:
 
 
 class _Tile:
-    """A tile in shared memory, flat: TVM would cut off what lies between rows that are an odd number of elements apart."""
+    """A tile in shared memory, flat: TVM would cut off what lies between rows that are an odd
+    number of elements apart.
+    """
 
     def __init__(self, name: str, rows: int, width: int) -> None:
         self.width = width
@@ -206,9 +208,7 @@ class _Kernel:
 
     def _key_tile(self, number: Expr) -> tirx.Stmt:
         spec, first = self.spec, number * self.tiles.keys
-        of = lambda operand: (
-            lambda j, d: _inside(first + j < spec.keys, operand(self.b, self.h, first + j, d))
-        )
+        of = lambda operand: lambda j, d: _inside(first + j < spec.keys, operand(self.b, self.h, first + j, d))
         return flat_sequence(
             [
                 _barrier(),  # nobody reads the values and the weights of the tile before
@@ -281,9 +281,7 @@ class _Kernel:
     def _weigh(self) -> tirx.Stmt:
         """The exponentials of a thread's own scores, in their place."""
         weight = lambda a, c: tirx.exp(_get(self.scores, a, c) - _get(self.new, a))
-        return self._points(
-            self.own_keys, lambda a, c: self.shares.set(weight(a, c), self._row(a), self._key(c))
-        )
+        return self._points(self.own_keys, lambda a, c: self.shares.set(weight(a, c), self._row(a), self._key(c)))
 
     def _add(self) -> tirx.Stmt:
         """The weighted values, and the weights alone."""

@@ -6,8 +6,8 @@ becomes
 
     for blockIdx.x, threadIdx.x in split(fuse(i, j // 4)): for lane in vectorized(4): B[i, j] = exp(A[i, j])
 
-The innermost size is what decides how many: where it is not known, or no multiple of the lanes, a thread has one element.
-Sizes before it may be unknown.
+The innermost size is what decides how many: where it is not known, or no multiple of the lanes, a thread has one
+element. Sizes before it may be unknown.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def _is_simple(node: SBlock, last: tirx.Var) -> bool:
         return False
     for indices in accesses:
         reading = [index for index in indices if last in set(tirx.analysis.undefined_vars(index))]
-        if reading and not (
-            len(reading) == 1 and reading[0].same_as(indices[-1]) and reading[0].same_as(last)
-        ):
+        if reading and not (len(reading) == 1 and reading[0].same_as(indices[-1]) and reading[0].same_as(last)):
             return False
     return True
 

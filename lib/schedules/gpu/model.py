@@ -11,9 +11,9 @@ import tvm
 class GpuModel:
     """One GPU.
 
-    ``threads`` are the most that a block may have, ``warp`` those that run in step (1 where a kernel may not ask for it),
-    ``shared`` the bytes of shared memory of a block, ``registers`` the 32-bit registers that a thread should not exceed,
-    ``vector_bytes`` what one load takes, ``blocks`` how many blocks keep the whole GPU busy.
+    ``threads`` are the most that a block may have, ``warp`` those that run in step (1 where a kernel may not ask for
+    it), ``shared`` the bytes of shared memory of a block, ``registers`` the 32-bit registers that a thread should not
+    exceed, ``vector_bytes`` what one load takes, ``blocks`` how many blocks keep the whole GPU busy.
     """
 
     target: tvm.target.Target

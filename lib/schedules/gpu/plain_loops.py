@@ -2,8 +2,8 @@
 
     for row in parallel(n): body        becomes        row = blockIdx.x * 64 + threadIdx.x: body
 
-Loops that follow each other are launches of their own, and what they share is memory of the device. Statements outside of a
-parallel loop run on one thread.
+Loops that follow each other are launches of their own, and what they share is memory of the device. Statements outside
+of a parallel loop run on one thread.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _has_parallel_loop(stmt: tirx.Stmt) -> bool:
 
 
 def _comes_apart(sequence: tirx.SeqStmt) -> bool:
-    """Whether each statement can be a launch: the host knows all names, and what they share is worth memory of the device."""
+    """Whether each statement can be a launch: the host knows all names, and what they share is worth memory of the
+    device.
+    """
     names = [stmt for stmt in statements(sequence) if isinstance(stmt, tirx.Bind)]
     if any(loads(stmt.value) for stmt in names):
         return False
@@ -101,7 +103,9 @@ def _reads_memory(stmt: tirx.For | tirx.IfThenElse) -> bool:
 
 
 def _on_threads(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt, count: int) -> tirx.Stmt:
-    """Each iteration of a loop on a thread of its own, ``count`` of them in a block; few iterations on as many blocks."""
+    """Each iteration of a loop on a thread of its own, ``count`` of them in a block; few iterations
+    on as many blocks.
+    """
     workspaces, body = _workspaces(var, extent, body)
     body = _in_registers(body)
     dtype = str(var.ty.dtype)
@@ -124,10 +128,10 @@ def _thread(var: tirx.Var, extent: tirx.Expr, axis: str, body: tirx.Stmt) -> tir
     return tirx.For(var, tirx.const(0, str(var.ty.dtype)), extent, ForKind.THREAD_BINDING, body, thread)
 
 
-def _workspaces(
-    var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt
-) -> tuple[list[tirx.AllocBuffer], tirx.Stmt]:
-    """Temporaries whose size is not known, which no thread can hold, in memory of the device: a part for each thread."""
+def _workspaces(var: tirx.Var, extent: tirx.Expr, body: tirx.Stmt) -> tuple[list[tirx.AllocBuffer], tirx.Stmt]:
+    """Temporaries whose size is not known, which no thread can hold, in memory of the device: a
+    part for each thread.
+    """
     moved: dict[Var, tirx.Buffer] = {}
 
     def visit(alloc: tirx.AllocBuffer) -> None:
@@ -159,9 +163,7 @@ def _workspaces(
     def dropped(node: tirx.AllocBuffer) -> tirx.Stmt:
         return tirx.Evaluate(tirx.const(0, "int32")) if node.buffer in moved else node
 
-    body = tvm_ffi.structural_map(
-        body, [(TensorLoad, load), (tirx.BufferStore, store), (tirx.AllocBuffer, dropped)]
-    )
+    body = tvm_ffi.structural_map(body, [(TensorLoad, load), (tirx.BufferStore, store), (tirx.AllocBuffer, dropped)])
     return [tirx.AllocBuffer(buffer) for buffer in moved.values()], body
 
 
@@ -177,9 +179,7 @@ def _in_registers(body: tirx.Stmt) -> tirx.Stmt:
 
     def scalar(node: tirx.For) -> tirx.For:
         is_vector = node.kind == ForKind.VECTORIZED
-        return (
-            tirx.For(node.loop_var, node.min, node.extent, ForKind.SERIAL, node.body) if is_vector else node
-        )
+        return tirx.For(node.loop_var, node.min, node.extent, ForKind.SERIAL, node.body) if is_vector else node
 
     def kept(node: tirx.Evaluate) -> tirx.Stmt:
         is_hint = getattr(getattr(node.value, "op", None), "name", "") == "tirx.prefetch"

@@ -10,11 +10,11 @@ becomes
             for k in the tile: sums[own m, own n] += A * B
         C = what follows the product, of the sums
 
-Any number of axes may stand for each of the four letters, as an axis is told by what reads it: that of one operand and the
-result is ``m`` or ``n``, one of both operands and the result ``b``, one that is summed up ``k``. A convolution has its
-positions as ``m``, its output channels as ``n`` and its channels and taps as ``k``; the window is gathered on its way into
-shared memory (implicit GEMM). Tiles at the end are filled with zeros. Where a product has few results and long sums, the
-sums are cut into parts that other blocks compute (split-K), and a launch more adds the parts.
+Any number of axes may stand for each of the four letters, as an axis is told by what reads it: that of one operand and
+the result is ``m`` or ``n``, one of both operands and the result ``b``, one that is summed up ``k``. A convolution has
+its positions as ``m``, its output channels as ``n`` and its channels and taps as ``k``; the window is gathered on its
+way into shared memory (implicit GEMM). Tiles at the end are filled with zeros. Where a product has few results and long
+sums, the sums are cut into parts that other blocks compute (split-K), and a launch more adds the parts.
 """
 
 from __future__ import annotations
@@ -245,8 +245,8 @@ def _sizes(node: SBlock, axes: Axes) -> tuple[int, int, int, int]:
 def choose_tiles(batch: int, rows: int, columns: int, depth: int, size: int, gpu: GpuModel) -> Tiles:
     """The tiles of a product of elements of ``size`` bytes: the least time for what is computed, padding included.
 
-    A sum costs a multiply-add and its part of reading both operands from shared memory; a GPU that has fewer blocks than it
-    could run at once is that much slower.
+    A sum costs a multiply-add and its part of reading both operands from shared memory; a GPU that has fewer blocks
+    than it could run at once is that much slower.
     """
     side = 16 if gpu.threads >= 256 else 8
     best, least = None, math.inf
@@ -361,9 +361,7 @@ def _normalise(schedule: Schedule, block: SBlockRV, axes: Axes, operands: tuple[
 Letters = Sequence[Sequence[tirx.Var]]
 
 
-def _index_map(
-    order: Sequence[tirx.Var], letters: Letters, extents: dict[tirx.Var, tirx.Expr]
-) -> tirx.IndexMap:
+def _index_map(order: Sequence[tirx.Var], letters: Letters, extents: dict[tirx.Var, tirx.Expr]) -> tirx.IndexMap:
     inputs, results = _fused(order, letters, extents)
     return tirx.IndexMap(inputs, results, None)
 
@@ -388,8 +386,8 @@ def _into_shared(
 ) -> None:
     """The tile of one operand, read by all threads of a block and computed on the way.
 
-    Neighbouring threads read neighbours in memory: along terms, or where ``turned`` along rows or columns. The rows of a tile
-    begin an odd number of elements apart, so that threads of a warp meet in no bank of shared memory.
+    Neighbouring threads read neighbours in memory: along terms, or where ``turned`` along rows or columns. The rows of
+    a tile begin an odd number of elements apart, so that threads of a warp meet in no bank of shared memory.
     """
     copy = schedule.cache_read(block, operand, "shared")
     schedule.compute_at(copy, step, preserve_unit_loops=True)
@@ -420,9 +418,7 @@ def _unbound(schedule: Schedule) -> list[SBlockRV]:
     return [
         block
         for block in blocks_of(schedule)
-        if not any(
-            schedule.get(loop).kind == tirx.ForKind.THREAD_BINDING for loop in schedule.get_loops(block)
-        )
+        if not any(schedule.get(loop).kind == tirx.ForKind.THREAD_BINDING for loop in schedule.get_loops(block))
     ]
 
 

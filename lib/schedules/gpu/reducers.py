@@ -1,4 +1,6 @@
-"""Ways to put two partial results together that TVM does not know by itself: without them one thread reduces a row alone."""
+"""Ways to put two partial results together that TVM does not know by itself: without them one thread reduces a row
+alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sums over rows, and what is made of them: softmax, normalisations, matrices times vectors. A block of threads has a row.
+"""Sums over rows, and what is made of them: softmax, normalisations, matrices times vectors. A block of threads has a
+row.
 
     for i: for k: total[i] += A[i, k];  for i, k: B[i, k] = A[i, k] / total[i]
 

@@ -8,8 +8,8 @@ becomes
     for line, on threads: totals[line] = what comes before each part
     for line, part, on threads: for k in the part: totals[line, part] += A[line, k]; C[line, k] = totals[line, part]
 
-Each line of many is a thread's: see :mod:`torch_tvm.schedules.gpu.plain_loops`. Products are not cut, as that of a part may
-overflow where that of the whole is 0.
+Each line of many is a thread's: see :mod:`torch_tvm.schedules.gpu.plain_loops`. Products are not cut, as that of a part
+may overflow where that of the whole is 0.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class Scan:
         return bind_plain_loops(func.with_body(body).without_attr(ScanWorkload.ATTRIBUTE), gpu)
 
 
-def _kernel(
-    steps: ScanSteps, source: tirx.Buffer, targets: Sequence[tirx.Buffer], axis: int, part: int
-) -> tirx.Stmt:
+def _kernel(steps: ScanSteps, source: tirx.Buffer, targets: Sequence[tirx.Buffer], axis: int, part: int) -> tirx.Stmt:
     """``part`` are the elements that a thread takes of a line along ``axis``."""
     shape = source.shape
     before, after, length = elements(shape[:axis]), elements(shape[axis + 1 :]), shape[axis]
@@ -112,8 +110,7 @@ class _Parts:
         def step(part: Expr) -> tirx.Stmt:
             at = (row * self.count + part) * self.after + column
             kept = [
-                tirx.BufferStore(h, tirx.BufferLoad(e, [at]), [const(0)])
-                for h, e in zip(here, self.ends, strict=True)
+                tirx.BufferStore(h, tirx.BufferLoad(e, [at]), [const(0)]) for h, e in zip(here, self.ends, strict=True)
             ]
             return flat_sequence([*kept, *_copied(totals, self.ends, at), self._joined(totals, here)])
 
@@ -140,9 +137,7 @@ class _Parts:
         """Totals of a thread, and the statements that make and start them."""
         kinds = [str(total.dtype) for total in self.steps.totals]
         buffers = [tirx.decl_buffer((1,), kind, "total", scope="local") for kind in kinds]
-        stores = [
-            tirx.BufferStore(buffer, value, [const(0)]) for buffer, value in zip(buffers, start, strict=True)
-        ]
+        stores = [tirx.BufferStore(buffer, value, [const(0)]) for buffer, value in zip(buffers, start, strict=True)]
         return buffers, [*map(tirx.AllocBuffer, buffers), *stores]
 
     def _updated(
@@ -156,8 +151,7 @@ class _Parts:
         loads = [tirx.BufferLoad(total, [const(0)]) for total in totals]
         at = lambda expr: self.steps.at(expr, loads, *element)
         stores = [
-            tirx.BufferStore(t, at(update), [const(0)])
-            for t, update in zip(totals, self.steps.updates, strict=True)
+            tirx.BufferStore(t, at(update), [const(0)]) for t, update in zip(totals, self.steps.updates, strict=True)
         ]
         written = zip(targets, self.steps.results, strict=True) if targets else ()
         results = [tirx.BufferStore(target, at(result), [place]) for target, result in written]
@@ -166,9 +160,7 @@ class _Parts:
     def _joined(self, totals: Sequence[tirx.Buffer], others: Sequence[tirx.Buffer]) -> tirx.Stmt:
         mine, theirs = ([tirx.BufferLoad(buffer, [const(0)]) for buffer in each] for each in (totals, others))
         joined = [self.steps.joined(update, mine, theirs) for update in self.steps.updates]
-        return flat_sequence(
-            [tirx.BufferStore(t, value, [const(0)]) for t, value in zip(totals, joined, strict=True)]
-        )
+        return flat_sequence([tirx.BufferStore(t, value, [const(0)]) for t, value in zip(totals, joined, strict=True)])
 
 
 def _launch(name: str, count: Expr, body: Callable[[Expr], tirx.Stmt]) -> tirx.Stmt:
@@ -178,10 +170,7 @@ def _launch(name: str, count: Expr, body: Callable[[Expr], tirx.Stmt]) -> tirx.S
 
 
 def _copied(totals: Sequence[tirx.Buffer], ends: Sequence[tirx.Buffer], at: Expr) -> list[tirx.Stmt]:
-    return [
-        tirx.BufferStore(end, tirx.BufferLoad(t, [const(0)]), [at])
-        for t, end in zip(totals, ends, strict=True)
-    ]
+    return [tirx.BufferStore(end, tirx.BufferLoad(t, [const(0)]), [at]) for t, end in zip(totals, ends, strict=True)]
 
 
 __all__ = ["Scan"]

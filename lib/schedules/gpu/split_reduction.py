@@ -1,4 +1,5 @@
-"""Reductions with few results and much to read for each: many blocks read a part each, then one block puts them together.
+"""Reductions with few results and much to read for each: many blocks read a part each, then one block puts them
+together.
 
     for k in range(n): total += A[k]
 
@@ -91,9 +92,7 @@ def _split(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     groups, items = schedule.split(fused(schedule, [*outer, part]), [None, threads])
     schedule.bind(groups, "blockIdx.x")
     schedule.bind(items, "threadIdx.x")
-    schedule.decompose_reduction(
-        partial, steps
-    )  # a part beyond the end has no iteration that would begin its sum
+    schedule.decompose_reduction(partial, steps)  # a part beyond the end has no iteration that would begin its sum
     *outer, part = schedule.get_loops(block)
     if not outer:
         outer = [schedule.add_unit_loop(part)]

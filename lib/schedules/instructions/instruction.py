@@ -17,8 +17,8 @@ class Instruction:
     """One instruction, called as a function of expressions that gives an expression or a statement.
 
     ``name`` is that of the manual, ``computes`` a formula of its operands, ``features`` are LLVM's names of what a
-    processor of ``architecture`` must have, and ``bits`` is how wide its vectors are; 0 is any. With ``is_portable`` it is
-    spelled in operations that every processor has: slower, with the same numbers.
+    processor of ``architecture`` must have, and ``bits`` is how wide its vectors are; 0 is any. With ``is_portable`` it
+    is spelled in operations that every processor has: slower, with the same numbers.
     """
 
     name: str
@@ -47,12 +47,13 @@ class Instruction:
 
 @dataclass(frozen=True)
 class PackedDot(Instruction):
-    """``total + left · right`` lane by lane: a lane of the operands is a word of 32 bits, which holds ``size`` elements.
+    """``total + left · right`` lane by lane: a lane of the operands is a word of 32 bits, which holds ``size``
+    elements.
 
     The words are int32, those of bfloat16 its bits: TVM turns vectors of bfloat16 into float32 before code generation,
-    and leaves integers and LLVM IR of our own alone. Calls go to the function ``symbol``: one call of an ``intrinsic`` on
-    elements of LLVM's types ``operands`` and ``result``, or the body ``native`` that uses it; ``plain`` is the body for
-    any processor.
+    and leaves integers and LLVM IR of our own alone. Calls go to the function ``symbol``: one call of an ``intrinsic``
+    on elements of LLVM's types ``operands`` and ``result``, or the body ``native`` that uses it; ``plain`` is the body
+    for any processor.
     """
 
     size: int = 1

@@ -2,8 +2,8 @@
 
 ``relu(conv2d(x, w) + b)`` on ``[N, C, H, W]`` becomes ``relu(conv(x, packed w) + packed b)`` on
 ``[N, C / lanes, H, W, lanes]``, where ``conv`` is a TIR kernel that the CPU rules know. A value is packed or unpacked
-only where an op needs the other layout, at most once (what works on each channel by itself needs none: pooling, padding,
-resizing, slices, normalisation of groups, reductions); packing of weights is work on weights alone, which
+only where an op needs the other layout, at most once (what works on each channel by itself needs none: pooling,
+padding, resizing, slices, normalisation of groups, reductions); packing of weights is work on weights alone, which
 ``lift_params`` takes out of the model. Convolutions that stay as they are say why in the attribute
 ``layout_refusals`` of their function.
 """
@@ -100,8 +100,7 @@ ELEMENTWISE = frozenset(
 """Ops that compute every element from the elements at its place, with NumPy's broadcasting."""
 
 CONVOLUTIONS = frozenset(
-    f"relax.nn.{name}"
-    for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
+    f"relax.nn.{name}" for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
 )
 
 POOLS = {
@@ -117,8 +116,7 @@ POOLS = {
 }
 
 REDUCTIONS = {
-    f"relax.{function.__name__}": function
-    for function in (relax.op.mean, relax.op.sum, relax.op.max, relax.op.min)
+    f"relax.{function.__name__}": function for function in (relax.op.mean, relax.op.sum, relax.op.max, relax.op.min)
 }
 
 
@@ -250,9 +248,7 @@ class _Rewriter(PyExprMutator):
                 self.groups[var] = found
         return None
 
-    def _attempt(
-        self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None
-    ) -> Blocked | None:
+    def _attempt(self, rule: Callable[[relax.Call], Blocked], call: relax.Call, label: str | None) -> Blocked | None:
         try:
             return rule(call)
         except Refusal as refusal:
@@ -338,9 +334,7 @@ class _Rewriter(PyExprMutator):
         blocked = self._emit(relax.op.reshape(read, shape), gathered.in_channels)
         return self._kernel(gathered, blocked, self.builder_.emit(weight))
 
-    def _sum_of_products(
-        self, conv: Convolution, products: Convolution, data: relax.Var, weight: Expr
-    ) -> Blocked:
+    def _sum_of_products(self, conv: Convolution, products: Convolution, data: relax.Var, weight: Expr) -> Blocked:
         """A transposed convolution as a pointwise one whose results are summed where they meet."""
         lanes = self.cpu.lanes(conv.dtype)
         blocks, taps = conv.out_channels // lanes, products.out_channels // conv.out_channels
@@ -395,9 +389,7 @@ class _Rewriter(PyExprMutator):
         """A blocked value as the bits of bfloat16, once for all that read it."""
         if source not in self.rounded:
             self.rounded[source] = self.builder_.emit(
-                self.builder_.call_te(
-                    conv_compute.round_to_bfloat16, source, primfunc_name_hint="round_to_bfloat16"
-                )
+                self.builder_.call_te(conv_compute.round_to_bfloat16, source, primfunc_name_hint="round_to_bfloat16")
             )
         return self.rounded[source]
 
@@ -407,9 +399,7 @@ class _Rewriter(PyExprMutator):
             rank = len(plain.ty.shape)
             blocks = relax.ShapeExpr([*list(last.ty.shape)[:-1], channels // lanes, lanes])
             split = self.builder_.emit(relax.op.reshape(last, blocks))
-            return self._emit(
-                relax.op.permute_dims(split, [0, rank - 1, *range(1, rank - 1), rank]), channels
-            )
+            return self._emit(relax.op.permute_dims(split, [0, rank - 1, *range(1, rank - 1), rank]), channels)
         shape = [static(size) for size in plain.ty.shape]
         known = [size for size in shape if size is not None]
         packing = blocked_channels(known, lanes).to_attr() if len(known) == len(shape) else {}
@@ -433,16 +423,12 @@ class _Rewriter(PyExprMutator):
         moved = self.builder_.lookup_binding(made.args[0]) if isinstance(made.args[0], relax.Var) else None
         if moved is None or _permutation(moved) != [0, 2, 1] or not _keep_images(moved.ty.shape, shape):
             return None
-        return self.builder_.emit(
-            relax.op.reshape(moved.args[0], relax.ShapeExpr([shape[0], *shape[2:], channels]))
-        )
+        return self.builder_.emit(relax.op.reshape(moved.args[0], relax.ShapeExpr([shape[0], *shape[2:], channels])))
 
     def _elementwise(self, call: relax.Call) -> Blocked:
         tensors = [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
         model = self._model(tensors)
-        args = [
-            self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args
-        ]
+        args = [self._operand(arg, model) if isinstance(arg.ty, relax.TensorType) else arg for arg in call.args]
         return self._emit(relax.Call(call.op, args, call.attrs), model.channels)
 
     def _pointwise(self, call: relax.Call) -> Blocked:
@@ -456,9 +442,7 @@ class _Rewriter(PyExprMutator):
 
     def _model(self, operands: Sequence[Expr]) -> Blocked:
         """The blocked operand that the others broadcast against: all have its number of channels, or one."""
-        blocked = [
-            self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked
-        ]
+        blocked = [self.blocked[arg] for arg in operands if isinstance(arg, relax.Var) and arg in self.blocked]
         model = max(blocked, key=lambda part: part.channels)
         if {part.channels for part in blocked} - {model.channels, 1}:
             raise Refusal("the operands have different numbers of channels")

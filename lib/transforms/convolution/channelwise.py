@@ -1,7 +1,8 @@
 """Kernels that work on each channel by itself, rewritten for blocks of channels.
 
 ``y[n, c, *p] = f(x[n, c, *g(p)], …)``: resampling, padding, pooling and reductions over space of any kind, in any
-number of stages. What is ``[N, C, *S]`` becomes ``[N, blocks, *S, lanes]``, and so does all between operands and result.
+number of stages. What is ``[N, C, *S]`` becomes ``[N, blocks, *S, lanes]``, and so does all between operands and
+result.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ def on_blocks(func: tirx.PrimFunc, images: Sequence[bool], lanes: int) -> tirx.P
     allocated = [blocked[buffer] for buffer in root.alloc_buffers]
     block = SBlock([], [], [], "root", body, alloc_buffers=allocated)
     params = [blocked.get(parameter, parameter) for parameter in func.params]
-    return tirx.PrimFunc(
-        params, SBlockRealize([], tirx.const(True, "bool"), block), func.ret_type, func.attrs
-    )
+    return tirx.PrimFunc(params, SBlockRealize([], tirx.const(True, "bool"), block), func.ret_type, func.attrs)
 
 
 def _blocked(buffer: Var, model: Var, lanes: int) -> Var:

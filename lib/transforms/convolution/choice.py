@@ -137,9 +137,7 @@ def over_gathered_taps(conv: Convolution, cpu: CpuModel, accuracy: str) -> Convo
 def choose_convolution(conv: Convolution, cpu: CpuModel, is_blocked: bool, accuracy: str) -> ConvWorkload:
     """The kernel for ``conv``; ``is_blocked`` says whether its data is in blocked layout already."""
     lanes = cpu.lanes(conv.dtype)
-    is_depthwise = (
-        conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1 and not conv.transposed
-    )
+    is_depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1 and not conv.transposed
     outputs = conv.group_outputs
     out_lanes = lanes if conv.groups == 1 or outputs % lanes == 0 or is_depthwise else 1
     needs_blocks = is_depthwise or is_blocked or conv.in_channels > 2 * lanes or conv.dtype == INTEGER
@@ -236,9 +234,7 @@ def _winograd_cycles(conv: Convolution, cpu: CpuModel, sizes: Sequence[int], til
     blocks_in, blocks_out = ceil_div(channels, lanes), ceil_div(conv.out_channels, lanes)
     tiles = math.prod(sizes[:-2]) * ceil_div(sizes[-2], tile) * ceil_div(sizes[-1], tile)
     weights = points * channels * blocks_out
-    transforms = tiles * (
-        blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile]
-    )
+    transforms = tiles * (blocks_in * DATA_TRANSFORM_CYCLES[tile] + blocks_out * OUTPUT_TRANSFORM_CYCLES[tile])
     return _cycles(tiles * weights, weights, cpu) + transforms / cpu.cores
 
 

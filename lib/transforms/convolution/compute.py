@@ -23,9 +23,7 @@ from torch_tvm.workloads.convolution import ConvShape, ConvWorkload
 from torch_tvm.workloads.winograd import Matrix, winograd_matrices
 
 
-def convolution(
-    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
-) -> te.Tensor:
+def convolution(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
     """``[N, blocks, *spatial, lanes]`` (or planar) from data and packed weights, both as ``conv`` says."""
     if conv.algorithm == "depthwise":
         return _depthwise(data, weight, conv, out_spatial)
@@ -115,9 +113,7 @@ def meeting_taps(products: te.Tensor, conv: Convolution, out_spatial: Sequence[E
     return te.compute(shape, at, name="meeting_taps")
 
 
-def _depthwise(
-    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
-) -> te.Tensor:
+def _depthwise(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
     kernel = [te.reduce_axis((0, k), name=f"k{axis}") for axis, k in enumerate(conv.kernel)]
 
     def at(n: Expr, block: Expr, *rest: Expr) -> Expr:
@@ -132,9 +128,7 @@ def _depthwise(
     return te.compute(shape, at, name="conv", attrs=conv.to_attr())
 
 
-def _winograd(
-    data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]
-) -> te.Tensor:
+def _winograd(data: te.Tensor, weight: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr]) -> te.Tensor:
     """Input transform, one matrix product for each of the ``(tile + 2) ** 2`` points, output transform.
 
     In three dimensions, ``plane`` is the one output plane of an element, and its sums go over all taps in depth.
@@ -167,9 +161,7 @@ def _winograd(
     return te.compute(shape, inverse, name="output_transform", attrs=attrs)
 
 
-def _spectrum(
-    data: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr], in_blocks: SizeLike
-) -> te.Tensor:
+def _spectrum(data: te.Tensor, conv: ConvWorkload, out_spatial: Sequence[Expr], in_blocks: SizeLike) -> te.Tensor:
     """The transform of every tile of the input: ``[points, batch, in_blocks, …tiles, lanes]``."""
     matrix, dtype = winograd_matrices(conv.tile).data, data.dtype
     tile, size = conv.tile, conv.tile + 2

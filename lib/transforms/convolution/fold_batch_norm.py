@@ -1,9 +1,9 @@
 """Inference batch norm becomes the weights and the bias of the convolution before it.
 
-``batch_norm(conv(x, w) + b)`` becomes ``conv(x, w * s) + ((b - mean) * s + beta)`` with ``s = gamma / sqrt(var + eps)``.
-The same happens to its decomposed form, any chain of additions and multiplications with weights that are constant
-along batch and space. A batch norm that follows no convolution becomes ``x * s + t``. ``s`` and ``t`` are work on
-weights alone, which ``lift_params`` takes out of the model.
+``batch_norm(conv(x, w) + b)`` becomes ``conv(x, w * s) + ((b - mean) * s + beta)`` with
+``s = gamma / sqrt(var + eps)``. The same happens to its decomposed form, any chain of additions and multiplications
+with weights that are constant along batch and space. A batch norm that follows no convolution becomes ``x * s + t``.
+``s`` and ``t`` are work on weights alone, which ``lift_params`` takes out of the model.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from torch_tvm.transforms.base import Level, Transform
 
 CONVOLUTIONS = frozenset(
-    f"relax.nn.{name}"
-    for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
+    f"relax.nn.{name}" for name in "conv1d conv2d conv3d conv1d_transpose conv2d_transpose conv3d_transpose".split()
 )
 AFFINE = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide"))
 
@@ -77,11 +76,7 @@ class _Folder(PyExprMutator):
         if not self.in_dataflow:
             super().visit_var_binding_(binding)
             return
-        if (
-            _is_call(value, {"relax.nn.batch_norm"})
-            and not value.attrs.training
-            and _only_normalised(binding, self)
-        ):
+        if _is_call(value, {"relax.nn.batch_norm"}) and not value.attrs.training and _only_normalised(binding, self):
             self.norms[binding.var] = value
             return
         affine = self._affine(value)

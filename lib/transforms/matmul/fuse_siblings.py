@@ -37,8 +37,8 @@ class Linear:
 class FuseSiblingMatmuls(Transform):
     """Linear layers that read one tensor and feed one attention are a single product.
 
-    ``x @ wq + bq, x @ wk + bk``  →  ``split(x @ concat(wq, wk) + concat(bq, bk))``. A function without ``num_input`` has
-    no weights and stays as it is.
+    ``x @ wq + bq, x @ wk + bk``  →  ``split(x @ concat(wq, wk) + concat(bq, bk))``. A function without ``num_input``
+    has no weights and stays as it is.
     """
 
     level = Level.WEIGHTS

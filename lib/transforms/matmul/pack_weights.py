@@ -82,10 +82,7 @@ class _Packer(relax.PyExprMutator):
         if w not in self.weights or x in self.weights:
             return False
         types = (x.ty, w.ty, call.ty)
-        if (
-            any(not isinstance(ty.shape, relax.ShapeExpr) for ty in types)
-            or len({str(ty.dtype) for ty in types}) > 1
-        ):
+        if any(not isinstance(ty.shape, relax.ShapeExpr) for ty in types) or len({str(ty.dtype) for ty in types}) > 1:
             return False
         return is_full_matrix(w) and len(x.ty.shape) >= 2 and not any(map(is_zero, x.ty.shape))
 

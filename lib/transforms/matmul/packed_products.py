@@ -5,11 +5,11 @@ becomes
     p = pack(w)                                 # as torch_tvm.workloads.matmul.PackedWeight says
     y[…, n] = sum_k left(x[…, k]) * right(p[place of (k, n)])
 
-Weights kept as bfloat16 (under ``accuracy="fast"``): a product with few rows reads every weight once, so its time is that
-of reading them from memory; in bfloat16 that is half of it. The values become float32 in registers (a shift by 16 bits, on
-any processor) and products are summed in float32: the only error is the rounding of each weight, 2^-9 relative at most.
-Where the processor multiplies bfloat16 (``vdpbf16ps``), products of any number of rows round both operands, two elements of
-a column side by side.
+Weights kept as bfloat16 (under ``accuracy="fast"``): a product with few rows reads every weight once, so its time is
+that of reading them from memory; in bfloat16 that is half of it. The values become float32 in registers (a shift by 16
+bits, on any processor) and products are summed in float32: the only error is the rounding of each weight, 2^-9 relative
+at most. Where the processor multiplies bfloat16 (``vdpbf16ps``), products of any number of rows round both operands,
+two elements of a column side by side.
 
 Bytes are summed in int32, four of a column side by side as ``vpdpbusd`` reads them. The last row of a panel holds
 ``-128 * sum_k w[k, n]`` as the four bytes of an int32: where the sums of a signed left operand start
@@ -79,9 +79,7 @@ def pack(w: te.Tensor, kind: Kind, weight: PackedWeight, is_transposed: bool) ->
     k = te.reduce_axis((0, weight.depth), "k")
     start = te.compute(
         (weight.columns,),
-        lambda n: te.sum(
-            _as_int32(w[n, k] if is_transposed else w[k, n]) * tirx.const(-128, "int32"), axis=k
-        ),
+        lambda n: te.sum(_as_int32(w[n, k] if is_transposed else w[k, n]) * tirx.const(-128, "int32"), axis=k),
         name="start",
     )
 

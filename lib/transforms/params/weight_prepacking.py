@@ -37,7 +37,8 @@ _SAME_NAME = {
 class PrepackWeights(Transform):
     """``main_transform_params`` becomes a program of PyTorch's, where every operation of it has a row here.
 
-    ``def main_transform_params(w): p = pack(w)``  →  the module's attribute ``PROGRAM``, ``{"steps": [["pack", …]], …}``
+    ``def main_transform_params(w): p = pack(w)``  →  the module's attribute ``PROGRAM``,
+    ``{"steps": [["pack", …]], …}``
     """
 
     level = Level.WEIGHTS

@@ -19,9 +19,7 @@ class Weights:
     """The weight values of one function with the attribute ``num_input``, and how each is computed."""
 
     def __init__(self, func: relax.Function) -> None:
-        inputs = (
-            int(func.attrs["num_input"]) if func.attrs and "num_input" in func.attrs else len(func.params)
-        )
+        inputs = int(func.attrs["num_input"]) if func.attrs and "num_input" in func.attrs else len(func.params)
         self._known: set[relax.Var] = set(func.params[inputs:])
         self._inputs: set[relax.Var] = set(func.params[:inputs])
         self.bound: dict[relax.Var, Expr] = {}

@@ -28,8 +28,8 @@ def _sources(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _as_installed(sources: Mapping[str, os.stat_result]) -> str | None:
-    """A hash of what the installed wheel says of its sources, the same on every machine; ``None`` where they are none of
-    a wheel, or were changed after.
+    """A hash of what the installed wheel says of its sources, the same on every machine; ``None`` where they are none
+    of a wheel, or were changed after.
     """
     try:
         files = metadata.files("torch-tvm") or []

@@ -16,7 +16,9 @@ from torch_tvm.dialect.module import TorchModule
 
 @dataclass(frozen=True)
 class Step:
-    """An op, the user's line, where in the model, and the error of its result in compiled code; ``limit`` is allowed."""
+    """An op, the user's line, where in the model, and the error of its result in compiled code;
+    ``limit`` is allowed.
+    """
 
     op: str
     location: str
@@ -65,8 +67,9 @@ def lockstep(
 ) -> Lockstep:
     """Run a program by the reference interpreter and compiled, and compare the result of every op.
 
-    ``program``, ``frontend``, ``target`` and ``options`` are as in :func:`torch_tvm.compile`; ``args`` are the arguments.
-    ``tolerance`` is the error allowed, relative to the largest number of a tensor; by default it depends on the dtype.
+    ``program``, ``frontend``, ``target`` and ``options`` are as in :func:`torch_tvm.compile`; ``args`` are the
+    arguments. ``tolerance`` is the error allowed, relative to the largest number of a tensor; by default it depends on
+    the dtype.
 
     >>> import torch, torch_tvm
     >>> found = torch_tvm.debug.lockstep(lambda x: torch.relu(x) + 1, (torch.ones(3),))

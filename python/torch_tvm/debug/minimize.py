@@ -64,8 +64,8 @@ def minimize(
 ) -> Minimized:
     """Shrink a program whose compiled code is wrong, or that does not compile, to a few ops, and write a Python file.
 
-    The failure may be other numbers than the reference interpreter's (``tolerance`` as in :func:`lockstep`), a bug of the
-    compiler, or the end of the process: each attempt runs in a child process. Raises :class:`InvalidInput` for a
+    The failure may be other numbers than the reference interpreter's (``tolerance`` as in :func:`lockstep`), a bug of
+    the compiler, or the end of the process: each attempt runs in a child process. Raises :class:`InvalidInput` for a
     program that does not fail, and before the search where ``output`` cannot be written.
 
     >>> import torch, torch_tvm
@@ -84,9 +84,7 @@ def minimize(
         raise InvalidInput("the program does not fail: compiled and interpreted it gives the same")
     results = values if wrong is None else [wrong]
     small, arguments = search.shrunk(module, flat, results)
-    for value in tensor_values(small)[
-        :-1
-    ]:  # halving passes over it where what lies between does not depend on it
+    for value in tensor_values(small)[:-1]:  # halving passes over it where what lies between does not depend on it
         if search.failure(part(small, [value]), arguments):
             small, arguments = search.shrunk(small, arguments, [value])
             break
@@ -205,9 +203,7 @@ print("compiled code and the interpreter agree")
 '''
 
 
-def _file(
-    path: str, module: TorchModule, arguments: Sequence[Any], failure: str, tolerance: float | None
-) -> str:
+def _file(path: str, module: TorchModule, arguments: Sequence[Any], failure: str, tolerance: float | None) -> str:
     lines = "".join(f"    {_literal(value)},\n" for value in arguments)
     said = failure.replace("\\", "\\\\").replace('"""', "'''")
     name = os.path.basename(path)

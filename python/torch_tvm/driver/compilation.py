@@ -77,13 +77,10 @@ class Compilation:
     ) -> None:
         """What :meth:`CompiledModule.save` says."""
         if isinstance(targets, str):
-            raise InvalidInput(
-                f"expected a list, got '{targets}'", subject="targets", advice=f"pass ['{targets}']"
-            )
+            raise InvalidInput(f"expected a list, got '{targets}'", subject="targets", advice=f"pass ['{targets}']")
         resolved: list[tvm.target.Target | None] = [_resolved(target) for target in targets or ()] or [None]
         programs = [
-            Program(name, [variant_of(code, target, linker) for target in resolved])
-            for name, code in _codes(module)
+            Program(name, [variant_of(code, target, linker) for target in resolved]) for name, code in _codes(module)
         ]
         write(
             path,
@@ -214,9 +211,7 @@ def _sample(module: CompiledModule, args: tuple[Any, ...]) -> tuple[tuple[Any, .
         return args, copy.deepcopy(module)(*given)
 
 
-def variant_of(
-    module: CompiledModule, target: tvm.target.Target | None = None, linker: str | None = None
-) -> Variant:
+def variant_of(module: CompiledModule, target: tvm.target.Target | None = None, linker: str | None = None) -> Variant:
     """The code of a module for a target; what kernels read of its weights is packed as that code wants it."""
     module = _for_target(module, target)
     compilation, target = _compilation(module), _compilation(module).target

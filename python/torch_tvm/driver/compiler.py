@@ -130,13 +130,9 @@ def import_program(
 
 def _refuse_compiled(program: Any) -> None:
     if isinstance(program, CompiledModule):
-        raise InvalidInput(
-            "this program is compiled", subject="program", advice="pass the one it was compiled from"
-        )
+        raise InvalidInput("this program is compiled", subject="program", advice="pass the one it was compiled from")
     if _extension(program) == ".ttvm":
-        raise InvalidInput(
-            "this program is compiled", subject=os.fspath(program), advice="read it with torch_tvm.load"
-        )
+        raise InvalidInput("this program is compiled", subject=os.fspath(program), advice="read it with torch_tvm.load")
 
 
 def _extension(program: Any) -> str:
@@ -209,9 +205,7 @@ def _import_fx(program: Any, example_args: Sequence[Any] | None, dynamic_shapes:
     return import_fx(program, example_args, dynamic_shapes=dynamic_shapes)
 
 
-def _import_torchscript(
-    program: Any, example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None
-) -> Imported:
+def _import_torchscript(program: Any, example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None) -> Imported:
     from torch_tvm.driver.methods import is_forward
     from torch_tvm.importers.torchscript import as_script, example_arguments, import_torchscript
 

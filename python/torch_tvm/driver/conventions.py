@@ -131,9 +131,7 @@ def _expression(expression: Any, symbols: list[str]) -> Size:
     if isinstance(expression, ir.AffineSymbolExpr):
         return symbols[expression.position]
     operation = next(text for kind, text in _AFFINE if isinstance(expression, kind))
-    return SizeExpression(
-        operation, _expression(expression.lhs, symbols), _expression(expression.rhs, symbols)
-    )
+    return SizeExpression(operation, _expression(expression.lhs, symbols), _expression(expression.rhs, symbols))
 
 
 _AFFINE = (

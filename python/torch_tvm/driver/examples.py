@@ -17,7 +17,9 @@ from torch_tvm.support.errors import InvalidInput
 
 
 def check_inputs(program: Any, arguments: Any) -> None:
-    """Raise :class:`InvalidInput` for a lazy module that was never called, and for what :func:`check_examples` refuses."""
+    """Raise :class:`InvalidInput` for a lazy module that was never called, and for what
+    :func:`check_examples` refuses.
+    """
     tensors = itertools.chain(program.parameters(), program.buffers()) if _is_module(program) else ()
     if any(is_lazy(tensor) for tensor in tensors):
         raise InvalidInput(
@@ -54,9 +56,7 @@ def check_examples(arguments: Any) -> None:
 def _problem(leaf: Any) -> str:
     if isinstance(leaf, torch.Tensor) and why_not_called(leaf):
         return why_not_called(leaf)
-    if isinstance(leaf, torch.Tensor) and (
-        leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized
-    ):
+    if isinstance(leaf, torch.Tensor) and (leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized):
         return describe_value(leaf)
     if isinstance(leaf, (torch.Tensor, TensorSpec)) and leaf.dtype not in DTYPE_TEXT:
         return describe_dtype(leaf.dtype)

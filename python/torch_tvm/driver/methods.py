@@ -61,9 +61,7 @@ def check_names(script: torch.jit.ScriptModule, names: Iterable[str]) -> None:
     known = ["forward", *(name for name in script._c._method_names() if not is_forward(name))]
     for name in names:
         if name not in known:
-            raise InvalidInput(
-                f"the module has no method '{name}'; it has: {', '.join(known)}", subject="example_args"
-            )
+            raise InvalidInput(f"the module has no method '{name}'; it has: {', '.join(known)}", subject="example_args")
 
 
 @dataclass
@@ -138,9 +136,7 @@ class Methods:
         self._variants.append(variant)
         return variant.code
 
-    def _compiled(
-        self, name: str, args: Sequence[Any], report: Report, module: TorchModule | None = None
-    ) -> Variant:
+    def _compiled(self, name: str, args: Sequence[Any], report: Report, module: TorchModule | None = None) -> Variant:
         settings = self._settings
         if module is None:
             with report.phase("import"):
@@ -156,9 +152,7 @@ class Methods:
 
     def _refresh(self, earlier: Variant) -> None:
         """Compile a method again if it reads state that was constant when it was compiled."""
-        module = import_torchscript(
-            self._script, earlier.args, method=earlier.method, state=list(self._state)
-        )
+        module = import_torchscript(self._script, earlier.args, method=earlier.method, state=list(self._state))
         if set(module.state) <= earlier.state:
             return
         fresh = self._compiled(earlier.method, earlier.args, self._report(), module)
@@ -211,9 +205,7 @@ class Methods:
         for variant in self._variants:
             code = copy.deepcopy(variant.code, memo)
             code.share_state(fresh._state)
-            fresh._variants.append(
-                Variant(variant.method, variant.args, code, variant.state, variant.constants)
-            )
+            fresh._variants.append(Variant(variant.method, variant.args, code, variant.state, variant.constants))
             if variant.method in self and self[variant.method].fixed is variant.code:
                 fresh[variant.method].fixed = code
         return fresh

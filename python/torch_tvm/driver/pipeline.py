@@ -67,16 +67,12 @@ def compile_module(
         convention = convention_of(module)
         is_artifact = report.frontend == "dynamo"
         slot = None if dump.is_on else slot_of(module, target, options, fallback, is_artifact)
-    generated = functools.partial(
-        _generated, module, target, options, dump, inlined=inlined, fallback=fallback
-    )
+    generated = functools.partial(_generated, module, target, options, dump, inlined=inlined, fallback=fallback)
     with reproducible(module, target, options):
         with report.phase("look up"):
             kept = slot.find(convention) if slot else None
         if kept is not None:
-            again = functools.partial(
-                generated, convention_of(module), Report(target=str(target)), pack=False
-            )
+            again = functools.partial(generated, convention_of(module), Report(target=str(target)), pack=False)
             origin = LateCompilation(exclusive(exports=False)(without_autocast()(again)), kept.library)
             return _restored(kept, module, inlined, report, origin, pack=pack)
         try:
@@ -144,8 +140,7 @@ def _generated(
     add_requirements(convention, lowered.requirements)
     report.fallbacks = _fallbacks(lowered)
     report.library_calls = [
-        LibraryCall(item.op, str(item.location), item.location.scope, item.library)
-        for item in lowered.library_calls
+        LibraryCall(item.op, str(item.location), item.location.scope, item.library) for item in lowered.library_calls
     ]
     note_ops(report, module)
     dump("lowered.py", lowered.mod.script)

@@ -102,9 +102,7 @@ def _replace(module: TorchModule, op: ir.Operation, found: dict[Hashable, GraphM
     fits = [value.type for value in values] == [result.type for result in results]
     if fits:
         outer = dict(zip(block.arguments, given, strict=True))
-        values = [
-            outer.get(value, value) for value in values
-        ]  # ``real(x)`` is x: the arguments go with the block
+        values = [outer.get(value, value) for value in values]  # ``real(x)`` is x: the arguments go with the block
         for argument, value in outer.items():
             argument.replace_all_uses_with(value)
         for inner in list(block.operations):

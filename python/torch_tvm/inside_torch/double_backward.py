@@ -85,9 +85,7 @@ _WITH_DROPOUT = {
 def _node_of(results: Any) -> Any:
     """The node of autograd that all results with gradients come from, each of them one of its outputs."""
     results = results if isinstance(results, (tuple, list)) else [results]
-    nodes = [
-        result.grad_fn for result in results if isinstance(result, torch.Tensor) and result.requires_grad
-    ]
+    nodes = [result.grad_fn for result in results if isinstance(result, torch.Tensor) and result.requires_grad]
     node = nodes[0] if nodes else None
     own = node is not None and type(node).__name__ == "CompiledFunctionBackward"
     return node if own and all(each is node for each in nodes) else None
@@ -119,7 +117,8 @@ def _by_pytorch(gm: GraphModule, arguments: Sequence[Any], grads: Sequence[Any])
     if written or len(results) != len(grads):
         return None
     warn_user(
-        "a gradient is wanted with a graph of its own (create_graph=True): the part of the program that is compiled runs "
+        "a gradient is wanted with a graph of its own (create_graph=True): the part of the program that is "
+        "compiled runs "
         "again in PyTorch for it, in this backward pass and those like it",
         DoubleBackward,
     )

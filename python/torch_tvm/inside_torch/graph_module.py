@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 class CompiledGraph:
     """Call it with the graph's arguments; it returns the graph's outputs as a tuple.
 
-    ``dynamic`` are positions of arguments of the code, ``static`` those of parameters, with their names in it; ``finish`` is
-    what ``split_outputs`` gave. Parameters are packed on the first call with them, and again when their memory holds
-    something else (:class:`ContentWatch` tells). Each set of parameters that comes has a packing of its own: the
-    blocks of a model that are compiled one by one share their code.
+    ``dynamic`` are positions of arguments of the code, ``static`` those of parameters, with their names in it;
+    ``finish`` is what ``split_outputs`` gave. Parameters are packed on the first call with them, and again when their
+    memory holds something else (:class:`ContentWatch` tells). Each set of parameters that comes has a packing of its
+    own: the blocks of a model that are compiled one by one share their code.
     """
 
     def __init__(
@@ -119,9 +119,7 @@ class _Packing:
     until their version counters rest or the number of such calls has doubled.
     """
 
-    def __init__(
-        self, compiled: CompiledModule, names: Sequence[str], weights: Sequence[torch.Tensor]
-    ) -> None:
+    def __init__(self, compiled: CompiledModule, names: Sequence[str], weights: Sequence[torch.Tensor]) -> None:
         _require_memory(weights)
         self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
         self._names = names
@@ -217,9 +215,7 @@ def compile_graph(
     arguments = [node for i, node in enumerate(kept) if i not in names]
     module = _flat(module, [node.name for node in arguments])
     report = Report(target=str(resolved), frontend="dynamo")
-    compiled = compile_module(
-        module, resolved, fallback=own.fallback, options=others, report=report, pack=not names
-    )
+    compiled = compile_module(module, resolved, fallback=own.fallback, options=others, report=report, pack=not names)
     _tell(report, own.debug)
     used = set(compiled.weight_names())
     packed = [(position[kept[i]], name) for i, name in names.items() if name in used]
@@ -271,11 +267,7 @@ def _require_device(placeholders: Sequence[Node], device: str) -> None:
 def _flat(module: TorchModule, names: list[str]) -> TorchModule:
     """Arguments one by one, and always a tuple of results."""
     signature = module.signature
-    count = (
-        len(module.main.type.results) - len(module.writes)
-        if signature.outputs is None
-        else len(signature.outputs)
-    )
+    count = len(module.main.type.results) - len(module.writes) if signature.outputs is None else len(signature.outputs)
     module.signature = Signature(None, pytree.tree_structure((0,) * count), names, {}, signature.outputs)
     return module
 
@@ -285,9 +277,7 @@ def _is_packable(node: Node) -> bool:
     one with a single element would be written into the code.
     """
     value = node.meta.get("val")
-    return (
-        isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1
-    )
+    return isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape) and value.numel() > 1
 
 
 def _replace_symbols(gm: GraphModule, placeholders: Sequence[Node]) -> None:

@@ -92,7 +92,9 @@ def _view_argument(node: Node) -> Node | None:
 
 
 def _is_reshaped(node: Node) -> bool:
-    """Whether ``unsqueeze_`` or its like gives the tensor another shape: what was a view of it is none of what it is then."""
+    """Whether ``unsqueeze_`` or its like gives the tensor another shape: what was a view of it is none of what it is
+    then.
+    """
     return any(torch.Tag.inplace_view in getattr(user.target, "tags", ()) for user in node.users)
 
 
@@ -187,9 +189,7 @@ class _Symbols:
         for symbol in size.node.expr.free_symbols:
             node, axis = self.places[symbol]
             given = arguments[node]
-            values[symbol] = Proxy(
-                given if axis is None else graph.call_function(aten.sym_size.int, (given, axis))
-            )
+            values[symbol] = Proxy(given if axis is None else graph.call_function(aten.sym_size.int, (given, axis)))
         result = sympy_interp(PythonReferenceAnalysis, values, size.node.expr)
         return result.node if isinstance(result, Proxy) else result
 
@@ -255,9 +255,7 @@ def _laid_out(graph: Graph, result: Node, value: Any, symbols: _Symbols, argumen
         return result
     wanted = tuple(symbols.emit(stride, graph, arguments) for stride in strides)
     size = graph.call_method("size", (result,))
-    return graph.call_method(
-        "copy_", (graph.call_method("new_empty_strided", (result, size, wanted)), result)
-    )
+    return graph.call_method("copy_", (graph.call_method("new_empty_strided", (result, size, wanted)), result))
 
 
 __all__ = ["split_outputs"]

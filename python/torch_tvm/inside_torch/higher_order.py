@@ -1,5 +1,5 @@
-"""Higher-order ops of dynamo's graphs as what they compute: loops of a known length step by step, attention with functions
-of the user's as products and a softmax.
+"""Higher-order ops of dynamo's graphs as what they compute: loops of a known length step by step, attention with
+functions of the user's as products and a softmax.
 """
 
 from __future__ import annotations

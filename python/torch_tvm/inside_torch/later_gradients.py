@@ -28,16 +28,12 @@ def held_tensors(gm: GraphModule) -> list[torch.Tensor]:
     return [value for value in values if isinstance(value, torch.Tensor)]
 
 
-def with_later_gradients(
-    function: Callable[..., Any], gm: GraphModule, inputs: Sequence[Any]
-) -> Callable[..., Any]:
-    """``function``, compiled of ``gm`` for ``inputs``; PyTorch runs ``gm`` for tensors that need a gradient only now."""
+def with_later_gradients(function: Callable[..., Any], gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+    """``function``, compiled of ``gm`` for ``inputs``; PyTorch runs ``gm`` for tensors that need a
+    gradient only now.
+    """
     is_counted = torch.is_grad_enabled()
-    had_none = [
-        i
-        for i, x in enumerate(inputs)
-        if isinstance(x, torch.Tensor) and not (is_counted and x.requires_grad)
-    ]
+    had_none = [i for i, x in enumerate(inputs) if isinstance(x, torch.Tensor) and not (is_counted and x.requires_grad)]
     held = [x for x in held_tensors(gm) if not (is_counted and x.requires_grad)]
     is_told = False
 

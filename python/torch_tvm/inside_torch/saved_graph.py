@@ -150,10 +150,7 @@ def _restored(state: dict[str, Any]) -> CompiledGraph:
     use_openmp(lambda: load_library(state["openmp"]))
     code = decode_code(state["code"], load_library(state["library"]), decode_convention(state["convention"]))
     given = {name for _, name in state["static"]}
-    weights = {
-        name: torch.empty_like(t, device="cpu") if name in given else t
-        for name, t in state["weights"].items()
-    }
+    weights = {name: torch.empty_like(t, device="cpu") if name in given else t for name, t in state["weights"].items()}
     module = CompiledModule(code, Weights(code, weights, pack=not given), state["state"])
     finish = None if state["finish"] is None else _restored_eager(state["finish"]).forward
     return CompiledGraph(module, state["dynamic"], state["static"], finish)
@@ -164,9 +161,7 @@ def _restored(state: dict[str, Any]) -> CompiledGraph:
 
 def _eager_state(graph: GraphModule) -> bytes:
     copied = GraphModule(graph, graph.graph)
-    return GraphModuleSerializableCallable.serialize_compile_artifacts(
-        GraphModuleSerializableCallable(copied)
-    )
+    return GraphModuleSerializableCallable.serialize_compile_artifacts(GraphModuleSerializableCallable(copied))
 
 
 def _restored_eager(state: bytes) -> GraphModule:

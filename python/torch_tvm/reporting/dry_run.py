@@ -85,7 +85,8 @@ class DryRun:
         regions = self.regions
         lines = [
             f"{self.coverage:.1f} % of {len(self.ops)} ops compile, in {len(regions)} "
-            f"region{'' if len(regions) == 1 else 's'} of {', '.join(map(str, regions)) or 'no'} ops (via {self.frontend})"
+            f"region{'' if len(regions) == 1 else 's'} of {', '.join(map(str, regions)) or 'no'} ops (via "
+            f"{self.frontend})"
         ]
         counted = Counter((op.location, op.op, _told(op), op.scope) for op in self.ops if _told(op))
         for (location, name, told, scope), times in counted.items():
@@ -112,8 +113,8 @@ def dryrun(
 ) -> DryRun:
     """Import a program and see which ops would compile, which PyTorch would run, and why.
 
-    The arguments are those of :func:`torch_tvm.compile`; of a scripted module ``forward`` and the methods that they name
-    are looked at, one after the other. No code is made.
+    The arguments are those of :func:`torch_tvm.compile`; of a scripted module ``forward`` and the methods that they
+    name are looked at, one after the other. No code is made.
     Raises :class:`ImportFailed` and :class:`InvalidInput`.
 
     >>> import torch, torch_tvm

@@ -37,7 +37,9 @@ class Dump:
         return self._folder is not None
 
     def passes(self, phase: str) -> Callable[[str, Callable[[], str]], None] | None:
-        """What writes the files of the passes of a phase, whose own file comes next; ``None`` where nothing is written."""
+        """What writes the files of the passes of a phase, whose own file comes next; ``None`` where
+        nothing is written.
+        """
         if self._folder is None:
             return None
         stem, _, kind = phase.partition(".")

@@ -41,8 +41,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: of the weights as the program has them and as kernels read them, of all tensors that one call makes, and of
-    those that live at the same time at most. ``None`` where sizes are unknown.
+    """Bytes: of the weights as the program has them and as kernels read them, of all tensors that one call makes, and
+    of those that live at the same time at most. ``None`` where sizes are unknown.
     """
 
     weights: int = 0
@@ -106,8 +106,7 @@ class Findings:
             if op.place:
                 scopes.setdefault(op.place, {})[op.scope] = None
         return [
-            place + (f" ({', '.join(filter(None, inside))})" if any(inside) else "")
-            for place, inside in scopes.items()
+            place + (f" ({', '.join(filter(None, inside))})" if any(inside) else "") for place, inside in scopes.items()
         ]
 
 

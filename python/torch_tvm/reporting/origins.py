@@ -1,7 +1,8 @@
 """Which of the program's ops, and which of the user's lines, a kernel comes from; and what memory a call takes.
 
-Nothing of this travels through the compiler: kernels are found again by what they read. A kernel that reads what was packed
-of ``conv1.weight`` computes the ops that use ``conv1.weight``; one without weights is between those before and after it.
+Nothing of this travels through the compiler: kernels are found again by what they read. A kernel that reads what was
+packed of ``conv1.weight`` computes the ops that use ``conv1.weight``; one without weights is between those before and
+after it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ _SILENT = (
     "func.",
 )
 _NAMES = {
-    "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "conv_transpose2d": "conv", "linear": "matmul", "mm": "matmul",
-    "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul", "scaled_dot_product_attention": "attention", "view": "reshape",
-    "permute": "transpose", "slice": "slice", "select": "take", "embedding": "take", "sub": "subtract", "mul": "multiply",
-    "div": "divide", "to": "cast", "cat": "concat", "index_select": "take", "adaptive_avg_pool2d": "mean",
+    "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "conv_transpose2d": "conv", "linear": "matmul",
+    "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul",
+    "scaled_dot_product_attention": "attention", "view": "reshape", "permute": "transpose", "slice": "slice",
+    "select": "take", "embedding": "take", "sub": "subtract", "mul": "multiply", "div": "divide", "to": "cast",
+    "cat": "concat", "index_select": "take", "adaptive_avg_pool2d": "mean",
 }  # fmt: skip
 """What ops are called in names of kernels, where that is not their own name."""
 
@@ -72,9 +74,7 @@ def ops_of(module: TorchModule) -> list[Op]:
         results = ", ".join(_described(kind.shape, kind.dtype) for kind in kinds if kind is not None)
         if results or not operation.results:
             weights = tuple(dict.fromkeys(_weights_of(operation)))
-            found.append(
-                Op(name.removeprefix("torch."), place.file, place.line, place.scope, results, weights)
-            )
+            found.append(Op(name.removeprefix("torch."), place.file, place.line, place.scope, results, weights))
     return found
 
 
@@ -109,8 +109,7 @@ def explain(
     except Exception as error:
         report.unexplained = bug_of(error)
     report.kernels = [
-        Kernel(each.kernel, each.rule, dict(each.refusals), origins.get(each.kernel, Origin()))
-        for each in decisions
+        Kernel(each.kernel, each.rule, dict(each.refusals), origins.get(each.kernel, Origin())) for each in decisions
     ]
 
 
@@ -143,9 +142,7 @@ def _calls(mod: tvm.IRModule, names: Sequence[str], weights: Mapping[str, torch.
             continue
         env: dict[Any, tuple[frozenset[str], bool]] = {}
         if gvar.name_hint == "main":
-            count = (
-                int(function.attrs["num_input"]) if function.attrs and "num_input" in function.attrs else 0
-            )
+            count = int(function.attrs["num_input"]) if function.attrs and "num_input" in function.attrs else 0
             lone = function.params[count:]
             if len(lone) == len(names) and not (len(lone) == 1 and isinstance(lone[0].ty, relax.TupleType)):
                 env |= {param: (frozenset([name]), False) for param, name in zip(lone, names, strict=True)}
@@ -154,11 +151,7 @@ def _calls(mod: tvm.IRModule, names: Sequence[str], weights: Mapping[str, torch.
             bundle = None
         for binding in _bindings(function.body):
             value = binding.value
-            if (
-                isinstance(value, relax.TupleGetItem)
-                and bundle is not None
-                and value.tuple_value.same_as(bundle)
-            ):
+            if isinstance(value, relax.TupleGetItem) and bundle is not None and value.tuple_value.same_as(bundle):
                 found = read[value.index] if value.index < len(read) else frozenset()
                 env[binding.var] = (found, True)
             elif isinstance(value, relax.Var):

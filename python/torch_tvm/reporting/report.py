@@ -99,9 +99,7 @@ class Report(Findings):
     def summary(self) -> str:
         """One line."""
         seconds = sum(self.seconds.values())
-        return (
-            f"{len(self.kernels)} kernels, {len(self.fallbacks)} ops in PyTorch, compiled in {seconds:.2f} s"
-        )
+        return f"{len(self.kernels)} kernels, {len(self.fallbacks)} ops in PyTorch, compiled in {seconds:.2f} s"
 
     def __str__(self) -> str:
         lines = [f"target: {self.target}", f"frontend: {self.frontend}", f"kernels: {len(self.kernels)}"]
@@ -149,9 +147,7 @@ def _measured_line(item: Measured) -> str:
 def _library_lines(calls: list[LibraryCall]) -> list[str]:
     counted = Counter((item.location, item.op, item.library, item.scope) for item in calls)
     return [
-        f"{location}: {op}: {library}"
-        + (f" in {scope}" if scope else "")
-        + (f" ({times} times)" if times > 1 else "")
+        f"{location}: {op}: {library}" + (f" in {scope}" if scope else "") + (f" ({times} times)" if times > 1 else "")
         for (location, op, library, scope), times in counted.items()
     ]
 

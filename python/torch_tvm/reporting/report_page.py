@@ -1,4 +1,6 @@
-"""A report as one HTML page: no script, nothing loaded, light and dark, from a phone's width up. All text is escaped."""
+"""A report as one HTML page: no script, nothing loaded, light and dark, from a phone's width up.
+All text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ body { margin: 0 auto; max-width: 70rem; padding: 1.5rem 1rem 4rem; background: 
 h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 p.note, .soft { color: var(--soft); } p.note { margin: .2rem 0 .8rem; font-size: .9rem; }
-a { color: var(--accent); } nav { margin: .6rem 0 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; }
+a { color: var(--accent); } nav { margin: .6rem 0 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem;
+  font-size: .9rem; }
 code, pre { font: .85em/1.45 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { background: var(--code); padding: .5rem .7rem; border-radius: 6px; margin: .3rem 0 .6rem; white-space: pre-wrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin-top: 1rem; }
@@ -36,7 +39,8 @@ pre { background: var(--code); padding: .5rem .7rem; border-radius: 6px; margin:
 details { border-top: 1px solid var(--line); } details:last-of-type { border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; padding: .45rem .2rem; } summary:hover { background: var(--card); }
 details > div { padding: 0 .2rem .8rem 1.1rem; } details details { margin-left: .8rem; }
-.row { display: inline-grid; grid-template-columns: minmax(0, 1fr) 12.5rem 8rem; gap: .2rem 1rem; width: calc(100% - 1.4rem);
+.row { display: inline-grid; grid-template-columns: minmax(0, 1fr) 12.5rem 8rem; gap: .2rem 1rem;
+  width: calc(100% - 1.4rem);
   vertical-align: top; }
 .rule { color: var(--soft); font-size: .85rem; } .right { text-align: right; font-variant-numeric: tabular-nums; }
 .share { display: block; position: relative; font-size: .85rem; padding: 0 .3rem; border-radius: 4px; text-align: right;
@@ -69,9 +73,7 @@ def page(report: Findings, title: str = "") -> str:
     ]
     present = [(name, body) for name, body in sections if body]
     links = "".join(f'<a href="#{_id(name)}">{escape(name)}</a>' for name, _ in present)
-    bodies = "".join(
-        f'<section><h2 id="{_id(name)}">{escape(name)}</h2>{body}</section>' for name, body in present
-    )
+    bodies = "".join(f'<section><h2 id="{_id(name)}">{escape(name)}</h2>{body}</section>' for name, body in present)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -113,11 +115,7 @@ def _figures(report: Findings) -> str:
         found.insert(0, (f"{report.benchmark.seconds * 1e3:.3f} ms", "a call"))
     if report.memory.peak is not None:
         found.append((in_bytes(report.memory.peak), "of tensors at once"))
-    return (
-        '<div class="figures">'
-        + "".join(f"<div><b>{a}</b><span>{b}</span></div>" for a, b in found)
-        + "</div>"
-    )
+    return '<div class="figures">' + "".join(f"<div><b>{a}</b><span>{b}</span></div>" for a, b in found) + "</div>"
 
 
 # -- kernels -----------------------------------------------------------------------------------------------
@@ -136,11 +134,7 @@ def _kernels(report: Findings) -> str:
     packing = [kernel for kernel in report.kernels if not (kernel.origin.calls or not report.ops)]
     order = lambda kernel: (-shares.get(kernel.name, 0.0), min(kernel.origin.ops, default=1 << 30))
     rows = "".join(_kernel(report, kernel, shares.get(kernel.name)) for kernel in sorted(running, key=order))
-    note = (
-        "By share of a call."
-        if shares
-        else "In the order of the program; compiled.benchmark(*args) adds times."
-    )
+    note = "By share of a call." if shares else "In the order of the program; compiled.benchmark(*args) adds times."
     if report.unexplained:
         note += f" Kernels have no lines: {report.unexplained}"
     more = ""
@@ -166,8 +160,7 @@ def _kernel(report: Findings, kernel: Kernel, share: float | None) -> str:
         for op in ops:
             names[op.name] = names.get(op.name, 0) + 1
         links = ", ".join(
-            f"<code>{escape(name)}</code>" + (f" × {times}" if times > 1 else "")
-            for name, times in names.items()
+            f"<code>{escape(name)}</code>" + (f" × {times}" if times > 1 else "") for name, times in names.items()
         )
         rows.append(("computes" if kernel.origin.is_exact else "among", links))
     if kernel.origin.result:
@@ -183,7 +176,9 @@ def _kernel(report: Findings, kernel: Kernel, share: float | None) -> str:
         items = [f"<b>{escape(rule)}</b>: {escape(reason)}" for rule, reason in kernel.refusals.items()]
         rows.append(("rules before", _list(items)))
     body = "".join(f"<dt>{escape(term)}</dt><dd>{text}</dd>" for term, text in rows)
-    return f'<details id="{escape(_kernel_id(kernel.name))}"><summary>{head}</summary><div><dl>{body}</dl></div></details>'
+    return (
+        f'<details id="{escape(_kernel_id(kernel.name))}"><summary>{head}</summary><div><dl>{body}</dl></div></details>'
+    )
 
 
 def _kernel_id(name: str) -> str:
@@ -211,9 +206,7 @@ def _places(report: Findings, kernel: Kernel) -> str:
 
 
 def _measured(report: Findings, kernel: Kernel) -> list[tuple[str, str]]:
-    found = (
-        [each for each in report.benchmark.kernels if each.name == kernel.name] if report.benchmark else []
-    )
+    found = [each for each in report.benchmark.kernels if each.name == kernel.name] if report.benchmark else []
     if not found or report.benchmark is None:
         return []
     (time,) = found
@@ -277,12 +270,14 @@ class _Plot:
 
     def grid(self) -> str:
         lines = [
-            f'<line x1="{self.x(10**d):.1f}" x2="{self.x(10**d):.1f}" y1="10" y2="{_HEIGHT - _BOTTOM}" stroke="var(--line)"/>'
+            f'<line x1="{self.x(10**d):.1f}" x2="{self.x(10**d):.1f}" y1="10" y2="{_HEIGHT - _BOTTOM}" '
+            'stroke="var(--line)"/>'
             f'<text x="{self.x(10**d):.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{10.0**d:g}</text>'
             for d in range(self.low_x, self.high_x + 1)
         ]
         lines += [
-            f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(10**d):.1f}" y2="{self.y(10**d):.1f}" stroke="var(--line)"/>'
+            f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(10**d):.1f}" y2="{self.y(10**d):.1f}" '
+            'stroke="var(--line)"/>'
             f'<text x="{_LEFT - 6}" y="{self.y(10**d) + 4:.1f}" text-anchor="end">{10.0**d:g}</text>'
             for d in range(self.low_y, self.high_y + 1)
         ]
@@ -362,8 +357,7 @@ def _ops(report: Findings) -> str:
     rows = []
     for index, op in enumerate(report.ops):
         kernels = ", ".join(
-            f'<a href="#{escape(_kernel_id(name))}"><code>{escape(name)}</code></a>'
-            for name in by_op.get(index, ())
+            f'<a href="#{escape(_kernel_id(name))}"><code>{escape(name)}</code></a>' for name in by_op.get(index, ())
         )
         short = f"{op.file.rpartition('/')[2]}:{op.line}" if op.file else ""
         rows.append(
@@ -420,7 +414,9 @@ def _memory(report: Findings) -> str:
     )
     reuse = ""
     if memory.made and memory.peak:
-        reuse = f'<p class="note">Memory that is free again is used {memory.made / memory.peak:.1f} times on average.</p>'
+        reuse = (
+            f'<p class="note">Memory that is free again is used {memory.made / memory.peak:.1f} times on average.</p>'
+        )
     return f"<table>{cells}</table>{reuse}"
 
 

@@ -74,7 +74,9 @@ class Program:
         arguments = "".join(f", {each.name}: torch.Tensor" for each in self.inputs)
         text = f"class {name}(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         for each in self.state:
-            text += f"        self.register_buffer({each.name!r}, torch.zeros({list(each.shape)}, dtype={each.dtype}))\n"
+            text += (
+                f"        self.register_buffer({each.name!r}, torch.zeros({list(each.shape)}, dtype={each.dtype}))\n"
+            )
         text += f"\n    def forward(self{arguments}):\n"
         for line in self.lines:
             text += "".join(f"        {part}\n" for part in line.text.split("\n"))
@@ -156,9 +158,7 @@ class Maker:
         if same:
             self.values["a1"] = self.values["a0"]
         for each in state:
-            self.module.register_buffer(
-                each.name, torch.zeros(each.shape, dtype=getattr(torch, each.dtype[6:]))
-            )
+            self.module.register_buffer(each.name, torch.zeros(each.shape, dtype=getattr(torch, each.dtype[6:])))
         wanted = rng.randint(2, 9)
         for _ in range(wanted * 12):
             if len(self.lines) >= wanted:
@@ -188,9 +188,7 @@ class Maker:
     def _shape(self) -> tuple[int, ...]:
         rng = self.rng
         rank = rng.choices((0, 1, 2, 3, 4), (1, 4, 8, 6, 4))[0]
-        sizes = [
-            rng.choices((1, 2, 3, 4, 8, 17, 0, self.size), (3, 3, 3, 4, 3, 1, 0.4, 6))[0] for _ in range(rank)
-        ]
+        sizes = [rng.choices((1, 2, 3, 4, 8, 17, 0, self.size), (3, 3, 3, 4, 3, 1, 0.4, 6))[0] for _ in range(rank)]
         return tuple(sizes)
 
     def _propose(self) -> None:
@@ -230,17 +228,11 @@ class Maker:
                 return
             if made.is_complex() and self.rng.random() < 0.5:
                 return
-            if (
-                (made.is_floating_point() or made.is_complex())
-                and made.numel()
-                and not (made.abs() < 1e4).all()
-            ):
+            if (made.is_floating_point() or made.is_complex()) and made.numel() and not (made.abs() < 1e4).all():
                 return
             self.values[line.makes] = made
             self.count += 1
-        elif any(
-            v.is_floating_point() and v.numel() and not (v.abs() < 1e4).all() for v in self.values.values()
-        ):
+        elif any(v.is_floating_point() and v.numel() and not (v.abs() < 1e4).all() for v in self.values.values()):
             for name, value in before.items():
                 if not value.equal(self.values[name]):
                     self.values[name].copy_(value)
@@ -441,9 +433,7 @@ def along(m: Maker) -> str:
 def view(m: Maker) -> str:
     a = m.any()
     if m.values[a].dim() == 0:
-        return m.pick(
-            f"{a}.view(1)", f"{a}.unsqueeze(0)", f"{a}.expand(3)", f"{a}.reshape(-1)", f"{a}.detach()"
-        )
+        return m.pick(f"{a}.view(1)", f"{a}.unsqueeze(0)", f"{a}.expand(3)", f"{a}.reshape(-1)", f"{a}.detach()")
     d, e = m.dim(a), m.dim(a)
     size = m.values[a].shape[d]
     return m.pick(
@@ -600,11 +590,7 @@ def read_state(m: Maker) -> str | None:
 def indexed(m: Maker) -> str:
     a = m.any(lambda t: t.dim() >= 1 and t.shape[0] > 0)
     i = (
-        m.any(
-            lambda t: (
-                t.dtype in (torch.int64, torch.int32, torch.uint8, torch.int8, torch.int16) and t.dim() <= 2
-            )
-        )
+        m.any(lambda t: t.dtype in (torch.int64, torch.int32, torch.uint8, torch.int8, torch.int16) and t.dim() <= 2)
         if (m.rng.random() < 0.5)
         else "torch.tensor([0, -1, 0])"
     )

@@ -91,9 +91,7 @@ def edited(data: bytes, rng: random.Random) -> bytes:
                 damaged[at : at + length],
             )
         elif edit == 4:
-            damaged[at:at] = rng.choice(
-                [b"0", b"-", b"(", b"]", b"99999999999999999999", b"%x", b'"', b"\xff\x00"]
-            )
+            damaged[at:at] = rng.choice([b"0", b"-", b"(", b"]", b"99999999999999999999", b"%x", b'"', b"\xff\x00"])
         elif edit == 5:
             damaged[at] ^= 1 << rng.randrange(8)
         else:
@@ -121,9 +119,7 @@ def main(kind: str, count: int, seed: int, folder: Path) -> None:
         except TorchTvmError:
             pass
         except BaseException as error:
-            print(
-                f"{kind} seed {seed} edit {index}: {type(error).__name__}: {str(error)[:200]!r}", flush=True
-            )
+            print(f"{kind} seed {seed} edit {index}: {type(error).__name__}: {str(error)[:200]!r}", flush=True)
         made = os.listdir(inside)
         if made:
             print(f"{kind} seed {seed} edit {index}: made {made}", flush=True)

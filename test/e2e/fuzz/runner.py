@@ -90,8 +90,7 @@ def _compiled(program: Any, module: Any, frontend: str, arguments: list[Any]) ->
         shapes = tuple({d: auto for d, n in enumerate(a.shape) if n == program.size} for a in arguments)
     if program.dynamic and frontend == "torchscript":
         examples = tuple(
-            torch_tvm.TensorSpec(tuple(None if n == program.size else n for n in a.shape), a.dtype)
-            for a in arguments
+            torch_tvm.TensorSpec(tuple(None if n == program.size else n for n in a.shape), a.dtype) for a in arguments
         )
     return torch_tvm.compile(module, examples, frontend=frontend, dynamic_shapes=shapes)
 
@@ -160,10 +159,7 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
                 return "wrong", f"call {turn}: {problem}"
         del state
     for warning in caught:
-        if (
-            "a bug of torch_tvm" in str(warning.message)
-            or "GraphNotCompiled" in type(warning.category).__name__
-        ):
+        if "a bug of torch_tvm" in str(warning.message) or "GraphNotCompiled" in type(warning.category).__name__:
             return "bug", str(warning.message)
         if warning.category.__name__ == "GraphNotCompiled":
             return "refused", str(warning.message)
@@ -194,9 +190,7 @@ def _pytorch_differs(program: Any, frontend: str, folder: Path, turn: int) -> bo
         except Exception:
             return True
     differs = _difference(wanted, found, "") or _difference(tuple(wanted_given), tuple(given), "")
-    return bool(
-        differs or _difference(buffers(module), buffers(run if frontend == "torchscript" else other), "")
-    )
+    return bool(differs or _difference(buffers(module), buffers(run if frontend == "torchscript" else other), ""))
 
 
 def _rounding_decides(program: Any, folder: Path, turn: int) -> bool:
@@ -211,9 +205,7 @@ def _rounding_decides(program: Any, folder: Path, turn: int) -> bool:
             plain, moved = _calls(program)[earlier], _calls(program)[earlier]
             for index, x in enumerate(moved):
                 if x.is_floating_point():
-                    is_narrowed = x.dtype == torch.float64 and any(
-                        word in program.source() for word in _NARROWING
-                    )
+                    is_narrowed = x.dtype == torch.float64 and any(word in program.source() for word in _NARROWING)
                     kind = torch.float32 if is_narrowed else x.dtype  # what passes float32 is as good as that
                     moved[index] = x * (1 + direction * 2 * torch.finfo(kind).eps)
             if program.same and len(moved) > 1:
@@ -278,9 +270,7 @@ def smaller(program: Any) -> Iterator[Any]:
             yield replace(program, results=(result,))
     for line in reversed(program.lines):
         yield program.without(line)
-    used = set(program.results).union(
-        *[line.uses for line in program.lines], *[[line.makes] for line in program.lines]
-    )
+    used = set(program.results).union(*[line.uses for line in program.lines], *[[line.makes] for line in program.lines])
     unused = [each for each in program.inputs if each.name not in used]
     if unused and len(unused) < len(program.inputs) and not program.same:
         yield replace(program, inputs=tuple(each for each in program.inputs if each not in unused))
@@ -408,9 +398,7 @@ def decode(data: dict[str, Any]) -> Any:
     inputs = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["inputs"])
     state = tuple(Input(**{**each, "shape": tuple(each["shape"])}) for each in data["state"])
     lines = tuple(Line(**each) for each in data["lines"])
-    return Program(
-        **{**data, "inputs": inputs, "state": state, "lines": lines, "results": tuple(data["results"])}
-    )
+    return Program(**{**data, "inputs": inputs, "state": state, "lines": lines, "results": tuple(data["results"])})
 
 
 class Worker:
@@ -457,9 +445,7 @@ class Worker:
             self.process = None
 
 
-def shrink(
-    worker: Worker, program: Any, frontend: str, verdict: str, text: str, tries: int = 60
-) -> tuple[Any, str]:
+def shrink(worker: Worker, program: Any, frontend: str, verdict: str, text: str, tries: int = 60) -> tuple[Any, str]:
     """The smallest program found that fails in the same way, and how it fails."""
     wanted = _what(verdict, text)
     progress = True
@@ -569,9 +555,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--frontends", default=",".join(FRONTENDS))
     parser.add_argument("--no-shrink", action="store_true")
-    parser.add_argument(
-        "--log", type=Path, help="a line of JSON for each check; checks that it has are left out"
-    )
+    parser.add_argument("--log", type=Path, help="a line of JSON for each check; checks that it has are left out")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -580,9 +564,7 @@ def main() -> int:
     first = given.seed if given.seed is not None else int(time.time()) * 1000
     print(f"seeds {first} to {first + given.programs - 1}", flush=True)
     seeds = range(first, first + given.programs)
-    counts, failures = run(
-        seeds, tuple(given.frontends.split(",")), given.jobs, not given.no_shrink, given.log
-    )
+    counts, failures = run(seeds, tuple(given.frontends.split(",")), given.jobs, not given.no_shrink, given.log)
     for name, count in sorted(counts.items()):
         print(f"{count:6} {name}")
     return int(bool(failures))

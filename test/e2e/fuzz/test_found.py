@@ -22,7 +22,8 @@ FOUND = [
     # TVM binds no vectors of bools, as names of a branch are.
     (ALL, "v = torch.where(a0 > -1, a0, a0.masked_fill(a0 > 0, -1))\nreturn torch.block_diag(v, torch.arange(4))",
      ["bfloat16[4]"]),
-    ("fx", "return torch.cat([a0, a0, a1 < a1]), torch.cat([a1, a1, a0 == a0]).int()", ["float16[6,6]", "float64[6,6]"]),
+    ("fx", "return torch.cat([a0, a0, a1 < a1]), torch.cat([a1, a1, a0 == a0]).int()",
+     ["float16[6,6]", "float64[6,6]"]),
     # TVM's LiftTransformParams took a weight for unused that only a returned tuple has.
     ("torchscript", "if a0.numel() > 25:\n    a0.mul_(2)\nreturn torch.linspace(0, 1, 5)", ["int8[4,?,?]"]),
     ("torchscript", "v = a0\nwhile bool(v.sum() < 8):\n    v = v + 1\nreturn v, torch.ones(2, 3) * 2", ["float32[3]"]),
@@ -90,7 +91,8 @@ return w.round().int()""", ["bfloat16[2,?,2,4]"]),
 if v.dim() == 2:
     return v + 1, a1.masked_fill(a0 > 0, 1)
 return v - 1, a1.masked_fill(a0 > 0, a0.sum().int())""", ["float32[3]", "int32[4,3]"]),
-    ("fx torchscript dynamo", "return a0.index_put((torch.tensor([0, 0]),), a0[0], accumulate=True) * 1", ["bfloat16[?,0]"]),
+    ("fx torchscript dynamo", "return a0.index_put((torch.tensor([0, 0]),), a0[0], accumulate=True) * 1",
+     ["bfloat16[?,0]"]),
     # After dynamo's break two arguments share memory; AOTAutograd takes their offsets for constants.
     ("fx dynamo?", "v = a0[a1 % 3, a1 % 3]\na0[-1::2].sub_(3)\nreturn v * 1", ["int64[3,8,4]", "int64[]"]),
     # The real parts are a view, and no longer complex.
@@ -109,8 +111,8 @@ a0[a0 > 0] = 1.5
 return v, w, torch.dropout(a0, 0.1, train=False)""", ["float32[4,3]"]),
     # Equal numbers of bfloat16 are equal only when they are rounded.
     (ALL, """v = a0 / 3
-return (3 / a0).min(-1)[1], v.argmax(0), v > a0 * 0.335, (a0 * 1.7 + 300).floor(), (a0 * 1.01) // 0.25, v.topk(9, -1)[0]""",
-     ["bfloat16[60,80]"]),
+return (3 / a0).min(-1)[1], v.argmax(0), v > a0 * 0.335, (a0 * 1.7 + 300).floor(), (a0 * 1.01) // 0.25, \
+    v.topk(9, -1)[0]""", ["bfloat16[60,80]"]),
     # Four unknown sizes, all of them large at a time, have more bytes than there are addresses.
     ("torchscript?", "return torch.polar(a0, a0)", ["float32[?,?,?,?]"]),
     ("fx? torchscript? lazy? dynamo?", "torch.add(a1, a1, out=a0)\nreturn a1 * 2", ["bfloat16[0,17]", "float32[7,8]"]),
@@ -123,7 +125,8 @@ v ^= 1
 return v, a0 >> 3, a0 << 70, 5 ^ a0, a0 | 300, a1 ^ 2, a1 | True, a2 & 15, a2 >> 4, a0 >> a2, a1 | a1, a1 ^ a0""",
      ["int64[4,3]", "bool[4,3]", "uint8[4,3]"]),
     (ALL, """v = torch.tensor([3e9, -3e9, 70000.0, -300.0, float("nan"), float("inf")]) + a0
-return v.short(), v.to(torch.int8), v.to(torch.uint8), v.double().short(), v.to(torch.bfloat16).int()""", ["float32[1]"]),
+return v.short(), v.to(torch.int8), v.to(torch.uint8), v.double().short(), v.to(torch.bfloat16).int()""",
+["float32[1]"]),
     # TVM's simplifier takes x - x for 0 and x + y - y for x, whatever x is and the sum was rounded to.
     (ALL, """v = a0.masked_fill(a0 > 0, float("inf"))
 w, x = (v + 1) - (v + 1), a1.to(torch.bfloat16)
@@ -145,9 +148,7 @@ def _program(text: str, arguments: list[str]) -> Program:
         inputs.append(Input(f"a{index}", f"torch.{dtype}", shape, layout or "dense"))
     body, _, results = text.rpartition("return ")
     is_dynamic = any("?" in argument for argument in arguments)
-    return Program(
-        tuple(inputs), (), (Line(body.strip()),) if body else (), (results,), 1, dynamic=is_dynamic, size=3
-    )
+    return Program(tuple(inputs), (), (Line(body.strip()),) if body else (), (results,), 1, dynamic=is_dynamic, size=3)
 
 
 @pytest.mark.parametrize("frontends, text, arguments", FOUND, ids=[text for _, text, _ in FOUND])

@@ -416,9 +416,7 @@ def test_lists_of_what_lies_in_tensors(program: Callable[[torch.Tensor], torch.T
 
 def test_new_tensors_with_strides_beyond_their_size() -> None:
     """The lazy device makes them views of memory that is too small."""
-    program = lambda x: (
-        x.new_empty_strided((2, 3), (20, 5)).fill_(2) + x.new_empty_strided((3,), (4,)).zero_()
-    )
+    program = lambda x: x.new_empty_strided((2, 3), (20, 5)).fill_(2) + x.new_empty_strided((3,), (4,)).zero_()
     x = torch.randn(2)
     compiled = torch_tvm.compile(program, (x,), frontend="lazy", fallback=False)
     assert torch.equal(compiled(x), program(x))

@@ -19,9 +19,7 @@ class Reject:
 REJECTS: List[Reject] = []
 
 
-def rejected(
-    message: str, *args: Any, advice: str = ""
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rejected(message: str, *args: Any, advice: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         REJECTS.append(Reject(function, args, message, advice))
         return function

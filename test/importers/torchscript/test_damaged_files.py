@@ -26,8 +26,6 @@ def test_lines_that_are_no_text(read: Callable[..., Any], tmp_path: Path) -> Non
     with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "bad.pt", "w") as bad:
         for entry in good.infolist():
             data = good.read(entry)
-            bad.writestr(
-                entry.filename, data.replace(b"relu", b"rel\xf4") if "debug_pkl" in entry.filename else data
-            )
+            bad.writestr(entry.filename, data.replace(b"relu", b"rel\xf4") if "debug_pkl" in entry.filename else data)
     with pytest.raises(ImportFailed, match="its file is damaged"):
         read(str(tmp_path / "bad.pt"), (torch.ones(2),))

@@ -163,7 +163,9 @@ def test_our_own_calls_of_torch_jit_do_not_warn() -> None:
 
 @pytest.mark.parametrize("part", ["data.pkl", ".debug_pkl"])
 def test_a_file_that_asks_for_all_memory_is_refused(part: str, tmp_path: Path) -> None:
-    """PyTorch's reader of pickles makes a table as long as an index in it says, for source lines when they are asked for."""
+    """PyTorch's reader of pickles makes a table as long as an index in it says, for source lines when they are asked
+    for.
+    """
     torch.jit.script(torch.nn.Linear(4, 2)).save(str(tmp_path / "sound.pt"))
     greedy = b"\x80\x02]r" + (0xFFFFFFF0).to_bytes(4, "little") + b"."
     with (

@@ -59,9 +59,7 @@ def statements(draw: st.DrawFn, depth: int, in_loop: bool = False) -> list[str]:
             number, other = draw(st.permutations(NUMBERS))
             lines.append(f"{number} = min({number} + {draw(st.sampled_from(['1', '-1', other]))}, 5)")
         elif kind == 3:
-            lines.append(
-                f"acc[{draw(st.sampled_from(['0', '1:', 'n % 3']))}] += {draw(st.sampled_from(['1.0', 'm']))}"
-            )
+            lines.append(f"acc[{draw(st.sampled_from(['0', '1:', 'n % 3']))}] += {draw(st.sampled_from(['1.0', 'm']))}")
         elif kind == 4:
             lines.append(f"xs.append({name})")
         elif kind == 5:

@@ -64,9 +64,7 @@ def test_table_is_large() -> None:
 def test_only_text_and_none_are_fixed_at_import() -> None:
     fixed = {}
     for case in PROGRAMS:
-        constants = import_torchscript(
-            torch.jit.script(case.function), copied(case.calls[0])
-        ).signature.constants
+        constants = import_torchscript(torch.jit.script(case.function), copied(case.calls[0])).signature.constants
         fixed.update({case.name: constants} if constants else {})
     assert fixed == {
         "if_on_optional": {1: None},
@@ -98,9 +96,7 @@ def test_quantised_tensors() -> None:
         torch.testing.assert_close(ours, eager)
 
 
-@pytest.mark.parametrize(
-    "name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig", "float16_dynamic_qconfig"]
-)
+@pytest.mark.parametrize("name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig", "float16_dynamic_qconfig"])
 def test_linear_layers_that_are_quantised_at_each_call(name: str) -> None:
     from torch.ao import quantization
 

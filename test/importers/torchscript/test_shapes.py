@@ -102,9 +102,7 @@ def test_a_size_given_as_unknown_but_fixed_by_the_program_is_known() -> None:
     def product(x: torch.Tensor) -> torch.Tensor:
         return x @ torch.ones(3, 2)
 
-    assert "@main(%arg0: !torch.vtensor<[2,3],f32>)" in str(
-        import_torchscript(product, (TensorSpec((2, None)),))
-    )
+    assert "@main(%arg0: !torch.vtensor<[2,3],f32>)" in str(import_torchscript(product, (TensorSpec((2, None)),)))
 
 
 def test_no_size_fits_a_program_that_fails_for_all() -> None:
@@ -128,9 +126,7 @@ def test_ops_that_pytorch_does_not_check_are_not_run_to_see_what_they_need() -> 
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(x, x, x)[0]
 
     def normalised(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        return torch.ops.aten._native_batch_norm_legit_functional(
-            x, None, None, mean, mean + 1, True, 0.1, 1e-5
-        )[0]
+        return torch.ops.aten._native_batch_norm_legit_functional(x, None, None, mean, mean + 1, True, 0.1, 1e-5)[0]
 
     def weight(x: torch.Tensor) -> torch.Tensor:
         return torch.ops.aten._weight_norm_interface(x, torch.ones(1, 7), 1)[0]

@@ -1,4 +1,6 @@
-"""Scripts whose sizes only run time knows, or that PyTorch's fake tensors take for others: eager's numbers or an error."""
+"""Scripts whose sizes only run time knows, or that PyTorch's fake tensors take for others: eager's
+numbers or an error.
+"""
 
 from __future__ import annotations
 
@@ -209,9 +211,7 @@ def test_the_last_window_of_a_pool_may_end_outside() -> None:
 
 
 def test_a_channel_too_many_is_an_error_that_names_the_argument() -> None:
-    with pytest.raises(
-        InvalidInput, match=r"argument 'input': expected float32\[s0, 2, s1, s2\], got float32\[1, 3,"
-    ):
+    with pytest.raises(InvalidInput, match=r"argument 'input': expected float32\[s0, 2, s1, s2\], got float32\[1, 3,"):
         _compiled(nn.Conv2d(2, 6, 3), torch.ones(1, 2, 5, 5))(torch.ones(1, 3, 5, 5))
 
 

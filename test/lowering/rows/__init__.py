@@ -51,9 +51,7 @@ class Sample:
         values = torch.rand(shape, generator=self.generator, dtype=torch.float64)
         return (values * (high - low) + low).to(dtype)
 
-    def ints(
-        self, *shape: int, dtype: torch.dtype = torch.int64, low: int = -9, high: int = 10
-    ) -> torch.Tensor:
+    def ints(self, *shape: int, dtype: torch.dtype = torch.int64, low: int = -9, high: int = 10) -> torch.Tensor:
         return torch.randint(low, high, shape, generator=self.generator).to(dtype)
 
     def bools(self, *shape: int) -> torch.Tensor:

@@ -1,5 +1,5 @@
-"""Complex numbers: arithmetic, functions, what takes them apart and puts them together, and ops that do the same with both
-parts."""
+"""Complex numbers: arithmetic, functions, what takes them apart and puts them together, and ops that do the same with
+both parts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from torch import Tensor as T
 C128 = torch.complex128
 
 
-def numbers(
-    s: Sample, *shape: int, dtype: torch.dtype = torch.complex64, low: float = -3, high: float = 3
-) -> T:
+def numbers(s: Sample, *shape: int, dtype: torch.dtype = torch.complex64, low: float = -3, high: float = 3) -> T:
     real = dtype.to_real()
     return torch.complex(
         s.floats(*shape, dtype=real, low=low, high=high), s.floats(*shape, dtype=real, low=low, high=high)
@@ -84,7 +82,9 @@ def powers(z: T, w: T) -> tuple[T, ...]:
 
 
 def poles(z: T) -> tuple[T, ...]:
-    """What C says of zeros and infinities, and of results that overflow; it leaves the sign of ``sinh(inf + nan j)``."""
+    """What C says of zeros and infinities, and of results that overflow; it leaves the sign of
+    ``sinh(inf + nan j)``.
+    """
     return (
         z.exp(), z.exp2(), torch.view_as_real(z.sinh()).abs(), z.cosh(), z.sin(), z.cos(), 1 / z,
         z.reciprocal(), z**-1, z**0, z**-2, (2 + 0j) / z,
@@ -144,7 +144,8 @@ def moved(z: T, w: T, at: T) -> tuple[Any, ...]:
 def folded(z: T) -> tuple[Any, ...]:
     return (
         z.sum(), z.sum(1), z.mean(), z.mean((0, 1), keepdim=True), z.prod(), z.prod(1), z.prod(0, keepdim=True),
-        z.cumprod(1), z.var(), z.var(1), z.std(0), torch.var_mean(z, 1, correction=1), torch.linalg.vector_norm(z, 3, 1),
+        z.cumprod(1), z.var(), z.var(1), z.std(0), torch.var_mean(z, 1, correction=1),
+        torch.linalg.vector_norm(z, 3, 1),
         z.any(), z.all(1), z.count_nonzero(1), F.l1_loss(z, z[0]),
     )  # fmt: skip
 
@@ -295,7 +296,8 @@ ROWS: list[Row] = [
     ),
     row(
         ["aten.mul.Tensor", "aten.abs", "aten.einsum"],
-        lambda z, w: ((z * w + 1j).abs(), torch.einsum("ij,kj->ik", z, w), torch.cat([z, w]), z.exp().sum(0), z[:, None] * w),
+        lambda z, w: ((z * w + 1j).abs(), torch.einsum("ij,kj->ik", z, w), torch.cat([z, w]), z.exp().sum(0),
+                      z[:, None] * w),
         lambda s: [(numbers(s, 3, 4), numbers(s, 3, 4))],
         dynamic=lambda s, n: (numbers(s, n, 4), numbers(s, n, 4)),
         id="complex-unknown-sizes",

@@ -69,16 +69,12 @@ ROWS: list[Row] = [
     row(
         "aten.conv1d.padding",
         F.conv1d,
-        lambda s: [
-            (s.floats(2, 4, 9), s.floats(4, 2, 4), None, 1, p, d, 2) for p, d in (("same", 2), ("valid", 1))
-        ],
+        lambda s: [(s.floats(2, 4, 9), s.floats(4, 2, 4), None, 1, p, d, 2) for p, d in (("same", 2), ("valid", 1))],
     ),
     row(
         "aten.conv2d.padding",
         F.conv2d,
-        lambda s: [
-            (s.floats(2, 4, 9, 6), s.floats(3, 4, 4, 3), s.floats(3), 1, p, 1, 1) for p in ("same", "valid")
-        ],
+        lambda s: [(s.floats(2, 4, 9, 6), s.floats(3, 4, 4, 3), s.floats(3), 1, p, 1, 1) for p in ("same", "valid")],
     ),
     row(
         "aten.conv3d.padding",

@@ -132,9 +132,7 @@ ROWS: list[Row] = [
         id="arange-used",
         folds=True,
     ),
-    row(
-        "aten.arange.start", lambda x: (torch.arange(2, x.shape[0]), x), one_row, dynamic=by_size, folds=True
-    ),
+    row("aten.arange.start", lambda x: (torch.arange(2, x.shape[0]), x), one_row, dynamic=by_size, folds=True),
     row(
         "aten.arange.start_step",
         lambda x: (torch.arange(1, x.shape[0], 3), x),

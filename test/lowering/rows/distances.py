@@ -9,9 +9,7 @@ MODES = ("use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist", "donot
 
 
 def pairs(s: Sample) -> Cases:
-    cases: Cases = [
-        (s.floats(5, 7), s.floats(3, 7), p, MODES[0]) for p in (0.0, 0.5, 1.0, 2.0, 3.0, float("inf"))
-    ]
+    cases: Cases = [(s.floats(5, 7), s.floats(3, 7), p, MODES[0]) for p in (0.0, 0.5, 1.0, 2.0, 3.0, float("inf"))]
     cases += [(s.floats(2, 30, 6), s.floats(2, 41, 6), 2.0, mode) for mode in MODES]
     cases += [
         (s.floats(2, 1, 4, 3), s.floats(3, 5, 3), 1.0, MODES[0]),

@@ -134,9 +134,7 @@ ROWS: list[Row] = [
     ),
     row("aten.floor_divide", torch.floor_divide, few),
     row("aten.floor_divide.Scalar", torch.floor_divide, with_int(3, -4, -1)),
-    row(
-        "aten.floor_divide.Scalar", torch.floor_divide, with_number(0.7, -2.0), id="floor_divide.Scalar-float"
-    ),
+    row("aten.floor_divide.Scalar", torch.floor_divide, with_number(0.7, -2.0), id="floor_divide.Scalar-float"),
     row("aten.remainder.Tensor", torch.remainder, few),
     row("aten.remainder.Scalar", torch.remainder, with_int(3, -4, -1)),
     row("aten.remainder.Scalar", torch.remainder, with_number(0.7, -2.0), id="remainder.Scalar-float"),

@@ -23,7 +23,8 @@ def along_one(z: T, x: T, w: T) -> tuple[T, ...]:
 def along_many(w: T, x: T) -> tuple[T, ...]:
     return (
         fft.fft2(w), fft.ifft2(w, norm="ortho"), fft.fftn(w, norm="forward"), fft.ifftn(w, dim=(0, 2)), fft.rfft2(x),
-        fft.irfft2(w, s=(10, 7)), fft.rfftn(x, s=(6, 9)), fft.irfftn(w), fft.hfft2(w), fft.ihfft2(x), fft.hfftn(w, s=(3, 5)),
+        fft.irfft2(w, s=(10, 7)), fft.rfftn(x, s=(6, 9)), fft.irfftn(w), fft.hfft2(w), fft.ihfft2(x),
+        fft.hfftn(w, s=(3, 5)),
         fft.ihfftn(x), fft.fftshift(x), fft.ifftshift(w), fft.rfft2(x.mT), fft.fft2(x, s=(4, -1)),
     )  # fmt: skip
 

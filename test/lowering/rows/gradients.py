@@ -41,9 +41,7 @@ def convolutions(s: Sample) -> Cases:
 
 def convolution_backward(x: Any, weight: Any, *how: Any) -> list[torch.Tensor]:
     stride, padding, dilation, transposed, output_padding, groups, mask = how
-    out = aten.convolution.default(
-        x, weight, None, stride, padding, dilation, transposed, output_padding, groups
-    )
+    out = aten.convolution.default(x, weight, None, stride, padding, dilation, transposed, output_padding, groups)
     channels = [weight.shape[1] * groups if transposed else weight.shape[0]]
     results = aten.convolution_backward.default(out * 0.5, x, weight, channels, *how)
     return [result for result, wanted in zip(results, mask, strict=True) if wanted]
@@ -112,9 +110,7 @@ def avg_pool_backward(spatial: int) -> Callable[..., Any]:
     def gradient(x: Any, kernel: int, stride: int, padding: int, ceil: bool) -> Any:
         how = [[number] * spatial for number in (kernel, stride, padding)]
         out = forward(x, kernel, stride, padding, ceil)
-        return [
-            backward(out, x, *how, ceil, pads, by) for pads, by in ((True, None), (False, None), (True, 3))
-        ]
+        return [backward(out, x, *how, ceil, pads, by) for pads, by in ((True, None), (False, None), (True, 3))]
 
     return gradient
 
@@ -122,8 +118,7 @@ def avg_pool_backward(spatial: int) -> Callable[..., Any]:
 def adaptive(spatial: int) -> Callable[[Sample], Cases]:
     sizes = (7, 8, 5)[:spatial]
     return lambda s: (
-        [(s.distinct(2, 3, *sizes), [n] * spatial) for n in (1, 3, 5)]
-        + [(s.distinct(3, *sizes), [9] * spatial)]
+        [(s.distinct(2, 3, *sizes), [n] * spatial) for n in (1, 3, 5)] + [(s.distinct(3, *sizes), [9] * spatial)]
     )
 
 

@@ -45,11 +45,7 @@ def _reduced(s: Sample) -> Cases:
     y[0, 0] = float("nan")
     bools = s.bools(4, 6), i, s.bools(4, 5)
     return [
-        *(
-            (s.floats(4, 6), i, y, m, f)
-            for m in ("sum", "prod", "amax", "amin", "mean")
-            for f in (True, False)
-        ),
+        *((s.floats(4, 6), i, y, m, f) for m in ("sum", "prod", "amax", "amin", "mean") for f in (True, False)),
         *((*bools, m, f) for m in ("sum", "prod", "amax", "amin") for f in (True, False)),
     ]
 

@@ -39,9 +39,7 @@ def oblong_and_right_side(s: Sample) -> Cases:
 
 
 def several(s: Sample) -> Cases:
-    return [
-        (s.floats(4, 4, low=-1, high=1) + 5 * torch.eye(4), s.floats(4, 5, low=-1, high=1), s.floats(2, 3))
-    ]
+    return [(s.floats(4, 4, low=-1, high=1) + 5 * torch.eye(4), s.floats(4, 5, low=-1, high=1), s.floats(2, 3))]
 
 
 def _product(factors: Any) -> T:
@@ -159,7 +157,5 @@ ROWS: list[Row] = [
         dynamic=growing,
         slack=1e-3,
     ),
-    row(
-        "aten.linalg_pinv.atol_rtol_tensor", lambda x: (la.pinv(x), la.pinv(x @ x.mT, hermitian=True)), oblong
-    ),
+    row("aten.linalg_pinv.atol_rtol_tensor", lambda x: (la.pinv(x), la.pinv(x @ x.mT, hermitian=True)), oblong),
 ]

@@ -83,10 +83,7 @@ _COMPARE = {"eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt"
 ROWS: list[Row] = [
     *(row(f"aten.{name}.Tensor", f, compared) for name, f in _COMPARE.items()),
     *(row(f"aten.{name}.Scalar", f, compared_with_number) for name, f in _COMPARE.items()),
-    *(
-        row(f"aten.{f.__name__}", f, logical)
-        for f in (torch.logical_and, torch.logical_or, torch.logical_xor)
-    ),
+    *(row(f"aten.{f.__name__}", f, logical) for f in (torch.logical_and, torch.logical_or, torch.logical_xor)),
     row(
         "aten.logical_not",
         torch.logical_not,

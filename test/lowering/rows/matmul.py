@@ -135,9 +135,7 @@ ROWS: list[Row] = [
         dynamic=lambda s, n: (s.floats(n, 3, 5), s.floats(7, 5), s.floats(7)),
     ),
     row("aten.addmm", addmm, _addmm),
-    row(
-        "aten.baddbmm", baddbmm, lambda s: [(s.floats(3, 4, 2), s.floats(3, 4, 5), s.floats(3, 5, 2), 0.5, 2)]
-    ),
+    row("aten.baddbmm", baddbmm, lambda s: [(s.floats(3, 4, 2), s.floats(3, 4, 5), s.floats(3, 5, 2), 0.5, 2)]),
     row("aten.addbmm", torch.addbmm, lambda s: [(s.floats(4, 2), s.floats(3, 4, 5), s.floats(3, 5, 2))]),
     row("aten.addmv", torch.addmv, lambda s: [(s.floats(4), s.floats(4, 5), s.floats(5))]),
     row("aten.addr", torch.addr, lambda s: [(s.floats(4, 5), s.floats(4), s.floats(5))]),

@@ -31,9 +31,7 @@ ROWS: list[Row] = [
         _pads(2, 3, 5, pads=((4, 1), (0, 2)), mode="reflect"),
         dynamic=lambda s, n: (s.floats(2, n, n), (2, 1), "reflect"),
     ),
-    row(
-        "aten.reflection_pad2d", F.pad, _pads(2, 3, 5, 4, pads=((3, 1, 4, 0), (-1, 2, 1, 1)), mode="reflect")
-    ),
+    row("aten.reflection_pad2d", F.pad, _pads(2, 3, 5, 4, pads=((3, 1, 4, 0), (-1, 2, 1, 1)), mode="reflect")),
     row("aten.reflection_pad3d", F.pad, _pads(2, 2, 3, 4, 3, pads=((1, 2, 3, 0, 1, 1),), mode="reflect")),
     row("aten.replication_pad1d", F.pad, _pads(2, 3, 5, pads=((7, 1),), mode="replicate")),
     row(

@@ -49,9 +49,7 @@ def _averages(*shape: int) -> Inputs:
 
 
 def _adaptive(*sizes: int, counts: tuple[object, ...]) -> Inputs:
-    return lambda s: (
-        [(s.floats(2, 3, *sizes), count) for count in counts] + [(s.floats(3, *sizes), counts[0])]
-    )
+    return lambda s: [(s.floats(2, 3, *sizes), count) for count in counts] + [(s.floats(3, *sizes), counts[0])]
 
 
 def _with_indices(function):
@@ -96,11 +94,7 @@ ROWS: list[Row] = [
     ),
     row("aten.adaptive_avg_pool3d", F.adaptive_avg_pool3d, _adaptive(4, 5, 3, counts=(2, (1, 3, 2)))),
     row("aten.adaptive_max_pool1d", _with_indices(F.adaptive_max_pool1d), _adaptive(8, counts=(3,))),
-    row(
-        "aten.adaptive_max_pool2d", _with_indices(F.adaptive_max_pool2d), _adaptive(8, 9, counts=(1, (3, 5)))
-    ),
+    row("aten.adaptive_max_pool2d", _with_indices(F.adaptive_max_pool2d), _adaptive(8, 9, counts=(1, (3, 5)))),
     row("aten.adaptive_max_pool3d", _with_indices(F.adaptive_max_pool3d), _adaptive(4, 5, 3, counts=(2,))),
-    row(
-        "aten.max_pool1d_with_indices", _with_indices(F.max_pool1d), lambda s: [(s.floats(2, 3, 9), 3, 2, 1)]
-    ),
+    row("aten.max_pool1d_with_indices", _with_indices(F.max_pool1d), lambda s: [(s.floats(2, 3, 9), 3, 2, 1)]),
 ]

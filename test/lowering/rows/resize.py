@@ -18,9 +18,7 @@ def resize_aa(x: torch.Tensor, size: Any, scale: Any, mode: str, corners: bool) 
     return F.interpolate(x, size, scale, mode, corners, antialias=True)
 
 
-def _plain(
-    *shape: int, sizes: tuple[list[int], ...], corners: bool = True, scale: float | None = None
-) -> Inputs:
+def _plain(*shape: int, sizes: tuple[list[int], ...], corners: bool = True, scale: float | None = None) -> Inputs:
     """The overload without lists: sizes, whether corners are aligned (for filters), one scale a dimension."""
     count = len(shape) - 2
     flags = [[False], [True]] if corners else [[]]
@@ -119,9 +117,7 @@ ROWS: list[Row] = [
     ),
     row("aten.upsample_nearest3d.vec", resize, _nearest(1, 2, 3, 4, 2, size=(4, 3, 5))),
     row("aten._upsample_nearest_exact1d.vec", resize, _nearest(2, 3, 5, size=(8,), mode="nearest-exact")),
-    row(
-        "aten._upsample_nearest_exact2d.vec", resize, _nearest(2, 3, 5, 6, size=(7, 3), mode="nearest-exact")
-    ),
+    row("aten._upsample_nearest_exact2d.vec", resize, _nearest(2, 3, 5, 6, size=(7, 3), mode="nearest-exact")),
     row(
         "aten._upsample_nearest_exact3d.vec",
         resize,

@@ -105,9 +105,7 @@ ROWS: list[Row] = [
         id="adjoint",
         dynamic=lambda s, n: (s.floats(n, 3, n),),
     ),
-    row(
-        "aten.conj_physical", lambda x: torch.conj_physical(x) + 1, lambda s: [(s.floats(2, 3),)], folds=True
-    ),
+    row("aten.conj_physical", lambda x: torch.conj_physical(x) + 1, lambda s: [(s.floats(2, 3),)], folds=True),
     row(
         "aten.view.dtype",
         lambda x: (

@@ -11,9 +11,7 @@ from torch import Tensor as T
 sp = torch.special
 F64 = torch.float64
 INF, NAN = float("inf"), float("nan")
-EDGES = torch.tensor(
-    [0.0, -0.0, 0.5, 1, -1, 2, 2.09, -2.09, 5, -5, 5.1, 8, -8, 8.1, 12, 12.5, 1e-30, INF, -INF, NAN]
-)
+EDGES = torch.tensor([0.0, -0.0, 0.5, 1, -1, 2, 2.09, -2.09, 5, -5, 5.1, 8, -8, 8.1, 12, 12.5, 1e-30, INF, -INF, NAN])
 
 
 def numbers(low: float, high: float) -> Inputs:
@@ -100,10 +98,7 @@ def polygammas(s: Sample) -> Cases:
 
 
 def gammas(s: Sample) -> Cases:
-    return [
-        (s.floats(30, dtype=d, low=0, high=9), s.floats(30, dtype=d, low=0, high=9))
-        for d in (torch.float32, F64)
-    ]
+    return [(s.floats(30, dtype=d, low=0, high=9), s.floats(30, dtype=d, low=0, high=9)) for d in (torch.float32, F64)]
 
 
 KINDS = (

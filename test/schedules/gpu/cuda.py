@@ -35,9 +35,7 @@ def resources(compiled: torch_tvm.CompiledModule, arch: str, folder: Path) -> Re
     assert found.returncode == 0, found.stderr
     most = lambda pattern: max(map(int, re.findall(pattern, found.stderr)), default=0)
     assert "bytes spill" in found.stderr, found.stderr
-    return Resources(
-        most(r"Used (\d+) registers"), most(r"(\d+) bytes smem"), most(r"(\d+) bytes spill stores")
-    )
+    return Resources(most(r"Used (\d+) registers"), most(r"(\d+) bytes smem"), most(r"(\d+) bytes spill stores"))
 
 
 def sources(module: Any) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Attention in one kernel: masks, grouped heads, odd sizes and few rows, with blocks of two sizes; what nvcc makes of it."""
+"""Attention in one kernel: masks, grouped heads, odd sizes and few rows, with blocks of two sizes; what nvcc makes of
+it.
+"""
 
 from __future__ import annotations
 
@@ -105,9 +107,7 @@ def test_sizes_that_vary_and_special_values() -> None:
     rows, keys = torch.export.Dim("rows", min=1, max=300), torch.export.Dim("keys", min=1, max=300)
     sizes = ({2: rows}, {2: keys}, {2: keys})
     example = operands(1, 2, rows=9, keys=11, depth=16)
-    compiled = torch_tvm.compile(
-        Program(), tuple(example), target="opencl", fallback=False, dynamic_shapes=sizes
-    )
+    compiled = torch_tvm.compile(Program(), tuple(example), target="opencl", fallback=False, dynamic_shapes=sizes)
     assert "attention" in {kernel.rule for kernel in compiled.report.kernels}
     for count, length in ((9, 11), (1, 1), (40, 130)):
         args = operands(1, 2, rows=count, keys=length, depth=16)

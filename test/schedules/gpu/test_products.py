@@ -1,4 +1,6 @@
-"""Products and rows on a GPU: which rule takes what, tiles from the model of the GPU, numbers on what device there is."""
+"""Products and rows on a GPU: which rule takes what, tiles from the model of the GPU, numbers on
+what device there is.
+"""
 
 from __future__ import annotations
 

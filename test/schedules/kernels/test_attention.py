@@ -34,9 +34,7 @@ def eager(q, k, v, mask=None):
     return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
 
 
-def check_operator(
-    model, shape, keys=None, value_depth=None, mask=None, extra=(), dtype=torch.float32
-) -> None:
+def check_operator(model, shape, keys=None, value_depth=None, mask=None, extra=(), dtype=torch.float32) -> None:
     b, s, h, d = shape
     keys = s if keys is None else keys
     q, k = torch.randn(b, s, h, d, dtype=dtype), torch.randn(b, keys, h, d, dtype=dtype)
@@ -100,9 +98,7 @@ def test_a_mask_ends_with_the_last_key(keys: int) -> None:
 def test_row_without_keys_is_zero(keys: int) -> None:
     mask = torch.zeros(1, 1, 10, keys)
     mask[0, 0, 3] = -math.inf
-    check_operator(
-        operator((1, 10, 1, 8), keys, bias=(1, 1, 10, keys)), (1, 10, 1, 8), keys, mask=mask, extra=(mask,)
-    )
+    check_operator(operator((1, 10, 1, 8), keys, bias=(1, 1, 10, keys)), (1, 10, 1, 8), keys, mask=mask, extra=(mask,))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -286,17 +282,11 @@ def test_parts_of_a_split_are_read_in_place(is_dynamic: bool) -> None:
     def body(emit, x, w, b):
         joint = emit(op.add(emit(op.matmul(x, w)), b))
         parts = emit(op.split(joint, 3, axis=-1))
-        views = [
-            emit(op.reshape(emit(relax.TupleGetItem(parts, i)), (1, tokens, heads, depth))) for i in range(3)
-        ]
+        views = [emit(op.reshape(emit(relax.TupleGetItem(parts, i)), (1, tokens, heads, depth))) for i in range(3)]
         return emit(op.nn.attention(*views, causal_mask="TopLeft"))
 
-    model = Compiled(
-        [var("x", (1, tokens, width)), var("w", (width, 3 * width)), var("b", (3 * width,))], 1, body
-    )
-    assert sorted(
-        r for r, d in zip(model.rules(), model.decisions, strict=True) if "pack" not in d.kernel
-    ) == [
+    model = Compiled([var("x", (1, tokens, width)), var("w", (width, 3 * width)), var("b", (3 * width,))], 1, body)
+    assert sorted(r for r, d in zip(model.rules(), model.decisions, strict=True) if "pack" not in d.kernel) == [
         "attention",
         "matmul",
     ]

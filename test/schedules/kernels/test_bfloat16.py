@@ -14,9 +14,7 @@ from torch_tvm.backends import build, optimize, schedule
 from ..relax_models import TARGET, var
 
 
-def linear(
-    rows: object, depth: int, columns: int, target: tvm.target.Target
-) -> tuple[tvm.IRModule, list[str]]:
+def linear(rows: object, depth: int, columns: int, target: tvm.target.Target) -> tuple[tvm.IRModule, list[str]]:
     """``gelu(x @ w.T + b)`` scheduled under ``accuracy="fast"``, and the rules that took its kernels."""
     builder = relax.BlockBuilder()
     x, w, b = var("x", (rows, depth)), var("w", (columns, depth)), var("b", (columns,))

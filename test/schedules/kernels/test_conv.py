@@ -79,8 +79,7 @@ class Case:
         _, weight, bias = self.tensors()
         dtype = str(self.dtype).removeprefix("torch.")
         sizes = [
-            tvm.tirx.Var(f"s{axis}", "int64") if axis in self.dynamic else size
-            for axis, size in enumerate(self.shape)
+            tvm.tirx.Var(f"s{axis}", "int64") if axis in self.dynamic else size for axis, size in enumerate(self.shape)
         ]
         builder = relax.BlockBuilder()
         x = relax.Var("x", relax.TensorType(sizes, dtype))
@@ -259,9 +258,7 @@ def test_pairs_of_bfloat16(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
-def test_no_pairs_where_channels_do_not_fill_them(
-    case: Case, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_pairs_where_channels_do_not_fill_them(case: Case, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spell_out(monkeypatch)
     names = [g.name_hint for g in optimize(case.module(), TARGET, accuracy="fast").get_global_vars()]
     assert not any("round_to_bfloat16" in name for name in names), why
@@ -296,9 +293,7 @@ def test_taps_of_a_small_transposed_convolution_are_computed_first() -> None:
     small = Case((1, 64, 8, 8), 64, (4, 4), stride=2, padding=1, transposed=True)
     large = Case((1, 64, 256, 256), 64, (4, 4), stride=2, padding=1, transposed=True)
     apart = Case((1, 64, 8, 8), 64, (2, 2), stride=2, transposed=True)
-    has_sum = lambda case: any(
-        "meeting_taps" in g.name_hint for g in optimize(case.module(), TARGET).get_global_vars()
-    )
+    has_sum = lambda case: any("meeting_taps" in g.name_hint for g in optimize(case.module(), TARGET).get_global_vars())
     assert [has_sum(case) for case in (small, large, apart)] == [True, False, False]
 
 
@@ -367,9 +362,7 @@ def test_tiles_fit_the_registers(width: int, blocks: int) -> None:
     assert tiling.width * tiling.vectors + tiling.vectors < cpu.vector_registers
 
 
-@pytest.mark.parametrize(
-    ("stride", "padding", "kernel", "extent"), [(1, 1, 3, 15), (2, 3, 7, 20), (3, 0, 2, 11)]
-)
+@pytest.mark.parametrize(("stride", "padding", "kernel", "extent"), [(1, 1, 3, 15), (2, 3, 7, 20), (3, 0, 2, 11)])
 def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, extent: int) -> None:
     count = (extent + 2 * padding - kernel) // stride + 1
     phase = Phase(0, 1, count, stride, tuple((k, k - padding) for k in range(kernel)))
@@ -387,9 +380,7 @@ def test_runs_cover_every_column_once(stride: int, padding: int, kernel: int, ex
 @pytest.mark.parametrize(("total", "width"), [(1, 6), (5, 6), (6, 6), (49, 5), (196, 6), (13, 4)])
 def test_overlapping_tiles_cover_every_column(total: int, width: int) -> None:
     run = cover_columns(total, width, 1)
-    starts = [
-        exact(tvm.sym.Analyzer().simplify(run.start(tvm.tirx.IntImm("int64", t)))) for t in range(run.count)
-    ]
+    starts = [exact(tvm.sym.Analyzer().simplify(run.start(tvm.tirx.IntImm("int64", t)))) for t in range(run.count)]
     columns = [start + column for start in starts for column in range(run.width)]
     assert set(columns) == set(range(total))
     assert len(columns) - total < run.width
@@ -404,9 +395,7 @@ def test_tasks_of_several_tiles_reach_every_column(batch: int, size: int, inputs
 
 
 @pytest.mark.skipif(
-    not TARGET.attrs.get("mcpu", "").startswith(
-        ("cascadelake", "skylake-avx512", "icelake", "znver4", "sapphire")
-    ),
+    not TARGET.attrs.get("mcpu", "").startswith(("cascadelake", "skylake-avx512", "icelake", "znver4", "sapphire")),
     reason="the host has no AVX-512",
 )
 def test_tile_uses_whole_vectors_and_does_not_spill() -> None:

@@ -31,9 +31,7 @@ def test_long_sums_of_one_row_have_the_error_of_blas() -> None:
     check(compile_linear(1, 20011, 17)(x, w), F.linear(x, w), F.linear(x.double(), w.double()))
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [((9, 33), (33,)), ((33,), (33, 20)), ((33,), (33,)), ((2, 4, 50), (50,))]
-)
+@pytest.mark.parametrize(("a", "b"), [((9, 33), (33,)), ((33,), (33, 20)), ((33,), (33,)), ((2, 4, 50), (50,))])
 def test_vectors(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     model = Compiled([var("a", a), var("b", b)], 2, lambda emit, x, y: emit(relax.op.matmul(x, y)))
     x, y = torch.randn(a), torch.randn(b)

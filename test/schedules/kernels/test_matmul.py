@@ -158,9 +158,7 @@ def test_product_of_activations_with_all_sizes_dynamic() -> None:
         check(model(x, y), x @ y, x.double() @ y.double())
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [((0, 5), (5, 3)), ((4, 0), (0, 3)), ((4, 5), (5, 0)), ((0, 2, 3), (0, 3, 4))]
-)
+@pytest.mark.parametrize(("a", "b"), [((0, 5), (5, 3)), ((4, 0), (0, 3)), ((4, 5), (5, 0)), ((0, 2, 3), (0, 3, 4))])
 def test_empty(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     model = Compiled([var("a", a), var("b", b)], 2, lambda emit, x, y: emit(relax.op.matmul(x, y)))
     x, y = torch.randn(a), torch.randn(b)

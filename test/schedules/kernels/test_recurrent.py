@@ -154,9 +154,7 @@ def test_vectors_of_the_full_width(kind: str, machine: str) -> None:
     model = Layer(kind, 6, 64)
     ours = torch_tvm.compile(model.eval(), tuple(model.inputs(3, 1)), target=fields)
     func = next(f for g, f in ours.tir_module.functions_items() if g.name_hint == f"{kind}_packed")
-    text = tvm.compile(tvm.IRModule({"k": func.with_attr("global_symbol", "k")}), target).mod.inspect_source(
-        "ll"
-    )
+    text = tvm.compile(tvm.IRModule({"k": func.with_attr("global_symbol", "k")}), target).mod.inspect_source("ll")
     assert f"<{lanes} x float>" in text
     assert "@tanhf(" not in text and "@expf(" not in text
 

@@ -72,17 +72,13 @@ def test_a_long_chain_compiles_in_linear_time() -> None:
     def chain(multiply, tanh, add):
         return lambda x, y: functools.reduce(lambda a, _: add(multiply(a, tanh(a)), y), range(16), x)
 
-    case = Case(
-        "deep", chain(R.multiply, R.tanh, R.add), chain(torch.mul, torch.tanh, torch.add), ((3, 50),) * 2
-    )
+    case = Case("deep", chain(R.multiply, R.tanh, R.add), chain(torch.mul, torch.tanh, torch.add), ((3, 50),) * 2)
     run(case, [torch.randn(3, 50) * 0.1 for _ in range(2)])
 
 
 def test_takes_tensors_at_any_address() -> None:
     """A view that starts one element into its storage; whole vectors are copied from it."""
-    case = Case(
-        "copy", lambda x, y: R.concat([x, y], 1), lambda x, y: torch.cat([x, y], 1), ((8, 64), (8, 64))
-    )
+    case = Case("copy", lambda x, y: R.concat([x, y], 1), lambda x, y: torch.cat([x, y], 1), ((8, 64), (8, 64)))
     run(case, [torch.randn(8 * 64 + 1)[1:].view(8, 64), torch.randn(8 * 64 + 3)[3:].view(8, 64)])
 
 

@@ -32,14 +32,8 @@ def reduce_case(name: str, axes, shape=(3, 5, 37), dtype=torch.float32, symbols=
 
 CASES = [
     *(reduce_case(name, axes) for name in ("sum", "mean", "max", "var") for axes in AXES),
-    *(
-        reduce_case("sum", (1,), (7, 133), d)
-        for d in (torch.float16, torch.bfloat16, torch.float64, torch.int64)
-    ),
-    *(
-        reduce_case("sum", (0,), (133, 7), d)
-        for d in (torch.float16, torch.bfloat16, torch.float64, torch.int32)
-    ),
+    *(reduce_case("sum", (1,), (7, 133), d) for d in (torch.float16, torch.bfloat16, torch.float64, torch.int64)),
+    *(reduce_case("sum", (0,), (133, 7), d) for d in (torch.float16, torch.bfloat16, torch.float64, torch.int32)),
     *(reduce_case("max", (1,), (7, 133), d) for d in (torch.bfloat16, torch.int8, torch.uint8, torch.int64)),
     *(reduce_case("sum", (1,), shape) for shape in ((1, 1), (5, 1), (16, 20011), (20011, 3))),
     *(reduce_case("sum", (0,), shape) for shape in ((1, 5), (20011, 16), (3, 20011))),
@@ -62,17 +56,12 @@ CASES = [
         lambda x: (x * x).mean(1).exp(),
         ((7, 133),),
     ),
-    *(
-        Case(f"argmax {a}", lambda x, a=a: R.argmax(x, a), lambda x, a=a: x.argmax(a), ((3, 5, 37),))
-        for a in range(3)
-    ),
+    *(Case(f"argmax {a}", lambda x, a=a: R.argmax(x, a), lambda x, a=a: x.argmax(a), ((3, 5, 37),)) for a in range(3)),
     Case("few results", lambda x: R.sum(x, [0]), lambda x: x.sum(0), ((10007, 3),)),
     Case("one maximum", lambda x: R.max(x), lambda x: x.amax(), ((300, 501),)),
     Case("one position", lambda x: R.argmax(x), lambda x: x.argmax(), ((300, 501),)),
     Case("argmax all", lambda x: R.argmax(x), lambda x: x.argmax(), ((3, 5, 37),)),
-    Case(
-        "argmax symbolic", lambda x: R.argmax(x, 1), lambda x: x.argmax(1), ((5, 133),), symbols=(("n", "m"),)
-    ),
+    Case("argmax symbolic", lambda x: R.argmax(x, 1), lambda x: x.argmax(1), ((5, 133),), symbols=(("n", "m"),)),
 ]
 
 

@@ -42,9 +42,7 @@ def test_matches_eager(name: str, shape: tuple[int, ...], axis: int) -> None:
     assert scan_of(x, lambda x: getattr(x, name)(axis)).rules == ["scan"]
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_dtypes(dtype: torch.dtype, axis: int) -> None:
     scan_of((torch.randn(9, 1037) * 3).to(dtype), lambda x: x.cumsum(axis))

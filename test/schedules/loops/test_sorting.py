@@ -21,9 +21,7 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Te
     return x
 
 
-def check_sort(
-    x: torch.Tensor, axis: int, descending: bool, compiled: CompiledFunction | None = None
-) -> None:
+def check_sort(x: torch.Tensor, axis: int, descending: bool, compiled: CompiledFunction | None = None) -> None:
     compiled = compiled or CompiledFunction(lambda x: x.sort(axis, descending=descending), (x,))
     values, indices = compiled(x)
     expected = x.sort(dim=axis, descending=descending, stable=True)

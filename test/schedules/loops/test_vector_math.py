@@ -61,9 +61,7 @@ def elementwise(name: str, size: int, dtype: str = "float32", repeat: int = 1) -
     store = tirx.BufferStore(buffers[-1], value, [i * LANES + lane])
     vector = tirx.For(lane, 0, LANES, tirx.ForKind.VECTORIZED, store)
     body = tirx.For(i, 0, size // LANES, tirx.ForKind.SERIAL, vector)
-    func = tirx.PrimFunc(buffers, body).with_attrs(
-        {"global_symbol": "main", "tirx.noalias": True, "s_tir": True}
-    )
+    func = tirx.PrimFunc(buffers, body).with_attrs({"global_symbol": "main", "tirx.noalias": True, "s_tir": True})
     return finish(func, CpuModel.from_target(host_target()))
 
 
@@ -184,7 +182,9 @@ def test_a_chain_compiles_in_linear_time() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [5, 64])
 def test_functions_on_parts_of_a_result_compile_in_linear_time(size: int) -> None:
-    """Behind the guards of ``cat`` and ``pad``, within rows and across them; TVM takes exponential time for their lets."""
+    """Behind the guards of ``cat`` and ``pad``, within rows and across them; TVM takes exponential
+    time for their lets.
+    """
 
     def program(x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, ...]:
         angles = i[:, None] * x[:1].exp()

@@ -141,9 +141,7 @@ class RingBuffer(nn.Module):
         return self.ring.sum(0)
 
 
-@case(
-    "1x2x4", calls=3, refused={"torchscript": "a trace does not note that a module's attribute is replaced"}
-)
+@case("1x2x4", calls=3, refused={"torchscript": "a trace does not note that a module's attribute is replaced"})
 class KeyCache(nn.Module):
     keys: torch.Tensor
 

@@ -30,9 +30,7 @@ _network("Conv2dDilatedModule", "1x3x9x9", lambda: nn.Conv2d(3, 4, 3, dilation=2
 _network("Conv2dGroupedModule", "1x8x6x6", lambda: nn.Conv2d(8, 16, 3, groups=4))
 _network("Conv2dDepthwiseModule", "1x8x6x6", lambda: nn.Conv2d(8, 8, 3, groups=8, padding="same"))
 _network("Conv2dReflectModule", "1x3x6x6", lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
-_network(
-    "Conv2dNormModule", "2x3x8x8", lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.SiLU())
-)
+_network("Conv2dNormModule", "2x3x8x8", lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.SiLU()))
 _network("Conv1dModule", "2x3x16", lambda: nn.Conv1d(3, 8, 5, stride=2))
 _network("Conv3dModule", "1x2x5x6x6", lambda: nn.Conv3d(2, 4, 3))
 _network("ConvTranspose2dModule", "1x4x5x5", lambda: nn.ConvTranspose2d(4, 3, 3, 2, output_padding=1))
@@ -40,9 +38,7 @@ _network("ConvTranspose1dModule", "1x4x7", lambda: nn.ConvTranspose1d(4, 3, 4, 2
 _network("LinearModule", "3x8", lambda: nn.Linear(8, 5))
 _network("LinearNoBiasModule", "2x3x8", lambda: nn.Linear(8, 5, bias=False))
 _network("LinearVectorModule", "8", lambda: nn.Linear(8, 5))
-_network(
-    "MlpModule", "3x8", lambda: nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4), nn.Softmax(-1))
-)
+_network("MlpModule", "3x8", lambda: nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4), nn.Softmax(-1)))
 _network("BatchNorm1dModule", "4x6", lambda: nn.BatchNorm1d(6))
 _network("LayerNormModule", "2x3x8", lambda: nn.LayerNorm(8))
 _network("GroupNormModule", "2x8x4x4", lambda: nn.GroupNorm(4, 8))
@@ -63,7 +59,8 @@ _network("PReluModule", "2x4x3", lambda: nn.PReLU(4))
 _network("UnflattenModule", "2x12", lambda: nn.Unflatten(1, (3, 4)))
 
 for _name in (
-    "ReLU", "GELU", "SiLU", "Mish", "ELU", "SELU", "Hardswish", "Hardsigmoid", "Softplus", "Sigmoid", "Tanh", "LeakyReLU",
+    "ReLU", "GELU", "SiLU", "Mish", "ELU", "SELU", "Hardswish", "Hardsigmoid", "Softplus", "Sigmoid", "Tanh",
+    "LeakyReLU",
     "LogSigmoid", "Softsign", "Hardtanh", "ReLU6", "CELU", "Tanhshrink",
 ):  # fmt: skip
     _network(f"{_name}Module", "3x7", getattr(nn, _name))

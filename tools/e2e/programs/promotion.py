@@ -38,9 +38,7 @@ for _first, _left in enumerate(_DTYPES):
         if _left != _right:
             case(f"3:{_left}", f":{_right}", name=f"promotion-{_left}-{_right}-0d")(_all_operations)
     for _number in _NUMBERS:
-        _refused = (
-            {"torchscript": "PyTorch's tracer has no comparison with a bool"} if _number is True else {}
-        )
+        _refused = {"torchscript": "PyTorch's tracer has no comparison with a bool"} if _number is True else {}
         case(f"3x4:{_left}", name=f"promotion-{_left}-{_number}", refused=_refused)(_beside(_number))
 
 

@@ -52,9 +52,7 @@ def views_that_vary(x):
     return x.reshape(-1, 3), x.flatten(), x.t(), x.unsqueeze(0).expand(2, -1, -1)
 
 
-@case(
-    "nx4", sizes=(5, 3, 9), frontends=_VIA
-)  # torch.export asks for 3: the slices of fewer rows have a size of 1
+@case("nx4", sizes=(5, 3, 9), frontends=_VIA)  # torch.export asks for 3: the slices of fewer rows have a size of 1
 def slices_that_vary(x):
     return x[1:], x[:-1], x[::2], x[-1]
 

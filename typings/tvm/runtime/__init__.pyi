@@ -18,9 +18,7 @@ class Executable:
         workspace_dir: Any = ...,
         **kwargs: Any,
     ) -> Any: ...
-    def jit(
-        self, *, fcompile: Any = ..., addons: Any = ..., force_recompile: Any = ..., **kwargs: Any
-    ) -> Module: ...
+    def jit(self, *, fcompile: Any = ..., addons: Any = ..., force_recompile: Any = ..., **kwargs: Any) -> Module: ...
     mod: Any
 
 class Module(tvm_ffi.Module):

@@ -106,9 +106,7 @@ def ones(b: Builder, size: list[Size], dtype: Any, layout: Any, device: Any, pin
 
 
 @lowers_complex("torch.aten.new_full")
-def new_full(
-    b: Builder, z: Any, size: list[Size], value: Any, dtype: Any, layout: Any, device: Any, pin: Any
-) -> Any:
+def new_full(b: Builder, z: Any, size: list[Size], value: Any, dtype: Any, layout: Any, device: Any, pin: Any) -> Any:
     """aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, …) -> Tensor"""
     return full(b, size, value, dtype, layout, device, pin)
 
@@ -128,9 +126,7 @@ def full_like(
 
 
 @lowers_complex("torch.aten.ones_like")
-def ones_like(
-    b: Builder, z: Any, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
-) -> Parts:
+def ones_like(b: Builder, z: Any, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Parts:
     """aten::ones_like(Tensor self, *, ScalarType? dtype=None, …) -> Tensor"""
     return full(b, _shape(b, z), 1, dtype, layout, device, pin)
 

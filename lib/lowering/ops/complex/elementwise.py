@@ -25,9 +25,7 @@ def elementwise(b: Builder, body: Callable[..., Number], *operands: Parts) -> Pa
     return Parts(*(_kernel(b, lambda *z, w=which: getattr(body(*z), w), *operands) for which in ("re", "im")))
 
 
-def real_valued(
-    b: Builder, body: Callable[..., Scalar], *operands: Parts, compute: str | None = None
-) -> Expr:
+def real_valued(b: Builder, body: Callable[..., Scalar], *operands: Parts, compute: str | None = None) -> Expr:
     """``body`` of the numbers at one place, a real or a truth value."""
     return _kernel(b, body, *operands, compute=compute)
 

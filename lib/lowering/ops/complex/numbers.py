@@ -54,9 +54,7 @@ class Complex:
         scale = one / tirx.Select(wide, c + d * ratio, c * ratio + d)
         re = tirx.Select(wide, self.re + self.im * ratio, self.re * ratio + self.im) * scale
         im = tirx.Select(wide, self.im - self.re * ratio, self.im * ratio - self.re) * scale
-        return Complex(
-            tirx.Select(none, _over_zero(self.re, c), re), tirx.Select(none, _over_zero(self.im, d), im)
-        )
+        return Complex(tirx.Select(none, _over_zero(self.re, c), re), tirx.Select(none, _over_zero(self.im, d), im))
 
     def scaled(self, factor: Scalar) -> Complex:
         return Complex(times(self.re, factor), times(self.im, factor))
@@ -90,9 +88,7 @@ def _over_zero(part: Scalar, divisor: Scalar) -> Scalar:
 
 
 def chosen(condition: Scalar, then: Complex, otherwise: Complex) -> Complex:
-    return Complex(
-        tirx.Select(condition, then.re, otherwise.re), tirx.Select(condition, then.im, otherwise.im)
-    )
+    return Complex(tirx.Select(condition, then.re, otherwise.re), tirx.Select(condition, then.im, otherwise.im))
 
 
 def magnitude(z: Complex) -> Scalar:
@@ -145,13 +141,13 @@ def _stretched(length: Scalar, direction: Callable[[Scalar], Scalar], angle: Sca
     limit = _limit(dtype)
     far = length > tirx.const(limit, dtype)
     rest = tirx.exp(tirx.Select(far, length - tirx.const(limit, dtype), length))
-    return rest * times(
-        tirx.Select(far, tirx.const(math.exp(limit), dtype), tirx.const(1, dtype)), direction(angle)
-    )
+    return rest * times(tirx.Select(far, tirx.const(math.exp(limit), dtype), tirx.const(1, dtype)), direction(angle))
 
 
 def exp(z: Complex) -> Complex:
-    """As C has it: real numbers stay real when they overflow, and an infinite real part decides alone how long it is."""
+    """As C has it: real numbers stay real when they overflow, and an infinite real part decides
+    alone how long it is.
+    """
     zero, lost = z.number(0), _without_direction(z)
     re, im = _stretched(z.re, tirx.cos, z.im), _stretched(z.re, tirx.sin, z.im)
     none, endless = z.re == z.number(-math.inf), z.re == z.number(math.inf)
@@ -215,9 +211,7 @@ def log_add_exp(x: Complex, y: Complex, keep: Callable[[Complex], Complex]) -> C
     return log_of_sum(x, y, low, high, near, endless)
 
 
-def log_of_sum(
-    x: Complex, y: Complex, low: Complex, high: Complex, near: Complex, endless: Complex
-) -> Complex:
+def log_of_sum(x: Complex, y: Complex, low: Complex, high: Complex, near: Complex, endless: Complex) -> Complex:
     """The result of :func:`log_add_exp`, of its steps."""
     together = tirx.all(tirx.isinf(low.re), low.re == high.re)
     endless = chosen(low.re < x.number(0), low, endless)
@@ -282,7 +276,9 @@ def _hyperbolic(name: str, z: Complex, direction: Callable[[Scalar], Scalar]) ->
 
 
 def sinh(z: Complex) -> Complex:
-    """A part with a factor of zero is zero, whatever the other; an infinite real part without direction stays infinite."""
+    """A part with a factor of zero is zero, whatever the other; an infinite real part without
+    direction stays infinite.
+    """
     zero = z.number(0)
     re, im = _hyperbolic("sinh", z, tirx.cos), _hyperbolic("cosh", z, tirx.sin)
     stays = tirx.all(tirx.isinf(z.re), _without_direction(z))
@@ -325,9 +321,7 @@ def _asinh_beyond(z: Complex) -> Complex:
     """``asinh`` where a part is infinite or no number."""
     nan, pi = z.number(math.nan), math.pi
     high, wide, unknown = tirx.isinf(z.im), tirx.isinf(z.re), is_nan(z.re)
-    re = tirx.Select(
-        high, tirx.copysign(z.number(math.inf), z.re), tirx.Select(tirx.any(wide, unknown), z.re, nan)
-    )
+    re = tirx.Select(high, tirx.copysign(z.number(math.inf), z.re), tirx.Select(tirx.any(wide, unknown), z.re, nan))
     corner = tirx.copysign(tirx.Select(wide, z.number(pi / 4), z.number(pi / 2)), z.im)
     is_flat = tirx.any(tirx.all(wide, tirx.isfinite(z.im)), tirx.all(unknown, z.im == z.number(0)))
     flat = tirx.Select(is_flat, tirx.copysign(z.number(0), z.im), nan)
@@ -439,7 +433,8 @@ ROOTED: dict[str, tuple[Callable[[Complex], Complex], Callable[[Complex, Complex
     "acos": (root_below, acos),
     "acosh": (root_beyond, acosh),
 }
-"""Functions by two roots, the first given here, the other :func:`root_above`; each is read often, so a step of its own."""
+"""Functions by two roots, the first given here, the other :func:`root_above`; each is read often, so a step of its
+own."""
 
 INVERSES: dict[str, Callable[[Complex], Complex]] = {
     "rsqrt": sqrt,

@@ -43,7 +43,9 @@ def _derived(name: str, lowering: Callable[..., Any]) -> None:
 
 
 def _of(name: str, real: Callable[[Builder, Parts], Expr]) -> None:
-    """The real lowering of what ``real`` makes of the numbers: ``any`` asks which are zero, a norm how long they are."""
+    """The real lowering of what ``real`` makes of the numbers: ``any`` asks which are zero, a norm
+    how long they are.
+    """
     _derived(name, lambda b, z, *rest: LOWERINGS[name].function(b, real(b, z), *rest))
 
 
@@ -194,13 +196,13 @@ def logcumsumexp(b: Builder, z: Complex, dim: int) -> Parts:
 
 @lowers_complex("torch.aten.logsumexp")
 def logsumexp(b: Builder, z: Complex, dim: list[int], keepdim: bool) -> Parts:
-    """aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor; from the largest real part that is finite"""
+    """aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor; from the largest real
+    part that is finite
+    """
     z = Parts(*(b.cast(part, b.result_dtype) for part in (z.re, dense(b, z).im)))
     axes = folds.axes_of(b, z.re, dim)
     top = folds.reduce(b, z.re, axes, True, larger, folds.lowest, accumulate=b.result_dtype, name="max")
-    top = pointwise(
-        b, lambda u: tirx.Select(tirx.isinf(u), tirx.const(0, b.result_dtype), u), top, name="finite"
-    )
+    top = pointwise(b, lambda u: tirx.Select(tirx.isinf(u), tirx.const(0, b.result_dtype), u), top, name="finite")
     shifted = elementwise(b, lambda u, v: numbers.exp(u - v), z, Parts(top, 0))
     summed = Parts(*(b.emit(R.sum(part, axis=axes, keepdims=True)) for part in (shifted.re, shifted.im)))
     value = elementwise(b, lambda u, v: numbers.log(u) + v, summed, Parts(top, 0))

@@ -209,8 +209,7 @@ def glu(b: Builder, x: Tensor, dim: int) -> Expr:
     if not isinstance(size, int):
         b.unsupported("glu over a symbolic size")
     left, right = (
-        b.emit(R.strided_slice(x, axes=[axis], begin=[begin], end=[begin + size // 2]))
-        for begin in (0, size // 2)
+        b.emit(R.strided_slice(x, axes=[axis], begin=[begin], end=[begin + size // 2])) for begin in (0, size // 2)
     )
     return pointwise(b, lambda u, v: u * _sigmoid(v), left, right)
 

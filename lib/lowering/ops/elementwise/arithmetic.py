@@ -314,9 +314,7 @@ _FLOAT_POWERS: dict[float, Callable[[Scalar], Scalar]] = {
 
 def _root(u: Scalar) -> Scalar:
     """``u ** 0.5`` as C has it: zeros and infinities lose their sign."""
-    return tirx.Select(
-        tirx.any(u == tirx.const(0, str(u.ty.dtype)), tirx.isinf(u)), tirx.abs(u), tirx.sqrt(u)
-    )
+    return tirx.Select(tirx.any(u == tirx.const(0, str(u.ty.dtype)), tirx.isinf(u)), tirx.abs(u), tirx.sqrt(u))
 
 
 _ROOTS: dict[float, Callable[[Scalar], Scalar]] = {

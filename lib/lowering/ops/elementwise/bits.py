@@ -38,9 +38,7 @@ def frexp(b: Builder, x: Tensor) -> list[Expr]:
     def mantissa(u: Scalar) -> Scalar:
         kept = integer(~((2 * half + 3) << fraction))
         bits = tirx.bitwise_and(tirx.reinterpret(word, normal(u)), kept)
-        return tirx.Select(
-            is_plain(u), tirx.reinterpret(dtype, tirx.bitwise_or(bits, integer(half << fraction))), u
-        )
+        return tirx.Select(is_plain(u), tirx.reinterpret(dtype, tirx.bitwise_or(bits, integer(half << fraction))), u)
 
     def exponent(u: Scalar) -> Scalar:
         moved = tirx.Select(tirx.EQ(exponent_of(u), integer(0)), integer(half + fraction + 2), integer(half))

@@ -59,9 +59,7 @@ def shift(names: list[str], left: bool) -> None:
         if left:
             return tirx.Select(outside, tirx.const(0, dtype), u << amount)
         shifted = u >> amount
-        return tirx.Select(
-            outside, shifted if not dtype.startswith("uint") else tirx.const(0, dtype), shifted
-        )
+        return tirx.Select(outside, shifted if not dtype.startswith("uint") else tirx.const(0, dtype), shifted)
 
     def lowering(b: Builder, x: Tensor, y: Any) -> Expr:
         if b.result_dtype == "bool":

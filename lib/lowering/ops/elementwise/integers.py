@@ -30,9 +30,7 @@ def looped(b: Builder, x: Any, y: Any, start: Callable[..., list[Scalar]], step:
     The first word is the result. Words are 64 bits without a sign, so that they wrap around.
     """
     dtype = b.result_dtype
-    operands = [
-        b.tensor(wrapped(int(v), dtype) if isinstance(v, (bool, int, float)) else v, dtype) for v in (x, y)
-    ]
+    operands = [b.tensor(wrapped(int(v), dtype) if isinstance(v, (bool, int, float)) else v, dtype) for v in (x, y)]
     shape = common_shape(b, [b.shape(v) for v in operands])
     if 0 in shape:
         return b.emit(relax.op.zeros(relax.ShapeExpr([as_size(size) for size in shape]), dtype))

@@ -131,10 +131,7 @@ _CHEBYSHEV: dict[str, Callable[[Scalar], Scalar]] = {
 _HERMITE_LIMITS = {"float32": 128, "float64": 512}
 
 POLYNOMIALS: dict[str, Steps] = {
-    **{
-        f"chebyshev_polynomial_{kind}": _polynomial(first, _chebyshev, {})
-        for kind, first in _CHEBYSHEV.items()
-    },
+    **{f"chebyshev_polynomial_{kind}": _polynomial(first, _chebyshev, {}) for kind, first in _CHEBYSHEV.items()},
     **{
         f"shifted_chebyshev_polynomial_{kind}": _polynomial(*_shifted(first, _chebyshev), {})
         for kind, first in _CHEBYSHEV.items()
@@ -142,9 +139,7 @@ POLYNOMIALS: dict[str, Steps] = {
     "hermite_polynomial_h": _polynomial(
         _two, lambda x, this, last, k: _two(x) * this - _two(k) * last, _HERMITE_LIMITS
     ),
-    "hermite_polynomial_he": _polynomial(
-        lambda x: x, lambda x, this, last, k: x * this - k * last, _HERMITE_LIMITS
-    ),
+    "hermite_polynomial_he": _polynomial(lambda x: x, lambda x, this, last, k: x * this - k * last, _HERMITE_LIMITS),
     "laguerre_polynomial_l": _polynomial(lambda x: constants(x)(1) - x, _laguerre, {}),
     "legendre_polynomial_p": _polynomial(lambda x: x, _legendre, {}),
 }
@@ -199,20 +194,14 @@ def _zeta(write: Callable[[Scalar], None], x: Scalar, q: Scalar) -> None:
     for coefficient in EULER_MACLAURIN:
         factor[0] = factor[0] * (x + constant(k))
         term[0] = term[0] / w
-        rest[0] = rest[0] + tirx.Select(
-            tirx.EQ(term[0], zero), zero, factor[0] * term[0] / constant(coefficient)
-        )
+        rest[0] = rest[0] + tirx.Select(tirx.EQ(term[0], zero), zero, factor[0] * term[0] / constant(coefficient))
         factor[0] = factor[0] * (x + constant(k + 1))
         term[0] = term[0] / w
         k += 2
     infinity = tirx.infinity(str(x.ty.dtype))
-    value = tirx.Select(
-        tirx.any(tirx.isnan(x), tirx.isnan(q), tirx.isinf(x)), constant(math.nan), total[0] + rest[0]
-    )
+    value = tirx.Select(tirx.any(tirx.isnan(x), tirx.isnan(q), tirx.isinf(x)), constant(math.nan), total[0] + rest[0])
     outside = tirx.Select(x < one, constant(math.nan), tirx.Select(is_pole, infinity, value))
-    outside = tirx.Select(
-        tirx.all(q < zero, tirx.Not(is_pole), tirx.Not(is_defined)), constant(math.nan), outside
-    )
+    outside = tirx.Select(tirx.all(q < zero, tirx.Not(is_pole), tirx.Not(is_defined)), constant(math.nan), outside)
     write(tirx.Select(tirx.EQ(x, one), infinity, outside))
 
 
@@ -231,9 +220,7 @@ def _trigamma(x: Scalar) -> Scalar:
             total = total + one / (shifted * shifted)
         series = lambda w: named(
             one / (w * w),
-            lambda s: (
-                (one + half / w + s * (constant(1 / 6) - s * (constant(1 / 30) - s * constant(1 / 42)))) / w
-            ),
+            lambda s: (one + half / w + s * (constant(1 / 6) - s * (constant(1 / 30) - s * constant(1 / 42)))) / w,
         )
         return total + named(z + constant(6), series)
 

@@ -146,8 +146,7 @@ def _erfinv(x: Scalar) -> Scalar:
 
         def far(root: Scalar) -> Scalar:
             parts = [
-                (end, named(root - constant(mid), functools.partial(horner, coefficients=c)))
-                for end, mid, c in others
+                (end, named(root - constant(mid), functools.partial(horner, coefficients=c))) for end, mid, c in others
             ]
             result = parts[-1][1]
             for end, value in reversed(parts[:-1]):
@@ -185,9 +184,7 @@ def digamma(x: Scalar) -> Scalar:
     def positive(z: Scalar) -> Scalar:
         large = z >= constant(SHIFT)
         shares = functools.reduce(lambda total, i: total + one / (z + constant(i)), range(1, SHIFT), one / z)
-        series = lambda w: named(
-            one / (w * w), lambda t: tirx.log(w) - constant(0.5) / w - t * horner(t, BERNOULLI)
-        )
+        series = lambda w: named(one / (w * w), lambda t: tirx.log(w) - constant(0.5) / w - t * horner(t, BERNOULLI))
         asymptotic = named(tirx.Select(large, z, z + constant(SHIFT)), series)
         return asymptotic - tirx.Select(large, zero, shares)
 
@@ -226,9 +223,7 @@ def _lgamma(x: Scalar) -> Scalar:
             - w
             + named(one / w, lambda t: t * named(t * t, lambda square: horner(square, STIRLING)))
         )
-        value = named(tirx.Select(large, z, z + constant(SHIFT)), series) + constant(
-            math.log(2 * math.pi) / 2
-        )
+        value = named(tirx.Select(large, z, z + constant(SHIFT)), series) + constant(math.log(2 * math.pi) / 2)
         return value - tirx.log(tirx.Select(large, one, passed))
 
     def wide(u: Scalar) -> Scalar:
@@ -259,9 +254,7 @@ def bounded_erfcx(u: Scalar) -> Scalar:
         middle = tirx.Select(y > constant(0.5), piece("MIDDLE", 0.625), piece("FAR", 0.375))
         return y * tirx.Select(y > constant(0.75), piece("NEAR", 0.875), middle)
 
-    far = (
-        named(constant(0.5) / (u * u), lambda w: horner(w, ASYMPTOTIC)) * constant(1 / math.sqrt(math.pi)) / u
-    )
+    far = named(constant(0.5) / (u * u), lambda w: horner(w, ASYMPTOTIC)) * constant(1 / math.sqrt(math.pi)) / u
     return tirx.Select(u < constant(12), named(constant(4) / (constant(4) + u), of_ratio), far)
 
 
@@ -303,8 +296,7 @@ def _normal_quantile(p: Scalar) -> Scalar:
 
     def tails(r: Scalar) -> Scalar:
         correction = lambda z: (
-            z
-            * tirx.Select(r < constant(8), ratio("NDTRI_P1", "NDTRI_Q1", z), ratio("NDTRI_P2", "NDTRI_Q2", z))
+            z * tirx.Select(r < constant(8), ratio("NDTRI_P1", "NDTRI_Q1", z), ratio("NDTRI_P2", "NDTRI_Q2", z))
         )
         value = r - tirx.log(r) / r - named(one / r, correction)
         return named(value, lambda v: tirx.Select(is_upper, v, zero - v))

@@ -98,9 +98,7 @@ scalar_unary("torch.aten.acosh", lambda u: libm("acosh", u))
 scalar_unary("torch.aten.atanh", lambda u: libm("atanh", u))
 scalar_unary(
     "torch.aten.angle",
-    lambda u: tirx.Select(
-        tirx.isnan(u), u, tirx.Select(u < _zero(u), tirx.const(math.pi, str(u.ty.dtype)), _zero(u))
-    ),
+    lambda u: tirx.Select(tirx.isnan(u), u, tirx.Select(u < _zero(u), tirx.const(math.pi, str(u.ty.dtype)), _zero(u))),
     custom=True,
 )
 scalar_unary("torch.aten.square", lambda u: product(u, u))
@@ -113,13 +111,7 @@ def abs_(b: Builder, x: Tensor) -> Expr:
     dtype = b.result_dtype
     if may_overflow(dtype):
         return pointwise(b, magnitude, x)
-    return (
-        x
-        if dtype in ("uint8", "bool")
-        else b.emit(R.abs(x))
-        if dtype not in HALF
-        else pointwise(b, tirx.abs, x)
-    )
+    return x if dtype in ("uint8", "bool") else b.emit(R.abs(x)) if dtype not in HALF else pointwise(b, tirx.abs, x)
 
 
 @lowers("torch.aten.neg")

@@ -49,7 +49,9 @@ def stft(
     return_complex: bool | None,
     align_to_window: bool | None,
 ) -> Any:
-    """aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, …) -> Tensor"""
+    """aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor?
+    window=None, …) -> Tensor
+    """
     if align_to_window:
         b.unsupported("frames that are aligned to the window")
     is_complex = not isinstance(x.im, int)
@@ -110,7 +112,9 @@ def istft(
     length: int | None,
     return_complex: bool,
 ) -> Any:
-    """aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, …) -> Tensor"""
+    """aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor?
+    window=None, …) -> Tensor
+    """
     hop = n_fft // 4 if hop_length is None else hop_length
     z, dtype = dense(b, z), b.result_dtype
     rank = b.rank(z.re)

@@ -172,9 +172,7 @@ _to_real("fft_hfft", False)
 # -- more dimensions -------------------------------------------------------------------------------------------------
 
 
-def _axes(
-    b: Builder, x: Expr, sizes: list[int] | None, dim: list[int] | None
-) -> tuple[list[int], list[int | None]]:
+def _axes(b: Builder, x: Expr, sizes: list[int] | None, dim: list[int] | None) -> tuple[list[int], list[int | None]]:
     """The transformed axes, and what length each is given."""
     rank = b.rank(x)
     if dim is None:
@@ -188,9 +186,7 @@ def _axes(
 
 
 def _several(name: str, is_inverse: bool) -> None:
-    def lowering(
-        b: Builder, z: Complex, s: list[int] | None, dim: list[int] | None, norm: str | None
-    ) -> Parts:
+    def lowering(b: Builder, z: Complex, s: list[int] | None, dim: list[int] | None, norm: str | None) -> Parts:
         axes, given = _axes(b, z.re, s, dim)
         z = _floating(b, z)
         for axis, length in zip(axes, given, strict=True):
@@ -198,16 +194,12 @@ def _several(name: str, is_inverse: bool) -> None:
         lengths = [_length(b, z.re, axis) for axis in axes]
         return _along(b, z, axes, is_inverse, _scale(norm, lengths, is_inverse)) if axes else z
 
-    lowering.__doc__ = (
-        f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
-    )
+    lowering.__doc__ = f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
     lowers_complex(f"torch.aten.{name}")(lowering)
 
 
 def _real_several(name: str, is_inverse: bool) -> None:
-    def lowering(
-        b: Builder, x: Tensor, s: list[int] | None, dim: list[int] | None, norm: str | None
-    ) -> Parts:
+    def lowering(b: Builder, x: Tensor, s: list[int] | None, dim: list[int] | None, norm: str | None) -> Parts:
         axes, given = _axes(b, x, s, dim)
         z = _floating(b, Parts(x, 0))
         for axis, length in zip(axes, given, strict=True):
@@ -216,16 +208,12 @@ def _real_several(name: str, is_inverse: bool) -> None:
         found = _real_along(b, z.re, axes, _scale(norm, lengths, is_inverse))
         return conj(b, found) if is_inverse else found
 
-    lowering.__doc__ = (
-        f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
-    )
+    lowering.__doc__ = f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
     lowers_complex(f"torch.aten.{name}")(lowering)
 
 
 def _to_real_several(name: str, is_inverse: bool) -> None:
-    def lowering(
-        b: Builder, z: Complex, s: list[int] | None, dim: list[int] | None, norm: str | None
-    ) -> Expr:
+    def lowering(b: Builder, z: Complex, s: list[int] | None, dim: list[int] | None, norm: str | None) -> Expr:
         axes, given = _axes(b, z.re, s, dim)
         z = _floating(b, z)
         for axis, length in zip(axes[:-1], given[:-1], strict=True):
@@ -237,9 +225,7 @@ def _to_real_several(name: str, is_inverse: bool) -> None:
         z = z if is_inverse else conj(b, z)
         return _real_from(b, z, axes, last, _scale(norm, [*lengths, last], is_inverse))
 
-    lowering.__doc__ = (
-        f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
-    )
+    lowering.__doc__ = f"aten::{name}(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"
     lowers_complex(f"torch.aten.{name}")(lowering)
 
 

@@ -1,8 +1,8 @@
 """The discrete Fourier transform along one dimension, of any length, as kernels for lengths of small primes.
 
 - Up to :data:`LONGEST` one kernel transforms many vectors side by side.
-- Longer ones, and few of them, become two transforms of about the root of the length with factors between: Bailey, FFTs in
-  external or hierarchical memory, 1990.
+- Longer ones, and few of them, become two transforms of about the root of the length with factors between: Bailey, FFTs
+  in external or hierarchical memory, 1990.
 - A length with a large prime becomes a convolution, transforms of the next length that has none: Bluestein, A linear
   filtering approach to the computation of the discrete Fourier transform, 1970.
 
@@ -102,9 +102,7 @@ def _rows(b: Builder, x: Expr, length: int, way: Direction) -> Expr:
         return reshape(b, _kernel(b, reshape(b, x, [1, count, length, 2]), work), [count, length, 2])
     first, second = cut
     columns = FourierWorkload(first, way.is_inverse, False, False, True, 1.0)
-    twisted = _kernel(
-        b, reshape(b, x, [count, first, second, 2]), columns, _twiddles(first, second, way.sign, dtype)
-    )
+    twisted = _kernel(b, reshape(b, x, [count, first, second, 2]), columns, _twiddles(first, second, way.sign, dtype))
     rows = FourierWorkload(second, way.is_inverse, True, False, False, way.scale)
     return reshape(b, _kernel(b, twisted, rows), [count, length, 2])
 
@@ -220,10 +218,7 @@ def _bluestein(b: Builder, x: Expr, length: int, way: Direction) -> Expr:
     spectrum = np.fft.fft(filter_) / padded
     twisted = _times(b, parts_of(b, x), chirp, dtype)
     wide = Parts(
-        *(
-            b.emit(R.nn.pad(part, [0, 0, 0, padded - length], "constant", 0.0))
-            for part in (twisted.re, twisted.im)
-        )
+        *(b.emit(R.nn.pad(part, [0, 0, 0, padded - length], "constant", 0.0)) for part in (twisted.re, twisted.im))
     )
     forth = parts_of(b, _rows(b, together(b, wide), padded, Direction(False)))
     product_ = together(b, _times(b, forth, spectrum, dtype))
@@ -233,9 +228,7 @@ def _bluestein(b: Builder, x: Expr, length: int, way: Direction) -> Expr:
 
 
 def _times(b: Builder, z: Parts, factor: np.ndarray, dtype: str) -> Parts:
-    constant = Parts(
-        relax.const(factor.real.astype(dtype), dtype), relax.const(factor.imag.astype(dtype), dtype)
-    )
+    constant = Parts(relax.const(factor.real.astype(dtype), dtype), relax.const(factor.imag.astype(dtype), dtype))
     z = dense(b, z)
     re = b.emit(R.subtract(R.multiply(z.re, constant.re), R.multiply(z.im, constant.im)))
     im = b.emit(R.add(R.multiply(z.re, constant.im), R.multiply(z.im, constant.re)))
@@ -324,9 +317,7 @@ def _whole(b: Builder, z: Parts, axis: int, length: int) -> Parts:
 
         return te.compute(sizes, element, name="mirrored")
 
-    return Parts(
-        *(b.te(lambda x, w=w: full(x, w), part, name="mirrored") for w, part in ((False, z.re), (True, z.im)))
-    )
+    return Parts(*(b.te(lambda x, w=w: full(x, w), part, name="mirrored") for w, part in ((False, z.re), (True, z.im))))
 
 
 def _mapped(b: Builder, z: Expr, roots: Expr, count: SizeLike, length: int, result: Any) -> Expr:

@@ -46,9 +46,7 @@ def flash_attention_for_cpu_backward(
     )
     products = pointwise(b, lambda o, g: o * g, out, grad, result=wide)
     sums = total(b, products, [3], True, accumulate=wide, result=wide)
-    slopes = pointwise(
-        b, lambda p, d, s: p * (d - s), shares, product_of(b, grad, turned(v)), sums, result=wide
-    )
+    slopes = pointwise(b, lambda p, d, s: p * (d - s), shares, product_of(b, grad, turned(v)), sums, result=wide)
     slopes = scaled(b, slopes, scale_of(b, query, scale))
     results = product_of(b, slopes, k), product_of(b, turned(slopes), q), product_of(b, turned(shares), grad)
     return [b.cast(result, dtype) for result in results]

@@ -35,8 +35,8 @@ def convolution_backward(
     groups: int,
     output_mask: list[bool],
 ) -> list[Expr]:
-    """aten::convolution_backward(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride,
-    SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups,
+    """aten::convolution_backward(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[]
+    stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups,
     bool[3] output_mask) -> (Tensor, Tensor, Tensor)"""
     spatial = b.rank(weight) - 2
     if spatial not in (1, 2, 3) or b.rank(x) != spatial + 2:
@@ -147,9 +147,7 @@ def _windows(
     def body(data: te.Tensor, places: list[Any], kernel: list[Any]) -> te.Tensor:
         def element(channel: Any, *i: Any) -> Any:
             within, image, at = i[:count], i[count], i[count + 1 :]
-            points = [
-                o * step + k * gap for o, k, step, gap in zip(at, within, stride, dilation, strict=True)
-            ]
+            points = [o * step + k * gap for o, k, step, gap in zip(at, within, stride, dilation, strict=True)]
             return data(image, channel, *points)
 
         shape = [data.shape[1], *map(as_size, kernel), data.shape[0], *map(as_size, places)]

@@ -117,9 +117,7 @@ class _Row:
                     add()
         divisor = tirx.Cast(dtype, tirx.max(used[0], const(1)))
         mean = lambda at: sums[at] / divisor if self.how.mode == MEAN else sums[at]
-        _each(
-            block, lambda at: _store(self.out, (self.bag, first + at), convert(mean(at), str(self.out.dtype)))
-        )
+        _each(block, lambda at: _store(self.out, (self.bag, first + at), convert(mean(at), str(self.out.dtype))))
 
     def _prefetch(self, step: Scalar, columns: Sequence[Any]) -> None:
         following = self.indices[tirx.min(self.begin + step + AHEAD, self.total - 1)]
@@ -159,9 +157,7 @@ def _check_offsets(b: Builder, offsets: Expr, total: Any) -> None:
             with IRBuilder() as builder:
                 with T.seq_scope():
                     wrong = allocate(1, "int32")
-                    wrong[0] = tirx.Cast(
-                        "int32", tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0])
-                    )
+                    wrong[0] = tirx.Cast("int32", tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0]))
                     with T.serial(0, count - 1) as i:
                         wrong[0] = tirx.bitwise_or(wrong[0], tirx.Cast("int32", start(i) > start(i + 1)))
                     out[()] = tirx.EQ(wrong[0], tirx.const(0, "int32"))

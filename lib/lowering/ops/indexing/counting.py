@@ -61,9 +61,7 @@ class _Tally:
                     out[i] = convert(sums[i], self.result)
             return builder.get()
 
-    def on_many_threads(
-        self, ins: Sequence[Any], outs: Sequence[Any], count: Scalar, bins: Scalar
-    ) -> tirx.Stmt:
+    def on_many_threads(self, ins: Sequence[Any], outs: Sequence[Any], count: Scalar, bins: Scalar) -> tirx.Stmt:
         """Few bins by many parts, whose sums a thread for each bin adds up; else elements sorted by their bins."""
         reads, out = [T.buffer_proxy(buffer) for buffer in ins], T.buffer_proxy(outs[0])
         known = static(bins)
@@ -191,9 +189,7 @@ class _Range:
         is_finite = lambda u, v: tirx.EQ(u - u + (v - v), zero)
         finite = pointwise(b, is_finite, *ends, compute=dtype, result="bool", name="finite")
         b.check(finite, "the range of the histogram is not finite")
-        return [
-            pointwise(b, part, *ends, compute=dtype, result=dtype, name="edge") for part in self._parts(dtype)
-        ]
+        return [pointwise(b, part, *ends, compute=dtype, result=dtype, name="edge") for part in self._parts(dtype)]
 
     def _parts(self, dtype: str) -> list[Callable[[Scalar, Scalar], Scalar]]:
         margin = tirx.const(self.margin, dtype)
@@ -238,9 +234,7 @@ def _spaced(b: Builder, ends: Sequence[Expr], bins: int) -> Expr:
 
         def edge(i: Any) -> Scalar:
             step = (high() - low()) / number(const(bins))
-            return tirx.Select(
-                i < (bins + 1) // 2, low() + step * number(i), high() - step * number(bins - i)
-            )
+            return tirx.Select(i < (bins + 1) // 2, low() + step * number(i), high() - step * number(bins - i))
 
         return te.compute([const(bins + 1)], edge, name="edges")
 
@@ -261,9 +255,7 @@ def _upper_bound(edges: Any, value: Scalar, begin: Scalar, end: Scalar) -> Scala
     return bounds[0]
 
 
-def _histogram(
-    b: Builder, x: Expr, edges: Sequence[Expr], weight: Expr | None, density: bool, is_spaced: bool
-) -> Expr:
+def _histogram(b: Builder, x: Expr, edges: Sequence[Expr], weight: Expr | None, density: bool, is_spaced: bool) -> Expr:
     """The elements of each row of ``x`` (the last dimension) among the edges of each dimension."""
     dtype, width = b.dtype(x), len(edges)
     lengths = [b.shape(e)[0] for e in edges]
@@ -342,9 +334,7 @@ def histogram(
     return [_histogram(b, rows, edges, weight, density, True), *edges]
 
 
-def histogram_of_edges(
-    b: Builder, x: Tensor, bins: Tensor, weight: Tensor | None, density: bool
-) -> list[Expr]:
+def histogram_of_edges(b: Builder, x: Tensor, bins: Tensor, weight: Tensor | None, density: bool) -> list[Expr]:
     """aten::histogram.bins_tensor(Tensor self, Tensor bins, *, Tensor? weight=None,
     bool density=False) -> (Tensor hist, Tensor bin_edges)"""
     return [_histogram(b, _as_rows(b, x), [bins], weight, density, False), bins]
@@ -366,9 +356,7 @@ def histogram_of_rows(
     return _histogram(b, x, _bin_edges(b, x, bins, range), weight, density, True)
 
 
-def histogram_of_rows_by_edges(
-    b: Builder, x: Tensor, bins: list[Tensor], weight: Tensor | None, density: bool
-) -> Expr:
+def histogram_of_rows_by_edges(b: Builder, x: Tensor, bins: list[Tensor], weight: Tensor | None, density: bool) -> Expr:
     """aten::_histogramdd_from_bin_tensors(Tensor self, Tensor[] bins, *, Tensor? weight=None,
     bool density=False) -> Tensor"""
     return _histogram(b, x, bins, weight, density, False)

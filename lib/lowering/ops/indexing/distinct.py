@@ -48,9 +48,7 @@ def _starts(b: Builder, rows: Expr) -> Expr:
                     other[0] = tirx.Cast("int32", tirx.EQ(i, const(0)))
                     with T.serial(0, width) as j:
                         before = loaded(data[tirx.max(i - 1, 0), j])
-                        other[0] = tirx.bitwise_or(
-                            other[0], tirx.Cast("int32", differs(before, loaded(data[i, j])))
-                        )
+                        other[0] = tirx.bitwise_or(other[0], tirx.Cast("int32", differs(before, loaded(data[i, j]))))
                     out[i] = tirx.NE(other[0], tirx.const(0, "int32"))
                 return builder.get()
 
@@ -155,9 +153,7 @@ def unique2(b: Builder, x: Tensor, sorted: bool, return_inverse: bool, return_co
 
 
 @lowers("torch.aten.unique_consecutive")
-def unique_consecutive(
-    b: Builder, x: Tensor, return_inverse: bool, return_counts: bool, dim: int | None
-) -> list[Expr]:
+def unique_consecutive(b: Builder, x: Tensor, return_inverse: bool, return_counts: bool, dim: int | None) -> list[Expr]:
     """aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None)
     -> (Tensor, Tensor, Tensor)"""
     wanted = _Wanted(return_inverse, return_counts)
@@ -165,9 +161,7 @@ def unique_consecutive(
 
 
 @lowers("torch.aten.unique_dim")
-def unique_dim(
-    b: Builder, x: Tensor, dim: int, sorted: bool, return_inverse: bool, return_counts: bool
-) -> list[Expr]:
+def unique_dim(b: Builder, x: Tensor, dim: int, sorted: bool, return_inverse: bool, return_counts: bool) -> list[Expr]:
     """aten::unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False)
     -> (Tensor, Tensor, Tensor)"""
     return _slices(b, x, dim, True, _Wanted(True, True))

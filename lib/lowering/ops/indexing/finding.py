@@ -61,9 +61,7 @@ def selected(b: Builder, mask: Expr) -> Expr:
 def _selected(b: Builder, mask: Expr) -> Expr:
     flags = reshape(b, mask, [product(b.shape(mask))])
     if b.dtype(flags) != "bool":
-        flags = pointwise(
-            b, lambda u: convert(u, "bool"), flags, compute=b.dtype(flags), result="bool", name="is_true"
-        )
+        flags = pointwise(b, lambda u: convert(u, "bool"), flags, compute=b.dtype(flags), result="bool", name="is_true")
     chunks = Chunks.of(b, b.shape(flags)[0])
     both = b.te(lambda f: _counts(f, chunks), flags, name="count")
     starts, total = (b.emit(relax.TupleGetItem(both, index)) for index in range(2))

@@ -79,9 +79,7 @@ def gather(b: Builder, x: Tensor, dim: int, index: Tensor, sparse_grad: bool) ->
     """aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
     _check_integers(b, index)
     if b.rank(x) == 0 or b.rank(index) == 0:
-        flat = gather_along(
-            b, reshape(b, x, [product(b.shape(x))]), 0, reshape(b, index, [product(b.shape(index))])
-        )
+        flat = gather_along(b, reshape(b, x, [product(b.shape(x))]), 0, reshape(b, index, [product(b.shape(index))]))
         return reshape(b, flat, b.shape(index))
     return gather_along(b, x, b.axis(dim, b.rank(x)), index)
 
@@ -113,9 +111,7 @@ def take(b: Builder, x: Tensor, index: Tensor) -> Expr:
     _check_integers(b, index)
     total = product(b.shape(x))
     return b.te(
-        lambda data, places: te.compute(
-            places.shape, lambda *i: read(b, data, [places(*i)], [0]), name="take"
-        ),
+        lambda data, places: te.compute(places.shape, lambda *i: read(b, data, [places(*i)], [0]), name="take"),
         reshape(b, x, [total]),
         checked(b, index, total, wraps=True),
     )
@@ -130,13 +126,9 @@ def take_along_dim(b: Builder, x: Tensor, indices: Tensor, dim: int | None) -> E
     axis = b.axis(dim, b.rank(x))
     sizes, places = b.shape(x), b.shape(indices)
     indices = _remainder(b, indices, sizes[axis])
-    common = common_shape(
-        b, [[*sizes[:axis], 1, *sizes[axis + 1 :]], [*places[:axis], 1, *places[axis + 1 :]]]
-    )
+    common = common_shape(b, [[*sizes[:axis], 1, *sizes[axis + 1 :]], [*places[:axis], 1, *places[axis + 1 :]]])
     data = expand_to(b, x, [*common[:axis], sizes[axis], *common[axis + 1 :]])
-    return gather_along(
-        b, data, axis, expand_to(b, indices, [*common[:axis], places[axis], *common[axis + 1 :]])
-    )
+    return gather_along(b, data, axis, expand_to(b, indices, [*common[:axis], places[axis], *common[axis + 1 :]]))
 
 
 def _remainder(b: Builder, index: Expr, size: SizeLike) -> Expr:
@@ -209,11 +201,11 @@ class Positions:
         self.shape = [*kept[: self.front], *self.common, *kept[self.front :]]
 
     def checked(self, b: Builder, *, nearest: bool = True) -> list[Expr]:
-        """The index tensors as positions from the front; see :func:`torch_tvm.lowering.ops.indexing.positions.checked`."""
+        """The index tensors as positions from the front; see
+        :func:`torch_tvm.lowering.ops.indexing.positions.checked`.
+        """
         return [
-            tensor
-            if found
-            else checked(b, tensor, self.sizes[axis], wraps=True, needed=self.shape, nearest=nearest)
+            tensor if found else checked(b, tensor, self.sizes[axis], wraps=True, needed=self.shape, nearest=nearest)
             for axis, tensor, found in zip(self.axes, self.tensors, self.found, strict=True)
         ]
 

@@ -156,9 +156,7 @@ def _quantile(
     if any(isinstance(s, int) and s == 0 for s in b.shape(lines)):
         b.unsupported("a quantile of nothing")
     b.expect(as_size(product(b.shape(lines))) >= 1, "quantile() input tensor must be non-empty")
-    in_range = pointwise(
-        b, lambda u: tirx.all(u >= 0, u <= 1), q, compute=b.dtype(q), result="bool", name="in_range"
-    )
+    in_range = pointwise(b, lambda u: tirx.all(u >= 0, u <= 1), q, compute=b.dtype(q), result="bool", name="in_range")
     least = b.emit(R.min(b.cast(in_range, "int32")))
     b.check(b.cast(least, "bool"), "quantile() q values must be in the range [0, 1]")
     ordered, _ = along(b, lines, sorting_indices(b, lines, 1, False), 1)
@@ -234,9 +232,7 @@ def quantile(b: Builder, x: Tensor, q: Tensor, dim: int | None, keepdim: bool, i
     return _quantile(b, x, q, dim, keepdim, interpolation, False)
 
 
-def quantile_scalar(
-    b: Builder, x: Tensor, q: Number, dim: int | None, keepdim: bool, interpolation: str
-) -> Expr:
+def quantile_scalar(b: Builder, x: Tensor, q: Number, dim: int | None, keepdim: bool, interpolation: str) -> Expr:
     """aten::quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *,
     str interpolation='linear') -> Tensor"""
     return _quantile(b, x, b.const(q, b.dtype(x)), dim, keepdim, interpolation, False)
@@ -248,9 +244,7 @@ def nanquantile(b: Builder, x: Tensor, q: Tensor, dim: int | None, keepdim: bool
     return _quantile(b, x, q, dim, keepdim, interpolation, True)
 
 
-def nanquantile_scalar(
-    b: Builder, x: Tensor, q: Number, dim: int | None, keepdim: bool, interpolation: str
-) -> Expr:
+def nanquantile_scalar(b: Builder, x: Tensor, q: Number, dim: int | None, keepdim: bool, interpolation: str) -> Expr:
     """aten::nanquantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *,
     str interpolation='linear') -> Tensor"""
     return _quantile(b, x, b.const(q, b.dtype(x)), dim, keepdim, interpolation, True)

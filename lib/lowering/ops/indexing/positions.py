@@ -141,9 +141,7 @@ class IndexCheck:
         chunk = tirx.Var("chunk", "int64")
         length = tirx.min(const(CHUNK), count - chunk * CHUNK)
         part = self._scan(index, out, size, found, chunk * CHUNK, length)
-        parts = tirx.For(
-            chunk, const(0), tirx.floordiv(count + (CHUNK - 1), CHUNK), tirx.ForKind.PARALLEL, part
-        )
+        parts = tirx.For(chunk, const(0), tirx.floordiv(count + (CHUNK - 1), CHUNK), tirx.ForKind.PARALLEL, part)
         is_small = tvm.sym.Analyzer().simplify(count < PARALLEL)
         if isinstance(is_small, tirx.IntImm):
             scan = whole if int(is_small) else parts
@@ -151,9 +149,7 @@ class IndexCheck:
             scan = tirx.IfThenElse(is_small, whole, parts)
         raising = self.raising(index, size)
         is_wrong = tirx.all(read(found) != 0, *[size > 0 for size in needed])
-        return tirx.SeqStmt(
-            [tirx.AllocBuffer(found), write(found, 0), scan, tirx.IfThenElse(is_wrong, raising, None)]
-        )
+        return tirx.SeqStmt([tirx.AllocBuffer(found), write(found, 0), scan, tirx.IfThenElse(is_wrong, raising, None)])
 
     def _scan(
         self, index: tirx.Buffer, out: tirx.Buffer, size: Any, found: tirx.Buffer, first: Any, count: Any

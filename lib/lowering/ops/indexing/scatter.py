@@ -129,9 +129,7 @@ def _scatter(
         lifted = [reshape(b, v, b.shape(v) or [1]) for v in (x, index)]
         if not is_number:
             source = reshape(b, source, b.shape(source) or [1])
-        return reshape(
-            b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape
-        )
+        return reshape(b, _scatter(b, lifted[0], 0, lifted[1], source, reduction, include_self=include_self), shape)
     axis, dtype = b.axis(dim, b.rank(x)), b.dtype(x)
     expect_inside(b, b.shape(index), b.shape(x), axis)
     if not is_number:
@@ -174,7 +172,9 @@ def _scatter_places(b: Builder, index: Expr, shape: Sequence[SizeLike], axis: in
 
 
 def _is_aligned(b: Builder, x: Expr, axis: int, index: Expr, source: Expr | None) -> bool:
-    """Whether indices and tensor differ in the size of ``axis`` alone, with a value for each index, and none is empty."""
+    """Whether indices and tensor differ in the size of ``axis`` alone, with a value for each index,
+    and none is empty.
+    """
     wanted, sizes = list(b.shape(x)), b.shape(index)
     wanted[axis] = sizes[axis]
     if any(isinstance(size, int) and size == 0 for size in (*b.shape(x), *sizes)):
@@ -272,9 +272,7 @@ def scatter_reduce(
     return _mean(
         b,
         x,
-        lambda to, summed: _scatter(
-            b, to, dim, index, src if summed else 1, "sum", include_self=include_self
-        ),
+        lambda to, summed: _scatter(b, to, dim, index, src if summed else 1, "sum", include_self=include_self),
     )
 
 
@@ -325,9 +323,7 @@ def index_put(b: Builder, x: Tensor, indices: list[Tensor | None], values: Tenso
     return reshape(b, written, b.shape(x))
 
 
-def _masked_put(
-    b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool
-) -> Expr | None:
+def _masked_put(b: Builder, x: Expr, indices: Sequence[Expr | None], values: Expr, accumulate: bool) -> Expr | None:
     """One mask over the leading dimensions and a value that does not depend on how many it selects: a choice."""
     mask = indices[0]
     if mask is None or not is_mask(b, mask) or any(index is not None for index in indices[1:]):
@@ -437,9 +433,7 @@ def masked_scatter(b: Builder, x: Tensor, mask: Tensor, source: Tensor) -> Expr:
         return expand_to(b, x, shape)
     places = selected(b, expand_to(b, mask, shape))
     (count,), given = b.shape(places), product(b.shape(source))
-    b.check(
-        as_size(given) >= count, "the number of elements of source is less than the number of ones in mask"
-    )
+    b.check(as_size(given) >= count, "the number of elements of source is less than the number of ones in mask")
     if isinstance(given, int) and given == 0:
         return expand_to(b, x, shape)
     first = lambda values, n: te.compute([n[0]], lambda i: values(i), name="first")

@@ -134,16 +134,12 @@ def repeat_interleave(b: Builder, repeats: Tensor, output_size: Size | None) -> 
     else:
         is_total = b.emit(relax.op.equal(total, b.tensor(output_size, "int64")))
         b.check(is_total, "allocated size does not match required size")
-    places = b.te(
-        lambda n: te.compute(list(n), lambda i: i), relax.ShapeExpr([as_size(output_size)]), name="place"
-    )
+    places = b.te(lambda n: te.compute(list(n), lambda i: i), relax.ShapeExpr([as_size(output_size)]), name="place")
     ends = b.emit(relax.op.cumsum(counts, 0))
     return b.cast(_bisected(b, places, ends, True, "int64"), b.dtype(repeats))
 
 
-def repeat_elements(
-    b: Builder, x: Tensor, repeats: Tensor, dim: int | None, output_size: Size | None
-) -> Expr:
+def repeat_elements(b: Builder, x: Tensor, repeats: Tensor, dim: int | None, output_size: Size | None) -> Expr:
     """aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *,
     SymInt? output_size=None) -> Tensor"""
     x = x if dim is not None and b.rank(x) else reshape(b, x, [product(b.shape(x))])

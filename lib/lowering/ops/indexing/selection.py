@@ -39,8 +39,7 @@ def choose(b: Builder, condition: Expr, x: Any, y: Any, *, name: str | None = No
             )
             yes, no = (v if not isinstance(v, (bool, int, float)) else number(v, dtype) for v in choices)
             chosen, yes, no = (
-                convert(loaded(value), kind)
-                for value, kind in ((condition_value, "bool"), (yes, dtype), (no, dtype))
+                convert(loaded(value), kind) for value, kind in ((condition_value, "bool"), (yes, dtype), (no, dtype))
             )
             if dtype == "bool":
                 return tirx.any(tirx.all(chosen, yes), tirx.all(tirx.Not(chosen), no))

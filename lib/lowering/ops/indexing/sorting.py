@@ -59,9 +59,7 @@ def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None)
     taken = b.te(values, x, order, name="sorted")
     if count is None:
         return taken, order
-    return taken, b.te(
-        lambda o: te.compute(sizes(o), lambda *i: o(*i), name="indices"), order, name="indices"
-    )
+    return taken, b.te(lambda o: te.compute(sizes(o), lambda *i: o(*i), name="indices"), order, name="indices")
 
 
 def _sorted(b: Builder, x: Expr, dim: int, descending: bool) -> list[Expr]:
@@ -101,9 +99,7 @@ def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -
         places = b.te(lambda keys: wide_sort.order(keys, axis, largest, k), sorting_keys(b, x), name="topk")
         return list(along(b, x, places, axis))
     if not is_selection(k, length) and is_long(length, k):
-        places = b.te(
-            lambda keys: smallest_by_digits(keys, axis, k, largest), sorting_keys(b, x), name="topk"
-        )
+        places = b.te(lambda keys: smallest_by_digits(keys, axis, k, largest), sorting_keys(b, x), name="topk")
         return list(along(b, x, places, axis))
     if not is_selection(k, length):
         return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))

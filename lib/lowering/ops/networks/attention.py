@@ -20,9 +20,7 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 
-def attend(
-    b: Builder, q: Expr, k: Expr, v: Expr, mask: Expr | None, causal: bool, scale: float | None
-) -> Expr:
+def attend(b: Builder, q: Expr, k: Expr, v: Expr, mask: Expr | None, causal: bool, scale: float | None) -> Expr:
     """``softmax(scale·q @ kᵀ + bias) @ v`` over ``(…, L, E)``, ``(…, S, E)``, ``(…, S, D)``.
 
     A row whose mask hides every key gives 0, as in ATen.

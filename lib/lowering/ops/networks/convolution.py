@@ -53,9 +53,7 @@ def convolve(
     beyond = [0] * spatial
     sizes, windows = b.shape(x)[-spatial:], b.shape(weight)[-spatial:]
     if extra is not None:
-        for size, k, step, (low, high), gap, more in zip(
-            sizes, windows, stride, padding, dilation, extra, strict=True
-        ):
+        for size, k, step, (low, high), gap, more in zip(sizes, windows, stride, padding, dilation, extra, strict=True):
             last = (size - 1) * step + gap * (k - 1) + more
             b.expect(last >= low + high, "the padding cuts off all of the result")
     else:
@@ -209,9 +207,7 @@ class _Loops:
             positions = [tirx.floordiv(steps[i], stride[i]) for i in spatial]
             inside = [tirx.EQ(positions[i] * stride[i], steps[i]) for i in spatial]
             inside += [tirx.all(0 <= positions[i], positions[i] < sizes[i]) for i in spatial]
-            value = tirx.if_then_else(
-                tirx.all(*inside), data(n, source, *positions), tirx.const(0, data.dtype)
-            )
+            value = tirx.if_then_else(tirx.all(*inside), data(n, source, *positions), tirx.const(0, data.dtype))
             return _products(value, kernel(source, f - group * per_group, *taps), axes)
 
         return _convolved([data.shape[0], per_group * self.groups, *places], at, data.dtype)
@@ -290,9 +286,7 @@ def conv_padding(
     return convolve(b, x, weight, bias, stride, pads, dilation, groups)
 
 
-@lowers(
-    "torch.aten.conv_transpose1d", "torch.aten.conv_transpose2d.input", "torch.aten.conv_transpose3d.input"
-)
+@lowers("torch.aten.conv_transpose1d", "torch.aten.conv_transpose2d.input", "torch.aten.conv_transpose3d.input")
 def conv_transpose(
     b: Builder,
     x: Tensor,

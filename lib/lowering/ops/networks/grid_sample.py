@@ -60,9 +60,7 @@ class _Sampler:
     A corner is a position in the flattened image, or -1 outside of it.
     """
 
-    def __init__(
-        self, mode: int, padding: int, align_corners: bool, dtype: str, sizes: Sequence[SizeLike]
-    ) -> None:
+    def __init__(self, mode: int, padding: int, align_corners: bool, dtype: str, sizes: Sequence[SizeLike]) -> None:
         self.mode, self.padding, self.align_corners, self.dtype = mode, padding, align_corners, dtype
         self.sizes = [plain_size(size) for size in sizes]
         pixels = product(self.sizes)
@@ -150,9 +148,7 @@ class _Sampler:
     # -- coordinates -------------------------------------------------------------------------------------
 
     def _number(self, value: Any) -> Scalar:
-        return (
-            tirx.const(value, self.dtype) if isinstance(value, (int, float)) else tirx.Cast(self.dtype, value)
-        )
+        return tirx.const(value, self.dtype) if isinstance(value, (int, float)) else tirx.Cast(self.dtype, value)
 
     def _unnormalized(self, value: Scalar, size: SizeLike) -> Scalar:
         """From -1 … 1 to pixels, rounded as ATen's vectors do, or as its loop over volumes."""
@@ -183,9 +179,7 @@ class _Sampler:
         if len(self.sizes) == 3:
             return self._reflected_in_volume(value, low, span)
         distance, twice = tirx.abs(value - low), tirx.max(span * self._number(2), self._number(1))
-        mirrored = lambda rest: tirx.Select(
-            span > self._number(0), tirx.min(rest, twice - rest) + low, self._number(0)
-        )
+        mirrored = lambda rest: tirx.Select(span > self._number(0), tirx.min(rest, twice - rest) + low, self._number(0))
         turned = lambda far: named(far - tirx.trunc(far / twice) * twice, mirrored)
         return named(distance, turned)
 

@@ -37,9 +37,7 @@ def grouped_mm_fallback(b: Builder, x: Tensor, weight: Tensor, offs: Tensor) -> 
             factors = [convert(loaded(v), inner) for v in (rows(s, k), matrices(matrix, k, n))]
             return tirx.Select(which(s) < groups, factors[0] * factors[1], tirx.const(0, inner))
 
-        sums = te.compute(
-            (rows.shape[0], matrices.shape[2]), lambda *i: te.sum(term(*i), axis=[k]), name="sum"
-        )
+        sums = te.compute((rows.shape[0], matrices.shape[2]), lambda *i: te.sum(term(*i), axis=[k]), name="sum")
         return te.compute(sums.shape, lambda *i: convert(sums(*i), out), name="grouped")
 
     which = b.te(group, offs, relax.ShapeExpr([x.ty.shape.values[0]]), name="group")

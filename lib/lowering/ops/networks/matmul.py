@@ -92,9 +92,7 @@ def _expect_broadcast(b: Builder, x: Expr, result: Expr) -> None:
             b.expect(fits, "what is added does not fit the product")
 
 
-def add_product(
-    b: Builder, x: Expr, y: Expr, bias: Expr, beta: Any, alpha: Any, by_blas: bool | None = None
-) -> Expr:
+def add_product(b: Builder, x: Expr, y: Expr, bias: Expr, beta: Any, alpha: Any, by_blas: bool | None = None) -> Expr:
     """``beta * bias + alpha * (x @ y)``; ``beta`` 0 drops ``bias`` even where it is NaN, as BLAS does the product."""
     _check(b, x, y)
     dtype = b.dtype(x)
@@ -104,9 +102,7 @@ def add_product(
         return b.cast(add_product(b, left, right, rest, beta, alpha, by_blas), dtype)
     result = product_of(b, x, y)
     if alpha == 0 and (_is_by_blas(b, x, y) if by_blas is None else by_blas):
-        result = b.emit(
-            R.zeros(relax.ShapeExpr([as_size(size) for size in b.shape(result)]), b.dtype(result))
-        )
+        result = b.emit(R.zeros(relax.ShapeExpr([as_size(size) for size in b.shape(result)]), b.dtype(result)))
     elif alpha != 1:
         result = scaled(b, result, alpha)
     if beta == 0:
@@ -167,9 +163,7 @@ def einsum(b: Builder, equation: str, tensors: list[Tensor], path: list[int] | N
         needed = set(result).union(*terms[index + 2 :])
         value, labels = _contract(b, value, labels, other, other_labels, needed)
     value, labels = _sum_out(b, value, labels, set(result))
-    return (
-        b.emit(R.permute_dims(value, [labels.index(label) for label in result])) if len(labels) > 1 else value
-    )
+    return b.emit(R.permute_dims(value, [labels.index(label) for label in result])) if len(labels) > 1 else value
 
 
 def _parsed(b: Builder, equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -159,9 +159,7 @@ def _guarded(
         inside += [place >= 0, place < size]
         flat = flat * size + place
     condition = tirx.all(*inside)
-    index = tirx.Cast(
-        "int64", tirx.if_then_else(condition, tirx.Cast("int64", flat), tirx.const(-1, "int64"))
-    )
+    index = tirx.Cast("int64", tirx.if_then_else(condition, tirx.Cast("int64", flat), tirx.const(-1, "int64")))
     return index, tirx.if_then_else(condition, data(*leading, *places), lowest(dtype))
 
 
@@ -178,9 +176,7 @@ def first_largest(dtype: str) -> Any:
         wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), later), tirx.And(tirx.Not(c_nan), ordered))
         return tirx.Select(wins, a[0], c[0]), tirx.Select(wins, a[1], c[1])
 
-    return te.comm_reducer(
-        combine, lambda index, _: (tirx.const(-1, index), lowest(dtype)), name="first_largest"
-    )
+    return te.comm_reducer(combine, lambda index, _: (tirx.const(-1, index), lowest(dtype)), name="first_largest")
 
 
 def _max_pool(name: str, spatial: int) -> None:
@@ -193,9 +189,7 @@ def _max_pool(name: str, spatial: int) -> None:
         dilation: list[int],
         ceil_mode: bool,
     ) -> Expr:
-        return max_pool(
-            b, x, spatial, Window(b, x, spatial, kernel_size, stride, padding, dilation, ceil_mode)
-        )
+        return max_pool(b, x, spatial, Window(b, x, spatial, kernel_size, stride, padding, dilation, ceil_mode))
 
     def with_indices(
         b: Builder,
@@ -223,9 +217,7 @@ for _count in (1, 2, 3):
 # -- average pooling ----------------------------------------------------------------------------------
 
 
-def avg_pool(
-    b: Builder, x: Expr, spatial: int, window: Window, count_include_pad: bool, divisor: int | None
-) -> Expr:
+def avg_pool(b: Builder, x: Expr, spatial: int, window: Window, count_include_pad: bool, divisor: int | None) -> Expr:
     """The mean of each window; windows are cut at the padding's end, as in ATen."""
     value, batched = _batched(b, x, spatial)
     dtype = b.dtype(x)
@@ -373,11 +365,7 @@ def adaptive_avg_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[i
     """The mean over windows that cut each dimension into ``output_size`` parts."""
     counts = _check_adaptive(b, x, spatial, output_size)
     value, batched = _batched(b, x, spatial)
-    if (
-        spatial == 2
-        and b.dtype(x) in ("float32", "float64")
-        and all(isinstance(s, int) for s in b.shape(x)[-2:])
-    ):
+    if spatial == 2 and b.dtype(x) in ("float32", "float64") and all(isinstance(s, int) for s in b.shape(x)[-2:]):
         result = b.emit(R.nn.adaptive_avg_pool2d(value, counts))
     else:
         result = b.te(lambda v: _adaptive_mean(v, counts), value)

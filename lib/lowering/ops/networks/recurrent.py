@@ -66,9 +66,7 @@ def _layer(
             bias = _stacked(b, [w[3] for w in weights])
         wide = b.emit(R.add(wide, added))
     tensors = [wide, *initial, _stacked(b, [w[1] for w in weights]), *([] if bias is None else [bias])]
-    what = RecurrentWorkload(
-        kind.cell, kind.gates, kind.states, len(weights), layer, batch_first, bias is not None
-    )
+    what = RecurrentWorkload(kind.cell, kind.gates, kind.states, len(weights), layer, batch_first, bias is not None)
     results = b.te(
         lambda *tensors: recurrence(what, tensors),
         *tensors,

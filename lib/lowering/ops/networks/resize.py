@@ -208,9 +208,7 @@ def _corner_ratio(size: Any, count: Any, wide: str) -> Any:
     return tirx.Select(count > 1, step, tirx.const(0, wide))
 
 
-def _antialiased(
-    size: int, count: int, scale: float | None, kind: Filter, align_corners: bool, wide: str
-) -> Table:
+def _antialiased(size: int, count: int, scale: float | None, kind: Filter, align_corners: bool, wide: str) -> Table:
     """The pixels under the filter, which is as wide as an output pixel; their weights add up to one."""
     if align_corners:
         ratio = (size - 1) / (count - 1) if count > 1 else 0.0
@@ -243,9 +241,7 @@ def _antialiased(
 
 
 def _nearest_vec(name: str, *, exact: bool, custom: bool) -> None:
-    def lowering(
-        b: Builder, x: Tensor, output_size: list[Size] | None, scale_factors: list[float] | None
-    ) -> Expr:
+    def lowering(b: Builder, x: Tensor, output_size: list[Size] | None, scale_factors: list[float] | None) -> Expr:
         sizes = _output_sizes(b, x, output_size, scale_factors)
         return nearest(b, x, sizes, scale_factors or [None] * len(sizes), exact=exact)
 
@@ -280,16 +276,15 @@ _filtered_vec("_upsample_bilinear2d_aa.vec", LINEAR_AA, antialias=True)
 _filtered_vec("_upsample_bicubic2d_aa.vec", CUBIC_AA, antialias=True)
 
 
-# The overloads with one scale for each dimension; a function's parameters are the op's operands, hence one for each rank.
+# The overloads with one scale for each dimension; a function's parameters are the op's operands, hence one for each
+# rank.
 
 
 def _nearest_plain(name: str, count: int, *, exact: bool = False, custom: bool = True) -> None:
     def one(b: Builder, x: Tensor, output_size: list[Size], scale: float | None) -> Expr:
         return nearest(b, x, output_size, [scale], exact=exact)
 
-    def two(
-        b: Builder, x: Tensor, output_size: list[Size], scales_h: float | None, scales_w: float | None
-    ) -> Expr:
+    def two(b: Builder, x: Tensor, output_size: list[Size], scales_h: float | None, scales_w: float | None) -> Expr:
         return nearest(b, x, output_size, [scales_h, scales_w], exact=exact)
 
     def three(
@@ -307,12 +302,8 @@ def _nearest_plain(name: str, count: int, *, exact: bool = False, custom: bool =
     register(f"torch.aten.{name}", lowering, custom=custom)
 
 
-def _filtered_plain(
-    name: str, count: int, kind: Filter, *, custom: bool = True, antialias: bool = False
-) -> None:
-    def one(
-        b: Builder, x: Tensor, output_size: list[Size], align_corners: bool, scales: float | None
-    ) -> Expr:
+def _filtered_plain(name: str, count: int, kind: Filter, *, custom: bool = True, antialias: bool = False) -> None:
+    def one(b: Builder, x: Tensor, output_size: list[Size], align_corners: bool, scales: float | None) -> Expr:
         return filtered(b, x, output_size, kind, align_corners, [scales], antialias)
 
     def two(

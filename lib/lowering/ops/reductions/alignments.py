@@ -1,7 +1,8 @@
 """The loss of all alignments of a sequence with shorter labels (connectionist temporal classification).
 
-Graves et al., Connectionist temporal classification, 2006, in logarithms: a table of the likelihood of every prefix of the
-labels, with a blank before, between and after them, at every time. One sequence of a batch after the other makes its own.
+Graves et al., Connectionist temporal classification, 2006, in logarithms: a table of the likelihood of every prefix of
+the labels, with a blank before, between and after them, at every time. One sequence of a batch after the other makes
+its own.
 """
 
 from __future__ import annotations
@@ -67,9 +68,7 @@ def ctc_loss(
 class _Alignments:
     """The loops of the loss: ``loss[n]``, and ``table[n, t, s]``, the likelihood of prefix ``s`` after time ``t``."""
 
-    def __init__(
-        self, ins: Sequence[tirx.Buffer], outs: Sequence[tirx.Buffer], blank: int, padded: bool
-    ) -> None:
+    def __init__(self, ins: Sequence[tirx.Buffer], outs: Sequence[tirx.Buffer], blank: int, padded: bool) -> None:
         self.scores, self.labels, self.times, self.counts = map(T.buffer_proxy, ins)
         self.loss, self.table = map(T.buffer_proxy, outs)
         self.batch, self.time, self.width = outs[1].shape

@@ -63,9 +63,7 @@ def euclidean(b: Builder, x: Tensor, y: Tensor) -> Expr:
     """
     _joined(b, x, y)
     dtype = b.dtype(x)
-    square = lambda v: total(
-        b, v, [b.rank(v) - 1], True, accumulate=dtype, result=dtype, before=lambda u: u * u
-    )
+    square = lambda v: total(b, v, [b.rank(v) - 1], True, accumulate=dtype, result=dtype, before=lambda u: u * u)
     swapped = lambda v: b.emit(R.permute_dims(v, [*range(b.rank(v) - 2), b.rank(v) - 1, b.rank(v) - 2]))
     two, zero = (tirx.const(value, dtype) for value in (2, 0))
     root = lambda s, left, right: tirx.sqrt(larger((left + right) - two * s, zero))
@@ -97,7 +95,9 @@ Unary: TypeAlias = Callable[[Scalar], Scalar]
 
 
 def _norm(p: float, dtype: str) -> tuple[Unary, Callable[[Scalar, Scalar], Scalar], Unary]:
-    """What each difference counts, how counts combine, and what comes of them; the largest one is never NaN, as in ATen."""
+    """What each difference counts, how counts combine, and what comes of them; the largest one is never NaN, as in
+    ATen.
+    """
     add: Callable[[Scalar, Scalar], Scalar] = lambda u, v: u + v
     same: Unary = lambda u: u
     constant = functools.partial(tirx.const, dtype=dtype)

@@ -177,9 +177,7 @@ def mean_over(b: Builder, x: Expr, axes: Sequence[int], keepdim: bool, result: s
     count = count_of(b, x, axes)
     if isinstance(count, int):
         scale = tirx.const(count, accumulate) if count else tirx.const(float("nan"), accumulate)
-        return total(
-            b, x, axes, keepdim, accumulate=accumulate, result=result, after=lambda u: u / scale, name="mean"
-        )
+        return total(b, x, axes, keepdim, accumulate=accumulate, result=result, after=lambda u: u / scale, name="mean")
     whole = total(b, x, axes, keepdim, accumulate=accumulate, result=accumulate)
     return pointwise(b, lambda u, n: u / n, whole, count, compute=accumulate, result=result, name="mean")
 
@@ -208,9 +206,7 @@ def _prod(b: Builder, x: Expr, axes: Sequence[int], keepdim: bool) -> Expr:
         b.unsupported("a product into booleans")
     multiply: Combine = lambda u, v: u * v
     one = lambda dtype: tirx.const(1, dtype)
-    return reduce(
-        b, x, axes, keepdim, multiply, one, accumulate=compute_dtype(out), before=_to(b, x, out), name="prod"
-    )
+    return reduce(b, x, axes, keepdim, multiply, one, accumulate=compute_dtype(out), before=_to(b, x, out), name="prod")
 
 
 @lowers("torch.aten.count_nonzero.dim_IntList")
@@ -379,9 +375,7 @@ def _arg_reducer(dtype: str, is_max: bool) -> Any:
         ahead = u > v if is_max else u < v
         if not is_float(dtype):
             return ahead
-        return tirx.any(
-            tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v)))
-        )
+        return tirx.any(tirx.all(tirx.isnan(u), tirx.Not(tirx.isnan(v))), tirx.all(ahead, tirx.Not(tirx.isnan(v))))
 
     def tied(u: Scalar, v: Scalar) -> Scalar:
         return tirx.any(u == v, tirx.all(tirx.isnan(u), tirx.isnan(v))) if is_float(dtype) else u == v

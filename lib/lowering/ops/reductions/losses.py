@@ -48,9 +48,7 @@ def cross_entropy_loss(
             label = labels(*i)
             last = in_range(label, scores.shape[dim])
             ignored = tirx.EQ(label, tirx.const(ignore_index, "int64"))
-            return tirx.Select(
-                ignored, tirx.const(0, dtype), tirx.const(0, dtype) - scores(*i[:dim], last, *i[dim:])
-            )
+            return tirx.Select(ignored, tirx.const(0, dtype), tirx.const(0, dtype) - scores(*i[:dim], last, *i[dim:]))
 
         return te.compute(labels.shape, element, name="loss")
 
@@ -102,9 +100,7 @@ def nll_loss_forward(
 
         return te.compute(labels.shape, element, name="worth")
 
-    kept = total(
-        b, b.te(worths, labels, x, *given, name="worth"), axes, False, accumulate=inner, result=inner
-    )
+    kept = total(b, b.te(worths, labels, x, *given, name="worth"), axes, False, accumulate=inner, result=inner)
     if reduction == MEAN:
         summed = pointwise(b, lambda s, n: s / n, summed, kept, compute=inner, result=inner)
     return [b.cast(summed, dtype), b.cast(kept, dtype)]
@@ -155,9 +151,7 @@ def _labels(b: Builder, x: Expr, target: Expr, ignore_index: int) -> tuple[int, 
     return dim, checked(b, target, sizes[dim], ignored=ignore_index, nearest=False)
 
 
-def _worth(
-    label: Any, place: Any, weights: tuple[te.Tensor, ...], ignore_index: int, dtype: str
-) -> tuple[Any, Any]:
+def _worth(label: Any, place: Any, weights: tuple[te.Tensor, ...], ignore_index: int, dtype: str) -> tuple[Any, Any]:
     """Whether a label counts, and the weight of the class at ``place``."""
     weight = tirx.Cast(dtype, weights[0](place)) if weights else tirx.const(1, dtype)
     return tirx.NE(label, tirx.const(ignore_index, "int64")), weight

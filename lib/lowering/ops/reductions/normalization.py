@@ -96,13 +96,17 @@ def _inverse_deviation(b: Builder, variance: Expr, eps: float) -> Expr:
 
 
 def _statistic(b: Builder, body: Callable[..., tvm.ir.Expr], old: Expr, *operands: Any) -> Expr:
-    """``body`` of a running statistic and operands, in the statistic's dtype, whatever that of the op's first result is."""
+    """``body`` of a running statistic and operands, in the statistic's dtype, whatever that of the op's first result
+    is.
+    """
     dtype = b.dtype(old)
     return pointwise(b, body, old, *operands, compute=compute_dtype(dtype), result=dtype)
 
 
 def _blend(b: Builder, old: Expr, new: Expr, momentum: Any) -> Expr:
-    """A running statistic; ``momentum`` is a number, of the running program where it is the inverse of a count of batches."""
+    """A running statistic; ``momentum`` is a number, of the running program where it is the inverse of a count of
+    batches.
+    """
     if not isinstance(momentum, float):
         return _statistic(b, lambda o, n, m: o * (1 - m) + n * m, old, new, momentum)
     kept, moved = scaled(b, old, 1 - momentum), scaled(b, b.cast(new, b.dtype(old)), momentum)
@@ -225,9 +229,7 @@ def _scaled(b: Builder, x: Expr, weight: Expr | None, bias: Expr | None = None) 
     """A normalised tensor with its scale and shift, where it has them."""
     for vector in (weight, bias):
         if vector is not None:
-            b.expect_within(
-                b.shape(vector), b.shape(x)[-b.rank(vector) :], "a scale or shift does not fit the input"
-            )
+            b.expect_within(b.shape(vector), b.shape(x)[-b.rank(vector) :], "a scale or shift does not fit the input")
     if weight is not None:
         x = b.emit(R.multiply(x, b.cast(weight, b.dtype(x))))
     return x if bias is None else b.emit(R.add(x, b.cast(bias, b.dtype(x))))
@@ -285,16 +287,16 @@ def _as_result(b: Builder, x: Expr, index: int) -> Expr:
 
 @cache
 def _smallest_eps(dtype: torch.dtype) -> float:
-    """What this PyTorch adds where no eps is given: the spacing at 1 of half precision, or of what it computes that in."""
+    """What this PyTorch adds where no eps is given: the spacing at 1 of half precision, or of what
+    it computes that in.
+    """
     wide = torch.float32 if dtype.itemsize < 4 else dtype
     small = torch.full((1,), 2**-10, dtype=dtype)  # its square is far below the one, and above the other
     return float(torch.finfo(wide if torch.rms_norm(small, [1]).item() > 0.5 else dtype).eps)
 
 
 @lowers("torch.aten.rms_norm")
-def rms_norm(
-    b: Builder, x: Tensor, normalized_shape: list[Size], weight: Tensor | None, eps: float | None
-) -> Expr:
+def rms_norm(b: Builder, x: Tensor, normalized_shape: list[Size], weight: Tensor | None, eps: float | None) -> Expr:
     """aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None,
     float? eps=None) -> Tensor"""
     dtype, count = _wide(b, x), len(normalized_shape)
@@ -316,9 +318,7 @@ def rms_norm(
 # -- group and instance norm ----------------------------------------------------------------------------
 
 
-def normalize_groups(
-    b: Builder, x: Expr, groups: int, weight: Expr | None, bias: Expr | None, eps: float
-) -> Expr:
+def normalize_groups(b: Builder, x: Expr, groups: int, weight: Expr | None, bias: Expr | None, eps: float) -> Expr:
     """Group norm of ``(N, C, …)``."""
     shape, dtype = b.shape(x), _wide(b, x)
     problem = "the number of channels does not divide into the groups"

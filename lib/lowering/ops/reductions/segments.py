@@ -108,9 +108,7 @@ def _bounds(b: Builder, given: Expr, are_lengths: bool) -> tuple[Expr, Expr]:
     if are_lengths:
         ends = b.emit(R.cumsum(given, 1))
         return b.emit(R.subtract(ends, given)), ends
-    part = lambda first: (
-        lambda p: te.compute([p.shape[0], p.shape[1] - 1], lambda i, k: p(i, k + first), name="ends")
-    )
+    part = lambda first: lambda p: te.compute([p.shape[0], p.shape[1] - 1], lambda i, k: p(i, k + first), name="ends")
     begins, ends = (b.te(part(first), given, name="ends") for first in (0, 1))
     return begins, ends
 
@@ -127,9 +125,7 @@ def _check(b: Builder, begins: Expr, ends: Expr, total: Any, is_whole: bool) -> 
                 with T.seq_scope():
                     out[0] = tirx.const(1, "int32")
                     with T.serial(0, outer) as i, T.serial(0, count) as k:
-                        fits = tirx.all(
-                            starts[i, k] >= 0, starts[i, k] <= stops[i, k], stops[i, k] <= sizes[0]
-                        )
+                        fits = tirx.all(starts[i, k] >= 0, starts[i, k] <= stops[i, k], stops[i, k] <= sizes[0])
                         if is_whole:
                             fits = tirx.all(fits, tirx.any(k + 1 < count, tirx.EQ(stops[i, k], sizes[0])))
                         out[0] = tirx.bitwise_and(out[0], tirx.Cast("int32", fits))

@@ -50,9 +50,7 @@ def _variance(
     if isinstance(count, int):
         rest = max(count - correction, 0)
         factor = 1 / rest if rest else math.inf
-        scaled = lambda u: (
-            tirx.sqrt(u * tirx.const(factor, accumulate)) if root else u * tirx.const(factor, accumulate)
-        )
+        scaled = lambda u: tirx.sqrt(u * tirx.const(factor, accumulate)) if root else u * tirx.const(factor, accumulate)
         variance = pointwise(b, scaled, summed, compute=accumulate, result=out, name="variance")
     else:
         variance = pointwise(b, finish, summed, count, compute=accumulate, result=out, name="variance")
@@ -67,9 +65,7 @@ def _correction(unbiased: bool) -> float:
 
 
 @lowers("torch.aten.var.correction")
-def var_correction(
-    b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
-) -> Expr:
+def var_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
     """aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=False)[0]
 
@@ -87,9 +83,7 @@ def var_all(b: Builder, x: Tensor, unbiased: bool) -> Expr:
 
 
 @lowers("torch.aten.std.correction")
-def std_correction(
-    b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
-) -> Expr:
+def std_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
     """aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=True)[0]
 
@@ -166,10 +160,10 @@ def power_and_root(
 
 
 @lowers("torch.aten.linalg_vector_norm")
-def linalg_vector_norm(
-    b: Builder, x: Tensor, order: Number, dim: list[int] | None, keepdim: bool, dtype: Any
-) -> Expr:
-    """aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype)"""
+def linalg_vector_norm(b: Builder, x: Tensor, order: Number, dim: list[int] | None, keepdim: bool, dtype: Any) -> Expr:
+    """aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *,
+    ScalarType? dtype)
+    """
     return _norm(b, x, float(order), axes_of(b, x, dim), keepdim)
 
 
@@ -180,7 +174,9 @@ def norm_scalar(b: Builder, x: Tensor, p: Number) -> Expr:
 
 
 def weight_norm(b: Builder, v: Tensor, g: Tensor, dim: int) -> Expr:
-    """aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor; the norm of ``v`` is over all dimensions but ``dim``"""
+    """aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor; the norm of ``v`` is over all
+    dimensions but ``dim``
+    """
     rank = b.rank(v)
     axes = [axis for axis in range(rank) if dim == -1 or axis != b.axis(dim, rank)]
     scale = b.emit(relax.op.divide(g, _norm(b, v, 2.0, axes, dim != -1)))
@@ -201,9 +197,7 @@ def logsumexp(b: Builder, x: Tensor, dim: list[int], keepdim: bool) -> Expr:
         infinity = tirx.infinity(inner)
         return tirx.Select(tirx.any(m == infinity, m == -infinity), tirx.const(0, inner), m)
 
-    shifted = pointwise(
-        b, lambda u, m: tirx.exp(u - safe(m)), x, top, compute=inner, result=inner, name="exp"
-    )
+    shifted = pointwise(b, lambda u, m: tirx.exp(u - safe(m)), x, top, compute=inner, result=inner, name="exp")
     summed = total(b, shifted, axes, True, accumulate=sum_dtype(b, x, axes, out), result=inner)
     value = pointwise(b, lambda s, m: tirx.log(s) + safe(m), summed, top, compute=inner, result=out)
     if keepdim:

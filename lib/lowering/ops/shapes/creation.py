@@ -37,9 +37,7 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
         return b.te(fill_size, sizes, value, name="full")
     if dtype == "bfloat16" and all(plain_size(size) != 0 for size in shape):
         return b.te(lambda goal: _filled_bfloat16(list(goal), float(value)), sizes, name="full")
-    if is_float(dtype) and (
-        value == 0 or not math.isfinite(value)
-    ):  # TVM's own kernel stumbles over infinities
+    if is_float(dtype) and (value == 0 or not math.isfinite(value)):  # TVM's own kernel stumbles over infinities
         constant = kept(tirx.const(float(value), dtype))
         return b.te(lambda goal: te.compute(list(goal), lambda *i: constant, name="full"), sizes, name="full")
     return b.emit(relax.op.full(sizes, relax.const(immediate(value, dtype).value, dtype), dtype))
@@ -97,17 +95,13 @@ def fill_scalar(b: Builder, x: Tensor, value: Any) -> Expr:
 
 
 @lowers("torch.aten.zeros_like")
-def zeros_like(
-    b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
-) -> Expr:
+def zeros_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
     """aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
     return filled(b, b.shape(x), 0)
 
 
 @lowers("torch.aten.ones_like")
-def ones_like(
-    b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any
-) -> Expr:
+def ones_like(b: Builder, x: Tensor, dtype: Any, layout: Any, device: Any, pin: Any, memory_format: Any) -> Expr:
     """aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory, …) -> Tensor"""
     return filled(b, b.shape(x), 1)
 
@@ -121,9 +115,7 @@ def new_full(
 
 
 @lowers("torch.aten.new_zeros")
-def new_zeros(
-    b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any
-) -> Expr:
+def new_zeros(b: Builder, x: Tensor, size: list[Size], dtype: Any, layout: Any, device: Any, pin: Any) -> Expr:
     """aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout?, Device?, …) -> Tensor"""
     return filled(b, size, 0)
 
@@ -185,9 +177,7 @@ def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
     if b.is_computed(length):
         b.check(length >= 0, "upper bound and lower bound inconsistent with step sign")
     if is_symbolic(start):
-        return _along(
-            b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start
-        )
+        return _along(b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start)
     first = tirx.const(start, "int64")
     return _along(b, length, lambda i: first + tirx.Cast("int64", i) * tirx.const(step, "int64"))
 
@@ -230,9 +220,7 @@ def eye_m(b: Builder, n: Size, m: Size, dtype: Any, layout: Any, device: Any, pi
     """aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout?, Device?, bool? pin_memory) -> Tensor"""
     dtype = b.result_dtype
     one, zero = number(1, dtype), number(0, dtype)
-    kernel = lambda goal: te.compute(
-        list(goal), lambda i, j: tirx.Select(tirx.EQ(i, j), one, zero), name="eye"
-    )
+    kernel = lambda goal: te.compute(list(goal), lambda i, j: tirx.Select(tirx.EQ(i, j), one, zero), name="eye")
     return b.te(kernel, relax.ShapeExpr([as_size(n), as_size(m)]), name="eye")
 
 

@@ -137,8 +137,7 @@ def repeat(b: Builder, x: Tensor, repeats: list[Size]) -> Expr:
     if 0 in sizes:
         return b.emit(R.zeros(relax.ShapeExpr([as_size(s) for s in sizes]), b.dtype(x)))
     if all(
-        (isinstance(s, int) and s == 1) or (isinstance(n, int) and n == 1)
-        for s, n in zip(shape, repeats, strict=True)
+        (isinstance(s, int) and s == 1) or (isinstance(n, int) and n == 1) for s, n in zip(shape, repeats, strict=True)
     ):
         return expand_to(b, value, sizes)
     return computed(

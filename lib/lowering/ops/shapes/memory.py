@@ -15,9 +15,7 @@ Expr: TypeAlias = relax.Expr
 
 
 @lowers("torch.aten.as_strided")
-def as_strided(
-    b: Builder, x: Tensor, size: list[Size], stride: list[Size], storage_offset: Size | None
-) -> Expr:
+def as_strided(b: Builder, x: Tensor, size: list[Size], stride: list[Size], storage_offset: Size | None) -> Expr:
     """aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)
 
     The importers give all of the memory as ``x``, in its order.

@@ -17,7 +17,9 @@ Expr: TypeAlias = relax.Expr
 
 
 class _Patches:
-    """Where the patches of an image lie: element ``k`` of patch ``o`` is at pixel ``o * stride + k * dilation - padding``."""
+    """Where the patches of an image lie: element ``k`` of patch ``o`` is at pixel
+    ``o * stride + k * dilation - padding``.
+    """
 
     def __init__(
         self,
@@ -37,9 +39,7 @@ class _Patches:
             b.unsupported("a kernel, dilation or stride below 1, or a negative padding")
         self.counts = [
             (s + 2 * p - d * (k - 1) - 1) // step + 1
-            for s, k, d, p, step in zip(
-                self.size, self.kernel, self.dilation, self.padding, self.stride, strict=True
-            )
+            for s, k, d, p, step in zip(self.size, self.kernel, self.dilation, self.padding, self.stride, strict=True)
         ]
         if any(isinstance(count, int) and count < 1 for count in self.counts):
             b.unsupported("no patch fits into the image")
@@ -114,9 +114,7 @@ def col2im(
             found = [_covering(patches, axis, pixel[axis], axes[axis], counts[axis]) for axis in range(2)]
             inside = tirx.all(*(condition for _, _, condition in found))
             elements, places = [e for e, _, _ in found], [p for _, p, _ in found]
-            return te.sum(
-                tirx.Select(inside, columns(n, c, *elements, *places), tirx.const(0, dtype)), axis=axes
-            )
+            return te.sum(tirx.Select(inside, columns(n, c, *elements, *places), tirx.const(0, dtype)), axis=axes)
 
         return te.compute([*columns.shape[:2], *(as_size(s) for s in size)], element, name="image")
 
@@ -136,7 +134,5 @@ def _covering(patches: _Patches, axis: int, pixel: Any, tap: Any, count: Any) ->
     else:
         rest = at - tap * dilation
         place, element = tirx.floordiv(rest, stride), tap
-        is_one = tirx.all(
-            rest >= 0, tirx.EQ(tirx.floormod(rest, stride), tirx.const(0, "int64")), place < count
-        )
+        is_one = tirx.all(rest >= 0, tirx.EQ(tirx.floormod(rest, stride), tirx.const(0, "int64")), place < count)
     return element, tirx.max(tirx.min(place, count - 1), 0), is_one

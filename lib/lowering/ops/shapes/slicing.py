@@ -323,9 +323,7 @@ def select_scatter(b: Builder, x: Tensor, source: Tensor, dim: int, index: Size)
     shape = b.shape(x)
     at = _position(b, index, shape[axis])
     b.expect_equal(b.shape(source), [*shape[:axis], *shape[axis + 1 :]], _NO_FIT)
-    return _replaced(
-        b, x, source, lambda i, n: i[axis] == n[0], lambda i, _: [*i[:axis], *i[axis + 1 :]], [at]
-    )
+    return _replaced(b, x, source, lambda i, n: i[axis] == n[0], lambda i, _: [*i[:axis], *i[axis + 1 :]], [at])
 
 
 @lowers("torch.aten.diagonal_scatter")

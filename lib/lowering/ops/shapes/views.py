@@ -115,9 +115,7 @@ def _inferred(b: Builder, shape: Sequence[SizeLike], size: Sequence[SizeLike]) -
             b.unsupported(f"shape {list(size)} is invalid for {total} elements")
     elif b.is_of_values(total) or b.is_of_values(given):
         rest = tirx.floormod(as_size(total), tirx.max(as_size(given), as_size(1)))
-        agree = (
-            tirx.all(as_size(given) != 0, rest == 0) if unknown else tirx.EQ(as_size(total), as_size(given))
-        )
+        agree = tirx.all(as_size(given) != 0, rest == 0) if unknown else tirx.EQ(as_size(total), as_size(given))
         b.check(agree, "the shape is invalid for the number of elements")
     return [quotient(shape, known) if i in unknown else s for i, s in enumerate(size)]
 
@@ -173,9 +171,7 @@ def expand(b: Builder, x: Tensor, size: list[Size], implicit: bool) -> Expr:
     offset = len(size) - len(shape)
     if offset < 0:
         b.unsupported("fewer sizes than dimensions")
-    wanted = [
-        shape[i - offset] if isinstance(s, int) and s == -1 and i >= offset else s for i, s in enumerate(size)
-    ]
+    wanted = [shape[i - offset] if isinstance(s, int) and s == -1 and i >= offset else s for i, s in enumerate(size)]
     for have, want in zip(shape, wanted[offset:], strict=True):
         if isinstance(have, int) and isinstance(want, int) and have not in (1, want):
             b.unsupported(f"size {have} cannot expand to {want}")

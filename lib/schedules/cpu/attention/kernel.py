@@ -148,12 +148,8 @@ class AttentionEmitter:
         spec, lanes, first = self.spec, self.lanes, vector * self.lanes
         squares = spec.depth // lanes if self.is_contiguous_key() else 0
         rest = spec.depth - squares * lanes
-        of_squares = lambda is_guarded: loop(
-            "square", squares, lambda s: self.pack_square(b, h, vector, s, is_guarded)
-        )
-        column = lambda d: lanes_loop(
-            lanes, lambda lane: self.pack_key(b, h, vector, squares * lanes + d, lane, False)
-        )
+        of_squares = lambda is_guarded: loop("square", squares, lambda s: self.pack_square(b, h, vector, s, is_guarded))
+        column = lambda d: lanes_loop(lanes, lambda lane: self.pack_key(b, h, vector, squares * lanes + d, lane, False))
         whole = sequence(of_squares(False) if squares else None, loop("d", rest, column) if rest else None)
         keys = static(spec.keys)
         if keys is not None and keys % lanes == 0:
@@ -291,9 +287,7 @@ class AttentionEmitter:
             self.spec.depth,
             lambda r, d: self.spec.query(rows.b, rows.h, rows.row0 + base + r, d),
             lambda d, column: tirx.BufferLoad(self.packed_keys, [first_panel + panel, d, column]),
-            lambda r, column, total: tirx.BufferStore(
-                self.score, total, [base + r, panel * self.width + column]
-            ),
+            lambda r, column, total: tirx.BufferStore(self.score, total, [base + r, panel * self.width + column]),
             "float32",
         )
 
@@ -350,9 +344,7 @@ class AttentionEmitter:
             None
             if self.one_block
             else sequence(
-                tirx.BufferStore(
-                    self.factor, exp_of_nonpositive(before - tirx.BufferLoad(self.low, [r])), [r]
-                ),
+                tirx.BufferStore(self.factor, exp_of_nonpositive(before - tirx.BufferLoad(self.low, [r])), [r]),
                 tirx.BufferStore(self.maximum, new, [r]),
             ),
         )
@@ -375,9 +367,7 @@ class AttentionEmitter:
             return sequence(loop("rest", rest, lambda c: mask(column, c)), pad)
         last = tirx.decl_buffer((const(lanes),), "float32", "last")
         at = lambda lane: tirx.BufferLoad(last, [lane])
-        store = lambda lane: sequence(
-            tirx.BufferStore(self.score, at(lane), [r, column + lane]), top(lane, at(lane))
-        )
+        store = lambda lane: sequence(tirx.BufferStore(self.score, at(lane), [r, column + lane]), top(lane, at(lane)))
         if all(load.source.same_as(self.score) for load in loads(masked(column))):
             value = lambda lane: tirx.Select(lane < rest, masked(column + lane), minus_infinity)
             fill = lanes_loop(lanes, lambda lane: tirx.BufferStore(last, value(lane), [lane]))
@@ -403,9 +393,7 @@ class AttentionEmitter:
             value = exp_of_nonpositive(tirx.BufferLoad(self.score, place) - low)
             return sequence(
                 tirx.BufferStore(self.score, value, place),
-                tirx.BufferStore(
-                    part, tirx.BufferLoad(part, [lane]) + tirx.BufferLoad(self.score, place), [lane]
-                ),
+                tirx.BufferStore(part, tirx.BufferLoad(part, [lane]) + tirx.BufferLoad(self.score, place), [lane]),
             )
 
         if not self.one_block:
@@ -432,9 +420,7 @@ class AttentionEmitter:
             value = lambda lane, half=half: combine(
                 tirx.BufferLoad(buffer, [lane]), tirx.BufferLoad(buffer, [lane + half])
             )
-            steps_.append(
-                lanes_loop(half, lambda lane, value=value: tirx.BufferStore(buffer, value(lane), [lane]))
-            )
+            steps_.append(lanes_loop(half, lambda lane, value=value: tirx.BufferStore(buffer, value(lane), [lane])))
             half //= 2
         return sequence(*steps_)
 

@@ -27,8 +27,7 @@ class DirectConv:
         own = DirectKernel(kernel, conv, cpu)
         tilings = conv_tilings(own.tiling, own.out_blocks, cpu.vector_registers)
         return {
-            label: kernel.rebuilt(DirectKernel(kernel, conv, cpu, tiling).body())
-            for label, tiling in tilings.items()
+            label: kernel.rebuilt(DirectKernel(kernel, conv, cpu, tiling).body()) for label, tiling in tilings.items()
         }
 
 

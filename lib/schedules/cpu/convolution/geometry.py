@@ -135,9 +135,7 @@ def group_taps(phase: Phase, valid: Sequence[Sequence[int]]) -> list[TapGroup]:
                 groups[-1] = TapGroup(last.first, step, 2, last.offset, shift, last.columns)
                 continue
             if (step, shift) == (last.step * last.count, last.shift * last.count):
-                groups[-1] = TapGroup(
-                    last.first, last.step, last.count + 1, last.offset, last.shift, last.columns
-                )
+                groups[-1] = TapGroup(last.first, last.step, last.count + 1, last.offset, last.shift, last.columns)
                 continue
         groups.append(TapGroup(tap, 0, 1, offset, 0, tuple(columns)))
     return groups

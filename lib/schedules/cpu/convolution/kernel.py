@@ -58,9 +58,7 @@ class DirectKernel:
         self.output = kernel.anchor_buffer
         self.dtype = str(self.output.ty.dtype)
         self.batch = self.data.ty.shape[0]
-        self.axes = axes_of(
-            conv, self.data.ty.shape[2 : 2 + conv.rank], self.output.ty.shape[2 : 2 + conv.rank]
-        )
+        self.axes = axes_of(conv, self.data.ty.shape[2 : 2 + conv.rank], self.output.ty.shape[2 : 2 + conv.rank])
         self.views: dict[tirx.Buffer, tirx.Buffer] = {}
         self.is_flat = self._flatten()
         self.phases = column_phases(self.axes[2])
@@ -110,22 +108,13 @@ class DirectKernel:
         if count is None:
             return Order(1, 1, positions, None, fits)
         run = 1
-        while (
-            inner > 1
-            and run < MOST_TILES
-            and tir.ceil_div(count, 2 * run) * chunks >= FEWEST_TASKS * self.cpu.cores
-        ):
+        while inner > 1 and run < MOST_TILES and tir.ceil_div(count, 2 * run) * chunks >= FEWEST_TASKS * self.cpu.cores:
             run *= 2
         iterations = tir.ceil_div(count, run)
         if not fits:
             return Order(run, 1, iterations, count, fits)
         points = math.prod([static(axis.extent) or 1 for axis in self.axes])
-        data = (
-            points
-            * self.conv.in_channels
-            * self.itemsize
-            // (self.conv.word * iterations * self._chunks_apart())
-        )
+        data = points * self.conv.in_channels * self.itemsize // (self.conv.word * iterations * self._chunks_apart())
         most = max(1, min(self.cpu.l2 // 4 // max(1, data), iterations // (2 * self.cpu.cores)))
         groups = tir.ceil_div(iterations, most)
         return Order(run, groups, tir.ceil_div(iterations, groups), count, fits)
@@ -184,9 +173,7 @@ class DirectKernel:
         at = lambda iteration: self._position(chunk, first + iteration, rows, inner, order)
         return tir.sequence(*bind.bound, tir.loop("iteration", here, at))
 
-    def _position(
-        self, chunk: Chunk, position: Expr, rows: int | Expr, inner: int, order: Order
-    ) -> tirx.Stmt:
+    def _position(self, chunk: Chunk, position: Expr, rows: int | Expr, inner: int, order: Order) -> tirx.Stmt:
         """One row, or one tile of a single row."""
         bind = tir.Names()
         position = bind("position", position)
@@ -230,9 +217,7 @@ class DirectKernel:
                     tir.loop(
                         "tile",
                         run.count,
-                        lambda t, run=run, phase=phase: self._tile(
-                            place, phase, run.start(t), run.width, run.valid
-                        ),
+                        lambda t, run=run, phase=phase: self._tile(place, phase, run.start(t), run.width, run.valid),
                     )
                 )
         return tir.sequence(*parts)
@@ -243,9 +228,7 @@ class DirectKernel:
         bounds = [0]
         for run in runs:
             bounds.append(bounds[-1] + run.count)
-        cases = [
-            lambda t, run=run: self._tile(place, phase, run.start(t), run.width, run.valid) for run in runs
-        ]
+        cases = [lambda t, run=run: self._tile(place, phase, run.start(t), run.width, run.valid) for run in runs]
         return tir.select_case(tile, bounds[:-1], cases)
 
     def _dynamic_row(self, place: Place, phase: Phase) -> tirx.Stmt:
@@ -309,9 +292,7 @@ class DirectKernel:
             return tir.when(has_data, tir.sequence(bound, *taps))
 
         reduction = tir.loop("in_block", self.in_blocks, blocks)
-        return tir.sequence(
-            bound, acc.allocate(), acc.clear(), reduction, self._store(acc, place, phase, first, width)
-        )
+        return tir.sequence(bound, acc.allocate(), acc.clear(), reduction, self._store(acc, place, phase, first, width))
 
     def _taps(self, count: int, tap: tir.Body) -> tirx.Stmt:
         """The taps stay a loop: LLVM would share their broadcasts, and spill what it shares."""
@@ -350,9 +331,7 @@ class DirectKernel:
                 value = tir.broadcast(value, lanes)
 
                 def vector(v: Expr) -> tirx.Stmt:
-                    weight = tir.load(
-                        self.weight, [place.block + v, tap.in_block, *kernel, ic, 0], lanes * word
-                    )
+                    weight = tir.load(self.weight, [place.block + v, tap.in_block, *kernel, ic, 0], lanes * word)
                     which = m * const(place.vectors) + v
                     if word > 1:
                         weight = tirx.reinterpret(f"int32x{lanes}", weight)
@@ -396,13 +375,9 @@ class DirectKernel:
 
         return tir.sequence(epilogue.allocate(), tir.loop("m", width, column, kind="unrolled"))
 
-    def _store_vector(
-        self, epilogue: Epilogue, value: Expr, place: Place, v: Expr, column: Expr
-    ) -> tirx.Stmt:
+    def _store_vector(self, epilogue: Epilogue, value: Expr, place: Place, v: Expr, column: Expr) -> tirx.Stmt:
         conv = self.conv
-        spatial = (
-            self._unflatten(column) if self.is_flat else [place.depth, place.row, column][3 - conv.rank :]
-        )
+        spatial = self._unflatten(column) if self.is_flat else [place.depth, place.row, column][3 - conv.rank :]
         block = place.block + v
         remap, store = self._flat_access(spatial, column) if self.is_flat else (None, None)
         if conv.out_lanes > 1:
@@ -446,9 +421,7 @@ class DirectKernel:
         def store(place: Place, channel: Expr) -> Callable[[Expr, Expr], tirx.Stmt]:
             view = self._view(self.kernel.output)
             if trailing:
-                return lambda lane, result: tirx.BufferStore(
-                    view, result, [place.batch, channel, column, lane]
-                )
+                return lambda lane, result: tirx.BufferStore(view, result, [place.batch, channel, column, lane])
             return lambda lane, result: tirx.BufferStore(view, result, [place.batch, channel + lane, column])
 
         return remap, store
@@ -491,7 +464,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Tap:
-    """One tap at one block of input channels: ``columns`` of a tile read the data ``step`` apart, from ``position`` on."""
+    """One tap at one block of input channels: ``columns`` of a tile read the data ``step`` apart,
+    from ``position`` on.
+    """
 
     in_block: Expr
     kernel: tuple[Expr, Expr, Expr]

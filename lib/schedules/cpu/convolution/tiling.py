@@ -47,9 +47,7 @@ def choose_tiling(
     return _best_tiling(cpu, columns, out_blocks, steps, overlaps)[1]
 
 
-def row_cycles(
-    cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, *, overlaps: bool = False
-) -> float:
+def row_cycles(cpu: CpuModel, columns: Sequence[int], out_blocks: int, steps: int, *, overlaps: bool = False) -> float:
     """The estimated time of one core for one row of every phase over all output channels, with the best tile."""
     return _best_tiling(cpu, columns, out_blocks, steps, overlaps)[0]
 

@@ -106,9 +106,7 @@ def choose_grouping(cpu: CpuModel, conv: ConvWorkload, tiles: int, itemsize: int
     size = tir.ceil_div(tiles, groups)
     if groups > 1:
         size = tir.round_up(size, tiling.width)
-    return Grouping(
-        size, tir.ceil_div(tiles, size), tiling.width, tiling.vectors, is_fused, weight_bytes > cpu.l2
-    )
+    return Grouping(size, tir.ceil_div(tiles, size), tiling.width, tiling.vectors, is_fused, weight_bytes > cpu.l2)
 
 
 class _WinogradKernel:
@@ -150,10 +148,10 @@ class _WinogradKernel:
     def _fused(self) -> tirx.Stmt:
         return self._groups("task", self._group_in_turn, self._kind())
 
-    def _groups(
-        self, name: str, work: Callable[[Expr, Expr, int], tirx.Stmt], kind: str = "serial"
-    ) -> tirx.Stmt:
-        """A loop ``name`` over the groups of tiles of all images; ``work`` takes the image, the first tile and how many."""
+    def _groups(self, name: str, work: Callable[[Expr, Expr, int], tirx.Stmt], kind: str = "serial") -> tirx.Stmt:
+        """A loop ``name`` over the groups of tiles of all images; ``work`` takes the image, the first tile and how
+        many.
+        """
 
         def task(index: Expr) -> tirx.Stmt:
             image, bound_image = tir.bind_index("image", index // const(self.grouping.groups))
@@ -207,9 +205,7 @@ class _WinogradKernel:
         def product(task: Expr) -> tirx.Stmt:
             xi, bound_point = tir.bind_index("point", task // const(chunks))
             chunk, bound_chunk = tir.bind_index("chunk", task % const(chunks))
-            work = lambda block, vectors: self._point(
-                Product(spectrum, products, xi, count, block, block, vectors)
-            )
+            work = lambda block, vectors: self._point(Product(spectrum, products, xi, count, block, block, vectors))
             return tir.sequence(bound_point, bound_chunk, self._one_chunk(chunk, work))
 
         def output(slot: Expr) -> tirx.Stmt:
@@ -250,9 +246,7 @@ class _WinogradKernel:
             return work(chunk * const(vectors), vectors)
         if not full:
             return work(const(0), tail)
-        return tir.when(
-            chunk < const(full), work(chunk * const(vectors), vectors), work(const(full * vectors), tail)
-        )
+        return tir.when(chunk < const(full), work(chunk * const(vectors), vectors), work(const(full * vectors), tail))
 
     # --- the three steps -----------------------------------------------------------------------------
 
@@ -324,9 +318,7 @@ class _WinogradKernel:
             return self._transformed(matrix, "h", values, put)
 
         nothing = lambda point: tir.store(spectrum, self._zero(), [point, slot, 0], lanes)
-        transform = tir.sequence(
-            tirx.AllocBuffer(half), tir.loop("j", size, down), tir.loop("r", size, across)
-        )
+        transform = tir.sequence(tirx.AllocBuffer(half), tir.loop("j", size, down), tir.loop("r", size, across))
         return tir.when(has_data, transform, tir.loop("point", self.points, nothing))
 
     def _sample(self, window: Window, source: list[Expr], i: int, j: Expr) -> Expr:
@@ -395,9 +387,7 @@ class _WinogradKernel:
             body = tir.loop("part", tir.ceil_div(self.blocks, sum_blocks), part)
         return tir.sequence(bound, acc.allocate(), body)
 
-    def _multiply(
-        self, product: Product, acc: tir.Accumulators, start: Expr, width: int, block: Expr
-    ) -> tirx.Stmt:
+    def _multiply(self, product: Product, acc: tir.Accumulators, start: Expr, width: int, block: Expr) -> tirx.Stmt:
         """Add the products of one block of input channels to the sums."""
         conv, lanes, count = self.conv, self.conv.lanes, const(product.count)
         extent: int | Expr = lanes
@@ -420,9 +410,7 @@ class _WinogradKernel:
 
         return tir.loop("ic", extent, channel)
 
-    def _keep(
-        self, product: Product, acc: tir.Accumulators, start: Expr, width: int, is_first: bool
-    ) -> tirx.Stmt:
+    def _keep(self, product: Product, acc: tir.Accumulators, start: Expr, width: int, is_first: bool) -> tirx.Stmt:
         """Store the sums, or add them to those that lie there."""
         lanes = self.conv.lanes
 
@@ -463,9 +451,7 @@ class _WinogradKernel:
                 write = epilogue.write(value, lambda lane, w=w: [batch, block, *plane, h, w, lane])
                 stores.append(tir.when(w < const(self.width) if self.width % conv.tile else None, write))
             whole = tir.sequence(*code.stmts, *stores)
-            return tir.sequence(
-                bound_h, tir.when(h < const(self.height) if self.height % conv.tile else None, whole)
-            )
+            return tir.sequence(bound_h, tir.when(h < const(self.height) if self.height % conv.tile else None, whole))
 
         return tir.sequence(
             bound,

@@ -110,9 +110,7 @@ class _Materializer:
             lifted = mutator.mutate(value)
             if target.buffer.dtype != str(values[0].ty.dtype).partition("x")[0]:
                 lifted = tirx.Cast(target.value.ty.dtype, lifted)
-            branches.append(
-                _sequence([*self.stores, tirx.BufferStore(target.buffer, lifted, target.indices)])
-            )
+            branches.append(_sequence([*self.stores, tirx.BufferStore(target.buffer, lifted, target.indices)]))
         self.stores = [*before, tirx.IfThenElse(condition, *branches)]
         return place
 
@@ -134,15 +132,11 @@ class _Materializer:
         bound = bound.value if isinstance(bound, tirx.Broadcast) else bound
         assert isinstance(key, TensorLoad) and isinstance(place, TensorLoad), let
         before, self.stores = self.stores, []
-        value = mutator.mutate(
-            tirx.Select(key > bound if self.vector else key > let.value.args[2], rare, place)
-        )
+        value = mutator.mutate(tirx.Select(key > bound if self.vector else key > let.value.args[2], rare, place))
         steps = [*self.stores, tirx.BufferStore(place.source, value, place.indices)]
         lanes = int(key.source.shape[0])
         ramp = tirx.Ramp(const(0), const(1), lanes)
-        largest = tirx.call_llvm_pure_intrin(
-            "int32", "llvm.vector.reduce.smax", tirx.BufferLoad(key.source, [ramp])
-        )
+        largest = tirx.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", tirx.BufferLoad(key.source, [ramp]))
         self.stores = [*before, tirx.IfThenElse(largest > bound, tirx.SeqStmt(steps), None)]
         return mutator.mutate(substitute(let.body, {let.var: place}))
 

@@ -71,9 +71,7 @@ class Kernel:
             while lanes > count:
                 lanes //= 2
             blocks = ceil_div(count, lanes)
-            first = lambda block: (
-                tirx.min(block * lanes, const(count - lanes)) if count % lanes else block * lanes
-            )
+            first = lambda block: tirx.min(block * lanes, const(count - lanes)) if count % lanes else block * lanes
             return self._blocks(const(blocks), lanes, first)
         whole = tirx.floordiv(self.count, lanes)
         rest = self.count - whole * lanes
@@ -119,7 +117,9 @@ class Kernel:
     # -- one pass ----------------------------------------------------------------------------------------
 
     def _pass(self, source: Planes, target: Planes, radix: int, length: int, stride: int) -> tirx.Stmt:
-        """Transforms of length ``length``, ``stride`` of them interleaved, become ``radix`` times as many shorter ones."""
+        """Transforms of length ``length``, ``stride`` of them interleaved, become ``radix`` times
+        as many shorter ones.
+        """
         groups = length // radix
         lanes = source.lanes
 
@@ -140,11 +140,7 @@ class Kernel:
                     results = [
                         results[0], *(block.times(z, w) for z, w in zip(results[1:], roots, strict=True)),
                     ]  # fmt: skip
-                stores = [
-                    stmt
-                    for k, z in enumerate(results)
-                    for stmt in target.set(q + (p * radix + k) * stride, z)
-                ]
+                stores = [stmt for k, z in enumerate(results) for stmt in target.set(q + (p * radix + k) * stride, z)]
                 return tirx.SeqStmt([*block.statements, *stores])
 
             return sequence(*binds.statements, loop("q", stride, step))
@@ -186,9 +182,7 @@ class Kernel:
             value = self._finished(block, planes.get(k), k, first)
             if lanes == 1:
                 place = self._place(self.workload.rows_out, base, k, first) * 2
-                stores = [
-                    store(self.target, part, [place + i]) for i, part in enumerate((value.re, value.im))
-                ]
+                stores = [store(self.target, part, [place + i]) for i, part in enumerate((value.re, value.im))]
                 return tirx.SeqStmt([*block.statements, *stores])
             place = (base + k * self.count + first) * 2
             stores = []
@@ -224,8 +218,8 @@ class Kernel:
     def _transposed(
         self, planes: Planes, lanes: int, row: Callable[[int], Expr], memory: tirx.Buffer, *, is_read: bool
     ) -> tirx.Stmt:
-        """Rows of pairs to planes or back, ``lanes`` × ``lanes`` reals at a time: by shuffles, or one by one where a row
-        is shorter than that.
+        """Rows of pairs to planes or back, ``lanes`` × ``lanes`` reals at a time: by shuffles, or one by one where a
+        row is shorter than that.
         """
         transfer = _Transfer(planes, memory, row, lanes, self.dtype, self.workload.scale, is_read)
         width = 2 * self.length

@@ -60,9 +60,7 @@ def accumulate(
             size = tirx.min(const(CASCADE), extent - b * CASCADE)
             if isinstance(extent, tirx.IntImm) and int(extent) % CASCADE == 0:
                 size = const(CASCADE)
-            return flat_sequence(
-                [loop("k", size, lambda i: step({**e, inner.var: b * CASCADE + i})), flush()]
-            )
+            return flat_sequence([loop("k", size, lambda i: step({**e, inner.var: b * CASCADE + i})), flush()])
 
         blocks = loop("block", count, block)
         return flat_sequence([blocks, last(e), flush()]) if last is not None else blocks
@@ -98,8 +96,7 @@ class Accumulator:
 
     def _allocate(self, name: str) -> list[tirx.Buffer]:
         return [
-            tirx.decl_buffer((self.lanes,), dtype, f"{name}{n}", scope="global")
-            for n, dtype in enumerate(self.dtypes)
+            tirx.decl_buffer((self.lanes,), dtype, f"{name}{n}", scope="global") for n, dtype in enumerate(self.dtypes)
         ]
 
     def _each_lane(self, body: Callable[[int, tirx.Expr], tirx.Stmt]) -> tirx.Stmt:
@@ -129,9 +126,7 @@ class Accumulator:
                 tirx.BufferStore(self.carries[n], self._identity(n), [lane]),
             ]
         )
-        return flat_sequence(
-            [*(tirx.AllocBuffer(b) for buffers in kinds for b in buffers), self._each_lane(zero)]
-        )
+        return flat_sequence([*(tirx.AllocBuffer(b) for buffers in kinds for b in buffers), self._each_lane(zero)])
 
     def flush(self) -> tirx.Stmt:
         """Add the partial sums to the totals (with Kahan's compensation) and start them again."""
@@ -187,9 +182,7 @@ class Accumulator:
             whole = tirx.BufferLoad(buffer, [_all_lanes(self.lanes)])
             for part, first in ((low[number], 0), (high[number], half.lanes)):
                 lanes = [tirx.IntImm("int32", lane) for lane in range(first, first + half.lanes)]
-                statements.append(
-                    tirx.BufferStore(part, tirx.Shuffle([whole], lanes), [_all_lanes(half.lanes)])
-                )
+                statements.append(tirx.BufferStore(part, tirx.Shuffle([whole], lanes), [_all_lanes(half.lanes)]))
         element = lambda lane: [tirx.BufferLoad(buffer, [lane]) for buffer in high]
         combine = lambda lane: half._combine(low, lane, lane, element(lane))
         statements.append(lanes_loop(half.lanes, combine))

@@ -114,9 +114,7 @@ class _Kernel:
         made = [b for stage in group.stages for b in stage.buffers if not self.program.is_output(b)]
         names = {stage.name for stage in group.stages}
         outside = [s for s in self.program.stages if s.name not in names and id(s) not in inside]
-        return [
-            b for b in made if not any(load.source.same_as(b) for s in outside for load in loads(*s.values))
-        ]
+        return [b for b in made if not any(load.source.same_as(b) for s in outside for load in loads(*s.values))]
 
     def _localize(self, group: Group, original: Group, memory: Memory, width: int) -> list[tirx.Buffer]:
         """Make intermediates local to one iteration of the row loops (one tile of ``width``); the flat buffers."""
@@ -128,9 +126,7 @@ class _Kernel:
                     continue
                 kept = tuple(d for d, index in enumerate(indices) if index not in rows)
                 memory.local[buffer] = (kept, width)
-                local = tirx.decl_buffer(
-                    (memory.local_size(buffer),), str(buffer.dtype), buffer.name, scope="global"
-                )
+                local = tirx.decl_buffer((memory.local_size(buffer),), str(buffer.dtype), buffer.name, scope="global")
                 memory.flat[buffer] = local
                 self.globals.pop(buffer, None)
                 allocated.append(local)
@@ -192,9 +188,7 @@ class _Kernel:
 
     # --- vectors along a common axis ---------------------------------------------------------------
 
-    def _columns(
-        self, group: Group, axis: Axis, width: int, memory: Memory, local: list[tirx.Buffer]
-    ) -> tirx.Stmt:
+    def _columns(self, group: Group, axis: Axis, width: int, memory: Memory, local: list[tirx.Buffer]) -> tirx.Stmt:
         outer = [row for row in group.rows if row is not axis]
         lanes = self._lanes(group)
         cuts = self._cuts(group, axis)
@@ -203,12 +197,8 @@ class _Kernel:
         transposition = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
         if transposition is not None and len(group.stages) == 1:
             return self._turned_columns(group, axis, transposition, memory)
-        emitter = StageEmitter(
-            memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1
-        )
-        tile = lambda env, base, size: flat_sequence(
-            [emitter.tile(s, axis, base, size, env) for s in group.stages]
-        )
+        emitter = StageEmitter(memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1)
+        tile = lambda env, base, size: flat_sequence([emitter.tile(s, axis, base, size, env) for s in group.stages])
         if (axis.size is not None and axis.size // width < 2 * self.cpu.cores) or _is_wide(outer, self.cpu):
             body = lambda env: _tiles(axis.extent, width, lanes, lambda base, size: tile(env, base, size))
             return self._parallel_rows(group, outer, local, body)
@@ -240,9 +230,7 @@ class _Kernel:
         lanes: int,
     ) -> tirx.Stmt:
         ends = [0, *cuts, exact(axis.size)]
-        parts = [
-            restrict(group.stages[0], group.rows, axis, begin, end) for begin, end in itertools.pairwise(ends)
-        ]
+        parts = [restrict(group.stages[0], group.rows, axis, begin, end) for begin, end in itertools.pairwise(ends)]
 
         def body(env: Point) -> tirx.Stmt:
             statements = []
@@ -254,9 +242,7 @@ class _Kernel:
 
         return self._parallel_rows(group, outer, local, body)
 
-    def _turned_columns(
-        self, group: Group, axis: Axis, transposition: Transposition, memory: Memory
-    ) -> tirx.Stmt:
+    def _turned_columns(self, group: Group, axis: Axis, transposition: Transposition, memory: Memory) -> tirx.Stmt:
         """Square tiles over ``axis`` and the axis along which the load is contiguous, then their edges."""
         (stage,) = group.stages
         lanes, across = transposition.lanes, transposition.across
@@ -309,12 +295,7 @@ class _Kernel:
             size = elements(load.source.shape)
             place = linear(load.source.shape, load.indices)
             is_large = isinstance(size, tirx.IntImm) and int(size) * bytes_of(load.source.dtype) > self.cpu.l2
-            if (
-                load.source in self.program.params
-                and is_large
-                and stride(place, axis) == 1
-                and stride(place, row)
-            ):
+            if load.source in self.program.params and is_large and stride(place, axis) == 1 and stride(place, row):
                 found.append(load)
         if not found:
             return None
@@ -331,9 +312,7 @@ class _Kernel:
 
         return stage, ask
 
-    def _row_stage(
-        self, emitter: StageEmitter, stage: Stage, env: Point, ahead: Ahead | None = None
-    ) -> tirx.Stmt:
+    def _row_stage(self, emitter: StageEmitter, stage: Stage, env: Point, ahead: Ahead | None = None) -> tirx.Stmt:
         axis = _unit_axis(stage, stage.spatial)
         lanes = emitter.lanes
         if stage.reducer is None and axis is None:
@@ -381,9 +360,7 @@ class _Kernel:
             return threads
         return tirx.IfThenElse(work >= PARALLEL_THRESHOLD, threads, serial())
 
-    def _serial_rows(
-        self, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Point], tirx.Stmt]
-    ) -> tirx.Stmt:
+    def _serial_rows(self, rows: list[Axis], local: list[tirx.Buffer], body: Callable[[Point], tirx.Stmt]) -> tirx.Stmt:
         def loops(rest: list[Axis], env: Point) -> tirx.Stmt:
             if not rest:
                 return body(env)
@@ -453,9 +430,7 @@ def _unravel(position: tirx.Expr, rows: Sequence[Axis]) -> Point:
     return env
 
 
-def _tiles(
-    extent: tirx.Expr, width: int, lanes: int, tile: Callable[[tirx.Expr, int], tirx.Stmt]
-) -> tirx.Stmt:
+def _tiles(extent: tirx.Expr, width: int, lanes: int, tile: Callable[[tirx.Expr, int], tirx.Stmt]) -> tirx.Stmt:
     """Cover ``extent`` with tiles of ``width``, then what is left with smaller ones."""
     if isinstance(extent, tirx.IntImm):
         whole = int(extent) // width

@@ -36,9 +36,7 @@ def split_reduction(group: Group, parts: int) -> list[Group] | None:
     ]
 
 
-def _partial_stage(
-    stage: Stage, group: Group, longest: Axis, part: Axis, partial: tuple[tirx.Buffer, ...]
-) -> Stage:
+def _partial_stage(stage: Stage, group: Group, longest: Axis, part: Axis, partial: tuple[tirx.Buffer, ...]) -> Stage:
     size = exact(longest.size)
     chunk = ceil_div(size, exact(part.size))
     begin = part.var * chunk

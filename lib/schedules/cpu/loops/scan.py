@@ -1,4 +1,5 @@
-"""Running sums, products, extrema and their like: vectors across the axes behind the scanned one, else rows side by side.
+"""Running sums, products, extrema and their like: vectors across the axes behind the scanned one, else rows side by
+side.
 
 A running total is one chain of dependent operations. Over an axis that is not the last, every lane of a vector is a
 chain of its own. Over the last one, four rows run interleaved; where rows are few and long, each is cut into segments
@@ -104,9 +105,7 @@ class _Kernel:
             buffers.append(buffer)
         return buffers, statements
 
-    def _take(
-        self, totals: Sequence[tirx.Buffer], chain: tirx.Expr, place: tirx.Expr, k: tirx.Expr
-    ) -> tirx.Stmt:
+    def _take(self, totals: Sequence[tirx.Buffer], chain: tirx.Expr, place: tirx.Expr, k: tirx.Expr) -> tirx.Stmt:
         """Element ``k`` of ``chain``, which stands at ``place``."""
         place = self.analyzer.simplify(place)
         loads = [tirx.BufferLoad(total, [chain]) for total in totals]
@@ -177,9 +176,7 @@ class _Kernel:
     def _interleaved_rows(self) -> tirx.Stmt:
         blocks = self.analyzer.simplify(tirx.floordiv(self.before, CHAINS))
         rest = self.analyzer.simplify(self.before - blocks * CHAINS)
-        return flat_sequence(
-            [self._row_blocks(const(0), blocks, CHAINS), self._row_blocks(blocks * CHAINS, rest, 1)]
-        )
+        return flat_sequence([self._row_blocks(const(0), blocks, CHAINS), self._row_blocks(blocks * CHAINS, rest, 1)])
 
     def _row_blocks(self, first: tirx.Expr, blocks: tirx.Expr, width: int) -> tirx.Stmt:
         if static(blocks) == 0:
@@ -230,18 +227,14 @@ class _Kernel:
             ),
         )
         left = self.analyzer.simplify(self.length - size * count)
-        last = self._chains(
-            begin + size * count, left, left, 1, lambda _: tirx.BufferLoad(starts, [const(count)])
-        )
+        last = self._chains(begin + size * count, left, left, 1, lambda _: tirx.BufferLoad(starts, [const(count)]))
         prefix = loop("segment", count, add)
         return flat_sequence([tirx.AllocBuffer(starts), zero, sums, prefix, scanned, last])
 
     def _added(self, total: tirx.Expr, element: tirx.Expr) -> tirx.Expr:
         return self.steps.at(self.steps.updates[0], [total], element, const(0))
 
-    def _segment_sum(
-        self, starts: tirx.Buffer, segment: tirx.Expr, begin: tirx.Expr, size: tirx.Expr
-    ) -> tirx.Stmt:
+    def _segment_sum(self, starts: tirx.Buffer, segment: tirx.Expr, begin: tirx.Expr, size: tirx.Expr) -> tirx.Stmt:
         """The sum of one segment, in vectors, into the place after its own."""
         lanes = 4 * max(2, self.cpu.vector_bits // 64)
         (totals,), allocation = self._totals(lanes)
@@ -255,9 +248,7 @@ class _Kernel:
             totals, self._added(first_total, tirx.BufferLoad(totals, [lane])), [const(0)]
         )
         whole = self.analyzer.simplify(tirx.floordiv(size, lanes))
-        vectors = loop(
-            "k", whole, lambda i: lanes_loop(lanes, lambda lane: add(lane, first + i * lanes + lane))
-        )
+        vectors = loop("k", whole, lambda i: lanes_loop(lanes, lambda lane: add(lane, first + i * lanes + lane)))
         rest = loop(
             "k",
             self.analyzer.simplify(size - whole * lanes),

@@ -94,9 +94,7 @@ class StageEmitter:
             value = tirx.Cast(str(buffer.dtype), value)
         return tirx.BufferStore(self.memory.flat[buffer], value, [substitute(position, mapping)])
 
-    def lane_loop(
-        self, stage: Stage, axis: Axis, width: int, body: Callable[[tirx.Expr], tirx.Stmt]
-    ) -> tirx.Stmt:
+    def lane_loop(self, stage: Stage, axis: Axis, width: int, body: Callable[[tirx.Expr], tirx.Stmt]) -> tirx.Stmt:
         """``width`` neighbours along ``axis`` as one vector, or as a loop where a guard tells them apart."""
         guarded = any(is_guarded(value, axis.var) for value in stage.values)
         kind = "serial" if guarded else "vectorized"
@@ -152,10 +150,7 @@ class StageEmitter:
                     ]
                 )
 
-            ends = [
-                lanes_loop(lanes, finish(offset, acc))
-                for (offset, lanes), acc in zip(parts, sums, strict=True)
-            ]
+            ends = [lanes_loop(lanes, finish(offset, acc)) for (offset, lanes), acc in zip(parts, sums, strict=True)]
             return flat_sequence([*accumulate(sums, stage.reduced, env, step), *ends])
 
         return nest(stage.spatial, mapping, point)
@@ -194,9 +189,7 @@ class StageEmitter:
             begin = tirx.floordiv(extent, lanes) * lanes
             statements = [loop("i", sym.Analyzer().simplify(left), one)]
             if size is None:
-                statements.append(
-                    loop("i", tirx.floormod(extent, lanes), lambda i: take(tails[0], begin + i, inner))
-                )
+                statements.append(loop("i", tirx.floormod(extent, lanes), lambda i: take(tails[0], begin + i, inner)))
             else:
                 offset = const(size - size % lanes)
                 for accumulator in tails:
@@ -204,9 +197,7 @@ class StageEmitter:
                     offset = const(int(offset) + accumulator.lanes)
             return flat_sequence(statements)
 
-        iteration = Axis(
-            Var(axis.var.name, "int64"), sym.Analyzer().simplify(tirx.floordiv(extent, lanes * unroll))
-        )
+        iteration = Axis(Var(axis.var.name, "int64"), sym.Analyzer().simplify(tirx.floordiv(extent, lanes * unroll)))
         step = lambda inner: vectors(inner[iteration.var], inner)
         steps = accumulate([*main, *tails], [*outer, iteration], env, step, last=rest)
         return flat_sequence([*steps, *self._finish_row(stage, env, main, tails)])

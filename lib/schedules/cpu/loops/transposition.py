@@ -104,9 +104,7 @@ def transposed_tile(
         place = tirx.decl_buffer((1,), dtype, "turned")
         emitter.memory.flat[place], emitter.memory.local[place] = row.source, ((), lanes)
         here = {**env, transposition.across.var: begin[0] + number}
-        statements.append(
-            emitter.tile(_with_load(stage, transposition.load, place), along, begin[1], lanes, here)
-        )
+        statements.append(emitter.tile(_with_load(stage, transposition.load, place), along, begin[1], lanes, here))
     return flat_sequence(statements)
 
 

@@ -143,9 +143,7 @@ class LetBuilder:
     def _small_integer(self, value: Expr, offset: int) -> Var:
         """The unsigned integer ``value - offset`` as a float (AVX2 converts no integers of 64 bits)."""
         if self.format.bits == 32:
-            return self(
-                tirx.Cast(self.dtype(self.real), tirx.Cast(self.dtype("int32"), value)) - self.const(offset)
-            )
+            return self(tirx.Cast(self.dtype(self.real), tirx.Cast(self.dtype("int32"), value)) - self.const(offset))
         base = 2.0**self.format.mantissa
         exponent = self.integer((self.format.bias + self.format.mantissa) << self.format.mantissa, "uint64")
         return self(self.floats(tirx.bitwise_or(value, exponent)) - self.const(base + offset))

@@ -43,9 +43,7 @@ def pow(m: LetBuilder, x: Expr, y: Expr) -> Expr:
     """Zeros, infinities, NaN and negative bases as C has them: ``1 ** y`` and ``x ** 0`` are always 1."""
     one, zero = m.const(1.0), m.const(0.0)
     magnitude, sign = m.split_sign(x)
-    value = m(
-        tirx.Cast(m.dtype("float32"), _power(m.wide(), m.cast(magnitude, "float64"), m.cast(y, "float64")))
-    )
+    value = m(tirx.Cast(m.dtype("float32"), _power(m.wide(), m.cast(magnitude, "float64"), m.cast(y, "float64"))))
     value = m(tirx.Select(magnitude == one, tirx.Select(m.is_nan(y), y, one), value))
     half = m(y * m.const(0.5))
     whole = tirx.floor(y) == y

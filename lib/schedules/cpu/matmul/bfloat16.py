@@ -31,9 +31,7 @@ class Bfloat16Matmul(PackedDotMatmul):
     def operands(self, c: Contraction) -> Operands:
         return read_bfloat16_operands(c)
 
-    def emitter(
-        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
-    ) -> Int8Emitter:
+    def emitter(self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot) -> Int8Emitter:
         return Bfloat16Emitter(c, operands, tiling, dot)
 
 

@@ -115,9 +115,7 @@ def _packed(rhs: Expr, block: s_tir.SBlock) -> PackedWeight | None:
     """How the right operand is packed, if it reads one tensor that is."""
     found = PackedWeight.from_attr(block.annotations)
     sources = loads(rhs)
-    is_there = (
-        found is not None and len(sources) == 1 and static_sizes(sources[0].source.shape) == found.shape
-    )
+    is_there = found is not None and len(sources) == 1 and static_sizes(sources[0].source.shape) == found.shape
     return found if is_there else None
 
 
@@ -139,11 +137,7 @@ def _sum_of_products(block: s_tir.SBlock) -> tuple[Mul, tirx.BufferStore]:
     if not isinstance(store, tirx.BufferStore) or not isinstance(store.value, Add):
         raise Refusal("the reduction is no sum")
     before, product = store.value.a, store.value.b
-    if (
-        not isinstance(before, TensorLoad)
-        or not before.source.same_as(store.buffer)
-        or not isinstance(product, Mul)
-    ):
+    if not isinstance(before, TensorLoad) or not before.source.same_as(store.buffer) or not isinstance(product, Mul):
         raise Refusal("the reduction is no sum of products")
     if not isinstance(block.init, tirx.BufferStore) or not is_zero(block.init.value):
         raise Refusal("the sum does not start at zero")

@@ -66,7 +66,8 @@ class Operands:
 
 
 class PackedDotMatmul:
-    """Products by packed dot products: the target multiplies and adds ``word`` elements at once, of ``dtype`` on the right.
+    """Products by packed dot products: the target multiplies and adds ``word`` elements at once, of ``dtype`` on the
+    right.
 
     ``is_absent`` is what a kernel without such an operand is refused with.
     """
@@ -89,9 +90,7 @@ class PackedDotMatmul:
         """What the product multiplies, or :class:`Refusal`."""
         raise NotImplementedError
 
-    def emitter(
-        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
-    ) -> Int8Emitter:
+    def emitter(self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot) -> Int8Emitter:
         raise NotImplementedError
 
 
@@ -104,9 +103,7 @@ class Int8Matmul(PackedDotMatmul):
     def operands(self, c: Contraction) -> Operands:
         return read_operands(c)
 
-    def emitter(
-        self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
-    ) -> Int8Emitter:
+    def emitter(self, c: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot) -> Int8Emitter:
         return Int8Emitter(c, operands, tiling, dot)
 
 
@@ -166,9 +163,7 @@ class Int8Emitter(MatmulEmitter):
     group = GROUP
     sum_dtype = "int32"
 
-    def __init__(
-        self, contraction: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot
-    ) -> None:
+    def __init__(self, contraction: Contraction, operands: Operands, tiling: MatmulTiling, dot: PackedDot) -> None:
         super().__init__(contraction, tiling)
         self.operands, self.dot = operands, dot
         self.depth = exact(contraction.reduce.size)
@@ -247,9 +242,7 @@ class Int8Emitter(MatmulEmitter):
     def zeros(self, lanes: int) -> Expr:
         return broadcast(tirx.const(0, self.sum_dtype), lanes)
 
-    def left_word(
-        self, t: Task, left: tirx.Buffer | None, row0: Expr, row: Expr, group: Expr, lanes: int
-    ) -> Expr:
+    def left_word(self, t: Task, left: tirx.Buffer | None, row0: Expr, row: Expr, group: Expr, lanes: int) -> Expr:
         """A word of one row of the left operand, of bytes unsigned, in every lane: int32x``lanes``."""
         if left is not None:
             word = load(left, [row, group * self.group], self.group)
@@ -323,9 +316,7 @@ class Int8Emitter(MatmulEmitter):
 
         def row(group: Expr, count: int) -> tirx.Stmt:
             of_column = lambda column: element(group, count, column)
-            return (
-                loop("column", self.width, of_column) if is_guarded else self.each_vector(t.shape, of_column)
-            )
+            return loop("column", self.width, of_column) if is_guarded else self.each_vector(t.shape, of_column)
 
         main = loop("pack_k", whole, lambda group: row(group, GROUP)) if whole else None
         return sequence(main, row(const(whole), rest) if rest else None)

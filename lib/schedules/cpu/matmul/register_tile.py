@@ -72,7 +72,9 @@ def _nothing(_: Expr) -> tirx.Stmt | None:
 
 @dataclass(frozen=True)
 class Requests:
-    """What a tile asks memory for beside its work: ``bound`` comes first, the others go with each iteration and step."""
+    """What a tile asks memory for beside its work: ``bound`` comes first, the others go with each
+    iteration and step.
+    """
 
     bound: tirx.Stmt | None = None
     of_turn: Callable[[Expr], tirx.Stmt | None] = _nothing
@@ -134,9 +136,7 @@ class RegisterTile:
             self.elements(lambda row, v, lane: finish(row, lane + v * lanes, self.total(row, v, lane))),
         )
 
-    def _turns(
-        self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests
-    ) -> list[tirx.Stmt]:
+    def _turns(self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests) -> list[tirx.Stmt]:
         """The reduction in iterations of ``step`` steps, and what is left of it."""
         step = self.shape.step
         size = static(reduce)
@@ -145,9 +145,7 @@ class RegisterTile:
             if self.shape.chains == 1:
                 one = lambda i: sequence(requests.of_step(k + i), add(0, k + i))
                 return [loop("k", count, one, kind="unrolled")]
-            return [
-                s for i in range(count) for s in (requests.of_step(k + i), add(i % self.shape.chains, k + i))
-            ]
+            return [s for i in range(count) for s in (requests.of_step(k + i), add(i % self.shape.chains, k + i))]
 
         def iteration(k: Expr) -> tirx.Stmt:
             return sequence(requests.of_turn(k), *steps(k * step, step))

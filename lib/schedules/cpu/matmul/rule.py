@@ -80,7 +80,9 @@ Element = Callable[[Expr, Expr], Expr]
 
 @dataclass(frozen=True)
 class Task:
-    """``tiles`` tiles of rows (``most`` at most), from ``first`` on, of one panel of columns of the product ``base``."""
+    """``tiles`` tiles of rows (``most`` at most), from ``first`` on, of one panel of columns of the
+    product ``base``.
+    """
 
     shape: TileShape
     base: Point
@@ -126,9 +128,7 @@ class MatmulEmitter:
         tiles = ceil_div(self.rows, shape.rows)
         most = max(1, self.tiling.block_tiles * self.tiling.shapes[0].rows // shape.rows)
         blocks = ceil_div(tiles, most)
-        tasks = self.analyzer.simplify(
-            as_size(product(axis.extent for axis in self.c.batch)) * blocks * self.panels
-        )
+        tasks = self.analyzer.simplify(as_size(product(axis.extent for axis in self.c.batch)) * blocks * self.panels)
 
         def task(which: Expr) -> tirx.Stmt:
             panel, outer = which % self.panels, which // self.panels
@@ -178,16 +178,14 @@ class MatmulEmitter:
         middle = (size - tail) // block - 1
         return [
             iteration(const(0), block, True, False),
-            *(
-                [loop("step", middle, lambda s: iteration((s + 1) * block, block, False, False))]
-                if middle
-                else []
-            ),
+            *([loop("step", middle, lambda s: iteration((s + 1) * block, block, False, False))] if middle else []),
             iteration(const(size - tail), tail, False, True),
         ]
 
     def tile(self, t: Task, keep: tirx.Buffer, rhs: Element, tile: Expr, piece: Piece) -> tirx.Stmt:
-        """A piece of the reduction of one tile; sums wait in ``keep`` for the next, or for the pass that finishes them."""
+        """A piece of the reduction of one tile; sums wait in ``keep`` for the next, or for the pass
+        that finishes them.
+        """
         c, row0 = self.c, tirx.Var("row", INDEX)
         kept = tile * t.shape.rows if self.tiling.reduce_block else const(0)
 

@@ -163,9 +163,7 @@ def _choose_shapes(rows: int | None, panel: Panel, cpu: CpuModel) -> tuple[TileS
     sizes = [most] if rows is not None else [most, *(s for s in (4, 2, 1) if s < most)]
     asks_ahead = panel.is_one_stream and rows is not None and 1 < most and rows <= most
     prefetch = PREFETCH_TURNS if asks_ahead else 0
-    return tuple(
-        replace(tile_shape(size, panel.vectors, panel.lanes, cpu), prefetch=prefetch) for size in sizes
-    )
+    return tuple(replace(tile_shape(size, panel.vectors, panel.lanes, cpu), prefetch=prefetch) for size in sizes)
 
 
 def _streams(c: Contraction, packed_width: int, cpu: CpuModel) -> int:
@@ -213,9 +211,7 @@ def _block_tiles(tiles: int | None, tile: int, rows: int, panels: int | None, co
         tasks = panels * ceil_div(tiles, size)
         return round_up(tasks, cores) / tasks * max(1.0, round_up(tiles, size) / tiles)
 
-    return next(
-        (size for size in range(most, 0, -1) if idle(size) <= 1.07), min(range(1, most + 1), key=idle)
-    )
+    return next((size for size in range(most, 0, -1) if idle(size) <= 1.07), min(range(1, most + 1), key=idle))
 
 
 def _size(axes: tuple[Axis, ...]) -> int | None:

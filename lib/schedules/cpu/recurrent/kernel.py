@@ -125,9 +125,7 @@ class RecurrentEmitter:
                 self.copy_states(direction, row0, const(0), is_start=False),
             )
 
-        return loop(
-            "task", directions * chunks, task, kind="parallel" if self.tiling.is_parallel else "serial"
-        )
+        return loop("task", directions * chunks, task, kind="parallel" if self.tiling.is_parallel else "serial")
 
     def step_parallel(self) -> tirx.Stmt:
         """All directions and panels of a step on all cores; states in buffers that tasks share."""
@@ -196,9 +194,7 @@ class RecurrentEmitter:
         assert result is not None
         return result
 
-    def tile(
-        self, shape: TileShape, t: Expr, d: Expr, panel: Expr, row0: Expr, slot: Expr, first: Expr
-    ) -> tirx.Stmt:
+    def tile(self, shape: TileShape, t: Expr, d: Expr, panel: Expr, row0: Expr, slot: Expr, first: Expr) -> tirx.Stmt:
         layer = self.layer
         sums = tirx.decl_buffer((const(shape.rows), const(shape.columns)), layer.dtype, "sums")
         row, start = tirx.Var("tile_row", "int64"), tirx.Var("start", "int64")
@@ -244,11 +240,7 @@ class RecurrentEmitter:
         now, later = t % 2, 1 - t % 2
         x, h = [], []
         for gate in range(layer.workload.gates):
-            x.append(
-                g.keep(
-                    load(layer.x, [*place, (d * layer.workload.gates + gate) * layer.hidden + unit], lanes)
-                )
-            )
+            x.append(g.keep(load(layer.x, [*place, (d * layer.workload.gates + gate) * layer.hidden + unit], lanes)))
             total = load(sums, [r, (gate * self.tiling.vectors + v) * lanes], lanes)
             if layer.bias is not None:
                 total = total + load(layer.bias, [d, gate * layer.hidden + unit], lanes)
@@ -258,8 +250,5 @@ class RecurrentEmitter:
         return sequence(
             *g.stmts,
             store(layer.output, new[0], [*place, d * layer.hidden + unit], lanes),
-            *(
-                store(s, value, [later, slot + row, unit], lanes)
-                for s, value in zip(self.states, new, strict=True)
-            ),
+            *(store(s, value, [later, slot + row, unit], lanes) for s, value in zip(self.states, new, strict=True)),
         )

@@ -2,9 +2,7 @@ from typing import Any
 
 import tvm.ir
 
-def adaptive_avg_pool2d(
-    data: Any, output_size: Any = ..., layout: Any = ..., out_layout: Any = ...
-) -> tvm.ir.Expr: ...
+def adaptive_avg_pool2d(data: Any, output_size: Any = ..., layout: Any = ..., out_layout: Any = ...) -> tvm.ir.Expr: ...
 def attention(
     query: Any,
     key: Any,

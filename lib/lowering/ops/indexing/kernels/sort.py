@@ -176,9 +176,7 @@ def _ranked_line(read: Any, write: Any, length: Any, dtype: str, descending: boo
         i = block * LANES + lane
         before = keys[i] < keys[j] if descending else keys[j] < keys[i]
         tie = tirx.all(tirx.EQ(keys[j], keys[i]), j < i)
-        ranks[i] = ranks[i] + tirx.Select(
-            tirx.any(before, tie), tirx.const(1, "int32"), tirx.const(0, "int32")
-        )
+        ranks[i] = ranks[i] + tirx.Select(tirx.any(before, tie), tirx.const(1, "int32"), tirx.const(0, "int32"))
     with T.serial(0, length) as i:
         write(tirx.Cast("int64", ranks[i]), i)
 
@@ -253,7 +251,9 @@ def _selected_line(read: Any, write: Any, length: Any, dtype: str, count: int, s
 
 @dataclass(frozen=True)
 class _Best:
-    """The largest keys of ``source`` so far, in descending order, and where they stand there; ``key`` is room for one."""
+    """The largest keys of ``source`` so far, in descending order, and where they stand there;
+    ``key`` is room for one.
+    """
 
     source: Any
     keys: Any

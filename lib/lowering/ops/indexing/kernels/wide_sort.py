@@ -1,7 +1,8 @@
-"""Kernels for GPUs that order keys, and that group updates by their place: stable, without atomics, the same on every run.
+"""Kernels for GPUs that order keys, and that group updates by their place: stable, without atomics, the same on every
+run.
 
-A line of many keys is sorted digit by digit, the lowest first. For each digit a thread counts those of its part of the line,
-the counts of all parts become positions, and each thread moves its part there, in order.
+A line of many keys is sorted digit by digit, the lowest first. For each digit a thread counts those of its part of the
+line, the counts of all parts become positions, and each thread moves its part there, in order.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ class Ordered:
     places: Any
 
 
-def in_order(
-    key_of: Callable[[Scalar, Scalar], Scalar], lines: Any, length: Any, bits: int, kind: str
-) -> Ordered:
+def in_order(key_of: Callable[[Scalar, Scalar], Scalar], lines: Any, length: Any, bits: int, kind: str) -> Ordered:
     """The keys ``key_of(line, i)``, of ``kind``, below ``2 ** bits``, by parallel loops one after the other."""
     own = _part(length)
     parts = ceil_div(length, own)
@@ -197,9 +196,7 @@ def _by_rank(read: Any, write: Any, lines: Any, length: Any, descending: bool, t
             write(line, tirx.Cast("int64", rank[0]), i)
 
 
-def _by_digits(
-    read: Any, write: Any, lines: Any, length: Any, dtype: str, descending: bool, taken: Any
-) -> None:
+def _by_digits(read: Any, write: Any, lines: Any, length: Any, dtype: str, descending: bool, taken: Any) -> None:
     bits = bits_of(dtype)
     kind = f"uint{bits}"
     flip = tirx.const((1 << (bits - 1)) - 1 if descending else 1 << (bits - 1), kind)
@@ -223,7 +220,9 @@ MOST_PARTS = 256
 
 @dataclass(frozen=True)
 class Groups:
-    """Updates in the order of their places, those of one place in their own order; ``begins[p]`` is the first of ``p``."""
+    """Updates in the order of their places, those of one place in their own order; ``begins[p]`` is
+    the first of ``p``.
+    """
 
     order: Any
     begins: Any

@@ -37,7 +37,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class FusedKernel(Generic[W]):
-    """``anchors`` are the blocks with ``workload`` on them, in order; ``anchor_buffer`` is what the last of them writes.
+    """``anchors`` are the blocks with ``workload`` on them, in order; ``anchor_buffer`` is what the last of them
+    writes.
 
     ``stages`` have the anchor's shape and run in its epilogue. ``later`` stages have another one (a gate of
     ``[N, C, 1, 1]`` that scales an image) and run in loops of their own.
@@ -144,9 +145,7 @@ def _inlined(stage: Stage, point: Sequence[Expr], known: dict[tirx.Buffer, Stage
     def map_load(load: TensorLoad) -> Expr:
         return _inlined(known[load.source], load.indices, known) if load.source in known else load
 
-    return tvm_ffi.structural_map(
-        stage.value, [(Var, lambda var: mapping.get(var, var)), (TensorLoad, map_load)]
-    )
+    return tvm_ffi.structural_map(stage.value, [(Var, lambda var: mapping.get(var, var)), (TensorLoad, map_load)])
 
 
 def _block_of(nest: tirx.Stmt) -> SBlock:
@@ -223,9 +222,7 @@ class Epilogue:
                 result = self._evaluate(stage, point, lane, remap)
                 is_last = stage.buffer not in self._locals
                 stmts.append(
-                    final(result)
-                    if is_last
-                    else tirx.BufferStore(self._locals[stage.buffer].buffer, result, [lane])
+                    final(result) if is_last else tirx.BufferStore(self._locals[stage.buffer].buffer, result, [lane])
                 )
             return tir.sequence(*stmts)
 
@@ -254,6 +251,4 @@ class Epilogue:
             mapped = remap(buffer, load.indices) if remap else None
             return load if mapped is None else mapped
 
-        return tvm_ffi.structural_map(
-            stage.value, [(Var, lambda var: mapping.get(var, var)), (TensorLoad, map_load)]
-        )
+        return tvm_ffi.structural_map(stage.value, [(Var, lambda var: mapping.get(var, var)), (TensorLoad, map_load)])

@@ -159,9 +159,7 @@ class _Expander:
                 ):
                     return var
         mapping = {
-            axis: place
-            for axis, place in zip(producer.indices[0], indices, strict=True)
-            if isinstance(axis, Var)
+            axis: place for axis, place in zip(producer.indices[0], indices, strict=True) if isinstance(axis, Var)
         }
         value = mutator.mutate(fresh_lets(substitute(producer.values[0], mapping)))
         if isinstance(value, (TensorLoad, Var, tirx.IntImm, tirx.FloatImm)):
