@@ -10,7 +10,7 @@ import tvm
 import tvm_ffi
 
 from torch_tvm.backends import optimize, schedule
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE
 from torch_tvm.dialect.module import TorchModule
 from torch_tvm.driver.pipeline import decomposed
 from torch_tvm.lowering.module import lower

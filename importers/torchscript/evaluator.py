@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_tvm.importers.recording.recorder import Recorder
 from torch_tvm.importers.torchscript.context import IMPORTER, Context
 from torch_tvm.importers.torchscript.graph import Code, Instruction
-from torch_tvm.importers.torchscript.handlers.lists import Containers
+from torch_tvm.importers.torchscript.handlers.containers.lists import Containers
 from torch_tvm.importers.torchscript.handlers.objects import Objects
 from torch_tvm.support.errors import ImportFailed
 

@@ -6,10 +6,10 @@ import tvm
 from tvm import relax
 
 from torch_tvm.codegen.argument_checks import elide_argument_checks
-from torch_tvm.codegen.bfloat16 import legalize_bfloat16
-from torch_tvm.codegen.float_differences import keep_differences
 from torch_tvm.codegen.kernel_sequences import join_kernel_sequences
 from torch_tvm.codegen.llvm import compile_cpu
+from torch_tvm.codegen.tir.bfloat16 import legalize_bfloat16
+from torch_tvm.codegen.tir.float_differences import keep_differences
 
 
 @tvm.transform.module_pass(opt_level=0, name="PlanMemory")

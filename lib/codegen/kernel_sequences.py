@@ -23,7 +23,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
-from torch_tvm.codegen.tir_pipeline import PACKED, STACK_BYTES
+from torch_tvm.codegen.tir.pipeline import PACKED, STACK_BYTES
 from torch_tvm.runtime.library import BY_KERNEL
 from torch_tvm.support.attributes import KERNEL_SEQUENCE
 from torch_tvm.tir import bytes_of, round_up, static_shape

@@ -15,7 +15,7 @@ from tvm.relax import vm_build
 from tvm.target import codegen
 
 from torch_tvm.codegen.openmp import use_openmp
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE
 from torch_tvm.support.attributes import KERNEL_SEQUENCE
 
 _PREFIX = "__tvm_ffi_"

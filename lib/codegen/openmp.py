@@ -13,7 +13,7 @@ from __future__ import annotations
 import tvm
 from tvm import tirx
 
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE, PACKED
+from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE, PACKED
 from torch_tvm.runtime import openmp
 from torch_tvm.runtime.openmp import OpenMP
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 import tvm
 
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE
 from torch_tvm.profiling.turns import counted, take_turns
 from torch_tvm.schedules.rule import Offer
 from torch_tvm.support.cache_folder import cache_folder

@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 import tvm
 
 from torch_tvm.transforms.base import Level, Transform, of_tvm, registry
-from torch_tvm.transforms.branch_sizes import KeepBranchSizes
 from torch_tvm.transforms.convolution.blocked_layout import BlockLayout
 from torch_tvm.transforms.convolution.fold_batch_norm import FoldBatchNorm
 from torch_tvm.transforms.fuse_attention import FuseAttention
-from torch_tvm.transforms.join_sizes import JoinSizes
 from torch_tvm.transforms.legalize_ops import LegalizeOps
 from torch_tvm.transforms.limit_fusion import LimitFusion
 from torch_tvm.transforms.matmul.fuse_siblings import FuseSiblingMatmuls
 from torch_tvm.transforms.matmul.pack_weights import PackMatmulWeights
 from torch_tvm.transforms.merge_kernels import MergeKernels
 from torch_tvm.transforms.name_results_apart import NameResultsApart
-from torch_tvm.transforms.order_sizes import OrderSizes
 from torch_tvm.transforms.params.split import BundleParams, LiftParams
 from torch_tvm.transforms.params.weight_prepacking import PrepackWeights
 from torch_tvm.transforms.quantized.products import MultiplyBytes
 from torch_tvm.transforms.recurrent import PackRecurrentWeights
 from torch_tvm.transforms.reshapes import RewriteDataflowReshape, ViewReshapes
+from torch_tvm.transforms.sizes.branches import KeepBranchSizes
+from torch_tvm.transforms.sizes.joins import JoinSizes
+from torch_tvm.transforms.sizes.order import OrderSizes
 
 After = Callable[[Transform, tvm.IRModule], None]
 """Told of each transform that has run, with the module that it left."""

@@ -13,7 +13,7 @@ import tvm
 from tvm import tirx
 
 from torch_tvm.codegen.shared_library import link
-from torch_tvm.codegen.tir_pipeline import CPU_PIPELINE
+from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE
 from torch_tvm.schedules.rule import Offer
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.sandbox import crash_of

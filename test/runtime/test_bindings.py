@@ -11,8 +11,8 @@ from tvm.ir import TensorLoad
 from tvm.script import tirx as T
 
 import torch_tvm
-from torch_tvm.codegen import tir_pipeline
-from torch_tvm.codegen.bindings import hide_bindings, show_bindings
+from torch_tvm.codegen.tir import pipeline as tir_pipeline
+from torch_tvm.codegen.tir.bindings import hide_bindings, show_bindings
 
 
 @T.prim_func(s_tir=True)

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.ir import TensorLoad, Var
 
 import torch_tvm
-from torch_tvm.codegen.flatten_buffers import flatten_buffers
+from torch_tvm.codegen.tir.flatten_buffers import flatten_buffers
 
 EXTENTS = (1, 2, 3, 4, 6, 8, 12)
 SIZES = (1, 2, 3, 4, 8, 12, 16, 24)

@@ -8,8 +8,6 @@ from torch_tvm.aten.harmless import is_harmless
 from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.handlers import (
-    containers,
-    dicts,
     nested,
     optimised,
     prims,
@@ -19,11 +17,12 @@ from torch_tvm.importers.torchscript.handlers import (
     special,
     tensors,
 )
+from torch_tvm.importers.torchscript.handlers.containers import dicts, known
 from torch_tvm.importers.torchscript.handlers.prims import constant, control
 from torch_tvm.importers.torchscript.handlers.registry import find, find_of_tensor
 from torch_tvm.importers.torchscript.values import RUNTIME_TEXT, DictValue, RuntimeText
 
-_REGISTER = (containers, dicts, nested, optimised, prims, quantized, queries, recurrent, special)
+_REGISTER = (known, dicts, nested, optimised, prims, quantized, queries, recurrent, special)
 """Imported for the handlers in them."""
 
 

@@ -10,7 +10,7 @@ import torch
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.evaluator import Evaluator
 from torch_tvm.importers.torchscript.handlers import tensors
-from torch_tvm.importers.torchscript.handlers.pieces import Pieces, chunk, pieces, sections
+from torch_tvm.importers.torchscript.handlers.containers.pieces import Pieces, chunk, pieces, sections
 from torch_tvm.importers.torchscript.handlers.registry import handles
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,

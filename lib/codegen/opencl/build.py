@@ -8,11 +8,11 @@ import torch
 import tvm
 from tvm import relax, tirx
 
-from torch_tvm.codegen.bfloat16 import legalize_bfloat16
-from torch_tvm.codegen.float_differences import keep_differences
 from torch_tvm.codegen.opencl.kernels import HostFunction, split
 from torch_tvm.codegen.opencl.program import DeviceFunction
 from torch_tvm.codegen.opencl.text import source
+from torch_tvm.codegen.tir.bfloat16 import legalize_bfloat16
+from torch_tvm.codegen.tir.float_differences import keep_differences
 from torch_tvm.runtime.opencl.devices import why_no_device
 from torch_tvm.runtime.opencl.program import Program
 from torch_tvm.support.errors import InvalidInput

@@ -20,8 +20,8 @@ from tvm import s_tir, tirx
 from tvm.ir import Call, Var
 from tvm.tirx.buffer import is_buffer_var
 
-from torch_tvm.codegen.flatten_buffers import flatten_buffers
 from torch_tvm.codegen.opencl.expressions import Names, dtype_of, function_name, number
+from torch_tvm.codegen.tir.flatten_buffers import flatten_buffers
 from torch_tvm.support.errors import InternalError
 
 _ON_DEVICE = 2

@@ -10,7 +10,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map, structural_walk
 
-from torch_tvm.codegen.flatten_buffers import flatten_buffers
+from torch_tvm.codegen.tir.flatten_buffers import flatten_buffers
 
 
 def legalize_bfloat16(mod: tvm.IRModule) -> tvm.IRModule:

@@ -9,7 +9,7 @@ import torch
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.handlers import tensors
-from torch_tvm.importers.torchscript.handlers.pieces import Pieces
+from torch_tvm.importers.torchscript.handlers.containers.pieces import Pieces
 from torch_tvm.importers.torchscript.values import ListValue, Scalar, Stack, is_number, kind_of, origins
 
 aten = torch.ops.aten

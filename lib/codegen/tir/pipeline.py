@@ -14,8 +14,8 @@ import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import pipeline as default
 
-from torch_tvm.codegen.bindings import hide_bindings, show_bindings
-from torch_tvm.codegen.flatten_buffers import flatten_buffers
+from torch_tvm.codegen.tir.bindings import hide_bindings, show_bindings
+from torch_tvm.codegen.tir.flatten_buffers import flatten_buffers
 from torch_tvm.support.attributes import CHECKS_ELIDED
 from torch_tvm.tir import static_sizes
 

@@ -1,0 +1,1 @@
+"""Lists, dicts and strings of the program."""

@@ -1,0 +1,1 @@
+"""TIR passes between scheduled kernels and LLVM."""

@@ -1,0 +1,1 @@
+"""Sizes that vary, where fusion would lose them."""
