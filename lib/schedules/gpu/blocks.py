@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from torch_tvm.schedules.gpu.truth import rebuilt, truth_as_numbers
+from torch_tvm.schedules.gpu.reductions.truth import rebuilt, truth_as_numbers
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import loads
 

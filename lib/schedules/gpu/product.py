@@ -40,8 +40,8 @@ from torch_tvm.schedules.gpu.blocks import (
     scheduled,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
+from torch_tvm.schedules.gpu.reductions.truth import rebuilt
 from torch_tvm.schedules.gpu.spatial_loops import bind_spatial
-from torch_tvm.schedules.gpu.truth import rebuilt
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of, ceil_div
 

@@ -10,11 +10,11 @@ from torch_tvm.schedules.gpu.elementwise import Elementwise
 from torch_tvm.schedules.gpu.model import GpuModel
 from torch_tvm.schedules.gpu.plain_loops import bind_plain_loops
 from torch_tvm.schedules.gpu.product import Product
-from torch_tvm.schedules.gpu.reducers import checked_combiners, register_reducers
-from torch_tvm.schedules.gpu.rows import Rows
-from torch_tvm.schedules.gpu.scan import Scan
+from torch_tvm.schedules.gpu.reductions.reducers import checked_combiners, register_reducers
+from torch_tvm.schedules.gpu.reductions.rows import Rows
+from torch_tvm.schedules.gpu.reductions.scan import Scan
+from torch_tvm.schedules.gpu.reductions.split_reduction import SplitReduction
 from torch_tvm.schedules.gpu.spatial_loops import SpatialLoops
-from torch_tvm.schedules.gpu.split_reduction import SplitReduction
 from torch_tvm.schedules.gpu.windows import Windows
 from torch_tvm.schedules.rule import Rule
 from torch_tvm.support.errors import Refusal

@@ -30,7 +30,7 @@ from torch_tvm.schedules.gpu.blocks import (
     spatial_loops,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
-from torch_tvm.schedules.gpu.reducers import checked_combiners, register_reducers
+from torch_tvm.schedules.gpu.reductions.reducers import checked_combiners, register_reducers
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import bytes_of
 

@@ -30,7 +30,7 @@ from torch_tvm.schedules.gpu.blocks import (
     spatial_loops,
 )
 from torch_tvm.schedules.gpu.model import GpuModel
-from torch_tvm.schedules.gpu.reducers import register_reducers
+from torch_tvm.schedules.gpu.reductions.reducers import register_reducers
 from torch_tvm.schedules.gpu.spatial_loops import bind_spatial
 from torch_tvm.support.errors import Refusal
 

@@ -1,0 +1,1 @@
+"""Sums, searches and running sums on GPUs."""
