@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from runtime import chains
+from codegen import chains
 
 import torch_tvm
 

@@ -1,6 +1,6 @@
 """Programs of ``n`` like steps, by kind: what a compiler that looks at pairs of steps, or inlines, takes too long for.
 
-``python test/runtime/chains.py KIND STEPS`` compiles one and prints the seconds of processor time, the MiB that it took
+``python test/codegen/chains.py KIND STEPS`` compiles one and prints the seconds of processor time, the MiB that it took
 at most and the largest difference from eager.
 """
 
