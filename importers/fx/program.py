@@ -53,7 +53,7 @@ def import_fx(
     if isinstance(program, ExportedProgram):
         return import_exported(program.run_decompositions({}) if autocast.is_active() else program)
     if isinstance(program, GraphModule) and _is_aten_level(program):
-        return import_aten_graph(program, example_args)
+        return import_aten_graph(program)
     if not is_exportable(program):
         raise InvalidInput(
             "import_fx takes an nn.Module, a function, a GraphModule or an ExportedProgram, "
@@ -62,26 +62,29 @@ def import_fx(
         )
     if example_args is None:
         raise InvalidInput("importing a module needs example_args", advice="pass a tuple of example tensors")
-    queries, sizes = LayoutQueries(recorded=True), OpenSizes()
-    try:
-        with queries:
-            exported = export(program, example_args, dynamic_shapes=dynamic_shapes, sizes=sizes)
-    except ImportFailed as refusal:
-        if isinstance(refusal, DependsOnData) or sizes.closed:
-            with contextlib.suppress(Exception):
-                return import_scripted(program, example_args, dynamic_shapes)
-        if isinstance(refusal, DependsOnData) or not sizes.any_unknown:
-            raise
-        sizes = OpenSizes(least=1)  # ``x + x[:1]``: of nothing, the slice has another size
+    return _import_program(program, example_args, dynamic_shapes)
+
+
+def _import_program(program: Program, example_args: Sequence[Any], dynamic_shapes: Any) -> TorchModule:
+    """Export for sizes from 0, else from 1, and import that; script a program of which no export has all branches."""
+    queries = LayoutQueries(recorded=True)
+    refusals: list[ImportFailed] = []
+    for least in (0, 1):  # ``x + x[:1]``: of nothing, the slice has another size
+        sizes, exported = OpenSizes(least), None
         try:
             with queries:
                 exported = export(program, example_args, dynamic_shapes=dynamic_shapes, sizes=sizes)
-        except ImportFailed:
-            raise refusal from None
-    if sizes.closed:
-        with contextlib.suppress(Exception):
-            return import_scripted(program, example_args, dynamic_shapes)
-    return import_exported(exported, "dense" if queries.asked else "")
+        except ImportFailed as refusal:
+            refusals.append(refusal)
+        depends_on_data = exported is None and isinstance(refusals[-1], DependsOnData)
+        if sizes.closed or depends_on_data:
+            with contextlib.suppress(Exception):
+                return import_scripted(program, example_args, dynamic_shapes)
+        if exported is not None:
+            return import_exported(exported, "dense" if queries.asked else "")
+        if depends_on_data or not sizes.any_unknown:
+            break
+    raise refusals[0]
 
 
 def is_exportable(program: Any) -> bool:
@@ -341,9 +344,7 @@ def _lifted(program: ExportedProgram, spec: Any) -> tuple[Any, str]:
     return program.constants.get(target), target
 
 
-def import_aten_graph(
-    module: GraphModule, example_args: Sequence[Any] | None = None, *, is_guarded: bool = False
-) -> TorchModule:
+def import_aten_graph(module: GraphModule, *, is_guarded: bool = False) -> TorchModule:
     """Import a graph module at ATen level whose placeholders are its arguments (AOTAutograd's form).
 
     With ``is_guarded`` PyTorch calls it with arguments of these strides only.

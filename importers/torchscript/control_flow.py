@@ -215,7 +215,7 @@ def _finish_if(
         container.restore(fill(joined, replace))
     for (storage, _), ref in zip(storages, results[len(results) - len(storages) :], strict=True):
         ev.recorder.write_storage(storage, ref.storage.value)
-    _mark_shared(ev, instruction, joiner, results)
+    _mark_shared(ev, joiner, results)
 
 
 def _join_contents(ev: Evaluator, joiner: Joiner, container: Container, first: Path, second: Path) -> Any:
@@ -252,7 +252,7 @@ def _emit_if(ev: Evaluator, condition: Scalar, paths: list[Path], joiner: Joiner
     ]
 
 
-def _mark_shared(ev: Evaluator, instruction: Instruction, joiner: Joiner, results: list[Any]) -> None:
+def _mark_shared(ev: Evaluator, joiner: Joiner, results: list[Any]) -> None:
     """A result that may be an outer tensor itself must not be written in place: eager would change both."""
     for pair, result in zip(joiner.pairs, results, strict=True):
         outer = [leaf for leaf in pair if isinstance(leaf, TensorRef) and leaf.storage.depth <= ev.recorder.depth]

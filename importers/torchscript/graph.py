@@ -59,11 +59,14 @@ class Instruction:
             self._place = _noted(self.node) if self.node.hasAttribute("source") else _place_of(self.node)
         return self._place
 
-    def type_of(self, index: int) -> Any:
-        return self.node.inputsAt(index).type()
+    @property
+    def input_type(self) -> Any:
+        """The type of the first operand."""
+        return self.node.inputsAt(0).type()
 
     @property
     def output_type(self) -> Any:
+        """The type of the first result."""
         return self.node.outputsAt(0).type()
 
 

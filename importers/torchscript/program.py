@@ -171,9 +171,9 @@ def load(program: Any, method: str = "forward", example_args: Any = None) -> Pro
     return Program(bound.graph, bound.schema, owner, (script, bound), name=method)
 
 
-def example_arguments(program: Any, method: str = "forward") -> tuple[Any, ...]:
-    """What PyTorch knows of a program's arguments: see :func:`known_examples`."""
-    return known_examples(load(program, method))
+def example_arguments(program: Any) -> tuple[Any, ...]:
+    """What PyTorch knows of the arguments of a program's ``forward``: see :func:`known_examples`."""
+    return known_examples(load(program))
 
 
 def as_script(program: Any) -> torch.jit.ScriptModule | torch.jit.ScriptFunction | torch._C.ScriptMethod:

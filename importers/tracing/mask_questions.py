@@ -34,10 +34,10 @@ class MasksUnexamined(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _asked_by(code: CodeType, depth: int = 8) -> bool:
+def _asked_by(code: CodeType) -> bool:
     """Whether ``code`` is among the innermost frames, past those of modes that handed a call on."""
     frame: FrameType | None = sys._getframe(1)
-    for _ in range(depth):
+    for _ in range(8):
         if frame is None or frame.f_code is code:
             break
         frame = frame.f_back

@@ -10,7 +10,7 @@
     model/data/code/0.so            machine code, for one processor each
     model/data/weights/0            a tensor's bytes, at a page of the file
     model/data/sample_inputs/0
-    model/extra/report.txt
+    model/extra/report.json         the report of the compile
 
 Nothing is compressed, so that weights are mapped into memory and not copied. ``model.json`` has the size and SHA-256 of
 every entry with data; a reader checks all of them before it hands out anything. There is no pickle in it. The hashes
@@ -42,6 +42,7 @@ VERSION = 1
 ROOT = "model/"
 MANIFEST = "models/model.json"
 SEAL = "models/model.sha256"
+REPORT = "extra/report.json"
 _PREFACE = {"archive_format": FORMAT, "archive_version": str(VERSION), "byteorder": sys.byteorder}
 
 SAMPLE_SEED = 0
@@ -94,11 +95,11 @@ class ArchiveWriter:
         """The name of the entry in a folder that has this content already."""
         return self._known.get((folder, hashlib.sha256(content).hexdigest()))
 
-    def add_text(self, name: str, text: str) -> None:
-        """Add an entry ``name`` with this text."""
+    def add_report(self, text: str) -> None:
+        """Add the report of a compile, as JSON."""
         content = text.encode()
-        self._entries[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        self._put(name, content)
+        self._entries[REPORT] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self._put(REPORT, content)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest; the last thing."""
@@ -149,8 +150,12 @@ class Archive:
         start, size = self._place(name)
         return memoryview(self._map)[start : start + size]
 
-    def text(self, name: str) -> str:
-        """The content of an entry that is a text."""
+    def report(self) -> dict[str, Any]:
+        """The report of the compile, as plain values."""
+        report: dict[str, Any] = json.loads(self._text(REPORT))
+        return report
+
+    def _text(self, name: str) -> str:
         return bytes(self.view(name)).decode("utf-8", "replace")
 
     def _place(self, name: Any) -> tuple[int, int]:
@@ -220,7 +225,7 @@ class Archive:
         if size > _MOST_TEXT:
             raise self._damaged("its manifest is too large")
         content = bytes(self._map[start : start + size])
-        if self.text(SEAL) != hashlib.sha256(content).hexdigest():
+        if self._text(SEAL) != hashlib.sha256(content).hexdigest():
             raise self._damaged("its manifest was changed")
         try:
             manifest = json.loads(content, parse_constant=self._refuse_constant)

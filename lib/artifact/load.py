@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -49,7 +48,7 @@ def read_archive(archive: Archive) -> Loaded:
     """What :func:`read` says, from an archive that was checked."""
     load_runtime()
     with _damaged(archive):
-        report = json.loads(archive.text("extra/report.json"))
+        report = archive.report()
         programs = archive.manifest["programs"]
         sample = _sample(archive, archive.manifest["sample"])
         if not programs:

@@ -64,7 +64,7 @@ def write(
             "methods": list(methods),
             "sample": _sample(archive, sample),
         }
-        archive.add_text("extra/report.json", report)
+        archive.add_report(report)
         archive.finish(manifest)
 
 

@@ -18,7 +18,6 @@ from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
 ELIDED = "__elided__"
 HOW_TO_PRINT = "print the module with its weights: str(module), asm(elide=False), or save() to a file"
 
-_CONSTANTS = {f"torch.constant.{kind}" for kind in ("int", "float", "bool", "str", "number")}
 _NO_DEFAULT = object()
 
 COMPLEX_NUMBER = "torch.aten.Complex.float_float"

@@ -25,12 +25,12 @@ def read_bytes(path: str | os.PathLike[str], *, stage: str = "", advice: str = "
         raise _unreadable(path, getattr(error, "strerror", None) or str(error), stage, advice) from error
 
 
-def read_text(path: str | os.PathLike[str], *, stage: str = "", advice: str = "") -> str:
+def read_text(path: str | os.PathLike[str], *, stage: str = "") -> str:
     """The text of a UTF-8 file; raises :class:`InvalidInput` when it cannot be read or is no text."""
     try:
-        return read_bytes(path, stage=stage, advice=advice).decode()
+        return read_bytes(path, stage=stage).decode()
     except UnicodeDecodeError as error:
-        raise _unreadable(path, f"it is no UTF-8 text ({error.reason})", stage, advice) from error
+        raise _unreadable(path, f"it is no UTF-8 text ({error.reason})", stage) from error
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _unwritable(path: str | os.PathLike[str], why: str | None, subject: str = ""
     return InvalidInput(f"cannot write '{os.fspath(path)}': {why}", subject=subject)
 
 
-def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str) -> InvalidInput:
+def _unreadable(path: str | os.PathLike[str], why: str, stage: str, advice: str = "") -> InvalidInput:
     return InvalidInput(f"cannot read '{os.fspath(path)}': {why}", stage=stage, advice=advice)
 
 

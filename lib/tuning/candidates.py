@@ -42,18 +42,13 @@ class Candidate:
     trace: Trace | None = None
 
 
-def propose(
-    offer: Offer, target: tvm.target.Target, record: Record, count: int, seed: int, *, searches: bool = True
-) -> list[Candidate]:
-    """At most ``count`` candidates that ``record`` has not tried: the rule's own others first.
-
-    Without ``searches`` only those.
-    """
+def propose(offer: Offer, target: tvm.target.Target, record: Record, count: int, seed: int) -> list[Candidate]:
+    """At most ``count`` candidates that ``record`` has not tried: the rule's own others first."""
     with tempfile.TemporaryDirectory(prefix="torch_tvm_tune_") as name:
         folder = Path(name)
 
         def work() -> None:
-            for index, (label, func, trace) in enumerate(_new(offer, target, record, count, seed, searches)):
+            for index, (label, func, trace) in enumerate(_new(offer, target, record, count, seed)):
                 try:
                     library = build(func, target)
                 except Exception:  # TVM or the linker does not take it: tried, and out
@@ -90,7 +85,7 @@ def build(func: tirx.PrimFunc, target: tvm.target.Target) -> bytes:
 
 
 def _new(
-    offer: Offer, target: tvm.target.Target, record: Record, count: int, seed: int, searches: bool
+    offer: Offer, target: tvm.target.Target, record: Record, count: int, seed: int
 ) -> Iterator[tuple[str, tirx.PrimFunc, Trace | None]]:
     known = set(record.tried)
     left = count
@@ -98,7 +93,7 @@ def _new(
         if left and label not in known:
             left -= 1
             yield label, func, None
-    if not left or not searches:
+    if not left:
         return
     for trace in _traces(Space(offer.original, target, seed), record, left):
         try:

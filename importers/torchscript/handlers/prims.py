@@ -187,7 +187,7 @@ def _wait(ev: Evaluator, args: list[Any]) -> Any:
 
 @handles("prim::Enter")
 def _enter(ev: Evaluator, args: list[Any]) -> Any:
-    code = ev.objects.method(args[0], "__enter__", [ev.instruction.type_of(0)], ev.instruction.output_type)
+    code = ev.objects.method(args[0], "__enter__", [ev.instruction.input_type], ev.instruction.output_type)
     return ev.call(code, args)
 
 
@@ -199,7 +199,7 @@ def _exit(ev: Evaluator, args: list[Any]) -> Any:
         return None
     nothing = torch._C.NoneType.get()
     code = ev.objects.method(
-        target, "__exit__", [ev.instruction.type_of(0), nothing, nothing, nothing], ev.instruction.output_type
+        target, "__exit__", [ev.instruction.input_type, nothing, nothing, nothing], ev.instruction.output_type
     )
     return ev.call(code, [target, None, None, None])
 
@@ -209,14 +209,14 @@ def _exit(ev: Evaluator, args: list[Any]) -> Any:
 
 @handles("prim::isinstance")
 def _isinstance(ev: Evaluator, args: list[Any]) -> bool:
-    own = ev.instruction.type_of(0)
+    own = ev.instruction.input_type
     if isinstance(args[0], Maybe):
         return _isinstance_of_maybe(ev, args[0])
     return any(_matches(args[0], own, wanted) for wanted in ev.instruction.node.tys("types"))
 
 
 def _isinstance_of_maybe(ev: Evaluator, maybe: Maybe) -> Any:
-    own, wanted = ev.instruction.type_of(0), ev.instruction.node.tys("types")
+    own, wanted = ev.instruction.input_type, ev.instruction.node.tys("types")
     if_none = any(_matches(None, own, each) for each in wanted)
     if_set = any(_matches(maybe.value, own, each) for each in wanted)
     if if_none == if_set:
@@ -326,10 +326,6 @@ def _enum_name(ev: Evaluator, args: list[Any]) -> str:
 @handles("prim::EnumValue")
 def _enum_value(ev: Evaluator, args: list[Any]) -> Any:
     return ev.objects.value(args[0].value, "constant")
-
-
-def _enum_equal(ev: Evaluator, args: list[Any]) -> bool:
-    return args[0] == args[1]
 
 
 @handles("prim::device")

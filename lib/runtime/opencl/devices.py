@@ -44,11 +44,6 @@ class Device:
     is_host: bool
     extensions: frozenset[str] = field(repr=False)
 
-    @property
-    def max_items(self) -> int:
-        """How many work-items a group may have."""
-        return int(self.handle.max_work_group_size)
-
     def lacks(self, dtype: str) -> bool:
         """Whether the device cannot compute in a dtype."""
         needed = {"float64": "cl_khr_fp64", "float16": "cl_khr_fp16"}.get(dtype)

@@ -27,13 +27,14 @@ _WRITTEN = 2
 _REGISTER_WRITES = 2
 
 
-def _ioctl_number(direction: int, kind: int, number: int, size: int) -> int:
-    return direction << 30 | size << 16 | kind << 8 | number
+def _ioctl_number(kind: int, number: int, size: int) -> int:
+    """The request that reads and writes an argument of ``size`` bytes: Linux's ``_IOWR``."""
+    return 3 << 30 | size << 16 | kind << 8 | number
 
 
-_API = _ioctl_number(3, 0xAA, 0x3F, 24)
-_REGISTER = _ioctl_number(3, 0xAA, 0x00, 32)
-_SCAN = _ioctl_number(3, ord("f"), 16, 96)
+_API = _ioctl_number(0xAA, 0x3F, 24)
+_REGISTER = _ioctl_number(0xAA, 0x00, 32)
+_SCAN = _ioctl_number(ord("f"), 16, 96)
 
 
 class Pages:

@@ -11,14 +11,13 @@ import tvm
 class GpuModel:
     """One GPU.
 
-    ``threads`` are the most that a block may have, ``warp`` those that run in step (1 where a kernel may not ask for
-    it), ``shared`` the bytes of shared memory of a block, ``registers`` the 32-bit registers that a thread should not
-    exceed, ``vector_bytes`` what one load takes, ``blocks`` how many blocks keep the whole GPU busy.
+    ``threads`` are the most that a block may have, ``shared`` the bytes of shared memory of a block, ``registers`` the
+    32-bit registers that a thread should not exceed, ``vector_bytes`` what one load takes, ``blocks`` how many blocks
+    keep the whole GPU busy.
     """
 
     target: tvm.target.Target
     threads: int = 256
-    warp: int = 1
     shared: int = 32 << 10
     registers: int = 128
     vector_bytes: int = 16
@@ -32,7 +31,6 @@ class GpuModel:
         return cls(
             target,
             threads=threads,
-            warp=int(known.get("thread_warp_size", 1)),
             shared=int(known.get("max_shared_memory_per_block", 32 << 10)),
         )
 

@@ -67,7 +67,7 @@ QUADS = Kind(GROUP, left=_as_int32, right=_as_int32)
 
 def packed_weight(kind: Kind, depth: int, columns: int, dtype: str, cpu: CpuModel) -> PackedWeight:
     """The panels for a matrix [depth, columns] whose products are summed in ``dtype``."""
-    width = panel_vectors(columns, None, cpu, dtype) * cpu.lanes(dtype)
+    width = panel_vectors(columns, cpu, dtype) * cpu.lanes(dtype)
     return PackedWeight(depth, columns, width, kind.word, has_starts=kind is QUADS)
 
 

@@ -21,7 +21,6 @@ class Weights:
     def __init__(self, func: relax.Function) -> None:
         inputs = int(func.attrs["num_input"]) if func.attrs and "num_input" in func.attrs else len(func.params)
         self._known: set[relax.Var] = set(func.params[inputs:])
-        self._inputs: set[relax.Var] = set(func.params[:inputs])
         self.bound: dict[relax.Var, Expr] = {}
         self.uses: dict[relax.Var, int] = {}
         blocks = func.body.blocks if isinstance(func.body, relax.SeqExpr) else []

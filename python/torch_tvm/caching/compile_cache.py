@@ -85,7 +85,7 @@ class Slot:
         def write(path: Path) -> None:
             with suppress(InvalidInput), whole_file(path) as file, ArchiveWriter(file) as archive:
                 entry = archive.add(CODE, library, ".so")
-                archive.add_text("extra/report.json", json.dumps(report.to_dict()))
+                archive.add_report(json.dumps(report.to_dict()))
                 described = {"library": entry, "code": encode_code(code), "weights": list(weights)}
                 archive.finish({**described, **encode_demands(code.convention)})
 
@@ -139,7 +139,7 @@ def _read(archive: Archive, convention: Convention) -> Kept:
     library = bytes(archive.view(manifest["library"]))
     demanding = replace(convention, **decode_demands(manifest))
     code = decode_code(manifest["code"], load_library(library), demanding)
-    report = Report.from_dict(json.loads(archive.text("extra/report.json")))
+    report = Report.from_dict(archive.report())
     return Kept(code, library, [str(name) for name in manifest["weights"]], report)
 
 

@@ -181,12 +181,12 @@ def test_rule_refuses_what_is_no_product() -> None:
 
 
 def test_panels_leave_few_columns_empty() -> None:
-    assert panel_vectors(768, None, AVX512, "float32") == 3
-    assert panel_vectors(16, None, AVX512, "float32") == 1
-    assert panel_vectors(17, None, AVX512, "float32") == 2
-    assert panel_vectors(1000, None, AVX512, "float32") == 3
-    assert panel_vectors(128, None, AVX512, "float32") == 4
-    assert panel_vectors(768, None, AVX2, "float32") == 2
+    assert panel_vectors(768, AVX512, "float32") == 3
+    assert panel_vectors(16, AVX512, "float32") == 1
+    assert panel_vectors(17, AVX512, "float32") == 2
+    assert panel_vectors(1000, AVX512, "float32") == 3
+    assert panel_vectors(128, AVX512, "float32") == 4
+    assert panel_vectors(768, AVX2, "float32") == 2
 
 
 @pytest.mark.parametrize("cpu", [AVX512, AVX2])

@@ -17,9 +17,6 @@ from torch_tvm.lowering.registry import Complex, Parts, Tensor, lowers_complex
 R = relax.op
 Expr: TypeAlias = relax.Expr
 
-_BY_NUMBER = {0: "backward", 1: "ortho", 2: "forward"}
-"""``fft_norm_mode`` of ATen's kernels: none, by the root, by the length."""
-
 
 def _scale(norm: str | None, lengths: Sequence[int], is_inverse: bool) -> float:
     """What ``norm`` multiplies results by."""

@@ -21,7 +21,6 @@ from torch_tvm.tir import as_size, compute_dtype, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
-Dims = int | list[int] | None
 
 FLOAT_SUM = 256
 

@@ -116,7 +116,7 @@ class _Kernel:
         outside = [s for s in self.program.stages if s.name not in names and id(s) not in inside]
         return [b for b in made if not any(load.source.same_as(b) for s in outside for load in loads(*s.values))]
 
-    def _localize(self, group: Group, original: Group, memory: Memory, width: int) -> list[tirx.Buffer]:
+    def _localize(self, original: Group, memory: Memory, width: int) -> list[tirx.Buffer]:
         """Make intermediates local to one iteration of the row loops (one tile of ``width``); the flat buffers."""
         rows = {axis.var for axis in original.rows}
         allocated = []
@@ -145,7 +145,7 @@ class _Kernel:
             return flat_sequence([self.group(part) for part in parts])
         memory = self._memory(group)
         if axis is None:
-            local = self._localize(group, original, memory, 0)
+            local = self._localize(original, memory, 0)
             emitter = StageEmitter(memory, group.rows, self._lanes(group))
             asking, ahead = self._ahead(group, emitter) or (None, None)
             ask = lambda stage: ahead if stage is asking else None
@@ -154,7 +154,7 @@ class _Kernel:
             )
             return self._parallel_rows(group, list(group.rows), local, body)
         width = self._tile_width(group, axis)
-        local = self._localize(group, original, memory, width)
+        local = self._localize(original, memory, width)
         return self._columns(group, axis, width, memory, local)
 
     def _partial_groups(self, group: Group, axis: Axis | None) -> list[Group] | None:

@@ -73,7 +73,7 @@ def widest_panel(cpu: CpuModel) -> int:
     return 4 if cpu.vector_registers >= 32 else 2
 
 
-def panel_vectors(columns: int | None, rows: int | None, cpu: CpuModel, dtype: str) -> int:
+def panel_vectors(columns: int | None, cpu: CpuModel, dtype: str) -> int:
     """Vectors in a panel: wide, unless a narrower one leaves clearly fewer padded columns."""
     widest = widest_panel(cpu)
     lanes = cpu.lanes(dtype)
@@ -151,7 +151,7 @@ def _choose_panel(c: Contraction, cpu: CpuModel) -> Panel:
     if packed_width:
         streams = _streams(c, packed_width, cpu)
         return Panel(packed_width // lanes * streams, lanes, True, streams)
-    vectors = panel_vectors(columns, _size(c.rows), cpu, c.acc_dtype)
+    vectors = panel_vectors(columns, cpu, c.acc_dtype)
     while vectors > 2 and columns is not None and columns < vectors * lanes:
         vectors -= 1
     return Panel(vectors, lanes, False)
