@@ -80,6 +80,23 @@ def _alignments(
         return tuple(torch.empty(shape, dtype=scores.dtype, device="cpu") for shape in shapes)
 
 
+def _grouped(
+    mode: Any,
+    func: Any,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """``_grouped_mm`` on the CPU, whose kernel takes every dtype."""
+    if x.device.type != "cpu":
+        return NotImplemented
+    groups = [] if 2 in (x.dim(), y.dim()) and x.dim() != y.dim() else [x.shape[0] if x.dim() == 3 else offs.shape[0]]
+    with mode:
+        return torch.empty([*groups, x.shape[-2], y.shape[-1]], dtype=out_dtype or x.dtype, device="cpu")
+
+
 def _quantized_and_mask(mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
     """Fake quantisation, and where it does not clamp."""
     with mode:
@@ -96,5 +113,7 @@ for _overload in (
 for _overload in (aten._ctc_loss.default, aten._ctc_loss.Tensor):
     if _overload not in op_implementations_dict:
         register_op_impl(_overload)(_alignments)
+if aten._grouped_mm.default not in op_implementations_dict:
+    register_op_impl(aten._grouped_mm.default)(_grouped)
 if aten.linalg_lstsq.default not in op_implementations_dict:
     register_op_impl(aten.linalg_lstsq.default)(_least_squares)

@@ -121,7 +121,7 @@ def _unfolded(folded: ir.Value, op: ir.Operation) -> ir.Value | None:
     source, flat, result = _shape(owner.operands[0]), _shape(folded), _shape(op.results[0])
     if source is None or flat is None or result is None or len(flat) != 2 or len(source) == 2:
         return None
-    fits = source[-1:] == flat[-1:] and source[:-1] == result[:-1]
+    fits = len(source) == len(result) and source[-1:] == flat[-1:] and source[:-1] == result[:-1]
     return owner.operands[0] if fits else None
 
 

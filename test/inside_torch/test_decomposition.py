@@ -22,6 +22,8 @@ from torch_tvm.support.errors import InvalidIndex
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "kron": (torch.kron, ((3, 4), (2, 5))),
     "tensordot": (lambda a, b: torch.tensordot(a, b, dims=([1, 2], [0, 1])), ((3, 4, 5), (4, 5, 2))),
+    "inner of vectors": (torch.inner, ((5,), (5,))),
+    "tensordot of vectors": (lambda a, b: torch.tensordot(a, b, dims=1), ((5,), (5,))),
     "several tensors": (lambda a, b: torch.block_diag(a, b, a), ((2, 3), (4, 1))),
     "several results": (lambda a: torch.ops.aten.aminmax(a.msort(), dim=0), ((5, 7),)),
     "huber": (lambda a, b: F.huber_loss(a, b, delta=0.3), ((6, 5), (6, 5))),

@@ -14,6 +14,7 @@ from torch_tvm.importers.torchscript.handlers.containers.pieces import Pieces, c
 from torch_tvm.importers.torchscript.handlers.registry import handles
 from torch_tvm.importers.torchscript.values import (
     RUNTIME_TEXT,
+    KnownTensor,
     ListValue,
     RuntimeText,
     Scalar,
@@ -69,6 +70,17 @@ def _index(ev: Evaluator, args: list[Any]) -> TensorRef:
     if ev.overload is aten.index.Tensor:
         return found
     return x if ev.overload is aten.index_put_.default else tensors.call(ev, aten.select.int, [found, 0, 0])
+
+
+@handles("aten::repeat_interleave.self_Tensor")
+def _repeat_interleave(ev: Evaluator, args: list[Any]) -> TensorRef:
+    """Known counts make the size of the result known; traces hold one count for all elements as a tensor."""
+    x, counts, axis, *rest = args
+    if not isinstance(counts, KnownTensor) or counts.known is None:
+        return tensors.call(ev, ev.overload, args)
+    if counts.known.numel() == 1:
+        return tensors.call(ev, aten.repeat_interleave.self_int, [x, int(counts.known), axis, *rest])
+    return tensors.call(ev, ev.overload, [x, counts, axis, int(counts.known.sum())])
 
 
 @handles("aten::broadcast_tensors")

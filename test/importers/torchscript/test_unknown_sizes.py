@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import torch_tvm
 from torch_tvm import TensorSpec
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.importers.torchscript import import_torchscript
+from torch_tvm.support.errors import ImportFailed, InvalidInput, InvalidOperand
 
 
 def chosen(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
@@ -323,3 +324,23 @@ def test_numbers_of_a_filled_tensor_are_known(frontend: str) -> None:
     program = torch.jit.script(counted_along) if frontend == "torchscript" else counted_along
     compiled = torch_tvm.compile(program, (x,), frontend=frontend, fallback=False)
     torch.testing.assert_close(compiled(x), counted_along(x))
+
+
+def test_counts_of_repeats_that_are_known_make_sizes_known() -> None:
+    """A trace has a number that comes of a size as a tensor."""
+    x, counts = torch.randn(2, 3, 4), torch.tensor([3, 5])
+
+    def program(x: Tensor) -> tuple[Tensor, ...]:
+        return x.repeat_interleave(x.size(-1), dim=0), x.repeat_interleave(torch.tensor([0, 2, 1]), 1)
+
+    module = import_torchscript(torch.jit.trace(program, (x,), check_trace=False), (x,))
+    assert "?" not in str(module)
+    torch.testing.assert_close(torch_tvm.compile(module, fallback=False)(x), program(x))
+
+    def product(x: Tensor, counts: Tensor) -> Tensor:
+        return x.repeat_interleave(counts, 0) @ torch.ones(8, 4, 5)
+
+    compiled = torch_tvm.compile(torch.jit.trace(product, (x, counts)), (x, counts), fallback=False)
+    torch.testing.assert_close(compiled(x, counts), product(x, counts))
+    with pytest.raises(InvalidOperand, match="batch sizes of a product differ"):
+        compiled(x, torch.tensor([3, 4]))

@@ -151,6 +151,12 @@ ROWS: list[Row] = [
         refused={"lazy": "as_strided"},
     ),
     row(
+        "aten._grouped_mm",
+        lambda x, weights, ends: torch.nn.functional.grouped_mm(x, weights, offs=ends),
+        lambda s: [(s.floats(12, 8), s.floats(3, 8, 16), torch.tensor([4, 4, 12]).int())],
+        id="grouped-mm-of-float32",
+    ),
+    row(
         "aten.einsum",
         lambda x: (torch.einsum("i->", x), torch.einsum("i,i->", x, x), torch.einsum("i,j->j", x, x)),
         lambda s: [(s.ints(5).to(torch.int32),)],

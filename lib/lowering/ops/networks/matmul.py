@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
-from torch_tvm.lowering.ops.shapes.views import common_shape, reshape
+from torch_tvm.lowering.ops.shapes.views import common_shape, reshape, same_size
 from torch_tvm.lowering.pointwise import expanded, scaled
 from torch_tvm.lowering.registry import Number, Tensor, lowers, register
 from torch_tvm.tir import HALF, SizeLike, as_size, is_one, product
@@ -22,9 +22,29 @@ def product_of(b: Builder, x: Expr, y: Expr) -> Expr:
     dtype = b.dtype(x)
     if dtype == "bool":
         b.unsupported("a product of booleans")
+    x, y = _of_one_batch(b, x, y)
     if dtype in HALF:
         return b.cast(b.emit(R.matmul(x, y, out_dtype="float32")), dtype)
     return b.emit(R.matmul(x, y))
+
+
+def _of_one_batch(b: Builder, x: Expr, y: Expr) -> tuple[Expr, Expr]:
+    """Both with the same batch sizes, or 1, checked at run time where they are not provably so.
+
+    Relax knows no shape of a product otherwise, and no kernel for it.
+    """
+    left, right = list(b.shape(x)), list(b.shape(y))
+    for axis in range(-3, -min(len(left), len(right)) - 1, -1):
+        one, other = left[axis], right[axis]
+        if same_size(one, other) or is_one(one) or is_one(other):
+            continue
+        b.check(tirx.EQ(as_size(one), as_size(other)), "the batch sizes of a product differ")
+        left[axis] = right[axis] = other if isinstance(other, int) else one
+    return _of_sizes(b, x, left), _of_sizes(b, y, right)
+
+
+def _of_sizes(b: Builder, x: Expr, sizes: Sequence[SizeLike]) -> Expr:
+    return x if all(map(same_size, b.shape(x), sizes)) else b.reshape(x, sizes)
 
 
 def _check(b: Builder, x: Expr, y: Expr) -> None:
