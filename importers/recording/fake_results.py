@@ -88,13 +88,17 @@ def _grouped(
     offs: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
-) -> torch.Tensor:
+) -> Any:
     """``_grouped_mm`` on the CPU, whose kernel takes every dtype."""
     if x.device.type != "cpu":
         return NotImplemented
-    groups = [] if 2 in (x.dim(), y.dim()) and x.dim() != y.dim() else [x.shape[0] if x.dim() == 3 else offs.shape[0]]
+    groups = x if offs is None else offs
     with mode:
-        return torch.empty([*groups, x.shape[-2], y.shape[-1]], dtype=out_dtype or x.dtype, device="cpu")
+        return torch.empty(
+            [*(groups.shape[:1] if x.dim() == y.dim() else ()), x.shape[-2], y.shape[-1]],
+            dtype=out_dtype or x.dtype,
+            device="cpu",
+        )
 
 
 def _quantized_and_mask(mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
