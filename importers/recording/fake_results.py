@@ -92,13 +92,9 @@ def _grouped(
     """``_grouped_mm`` on the CPU, whose kernel takes every dtype."""
     if x.device.type != "cpu":
         return NotImplemented
-    groups = x if offs is None else offs
+    groups = list((x if offs is None else offs).shape[:1]) if x.dim() == y.dim() else []
     with mode:
-        return torch.empty(
-            [*(groups.shape[:1] if x.dim() == y.dim() else ()), x.shape[-2], y.shape[-1]],
-            dtype=out_dtype or x.dtype,
-            device="cpu",
-        )
+        return torch.empty([*groups, x.shape[-2], y.shape[-1]], dtype=out_dtype or x.dtype, device="cpu")
 
 
 def _quantized_and_mask(mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
