@@ -51,7 +51,7 @@ LAYERS = {
     ),
     # What runs compiled code needs no compiler: tvm_ffi alone.
     "torch_tvm.runtime": layer("lib/runtime", "aten support", "torch tvm_ffi numpy pyopencl"),
-    "torch_tvm.artifact": layer("lib/artifact", "runtime support", "torch tvm_ffi"),
+    "torch_tvm.artifact": layer("lib/artifact", "aten runtime support", "torch tvm_ffi"),
 }
 MLIR_FILE = "torch_tvm.dialect.mlir"
 

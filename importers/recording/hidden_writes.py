@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.importers.recording.interface import Recording
 from torch_tvm.support.errors import ImportFailed
 
@@ -116,7 +117,7 @@ def _threshold_backward(r: Recording, bound: Bound) -> None:
     """PyTorch's fake tensors have the dtype of the gradient where its kernel promotes both operands."""
     dtypes = [bound[name].meta.dtype for name in ("grad_output", "self")]
     if dtypes[0] != dtypes[1]:
-        names = " and ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        names = " and ".join(dtype_name(dtype) for dtype in dtypes)
         raise ImportFailed(
             f"operands of {names}: PyTorch tells another dtype of the result than it gives",
             subject="torch.aten.threshold_backward",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from torch_tvm.aten.dtypes import SCALAR_DTYPE, dtype_name
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.context import Context
@@ -63,7 +64,10 @@ def join_metas(
 ) -> torch.Tensor:
     """A fake tensor of the type that both have; sizes that differ, and the ``unknown`` ones, are unknown."""
     if a.dtype != b.dtype:
-        raise ev.failure(f"{what} is {_text(a)} on one path and {_text(b)} on another", advice="cast both to one dtype")
+        raise ev.failure(
+            f"{what} is {dtype_name(a.dtype)} on one path and {dtype_name(b.dtype)} on another",
+            advice="cast both to one dtype",
+        )
     if a.dim() != b.dim():
         raise ev.failure(
             f"{what} has rank {a.dim()} on one path and rank {b.dim()} on another",
@@ -89,10 +93,6 @@ def is_same_size(x: Any, y: Any) -> bool:
     if isinstance(x, int) and isinstance(y, int):
         return x == y
     return bool(statically_known_true(x == y))
-
-
-def _text(meta: torch.Tensor) -> str:
-    return str(meta.dtype).removeprefix("torch.")
 
 
 class Joiner:
@@ -284,7 +284,7 @@ def stack_element(ev: Context, sides: list[Any], what: str) -> tuple[str, torch.
             f"{what} has a length that is only known at run time, and its elements are neither tensors nor numbers"
         )
     kind = kinds.pop() or "int"
-    dtype = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}[kind]
+    dtype = SCALAR_DTYPE[kind]
     with ev.mode:
         return kind, torch.empty((), dtype=dtype)
 

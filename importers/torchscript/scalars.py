@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from torch_tvm.aten.dtypes import SCALAR_DTYPE
 from torch_tvm.dialect.emitter import Emitter
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.torchscript.values import RuntimeText, Scalar, is_number, kind_of, origins
 
-_DTYPE = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 _PLACEHOLDER = {"int": 1, "float": 0.5, "bool": True}
 
 _INT_OPS = {
@@ -173,7 +173,7 @@ class Scalars:
     def tensor(self, number: Any) -> ir.Value:
         """``number`` as a 0-d tensor of 64 bits (or ``bool``)."""
         kind = kind_of(number)
-        meta = torch.empty((), dtype=_DTYPE[kind or "float"], device="meta")
+        meta = torch.empty((), dtype=SCALAR_DTYPE[kind or "float"], device="meta")
         operand = self.value(number)
         return self.emitter.op("torch.prim.NumToTensor.Scalar", [operand], [self.emitter.types.tensor(meta)]).result
 
@@ -246,7 +246,7 @@ class Scalars:
 
     def _tensor_op(self, target: str, operands: list[ir.Value], kind: str) -> ir.Value:
         packet, _, overload = target.partition(".")
-        meta = torch.empty((), dtype=_DTYPE[kind], device="meta")
+        meta = torch.empty((), dtype=SCALAR_DTYPE[kind], device="meta")
         found = getattr(getattr(torch.ops.aten, packet), overload)
         return self.emitter.call(found, operands, {}, [meta])[0]
 

@@ -15,16 +15,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from torch_tvm.runtime.calls.convention import (
-    OPERATIONS,
-    SCALAR_DTYPE,
-    Argument,
-    Convention,
-    Requirement,
-    Size,
-    SizeExpression,
-    describe_dtype,
-)
+from torch_tvm.aten.dtypes import SCALAR_DTYPE, dtype_name
+from torch_tvm.runtime.calls.convention import OPERATIONS, Argument, Convention, Requirement, Size, SizeExpression
 from torch_tvm.support.errors import InvalidInput
 
 # -- values ------------------------------------------------------------------------------------------------
@@ -183,12 +175,12 @@ def encode_convention(convention: Convention) -> dict[str, Any]:
             {
                 "name": argument.name,
                 "kind": argument.kind,
-                "dtype": describe_dtype(argument.dtype),
+                "dtype": dtype_name(argument.dtype),
                 "sizes": [_encode_size(size) for size in argument.sizes],
             }
             for argument in convention.arguments
         ],
-        "results": [{"number": kind} if isinstance(kind, str) else describe_dtype(kind) for kind in convention.results],
+        "results": [{"number": kind} if isinstance(kind, str) else dtype_name(kind) for kind in convention.results],
         "in_spec": encode_tree(convention.in_spec),
         "out_spec": encode_tree(convention.out_spec),
         "state": convention.state,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from torch_tvm.runtime.calls.convention import describe_dtype
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.runtime.module import Code
 
 
@@ -16,7 +16,7 @@ def c_header(name: str, code: Code, weights: int) -> str:
     convention = code.convention
     identifier = re.sub(r"\W", "_", name, flags=re.ASCII)
     identifier = identifier if re.match(r"[A-Za-z_]", identifier) else f"model_{identifier}"
-    results = ", ".join(describe_dtype(kind) for kind in convention.results if isinstance(kind, torch.dtype))
+    results = ", ".join(dtype_name(kind) for kind in convention.results if isinstance(kind, torch.dtype))
     arguments = ", ".join(f"{_plain(argument.name)}: {_plain(str(argument))}" for argument in convention.arguments)
     values = {
         "NAME": identifier,

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.artifact.archive import ArchiveWriter
 from torch_tvm.artifact.encoding import encode_convention, encode_tree, encode_value
-from torch_tvm.runtime.calls.convention import describe_dtype
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.runtime.module import Code, Parts
 from torch_tvm.support.files import whole_file
 
@@ -126,7 +126,7 @@ def _tensor(
     archive: ArchiveWriter, tensor: torch.Tensor, is_kept: bool = True, folder: str = WEIGHTS
 ) -> dict[str, Any]:
     """A tensor's type, and the entry that has its bytes; none where it is not kept and has no twin."""
-    described = {"dtype": describe_dtype(tensor.dtype), "shape": list(tensor.shape), "entry": None}
+    described = {"dtype": dtype_name(tensor.dtype), "shape": list(tensor.shape), "entry": None}
     if tensor.numel():
         dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         content = memoryview(dense.reshape(-1).view(torch.uint8).numpy())

@@ -10,6 +10,7 @@ import torch
 import tvm
 from tvm import relax, te, tirx
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, is_nan, loaded, rounded
 from torch_tvm.support.errors import Refusal
@@ -30,13 +31,13 @@ def promoted_dtype(b: Builder, *operands: Any) -> str:
     """ATen's common dtype of tensors and numbers: tensors with dimensions win over 0-d ones, those over numbers."""
     common = _example(b, operands[0])
     if len(operands) == 1:
-        return _name(torch.result_type(common, common))
+        return dtype_name(torch.result_type(common, common))
     for operand in operands[1:]:
         other = _example(b, operand)
         dtype = torch.result_type(common, other)
         dims = max(_dims(common), _dims(other))
         common = torch.empty((1,) * dims, dtype=dtype, device="meta") if dims >= 0 else common
-    return _name(common.dtype)
+    return dtype_name(common.dtype)
 
 
 def _example(b: Builder, operand: Any) -> Any:
@@ -49,10 +50,6 @@ def _example(b: Builder, operand: Any) -> Any:
 
 def _dims(example: Any) -> int:
     return example.dim() if isinstance(example, torch.Tensor) else -1
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 # -- scalar expressions ------------------------------------------------------------------------------

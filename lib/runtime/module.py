@@ -14,6 +14,7 @@ import torch
 import tvm_ffi
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.runtime import aten, loop
 from torch_tvm.runtime.calls import failures
 from torch_tvm.runtime.calls.arguments import (
@@ -27,7 +28,7 @@ from torch_tvm.runtime.calls.arguments import (
     why_unreadable,
 )
 from torch_tvm.runtime.calls.call_source import call_source
-from torch_tvm.runtime.calls.convention import Convention, describe_dtype, describe_value
+from torch_tvm.runtime.calls.convention import Convention, describe_value
 from torch_tvm.runtime.calls.overlap import overlaps, refuse_overlaps
 from torch_tvm.runtime.calls.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
 from torch_tvm.runtime.kernel_events import ProfiledCalls, is_profiled, profiler
@@ -473,7 +474,7 @@ class CompiledModule:
         code, convention = self._code, self._code.convention
         outputs = enumerate(convention.outputs or [])
         return {
-            **{f"{describe_dtype(a.dtype)}_dtype": a.dtype for a in convention.arguments},
+            **{f"{dtype_name(a.dtype)}_dtype": a.dtype for a in convention.arguments},
             **traced_names(),
             "as_torch": as_torch,
             "bool_dtype": torch.bool,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.dialect.types import TEXT_DTYPE, TensorSpec
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import write_whole
@@ -22,7 +23,7 @@ _SPEC = re.compile(rf"(?:({_SIZE}(?:x{_SIZE})*)(?::(\w+))?|:?(\w+))")
 _NAMED = re.compile(r"([A-Za-z_][\w.]*):(.+)")
 _FILES = (".npz", ".npy", ".pt")
 _DTYPES = {
-    **{str(dtype).removeprefix("torch."): dtype for dtype in TEXT_DTYPE.values()},
+    **{dtype_name(dtype): dtype for dtype in TEXT_DTYPE.values()},
     **TEXT_DTYPE,
     "i64": torch.int64,
     "i32": torch.int32,

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.tools.opinfo.isolation import Note, isolated
 from torch_tvm.tools.opinfo.samples import DTYPES, database
 from torch_tvm.tools.opinfo.sweep import FRONTENDS, VERDICTS, Outcome, swept
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, default=180, help="seconds for an operator")
     parser.add_argument("--json", metavar="FILE", help="a line for each operator, dtype and frontend")
     chosen = parser.parse_args(argv)
-    names = {str(dtype).removeprefix("torch."): dtype for dtype in (*DTYPES, torch.complex64)}
+    names = {dtype_name(dtype): dtype for dtype in (*DTYPES, torch.complex64)}
     dtypes = list(names) if chosen.dtype == "all" else chosen.dtype.split(",")
     frontends = chosen.via.split(",")
     for given, known, option in ((dtypes, names, "--dtype"), (frontends, FRONTENDS, "--via")):

@@ -10,6 +10,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
+from torch_tvm.aten.dtypes import SCALAR_DTYPE
 from torch_tvm.dialect.emitter import dialect_name
 from torch_tvm.importers.recording.recorder import WITHOUT_SIBLING, functional_sibling
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
@@ -299,7 +300,7 @@ def scalar_tensor(ev: Context, number: Any, dtype: torch.dtype | None = None) ->
     if not isinstance(number, Scalar):
         return known_tensor(ev, torch.tensor(number, dtype=dtype))
     with ev.mode:
-        meta = torch.empty((), dtype={"int": torch.int64, "float": torch.float64, "bool": torch.bool}[number.kind])
+        meta = torch.empty((), dtype=SCALAR_DTYPE[number.kind])
     ref = ScalarTensor(ev.recorder.tensor(ev.scalars.tensor(number), meta), number)
     if dtype is None or dtype == meta.dtype:
         return ref

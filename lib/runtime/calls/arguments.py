@@ -9,8 +9,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.dtypes import SCALAR_DTYPE
 from torch_tvm.runtime.calls.convention import (
-    SCALAR_DTYPE,
     Argument,
     Convention,
     describe_value,

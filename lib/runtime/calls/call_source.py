@@ -15,8 +15,9 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.runtime.calls.arguments import ALIGNMENT
-from torch_tvm.runtime.calls.convention import Argument, Convention, Size, SizeExpression, describe_dtype
+from torch_tvm.runtime.calls.convention import Argument, Convention, Size, SizeExpression
 from torch_tvm.runtime.calls.overlap import written_arguments
 from torch_tvm.runtime.kernel_events import PROFILED
 from torch_tvm.runtime.tracing import TRACED
@@ -147,7 +148,7 @@ def _unusual(name: str, argument: Argument, device: str) -> list[str]:
     conditions = [
         f"type({name}) not in plain",
         f"not {is_local}",
-        f"{name}.dtype is not {describe_dtype(argument.dtype)}_dtype",
+        f"{name}.dtype is not {dtype_name(argument.dtype)}_dtype",
         f"not {name}.is_contiguous()",
         f"{name}.is_neg()",
     ]

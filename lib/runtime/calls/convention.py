@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-SCALAR_DTYPE = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
+from torch_tvm.aten.dtypes import dtype_name
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Argument:
         if self.kind != "tensor":
             return self.kind
         sizes = ", ".join("?" if size is None else str(size) for size in self.sizes)
-        return f"{describe_dtype(self.dtype)}[{sizes}]"
+        return f"{dtype_name(self.dtype)}[{sizes}]"
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,6 @@ class Convention:
     layout: str = ""
 
 
-def describe_dtype(dtype: torch.dtype) -> str:
-    """``float32`` for ``torch.float32``."""
-    return str(dtype).removeprefix("torch.")
-
-
 def describe_value(value: Any) -> str:
     """A value as an error message shows it: ``float32[2, 3]``, ``int 3``, ``list``."""
     if isinstance(value, torch.Tensor) and value.is_nested:
@@ -133,20 +128,18 @@ def describe_value(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         device = "" if value.device.type == "cpu" else f" on {value.device}"
         layout = "" if value.layout == torch.strided else f" ({str(value.layout).removeprefix('torch.')})"
-        return f"{describe_dtype(value.dtype)}{list(value.shape)}{device}{layout}"
+        return f"{dtype_name(value.dtype)}{list(value.shape)}{device}{layout}"
     if isinstance(value, (bool, int, float, str)) or value is None:
         return f"{type(value).__name__} {value!r}" if value is not None else "None"
     return type(value).__name__
 
 
 __all__ = [
-    "SCALAR_DTYPE",
     "Argument",
     "Convention",
     "Requirement",
     "Size",
     "SizeExpression",
-    "describe_dtype",
     "describe_value",
     "evaluate",
     "symbols_of",

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.runtime.opencl.devices import Device, opencl
 
 ALIGNMENT = 128
 """Bytes: where memory of the host begins that a device works in."""
 
 _DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
+    dtype_name(dtype): dtype
     for dtype in (
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8),
         *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64),

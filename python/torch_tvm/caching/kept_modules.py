@@ -14,10 +14,10 @@ from torch.utils import _pytree as pytree
 from torch_tvm.artifact.code_cache import CodeCache, code_cache
 from torch_tvm.artifact.load import read_archive
 from torch_tvm.artifact.processor import instruction_sets, machine
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.caching.versions import versions
 from torch_tvm.options import Options
 from torch_tvm.reporting.report import Report
-from torch_tvm.runtime.calls.convention import describe_dtype
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.warnings import warn_user
 from torch_tvm.support.errors import InvalidInput
@@ -93,7 +93,7 @@ def place_of(
 
 def _described(leaf: Any) -> str:
     if isinstance(leaf, torch.Tensor):
-        return f"{describe_dtype(leaf.dtype)}{list(leaf.shape)} {leaf.device} {leaf.layout}"
+        return f"{dtype_name(leaf.dtype)}{list(leaf.shape)} {leaf.device} {leaf.layout}"
     return repr(leaf)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tvm import tirx
 
+from torch_tvm.aten.dtypes import SCALAR_DTYPE, dtype_name
 from torch_tvm.dialect import view
 from torch_tvm.dialect.mlir import func, ir
 from torch_tvm.dialect.module import TorchModule
@@ -15,15 +16,7 @@ from torch_tvm.dialect.types import parse_tensor_type
 from torch_tvm.lowering.builder import Requirement as Found
 from torch_tvm.lowering.fallback import has_kernel_form
 from torch_tvm.lowering.symbols import unnamed_sizes
-from torch_tvm.runtime.calls.convention import (
-    SCALAR_DTYPE,
-    Argument,
-    Convention,
-    Requirement,
-    Size,
-    SizeExpression,
-    describe_dtype,
-)
+from torch_tvm.runtime.calls.convention import Argument, Convention, Requirement, Size, SizeExpression
 from torch_tvm.support.errors import InternalError, InvalidInput
 
 _UNBOUNDED = 2**62
@@ -88,7 +81,7 @@ def _argument(name: str, kind: ir.Type, sizes: tuple[Size, ...] | None) -> Argum
         raise InvalidInput("an argument needs a dtype and a rank", subject=f"argument '{name}'")
     if not has_kernel_form(tensor.dtype):
         raise InvalidInput(
-            f"kernels do not read {describe_dtype(tensor.dtype)}",
+            f"kernels do not read {dtype_name(tensor.dtype)}",
             subject=f"argument '{name}'",
             advice="pass it as another dtype, and convert it outside",
         )

@@ -10,9 +10,10 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.dialect.types import DTYPE_TEXT, TensorSpec
 from torch_tvm.runtime.calls.arguments import why_not_called
-from torch_tvm.runtime.calls.convention import describe_dtype, describe_value
+from torch_tvm.runtime.calls.convention import describe_value
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -59,7 +60,7 @@ def _problem(leaf: Any) -> str:
     if isinstance(leaf, torch.Tensor) and (leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized):
         return describe_value(leaf)
     if isinstance(leaf, (torch.Tensor, TensorSpec)) and leaf.dtype not in DTYPE_TEXT:
-        return describe_dtype(leaf.dtype)
+        return dtype_name(leaf.dtype)
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torch_tvm.aten.dtypes import SCALAR_DTYPE
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
 from torch_tvm.importers.torchscript.handlers import tensors
@@ -214,7 +215,7 @@ def _repeat(ev: Evaluator, args: list[Any]) -> ListValue:
     if isinstance(count, Scalar) and len(items) == 1 and not isinstance(items[0], Scalar):
         kind = kind_of(items[0])
         if kind is not None:
-            dtype = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}[kind]
+            dtype = SCALAR_DTYPE[kind]
             full = tensors.call(
                 ev, aten.full.default, [ListValue([count]), items[0], dtype, None, torch.device("cpu"), None]
             )
