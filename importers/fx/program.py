@@ -28,7 +28,7 @@ from torch_tvm.importers.fx.open_sizes import OpenSizes
 from torch_tvm.importers.fx.scripted import import_scripted
 from torch_tvm.importers.fx.sizes import GraphSizes, graph_sizes
 from torch_tvm.importers.recording.aliases import is_always_alias, shares_memory
-from torch_tvm.importers.recording.aliasing import LayoutQueries, is_dense
+from torch_tvm.importers.recording.argument_strides import LayoutQueries, is_dense
 from torch_tvm.importers.recording.recorder import Recorder, check_in_place
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.state import Brought, SharedMemory, StateArguments, address, view_of
@@ -162,7 +162,7 @@ class _FunctionBuilder:
             self._write_arguments([self.inputs[position] for position, _ in arguments])
             self.state.add_written(self.recorder, [*brought.values(), *walk.attributes.values()])
             self.state.finish(function, results, self.weights)
-        layout = max(self.layout, self.recorder.aliasing.layout)
+        layout = max(self.layout, self.recorder.strides.layout)
         if layout:
             _check_layout(metas)
             function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.context)

@@ -23,7 +23,7 @@ from torch_tvm.importers import attributes
 from torch_tvm.importers.lazy import device
 from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.lazy.whole_ops import IMPORTER, WholeOps, native_batch_norm, random_op
-from torch_tvm.importers.recording.aliasing import LayoutQueries
+from torch_tvm.importers.recording.argument_strides import LayoutQueries
 from torch_tvm.importers.state import address, memory_behind
 from torch_tvm.importers.tracing.cumulative_norms import cumulative_norms_unasked
 from torch_tvm.importers.tracing.data_dependence import DependsOnData

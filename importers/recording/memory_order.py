@@ -19,7 +19,7 @@ from torch._prims_common import (
 
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.dialect.module import MEMORY_ORDER
-from torch_tvm.importers.recording.aliasing import is_dense
+from torch_tvm.importers.recording.argument_strides import is_dense
 
 _FILLED = frozenset(
     f"aten::{name}" for name in "cauchy exponential geometric log_normal normal_functional random uniform".split()

@@ -28,7 +28,7 @@ from torch_tvm.importers.recording import (
     hidden_writes,
     inverses,
 )
-from torch_tvm.importers.recording.aliasing import BY_LAYOUT, BY_STRIDES, Aliasing
+from torch_tvm.importers.recording.argument_strides import BY_LAYOUT, BY_STRIDES, StrideDependence
 from torch_tvm.importers.recording.memory_order import note_memory_order
 from torch_tvm.importers.recording.storages import SOURCE, Place, Storage, TensorRef, ViewStep
 from torch_tvm.importers.size_probe import Probe
@@ -50,7 +50,7 @@ class Recorder:
         """``is_guarded`` says that the program is only ever called with the strides of its arguments now."""
         self.emitter = emitter
         self.is_guarded = is_guarded
-        self.aliasing = Aliasing()
+        self.strides = StrideDependence()
         self._written: list[dict[int, tuple[Storage, ir.Value]]] = []
         self._cached: list[list[Place]] = []
 
@@ -72,7 +72,7 @@ class Recorder:
 
     def read(self, ref: TensorRef) -> ir.Value:
         """The current value, replaying the view chain when the base has been written since."""
-        self.aliasing.read(ref.place)
+        self.strides.read(ref.place)
         return self.value(ref.place)
 
     def value(self, place: Place) -> ir.Value:
@@ -99,12 +99,12 @@ class Recorder:
 
     def write(self, ref: TensorRef, value: ir.Value) -> None:
         """Give ``ref`` a new value; every alias sees it."""
-        self.aliasing.written(ref.place)
+        self.strides.written(ref.place)
         self._write(ref.place, value)
 
     def write_storage(self, storage: Storage, value: ir.Value) -> None:
         """Give all of a storage a new value."""
-        self.aliasing.written(Place(storage, storage.meta))
+        self.strides.written(Place(storage, storage.meta))
         self._write_storage(storage, value)
 
     def _write_storage(self, storage: Storage, value: ir.Value) -> None:
@@ -203,7 +203,7 @@ class Recorder:
         if overload is aten.as_strided.default:
             args, kwargs = self._from_memory(args, kwargs)
         elif name in BY_STRIDES:
-            self.aliasing.by_strides(args[0].meta)
+            self.strides.by_strides(args[0].meta)
         sources = {
             path: aliases.aliased(overload, args, meta, path)
             for path, meta in _leaves(metas)
@@ -234,7 +234,7 @@ class Recorder:
 
         results = [wrap(value, meta, i) for i, (value, meta) in enumerate(zip(values, metas, strict=True))]
         if name in BY_LAYOUT:
-            self.aliasing.made(args[0].place, results[0].place)
+            self.strides.made(args[0].place, results[0].place)
         return results
 
     def _note_draws(
@@ -250,14 +250,14 @@ class Recorder:
             return
         operands = _metas(overload, args, kwargs)
         if note_memory_order(overload, values, operands, in_place=in_place, is_guarded=self.is_guarded):
-            self.aliasing.asks("dense")
+            self.strides.asks("dense")
 
     def _from_memory(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """``as_strided`` addresses the memory behind its argument: all of the storage, as it lies."""
         ref, size, stride = args[0], *args[1:3]
         offset = args[3] if len(args) > 3 else kwargs.get("storage_offset")
         root = TensorRef(ref.place.root)
-        self.aliasing.asks("whole")
+        self.strides.asks("whole")
         order = sorted(range(root.meta.dim()), key=lambda axis: -int(root.meta.stride(axis)))
         if not root.meta.is_contiguous():
             root = self.run(aten.permute.default, root, order)
@@ -420,7 +420,7 @@ class Recorder:
 
     def _move(self, target: TensorRef, to: TensorRef) -> None:
         """``target`` sees what ``to`` sees from now on, as do its twins."""
-        self.aliasing.moved(target.place)
+        self.strides.moved(target.place)
         for twin in target.twins:
             twin.place = to.place
 

@@ -333,7 +333,7 @@ class _Import:
             self._add_state(arguments)
             arguments.bind_sizes()
             self.state.finish(function.operation, results.values, self.weights)
-        layout = self.ev.recorder.aliasing.layout
+        layout = self.ev.recorder.strides.layout
         if layout:
             function.attributes[LAYOUT] = ir.StringAttr.get(layout, self.emitter.context)
         signature = Signature(

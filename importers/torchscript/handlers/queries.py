@@ -99,7 +99,7 @@ def _is_contiguous(ev: Evaluator, args: list[Any]) -> bool:
 def _ask_for_dense(ev: Evaluator, ref: TensorRef, layout: str = "dense") -> None:
     """The program asks for strides, which are known where arguments are contiguous, or where a tensor starts."""
     if not isinstance(ref.storage, tensors.LiteralStorage):
-        ev.recorder.aliasing.asks(layout)
+        ev.recorder.strides.asks(layout)
 
 
 @handles("prim::requires_grad", of_tensor=True)

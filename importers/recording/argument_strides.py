@@ -50,7 +50,7 @@ class Edge:
         return ref is not None
 
 
-class Aliasing:
+class StrideDependence:
     """Notes reads and writes of storages; ``layout`` is what the program then asks of its arguments."""
 
     def __init__(self) -> None:
@@ -304,4 +304,4 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return bool(is_contiguous_or_false(tensor))
 
 
-__all__ = ["BY_LAYOUT", "BY_STRIDES", "Aliasing", "LayoutQueries", "is_dense"]
+__all__ = ["BY_LAYOUT", "BY_STRIDES", "LayoutQueries", "StrideDependence", "is_dense"]
