@@ -283,7 +283,7 @@ def run_loop(ev: Evaluator, instruction: Instruction, env: Env) -> None:
             if _try_rolled(ev, instruction, env, (limit, condition, index), carried, max(total, index * code.size)):
                 return
             is_rolled, total = False, total or 1
-        _turn(ev, instruction, env, index, carried)
+        _iterate(ev, instruction, env, index, carried)
         condition, *carried = (env[number] for number in code.returns)
         index += 1
         if index * code.size > UNROLL_LIMIT:
@@ -291,7 +291,7 @@ def run_loop(ev: Evaluator, instruction: Instruction, env: Env) -> None:
     _LoopRecord(ev, instruction, env, carried).record(limit, condition, index)
 
 
-def _turn(ev: Evaluator, instruction: Instruction, env: Env, index: Any, carried: list[Any]) -> None:
+def _iterate(ev: Evaluator, instruction: Instruction, env: Env, index: Any, carried: list[Any]) -> None:
     code = instruction.blocks[0]
     env.update(zip(code.parameters, [index, *carried], strict=True))
     ev.run(code, env)

@@ -16,7 +16,7 @@ import torch
 import tvm
 
 from torch_tvm.codegen.tir.pipeline import CPU_PIPELINE
-from torch_tvm.profiling.turns import counted, take_turns
+from torch_tvm.profiling.interleaved import counted, time_interleaved
 from torch_tvm.schedules.rule import Offer
 from torch_tvm.support.cache_folder import cache_folder
 from torch_tvm.support.errors import InvalidInput
@@ -24,10 +24,10 @@ from torch_tvm.support.files import write_whole
 from torch_tvm.tir import static_sizes
 
 ROUNDS = 12
-"""Turns that every candidate takes."""
+"""Rounds in which every candidate is timed."""
 
 ROUND_SECONDS = 0.003
-"""How long one turn of one candidate lasts at least."""
+"""How long one candidate is timed in a round, at least."""
 
 MARGIN = 0.97
 """Another candidate replaces the rule's own choice when it takes no more than this share of its time."""
@@ -100,12 +100,9 @@ class Autotuner:
 
 
 def time_candidates(candidates: Mapping[str, tvm.tirx.PrimFunc], target: tvm.target.Target) -> dict[str, float]:
-    """Seconds of one call of each candidate on random arguments: the least of several turns.
-
-    Candidates take turns.
-    """
+    """Seconds of one call of each candidate on random arguments: the least of several rounds, interleaved."""
     calls = {label: counted(_call(func, target)) for label, func in candidates.items()}
-    return take_turns(calls, ROUNDS, ROUND_SECONDS)
+    return time_interleaved(calls, ROUNDS, ROUND_SECONDS)
 
 
 def key_of(func: tvm.tirx.PrimFunc, target: tvm.target.Target, *more: str) -> str:

@@ -29,7 +29,7 @@ class Record:
     """What is known of one kernel on one target.
 
     ``own`` is the hash of the rule's own schedule and ``own_seconds`` its time when ``choice`` was measured against it,
-    in turns, with ``seconds``. ``choice`` is ``""`` where the rule's own is the fastest, ``trace`` is the schedule
+    interleaved, with ``seconds``. ``choice`` is ``""`` where the rule's own is the fastest, ``trace`` is the schedule
     where MetaSchedule found it. ``tried`` are the seconds of all candidates by label, relative to the rule's own at
     that time; ``None`` for one that failed. ``traces`` are those of the best candidates of MetaSchedule.
     """

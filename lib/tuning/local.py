@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from torch_tvm.profiling.turns import counted, take_turns
+from torch_tvm.profiling.interleaved import counted, time_interleaved
 from torch_tvm.support.errors import InternalError
 from torch_tvm.tuning.candidates import KERNEL
 from torch_tvm.tuning.timing import Operand, Outcome, arguments, difference, surviving
@@ -143,7 +143,7 @@ def _measured(job: Any, say: Any) -> dict[str, tuple[float, str]]:
         calls[label] = counted(lambda kernel=kernel, given=given: kernel(*given))
     for label in calls:
         say({"trying": label})
-    seconds = take_turns(calls, job["rounds"])
+    seconds = time_interleaved(calls, job["rounds"])
     return {
         **{label: (time, "") for label, time in seconds.items()},
         **{label: (0.0, why) for label, why in errors.items()},

@@ -13,7 +13,7 @@ import torch
 import tvm
 from tvm import rpc
 
-from torch_tvm.profiling.turns import take_turns
+from torch_tvm.profiling.interleaved import time_interleaved
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.tuning.candidates import KERNEL
 from torch_tvm.tuning.timing import Operand, Outcome, Timer, arguments, difference, surviving
@@ -96,7 +96,7 @@ class RemoteTimer:
                 errors[label] = Outcome(error=wrong)
             else:
                 calls[label] = _timed(module, device, given)
-        times = take_turns(calls, rounds)
+        times = time_interleaved(calls, rounds)
         return {**errors, **{label: Outcome(seconds) for label, seconds in times.items()}}
 
 

@@ -2,7 +2,7 @@
 
 until trials or time are used up:
     the kernel with the most time to gain, for the candidates it has had, gets a batch of new candidates
-    a batch is measured with the rule's own schedule, in turns; what computes something else is out
+    a batch is measured interleaved with the rule's own schedule; what computes something else is out
     one that seems faster than all so far meets the rule's own schedule and the former choice again, for longer
 """
 
@@ -34,7 +34,7 @@ BATCH = 8
 """Candidates of one batch."""
 
 ROUNDS = 4
-"""Turns of the candidates of a batch; one that is to be taken has :data:`FINAL_ROUNDS`."""
+"""Rounds of the candidates of a batch; one that is to be taken has :data:`FINAL_ROUNDS`."""
 
 FINAL_ROUNDS = 24
 
@@ -324,7 +324,7 @@ class _Search:
         record.traces = {label: record.traces[label] for label in best[:BEST]}
 
     def _decide(self, task: Task, timer: Timer, best: Candidate) -> None:
-        """Take a candidate where it is faster than the rule's own schedule and the former choice, in longer turns."""
+        """Take a candidate where it is faster than the rule's own schedule and the former choice, in more rounds."""
         record = task.record
         if record.choice and not task.choice:
             former = chosen(task.offer, record)

@@ -1,4 +1,4 @@
-"""What a machine is asked: how long kernels take, in turns, and whether they compute what the first one does."""
+"""What a machine is asked: how long kernels take, interleaved, and whether they compute what the first one does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Timer(Protocol):
     """A machine that measures."""
 
     def measure(self, libraries: Mapping[str, bytes], operands: Sequence[Operand], rounds: int) -> dict[str, Outcome]:
-        """Time kernels, the first of which is right, in ``rounds`` turns."""
+        """Time kernels, the first of which is right, interleaved in ``rounds``."""
 
     def close(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The runtimes of one model take turns: rounds of a few runs each, so that a busy machine disturbs all alike."""
+"""Interleaved timing of the runtimes of one model: rounds of a few runs each, which a busy machine disturbs alike."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
 from torch_tvm.tools.zoo import build
 
 PAUSE = 0.1
-"""Seconds between two turns: idle threads of the last runtime have stopped spinning by then."""
+"""Seconds between two runtimes: idle threads of the last runtime have stopped spinning by then."""
 _SLOW = 2.0
 _MOST_RUNS = 2000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``rounds`` turns for each runtime, of about ``iteration_seconds`` each; ``timeout`` in seconds for one answer."""
+    """``rounds`` for each runtime, of about ``iteration_seconds`` each; ``timeout`` in seconds for one answer."""
 
     rounds: int = 9
     iteration_seconds: float = 0.3
@@ -100,7 +100,7 @@ def compare(
             progress(f"{model}: {RUNTIMES[name].label} compiles")
             request = Request(name, model, batch, options, str(reference))
             outcomes[name] = _start(request, str(folder), plan, workers)
-        _take_turns(workers, outcomes, plan, progress)
+        _time_interleaved(workers, outcomes, plan, progress)
     finally:
         for worker in workers.values():
             worker.stop()
@@ -130,16 +130,16 @@ def _start(request: Request, folder: str, plan: Plan, workers: dict[str, Worker]
         return Outcome(request.runtime, failure=str(failure))
 
 
-def _take_turns(
+def _time_interleaved(
     workers: dict[str, Worker], outcomes: dict[str, Outcome], plan: Plan, progress: Callable[[str], None]
 ) -> None:
     ready = {name: outcomes[name].ready for name in workers}
     estimate = {name: item.first_seconds for name, item in ready.items() if item is not None}
-    for turn in range(plan.rounds):
-        progress(f"round {turn + 1} of {plan.rounds}")
+    for number in range(plan.rounds):
+        progress(f"round {number + 1} of {plan.rounds}")
         for name, worker in workers.items():
             outcome = outcomes[name]
-            if outcome.failure or (turn and estimate[name] > _SLOW):
+            if outcome.failure or (number and estimate[name] > _SLOW):
                 continue
             time.sleep(PAUSE)
             runs = max(1, min(_MOST_RUNS, round(plan.iteration_seconds / max(estimate[name], 1e-7))))

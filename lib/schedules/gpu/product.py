@@ -309,7 +309,7 @@ def _tile(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     tiles = choose_tiles(batch, rows, columns, terms, _bytes(node), gpu)
     loads = _operands(node)
     sides = zip(operands, (axes.rows, axes.columns), strict=True)
-    turned = [_is_along(loads[operand].indices, side) for operand, side in sides]
+    transposed = [_is_along(loads[operand].indices, side) for operand, side in sides]
     _normalise(schedule, block, axes, operands)
     schedule.pad_einsum(block, [1, tiles.rows, tiles.columns, tiles.depth])
     b, m, n, k = schedule.get_loops(block)
@@ -328,8 +328,8 @@ def _tile(schedule: Schedule, block: SBlockRV, gpu: GpuModel) -> None:
     schedule.unroll(own_y)
     sums = schedule.cache_write(block, 0, "local")
     schedule.reverse_compute_at(sums, thread_x, preserve_unit_loops=True)
-    for operand, along in zip(operands, turned, strict=True):
-        _into_shared(schedule, block, operand, step, tiles, turned=along)
+    for operand, along in zip(operands, transposed, strict=True):
+        _into_shared(schedule, block, operand, step, tiles, transposed=along)
     schedule.decompose_reduction(block, step)
     inline_consumers(schedule, sums)
 
@@ -382,17 +382,17 @@ def _fused(
 
 
 def _into_shared(
-    schedule: Schedule, block: SBlockRV, operand: int, step: LoopRV, tiles: Tiles, *, turned: bool
+    schedule: Schedule, block: SBlockRV, operand: int, step: LoopRV, tiles: Tiles, *, transposed: bool
 ) -> None:
     """The tile of one operand, read by all threads of a block and computed on the way.
 
-    Neighbouring threads read neighbours in memory: along terms, or where ``turned`` along rows or columns. The rows of
-    a tile begin an odd number of elements apart, so that threads of a warp meet in no bank of shared memory.
+    Neighbouring threads read neighbours in memory: along terms, or where ``transposed`` along rows or columns. The rows
+    of a tile begin an odd number of elements apart, so that threads of a warp meet in no bank of shared memory.
     """
     copy = schedule.cache_read(block, operand, "shared")
     schedule.compute_at(copy, step, preserve_unit_loops=True)
     batch, side, terms = schedule.get_loops(copy)[-3:]
-    if turned:
+    if transposed:
         schedule.reorder(batch, terms, side)
     fused = schedule.fuse(*schedule.get_loops(copy)[-3:])
     if str(schedule.get(copy).writes[0].source.dtype) != "bfloat16":  # stored as other bits, without strides

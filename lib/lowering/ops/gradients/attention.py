@@ -39,16 +39,16 @@ def flash_attention_for_cpu_backward(
     scores, _ = scores_of(b, query, key, attn_mask, is_causal, scale)
     wide = b.dtype(scores)
     grad, q, k, v, out = (b.cast(x, wide) for x in (grad, query, key, value, out))
-    turned = lambda x: permute(b, x, [0, 1, 3, 2])
+    transposed = lambda x: permute(b, x, [0, 1, 3, 2])
     # FlashAttention-2 (Dao, 2023), algorithm 2: the softmax again from its saved normaliser, row sums of out * grad.
     shares = pointwise(
         b, lambda s, n: tirx.exp(s - n), scores, unsqueeze_at(b, b.cast(logsumexp, wide), 3), result=wide
     )
     products = pointwise(b, lambda o, g: o * g, out, grad, result=wide)
     sums = total(b, products, [3], True, accumulate=wide, result=wide)
-    slopes = pointwise(b, lambda p, d, s: p * (d - s), shares, product_of(b, grad, turned(v)), sums, result=wide)
+    slopes = pointwise(b, lambda p, d, s: p * (d - s), shares, product_of(b, grad, transposed(v)), sums, result=wide)
     slopes = scaled(b, slopes, scale_of(b, query, scale))
-    results = product_of(b, slopes, k), product_of(b, turned(slopes), q), product_of(b, turned(shares), grad)
+    results = product_of(b, slopes, k), product_of(b, transposed(slopes), q), product_of(b, transposed(shares), grad)
     return [b.cast(result, dtype) for result in results]
 
 

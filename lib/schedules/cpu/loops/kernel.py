@@ -196,7 +196,7 @@ class _Kernel:
             return self._cut_columns(group, outer, axis, cuts, memory, local, lanes)
         transposition = find_transposition(group.stages[0], group.rows, axis, self.cpu.vector_bits)
         if transposition is not None and len(group.stages) == 1:
-            return self._turned_columns(group, axis, transposition, memory)
+            return self._transposed_columns(group, axis, transposition, memory)
         emitter = StageEmitter(memory, group.rows, lanes, INTERLEAVED if any(map(_is_heavy, group.stages)) else 1)
         tile = lambda env, base, size: flat_sequence([emitter.tile(s, axis, base, size, env) for s in group.stages])
         if (axis.size is not None and axis.size // width < 2 * self.cpu.cores) or _is_wide(outer, self.cpu):
@@ -242,7 +242,7 @@ class _Kernel:
 
         return self._parallel_rows(group, outer, local, body)
 
-    def _turned_columns(self, group: Group, axis: Axis, transposition: Transposition, memory: Memory) -> tirx.Stmt:
+    def _transposed_columns(self, group: Group, axis: Axis, transposition: Transposition, memory: Memory) -> tirx.Stmt:
         """Square tiles over ``axis`` and the axis along which the load is contiguous, then their edges."""
         (stage,) = group.stages
         lanes, across = transposition.lanes, transposition.across

@@ -132,11 +132,13 @@ class RegisterTile:
             requests.bound,
             *(tirx.AllocBuffer(buffer) for chain in self.sums for buffer in chain),
             *(start(chain) for chain in range(self.shape.chains)),
-            *self._turns(reduce, add, requests),
+            *self._iterations(reduce, add, requests),
             self.elements(lambda row, v, lane: finish(row, lane + v * lanes, self.total(row, v, lane))),
         )
 
-    def _turns(self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests) -> list[tirx.Stmt]:
+    def _iterations(
+        self, reduce: SizeLike, add: Callable[[int, Expr], tirx.Stmt], requests: Requests
+    ) -> list[tirx.Stmt]:
         """The reduction in iterations of ``step`` steps, and what is left of it."""
         step = self.shape.step
         size = static(reduce)

@@ -1,4 +1,4 @@
-"""Timing of several things by turns: other processes only ever add time, and all meet the same ones."""
+"""Interleaved timing of several calls: other processes only ever add time, and all calls meet the same ones."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 
 HOPELESS = 3.0
-"""A kernel that takes this many times as long as the first one does not take more turns."""
+"""A kernel that takes this many times as long as the first one is not timed any further."""
 
 
-def take_turns(
+def time_interleaved(
     calls: Mapping[str, Callable[[int], float]], rounds: int, round_seconds: float = 0.003
 ) -> dict[str, float]:
-    """Seconds of a call: the least of several turns. ``calls[label](n)`` makes n calls and says how long they took."""
+    """Seconds of a call of each: the least of ``rounds``. ``calls[label](n)`` makes n calls and gives their seconds."""
     once = {label: min(call(1), call(1)) for label, call in calls.items()}
     first = next(iter(once.values()), 0.0)
     going = {label: call for label, call in calls.items() if once[label] <= HOPELESS * first}
@@ -25,7 +25,7 @@ def take_turns(
 
 
 def counted(call: Callable[[], object]) -> Callable[[int], float]:
-    """A call as :func:`take_turns` wants it."""
+    """A call as :func:`time_interleaved` wants it."""
 
     def run(count: int) -> float:
         started = time.perf_counter()
@@ -36,4 +36,4 @@ def counted(call: Callable[[], object]) -> Callable[[int], float]:
     return run
 
 
-__all__ = ["counted", "take_turns"]
+__all__ = ["counted", "time_interleaved"]
