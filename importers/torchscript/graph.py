@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch_tvm.aten.calls import overload_of
 from torch_tvm.importers.torchscript.values import FunctionValue
 from torch_tvm.importers.user_code import is_users
 
-_SCRIPT_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
+SCRIPT_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 _TRACE_PLACE = re.compile(r"^(.+?)\((\d+)\): ", re.M)
 
 
@@ -131,12 +131,20 @@ def _noted(node: torch._C.Node) -> tuple[str, int]:
 
 @lru_cache(maxsize=16384)
 def _place(text: str) -> tuple[str, int]:
-    script = _SCRIPT_PLACE.search(text)
+    script = SCRIPT_PLACE.search(text)
     if script is not None:
         return script.group(1), int(script.group(2))
     frames = [(file.strip(), int(line)) for file, line in _TRACE_PLACE.findall(text)]
     own = [frame for frame in frames if is_users(frame[0])]
     return (own or frames or [("", 0)])[0]
+
+
+def nodes_of(block: Any) -> Iterator[Any]:
+    """The nodes of a graph or a block, each before those of its own blocks."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from nodes_of(inner)
 
 
 def of_graph(graph: Any) -> Code:

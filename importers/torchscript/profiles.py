@@ -10,6 +10,7 @@ import torch
 
 from torch_tvm.dialect.module import TensorSpec
 from torch_tvm.importers.torchscript.attempt import Program
+from torch_tvm.importers.torchscript.graph import nodes_of
 from torch_tvm.support.errors import InvalidInput
 
 STAGE = "importer: torchscript"
@@ -92,18 +93,11 @@ def _profile(program: Program) -> Any:
     torch._C._jit_pass_inline(inlined)
     ours = [(value.debugName(), str(value.type())) for value in inlined.inputs()]
     theirs = [(value.debugName(), str(value.type())) for value in last.inputs()]
-    places = {node.sourceRange() for node in _nodes(inlined)}
+    places = {node.sourceRange() for node in nodes_of(inlined)}
     is_ours = ours == theirs and all(
-        node.sourceRange() in places for node in _nodes(last) if node.kind() != "prim::profile"
+        node.sourceRange() in places for node in nodes_of(last) if node.kind() != "prim::profile"
     )
     return last if is_ours else None
-
-
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
 
 
 __all__ = ["AnyNumber", "known_examples"]

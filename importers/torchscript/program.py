@@ -25,7 +25,7 @@ from torch_tvm.importers.torchscript.arguments import Arguments
 from torch_tvm.importers.torchscript.attempt import HINTS, Assumptions, Program
 from torch_tvm.importers.torchscript.context import IMPORTER
 from torch_tvm.importers.torchscript.evaluator import Evaluator
-from torch_tvm.importers.torchscript.graph import Code
+from torch_tvm.importers.torchscript.graph import SCRIPT_PLACE, Code, nodes_of
 from torch_tvm.importers.torchscript.handlers import resolve as handlers
 from torch_tvm.importers.torchscript.handlers import tensors
 from torch_tvm.importers.torchscript.handlers.objects import SCRIPT_OBJECTS
@@ -231,11 +231,8 @@ def _read_all(path: str) -> None:
     with _own_calls():
         module = torch.jit.load(path, map_location="cpu")
     for name in module._c._method_names():
-        graphs = [module._c._get_method(name).inlined_graph]
-        while graphs:
-            for node in graphs.pop().nodes():
-                node.sourceRange()
-                graphs += node.blocks()
+        for node in nodes_of(module._c._get_method(name).inlined_graph):
+            node.sourceRange()
 
 
 def _load_file(path: str) -> Any:
@@ -282,9 +279,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _place_in(text: str) -> SourceLocation | None:
-    from torch_tvm.importers.torchscript.graph import _SCRIPT_PLACE
-
-    found = _SCRIPT_PLACE.search(text)
+    found = SCRIPT_PLACE.search(text)
     return SourceLocation(found.group(1), int(found.group(2)), "", IMPORTER) if found else None
 
 

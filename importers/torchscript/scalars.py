@@ -106,7 +106,7 @@ _NAMES = {
 }
 
 
-class Scene(Protocol):
+class ScalarContext(Protocol):
     """Where scalar operations are recorded: :class:`~torch_tvm.importers.torchscript.context.Context`."""
 
     @property
@@ -122,9 +122,9 @@ class Scene(Protocol):
 class Scalars:
     """Records scalar operations for one import."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.emitter = scene.emitter
+    def __init__(self, context: ScalarContext) -> None:
+        self.context = context
+        self.emitter = context.emitter
 
     # -- making and converting -----------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Scalars:
         """A run-time number, or the number itself when its symbolic value is known."""
         if kind == "int":
             if fake is None:
-                fake = self.scene.new_symbol()
+                fake = self.context.new_symbol()
             if isinstance(fake, int):
                 return fake
             known = fake.node.maybe_as_int()
@@ -240,7 +240,7 @@ class Scalars:
     def _through_tensors(self, name: str, a: Any, b: Any, kind: str, origin: frozenset[int]) -> Any:
         target = _BINARY_TENSOR.get(name)
         if target is None:
-            raise self.scene.failure(f"'{name}' of run-time numbers has no Torch dialect form")
+            raise self.context.failure(f"'{name}' of run-time numbers has no Torch dialect form")
         operands = [self.tensor(self.convert(number, kind)) for number in (a, b)]
         return self.from_tensor(self._tensor_op(target, operands, kind), kind, origin)
 
@@ -269,7 +269,7 @@ class Scalars:
             kind = "int" if name == "invert" else "float"
             operand = self.tensor(self.convert(a, kind))
             return self.from_tensor(self._tensor_op(UNARY_TENSOR[name], [operand], kind), kind, a.origin)
-        raise self.scene.failure(f"'{name}' of a run-time number has no Torch dialect form")
+        raise self.context.failure(f"'{name}' of a run-time number has no Torch dialect form")
 
     def _rounded(self, name: str, a: Scalar) -> Any:
         if a.kind != "float":
@@ -288,7 +288,7 @@ class Scalars:
             if not _has_runtime_text(args):
                 return result
             if not isinstance(result, str):
-                raise self.scene.failure(
+                raise self.context.failure(
                     f"'{overload._schema.name}' of text that has run-time values in it or is chosen at run time",
                     advice="decide by the values themselves",
                 )
@@ -312,7 +312,7 @@ class Scalars:
             return self.binary(name, *args)
         if len(args) == 1 and isinstance(args[0], Scalar):
             return self.unary(name, args[0])
-        raise self.scene.failure(f"'aten::{op}' needs values that are known at import", origin=origins(args))
+        raise self.context.failure(f"'aten::{op}' needs values that are known at import", origin=origins(args))
 
     def _range(self, name: str, args: list[Any]) -> Any:
         if name == "__derive_index":

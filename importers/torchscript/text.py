@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from torch_tvm.dialect.module import TensorSpec, TorchModule
+from torch_tvm.importers.torchscript.graph import nodes_of
 from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.program import STAGE, import_graph
 from torch_tvm.support.errors import ImportFailed, InvalidInput
@@ -28,7 +28,7 @@ def read_graph(text: str, source: str = "-") -> TorchModule:
     except RuntimeError as error:
         advice = _MODULES if "__torch__" in text else ""
         raise ImportFailed(_located(str(error), text, source), stage=STAGE, advice=advice) from None
-    for node in _nodes(graph):
+    for node in nodes_of(graph):
         problem = _problem(node)
         if problem:
             raise ImportFailed(_located(f"{problem}\n{node.sourceRange()}", text, source), stage=STAGE)
@@ -47,13 +47,6 @@ def _example(kind: Any, name: str) -> Any:
         stage=STAGE,
         advice=f"write its type in full: %{name} : Float(2, 3)",
     )
-
-
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
 
 
 def _problem(node: Any) -> str:

@@ -38,7 +38,7 @@ class AnySizes(ShapeEnv):
         return symbol
 
 
-class Scene(Protocol):
+class SizeContext(Protocol):
     """Where sizes are asked for: :class:`~torch_tvm.importers.torchscript.context.Context`."""
 
     effects: int
@@ -59,20 +59,20 @@ class Scene(Protocol):
 class Sizes:
     """The unknown sizes of one program: where each is found, and what is known of it."""
 
-    scene: Scene
+    context: SizeContext
     places: dict[sympy.Symbol, tuple[ir.Value, int]] = field(default_factory=dict)
     ranges: dict[sympy.Symbol, Range] = field(default_factory=dict)
     _settled: int = 0
 
     @property
     def environment(self) -> ShapeEnv:
-        found = self.scene.mode.shape_env
+        found = self.context.mode.shape_env
         assert found is not None
         return found
 
     def add(self, value: ir.Value, meta: torch.Tensor) -> None:
         """An argument of the program with unknown sizes."""
-        self.scene.mode.cache_enabled = False  # a cached result comes without its guards
+        self.context.mode.cache_enabled = False  # a cached result comes without its guards
         for axis, size in enumerate(meta.shape):
             if isinstance(size, torch.SymInt):
                 self.places[size.node.expr] = (value, axis)
@@ -143,7 +143,7 @@ class Sizes:
             wanted = found[0].get(same.get(symbol, symbol))
             if wanted is not None:
                 sizes[ir.BlockArgument(value).arg_number, axis] = wanted
-        cause = self.scene.failure(problem.strip().split("\n")[0], subject=dialect_name(probe.function))
+        cause = self.context.failure(problem.strip().split("\n")[0], subject=dialect_name(probe.function))
         assert isinstance(cause, ImportFailed)
         return OtherSizes(sizes, not found[1], cause) if sizes else None
 
@@ -203,7 +203,7 @@ class Sizes:
 
     def _demand(self, condition: Any, what: str) -> None:
         """A bound of a size everywhere is its range; anything else is asserted here."""
-        ev = self.scene
+        ev = self.context
         limits = bound(condition)
         if limits is not None and limits[0] in self.ranges and not ev.in_region:
             symbol, low, high = limits
@@ -230,7 +230,7 @@ class Sizes:
 
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]
-        return self.scene.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
+        return self.context.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
 
 
 # -- slices ------------------------------------------------------------------------------------------------
