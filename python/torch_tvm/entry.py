@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch_tvm.caching.kept_modules import place_of
+from torch_tvm.caching.module_cache import module_entry
 from torch_tvm.options import Options
 from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.support.first_import import first_import
@@ -45,14 +45,14 @@ def compile(
     """
     parsed = Options.parse(options)
     of_key = (example_args, frontend, target, dynamic_shapes, fallback)
-    place = place_of(parsed, *of_key) if parsed.cache_key else None
-    kept = place.find() if place else None
-    if kept is not None:
-        return kept
+    entry = module_entry(parsed, *of_key) if parsed.cache_key else None
+    cached = entry.find() if entry else None
+    if cached is not None:
+        return cached
     compile_anew = first_import("torch_tvm.driver.compiler").compile_anew
     compiled: CompiledModule = compile_anew(program, example_args, frontend, target, dynamic_shapes, fallback, parsed)
-    if place is not None:
-        place.keep(compiled)
+    if entry is not None:
+        entry.keep(compiled)
     return compiled
 
 

@@ -1,4 +1,4 @@
-"""Code that an earlier process compiled: by what it is found again, and what is kept of it.
+"""The cache of compiled code: what its key is made of, and what an entry holds.
 
 The key is a hash of the canonical module with the user's lines, the target, the options and every version, sources of
 ours included. Weights are arguments of the code, so they are no part of it.
@@ -40,8 +40,8 @@ _OWN = "torch_tvm."
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What was kept of a compile: the code and its library, the names of the weights that it takes, and the report."""
+class CachedCode:
+    """What an entry holds: the code and its library, the names of the weights that it takes, and the report."""
 
     code: Code
     library: bytes
@@ -50,8 +50,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """The place of one program in the cache; ``names`` are those of its weights before it was lowered.
+class CodeEntry:
+    """The entry of one program in the cache; ``names`` are those of its weights before it was lowered.
 
     What is found or kept is an artifact of PyTorch's cache too, where ``is_artifact`` says so.
     """
@@ -61,18 +61,18 @@ class Slot:
     names: frozenset[str]
     is_artifact: bool = False
 
-    def find(self, convention: Convention) -> Kept | None:
+    def find(self, convention: Convention) -> CachedCode | None:
         """What an earlier compile left here; ``convention`` is that of the program before it was lowered."""
         archive = self.cache.find(self.key)
         if archive is None:
             return None
         try:
-            kept = _read(archive, convention)
+            cached = _read(archive, convention)
         except Exception:  # whatever it holds, another version or another machine's loader wrote it
             self.cache.drop(self.key)
             return None
         self._record()
-        return kept
+        return cached
 
     def keep(self, code: Code, library: bytes, weights: Sequence[str], report: Report) -> None:
         """Leave the code and its linked library here; a folder that cannot be written keeps nothing.
@@ -97,14 +97,14 @@ class Slot:
             artifacts.record(self.key, self.cache.path(self.key))
 
 
-def slot_of(
+def code_entry(
     module: TorchModule,
     target: tvm.target.Target,
     options: Options,
     fallback: bool,
     is_artifact: bool = False,
-) -> Slot | None:
-    """The place of a canonical module in the cache, ``None`` for one whose code is not kept.
+) -> CodeEntry | None:
+    """The entry of a canonical module in the cache, ``None`` for one whose code is not kept.
 
     That is the case where a pass, a lowering or a backend of the user's takes part, and where there is no C compiler.
     """
@@ -124,7 +124,7 @@ def slot_of(
     admitted = None if module.admitted is None else sorted(module.admitted)
     settings = (options.of_code(), fallback, admitted, str(target))
     text = json.dumps([versions(), instruction_sets(), settings, module.asm(locations=True)])
-    return Slot(store, hashlib.sha256(text.encode()).hexdigest(), frozenset(module.weights), is_artifact)
+    return CodeEntry(store, hashlib.sha256(text.encode()).hexdigest(), frozenset(module.weights), is_artifact)
 
 
 def _is_own(name: str) -> bool:
@@ -133,14 +133,14 @@ def _is_own(name: str) -> bool:
     return entry is None or str(entry.function.__module__).startswith(_OWN)
 
 
-def _read(archive: Archive, convention: Convention) -> Kept:
+def _read(archive: Archive, convention: Convention) -> CachedCode:
     manifest = archive.manifest
     use_openmp()
     library = bytes(archive.view(manifest["library"]))
     demanding = replace(convention, **decode_demands(manifest))
     code = decode_code(manifest["code"], load_library(library), demanding)
     report = Report.from_dict(archive.report())
-    return Kept(code, library, [str(name) for name in manifest["weights"]], report)
+    return CachedCode(code, library, [str(name) for name in manifest["weights"]], report)
 
 
-__all__ = ["Kept", "Slot", "slot_of"]
+__all__ = ["CachedCode", "CodeEntry", "code_entry"]

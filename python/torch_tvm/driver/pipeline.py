@@ -15,7 +15,7 @@ from tvm import relax
 from torch_tvm.artifact.load import load_library
 from torch_tvm.aten.autocast import without_autocast
 from torch_tvm.backends import Backend, backend_of, build, optimize, schedule
-from torch_tvm.caching.compile_cache import Kept, Slot, slot_of
+from torch_tvm.caching.compile_cache import CachedCode, CodeEntry, code_entry
 from torch_tvm.codegen.aliases import results_to_copy, returns_first_parameter
 from torch_tvm.codegen.openmp import use_openmp
 from torch_tvm.codegen.results import keep_weights_in_main, unwrap_single_result
@@ -66,17 +66,17 @@ def compile_module(
         dump("canonical.mlir", module.asm)
         convention = convention_of(module)
         is_artifact = report.frontend == "dynamo"
-        slot = None if dump.is_on else slot_of(module, target, options, fallback, is_artifact)
+        entry = None if dump.is_on else code_entry(module, target, options, fallback, is_artifact)
     generated = functools.partial(_generated, module, target, options, dump, inlined=inlined, fallback=fallback)
     with reproducible(module, target, options):
         with report.phase("look up"):
-            kept = slot.find(convention) if slot else None
-        if kept is not None:
+            cached = entry.find(convention) if entry else None
+        if cached is not None:
             again = functools.partial(generated, convention_of(module), Report(target=str(target)), pack=False)
-            origin = LateCompilation(exclusive(exports=False)(without_autocast()(again)), kept.library)
-            return _restored(kept, module, inlined, report, origin, pack=pack)
+            origin = LateCompilation(exclusive(exports=False)(without_autocast()(again)), cached.library)
+            return _restored(cached, module, inlined, report, origin, pack=pack)
         try:
-            return generated(convention, report, pack=pack, slot=slot)
+            return generated(convention, report, pack=pack, entry=entry)
         except Exception as error:
             is_own = isinstance(error, TorchTvmError) and not isinstance(error, InternalError)
             if is_own or not fallback or options.is_extended:
@@ -104,7 +104,7 @@ def _narrowed(
 
 
 def _restored(
-    kept: Kept,
+    cached: CachedCode,
     module: TorchModule,
     inlined: Mapping[str, torch.Tensor],
     report: Report,
@@ -112,12 +112,12 @@ def _restored(
     *,
     pack: bool,
 ) -> CompiledModule:
-    """A module whose code an earlier compile kept."""
-    report.take_over(kept.report)
+    """A module whose code an earlier compile cached."""
+    report.take_over(cached.report)
     with report.phase("pack weights"):
-        weights = Weights(kept.code, {name: module.weights[name] for name in kept.weights}, pack=pack)
+        weights = Weights(cached.code, {name: module.weights[name] for name in cached.weights}, pack=pack)
     module.weights.update(weights.tensors)  # snapshots, should it be compiled after all
-    return CompiledModule(kept.code, weights, module.state, scalars=inlined, report=report, origin=origin)
+    return CompiledModule(cached.code, weights, module.state, scalars=inlined, report=report, origin=origin)
 
 
 def _generated(
@@ -132,7 +132,7 @@ def _generated(
     pack: bool,
     fallback: bool,
     refused: Mapping[int, str] | None = None,
-    slot: Slot | None = None,
+    entry: CodeEntry | None = None,
 ) -> CompiledModule:
     """Code for a canonical module; ops at the positions ``refused`` run in PyTorch, for the reason given there."""
     with report.phase("lower"):
@@ -154,7 +154,7 @@ def _generated(
         options,
         report.ops,
     )
-    return compile_program(program, target, report, dump, pack=pack, slot=slot)
+    return compile_program(program, target, report, dump, pack=pack, entry=entry)
 
 
 def _lowered(
@@ -192,9 +192,9 @@ def compile_program(
     dump: Dump,
     *,
     pack: bool = True,
-    slot: Slot | None = None,
+    entry: CodeEntry | None = None,
 ) -> CompiledModule:
-    """Code of a lowered program for one target, kept for later processes in its ``slot``."""
+    """Code of a lowered program for one target, kept for later processes in its ``entry``."""
     options, backend = program.options, backend_of(target)
     with report.phase("optimise"):
         mod = _optimized(program.mod, target, options, dump)
@@ -211,12 +211,12 @@ def compile_program(
         explain(report, mod, decisions, program.weights)
     with report.phase("build"):
         obstacle = backend.why_not_runnable(target)
-        linked = _linked(mod, target) if slot else None
+        linked = _linked(mod, target) if entry else None
         executable = None if linked else build(mod, target, is_native=not obstacle)
     library = load_library(linked) if linked else executable.jit() if executable and not obstacle else None
     code = _code(program, mod, relax_module, backend.device, library, obstacle)
-    if slot and linked:
-        slot.keep(code, linked, list(program.weights), report)
+    if entry and linked:
+        entry.keep(code, linked, list(program.weights), report)
     with report.phase("pack weights"):
         weights = Weights(code, program.weights, pack=pack)
     return CompiledModule(
@@ -259,7 +259,7 @@ def _code(
 
 
 def _linked(mod: tvm.IRModule, target: tvm.target.Target) -> bytes | None:
-    """Machine code as a library, which can be kept; ``None`` where it cannot be linked."""
+    """Machine code as a library, which can be cached; ``None`` where it cannot be linked."""
     use_openmp()
     try:
         return link(build(mod, target, is_native=False).mod, target)

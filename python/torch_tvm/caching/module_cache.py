@@ -1,4 +1,4 @@
-"""Whole compiled modules on disk, under the name that the caller gave (``options={"cache_key": ...}``)."""
+"""The cache of whole compiled modules, by the name that the caller gave (``options={"cache_key": ...}``)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from torch_tvm.support.errors import InvalidInput
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a compiled module in the cache."""
+class ModuleEntry:
+    """The entry of a compiled module in the cache."""
 
     cache: CodeCache
     key: str
@@ -52,15 +52,15 @@ class Place:
             warn_user(f"the module is compiled but not kept: {error}", UserWarning)
 
 
-def place_of(
+def module_entry(
     options: Options,
     example_args: Sequence[Any] | Mapping[str, Sequence[Any]] | None,
     frontend: str,
     target: Any,
     dynamic_shapes: Any,
     fallback: bool,
-) -> Place | None:
-    """The place of what a call compiles, ``None`` where the cache is off.
+) -> ModuleEntry | None:
+    """The entry of what a call compiles, ``None`` where the cache is off.
 
     Raises :class:`InvalidInput` for what cannot have a name.
     """
@@ -88,7 +88,7 @@ def place_of(
             str(torch.get_default_dtype()),
         ],
     }
-    return Place(cache, hashlib.sha256(json.dumps(described).encode()).hexdigest())
+    return ModuleEntry(cache, hashlib.sha256(json.dumps(described).encode()).hexdigest())
 
 
 def _described(leaf: Any) -> str:
@@ -97,4 +97,4 @@ def _described(leaf: Any) -> str:
     return repr(leaf)
 
 
-__all__ = ["Place", "place_of"]
+__all__ = ["ModuleEntry", "module_entry"]
