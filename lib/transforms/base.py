@@ -1,10 +1,13 @@
-"""What a transform is: a small class whose fields are its options, and the registry of those in this folder."""
+"""What a transform is: a small class whose fields are its options; the registry of those in this folder, and what they
+share.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import sys
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 from functools import cache
 from typing import Any, ClassVar
@@ -54,6 +57,29 @@ def of_tvm(name: str, level: int = Level.NEEDED) -> Transform:
     found: dict[str, Any] = {"run": run, "level": level, "__doc__": make.__doc__}
     made: Transform = type(name, (Transform,), found)()
     return made
+
+
+def functions_with_weights(mod: tvm.IRModule) -> Iterator[tuple[tvm.ir.GlobalVar, relax.Function]]:
+    """The functions that tell inputs from weights, by the attribute ``num_input``."""
+    for gvar, func in mod.functions_items():
+        if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
+            yield gvar, func
+
+
+def rewrite_function(mutator: Any, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
+    """The module of a ``PyExprMutator`` with what it makes of one function, and the functions that it adds."""
+    mutator.builder_.update_func(gvar, mutator.visit_expr(func))
+    module: tvm.IRModule = mutator.builder_.get()
+    return module
+
+
+def replace_functions(mutator: Any, mod: tvm.IRModule, replaced: Collection[tvm.ir.GlobalVar]) -> tvm.IRModule:
+    """``mod`` as a ``PyExprMutator`` leaves it, without the functions of which it has ``replaced`` the calls."""
+    for gvar, function in mod.functions_items():
+        if isinstance(function, relax.Function) and gvar not in replaced:
+            mutator.builder_.update_func(gvar, mutator.visit_expr(function))
+    functions = {g: f for g, f in mutator.builder_.get().functions_items() if g not in replaced}
+    return tvm.IRModule(functions, attrs=mod.attrs)
 
 
 @cache

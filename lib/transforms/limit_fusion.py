@@ -14,7 +14,7 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from torch_tvm.schedules.cpu.loops.program import CALL_COST, EXPENSIVE, weight
-from torch_tvm.transforms.base import Level, Transform
+from torch_tvm.transforms.base import Level, Transform, replace_functions
 
 MOST = 160
 """Operations in one kernel, where that can be helped."""
@@ -95,11 +95,7 @@ class _Cutter(PyExprMutator):
     def cut(self) -> tvm.IRModule:
         for gvar, parts in self.parts.items():
             self.made[gvar] = [self.builder_.add_func(part.function(), part.name) for part in parts]
-        for gvar, function in self.mod.functions_items():
-            if isinstance(function, relax.Function) and gvar not in self.parts:
-                self.builder_.update_func(gvar, self.visit_expr(function))
-        functions = {g: f for g, f in self.builder_.get().functions_items() if g not in self.parts}
-        return tvm.IRModule(functions, attrs=self.mod.attrs)
+        return replace_functions(self, self.mod, self.parts)
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         value = binding.value

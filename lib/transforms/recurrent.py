@@ -18,7 +18,7 @@ from tvm.s_tir import SBlock, SBlockRealize
 
 from torch_tvm.schedules.cpu.recurrent.rule import choose_panel
 from torch_tvm.schedules.target import CpuModel
-from torch_tvm.transforms.base import Level, Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu, rewrite_function
 from torch_tvm.workloads.recurrent import GatePanels, RecurrentWorkload
 
 
@@ -37,7 +37,7 @@ class PackRecurrentWeights(Transform):
         cpu = current_cpu()
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
-                mod = _Packer(mod, layers, cpu).run(gvar, func)
+                mod = rewrite_function(_Packer(mod, layers, cpu), gvar, func)
         return relax.transform.DeadCodeElimination()(mod)
 
 
@@ -47,10 +47,6 @@ class _Packer(relax.PyExprMutator):
         super().__init__(mod)
         self.layers = layers
         self.cpu = cpu
-
-    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
-        self.builder_.update_func(gvar, self.visit_expr(func))
-        return self.builder_.get()
 
     def visit_call_(self, call: relax.Call) -> Expr:
         layer = self.layers.get(call.args[0]) if call.op == tvm.ir.Op.get("relax.call_tir") else None

@@ -18,7 +18,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from torch_tvm.tir import static_shape
-from torch_tvm.transforms.base import Level, Transform
+from torch_tvm.transforms.base import Level, Transform, functions_with_weights, rewrite_function
 from torch_tvm.transforms.params.weights import Weights
 
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.broadcast_to", "relax.repeat")
@@ -44,12 +44,12 @@ class FuseSiblingMatmuls(Transform):
     level = Level.WEIGHTS
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
-                values = Weights(func)
-                groups = _find_groups(values)
-                if groups:
-                    mod = _Fuser(mod, values, groups).run(gvar, func)
+        for gvar, func in functions_with_weights(mod):
+            values = Weights(func)
+            groups = _find_groups(values)
+            if groups:
+                mod = rewrite_function(_Fuser(mod, values, groups), gvar, func)
+                mod = relax.transform.DeadCodeElimination()(mod)
         return mod
 
 
@@ -130,10 +130,6 @@ class _Fuser(relax.PyExprMutator):
         }
         self.parts: dict[int, relax.Var] = {}
         self.current: relax.Var | None = None
-
-    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
-        self.builder_.update_func(gvar, self.visit_expr(func))
-        return relax.transform.DeadCodeElimination()(self.builder_.get())
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         self.current = binding.var

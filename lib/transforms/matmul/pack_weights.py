@@ -20,7 +20,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.instructions.dots import PAIR
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import compute_dtype, is_zero, product, static
-from torch_tvm.transforms.base import Level, Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu, functions_with_weights, rewrite_function
 from torch_tvm.transforms.matmul.packed_products import (
     PAIRS,
     PLAIN,
@@ -52,9 +52,8 @@ class PackMatmulWeights(Transform):
 
     def run(self, mod: tvm.IRModule) -> tvm.IRModule:
         cpu = current_cpu()
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
-                mod = _Packer(mod, Weights(func), cpu, self.accuracy).run(gvar, func)
+        for gvar, func in functions_with_weights(mod):
+            mod = rewrite_function(_Packer(mod, Weights(func), cpu, self.accuracy), gvar, func)
         return mod
 
 
@@ -66,10 +65,6 @@ class _Packer(relax.PyExprMutator):
         self.cpu = cpu
         self.accuracy = accuracy
         self.packed: dict[tuple[relax.Var, Kind], relax.Var] = {}
-
-    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
-        self.builder_.update_func(gvar, self.visit_expr(func))
-        return self.builder_.get()
 
     def visit_call_(self, call: relax.Call) -> Expr:
         if call.op == tvm.ir.Op.get("relax.matmul") and self._packs(call):

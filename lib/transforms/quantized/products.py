@@ -24,7 +24,7 @@ from tvm.ir import Expr
 from torch_tvm.schedules.instructions.dots import GROUP
 from torch_tvm.schedules.target import CpuModel
 from torch_tvm.tir import is_zero
-from torch_tvm.transforms.base import Level, Transform, current_cpu
+from torch_tvm.transforms.base import Level, Transform, current_cpu, functions_with_weights, rewrite_function
 from torch_tvm.transforms.matmul.packed_products import QUADS, pack, packed_weight, product
 from torch_tvm.transforms.params.weights import Weights, is_full_matrix
 from torch_tvm.transforms.quantized.convolutions import CONVOLUTIONS, convolution_of_bytes
@@ -64,11 +64,11 @@ class MultiplyBytes(Transform):
         cpu = current_cpu()
         if cpu.dot(GROUP) is None:
             return mod
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function) and func.attrs and "num_input" in func.attrs:
-                values = Weights(func)
-                if any(str(var.ty.dtype) in BYTES for var in _tensors(func, values)):
-                    mod = _Rewriter(mod, values, cpu).run(gvar, func)
+        for gvar, func in functions_with_weights(mod):
+            values = Weights(func)
+            if any(str(var.ty.dtype) in BYTES for var in _tensors(func, values)):
+                mod = rewrite_function(_Rewriter(mod, values, cpu), gvar, func)
+                mod = relax.transform.DeadCodeElimination()(mod)
         return mod
 
 
@@ -83,10 +83,6 @@ class _Rewriter(relax.PyExprMutator):
         self.values = values
         self.cpu = cpu
         self.packed: dict[WeightOperand, relax.Var] = {}
-
-    def run(self, gvar: tvm.ir.GlobalVar, func: relax.Function) -> tvm.IRModule:
-        self.builder_.update_func(gvar, self.visit_expr(func))
-        return relax.transform.DeadCodeElimination()(self.builder_.get())
 
     def visit_call_(self, call: relax.Call) -> Expr:
         if call.op == tvm.ir.Op.get("relax.matmul") and _is_static_product(call):

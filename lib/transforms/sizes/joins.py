@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from torch_tvm.transforms.base import Level, Transform
+from torch_tvm.transforms.base import Level, Transform, replace_functions
 
 
 class JoinSizes(Transform):
@@ -51,11 +51,7 @@ class _Joiner(PyExprMutator):
             params = [*others, relax.Var(sizes.name, relax.ShapeType([*sizes.ty.values, *numbers]))]
             new = relax.Function(params, function.body, function.ret_ty, function.is_pure, function.attrs)
             self.made[gvar] = self.builder_.add_func(new, gvar.name_hint)
-        for gvar, function in self.mod.functions_items():
-            if isinstance(function, relax.Function) and gvar not in self.split:
-                self.builder_.update_func(gvar, self.visit_expr(function))
-        functions = {g: f for g, f in self.builder_.get().functions_items() if g not in self.split}
-        return tvm.IRModule(functions, attrs=self.mod.attrs)
+        return replace_functions(self, self.mod, self.split)
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op not in self.split:
