@@ -317,10 +317,35 @@ class GraphWalk:
         """``while_loop(cond, body, carried, captured)`` as ``prim.Loop`` whose condition is computed an iteration
         ahead.
         """
-        condition, body, carried, captured = (self._lookup(argument) for argument in node.args)
-        metas = list(node.meta["val"])
+        carried = self._lookup(node.args[2])
+        return self._loop(node, carried, list(node.meta["val"]), lambda carried, _: carried)
+
+    def _while_loop_stack_output(self, node: Node) -> Any:
+        """``while_loop`` that gives what it carried after each iteration, stacked; where it does not iterate, what it
+        was given. The stacks are carried too, and begin with the latter.
+        """
+        carried, stacked = self._lookup(node.args[2]), list(node.meta["val"])
+        row = lambda item: self.recorder.call(aten.unsqueeze.default, [item, 0], {}, [item.meta.unsqueeze(0)])[0]
+        join = lambda stack, item: self.recorder.call(aten.cat.default, [[stack, row(item)], 0], {}, [stack.meta])[0]
+        grown = lambda now, before: [*now, *map(join, before[len(now) :], now)]
+        metas = [*(item.meta for item in carried), *stacked]
+        stacks = self._loop(node, [*carried, *map(row, carried)], metas, grown)[len(carried) :]
+        length = self._scalar_call("sub.int", [self._size(stacks[0], 0, stacks[0].meta.shape[0]), 1], 0)
+        first = self._scalar_call("min.int", [length, 1], 0)
+        return [
+            self.recorder.call(aten.slice.Tensor, [stack, 0, first], {}, [meta])[0]
+            for stack, meta in zip(stacks, stacked, strict=True)
+        ]
+
+    def _loop(
+        self, node: Node, carried: Sequence[Any], metas: Sequence[Any], after: Callable[[list[Any], list[Any]], list[Any]]
+    ) -> list[Any]:
+        """The loop of a ``while_loop``, over ``carried``, the first of which are those of the body; ``after`` makes
+        what is carried next of what the body gives and what was carried.
+        """
+        condition, body, own, captured = (self._lookup(argument) for argument in node.args)
         types = [self.emitter._result_type(meta) for meta in metas]
-        first = self._condition(_single(self._inlined(condition, [*carried, *captured])))
+        first = self._condition(_single(self._inlined(condition, [*own, *captured])))
         initial = [self._as_result(item, kind) for item, kind in zip(carried, types, strict=True)]
         limit = self.emitter.constant(MAX_INT)
         operation = self.emitter.op("torch.prim.Loop", [limit, first, *initial], types, regions=1)
@@ -330,10 +355,10 @@ class GraphWalk:
         )
         with self.emitter.block(block), self.recorder.region():
             arguments = [self._from_value(v, m) for v, m in zip(list(block.arguments)[1:], metas, strict=True)]
-            results = self._inlined(body, [*arguments, *captured])
+            results = after(list(self._inlined(body, [*arguments[: len(own)], *captured])), arguments)
             finals = [self._as_result(item, kind) for item, kind in zip(results, types, strict=True)]
             again = [self._from_value(v, m) for v, m in zip(finals, metas, strict=True)]
-            proceed = self._condition(_single(self._inlined(condition, [*again, *captured])))
+            proceed = self._condition(_single(self._inlined(condition, [*again[: len(own)], *captured])))
             self.emitter.op("torch.prim.Loop.condition", [proceed, *finals], [])
         return [self._from_value(v, meta) for v, meta in zip(operation.results, metas, strict=True)]
 
@@ -363,6 +388,7 @@ class GraphWalk:
 _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
     "cond": GraphWalk._cond,
     "while_loop": GraphWalk._while_loop,
+    "while_loop_stack_output": GraphWalk._while_loop_stack_output,
     "wrap_with_set_grad_enabled": GraphWalk._wrapped,
     "wrap_with_autocast": GraphWalk._wrapped,
     "wrap": GraphWalk._wrapped,

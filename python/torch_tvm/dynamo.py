@@ -45,7 +45,7 @@ with deferred_interrupts():
     from torch_tvm.inside_torch.double_backward import differentiable_twice
     from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
     from torch_tvm.inside_torch.higher_order import write_out
-    from torch_tvm.inside_torch.later_gradients import GraphNotCompiled, held_tensors, with_later_gradients
+    from torch_tvm.inside_torch.other_arguments import GraphNotCompiled, for_other_arguments, held_tensors
     from torch_tvm.inside_torch.recurrent_dropout import recurrent_dropout_kept
     from torch_tvm.inside_torch.saved_graph import SavedCode, is_saving, saved
     from torch_tvm.options import GraphOptions
@@ -65,7 +65,7 @@ def torch_tvm(
     function = _function_of(gm, example_inputs, dict(options or {}))
     if is_saving():
         return function if hasattr(function, "serialize") else saved(function)
-    return with_later_gradients(function, gm, example_inputs)
+    return for_other_arguments(function, gm, example_inputs)
 
 
 def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, Any]) -> Callable[..., Any]:

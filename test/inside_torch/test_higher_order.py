@@ -11,6 +11,7 @@ from torch._higher_order_ops._invoke_quant import InvokeQuant
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as mapped
 from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.utils import _pytree as pytree
 
@@ -73,6 +74,27 @@ def test_a_loop_of_too_many_ops_runs_in_pytorch() -> None:
     with pytest.warns(GraphNotCompiled, match="higher_order|scan"):
         mine = torch.compile(recurrence, backend="torch_tvm")(*arguments)
     torch.testing.assert_close(mine, recurrence(*arguments))
+
+
+def test_a_trained_loop_of_unknown_length() -> None:
+    """PyTorch stacks what a ``while_loop`` carries, for the gradient; it has no iteration of none."""
+    weight = torch.eye(4).add(0.3).requires_grad_()
+    step = lambda i, y: (i + 1, torch.sin(y @ weight))
+
+    def program(x: torch.Tensor, count: torch.Tensor) -> Any:
+        return while_loop(lambda i, _: i < count, step, (torch.zeros((), dtype=torch.int64), x))[1]
+
+    def written_out(x: torch.Tensor, count: torch.Tensor) -> Any:
+        for _ in range(int(count)):
+            x = torch.sin(x @ weight)
+        return x
+
+    fast = torch.compile(program, backend="torch_tvm")
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        for count in (3, 1, 40):
+            x, n = torch.randn(3, 4, requires_grad=True), torch.tensor(count)
+            mine, wanted = (torch.autograd.grad(f(x, n).square().sum(), [x, weight]) for f in (fast, written_out))
+            torch.testing.assert_close(mine, wanted)
 
 
 def sloped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import torch_tvm
+from torch_tvm.dynamo import GraphNotCompiled
 from torch_tvm.support.errors import ImportFailed, InvalidInput, UnsupportedOp
 
 FRONTENDS = ("fx", "torchscript", "lazy")
@@ -86,6 +87,20 @@ def test_classes_of_tensors_by_torch_compile() -> None:
     for kind in (Doubled, Inherited):
         ours, eager = (call(x.as_subclass(kind)).as_subclass(torch.Tensor) for call in (compiled, Tripled()))
         assert torch.equal(ours, eager)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_classes_of_tensors_that_no_guard_tells_of(gradient: bool) -> None:
+    torch._dynamo.reset()
+    unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    compiled = torch.compile(Tripled(), backend="torch_tvm", options=unguarded)
+    x = torch.randn(4, requires_grad=gradient)
+    compiled(x)
+    with pytest.warns(GraphNotCompiled, match="an argument is a Doubled, and was a plain tensor") as told:
+        for _ in range(2):
+            ours, eager = (call(x.as_subclass(Doubled)) for call in (compiled, Tripled()))
+    assert type(ours) is Doubled and torch.equal(ours, eager)
+    assert [each.category for each in told].count(GraphNotCompiled) == 1
 
 
 def test_specs_of_tensors() -> None:
