@@ -337,9 +337,7 @@ class GraphWalk:
             for stack, meta in zip(stacks, stacked, strict=True)
         ]
 
-    def _loop(
-        self, node: Node, carried: Sequence[Any], metas: Sequence[Any], after: Callable[[list[Any], list[Any]], list[Any]]
-    ) -> list[Any]:
+    def _loop(self, node: Node, carried: Sequence[Any], metas: Sequence[Any], after: _Next) -> list[Any]:
         """The loop of a ``while_loop``, over ``carried``, the first of which are those of the body; ``after`` makes
         what is carried next of what the body gives and what was carried.
         """
@@ -384,6 +382,8 @@ class GraphWalk:
         operands = [item for item in arguments[position + 1 :] if not isinstance(item, str)]  # a region's name
         return self._inlined(arguments[position], operands)
 
+
+_Next = Callable[[list[Any], list[Any]], list[Any]]
 
 _HIGHER_ORDER: dict[str, Callable[[GraphWalk, Node], Any]] = {
     "cond": GraphWalk._cond,
