@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.value_forms import dense_copy, written_arguments
+from torch_tvm.aten.functional_forms import dense_copy, written_arguments
 from torch_tvm.support.errors import ImportFailed, TorchTvmError
 
 MOST_STEPS = 1000

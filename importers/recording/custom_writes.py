@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.value_forms import returned_arguments, value_form, written_arguments
+from torch_tvm.aten.functional_forms import functional_form, returned_arguments, written_arguments
 from torch_tvm.importers.recording.interface import Recording
 from torch_tvm.importers.recording.storages import TensorRef
 from torch_tvm.support.errors import ImportFailed
@@ -23,7 +23,7 @@ def record_custom_write(r: Recording, overload: torch._ops.OpOverload, bound: di
     """Call the op's value form on the arguments ``bound``, and write what it gives; the op's results."""
     targets = [ref for name in written_arguments(overload) for ref in _tensors(bound.get(name))]
     _refuse_shared(overload, targets, _tensors(list(bound.values())))
-    form = value_form(overload)
+    form = functional_form(overload)
     keywords = {a.name for a in form._schema.arguments if a.kwarg_only}
     given = [bound[a.name] for a in form._schema.arguments if a.name not in keywords]
     values = r.run(form, *given, **{name: bound[name] for name in keywords})

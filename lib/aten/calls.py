@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from torch_tvm.aten import harmless
-from torch_tvm.aten.value_forms import SUFFIX, value_form
+from torch_tvm.aten import side_effects
+from torch_tvm.aten.functional_forms import SUFFIX, functional_form
 from torch_tvm.support.errors import UnsupportedOp
 
 
@@ -39,7 +39,7 @@ def overload_of(name: str) -> torch._ops.OpOverload | None:
     if isinstance(found, torch._ops.OpOverload):
         return found
     writes = overload_of(f"{namespace}.{base.removesuffix(SUFFIX)}.{overload}") if base.endswith(SUFFIX) else None
-    return value_form(writes) if writes is not None and writes._schema.is_mutable else None
+    return functional_form(writes) if writes is not None and writes._schema.is_mutable else None
 
 
 def run_op(name: str, operands: Sequence[Any]) -> list[Any]:
@@ -93,7 +93,7 @@ def is_pure(name: str) -> bool:
     if short in _PYTHON_OPS:
         return short not in _IMPURE
     found = overload_of(short)
-    return found is not None and harmless.is_pure(found)
+    return found is not None and side_effects.is_pure(found)
 
 
 @cache
@@ -101,7 +101,7 @@ def may_be_named(name: str) -> bool:
     """Whether a module from a file may run this op."""
     short = name.removeprefix("torch.")
     found = None if short in _PYTHON_OPS else overload_of(short)
-    return short in _PYTHON_OPS or found is None or harmless.may_be_named(found)
+    return short in _PYTHON_OPS or found is None or side_effects.may_be_named(found)
 
 
 @cache

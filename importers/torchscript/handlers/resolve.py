@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch_tvm.aten.harmless import is_harmless
+from torch_tvm.aten.side_effects import is_harmless
 from torch_tvm.importers.torchscript.evaluator import Evaluator, Handler
 from torch_tvm.importers.torchscript.graph import Instruction
 from torch_tvm.importers.torchscript.handlers import (

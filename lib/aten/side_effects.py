@@ -1,4 +1,4 @@
-"""Which ops may run while a program is read or compiled, and in a module that came from a file.
+"""Side effects of ops: which may run while a program is read or compiled, and in a module that came from a file.
 
 A file names its ops. One that reaches beyond its operands (``aten::from_file`` makes a file, ``aten::manual_seed``
 moves a generator) must not run because a file says so. An op is admitted by what its schema takes: tensors, numbers and

@@ -1,6 +1,4 @@
-"""Ops that write their arguments, as ops that write nothing: those of PyTorch come in both forms, those of users do
-not.
-"""
+"""Functional forms of users' ops that write their arguments; PyTorch's own ops come with theirs."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _libraries: dict[str, torch.library.Library] = {}
 
 
 @cache
-def value_form(overload: torch._ops.OpOverload) -> torch._ops.OpOverload:
+def functional_form(overload: torch._ops.OpOverload) -> torch._ops.OpOverload:
     """The op ``ns::name_values`` of the same arguments: a list of the op's results that are no arguments of it, and
     then of what the op would leave in those that it writes (lists one by one, ``None`` left out).
 
@@ -75,4 +73,4 @@ def _named(overload: torch._ops.OpOverload, given: dict[str, Any]) -> dict[str, 
     return {argument.name: given[argument.name] for argument in overload._schema.arguments if argument.name in given}
 
 
-__all__ = ["SUFFIX", "dense_copy", "returned_arguments", "value_form", "written_arguments"]
+__all__ = ["SUFFIX", "dense_copy", "functional_form", "returned_arguments", "written_arguments"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import torch_tvm
-from torch_tvm.aten.harmless import is_harmless, may_be_named
+from torch_tvm.aten.side_effects import is_harmless, may_be_named
 from torch_tvm.support.errors import ImportFailed, InvalidInput, UnsupportedOp
 
 _FROM_FILE = """func.func @main(%x: !torch.vtensor<[4],f32>) -> !torch.vtensor<[4],f32> {
