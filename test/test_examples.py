@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 MODULES = [
-    *"importing entry loading jit lazy tune_program".split(),
+    *"custom dialect.types importing entry loading jit lazy tune_program".split(),
     *"debug.lockstep debug.minimize reporting.dry_run reporting.report".split(),
 ]
 

@@ -93,13 +93,21 @@ class TensorType:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor argument will look like: ``TensorSpec((None, 3), torch.float32)``; a ``None`` size is unknown."""
+    """What a tensor argument will look like, for TorchScript; a ``None`` size is unknown.
+
+    Raises :class:`InvalidInput` for what is no size or no dtype.
+
+    >>> import torch, torch_tvm
+    >>> rows = torch_tvm.TensorSpec((None, 3), torch.float32)
+    >>> compiled = torch_tvm.compile(torch.jit.script(torch.nn.ReLU()), (rows,))
+    >>> compiled(torch.ones(2, 3)).shape, compiled(torch.ones(5, 3)).shape
+    (torch.Size([2, 3]), torch.Size([5, 3]))
+    """
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        """Raise :class:`InvalidInput` for what is no size and no dtype."""
         if not isinstance(self.shape, (tuple, list)):
             raise _no_spec(f"expected a tuple of sizes, got {self.shape!r}")
         object.__setattr__(self, "shape", tuple(self.shape))

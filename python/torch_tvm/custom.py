@@ -15,6 +15,19 @@ def register_lowering(name: str) -> Callable[[Callable[..., Any]], Callable[...,
     The function takes a :class:`~torch_tvm.lowering.builder.Builder` and the op's operands in order,
     annotated as in :mod:`torch_tvm.lowering.registry`, and returns a Relax expression. Raises
     :class:`InvalidInput` for a name without a namespace and ``ValueError`` for an op that has a lowering.
+
+    >>> import torch, torch_tvm
+    >>> from torch_tvm.lowering.registry import Tensor
+    >>> from tvm import relax
+    >>> @torch.library.custom_op("my_ns::twice", mutates_args=())
+    ... def twice(x: torch.Tensor) -> torch.Tensor:
+    ...     return x + x
+    >>> _ = twice.register_fake(torch.empty_like)
+    >>> @torch_tvm.register_lowering("my_ns::twice")
+    ... def lower_twice(b, x: Tensor):
+    ...     return b.emit(relax.op.add(x, x))
+    >>> torch_tvm.compile(lambda x: twice(x), (torch.ones(2),), fallback=False)(torch.ones(2))
+    tensor([2., 2.])
     """
     namespace, separator, op = name.partition("::") if isinstance(name, str) else ("", "", "")
     if not separator or not namespace or not op:

@@ -145,7 +145,12 @@ def enable(*, target: Any = "auto", options: Mapping[str, Any] | None = None, to
 
 
 def disable() -> None:
-    """Undo the last :func:`enable`; after the first one PyTorch is as it was. Without one there is nothing to undo."""
+    """Undo the last :func:`enable`; after the first one PyTorch is as it was. Without one there is nothing to undo.
+
+    >>> import torch_tvm
+    >>> enabled = torch_tvm.enable()
+    >>> torch_tvm.disable()
+    """
     with _State.lock:
         _pop(_State.settings[-1] if _State.settings else None)
 

@@ -70,7 +70,8 @@ def compile(
 
     ``step`` takes and returns lazy tensors (and plain values). ``state`` are the modules, optimizers and tensors that
     it updates; without it, those in the closure of ``step``, among the globals that it names, and the module
-    that it belongs to. ``target``, ``fallback`` and ``options`` are those of ``torch_tvm.compile``.
+    that it belongs to. ``target``, ``fallback`` and ``options`` are those of ``torch_tvm.compile``. Shapes and dtypes
+    are those of the call; others are another graph. Raises :class:`InvalidInput` for what is no function and no state.
 
     >>> import torch, torch_tvm.lazy
     >>> double = torch_tvm.lazy.compile(lambda x: x * 2)

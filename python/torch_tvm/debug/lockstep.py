@@ -69,7 +69,7 @@ def lockstep(
 
     ``program``, ``frontend``, ``target`` and ``options`` are as in :func:`torch_tvm.compile`; ``args`` are the
     arguments. ``tolerance`` is the error allowed, relative to the largest number of a tensor; by default it depends on
-    the dtype.
+    the dtype. Raises :class:`ImportFailed` and :class:`InvalidInput` as :func:`torch_tvm.compile` does.
 
     >>> import torch, torch_tvm
     >>> found = torch_tvm.debug.lockstep(lambda x: torch.relu(x) + 1, (torch.ones(3),))
