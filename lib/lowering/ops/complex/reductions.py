@@ -14,7 +14,7 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.complex_parts import dense, product
 from torch_tvm.lowering.ops.complex import numbers
 from torch_tvm.lowering.ops.complex.conversion import conj
-from torch_tvm.lowering.ops.complex.elementwise import elementwise, real_valued, truth_of
+from torch_tvm.lowering.ops.complex.elementwise import abs_, elementwise, truth_of
 from torch_tvm.lowering.ops.complex.numbers import Complex as Number
 from torch_tvm.lowering.ops.indexing import finding  # noqa: F401
 from torch_tvm.lowering.ops.networks import matmul  # noqa: F401  (its lowerings are asked here, as are those of moments)
@@ -59,10 +59,6 @@ def _moment(name: str, join: Callable[[Builder, Any, Any], Any]) -> None:
     _derived(name, lowering)
 
 
-def _lengths(b: Builder, z: Parts) -> Expr:
-    return real_valued(b, numbers.magnitude, z)
-
-
 def _sum(b: Builder, re: Expr, im: Expr) -> Expr:
     return b.emit(R.add(re, im))
 
@@ -77,7 +73,7 @@ for _name in (
 ):
     _of(f"torch.aten.{_name}", truth_of)
 for _name in ("linalg_vector_norm", "norm.Scalar"):
-    _of(f"torch.aten.{_name}", _lengths)
+    _of(f"torch.aten.{_name}", abs_)
 for _name in ("", ".dim", ".correction"):
     _moment(f"torch.aten.var{_name}", _sum)
     _moment(f"torch.aten.std{_name}", _length)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
+from torch_tvm.lowering.ops.networks.pooling import per_axis
 from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
 from torch_tvm.lowering.ops.shapes.views import same_size
 from torch_tvm.lowering.registry import Tensor, lowers
@@ -48,8 +49,8 @@ def convolve(
     if any(isinstance(edge, int) and edge < 0 for edges in padding for edge in edges):
         b.unsupported("negative padding")
     _check_channels(b, x, weight, spatial, groups, output_padding is not None)
-    stride, dilation = _per_axis(stride, spatial), _per_axis(dilation, spatial)
-    extra = None if output_padding is None else _per_axis(output_padding, spatial)
+    stride, dilation = per_axis(stride, spatial), per_axis(dilation, spatial)
+    extra = None if output_padding is None else per_axis(output_padding, spatial)
     beyond = [0] * spatial
     sizes, windows = b.shape(x)[-spatial:], b.shape(weight)[-spatial:]
     if extra is not None:
@@ -68,10 +69,6 @@ def convolve(
     if any(beyond):
         value = constant_pad_nd(b, value, [edge for after in reversed(beyond) for edge in (0, after)], 0)
     return _with_bias(b, value, bias)
-
-
-def _per_axis(values: Sequence[int], count: int) -> list[int]:
-    return list(values) * count if len(values) == 1 else list(values)
 
 
 def _output_padding(
@@ -257,7 +254,7 @@ def conv(
 ) -> Expr:
     """aten::conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, SymInt[2] padding,
     int[2] dilation, SymInt groups) -> Tensor"""
-    pads = [(p, p) for p in _per_axis(padding, b.rank(weight) - 2)]
+    pads = [(p, p) for p in per_axis(padding, b.rank(weight) - 2)]
     return convolve(b, x, weight, bias, stride, pads, dilation, groups)
 
 
@@ -275,7 +272,7 @@ def conv_padding(
     """aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, str padding,
     SymInt[2] dilation, SymInt groups) -> Tensor"""
     kernel = b.shape(weight)[2:]
-    dilation = _per_axis(dilation, len(kernel))
+    dilation = per_axis(dilation, len(kernel))
     if padding == "valid":
         pads = [(0, 0)] * len(kernel)
     elif padding == "same":
@@ -300,5 +297,5 @@ def conv_transpose(
 ) -> Expr:
     """aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride,
     SymInt[2] padding, SymInt[2] output_padding, SymInt groups, SymInt[2] dilation) -> Tensor"""
-    pads = [(p, p) for p in _per_axis(padding, b.rank(weight) - 2)]
+    pads = [(p, p) for p in per_axis(padding, b.rank(weight) - 2)]
     return convolve(b, x, weight, bias, stride, pads, dilation, groups, output_padding)

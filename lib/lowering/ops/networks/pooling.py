@@ -40,10 +40,10 @@ class Window:
         dilation: Sequence[int],
         ceil_mode: bool,
     ) -> None:
-        self.kernel = _per_axis(kernel, spatial)
-        self.stride = _per_axis(stride, spatial) if stride else self.kernel
-        self.padding = _per_axis(padding, spatial)
-        self.dilation = _per_axis(dilation, spatial)
+        self.kernel = per_axis(kernel, spatial)
+        self.stride = per_axis(stride, spatial) if stride else self.kernel
+        self.padding = per_axis(padding, spatial)
+        self.dilation = per_axis(dilation, spatial)
         if b.rank(x) not in (spatial + 1, spatial + 2):
             b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
@@ -84,7 +84,8 @@ def _floordiv(a: SizeLike, b: int) -> SizeLike:
     return a // b if isinstance(a, int) else tvm.sym.Analyzer().simplify(tirx.floordiv(a, b))
 
 
-def _per_axis(values: Sequence[int], count: int) -> list[int]:
+def per_axis(values: Sequence[int], count: int) -> list[int]:
+    """A setting of a window for each of ``count`` spatial axes, where one number stands for all."""
     return list(values) * count if len(values) == 1 else list(values)
 
 
@@ -306,38 +307,30 @@ def avg_pool1d(
     return avg_pool(b, x, 1, window, count_include_pad, None)
 
 
-@lowers("torch.aten.avg_pool2d")
-def avg_pool2d(
-    b: Builder,
-    x: Tensor,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Expr:
-    """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0,
-    bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
-    window = Window(b, x, 2, kernel_size, stride, padding, [1], ceil_mode)
-    return avg_pool(b, x, 2, window, count_include_pad, divisor_override)
+def _avg_pool(spatial: int) -> None:
+    def lowering(
+        b: Builder,
+        x: Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> Expr:
+        window = Window(b, x, spatial, kernel_size, stride, padding, [1], ceil_mode)
+        return avg_pool(b, x, spatial, window, count_include_pad, divisor_override)
+
+    lowering.__doc__ = (
+        f"aten::avg_pool{spatial}d(Tensor self, int[{spatial}] kernel_size, int[{spatial}] stride=[], "
+        f"int[{spatial}] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) "
+        "-> Tensor"
+    )
+    register(f"torch.aten.avg_pool{spatial}d", lowering)
 
 
-@lowers("torch.aten.avg_pool3d")
-def avg_pool3d(
-    b: Builder,
-    x: Tensor,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Expr:
-    """aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0,
-    bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
-    window = Window(b, x, 3, kernel_size, stride, padding, [1], ceil_mode)
-    return avg_pool(b, x, 3, window, count_include_pad, divisor_override)
+for _count in (2, 3):
+    _avg_pool(_count)
 
 
 # -- adaptive pooling ---------------------------------------------------------------------------------
@@ -351,7 +344,7 @@ def bounds_of(o: Any, size: SizeLike, count: int) -> tuple[Any, Any]:
 def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> list[int]:
     if b.rank(x) not in (spatial + 1, spatial + 2):
         b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
-    counts = _per_axis(output_size, spatial)
+    counts = per_axis(output_size, spatial)
     if any(count < 1 for count in counts):
         b.unsupported("an empty output")
     if any(isinstance(s, int) and s < 1 for s in b.shape(x)[-spatial:]):
