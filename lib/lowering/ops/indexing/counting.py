@@ -13,6 +13,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
+from torch_tvm.lowering.ops.indexing.kernels.bisection import first_where
 from torch_tvm.lowering.ops.indexing.kernels.wide_sort import grouped
 from torch_tvm.lowering.ops.reductions.folds import extremum_of_all
 from torch_tvm.lowering.ops.shapes.views import reshape
@@ -243,16 +244,7 @@ def _spaced(b: Builder, ends: Sequence[Expr], bins: int) -> Expr:
 
 def _upper_bound(edges: Any, value: Scalar, begin: Scalar, end: Scalar) -> Scalar:
     """How many of the edges are no larger than a value, of which those before ``begin`` are."""
-    bounds = allocate(2, "int64")
-    bounds[0], bounds[1] = begin, end
-    with T.While(bounds[0] < bounds[1]):
-        middle = tirx.floordiv(bounds[0] + bounds[1], 2)
-        with T.If(edges[middle] > value):
-            with T.Then():
-                bounds[1] = middle
-            with T.Else():
-                bounds[0] = middle + 1
-    return bounds[0]
+    return first_where(lambda i: edges[i] > value, begin, end)
 
 
 def _histogram(b: Builder, x: Expr, edges: Sequence[Expr], weight: Expr | None, density: bool, is_spaced: bool) -> Expr:

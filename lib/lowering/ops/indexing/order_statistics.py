@@ -13,11 +13,11 @@ from tvm.script.ir_builder import tirx as T
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.indexing.kernels import selection
+from torch_tvm.lowering.ops.indexing.kernels.bisection import first_where
 from torch_tvm.lowering.ops.indexing.sorting import along, sorting_indices, sorting_keys
 from torch_tvm.lowering.ops.shapes.views import permute, reshape
 from torch_tvm.lowering.pointwise import pointwise
 from torch_tvm.lowering.registry import Lowering, Number, Tensor, lowers, register
-from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import SizeLike, as_size, compute_dtype, const, is_float, product
 
 R = relax.op
@@ -182,16 +182,7 @@ def _count_numbers(ordered: te.Tensor) -> te.Tensor:
         data, out = T.buffer_proxy(ins[0]), T.buffer_proxy(outs[0])
         with IRBuilder() as builder:
             with T.parallel(0, lines) as line:
-                bounds = allocate(2, "int64", "local")
-                bounds[0], bounds[1] = const(0), length
-                with T.While(bounds[0] < bounds[1]):
-                    middle = tirx.floordiv(bounds[0] + bounds[1], 2)
-                    with T.If(is_nan(data[line, middle])):
-                        with T.Then():
-                            bounds[1] = middle
-                        with T.Else():
-                            bounds[0] = middle + 1
-                out[line] = bounds[0]
+                out[line] = first_where(lambda i: is_nan(data[line, i]), const(0), length, "local")
             return builder.get()
 
     buffer = tirx.decl_buffer(ordered.shape, ordered.dtype, "ordered")

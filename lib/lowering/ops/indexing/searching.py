@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeAlias
 
 from tvm import relax, te, tirx
@@ -11,11 +12,11 @@ from tvm.script.ir_builder import tirx as T
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import convert, loaded
 from torch_tvm.lowering.ops.indexing.gathers import INTEGERS, gather_along
+from torch_tvm.lowering.ops.indexing.kernels.bisection import first_where
 from torch_tvm.lowering.ops.shapes.views import reshape
 from torch_tvm.lowering.pointwise import promoted_dtype
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers, register
-from torch_tvm.lowering.script import allocate
-from torch_tvm.tir import as_size, compute_dtype, is_one, product
+from torch_tvm.tir import as_size, compute_dtype, const, is_one, product
 
 Expr: TypeAlias = relax.Expr
 
@@ -26,8 +27,7 @@ PARALLEL = 1 << 12
 def _bisected(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: str) -> Expr:
     """How many boundaries come before each value; ``boundaries`` is 1-d, or has the values' leading sizes.
 
-    The steps are those of ATen's ``cus_lower_bound`` and ``cus_upper_bound``, so that a NaN that they meet, and
-    boundaries that are not sorted, give the same positions.
+    A NaN, and boundaries that are not sorted, give the positions of ATen's ``cus_lower_bound`` and ``cus_upper_bound``.
     """
     if b.dtype(values) != b.dtype(boundaries):
         b.unsupported("values and boundaries of different dtypes")
@@ -42,24 +42,16 @@ def _bisected(b: Builder, values: Expr, boundaries: Expr, right: bool, dtype: st
 
     def body(v: te.Tensor, edges: te.Tensor, sizes: Any) -> te.Tensor:
         each, length = sizes
+        passes = operator.gt if right else operator.ge
 
         def kernel(ins: Any, outs: Any) -> tirx.Stmt:
             given, sorted_, out = (T.buffer_proxy(buffer) for buffer in (*ins, *outs))
             number = lambda value: convert(loaded(value), inner)
             with IRBuilder() as builder:
                 with loop(0, v.shape[0]) as i:
-                    bounds = allocate(2, "int64")
-                    bounds[0], bounds[1] = tirx.const(0, "int64"), length
-                    row = i // each * length if leading else tirx.const(0, "int64")
-                    with T.While(bounds[0] < bounds[1]):
-                        middle = (bounds[0] + bounds[1]) // 2
-                        edge, value = number(sorted_[row + middle]), number(given[i])
-                        with T.If(edge > value if right else edge >= value):
-                            with T.Then():
-                                bounds[1] = middle
-                            with T.Else():
-                                bounds[0] = middle + 1
-                    out[i] = tirx.Cast(dtype, bounds[0])
+                    row = i // each * length if leading else const(0)
+                    place = first_where(lambda k: passes(number(sorted_[row + k]), number(given[i])), const(0), length)
+                    out[i] = tirx.Cast(dtype, place)
                 return builder.get()
 
         return te.extern([v.shape], [v, edges], kernel, dtype=dtype, name="searchsorted")

@@ -17,6 +17,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from torch_tvm.lowering.ops.indexing.kernels.bisection import first_where
 from torch_tvm.lowering.ops.indexing.kernels.scatter import combination, identity
 from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import bits_of, ceil_div, const, elements, static
@@ -250,16 +251,8 @@ def grouped(place_of: Callable[[Scalar], Scalar], updates: Any, places: Any) -> 
     found = in_order(key_of, const(1), updates, bits, "uint32")
     begins = allocate(places + 1, "int32")
     with T.parallel(0, places + 1) as place:
-        low, high = allocate(1, "int64", "local"), allocate(1, "int64", "local")
-        low[0], high[0] = const(0), updates
-        with T.While(low[0] < high[0]):
-            middle = tirx.floordiv(low[0] + high[0], 2)
-            with T.If(found.keys[middle] < tirx.Cast("uint32", place)):
-                with T.Then():
-                    low[0] = middle + 1
-                with T.Else():
-                    high[0] = middle
-        begins[place] = tirx.Cast("int32", low[0])
+        begin = first_where(lambda i: found.keys[i] >= tirx.Cast("uint32", place), const(0), updates, "local")
+        begins[place] = tirx.Cast("int32", begin)
     return Groups(found.places, begins)
 
 
