@@ -85,7 +85,7 @@ class Probe:
         self.hint = {symbol: int(known[symbol]) for symbol in self.symbols if symbol in known}
         name = _name_of(function)
         has_mask = any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool for leaf in self.leaves)
-        is_told = not (_may_crash(name) or (has_mask and name in _MASKED))
+        is_told = not (may_crash(name) or (has_mask and name in _MASKED))
         self._takes = {True: is_told, False: True}
         self._seen: dict[tuple[int, ...], bool | None] = {}
 
@@ -307,7 +307,7 @@ def _name_of(function: Any) -> str:
     return f"aten::{getattr(function, '__name__', '')}" if schema is None else schema.name
 
 
-def _may_crash(name: str) -> bool:
+def may_crash(name: str) -> bool:
     """Whether an op on real tensors of sizes that do not fit may end the process."""
     return name in _WITHOUT_DATA or "_backward" in name
 

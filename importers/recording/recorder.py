@@ -30,6 +30,7 @@ from torch_tvm.importers.recording import (
 )
 from torch_tvm.importers.recording.argument_strides import BY_LAYOUT, BY_STRIDES, StrideDependence
 from torch_tvm.importers.recording.memory_order import note_memory_order
+from torch_tvm.importers.recording.number_ranges import check_numbers
 from torch_tvm.importers.recording.storages import SOURCE, Place, Storage, TensorRef, ViewStep
 from torch_tvm.importers.size_probe import Probe
 from torch_tvm.support.errors import ImportFailed
@@ -169,6 +170,7 @@ class Recorder:
             if parts is not None:
                 return parts
         _try_without_elements(overload, args, kwargs, metas)
+        check_numbers(overload, bound_arguments(overload, args, kwargs), metas)
         name = overload._schema.name
         if name in fake_results.CORRECTIONS:
             metas = fake_results.CORRECTIONS[name](bound_arguments(overload, args, kwargs), metas)

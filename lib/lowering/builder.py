@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import tvm
 from tvm import relax, tirx
 
+from torch_tvm.lowering.conversion import held
 from torch_tvm.support.errors import Refusal, SourceLocation
 from torch_tvm.support.packed_functions import ASSERT
 from torch_tvm.tir import SizeLike, as_size
@@ -277,14 +278,18 @@ class Builder:
 
     def cast(self, x: relax.Expr, dtype: str) -> relax.Expr:
         """``x`` as ``dtype``; nothing when it is already."""
-        return x if self.dtype(x) == dtype else self.emit(relax.op.astype(x, dtype))
+        if self.dtype(x) == dtype:
+            return x
+        if isinstance(x, tvm.ir.GenericConst) and x.value.shape == ():
+            return self.tensor(x.value.numpy().item(), dtype)
+        return self.emit(relax.op.astype(x, dtype))
 
     def tensor(self, value: Any, dtype: str) -> relax.Expr:
         """A tensor operand or number as a tensor of ``dtype`` (numbers become 0-d)."""
         if is_tensor(value):
             return self.cast(value, dtype)
         if isinstance(value, (bool, int, float)):
-            return relax.const(value, dtype)
+            return relax.const(held(value, dtype), dtype)
         if isinstance(value, tvm.ir.Expr):
             return self.te(lambda v: tvm.te.compute((), lambda: tirx.Cast(dtype, v)), value, name="size")
         raise Refusal(f"a {type(value).__name__} cannot become a tensor")

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 import tvm
 from tvm import tirx
+
+from torch_tvm.tir import bits_of, is_float, is_integer
+
+
+def held(value: float, dtype: str) -> float:
+    """A Python number as a dtype holds it: integers wrap, as a C cast does, floats beyond the largest are infinite."""
+    if is_float(dtype):
+        is_beyond = abs(value) > torch.finfo(getattr(torch, dtype)).max
+        return math.copysign(math.inf, value) if is_beyond else value
+    if not is_integer(dtype):
+        return bool(value)
+    bits = bits_of(dtype)
+    low = (int(value) if math.isfinite(value) else -(1 << 63)) & ((1 << bits) - 1)
+    return low - (1 << bits) if not dtype.startswith("uint") and low >> (bits - 1) else low
 
 
 def convert(value: tvm.ir.Expr, dtype: str) -> tvm.ir.Expr:

@@ -12,16 +12,16 @@ from tvm import relax, te, tirx
 
 from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
-from torch_tvm.lowering.conversion import convert, is_nan, loaded, rounded
+from torch_tvm.lowering.conversion import convert, held, is_nan, loaded, rounded
 from torch_tvm.support.errors import Refusal
 from torch_tvm.tir import (
+    HALF,
     as_size,
     bits_of,
     broadcast_indices,
     broadcast_shape,
     compute_dtype,
     is_float,
-    is_integer,
     is_one,
 )
 from torch_tvm.workloads.workload import POINTWISE
@@ -61,18 +61,8 @@ def number(value: Any, dtype: str) -> tvm.ir.Expr:
 
 
 def immediate(value: Any, dtype: str) -> tirx.IntImm | tirx.FloatImm:
-    """A Python number as a TIR immediate; integers wrap, as a C cast does."""
-    if dtype == "bool":
-        return tirx.const(bool(value), "bool")
-    if is_integer(dtype):
-        value = wrapped(int(value), dtype)
-    return tirx.const(value, dtype)
-
-
-def wrapped(value: int, dtype: str) -> int:
-    bits = bits_of(dtype)
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if not dtype.startswith("uint") and value >> (bits - 1) else value
+    """A Python number as a TIR immediate, as :func:`held` has it."""
+    return tirx.const(held(value, dtype), dtype)
 
 
 def kept(value: tvm.ir.Expr) -> tvm.ir.Expr:
@@ -160,6 +150,25 @@ def pointwise(
         return te.compute(shape, element, name="compute")
 
     return b.te(kernel, *tensors, *sizes, name=name, attributes={POINTWISE: True})
+
+
+def rounded_operands(b: Builder, dtype: str, *operands: Any) -> list[Any]:
+    """Operands as most of ATen's kernels for a half type take them: numbers and other tensors are rounded to that type.
+
+    Products and quotients take a number as it is.
+    """
+    if dtype not in HALF:
+        return list(operands)
+    return [_rounded_operand(b, dtype, operand) for operand in operands]
+
+
+def _rounded_operand(b: Builder, dtype: str, operand: Any) -> Any:
+    if isinstance(operand, (int, float)):
+        return torch.tensor(operand, dtype=torch.float64).to(getattr(torch, dtype)).item()
+    if not is_tensor(operand) or b.dtype(operand) == dtype:
+        return operand
+    is_long = dtype == "bfloat16" and not isinstance(operand, tvm.ir.GenericConst)
+    return round_to_bfloat16(b, operand) if is_long else b.cast(operand, dtype)
 
 
 def scaled(b: Builder, x: relax.Expr, factor: Any) -> relax.Expr:

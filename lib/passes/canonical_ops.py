@@ -18,7 +18,7 @@ CANONICAL: dict[str, tuple[str, ...]] = {
         "aten.div.Scalar_mode", "aten.rsub.Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar",
         "aten.pow.Scalar", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.fmod.Tensor",
         "aten.fmod.Scalar", "aten.floor_divide", "aten.floor_divide.Scalar", "aten.maximum", "aten.minimum",
-        "aten.atan2", "aten.lerp.Tensor", "aten.lerp.Scalar", "aten.addcmul", "aten.addcdiv",
+        "aten.atan2", "aten.ldexp.Tensor", "aten.lerp.Tensor", "aten.lerp.Scalar", "aten.addcmul", "aten.addcdiv",
         "aten.clamp", "aten.clamp.Tensor", "aten.clamp_min", "aten.clamp_max", "aten.clamp_min.Tensor",
         "aten.clamp_max.Tensor", "aten.round.decimals", "aten.logit", "aten.fmax", "aten.fmin",
         "aten.copysign.Tensor", "aten.logaddexp", "aten.xlogy.Tensor", "aten.heaviside", "aten.nan_to_num",

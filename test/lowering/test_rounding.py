@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -71,3 +72,24 @@ def test_every_op_rounds_under_strict() -> None:
     for ours, eager in zip(compiled(x, y), Chain()(x, y), strict=True):
         torch.testing.assert_close(ours, eager, rtol=2**-8, atol=0)
     assert torch.equal(compiled(x, y)[0], Chain()(x, y)[0])
+
+
+class Numbers(torch.nn.Module):
+    """Numbers, and tensors that are numbers, which a half type rounds to infinity, to zero or to another number."""
+
+    def forward(self, x: torch.Tensor, large: torch.Tensor, small: torch.Tensor, n: torch.Tensor) -> Any:
+        sums = (x + large, large - x, torch.sub(x, large, alpha=2), torch.rsub(x, 1e30), x.addcmul(x, large), n - x[0])
+        rests = (x % 1e-9, torch.fmod(x, small), n % x[1])
+        products = (x * 1e30, x * large, x / small, n * x[0], n / x[2], torch.ldexp(x, n[0] * 0 + 20))
+        powers = (torch.pow(1e30, x), torch.pow(x, large), torch.xlogy(x, 1e30), torch.special.xlog1py(x, large))
+        choices = (x == 0.1, torch.eq(large, x), x >= 1e30, F.hardshrink(x, 0.1), n == x[1], torch.ldexp(x, n * 0 + 20))
+        gcd = torch.gcd(n.to(torch.int8), torch.tensor(300))
+        return sums, rests, products, powers, choices, gcd
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_round(dtype: torch.dtype) -> None:
+    x = torch.tensor([0.0, 1e-4, 1.0, float("inf"), 0.1], dtype=dtype)
+    args = (x, *(torch.tensor(v, dtype=torch.float64) for v in (1e30, 1e-9)), torch.tensor([70000, 3, -70000, 1, 0]))
+    ours, wanted = torch_tvm.compile(Numbers(), args, fallback=False)(*args), Numbers()(*args)
+    torch.testing.assert_close(ours, wanted, equal_nan=True)

@@ -461,6 +461,20 @@ def float_power(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     return r.op(view.op_name(op).replace("float_power", "pow"), operands, op.results[0].type)
 
 
+@pattern_for("aten.ldexp.Tensor")
+def load_exponent(r: Rewriter, op: ir.Operation) -> ir.Value | None:
+    """A product with a power of 2, for complex numbers and for exponents that are no integers."""
+    base, kind = (view.tensor_type(operand) for operand in op.operands)
+    if base is None or base.dtype is None or kind is None or kind.dtype is None:
+        return None
+    is_integer = not (kind.dtype.is_floating_point or kind.dtype.is_complex)
+    if is_integer and not base.dtype.is_complex:
+        return None
+    exponent = r.as_dtype(op.operands[1], torch.float32 if is_integer else kind.dtype)
+    power = r.op("torch.aten.pow.Scalar", [r.number(2.0), exponent], exponent.type)
+    return r.op("torch.aten.mul.Tensor", [op.operands[0], power], op.results[0].type)
+
+
 @pattern_for("aten.pow.Tensor_Scalar")
 def power_of_integers(r: Rewriter, op: ir.Operation) -> ir.Value | None:
     """Integers to the power of a float are floats: torch-mlir makes 2.0 an integer."""

@@ -148,6 +148,7 @@ ROWS: list[Row] = [
     row("aten.minimum", torch.minimum, few),
     row("aten.maximum", torch.maximum, bool_pairs, id="maximum-bool"),
     row("aten.atan2", torch.atan2, few),
+    row("aten.ldexp.Tensor", lambda x, y: torch.ldexp(x, (y * 9).int()), few),
     row("aten.fmax", torch.fmax, few),
     row("aten.fmin", torch.fmin, few),
     row("aten.copysign.Tensor", torch.copysign, few),

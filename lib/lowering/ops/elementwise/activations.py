@@ -9,7 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder, is_tensor
-from torch_tvm.lowering.pointwise import kept, libm, pointwise, times
+from torch_tvm.lowering.pointwise import kept, libm, pointwise, rounded_operands, times
 from torch_tvm.lowering.registry import Number, Tensor, lowers
 from torch_tvm.tir import HALF, as_size, is_float
 
@@ -182,6 +182,7 @@ def threshold(b: Builder, x: Tensor, threshold: Number, value: Number) -> Expr:
 @lowers("torch.aten.hardshrink")
 def hardshrink(b: Builder, x: Tensor, lambd: Number) -> Expr:
     """aten::hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"""
+    (lambd,) = rounded_operands(b, b.result_dtype, lambd)
 
     def body(u: Scalar) -> Scalar:
         return tirx.Select(tirx.all(u >= _c(-lambd, u), u <= _c(lambd, u)), _c(0, u), u)

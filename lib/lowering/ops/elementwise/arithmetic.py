@@ -11,20 +11,19 @@ from tvm import relax, te, tirx
 
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
-from torch_tvm.lowering.conversion import power
+from torch_tvm.lowering.conversion import held, power
 from torch_tvm.lowering.ops.elementwise.integers import integer_power
 from torch_tvm.lowering.pointwise import (
     agree,
-    immediate,
     kept,
     larger,
     libm,
     named,
     number,
     pointwise,
+    rounded_operands,
     smaller,
     times,
-    wrapped,
 )
 from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import HALF, compute_dtype, is_float, is_integer, product
@@ -46,7 +45,7 @@ def relax_binary(
     if dtype in HALF or not (is_tensor(x) or is_tensor(y)):
         return pointwise(b, body, x, y)
     tensors = iter(agree(b, [b.cast(v, dtype) for v in (x, y) if is_tensor(v)]))
-    left, right = (next(tensors) if is_tensor(v) else _constant(b, v, dtype) for v in (x, y))
+    left, right = (next(tensors) if is_tensor(v) else b.tensor(v, dtype) for v in (x, y))
     return b.emit(relax_op(left, right))
 
 
@@ -64,17 +63,12 @@ def _arithmetic(
     return relax_binary(b, relax_op, body, x, y)
 
 
-def _constant(b: Builder, value: Any, dtype: str) -> Expr:
-    if is_symbolic(value):
-        return b.tensor(value, dtype)
-    return relax.const(immediate(value, dtype).value, dtype)
-
-
 # -- sums ----------------------------------------------------------------------------------------------
 
 
 def _scaled(b: Builder, x: Any, alpha: Any) -> Any:
     """``alpha * x`` in the dtype that the result is computed in; ``x`` itself when alpha is 1."""
+    x, alpha = rounded_operands(b, b.result_dtype, x, alpha)
     if not is_tensor(alpha) and not is_symbolic(alpha) and alpha == 1:
         return x
     dtype = compute_dtype(b.result_dtype)
@@ -89,6 +83,7 @@ def add(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
         return pointwise(b, lambda u, v, a: tirx.any(u, tirx.all(v, a)), x, y, alpha)
     if is_float(b.result_dtype) and _is_zero(y) and math.copysign(1.0, _value(y)) > 0:
         return pointwise(b, lambda u: u + kept(tirx.const(0, str(u.ty.dtype))), x)
+    (x,) = rounded_operands(b, b.result_dtype, x)
     return _arithmetic(b, R.add, lambda u, v: u + v, wrapping.plus, x, _scaled(b, y, alpha))
 
 
@@ -105,12 +100,14 @@ def sub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
     if is_float(b.result_dtype) and _is_zero(y):
         return pointwise(b, lambda u, v, a: u - kept(v * a), x, y, alpha)
+    (x,) = rounded_operands(b, b.result_dtype, x)
     return _arithmetic(b, R.subtract, lambda u, v: u - v, wrapping.minus, x, _scaled(b, y, alpha))
 
 
 @lowers("torch.aten.rsub.Scalar")
 def rsub(b: Builder, x: Tensor, y: Any, alpha: Any) -> Expr:
     """aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"""
+    (y,) = rounded_operands(b, b.result_dtype, y)
     return _arithmetic(b, R.subtract, lambda u, v: u - v, wrapping.minus, y, _scaled(b, x, alpha))
 
 
@@ -123,7 +120,13 @@ def mul(b: Builder, x: Tensor, y: Any) -> Expr:
         for factor, other in ((x, y), (y, x)):
             if _is_zero(factor) and is_tensor(other):
                 return pointwise(b, times, other, _value(factor))
-    return _arithmetic(b, R.multiply, times, wrapping.product, x, y)
+    return _arithmetic(b, R.multiply, times, wrapping.product, _factor(b, x), _factor(b, y))
+
+
+def _factor(b: Builder, value: Any) -> Any:
+    """A number, be it a tensor, as it is; other tensors in the result's dtype."""
+    is_number = not is_tensor(value) or b.rank(value) == 0
+    return value if is_number else rounded_operands(b, b.result_dtype, value)[0]
 
 
 def _is_zero(value: Any) -> bool:
@@ -145,7 +148,11 @@ def div(b: Builder, x: Tensor, y: Any) -> Expr:
     """aten::div.Tensor(Tensor self, Tensor other) -> Tensor"""
     if isinstance(y, (bool, int, float)) and y == 0:
         return pointwise(b, lambda u, v: u * v, x, math.copysign(math.inf, y))
-    return relax_binary(b, R.divide, lambda u, v: u / v, x, y)
+    return relax_binary(b, R.divide, lambda u, v: u / v, *_quotient_operands(b, x, y))
+
+
+def _quotient_operands(b: Builder, x: Any, y: Any) -> list[Any]:
+    return [*rounded_operands(b, b.result_dtype, x), _factor(b, y)]
 
 
 @lowers("torch.aten.div.Tensor_mode", "torch.aten.div.Scalar_mode")
@@ -158,7 +165,7 @@ def div_mode(b: Builder, x: Tensor, y: Any, rounding_mode: str | None) -> Expr:
     if rounding_mode == "floor":
         return floor_divide(b, x, y)
     if is_float(b.result_dtype):
-        return pointwise(b, lambda u, v: tirx.trunc(u / kept(v)), x, y)
+        return pointwise(b, lambda u, v: tirx.trunc(u / kept(v)), *_quotient_operands(b, x, y))
     return _integer_quotient(b, tirx.truncdiv, x, y)
 
 
@@ -166,7 +173,7 @@ def div_mode(b: Builder, x: Tensor, y: Any, rounding_mode: str | None) -> Expr:
 def floor_divide(b: Builder, x: Tensor, y: Any) -> Expr:
     """aten::floor_divide(Tensor self, Tensor other) -> Tensor"""
     if is_float(b.result_dtype):
-        return pointwise(b, _float_floor_divide, x, y)
+        return pointwise(b, _float_floor_divide, *_quotient_operands(b, x, y))
     return _integer_quotient(b, tirx.floordiv, x, y)
 
 
@@ -174,7 +181,7 @@ def floor_divide(b: Builder, x: Tensor, y: Any) -> Expr:
 def remainder(b: Builder, x: Any, y: Any) -> Expr:
     """aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor"""
     if is_float(b.result_dtype):
-        return pointwise(b, _float_remainder, x, y)
+        return pointwise(b, _float_remainder, *rounded_operands(b, b.result_dtype, x, y))
     return _integer_quotient(b, tirx.floormod, x, y)
 
 
@@ -182,7 +189,7 @@ def remainder(b: Builder, x: Any, y: Any) -> Expr:
 def fmod(b: Builder, x: Tensor, y: Any) -> Expr:
     """aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor"""
     if is_float(b.result_dtype):
-        return pointwise(b, lambda u, v: libm("fmod", u, v), x, y)
+        return pointwise(b, lambda u, v: libm("fmod", u, v), *rounded_operands(b, b.result_dtype, x, y))
     return _integer_quotient(b, tirx.truncmod, x, y)
 
 
@@ -192,7 +199,7 @@ def _integer_quotient(b: Builder, op: Callable[[Scalar, Scalar], Scalar], x: Any
         b.unsupported("a division of booleans")
     if not isinstance(y, (bool, int)):
         return _quotient_of_values(b, op, x, y)
-    y = wrapped(int(y), b.result_dtype)
+    y = held(y, b.result_dtype)
     if y == 0:
         b.unsupported("an integer division by zero, which ATen reports as an error")
     if y == -1:
@@ -286,6 +293,7 @@ def pow_tensor_scalar(b: Builder, x: Tensor, exponent: Any) -> Expr:
     if exponent == 2 and dtype not in HALF:
         value = b.cast(x, dtype)
         return b.emit(R.multiply(value, value))
+    (exponent,) = rounded_operands(b, dtype, exponent)
     special = _FLOAT_POWERS.get(float(exponent))
     if dtype == "float16" and exponent in _ROOTS:
         special = _ROOTS[exponent]
@@ -338,7 +346,7 @@ def pow_tensor_tensor(b: Builder, x: Any, exponent: Any) -> Expr:
         b.unsupported("a power of booleans")
     if not is_float(b.result_dtype):
         return integer_power(b, x, exponent)
-    return pointwise(b, power, x, exponent)
+    return pointwise(b, power, *rounded_operands(b, b.result_dtype, x, exponent))
 
 
 # -- choices and the rest ------------------------------------------------------------------------------
@@ -348,7 +356,7 @@ def binary(name: str, body: Callable[[Scalar, Scalar], Scalar], *, custom: bool 
     """A look-alike: one kernel, computed in the dtype that ATen computes the result in."""
 
     def lowering(b: Builder, x: Any, y: Any) -> Expr:
-        return pointwise(b, body, x, y)
+        return pointwise(b, body, *rounded_operands(b, b.result_dtype, x, y))
 
     lowering.__doc__ = f"{name}(Tensor self, Tensor other) -> Tensor"
     register(name, lowering, custom=custom)
@@ -395,6 +403,24 @@ binary("torch.aten.xlogy.Scalar_Self", _xlogy, custom=True)
 binary("torch.aten.xlogy.Scalar_Other", _xlogy, custom=True)
 for _overload in ("", ".self_scalar", ".other_scalar"):
     binary(f"torch.aten.special_xlog1py{_overload}", _xlog1py, custom=True)
+
+
+@lowers("torch.aten.ldexp.Tensor")
+def ldexp(b: Builder, x: Tensor, exponent: Tensor) -> Expr:
+    """aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor
+
+    ``other`` holds integers; ``2 ** other`` alone may be infinite.
+    """
+
+    def body(u: Scalar, v: Scalar) -> Scalar:
+        limit = lambda number: tirx.const(number, str(v.ty.dtype))
+        bounded = tirx.Cast("int32", tirx.max(tirx.min(v, limit(_LONGEST)), limit(-_LONGEST)))
+        return libm("ldexp", u, bounded)
+
+    return pointwise(b, body, x, exponent)
+
+
+_LONGEST = 4096  # beyond all exponents
 
 
 @lowers("torch.aten.heaviside")

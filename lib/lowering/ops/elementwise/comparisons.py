@@ -10,7 +10,7 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import differs, same
-from torch_tvm.lowering.pointwise import pointwise, promoted_dtype
+from torch_tvm.lowering.pointwise import pointwise, promoted_dtype, rounded_operands
 from torch_tvm.lowering.registry import Tensor, register
 from torch_tvm.tir import compute_dtype
 
@@ -22,10 +22,9 @@ def comparison(name: str, body: Callable[[Scalar, Scalar], Scalar]) -> None:
     """``name.Tensor`` and ``name.Scalar``, compared in the operands' common dtype."""
 
     def lowering(b: Builder, x: Tensor, y: Any) -> Expr:
-        dtype = compute_dtype(promoted_dtype(b, x, y))
-        if dtype == "bool":
-            dtype = "uint8"
-        return pointwise(b, body, x, y, compute=dtype)
+        dtype = promoted_dtype(b, x, y)
+        compute = "uint8" if dtype == "bool" else compute_dtype(dtype)
+        return pointwise(b, body, *rounded_operands(b, dtype, x, y), compute=compute)
 
     lowering.__doc__ = f"{name}.Tensor(Tensor self, Tensor other) -> Tensor"
     register(f"{name}.Tensor", lowering)

@@ -12,7 +12,6 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape
-from torch_tvm.lowering.pointwise import wrapped
 from torch_tvm.lowering.registry import Tensor, register
 from torch_tvm.lowering.script import allocate
 from torch_tvm.tir import as_size, product
@@ -30,7 +29,7 @@ def looped(b: Builder, x: Any, y: Any, start: Callable[..., list[Scalar]], step:
     The first word is the result. Words are 64 bits without a sign, so that they wrap around.
     """
     dtype = b.result_dtype
-    operands = [b.tensor(wrapped(int(v), dtype) if isinstance(v, (bool, int, float)) else v, dtype) for v in (x, y)]
+    operands = [b.tensor(v, dtype) for v in (x, y)]
     shape = common_shape(b, [b.shape(v) for v in operands])
     if 0 in shape:
         return b.emit(relax.op.zeros(relax.ShapeExpr([as_size(size) for size in shape]), dtype))

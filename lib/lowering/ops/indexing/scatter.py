@@ -22,7 +22,7 @@ from torch_tvm.lowering.ops.indexing.kernels.scatter import COLUMNS, OF_BOOLS, S
 from torch_tvm.lowering.ops.indexing.kernels.wide_sort import GroupedUpdate, divisor
 from torch_tvm.lowering.ops.indexing.positions import IndexCheck, checked
 from torch_tvm.lowering.ops.shapes.views import common_shape, expand_to, reshape, same_shape
-from torch_tvm.lowering.pointwise import number, pointwise, scaled, wrapped
+from torch_tvm.lowering.pointwise import number, pointwise, scaled
 from torch_tvm.lowering.registry import Lowering, Number, Size, Tensor, lowers, register
 from torch_tvm.tir import SizeLike, as_size, compute_dtype, const, is_float, product, static
 
@@ -443,10 +443,7 @@ def masked_scatter(b: Builder, x: Tensor, mask: Tensor, source: Tensor) -> Expr:
 
 def index_fill(b: Builder, x: Tensor, dim: int, index: Tensor, value: Number) -> Expr:
     """aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
-    dtype = b.dtype(x)
-    if isinstance(value, (bool, int, float)) and not is_float(dtype):
-        value = bool(value) if dtype == "bool" else wrapped(int(value), dtype)
-    return index_fill_tensor(b, x, dim, index, b.tensor(value, dtype))
+    return index_fill_tensor(b, x, dim, index, b.tensor(value, b.dtype(x)))
 
 
 def index_fill_tensor(b: Builder, x: Tensor, dim: int, index: Tensor, value: Tensor) -> Expr:

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 from torch_tvm.lowering import wrapping
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor
 from torch_tvm.lowering.conversion import convert, loaded
-from torch_tvm.lowering.pointwise import agree, number, pointwise, times
+from torch_tvm.lowering.pointwise import agree, number, pointwise, rounded_operands, times
 from torch_tvm.lowering.registry import Tensor, lowers
 from torch_tvm.tir import broadcast_shape, is_float
 
@@ -114,10 +114,12 @@ def addcmul(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     if wrapping.may_overflow(b.result_dtype):
         body = lambda u, v, w, a: wrapping.plus(u, wrapping.product(wrapping.product(a, v), w))
         return pointwise(b, body, x, y, z, value)
-    return pointwise(b, lambda u, v, w, a: u + times(a, v) * w, x, y, z, value)
+    operands = rounded_operands(b, b.result_dtype, x, y, z)
+    return pointwise(b, lambda u, v, w, a: u + times(a, v) * w, *operands, value)
 
 
 @lowers("torch.aten.addcdiv")
 def addcdiv(b: Builder, x: Tensor, y: Tensor, z: Tensor, value: Any) -> Expr:
     """aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    return pointwise(b, lambda u, v, w, a: u + times(a, v / w), x, y, z, value)
+    operands = rounded_operands(b, b.result_dtype, x, y, z)
+    return pointwise(b, lambda u, v, w, a: u + times(a, v / w), *operands, value)

@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import immediate, kept, number
+from torch_tvm.lowering.pointwise import kept, number
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
 from torch_tvm.tir import as_size, ceil_div, is_float
 
@@ -40,7 +40,7 @@ def filled(b: Builder, shape: Sequence[Any], value: Any) -> Expr:
     if is_float(dtype) and (value == 0 or not math.isfinite(value)):  # TVM's own kernel stumbles over infinities
         constant = kept(tirx.const(float(value), dtype))
         return b.te(lambda goal: te.compute(list(goal), lambda *i: constant, name="full"), sizes, name="full")
-    return b.emit(relax.op.full(sizes, relax.const(immediate(value, dtype).value, dtype), dtype))
+    return b.emit(relax.op.full(sizes, b.tensor(value, dtype), dtype))
 
 
 def _filled_bfloat16(shape: list[Any], value: float) -> te.Tensor:
