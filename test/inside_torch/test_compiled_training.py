@@ -279,6 +279,15 @@ def test_gradients_of_pooling_are_kernels(name: str) -> None:
         _check_gradients(fast, POOLINGS[name], [torch.randn(2, 3, 4, *sizes)])
 
 
+def test_a_depthwise_convolution_behind_a_pool_of_unknown_size() -> None:
+    """Halves of sizes have several spellings, which TVM's fusion takes for different sizes."""
+    layers = [nn.Conv2d(4, 16, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)]
+    model = nn.Sequential(*layers)
+    fast = compiled(model, dynamic=True, options={"fallback": False})
+    for batch, height in ((2, 12), (3, 17)):
+        _check_gradients(fast, model, [torch.randn(batch, 4, height, height + 3, requires_grad=True)])
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_losses_of_several_labels(reduction: str) -> None:
     """PyTorch's own parts of it add what follows the last label."""

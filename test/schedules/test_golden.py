@@ -99,6 +99,7 @@ WORKLOADS = {
     "direct-convolution": Workload(lambda: nn.Conv2d(16, 16, 3, stride=2), [torch.randn(1, 16, 9, 9)]),
     "depthwise-convolution": Workload(lambda: nn.Conv2d(16, 16, 3, groups=16), [torch.randn(1, 16, 8, 8)]),
     "winograd-convolution": Workload(lambda: nn.Conv2d(32, 32, 3, padding=1), [torch.randn(1, 32, 32, 32)]),
+    "winograd-weights": function(lambda x, w: F.conv2d(x, w, padding=1), (1, 32, 32, 32), (32, 32, 3, 3)),
     "int8_matmul": Workload(IntegerProduct, [torch.ones(4, 8, dtype=torch.int8)]),
     "bfloat16_matmul": Workload(lambda: nn.Linear(32, 32), [torch.randn(8, 32)], "fast"),
     "matmul": Workload(lambda: nn.Linear(32, 32), [torch.randn(8, 32)]),

@@ -4,6 +4,7 @@ from torch_tvm.schedules.cpu.attention.rule import Attention
 from torch_tvm.schedules.cpu.convolution.depthwise import DepthwiseConv
 from torch_tvm.schedules.cpu.convolution.direct import DirectConv
 from torch_tvm.schedules.cpu.convolution.winograd import WinogradConv
+from torch_tvm.schedules.cpu.convolution.winograd_weights import WinogradWeights
 from torch_tvm.schedules.cpu.fourier.rule import Fourier
 from torch_tvm.schedules.cpu.loops.elementwise import Elementwise
 from torch_tvm.schedules.cpu.loops.generic import Generic
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     DirectConv(),
     DepthwiseConv(),
     WinogradConv(),
+    WinogradWeights(),
     Int8Matmul(),
     Bfloat16Matmul(),
     Matmul(),

@@ -20,6 +20,8 @@ def convolutions(s: Sample) -> Cases:
         (two, s.floats(6, 4, 3, 2), [2, 3], [1, 0], [1, 2], False, [0, 0], 1, every),
         (two, s.floats(6, 2, 3, 3), [1, 2], [0, 2], [2, 1], False, [0, 0], 2, every),
         (two, s.floats(4, 1, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 4, every),
+        (two, s.floats(6, 2, 3, 2), [1, 1], [1, 0], [2, 3], False, [0, 0], 2, every),
+        (two, s.floats(6, 4, 2, 2), [1, 1], [2, 0], [1, 1], False, [0, 0], 1, every),
         (two, s.floats(6, 4, 1, 1), [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]),
         (two, s.floats(6, 4, 1, 1), [2, 2], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]),
         (two, s.floats(4, 3, 3, 3), [2, 2], [1, 1], [1, 1], True, [1, 0], 1, every),

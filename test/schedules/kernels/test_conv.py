@@ -281,6 +281,26 @@ def test_pairs_are_multiplied_in_full_vectors(mcpu: str) -> None:
     assert not any("torch_tvm_dot" in line and "call" in line for line in lines)
 
 
+@pytest.mark.parametrize("outputs", [48, 40], ids=["squares of channels", "a rest"])
+def test_winograd_on_weights_that_are_arguments(outputs: int) -> None:
+    """The result, and the gradient of the data, which is a convolution of the weights turned around."""
+
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor, weight: torch.Tensor, grad: torch.Tensor) -> Any:
+            how = [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+            backward = torch.ops.aten.convolution_backward(grad, x, weight, None, *how)
+            return F.conv2d(x, weight, padding=1), backward[0]
+
+    given = torch.randn(2, 32, 28, 28), torch.randn(outputs, 32, 3, 3), torch.randn(2, outputs, 28, 28)
+    compiled = torch_tvm.compile(Both(), given, fallback=False)
+    rules = [kernel.rule for kernel in compiled.report.kernels]
+    assert rules.count("winograd-convolution") == 2
+    assert rules.count("winograd-weights") == (2 if outputs == 48 else 0)
+    exact = Both()(*(t.double() for t in given))
+    for ours, eager, right in zip(compiled(*given), Both()(*given), exact, strict=True):
+        assert (ours - right).square().mean().sqrt() <= 3 * (eager - right).square().mean().sqrt() + 1e-5
+
+
 def test_winograd_is_chosen_by_shape_and_never_when_strict() -> None:
     large = Case((1, 64, 56, 56), 64, (3, 3), padding=1)
     assert _algorithms(large, "default") == {"winograd"}

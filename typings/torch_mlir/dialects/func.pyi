@@ -5,14 +5,7 @@ import torch_mlir.ir
 
 class FuncOp(torch_mlir.dialects._func_ops_gen.FuncOp):
     def __init__(
-        self,
-        name: Any,
-        type: Any,
-        *,
-        visibility: Any = ...,
-        body_builder: Any = ...,
-        loc: Any = ...,
-        ip: Any = ...,
+        self, name: Any, type: Any, *, visibility: Any = ..., body_builder: Any = ..., loc: Any = ..., ip: Any = ...
     ) -> None: ...
     def add_entry_block(self, arg_locs: Any = ...) -> Any: ...
     arg_attrs: Any

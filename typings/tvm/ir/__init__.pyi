@@ -179,12 +179,7 @@ class Type(tvm.ir.base.Node, tvm.runtime.script_printer.Scriptable):
 class Var(tvm.ir.expr._CallableExprWithOp):
     def __init__(self, name: Any = ..., ty: Any = ..., span: Any = ..., *, name_hint: Any = ...) -> None: ...
     def access_ptr(
-        self,
-        access_mask: Any,
-        ptr_type: Any = ...,
-        content_lanes: Any = ...,
-        offset: Any = ...,
-        extent: Any = ...,
+        self, access_mask: Any, ptr_type: Any = ..., content_lanes: Any = ..., offset: Any = ..., extent: Any = ...
     ) -> Any: ...
     allocated_addr: Any
     byte_offset: Any

@@ -36,12 +36,7 @@ class PassContext(tvm_ffi.core.Object):
 
 class Sequential(Pass):
     def __init__(
-        self,
-        passes: Any = ...,
-        opt_level: Any = ...,
-        name: Any = ...,
-        required: Any = ...,
-        traceable: Any = ...,
+        self, passes: Any = ..., opt_level: Any = ..., name: Any = ..., required: Any = ..., traceable: Any = ...
     ) -> None: ...
     pass_info: Any
     passes: collections.abc.Sequence[Pass]

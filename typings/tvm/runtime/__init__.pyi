@@ -10,13 +10,7 @@ class Executable:
     def __getitem__(self, name: Any) -> tvm_ffi.Function: ...
     def __init__(self, mod: Any) -> None: ...
     def export_library(
-        self,
-        file_name: Any,
-        *,
-        fcompile: Any = ...,
-        addons: Any = ...,
-        workspace_dir: Any = ...,
-        **kwargs: Any,
+        self, file_name: Any, *, fcompile: Any = ..., addons: Any = ..., workspace_dir: Any = ..., **kwargs: Any
     ) -> Any: ...
     def jit(self, *, fcompile: Any = ..., addons: Any = ..., force_recompile: Any = ..., **kwargs: Any) -> Module: ...
     mod: Any

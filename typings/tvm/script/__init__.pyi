@@ -7,9 +7,5 @@ from tvm.script import tirx as tirx
 from tvm.script.parser import ir as ir
 
 def from_source(
-    program: Any,
-    extra_vars: Any = ...,
-    check_well_formed: Any = ...,
-    s_tir: Any = ...,
-    absent_params: Any = ...,
+    program: Any, extra_vars: Any = ..., check_well_formed: Any = ..., s_tir: Any = ..., absent_params: Any = ...
 ) -> Any: ...

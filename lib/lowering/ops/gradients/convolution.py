@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from tvm import relax, te
+from tvm import relax, te, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.networks.convolution import convolve
@@ -15,7 +15,7 @@ from torch_tvm.lowering.ops.shapes.padding import constant_pad_nd
 from torch_tvm.lowering.ops.shapes.slicing import simplified, strided_slice
 from torch_tvm.lowering.ops.shapes.views import permute, reshape, same_size
 from torch_tvm.lowering.registry import Size, Tensor, lowers
-from torch_tvm.tir import SizeLike, as_size, product
+from torch_tvm.tir import SizeLike, as_size, product, static_sizes
 
 Expr: TypeAlias = relax.Expr
 
@@ -71,6 +71,13 @@ def _of_data(
     """
     pads = [(pad, pad) for pad in padding]
     sizes, windows = b.shape(x)[2:], b.shape(weight)[2:]
+    known = static_sizes(b.shape(weight))
+    if not transposed and known is not None and all(step == 1 for step in stride):
+        around = [gap * (k - 1) - pad for k, gap, pad in zip(known[2:], dilation, padding, strict=True)]
+        if min(around) >= 0:
+            return convolve(
+                b, grad, _turned(b, weight, known, groups), None, stride, [(n, n) for n in around], dilation, groups
+            )
     extra = None
     if not transposed:
         extra = [
@@ -84,6 +91,25 @@ def _of_data(
         if not same_size(b.shape(result)[axis], size):
             result = strided_slice(b, result, axis, 0, size)
     return result
+
+
+def _turned(b: Builder, weight: Expr, shape: Sequence[int], groups: int) -> Expr:
+    """The weight, of ``shape``, with channels the other way and windows back to front.
+
+    The convolution of stride 1 by it is the transposed one by the weight, and has kernels that those have not.
+    """
+    outputs, inputs, *window = shape
+    outputs //= groups
+
+    def turned(data: te.Tensor) -> te.Tensor:
+        def element(channel: Any, output: Any, *k: Any) -> Any:
+            of_group = tirx.floordiv(channel, inputs) * outputs + output if groups > 1 else output
+            back = [size - 1 - place for size, place in zip(window, k, strict=True)]
+            return data(of_group, tirx.floormod(channel, inputs) if groups > 1 else channel, *back)
+
+        return te.compute([inputs * groups, outputs, *window], element, name="turned_weight")
+
+    return b.te(turned, weight, name="turned_weight")
 
 
 def _missing(size: SizeLike, out: SizeLike, step: int, pad: int, reach: int) -> int:

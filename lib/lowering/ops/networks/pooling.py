@@ -6,6 +6,9 @@ padding. Relax gets that size as explicit padding after the input.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -23,6 +26,9 @@ R = relax.op
 Expr: TypeAlias = relax.Expr
 
 _MAX_POOL = {1: R.nn.max_pool1d, 2: R.nn.max_pool2d, 3: R.nn.max_pool3d}
+_WRITTEN_OUT = 32
+"""Places in a window up to which a search for its largest is no loop."""
+
 _AVG_POOL = {1: R.nn.avg_pool1d, 2: R.nn.avg_pool2d, 3: R.nn.avg_pool3d}
 
 
@@ -118,50 +124,90 @@ def max_pool(b: Builder, x: Expr, spatial: int, window: Window) -> Expr:
 
 def _largest(data: te.Tensor, output: Sequence[Any], window: Window) -> te.Tensor:
     """The same as loops: for sizes of which the padding is not known, and for whole numbers."""
-    axes = _axes(window)
-    reducer = te.comm_reducer(larger, lowest, name="largest")
+    axes, reducer = _axes(window), te.comm_reducer(larger, lowest, name="largest")
     out = [*data.shape[:2], *map(as_size, output)]
-    return te.compute(out, lambda *i: reducer(_read(data, i, axes, window)[1], axis=axes), name="max_pool")
+    padded = _padded(data, out[2:], window)
+    return te.compute(out, lambda *i: reducer(padded(*i[:2], *_places(i, axes, window)), axis=axes), name="max_pool")
 
 
 def max_pool_indices(b: Builder, x: Expr, spatial: int, window: Window) -> list[Expr]:
-    """The largest element of each window and its flat index; a NaN wins, the first of equals wins."""
+    """The largest element of each window and its flat index: of the last NaN, else of the first that is as large.
+
+    The largest are found first, then where they stand: each is a plain reduction, which vectors can do.
+    """
     value, batched = _batched(b, x, spatial)
-
-    def pool(data: te.Tensor, output: list[Any]) -> list[te.Tensor]:
-        axes, reducer = _axes(window), first_largest(b.dtype(x))
-        out = [*data.shape[:2], *map(as_size, output)]
-        found = te.compute(out, lambda *i: reducer(_read(data, i, axes, window), axis=axes), name="max_pool")
-        return list(found)
-
-    both = b.te(pool, value, window.output)
-    results = [b.emit(relax.TupleGetItem(both, i)) for i in (1, 0)]
+    largest = max_pool(b, value, spatial, window)
+    where = b.te(lambda data, of: _where_largest(data, of, window), value, largest, name="max_pool_indices")
+    results = [largest, where]
     return results if batched else [squeeze_at(b, r, 0) for r in results]
+
+
+def _where_largest(data: te.Tensor, largest: te.Tensor, window: Window) -> te.Tensor:
+    """Flat indices; -1 for a window that reads nothing but padding. Small windows are written out, without a loop."""
+    none, sizes, counts = tirx.max_value("int32"), data.shape[2:], window.kernel
+
+    def candidate(i: Sequence[Any], steps: Sequence[Any]) -> Any:
+        sought, number, inside, places = largest(*i), tirx.const(0, "int32"), [], []
+        for place, k, count, pad, size in zip(
+            _places(i, steps, window), steps, counts, window.padding, sizes, strict=True
+        ):
+            places.append(place - pad)
+            number = number * count + tirx.Cast("int32", k)
+            inside += [places[-1] >= 0, places[-1] < size]
+        element = data(*i[:2], *places)
+        found = tirx.Select(element == sought, number, none)
+        if is_float(str(data.dtype)):
+            found = tirx.Select(is_nan(sought), tirx.Select(is_nan(element), -number, none), found)
+        return tirx.if_then_else(tirx.all(*inside), found, none)
+
+    def number(*i: Any) -> Any:
+        if math.prod(counts) > _WRITTEN_OUT:
+            axes = _axes(window)
+            return te.min(candidate(i, [axis.var for axis in axes]), axis=axes)
+        steps = itertools.product(*([as_size(k) for k in range(count)] for count in counts))
+        return functools.reduce(tirx.min, (candidate(i, step) for step in steps))
+
+    numbers = te.compute(largest.shape, number, name="number")
+
+    def position(*i: Any) -> Any:
+        rest, flat = tirx.abs(numbers(*i)), tirx.const(0, "int64")
+        steps: list[Any] = []
+        for count in reversed(counts):
+            steps.insert(0, tirx.Cast("int64", tirx.floormod(rest, count)))
+            rest = tirx.floordiv(rest, count)
+        for place, pad, size in zip(_places(i, steps, window), window.padding, sizes, strict=True):
+            flat = flat * size + place - pad
+        return tirx.Select(numbers(*i) == none, tirx.const(-1, "int64"), flat)
+
+    return te.compute(largest.shape, position, name="position")
+
+
+def _places(i: Sequence[Any], axes: Sequence[Any], window: Window) -> list[Any]:
+    """Where a window at ``i`` has an element, in the padded input."""
+    return [o * s + k * d for o, s, k, d in zip(i[2:], window.stride, axes, window.dilation, strict=True)]
+
+
+def _padded(data: te.Tensor, output: Sequence[Any], window: Window) -> te.Tensor:
+    """What windows reach, its least element outside of ``data``: reads that need no guard are vectors."""
+    reach = [
+        (o - 1) * step + gap * (k - 1) + 1
+        for o, step, gap, k in zip(output, window.stride, window.dilation, window.kernel, strict=True)
+    ]
+    analyzer = tvm.sym.Analyzer()
+    fits = [analyzer.can_prove(r <= size) for r, size in zip(reach, data.shape[2:], strict=True)]
+    if all(fits) and not any(window.padding):
+        return data
+
+    def element(*i: Any) -> Any:
+        places = [place - pad for place, pad in zip(i[2:], window.padding, strict=True)]
+        inside = [c for place, n in zip(places, data.shape[2:], strict=True) for c in (place >= 0, place < n)]
+        return tirx.if_then_else(tirx.all(*inside), data(*i[:2], *places), lowest(str(data.dtype)))
+
+    return te.compute([*data.shape[:2], *reach], element, name="padded")
 
 
 def _axes(window: Window) -> list[tirx.IterVar]:
     return [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(window.kernel)]
-
-
-def _read(data: te.Tensor, i: Sequence[Any], axes: Sequence[Any], window: Window) -> tuple[Any, Any]:
-    """(flat index, element) that a window at ``i`` has at these places of it."""
-    steps = zip(i[2:], window.stride, axes, window.dilation, window.padding, strict=True)
-    places = [o * s + k * d - p for o, s, k, d, p in steps]
-    return _guarded(data, i[:2], places, data.shape[2:], str(data.dtype))
-
-
-def _guarded(
-    data: te.Tensor, leading: Sequence[Any], places: Sequence[Any], sizes: Sequence[Any], dtype: str
-) -> tuple[Any, Any]:
-    """(flat index, element) at ``places``, or (-1, lowest) outside of the input."""
-    inside: list[Any] = []
-    flat: Any = tirx.const(0, "int64")
-    for place, size in zip(places, sizes, strict=True):
-        inside += [place >= 0, place < size]
-        flat = flat * size + place
-    condition = tirx.all(*inside)
-    index = tirx.Cast("int64", tirx.if_then_else(condition, tirx.Cast("int64", flat), tirx.const(-1, "int64")))
-    return index, tirx.if_then_else(condition, data(*leading, *places), lowest(dtype))
 
 
 def first_largest(dtype: str) -> Any:
@@ -171,13 +217,12 @@ def first_largest(dtype: str) -> Any:
         has_nan = is_float(dtype)
         a_nan = is_nan(a[1]) if has_nan else tirx.const(False, "bool")
         c_nan = is_nan(c[1]) if has_nan else tirx.const(False, "bool")
-        earlier = tirx.Or(c[0] < 0, tirx.And(a[0] >= 0, a[0] <= c[0]))
-        ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], earlier))
+        ordered = tirx.Or(a[1] > c[1], tirx.And(a[1] == c[1], a[0] <= c[0]))
         later = a[0] > c[0]
         wins = tirx.Select(a_nan, tirx.Or(tirx.Not(c_nan), later), tirx.And(tirx.Not(c_nan), ordered))
         return tirx.Select(wins, a[0], c[0]), tirx.Select(wins, a[1], c[1])
 
-    return te.comm_reducer(combine, lambda index, _: (tirx.const(-1, index), lowest(dtype)), name="first_largest")
+    return te.comm_reducer(combine, lambda index, _: (tirx.max_value(index), lowest(dtype)), name="first_largest")
 
 
 def _max_pool(name: str, spatial: int) -> None:

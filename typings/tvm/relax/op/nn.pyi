@@ -4,13 +4,7 @@ import tvm.ir
 
 def adaptive_avg_pool2d(data: Any, output_size: Any = ..., layout: Any = ..., out_layout: Any = ...) -> tvm.ir.Expr: ...
 def attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    bias: Any = ...,
-    scale: Any = ...,
-    causal_mask: Any = ...,
-    window_size: Any = ...,
+    query: Any, key: Any, value: Any, bias: Any = ..., scale: Any = ..., causal_mask: Any = ..., window_size: Any = ...
 ) -> tvm.ir.Expr: ...
 def avg_pool1d(
     data: Any,
