@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from torch_tvm.aten.calls import draws, overloads_of
+from torch_tvm.aten.calls import draws
 from torch_tvm.dialect import view
 from torch_tvm.dialect.emitter import Emitter, dialect_name
 from torch_tvm.dialect.mlir import ir
@@ -29,6 +28,7 @@ from torch_tvm.importers.recording import (
     inverses,
 )
 from torch_tvm.importers.recording.argument_strides import BY_LAYOUT, BY_STRIDES, StrideDependence
+from torch_tvm.importers.recording.functional_siblings import functional_sibling
 from torch_tvm.importers.recording.memory_order import note_memory_order
 from torch_tvm.importers.recording.number_ranges import check_numbers
 from torch_tvm.importers.recording.storages import SOURCE, Place, Storage, TensorRef, ViewStep
@@ -37,10 +37,6 @@ from torch_tvm.support.errors import ImportFailed
 
 aten = torch.ops.aten
 
-WITHOUT_SIBLING = frozenset(
-    f"aten::{name}_" for name in ("copy", "detach", "fill_diagonal", "resize", "resize_as", "set")
-)
-"""In-place ops with no functional form, which the recorder spells out."""
 _FILL_DIAGONAL = "write through x.diagonal(), or compile for one size"
 
 
@@ -534,46 +530,6 @@ def _fakes(item: Any) -> Any:
     if isinstance(item, (list, tuple)):
         return [_fakes(value) for value in item]
     return 1 if isinstance(item, ir.Value) else item
-
-
-@lru_cache(maxsize=4096)
-def functional_sibling(overload: torch._ops.OpOverload) -> tuple[torch._ops.OpOverload, dict[str, str]]:
-    """The op without mutation, and its name for each argument that it takes.
-
-    ``add_.Tensor`` is ``add.Tensor``; ``add.out`` is ``add.Tensor`` without ``out``; ``dropout_(self, …)`` is
-    ``dropout(input, …)``; ``__iand__`` is ``__and__``. Raises :class:`ImportFailed` for an op with no sibling.
-    """
-    schema = overload._schema
-    given = [a for a in schema.arguments if not a.is_out]
-    for candidate in _functional_candidates(schema, is_out=len(given) < len(schema.arguments)):
-        if candidate._schema.is_mutable:
-            continue
-        names = _renamed(given, candidate._schema.arguments)
-        if names is not None:
-            return candidate, names
-    raise ImportFailed(
-        "this op changes its argument in place and has no functional form",
-        subject=dialect_name(overload),
-        advice="use the form that returns a new tensor",
-    )
-
-
-def _functional_candidates(schema: torch._C.FunctionSchema, *, is_out: bool) -> Iterator[torch._ops.OpOverload]:
-    namespace, name = schema.name.split("::")
-    base = name if is_out else name.removesuffix("_")
-    operator = f"__{name.removeprefix('__i')}" if name.startswith("__i") else base
-    for candidate in (base, f"{name}functional", f"{base}_functional", f"_{base}_functional", operator):
-        yield from overloads_of(f"{namespace}::{candidate}")
-
-
-def _renamed(given: Sequence[torch._C.Argument], wanted: Sequence[torch._C.Argument]) -> dict[str, str] | None:
-    """The name of each given argument among those wanted: the same of the same type, or the one in its place."""
-    types = {argument.name: str(argument.type) for argument in wanted}
-    if {argument.name: str(argument.type) for argument in given} == types:
-        return {name: name for name in types}
-    if [str(argument.type) for argument in given] == list(types.values()):
-        return {argument.name: name for argument, name in zip(given, types, strict=True)}
-    return None
 
 
 def _try_without_elements(

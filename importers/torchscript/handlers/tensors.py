@@ -12,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch_tvm.aten.decompositions import WITHOUT_QUESTIONS
 from torch_tvm.aten.dtypes import SCALAR_DTYPE
 from torch_tvm.dialect.emitter import dialect_name
-from torch_tvm.importers.recording.recorder import WITHOUT_SIBLING, functional_sibling
+from torch_tvm.importers.recording.functional_siblings import WITHOUT_SIBLING, functional_sibling
 from torch_tvm.importers.recording.storages import LiteralStorage, TensorRef
 from torch_tvm.importers.torchscript.context import Context
 from torch_tvm.importers.torchscript.sizes.demands import slice_sizes
