@@ -33,7 +33,7 @@ def is_registered(module: torch.nn.Module, key: tuple[str, str]) -> bool:
 
 
 def changes(before: Attributes, after: Attributes) -> dict[tuple[str, str], tuple[Any, Any]]:
-    """What differs between two looks at a module: value before and after; one that was new is not told of."""
+    """Attributes that differ between two snapshots of a module: value before and after. New ones are left out."""
     found = {}
     for key, value in after.items():
         earlier = before.get(key, _ABSENT)
@@ -49,7 +49,7 @@ def assign(module: torch.nn.Module, values: Mapping[tuple[str, str], Any]) -> No
 
 
 def forget_new(module: torch.nn.Module, before: Attributes) -> None:
-    """Take back the attributes that were not there before."""
+    """Delete the attributes that were not there before."""
     for path, name in of_module(module):
         if (path, name) not in before:
             del _table(module.get_submodule(path), name)[name]

@@ -1,4 +1,4 @@
-"""What PyTorch's ``ShapeEnv`` knows of unknown sizes: kept, and put back."""
+"""Snapshots of what PyTorch's ``ShapeEnv`` knows of unknown sizes."""
 
 from __future__ import annotations
 

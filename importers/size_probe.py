@@ -1,4 +1,4 @@
-"""What an op asks of sizes that are unknown: found by running it where an assumption does not hold.
+"""The constraints of an op on symbolic sizes, found by running it where a guard does not hold.
 
 A run on fake tensors decides every question about a symbolic size by its hint and leaves the answer as a guard of
 the ``ShapeEnv``. Some guards say what the op needs (``x[5]``: at least six), some merely chose a shortcut, and

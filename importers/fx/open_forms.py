@@ -1,4 +1,4 @@
-"""Functions that ask for sizes as numbers, in terms of ops that leave sizes open.
+"""Decompositions, for symbolic sizes, of functions that would specialise them.
 
 They stand in while a program is exported, for calls on sizes that may vary: ``torch.export`` would settle those sizes.
 A few stand in always, for functions that cannot be exported.

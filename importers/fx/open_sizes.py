@@ -1,4 +1,4 @@
-"""``torch.export`` with sizes that may be anything, 0 and 1 too, where the program and its ops take that.
+"""``torch.export`` with dynamic sizes that include 0 and 1, where the program and its ops take those.
 
 Left alone, an export takes every unknown size for two or more: a branch for ``x.size(0) == 0`` is gone without a word,
 and ops leave guards that say no more than that a shortcut was not taken. Here nothing is taken for granted. What an op

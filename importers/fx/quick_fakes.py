@@ -1,4 +1,4 @@
-"""The shape of a batch norm without working it out.
+"""The fake result of a batch norm without a run of its decomposition.
 
 For the shape and strides of its result PyTorch runs the decomposition of a batch norm on fake tensors, some twenty ops
 in Python: 40 % of the time to export a network of convolutions. In evaluation the result is like the input.

@@ -1,4 +1,4 @@
-"""What an exported graph asks of its unknown sizes.
+"""The constraints of an exported graph on its dynamic sizes.
 
 ``torch.export`` takes no size for 0 or 1 while it traces (ours does: :mod:`.open_sizes`), yet lets a call have either,
 and keeps what else it assumed as guards. Whether the graph is right for 0 and 1 is found out by trying its ops.

@@ -1,4 +1,4 @@
-"""Whose memory the result of an op is: what its schema says, and what it does not say."""
+"""Aliasing of results with arguments of an op: what its schema says, and what it does not say."""
 
 from __future__ import annotations
 

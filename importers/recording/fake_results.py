@@ -1,4 +1,4 @@
-"""Results of which PyTorch's fake tensors tell another dtype or shape than its kernels give, or nothing."""
+"""Corrections of fake results whose dtype or shape is not what PyTorch's kernels give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is imported, and what earlier attempts to do so found out."""
+"""The program of an import, and the assumptions that earlier attempts to import it led to."""
 
 from __future__ import annotations
 

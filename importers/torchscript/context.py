@@ -1,4 +1,4 @@
-"""What evaluating a TorchScript graph keeps: the recorder, numbers and sizes, containers that changed, and places."""
+"""The state of evaluating a TorchScript graph: the recorder, numbers and sizes, containers that changed, and places."""
 
 from __future__ import annotations
 

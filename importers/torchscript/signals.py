@@ -1,4 +1,4 @@
-"""What ends an evaluation that is no error of the importer."""
+"""Exceptions that end an evaluation, or ask for another one, without being errors of the importer."""
 
 from __future__ import annotations
 

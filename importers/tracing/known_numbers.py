@@ -1,4 +1,4 @@
-"""Small tensors of whole numbers that a program in Python makes of numbers: what it asks of them is known.
+"""Constant propagation through small integer tensors, while a program in Python is traced.
 
 Lengths of sequences are such tensors. With them, packed sequences are plain ones
 (:mod:`torch_tvm.aten.packed_sequences`).

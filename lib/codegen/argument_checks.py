@@ -1,4 +1,4 @@
-"""Kernels that need not check their arguments: those that only read weights and what other kernels made.
+"""Argument-check elision: kernels that only read weights and what other kernels made need not check their arguments.
 
 TVM writes some ten conditions for each tensor that a kernel takes. They catch wrong arguments of the program, which
 reach few kernels, and for all others they are a third of LLVM's work.
@@ -16,7 +16,7 @@ from torch_tvm.support.attributes import CHECKS_ELIDED
 
 @tvm.transform.module_pass(opt_level=0, name="ElideArgumentChecks")
 def elide_argument_checks(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-    """Mark such kernels; in ``mod``, they are called by ``R.call_tir``."""
+    """Mark the kernels that need no checks; ``mod`` calls its kernels by ``R.call_tir``."""
     doubted: set[tvm.ir.GlobalVar] = set()
     for gvar, function in mod.functions_items():
         if isinstance(function, relax.Function):

@@ -1,4 +1,4 @@
-"""Offers each kernel of a module to the rules of a target."""
+"""Schedules the kernels of a module: each is offered to the rules of a target, in order."""
 
 from __future__ import annotations
 

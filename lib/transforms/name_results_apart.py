@@ -1,4 +1,4 @@
-"""What leaves a block is another name of what a kernel in it gave."""
+"""Outputs of a dataflow block get names of their own, apart from what kernels in it bind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch_tvm.transforms.base import Transform
 
 
 class NameResultsApart(Transform):
-    """Kernels bind variables of their block, and what leaves it is another name of those.
+    """Kernels bind variables of their dataflow block, and its outputs are other names of those.
 
     ``gv = call_tir(f, x); output(gv)``  →  ``lv = call_tir(f, x); gv = lv; output(gv)``
 

@@ -1,1 +1,1 @@
-"""What a TorchScript program asks of unknown sizes, and what they come to."""
+"""Unknown sizes of a TorchScript program: their constraints, and the sizes of results."""

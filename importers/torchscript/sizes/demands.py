@@ -1,4 +1,4 @@
-"""What the ops of a program ask of unknown sizes: ranges of them, and assertions where the op stands."""
+"""The constraints of a program on its unknown sizes: ranges of them, and assertions where an op stands."""
 
 from __future__ import annotations
 

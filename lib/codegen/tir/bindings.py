@@ -1,4 +1,4 @@
-"""Numbers that a kernel computes once, kept so: TVM's simplifier puts what they stand for wherever they are used.
+"""Keeps let-bound integers of a kernel bound: TVM's simplifier would substitute their values wherever they are used.
 
 A kernel finds out once for each tile where it is, by divisions. With the tile unrolled each access repeated them, and
 three quarters of what LLVM was given, and then took out again, were such repetitions. Numbers that only depend on loops

@@ -1,1 +1,1 @@
-"""Canonicalisation patterns: for each op its one spelling."""
+"""Canonicalization patterns: each writes an op in ops of the canonical set."""

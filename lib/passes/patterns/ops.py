@@ -1,4 +1,4 @@
-"""Spelling rules for tensors that are numbers, and for whole ops from their parts."""
+"""Canonicalization patterns for tensors that are numbers, and for whole ops from their parts."""
 
 from __future__ import annotations
 

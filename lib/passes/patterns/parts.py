@@ -1,4 +1,4 @@
-"""Spelling rules for parts of tensors: slices, pieces, grids; and ops under another name."""
+"""Canonicalization patterns for parts of tensors: slices, pieces, grids; and for ops under another name."""
 
 from __future__ import annotations
 

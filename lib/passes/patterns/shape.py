@@ -1,4 +1,4 @@
-"""Spelling rules for copies, conversions, shapes and parts of tensors."""
+"""Canonicalization patterns for copies, conversions, shapes and parts of tensors."""
 
 from __future__ import annotations
 

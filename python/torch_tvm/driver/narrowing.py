@@ -1,4 +1,4 @@
-"""Where a program does not compile: the few ops that have to run in PyTorch, so that the rest is compiled."""
+"""Bisection of a program that does not compile, to the few ops that have to run in PyTorch."""
 
 from __future__ import annotations
 

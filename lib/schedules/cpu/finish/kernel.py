@@ -1,4 +1,4 @@
-"""What every kernel needs, whoever scheduled it."""
+"""The passes over every scheduled kernel, in order."""
 
 from __future__ import annotations
 

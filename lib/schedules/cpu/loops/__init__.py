@@ -1,1 +1,1 @@
-"""Everything that is loops over elements: what no other room has a kernel for."""
+"""Loops over elements: everything that no other folder has a kernel for."""
