@@ -49,18 +49,52 @@ def _emit(emitter: Emitter, expression: Any, values: Values) -> ir.Value:
         return values(expression)
     if expression.is_Integer:
         return emitter.constant(int(expression))
+    if expression.is_Float:
+        return emitter.constant(float(expression))
     if expression.is_Pow and expression.exp.is_Integer and expression.exp > 0:
         return _emit(emitter, sympy.Mul(*[expression.base] * int(expression.exp), evaluate=False), values)
-    operation = _OPERATIONS.get(type(expression).__name__)
-    if operation is None:
-        raise ValueError(f"{type(expression).__name__} of sizes has no form in the dialect")
+    name = type(expression).__name__
+    operation = _OPERATIONS.get(name)
+    conversion = _CONVERSIONS.get(name)
     operands = [_emit(emitter, argument, values) for argument in expression.args]
-    name, kind = operation
-    result = emitter.types.parse(f"!torch.{kind}")
-    if name == "torch.aten.__not__":
-        return emitter.op(name, operands, [result]).result
-    return reduce(lambda a, b: emitter.op(name, [a, b], [result]).result, operands)
+    if conversion is not None:
+        return emitter.op(conversion[0], operands, [emitter.types.parse(f"!torch.{conversion[1]}")]).result
+    if operation is None:
+        raise ValueError(f"{name} of sizes has no form in the dialect")
+    stem, kind = operation
+    if name == "Not":
+        return emitter.op(stem, operands, [emitter.types.parse("!torch.bool")]).result
+    return reduce(lambda a, b: _binary(emitter, stem, kind, a, b), operands)
 
+
+def _binary(emitter: Emitter, stem: str, kind: str, a: ir.Value, b: ir.Value) -> ir.Value:
+    """An operation on two integers or, where one is a float, on floats."""
+    floating = emitter.types.parse("!torch.float")
+    if floating not in (a.type, b.type) or (kind == "bool" and stem.endswith(".bool")):
+        return emitter.op(stem, [a, b], [emitter.types.parse(f"!torch.{kind}")]).result
+    form = _FLOATS.get(stem)
+    if form is None:
+        raise ValueError(f"'{stem}' of floats has no form in the dialect")
+    both = [x if x.type == floating else emitter.op("torch.aten.Float.Scalar", [x], [floating]).result for x in (a, b)]
+    name, swapped = form
+    result = floating if kind == "int" else emitter.types.parse("!torch.bool")
+    return emitter.op(name, both[::-1] if swapped else both, [result]).result
+
+
+_CONVERSIONS: Mapping[str, tuple[str, str]] = {
+    "ToFloat": ("torch.aten.Float.Scalar", "float"),
+    "TruncToInt": ("torch.aten.Int.float", "int"),
+}
+_FLOATS: Mapping[str, tuple[str, bool]] = {
+    "torch.aten.add.int": ("torch.aten.add.float", False),
+    "torch.aten.mul.int": ("torch.aten.mul.float", False),
+    "torch.aten.ge.int": ("torch.aten.ge.float", False),
+    "torch.aten.gt.int": ("torch.aten.gt.float", False),
+    "torch.aten.le.int": ("torch.aten.ge.float", True),
+    "torch.aten.lt.int": ("torch.aten.gt.float", True),
+    "torch.aten.eq.int": ("torch.aten.eq.float", False),
+}
+"""The form for floats of an operation on integers, and whether its operands change places."""
 
 _OPERATIONS: Mapping[str, tuple[str, str]] = {
     "Add": ("torch.aten.add.int", "int"),

@@ -110,18 +110,34 @@ class Probe:
         return [*kept, *self._missing([p for p in points if all(holds(g, p) for g in kept)])]
 
     def _needed(self, guards: Sequence[Any], points: Sequence[Point]) -> list[Any]:
-        """Guards that keep out sizes that do not fit, rather those that keep out nothing else."""
+        """Guards that keep out sizes that do not fit, rather those that keep out nothing else; and where others would
+        keep out more that fit than a relation or bound does, that.
+        """
         good = [p for p in points if self.fits(p)]
         bad = [p for p in points if self.fits(p) is False]
         exact = [g for g in dict.fromkeys(guards) if all(holds(g, p) for p in good)]
         kept = sorted(exact, key=lambda g: sum(holds(g, p) for p in bad))  # what says most, first
         bad = [p for p in bad if all(holds(g, p) for g in kept)]
         rest = [g for g in dict.fromkeys(guards) if g not in exact]
+        equalities = [g for g in rest if isinstance(g, (sympy.Eq, sympy.Or))]  # sizes that meet are taken for equal
+        if bad:
+            right = [p for p in good if 0 not in p.values()]
+            rest += [r for r in self._relations() if holds(r, self.hint) and all(holds(r, p) for p in right)]
+            plain = self._bounds([p for p in points if all(holds(g, p) for g in kept)])
+            rest += [each for each in plain if isinstance(each, sympy.Ge) and each.rhs == 1]  # "not empty", no other
         while bad and rest:
-            strongest = max(rest, key=lambda g: sum(not holds(g, p) for p in bad))
-            left = [p for p in bad if holds(strongest, p)]
-            if len(left) == len(bad):
+            gains = {g: sum(not holds(g, p) for p in bad) for g in rest}
+            rest = [g for g in rest if gains[g]]
+            if not rest:
                 break
+            costs = {g: sum(not holds(g, p) for p in good) for g in rest}
+            equal = [g for g in equalities if g in rest]
+            strongest = (
+                max(equal, key=gains.__getitem__)
+                if equal
+                else min(rest, key=lambda g: (costs[g] / gains[g], -gains[g]))
+            )
+            left = [p for p in bad if holds(strongest, p)]
             kept, bad, rest = [*kept, strongest], left, [g for g in rest if g is not strongest]
         return kept
 
@@ -184,6 +200,9 @@ class Probe:
         candidates = {s: _candidates(s, guards, self.hint[s], lowest) for s in self.symbols}
         points = [{**self.hint, s: value} for s in self.symbols for value in candidates[s]]
         points += [dict.fromkeys(self.symbols, value) for value in range(lowest, 4)]
+        points += [
+            {**dict.fromkeys(self.symbols, value), s: self.hint[s]} for value in (lowest, 1) for s in self.symbols
+        ]
         if len(involved) > 1 and own >= set(involved):
             each = max(2, int(_GRID ** (1 / len(involved))))  # of many symbols, the smallest sizes
             values = itertools.product(*(candidates[s][:each] for s in involved))
@@ -267,7 +286,7 @@ class Probe:
     def _run(self, point: Point, is_real: bool) -> bool | None:
         try:
             leaves = [_concrete(leaf, point, is_real) for leaf in self.leaves]
-            expected = [[_value(size, point) for size in sizes] for sizes in self.expected]
+            expected = [[self._expected(size, point) for size in sizes] for sizes in self.expected]
         except (_Unknown, *_ERRORS):
             return None
         if any(size < 0 for leaf in leaves for size in _expressions(leaf)):
@@ -281,7 +300,17 @@ class Probe:
         except _ERRORS:
             return False
         got = [_expressions(leaf) for leaf in pytree.tree_leaves(result)]
-        return got == expected
+        if len(got) != len(expected):
+            return False
+        return all(
+            len(sizes) == len(wanted) and all(n is None or n == size for size, n in zip(sizes, wanted, strict=True))
+            for sizes, wanted in zip(got, expected, strict=True)
+        )
+
+    def _expected(self, size: Any, point: Point) -> int | None:
+        """A size of a result; ``None`` for one that depends on data."""
+        is_told = isinstance(size, int) or size.free_symbols <= set(self.symbols)
+        return _value(size, point) if is_told else None
 
     def _checked(self) -> AbstractContextManager[Any]:
         """Of the kernels of attention for CPUs only one checks sizes."""

@@ -13,6 +13,7 @@ from torch.utils._sympy.functions import FloorDiv
 from torch_tvm.dialect.emitter import MAX_INT, Emitter
 from torch_tvm.dialect.mlir import ir
 from torch_tvm.importers.size_conditions import assert_size
+from torch_tvm.support.errors import ImportFailed
 
 
 @dataclass
@@ -45,7 +46,10 @@ class Symbols:
         """Assert a condition on sizes; one on symbols that no argument has is left to the program."""
         condition = condition.xreplace(self.solved)
         if condition.free_symbols <= set(self.places):
-            assert_size(self.emitter, condition, self._value, message)
+            try:
+                assert_size(self.emitter, condition, self._value, message)
+            except ValueError as error:
+                raise ImportFailed(f"the program needs {condition} of its sizes, and {error}") from None
 
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]

@@ -561,3 +561,103 @@ def branch_on_size(x: Tensor) -> Tensor:
 
 
 __all__ = ["PROGRAMS", "SIZES", "Program"]
+
+
+# -- what PyTorch takes apart, of unknown sizes ----------------------------------------------------------------
+
+
+@program(("n", "m"))
+def shifted_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.fft.fftshift(x), torch.fft.ifftshift(x, dim=(0,))
+
+
+@program(("n", 3))
+def distances_of_pairs(x: Tensor) -> Tensor:
+    return torch.pdist(x)
+
+
+@program(("n", 2), ("n", "m"))
+def bilinear(x: Tensor, y: Tensor) -> Tensor:
+    return F.bilinear(x, y, torch.ones(3, x.size(1), y.size(1)))
+
+
+@program(("n", "m"))
+def margins(x: Tensor) -> Tensor:
+    return F.multi_margin_loss(x, torch.zeros(x.size(0), dtype=torch.int64), reduction="none")
+
+
+@program(("n", "m"))
+def entropy_of_probabilities(x: Tensor) -> Tensor:
+    return F.cross_entropy(x, torch.softmax(x, 1), label_smoothing=0.1)
+
+
+@program(("n", "m"))
+def entropy_of_classes(x: Tensor) -> Tensor:
+    labels = torch.zeros(x.size(0), dtype=torch.int64)
+    return F.cross_entropy(x, labels, label_smoothing=0.1, reduction="none")
+
+
+@program((2, "n", "m"))
+def instance_norm(x: Tensor) -> Tensor:
+    return F.instance_norm(x) if x.size(2) > 1 else x
+
+
+@program(("n",))
+def one_hot_of_any_classes(x: Tensor) -> Tensor:
+    return F.one_hot((x * x * 3).to(torch.int64))
+
+
+@program((7, 3), ("n", "m"))
+def bags_of_one_length(table: Tensor, x: Tensor) -> Tensor:
+    return F.embedding_bag((x * x).to(torch.int64).clamp(0, 6), table, mode="max")
+
+
+# -- sizes as numbers ------------------------------------------------------------------------------------------
+
+
+@program(("n", "m"))
+def rolled_by_size(x: Tensor) -> Tensor:
+    return x.roll(x.size(0) // 2, 0).roll(-x.size(1), 1)
+
+
+@program(("n", "m"))
+def half_of_the_largest(x: Tensor) -> Tensor:
+    return x.topk((x.size(1) + 1) // 2, 1)[0]
+
+
+@program(("n", "m"))
+def norm_of_size(x: Tensor) -> Tensor:
+    return torch.norm(x, float(x.size(1)), dim=0)
+
+
+@program(("n", "m"), (3, "m"))
+def sum_of_scaled_products(x: Tensor, y: Tensor) -> Tensor:
+    return torch.addmm(torch.ones(x.size(0), 3), x, y.t(), beta=x.size(0), alpha=x.size(1))
+
+
+@program(("n", "m"))
+def corrected_by_size(x: Tensor) -> Tensor:
+    return x.std(dim=[1], correction=x.size(0))
+
+
+@program(("n", "m"))
+def steps_of_size(x: Tensor) -> Tensor:
+    return torch.arange(0, x.size(0) * x.size(1), x.size(1) + 1)
+
+
+# -- ops that ask in vain whether there is anything --------------------------------------------------------------
+
+
+@program(("n", "m"))
+def elements_at(x: Tensor) -> Tensor:
+    return x[x > 0].sum() + x[:, torch.zeros(2, dtype=torch.int64)].sum() if x.size(1) > 0 else x.sum()
+
+
+@program(("n", "m"), ("n",))
+def a_column_is_written(x: Tensor, y: Tensor) -> Tensor:
+    return torch.select_scatter(x, y, 1, 0)
+
+
+@program(("n", "m"), ("m", "n"))
+def view_as(x: Tensor, y: Tensor) -> Tensor:
+    return x.view_as(y) + y

@@ -86,7 +86,11 @@ def dist(x: Tensor, y: Tensor, p: float = 2) -> Tensor:
 
 def pdist(x: Tensor, p: float = 2) -> Tensor:
     """aten::pdist(Tensor self, float p=2) -> Tensor"""
-    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1).unbind(0)
+    rows = torch.arange(x.shape[0])
+    starts = rows * (2 * x.shape[0] - 1 - rows) // 2  # where the pairs of each row begin
+    pairs = torch.arange(x.shape[0] * (x.shape[0] - 1) // 2)
+    first = torch.searchsorted(starts, pairs, right=True) - 1
+    second = pairs - starts[first] + first + 1
     return torch.linalg.vector_norm(x[first] - x[second], p, 1)
 
 
@@ -167,12 +171,75 @@ def _widths(y: Tensor, x: Tensor, dim: int) -> Tensor:
     return x.index_select(dim, places + 1) - x.index_select(dim, places)
 
 
+# -- places --------------------------------------------------------------------------------------------
+
+
+def fftshift(x: Tensor, dim: Sequence[int] | None = None) -> Tensor:
+    """aten::fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor"""
+    return _turned(x, dim, lambda size: (size + 1) // 2)
+
+
+def ifftshift(x: Tensor, dim: Sequence[int] | None = None) -> Tensor:
+    """aten::fft_ifftshift(Tensor self, int[1]? dim=None) -> Tensor"""
+    return _turned(x, dim, lambda size: size // 2)
+
+
+def _turned(x: Tensor, dim: Sequence[int] | None, first: Callable[[Any], Any]) -> Tensor:
+    """``x`` with the element at ``first(size)`` in front, along each of some dimensions."""
+    for axis in range(x.dim()) if dim is None else dim:
+        size = x.shape[axis]
+        places = torch.arange(size) + first(size)
+        x = x.index_select(axis, torch.where(places < size, places, places - size))
+    return x
+
+
+def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    """aten::one_hot(Tensor self, int num_classes=-1) -> Tensor"""
+    if num_classes != -1:
+        return torch.ops.aten.one_hot.default(x, num_classes)
+    _demand((x >= 0).all(), "Class values must be non-negative.")
+    count: Any = x.max().item() + 1
+    torch._check(count >= 1)
+    return (x.unsqueeze(-1) == torch.arange(count)).to(torch.int64)
+
+
 # -- losses --------------------------------------------------------------------------------------------
 
 
 def _reduced(losses: Tensor, reduction: int) -> Tensor:
     """``losses`` as ``reduction`` says: 0 none, 1 mean, 2 sum."""
     return losses if reduction == 0 else losses.mean() if reduction == 1 else losses.sum()
+
+
+def cross_entropy_loss(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: int = 1,
+    ignore_index: Any = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=Mean, …) -> Tensor"""
+    dim = min(1, x.dim() - 1)
+    scores = x.log_softmax(dim)
+    classes = [-1 if axis == dim else 1 for axis in range(x.dim())]
+    weighted = scores if weight is None else scores * weight.reshape(classes)
+    if target.dim() == x.dim():
+        if label_smoothing != 0:
+            target = target * (1 - label_smoothing) + label_smoothing / x.shape[dim]
+        losses = -(weighted * target).sum(dim)
+        if reduction != 1:
+            return _reduced(losses, reduction)
+        count = torch.full((), math.prod(size for axis, size in enumerate(x.shape) if axis != dim), dtype=x.dtype)
+        return losses.sum() / torch.where(torch.full((), x.shape[dim]) == 0, math.nan, count)
+    is_kept = target != ignore_index
+    labels = torch.where(is_kept, target, 0)
+    worth = is_kept.to(x.dtype) if weight is None else torch.where(is_kept, weight[labels], 0)
+    losses = -scores.gather(dim, labels.unsqueeze(dim)).squeeze(dim) * worth
+    if label_smoothing != 0:
+        smooth = torch.where(is_kept, -weighted.sum(dim), 0)
+        losses = losses * (1 - label_smoothing) + smooth * (label_smoothing / x.shape[dim])
+    return losses.sum() / worth.sum() if reduction == 1 else _reduced(losses, reduction)
 
 
 def multi_margin_loss(
@@ -579,6 +646,9 @@ def _table() -> dict[torch._ops.OpOverload, Function]:
         aten.cumulative_trapezoid.dx: cumulative_trapezoid,
         aten.cumulative_trapezoid.x: cumulative_trapezoid_x,
         aten.cosine_similarity.default: cosine_similarity,
+        aten.fft_fftshift.default: fftshift,
+        aten.fft_ifftshift.default: ifftshift,
+        aten.cross_entropy_loss.default: cross_entropy_loss,
         aten.pdist.default: pdist,
         aten._pdist_forward.default: pdist,
         aten.multi_margin_loss.default: multi_margin_loss,
@@ -604,6 +674,8 @@ WITHOUT_QUESTIONS: dict[Any, Function] = {
     torch.corrcoef: corrcoef,
     torch.Tensor.corrcoef: corrcoef,
     torch.combinations: combinations,
+    aten.one_hot.default: one_hot,
+    torch.nn.functional.one_hot: one_hot,
     aten.ctc_loss.IntList: ctc_loss,
     torch.nn.functional.ctc_loss: _ctc_loss_of_tensors,
     torch.nn.functional.gaussian_nll_loss: gaussian_nll_loss,

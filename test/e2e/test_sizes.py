@@ -30,6 +30,15 @@ _IN_CI = {
     "branch_on_size",
     "add_two",
     "linear",
+    "shifted_spectrum",
+    "distances_of_pairs",
+    "margins",
+    "entropy_of_probabilities",
+    "rolled_by_size",
+    "norm_of_size",
+    "sum_of_scaled_products",
+    "steps_of_size",
+    "a_column_is_written",
 }
 """The rest runs with ``-m e2e``."""
 

@@ -192,20 +192,20 @@ def _slice_meta(fakes: list[Any]) -> torch.Tensor | None:
     return x.new_empty_strided(sizes, strides)
 
 
-def _run_fake(ev: Context, function: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]) -> Any:
+def _run_fake(ev: Context, overload: Any, positional: list[Any], keywords: dict[str, Any], args: list[Any]) -> Any:
     try:
         with ev.mode:
-            return ev.sizes.run(WITHOUT_QUESTIONS.get(function, function), positional, keywords)
+            return ev.sizes.run(WITHOUT_QUESTIONS.get(overload, overload), positional, keywords)
     except GuardOnDataDependentSymNode as error:
         raise ev.failure(
             f"the shape of a result depends on data here ({error.cond})",
-            subject=dialect_name(function),
+            subject=dialect_name(overload),
             origin=origins(args),
             advice="make this size an attribute of an input, or a constant",
         ) from None
     except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
         message = str(error).strip().split("\n")[0]
-        raise ev.failure(message, subject=dialect_name(function), origin=origins(args)) from None
+        raise ev.failure(message, subject=dialect_name(overload), origin=origins(args)) from None
 
 
 def _gives_views(overload: torch._ops.OpOverload) -> bool:

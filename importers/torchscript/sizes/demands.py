@@ -114,7 +114,7 @@ class Sizes:
         for condition in conditions:
             environment.evaluate_expr(condition)
         for condition in conditions:
-            self._demand(condition, dialect_name(function).removeprefix("torch."))
+            self._demand(condition, _name(function).removeprefix("torch."))
         self._settled = len(environment.guards)
         return result
 
@@ -143,7 +143,7 @@ class Sizes:
             wanted = found[0].get(same.get(symbol, symbol))
             if wanted is not None:
                 sizes[ir.BlockArgument(value).arg_number, axis] = wanted
-        cause = self.context.failure(problem.strip().split("\n")[0], subject=dialect_name(probe.function))
+        cause = self.context.failure(problem.strip().split("\n")[0], subject=_name(probe.function))
         assert isinstance(cause, ImportFailed)
         return OtherSizes(sizes, not found[1], cause) if sizes else None
 
@@ -231,6 +231,11 @@ class Sizes:
     def _value(self, symbol: sympy.Symbol) -> ir.Value:
         value, axis = self.places[symbol]
         return self.context.emitter.call(aten.size.int, (value, axis), {}, [0])[0]
+
+
+def _name(function: Any) -> str:
+    """The name in the dialect of an op, or of a function in Python that stands for one."""
+    return dialect_name(function) if hasattr(function, "_schema") else f"torch.aten.{function.__name__}"
 
 
 # -- slices ------------------------------------------------------------------------------------------------

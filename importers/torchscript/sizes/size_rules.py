@@ -107,7 +107,15 @@ def _reshape(*, self: torch.Tensor, shape: Sequence[Any]) -> Found:
     return _reshaped(self, shape)
 
 
-_VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+@_rule(aten.view_as.default, aten.reshape_as.default)
+def _view_as(*, self: torch.Tensor, other: torch.Tensor) -> Found:
+    return _reshaped(self, other.shape)
+
+
+_VIEWS = (
+    *(aten.view.default, aten._unsafe_view.default, aten.reshape.default),
+    *(aten.view_as.default, aten.reshape_as.default),
+)
 
 
 # -- images ------------------------------------------------------------------------------------------------
@@ -348,12 +356,27 @@ def _take_along_dim(*, self: torch.Tensor, indices: torch.Tensor, dim: int | Non
     rank = self.dim()
     if dim is None or rank != indices.dim() or not -rank <= dim < rank:
         return None
-    sizes = []
+    sizes, wanted = [], []
     for axis, (own, other) in enumerate(zip(self.shape, indices.shape, strict=True)):
-        if axis != dim % rank and _expression(own) != _expression(other) and not _is(own, 1) and not _is(other, 1):
-            return None
+        if axis != dim % rank and not _is(own, 1) and not _is(other, 1):
+            wanted.append(sympy.Eq(_expression(own), _expression(other)))
         sizes.append(other if axis == dim % rank or _is(own, 1) else own)
-    return sizes, []
+    return sizes, wanted
+
+
+@_rule(aten.diagonal_scatter.default)
+def _diagonal_scatter(*, self: torch.Tensor, src: torch.Tensor, offset: int, dim1: int, dim2: int) -> Found:
+    rank = self.dim()
+    if rank < 2 or src.dim() != rank - 1 or any(not -rank <= dim < rank for dim in (dim1, dim2)):
+        return None
+    if dim1 % rank == dim2 % rank:
+        return None
+    kept = [size for axis, size in enumerate(self.shape) if axis not in (dim1 % rank, dim2 % rank)]
+    rows, columns = _expression(self.shape[dim1]), _expression(self.shape[dim2])
+    length = sympy.Max(sympy.Min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+    wanted = [sympy.Eq(*map(_expression, pair)) for pair in zip(src.shape, kept, strict=False)]
+    own = _expression(src.shape[-1])  # two bounds: a size that is a minimum of two is no size of an argument
+    return list(self.shape), [*wanted, sympy.Ge(own, length), sympy.Le(own, length)]
 
 
 # -- padding -----------------------------------------------------------------------------------------------

@@ -191,8 +191,8 @@ def _traced(name: str, operands: Sequence[Any], given: Sequence[ir.Value], table
             parts = make_fx(torch.func.functionalize(call, remove="mutations"), table)(*fakes)
     except Exception as error:  # whatever a decomposition raises for sizes or values that it cannot take
         raise Refusal(f"PyTorch cannot decompose it: {error}") from error
-    parts.meta[_EQUAL_SIZES] = [
-        _equal_sizes(condition, places) for condition in _asserted(sizes) if condition not in known
+    parts.meta[_CONDITIONS] = [
+        _of_places(condition, places) for condition in _asserted(sizes) if condition not in known
     ]
     _drop_singular_vectors(parts)
     return parts
@@ -210,8 +210,8 @@ def _drop_singular_vectors(parts: GraphModule) -> None:
             node.args = (node.args[0], False, False)
 
 
-_EQUAL_SIZES = "torch_tvm.equal_sizes"
-"""What a decomposition asks of its operands: pairs of (index of an operand, axis) whose sizes are equal."""
+_CONDITIONS = "torch_tvm.conditions"
+"""What a decomposition asks of its operands: conditions on symbols that are named ``operand.axis``."""
 
 _Place = tuple[int, int]
 
@@ -233,12 +233,12 @@ def _asserted(sizes: ShapeEnv) -> list[Any]:
     return [*(guard.expr for guard in sizes.guards), *later]
 
 
-def _equal_sizes(condition: Any, places: Mapping[Any, _Place]) -> tuple[_Place, _Place]:
-    """The two sizes that a condition has equal."""
-    if not isinstance(condition, sympy.Eq) or not all(side in places for side in condition.args):
-        raise Refusal("PyTorch's decomposition of it holds for some sizes only")
-    left, right = condition.args
-    return places[left], places[right]
+def _of_places(condition: Any, places: Mapping[Any, _Place]) -> Any:
+    """A condition on the sizes of operands, each of which is named by where it is."""
+    if not condition.free_symbols <= set(places):
+        raise Refusal("PyTorch's decomposition of it holds for some values only")
+    names = {symbol: sympy.Symbol("{}.{}".format(*places[symbol]), integer=True) for symbol in condition.free_symbols}
+    return condition.xreplace(names)
 
 
 _SYMBOLS: dict[str, Callable[[ShapeEnv], Any]] = {
@@ -336,22 +336,20 @@ def _emitted(
             recorder.tensor(value, meta) if isinstance(meta, torch.Tensor) else value
             for value, meta in zip(block.arguments, metas, strict=True)
         ]
-        _assert_equal_sizes(emitter, block, parts)
+        _assert_conditions(emitter, block, parts)
         outputs = _Walk(recorder, parts).run(arguments)
         values = [recorder.read(output) for output in pytree.tree_leaves(outputs)]
     return block, values
 
 
-def _assert_equal_sizes(emitter: Emitter, block: ir.Block, parts: GraphModule) -> None:
+def _assert_conditions(emitter: Emitter, block: ir.Block, parts: GraphModule) -> None:
     """What the parts ask of the sizes of operands, which an importer has asked of them already where it knows them."""
     integer = emitter.types.parse("!torch.int")
-    for pair in parts.meta.get(_EQUAL_SIZES, ()):
-        symbols = {sympy.Symbol(f"{index}.{axis}"): (index, axis) for index, axis in pair}
 
-        def size(symbol: sympy.Symbol, symbols: dict[sympy.Symbol, _Place] = symbols) -> ir.Value:
-            index, axis = symbols[symbol]
-            operands = [block.arguments[index], emitter.constant(axis)]
-            return emitter.op("torch.aten.size.int", operands, [integer]).result
+    def size(symbol: sympy.Symbol) -> ir.Value:
+        index, axis = map(int, symbol.name.split("."))
+        operands = [block.arguments[index], emitter.constant(axis)]
+        return emitter.op("torch.aten.size.int", operands, [integer]).result
 
-        condition = sympy.Eq(*symbols, evaluate=False)
-        assert_size(emitter, condition, size, "the sizes of operands differ")
+    for condition in parts.meta.get(_CONDITIONS, ()):
+        assert_size(emitter, condition, size, "the sizes of operands do not fit")

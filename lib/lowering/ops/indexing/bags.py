@@ -157,7 +157,10 @@ def _check_offsets(b: Builder, offsets: Expr, total: Any) -> None:
             with IRBuilder() as builder:
                 with T.seq_scope():
                     wrong = allocate(1, "int32")
-                    wrong[0] = tirx.Cast("int32", tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0]))
+                    wrong[0] = tirx.const(0, "int32")
+                    with T.If(count > 0), T.Then():
+                        outside = tirx.any(tirx.NE(start(0), const(0)), start(count - 1) > sizes[0])
+                        wrong[0] = tirx.Cast("int32", outside)
                     with T.serial(0, count - 1) as i:
                         wrong[0] = tirx.bitwise_or(wrong[0], tirx.Cast("int32", start(i) > start(i + 1)))
                     out[()] = tirx.EQ(wrong[0], tirx.const(0, "int32"))

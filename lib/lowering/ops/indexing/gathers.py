@@ -242,15 +242,22 @@ def index(b: Builder, x: Tensor, indices: list[Tensor | None]) -> Expr:
 @lowers("torch.aten.one_hot")
 def one_hot(b: Builder, x: Tensor, num_classes: int) -> Expr:
     """aten::one_hot(Tensor self, int num_classes=-1) -> Tensor"""
-    if num_classes < 1:
-        b.unsupported("the number of classes depends on data")
+    classes: Any = num_classes
+    if num_classes < 0:
+        for size in b.shape(x):
+            b.expect(as_size(size) >= 1, "no classes can be told of no labels")
+        largest = b.emit(relax.op.max(x))
+        classes = b.size(b.emit(relax.op.add(largest, b.const(1, "int64"))))
+        b.check(classes >= 1, "class values must be non-negative")
+    elif num_classes == 0:
+        b.unsupported("no classes")
     return b.te(
         lambda v: te.compute(
-            (*v.shape, num_classes),
+            (*v.shape, classes),
             lambda *i: tirx.Cast("int64", v(*i[:-1]) == tirx.Cast(v.dtype, i[-1])),
             name="one_hot",
         ),
-        checked(b, x, num_classes, nearest=False),
+        checked(b, x, classes, nearest=False),
     )
 
 

@@ -12,8 +12,8 @@ from torch_tvm.lowering.ops.indexing.kernels import wide_sort
 from torch_tvm.lowering.ops.indexing.kernels.sort import is_long, is_selection, order, smallest_by_digits
 from torch_tvm.lowering.ops.indexing.kernels.sort import largest as selected
 from torch_tvm.lowering.pointwise import pointwise
-from torch_tvm.lowering.registry import Tensor, lowers, register
-from torch_tvm.tir import as_size, compute_dtype, is_float
+from torch_tvm.lowering.registry import Size, Tensor, lowers, register
+from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
 
 Expr: TypeAlias = relax.Expr
 Scalar: TypeAlias = tvm.ir.Expr
@@ -44,7 +44,7 @@ def sorting_indices(b: Builder, x: Expr, axis: int, descending: bool) -> Expr:
     return b.te(lambda keys: ordered(keys, axis, descending), sorting_keys(b, x), name="argsort")
 
 
-def along(b: Builder, x: Expr, order: Expr, axis: int, count: int | None = None) -> tuple[Expr, Expr]:
+def along(b: Builder, x: Expr, order: Expr, axis: int, count: SizeLike | None = None) -> tuple[Expr, Expr]:
     """The first ``count`` elements (``None``: all) of ``x`` in ``order``, and their indices."""
 
     def sizes(order_: te.Tensor) -> list[Any]:
@@ -85,11 +85,14 @@ def argsort(b: Builder, x: Tensor, dim: int, descending: bool) -> Expr:
 
 
 @lowers("torch.aten.topk")
-def topk(b: Builder, x: Tensor, k: int, dim: int, largest: bool, sorted: bool) -> list[Expr]:
+def topk(b: Builder, x: Tensor, k: Size, dim: int, largest: bool, sorted: bool) -> list[Expr]:
     """aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor, Tensor)"""
     if b.rank(x) == 0:
         return [x, b.broadcast(b.const(0, "int64"), [])]
     axis = b.axis(dim, b.rank(x))
+    if not isinstance(k, int):
+        b.check(tirx.all(k >= 0, as_size(b.shape(x)[axis]) >= k), "selected index k out of range")
+        return list(along(b, x, sorting_indices(b, x, axis, largest), axis, k))
     if 0 in b.shape(x) or k == 0:
         sizes = relax.ShapeExpr([as_size(k if a == axis else s) for a, s in enumerate(b.shape(x))])
         return [b.emit(relax.op.zeros(sizes, dtype)) for dtype in (b.dtype(x), "int64")]

@@ -9,8 +9,8 @@ from tvm import relax, tirx
 
 from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.ops.shapes.views import common_shape, reshape, same_size
-from torch_tvm.lowering.pointwise import expanded, scaled
-from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.lowering.pointwise import agree, expanded, pointwise, scaled
+from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import HALF, SizeLike, as_size, is_one, product
 
 R = relax.op
@@ -100,7 +100,7 @@ def linear(b: Builder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Expr:
     if bias is None:
         return result
     _expect_broadcast(b, bias, result)
-    return b.emit(R.add(result, bias))
+    return b.emit(R.add(*agree(b, [result, bias])))
 
 
 def _expect_broadcast(b: Builder, x: Expr, result: Expr) -> None:
@@ -116,19 +116,43 @@ def add_product(b: Builder, x: Expr, y: Expr, bias: Expr, beta: Any, alpha: Any,
     """``beta * bias + alpha * (x @ y)``; ``beta`` 0 drops ``bias`` even where it is NaN, as BLAS does the product."""
     _check(b, x, y)
     dtype = b.dtype(x)
-    if dtype in HALF and (alpha != 1 or beta not in (0, 1)):  # a product too large for it may be scaled down
+    if dtype in HALF and not (_is(alpha, 1) and _is(beta, 0, 1)):  # a product too large for it may be scaled down
         by_blas = _is_by_blas(b, x, y) if by_blas is None else by_blas
         left, right, rest = (b.cast(value, "float32") for value in (x, y, bias))
         return b.cast(add_product(b, left, right, rest, beta, alpha, by_blas), dtype)
     result = product_of(b, x, y)
-    if alpha == 0 and (_is_by_blas(b, x, y) if by_blas is None else by_blas):
+    is_read = not (_is_by_blas(b, x, y) if by_blas is None else by_blas)
+    if not _is_known(alpha):
+        result = _scaled_at_run_time(b, result, alpha, is_read)
+    elif alpha == 0 and not is_read:
         result = b.emit(R.zeros(relax.ShapeExpr([as_size(size) for size in b.shape(result)]), b.dtype(result)))
     elif alpha != 1:
         result = scaled(b, result, alpha)
-    if beta == 0:
+    if _is(beta, 0):
         return result
     _expect_broadcast(b, bias, result)
-    return b.emit(R.add(result, bias if beta == 1 else scaled(b, bias, beta)))
+    if not _is_known(beta):
+        bias = _scaled_at_run_time(b, bias, beta, False)
+    elif beta != 1:
+        bias = scaled(b, bias, beta)
+    return b.emit(R.add(*agree(b, [result, bias])))
+
+
+def _is(factor: Any, *numbers: float) -> bool:
+    """Whether a factor is known, and one of these."""
+    return _is_known(factor) and factor in numbers
+
+
+def _is_known(factor: Any) -> bool:
+    return isinstance(factor, (bool, int, float))
+
+
+def _scaled_at_run_time(b: Builder, x: Expr, factor: Any, is_read: bool) -> Expr:
+    """``x`` times a number that only the run knows; times 0, unless ``is_read``, zeros also where ``x`` is NaN."""
+    dtype = b.dtype(x)
+    zero = tirx.const(0, dtype)
+    product = lambda u, v: u * v if is_read else tirx.Select(v == zero, zero, u * v)
+    return pointwise(b, product, x, b.tensor(factor, dtype), compute=dtype, result=dtype, name="scale")
 
 
 def _is_by_blas(b: Builder, x: Expr, y: Expr) -> bool:
@@ -144,13 +168,13 @@ _BLAS_FROM = 400
 
 
 @lowers("torch.aten.addmm", "torch.aten.baddbmm")
-def addmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: Number) -> Expr:
+def addmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Any, alpha: Any) -> Expr:
     """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     return add_product(b, x, y, bias, beta, alpha)
 
 
 @lowers("torch.aten.addbmm")
-def addbmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: Number) -> Expr:
+def addbmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Any, alpha: Any) -> Expr:
     """aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     batch, rows, inner = b.shape(x)
     columns = b.shape(y)[2]
@@ -159,7 +183,7 @@ def addbmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: 
     return add_product(b, left, right, bias, beta, alpha)
 
 
-def addr(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Number, alpha: Number) -> Expr:
+def addr(b: Builder, bias: Tensor, x: Tensor, y: Tensor, beta: Any, alpha: Any) -> Expr:
     """aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
     left, right = b.emit(R.expand_dims(x, 1)), b.emit(R.expand_dims(y, 0))
     return add_product(b, left, right, bias, beta, alpha, by_blas=False)

@@ -318,13 +318,13 @@ def rms_norm(b: Builder, x: Tensor, normalized_shape: list[Size], weight: Tensor
 # -- group and instance norm ----------------------------------------------------------------------------
 
 
-def normalize_groups(b: Builder, x: Expr, groups: int, weight: Expr | None, bias: Expr | None, eps: float) -> Expr:
+def normalize_groups(b: Builder, x: Expr, groups: SizeLike, weight: Expr | None, bias: Expr | None, eps: float) -> Expr:
     """Group norm of ``(N, C, …)``."""
     shape, dtype = b.shape(x), _wide(b, x)
     problem = "the number of channels does not divide into the groups"
     if len(shape) < 2 or (isinstance(shape[1], int) and shape[1] % groups):
         b.unsupported(problem)
-    if not isinstance(shape[1], int):
+    if not isinstance(shape[1], int) and groups is not shape[1]:
         b.require(tirx.floormod(shape[1], as_size(groups)) == 0, problem)
     # Relax's own group norm takes E[x²] - E[x]², which cancels where the mean is large.
     size = product([quotient([shape[1]], [groups]), *shape[2:]])
@@ -391,10 +391,7 @@ def instance_norm(
         return normalize_batch(b, x, weight, bias, running_mean, running_var, eps)
     if running_mean is not None:
         b.unsupported("instance norm that updates its statistics in place")
-    channels = b.shape(x)[1]
-    if not isinstance(channels, int):
-        b.unsupported("instance norm with an unknown number of channels")
-    return normalize_groups(b, x, channels, weight, bias, eps)
+    return normalize_groups(b, x, b.shape(x)[1], weight, bias, eps)
 
 
 _LOWERINGS: dict[str, Lowering] = {

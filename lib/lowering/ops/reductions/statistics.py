@@ -22,7 +22,7 @@ from torch_tvm.lowering.ops.reductions.folds import (
     total,
 )
 from torch_tvm.lowering.pointwise import larger, pointwise, smaller
-from torch_tvm.lowering.registry import Number, Tensor, lowers, register
+from torch_tvm.lowering.registry import Tensor, lowers, register
 from torch_tvm.tir import as_size, compute_dtype
 
 Expr: TypeAlias = relax.Expr
@@ -30,7 +30,7 @@ Scalar: TypeAlias = tvm.ir.Expr
 
 
 def _variance(
-    b: Builder, x: Expr, dim: Any, correction: float, keepdim: bool, *, root: bool, want_mean: bool = False
+    b: Builder, x: Expr, dim: Any, correction: Any, keepdim: bool, *, root: bool, want_mean: bool = False
 ) -> list[Expr]:
     """Variance (or its root) by the two-pass formula in float64, as ATen's, and the mean when wanted."""
     axes, out = axes_of(b, x, dim), b.results[0].dtype or b.result_dtype
@@ -40,20 +40,19 @@ def _variance(
     squares = pointwise(b, deviation, x, mean, compute=accumulate, result=accumulate, name="deviation")
     summed = total(b, squares, axes, keepdim, accumulate=accumulate, result=accumulate)
 
-    def finish(u: Scalar, n: Scalar) -> Scalar:
+    def finish(u: Scalar, n: Scalar, taken: Scalar) -> Scalar:
         zero = tirx.const(0, accumulate)
-        count = n - tirx.const(correction, accumulate)
-        variance = u / tirx.Select(count < zero, zero, count)
+        variance = u / tirx.Select(n - taken < zero, zero, n - taken)
         return tirx.sqrt(variance) if root else variance
 
     count = count_of(b, x, axes)
-    if isinstance(count, int):
+    if isinstance(count, int) and isinstance(correction, (int, float)):
         rest = max(count - correction, 0)
         factor = 1 / rest if rest else math.inf
         scaled = lambda u: tirx.sqrt(u * tirx.const(factor, accumulate)) if root else u * tirx.const(factor, accumulate)
         variance = pointwise(b, scaled, summed, compute=accumulate, result=out, name="variance")
     else:
-        variance = pointwise(b, finish, summed, count, compute=accumulate, result=out, name="variance")
+        variance = pointwise(b, finish, summed, count, correction, compute=accumulate, result=out, name="variance")
     if not want_mean:
         return [variance]
     kept = mean if keepdim else b.reshape(mean, [s for a, s in enumerate(b.shape(mean)) if a not in axes])
@@ -65,7 +64,7 @@ def _correction(unbiased: bool) -> float:
 
 
 @lowers("torch.aten.var.correction")
-def var_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
+def var_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Any, keepdim: bool) -> Expr:
     """aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=False)[0]
 
@@ -83,7 +82,7 @@ def var_all(b: Builder, x: Tensor, unbiased: bool) -> Expr:
 
 
 @lowers("torch.aten.std.correction")
-def std_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool) -> Expr:
+def std_correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Any, keepdim: bool) -> Expr:
     """aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     return _variance(b, x, dim, 1 if correction is None else correction, keepdim, root=True)[0]
 
@@ -103,9 +102,7 @@ def std_all(b: Builder, x: Tensor, unbiased: bool) -> Expr:
 def _with_mean(name: str, root: bool) -> None:
     """``var_mean`` and ``std_mean``: the root of a variance that overflows need not."""
 
-    def correction(
-        b: Builder, x: Tensor, dim: list[int] | None, correction: Number | None, keepdim: bool
-    ) -> list[Expr]:
+    def correction(b: Builder, x: Tensor, dim: list[int] | None, correction: Any, keepdim: bool) -> list[Expr]:
         rest = 1 if correction is None else correction
         return _variance(b, x, dim, rest, keepdim, root=root, want_mean=True)
 
@@ -127,7 +124,9 @@ _with_mean("std_mean", root=True)
 # -- norms -------------------------------------------------------------------------------------------------
 
 
-def _norm(b: Builder, x: Expr, order: float, axes: Sequence[int], keepdim: bool) -> Expr:
+def _norm(b: Builder, x: Expr, order: Any, axes: Sequence[int], keepdim: bool) -> Expr:
+    if not isinstance(order, (int, float)):
+        return _norm_of_any_order(b, x, order, axes, keepdim)
     out = b.result_dtype
     inner = compute_dtype(out)
     size = lambda u: tirx.abs(convert(u, inner))
@@ -141,6 +140,30 @@ def _norm(b: Builder, x: Expr, order: float, axes: Sequence[int], keepdim: bool)
     accumulate = sum_dtype(b, x, axes, out)
     before, after = power_and_root(order, accumulate, inner)
     return total(b, x, axes, keepdim, accumulate=accumulate, before=before, after=after, name="norm")
+
+
+def _norm_of_any_order(b: Builder, x: Expr, order: Any, axes: Sequence[int], keepdim: bool) -> Expr:
+    """A norm whose order only the run knows: that of the powers, or what stands for it at 0 and infinity."""
+    out = b.result_dtype
+    inner, accumulate = compute_dtype(out), sum_dtype(b, x, axes, out)
+    given = pointwise(b, lambda p: p, b.tensor(order, accumulate), compute=accumulate, result=accumulate)
+    powers = pointwise(b, lambda u, p: power(tirx.abs(u), p), x, given, compute=accumulate, result=accumulate)
+    summed = total(b, powers, axes, keepdim, accumulate=accumulate, result=accumulate)
+    is_other, _ = power_and_root(0, accumulate, inner)
+    counted = total(b, x, axes, keepdim, accumulate=accumulate, result=accumulate, before=is_other)
+    size = lambda u: tirx.abs(convert(u, inner))
+    largest, smallest = (
+        reduce(b, x, axes, keepdim, combine, identity, accumulate=inner, result=accumulate, before=size)
+        for combine, identity in ((larger, lowest), (smaller, highest))
+    )
+
+    def choose(p: Scalar, s: Scalar, count: Scalar, most: Scalar, least: Scalar) -> Scalar:
+        infinity, zero, one = tirx.infinity(accumulate), tirx.const(0, accumulate), tirx.const(1, accumulate)
+        of_powers = power(s, one / tirx.Select(p == zero, one, p))
+        ends = tirx.Select(p == infinity, most, tirx.Select(p == -infinity, least, of_powers))
+        return tirx.Select(p == zero, count, ends)
+
+    return pointwise(b, choose, given, summed, counted, largest, smallest, compute=accumulate, result=out, name="norm")
 
 
 def power_and_root(
@@ -160,17 +183,17 @@ def power_and_root(
 
 
 @lowers("torch.aten.linalg_vector_norm")
-def linalg_vector_norm(b: Builder, x: Tensor, order: Number, dim: list[int] | None, keepdim: bool, dtype: Any) -> Expr:
+def linalg_vector_norm(b: Builder, x: Tensor, order: Any, dim: list[int] | None, keepdim: bool, dtype: Any) -> Expr:
     """aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *,
     ScalarType? dtype)
     """
-    return _norm(b, x, float(order), axes_of(b, x, dim), keepdim)
+    return _norm(b, x, order, axes_of(b, x, dim), keepdim)
 
 
 @lowers("torch.aten.norm.Scalar")
-def norm_scalar(b: Builder, x: Tensor, p: Number) -> Expr:
+def norm_scalar(b: Builder, x: Tensor, p: Any) -> Expr:
     """aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor"""
-    return _norm(b, x, float(p), range(b.rank(x)), False)
+    return _norm(b, x, p, range(b.rank(x)), False)
 
 
 def weight_norm(b: Builder, v: Tensor, g: Tensor, dim: int) -> Expr:

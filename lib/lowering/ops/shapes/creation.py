@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from torch_tvm.lowering.builder import Builder, is_symbolic, is_tensor, plain_size
 from torch_tvm.lowering.conversion import convert
-from torch_tvm.lowering.pointwise import kept, number
+from torch_tvm.lowering.pointwise import kept, number, pointwise
 from torch_tvm.lowering.registry import Number, Size, Tensor, lowers
 from torch_tvm.tir import as_size, ceil_div, is_float
 
@@ -147,20 +147,20 @@ def _along(b: Builder, length: Any, value: Callable[..., Scalar], *extra: Any) -
 
 @lowers("torch.aten.arange.start_step")
 def arange_start_step(
-    b: Builder, start: Any, end: Any, step: Number, dtype: Any, layout: Any, device: Any, pin: Any
+    b: Builder, start: Any, end: Any, step: Any, dtype: Any, layout: Any, device: Any, pin: Any
 ) -> Expr:
     """aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, …) -> Tensor"""
-    if any(is_tensor(bound) and not b.dtype(bound).startswith("int") for bound in (start, end)):
-        b.unsupported("a range of floats whose bounds are known only at run time")
-    start, end = b.size(start), b.size(end)
-    if step == 0:
+    bounds = (start, end, step)
+    if any(isinstance(bound, float) or not _is_integer(b, bound) for bound in bounds) and not all(
+        isinstance(bound, (int, float)) for bound in bounds
+    ):
+        return _range_of_floats(b, start, end, step)
+    start, end, step = (b.size(bound) for bound in bounds)
+    if not is_symbolic(step) and step == 0:
         b.unsupported("a range with step 0")
-    symbolic = is_symbolic(start) or is_symbolic(end)
     floats = any(isinstance(bound, float) for bound in (start, end, step))
-    if symbolic and floats:
-        b.unsupported("a range of floats with a symbolic bound")
-    if symbolic:
-        return _symbolic_range(b, start, end, int(step))
+    if any(is_symbolic(bound) for bound in (start, end, step)):
+        return _symbolic_range(b, start, end, step)
     length = _ceil((end - start) / step) if floats else max(ceil_div(int(end) - int(start), int(step)), 0)
     wide = "float64" if floats or is_float(b.result_dtype) else "int64"
     first, stride = tirx.const(start, wide), tirx.const(step, wide)
@@ -171,15 +171,40 @@ def _ceil(value: float) -> int:
     return max(-int(-value // 1), 0)
 
 
-def _symbolic_range(b: Builder, start: Any, end: Any, step: int) -> Expr:
-    distance = end - start if step > 0 else start - end
-    length = tvm.sym.Analyzer().simplify(ceil_div(distance, abs(step)))
-    if b.is_computed(length):
+def _is_integer(b: Builder, bound: Any) -> bool:
+    if is_tensor(bound):
+        return b.dtype(bound).startswith("int")
+    return not is_symbolic(bound) or not is_float(str(bound.ty.dtype))
+
+
+def _range_of_floats(b: Builder, start: Any, end: Any, step: Any) -> Expr:
+    """A range by bounds that are no integers, and of which the run knows one: its length is computed in float64."""
+    given = [b.tensor(bound, "float64") for bound in (start, end, step)]
+    count = lambda first, last, by: tirx.ceil((last - first) / by)
+    length = pointwise(b, count, *given, compute="float64", result="int64", name="length")
+    sizes = b.size(length)
+    b.check(as_size(sizes) >= 0, "upper bound and lower bound inconsistent with step sign")
+    return _along(b, sizes, lambda i, first, by: first() + tirx.Cast("float64", i) * by(), given[0], given[2])
+
+
+def _symbolic_range(b: Builder, start: Any, end: Any, step: Any) -> Expr:
+    if is_symbolic(step):
+        b.check(tirx.NE(step, tirx.const(0, "int64")), "step must be nonzero")
+        forward, size = step > 0, tirx.Select(step > 0, step, tirx.Select(step < 0, -step, tirx.const(1, "int64")))
+        length = ceil_div(tirx.Select(forward, as_size(end) - start, as_size(start) - end), size)
+    else:
+        length = ceil_div(end - start if step > 0 else start - end, abs(int(step)))
+    length = tvm.sym.Analyzer().simplify(length)
+    if b.is_computed(length) or is_symbolic(step):
         b.check(length >= 0, "upper bound and lower bound inconsistent with step sign")
-    if is_symbolic(start):
-        return _along(b, length, lambda i, first: first + tirx.Cast("int64", i) * tirx.const(step, "int64"), start)
-    first = tirx.const(start, "int64")
-    return _along(b, length, lambda i: first + tirx.Cast("int64", i) * tirx.const(step, "int64"))
+    sizes = [bound for bound in (start, step) if is_symbolic(bound)]
+
+    def value(i: Scalar, *known: Scalar) -> Scalar:
+        left = iter(known)
+        first, by = (next(left) if is_symbolic(n) else tirx.const(int(n), "int64") for n in (start, step))
+        return first + tirx.Cast("int64", i) * by
+
+    return _along(b, length, value, *sizes)
 
 
 @lowers("torch.aten.arange.start")

@@ -177,7 +177,7 @@ def repeat_interleave(b: Builder, x: Tensor, repeats: Size, dim: int | None, out
 
 
 @lowers("torch.aten.roll")
-def roll(b: Builder, x: Tensor, shifts: list[int], dims: list[int]) -> Expr:
+def roll(b: Builder, x: Tensor, shifts: list[Size], dims: list[int]) -> Expr:
     """aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shape = b.shape(x)
     if not dims:
@@ -185,21 +185,20 @@ def roll(b: Builder, x: Tensor, shifts: list[int], dims: list[int]) -> Expr:
         return reshape(b, roll(b, flat, shifts, [0]), shape)
     if len(shifts) != len(dims):
         b.unsupported("as many shifts as dimensions are needed")
-    offset: dict[int, int] = {}
-    for shift, d in zip(shifts, dims, strict=True):
-        axis = b.axis(d, len(shape))
-        offset[axis] = offset.get(axis, 0) + shift
+    axes = [b.axis(d, len(shape)) for d in dims]
 
-    def moved(place: Any, size: Any, axis: int) -> Any:
-        if axis not in offset or is_zero(shape[axis]):
+    def moved(place: Any, size: Any, axis: int, steps: Sequence[Any]) -> Any:
+        own = [step for step, each in zip(steps, axes, strict=True) if each == axis]
+        if not own or is_zero(shape[axis]):
             return place
-        return tirx.floormod(place - offset[axis], size)
+        return tirx.floormod(place - sum(own[1:], own[0]), size)
 
     return computed(
         b,
         x,
         shape,
-        lambda i, own, _: [moved(p, s, axis) for axis, (p, s) in enumerate(zip(i, own, strict=True))],
+        lambda i, own, steps: [moved(p, s, axis, steps) for axis, (p, s) in enumerate(zip(i, own, strict=True))],
+        shifts,
     )
 
 
