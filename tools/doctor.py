@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch_tvm.support.cache_folder import cache_folder
+from torch_tvm.support.errors import first_line
 
 _PACKAGES = ("torch-tvm", "torch", "apache-tvm", "torch-mlir", "numpy", "lark")
 _OPTIONAL = {
@@ -46,7 +47,7 @@ def findings() -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:  # a doctor does not fall ill
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
+            text = first_line(error)
             yield Finding(
                 check.__name__.strip("_").replace("_", " "),
                 "bad",

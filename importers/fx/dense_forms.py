@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.functional_forms import dense_copy, written_arguments
-from torch_tvm.support.errors import ImportFailed, TorchTvmError
+from torch_tvm.support.errors import ImportFailed, TorchTvmError, first_line
 
 MOST_STEPS = 1000
 """Items of a scan that is written out: each costs time to compile."""
@@ -53,7 +53,7 @@ def dense_form(node: Node, arguments: Any, metas: Sequence[torch.Tensor]) -> Gra
     except TorchTvmError:
         raise
     except Exception as error:
-        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        problem = first_line(error)
         raise ImportFailed(
             f"PyTorch cannot trace its own kernel: {problem}", subject=f"torch.higher_order.{operator.name()}"
         ) from error

@@ -33,7 +33,7 @@ from torch_tvm.importers.tracing.known_numbers import NumbersKnown
 from torch_tvm.importers.tracing.mask_questions import MasksUnexamined
 from torch_tvm.importers.tracing.seeding import seeding_refused
 from torch_tvm.importers.user_code import is_users, user_place
-from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, TorchTvmError, first_line
 
 # Numbers of sources that have no device data of their own: far from those that the backend gives.
 _OWN_NUMBERS = itertools.count(10**12)
@@ -303,7 +303,7 @@ class _Run:
         except TorchTvmError:
             raise
         except Exception as error:
-            problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            problem = first_line(error)
             raise ImportFailed(
                 f"the program fails on the lazy device: {type(error).__name__}: {problem}",
                 location=_place_of(error, scope),

@@ -25,7 +25,7 @@ from torch_tvm.importers.lazy.calls import WholeOp
 from torch_tvm.importers.recording.aliases import shares_memory
 from torch_tvm.importers.tracing.data_dependence import DependsOnData
 from torch_tvm.importers.user_code import user_place
-from torch_tvm.support.errors import ImportFailed, SourceLocation
+from torch_tvm.support.errors import ImportFailed, SourceLocation, first_line
 
 IMPORTER = "lazy"
 # Composite ops that the lazy device takes apart: canonical form puts their parts together again.
@@ -161,7 +161,7 @@ class WholeOps:
                 fake_args, fake_kwargs = pytree.tree_map(described, (args, kwargs))
                 metas = WITHOUT_QUESTIONS.get(overload, overload)(*fake_args, **fake_kwargs)
         except Exception as error:
-            problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            problem = first_line(error)
             raise DependsOnData(
                 f"this op leaves the lazy device, and the shape of its result is not known: {problem}",
                 subject=subject,

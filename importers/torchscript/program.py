@@ -35,7 +35,7 @@ from torch_tvm.importers.torchscript.signals import CertainError, KnownSizes, Ot
 from torch_tvm.importers.torchscript.sizes.demands import AnySizes
 from torch_tvm.importers.torchscript.values import ObjectValue, Scalar, kind_of
 from torch_tvm.importers.tracing.quiet import quiet_refusals
-from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation
+from torch_tvm.support.errors import ImportFailed, InvalidInput, SourceLocation, first_line
 from torch_tvm.support.sandbox import crash_of
 
 STAGE = f"importer: {IMPORTER}"
@@ -250,7 +250,7 @@ def _load_file(path: str) -> Any:
         with _own_calls():
             return torch.jit.load(path, map_location="cpu")
     except Exception as error:  # a damaged file: RuntimeError, and UnicodeDecodeError for text that is none
-        problem = _first_line(error).split(". This is an internal miniz error")[0]
+        problem = first_line(error).split(". This is an internal miniz error")[0]
         is_exported = path.endswith(".pt2")
         raise ImportFailed(
             f"not a TorchScript file: {problem}",
@@ -266,16 +266,11 @@ def _script(program: Any) -> Any:
             return torch.jit.script(program)
     except Exception as error:
         raise ImportFailed(
-            f"torch.jit.script failed: {_first_line(error)}",
+            f"torch.jit.script failed: {first_line(error)}",
             location=_place_in(str(error)),
             stage=STAGE,
             advice="use import_fx, torch.jit.trace, or change the code so that it scripts",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _place_in(text: str) -> SourceLocation | None:

@@ -10,7 +10,7 @@ from torch_tvm.dialect.module import TensorSpec, TorchModule
 from torch_tvm.importers.torchscript.graph import nodes_of
 from torch_tvm.importers.torchscript.profiles import AnyNumber
 from torch_tvm.importers.torchscript.program import STAGE, import_graph
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InvalidInput, first_line
 
 _MODULES = "a graph of a module has no weights: print that of a function, or save the module as a .pt file"
 _HERE = "<--- HERE"
@@ -55,7 +55,7 @@ def _problem(node: Any) -> str:
         try:
             node.output().toIValue()
         except RuntimeError as error:
-            return str(error).strip().split("\n")[0]
+            return first_line(error)
     is_op = node.kind().split("::")[0] not in ("prim", "onnx")
     if not is_op or node.schema() != "(no schema)":
         return ""

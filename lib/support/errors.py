@@ -95,6 +95,11 @@ class InternalError(TorchTvmError):
     """A bug of ours: names the stage, the dump and the command that reproduces it."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; the name of its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()
+
+
 def bug_of(error: BaseException) -> str:
     """An exception that nobody planned, in one line: ``a bug of torch_tvm: KeyError: 'x'``."""
     start = "a bug of torch_tvm: "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_tvm.dialect.types import TensorSpec
-from torch_tvm.support.errors import ImportFailed, InvalidInput
+from torch_tvm.support.errors import ImportFailed, InvalidInput, first_line
 from torch_tvm.tools.inputs.tensors import Given, given_in_order, given_tensors, in_order, random_tensor
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _from_script(path: str, given: Sequence[Given]) -> Source:
     try:
         script = torch.jit.load(path, map_location="cpu")
     except Exception as error:  # whatever PyTorch raises for a damaged file
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problem = first_line(error)
         raise ImportFailed(
             f"not a TorchScript file: {problem}",
             subject=path,
@@ -215,7 +215,7 @@ def _from_exported(path: str, given: Sequence[Given]) -> Source:
     try:
         program = torch.export.load(path)
     except Exception as error:
-        problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        problem = first_line(error)
         raise ImportFailed(f"not an exported program: {problem}", subject=path) from None
     finally:
         log.disabled = was_disabled

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.dtypes import dtype_name
 from torch_tvm.dialect.types import TEXT_DTYPE, TensorSpec
-from torch_tvm.support.errors import InvalidInput
+from torch_tvm.support.errors import InvalidInput, first_line
 from torch_tvm.support.files import write_whole
 
 _SIZE = r"(?:\d+|\?(?:[2-9]|[1-9]\d+)?)"
@@ -137,7 +137,7 @@ def read_tensors(file: str) -> dict[str, torch.Tensor]:
             leaves = pytree.tree_leaves(torch.load(path, weights_only=True))
             return {f"{path.stem}{index}": leaf for index, leaf in enumerate(leaves)}
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise InvalidInput(f"cannot read '{file}': {_first_line(error)}", subject="--input") from error
+        raise InvalidInput(f"cannot read '{file}': {first_line(error)}", subject="--input") from error
     except Exception as error:  # torch.load has errors of pickle's own
         raise InvalidInput(f"cannot read '{file}': {type(error).__name__}", subject="--input") from error
     raise InvalidInput(f"cannot read '{file}'", subject="--input", advice="give a .npz, .npy or .pt file")
@@ -180,10 +180,6 @@ def described(leaf: Any) -> str:
     if not isinstance(leaf, torch.Tensor):
         return repr(leaf)
     return f"{list(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 __all__ = [

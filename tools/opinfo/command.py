@@ -9,6 +9,7 @@ already is not run again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -80,26 +81,23 @@ def _run(
     before = [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
     done = {(line["op"], line["dtype"], line["via"]): line for line in before}
     lines = []
-    for op in ops:
-        for name, dtype in dtypes.items():
-            if dtype not in op.dtypes:
-                continue
-            for frontend in frontends:
-                key = (op.full_name, name, frontend)
-                line = done.get(key)
-                if line is None:
-                    started = time.monotonic()
-                    outcome = _isolated(op, dtype, frontend, chosen)
-                    line = dict(zip(("op", "dtype", "via"), key, strict=True))
-                    line |= {"verdicts": dict(outcome.verdicts), "found": outcome.found}
-                    line["seconds"] = round(time.monotonic() - started, 1)
-                    if file:
-                        with file.open("a") as lines_of_file:
-                            lines_of_file.write(json.dumps(line) + "\n")
-                lines.append(line)
-                bad = [text for text in line["found"] if not text.startswith(_GOOD)]
-                for text in bad:
-                    print(f"{key[0]} {name} {frontend}: {text}", flush=True)
+    for op, (name, dtype), frontend in itertools.product(ops, dtypes.items(), frontends):
+        if dtype not in op.dtypes:
+            continue
+        line = done.get((op.full_name, name, frontend))
+        if line is None:
+            started = time.monotonic()
+            outcome = _isolated(op, dtype, frontend, chosen)
+            line = {"op": op.full_name, "dtype": name, "via": frontend}
+            line |= {"verdicts": dict(outcome.verdicts), "found": outcome.found}
+            line["seconds"] = round(time.monotonic() - started, 1)
+            if file:
+                with file.open("a") as lines_of_file:
+                    lines_of_file.write(json.dumps(line) + "\n")
+        lines.append(line)
+        for text in line["found"]:
+            if not text.startswith(_GOOD):
+                print(f"{op.full_name} {name} {frontend}: {text}", flush=True)
     return lines
 
 

@@ -29,6 +29,7 @@ from torch_tvm.importers.torchscript.values import (
     Uninitialized,
     origins,
 )
+from torch_tvm.support.errors import first_line
 
 aten = torch.ops.aten
 
@@ -204,8 +205,7 @@ def _run_fake(ev: Context, overload: Any, positional: list[Any], keywords: dict[
             advice="make this size an attribute of an input, or a constant",
         ) from None
     except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
-        message = str(error).strip().split("\n")[0]
-        raise ev.failure(message, subject=dialect_name(overload), origin=origins(args)) from None
+        raise ev.failure(first_line(error), subject=dialect_name(overload), origin=origins(args)) from None
 
 
 def _gives_views(overload: torch._ops.OpOverload) -> bool:

@@ -23,7 +23,7 @@ from torch_tvm.debug.slices import (
 )
 from torch_tvm.dialect import view
 from torch_tvm.dialect.module import TorchModule
-from torch_tvm.support.errors import InvalidInput, TorchTvmError, bug_of
+from torch_tvm.support.errors import InvalidInput, TorchTvmError, bug_of, first_line
 from torch_tvm.support.files import check_writable, write_whole
 from torch_tvm.support.sandbox import failure_of
 
@@ -107,7 +107,7 @@ class _Search:
             try:
                 found, expected = both_results(module, args, self._target, self._options)
             except TorchTvmError as error:
-                raise RuntimeError(str(error).splitlines()[0]) from error
+                raise RuntimeError(first_line(error)) from error
             except Exception as error:
                 raise RuntimeError(bug_of(error)) from error
             for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):

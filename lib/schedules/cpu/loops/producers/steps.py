@@ -23,10 +23,10 @@ def start(func: tirx.PrimFunc) -> s_tir.Schedule:
     try:
         return s_tir.Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
     except Exception as error:
-        raise Refusal(f"not a block-structured PrimFunc: {first_line(error)}") from error
+        raise Refusal(f"not a block-structured PrimFunc: {reason_of(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The last line of TVM's report that says something: the reason of a failed primitive."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
