@@ -462,6 +462,53 @@ def shrink(worker: Worker, program: Any, frontend: str, verdict: str, text: str,
     return program, text
 
 
+class _Findings:
+    """What the checks of several threads found: verdicts counted, a text for each failure, a line of ``log`` each."""
+
+    def __init__(self, log: Path | None) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._log = log
+        self._lock = threading.Lock()
+        done = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
+        self.known = {(each["seed"], each["frontend"]) for each in done}
+
+    def add(self, seed: int, frontend: str, verdict: str, text: str, seconds: float, report: str) -> None:
+        with self._lock:
+            if self._log:
+                line = {"seed": seed, "frontend": frontend, "verdict": verdict, "text": text, "seconds": seconds}
+                with self._log.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            self.counts[f"{frontend} {verdict}"] += 1
+            self.counts[verdict] += 1
+            if verdict == "refused":
+                self.counts[f"refused: {_reason(text)}"] += 1
+            if report:
+                self.failures.append(report)
+                print(report, flush=True)
+
+    def print_progress(self, seed: int) -> None:
+        with self._lock:
+            print(f"# seed {seed}: {dict(self.counts)}", flush=True)
+
+
+def _check_seed(worker: Worker, seed: int, frontend: str, shrinks: bool, findings: _Findings) -> None:
+    """Check the program of a seed by one frontend, and make it small where it fails."""
+    from programs import make
+
+    started = time.monotonic()
+    verdict, text = worker.ask({"seed": seed, "frontend": frontend})
+    seconds = round(time.monotonic() - started, 3)
+    report = ""
+    if verdict in BAD:
+        program = make(seed)
+        if shrinks:
+            program, text = shrink(worker, program, frontend, verdict, text)
+        report = f"== {verdict} seed {seed} {frontend}{_flags(program)}: {text[:600]}\n{_shown_inputs(program)}"
+        report += program.source()
+    findings.add(seed, frontend, verdict, text, seconds, report)
+
+
 def run(
     seeds: range,
     frontends: tuple[str, ...],
@@ -470,48 +517,10 @@ def run(
     log: Path | None = None,
 ) -> tuple[Counter[str], list[str]]:
     """Verdicts counted, and a text for each failure; what ``log`` has already is not checked again."""
-    from programs import make
-
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
-    known = {(each["seed"], each["frontend"]) for each in done}
     tasks: queue.Queue[int] = queue.Queue()
     for seed in seeds:
         tasks.put(seed)
-    counts: Counter[str] = Counter()
-    failures: list[str] = []
-    lock = threading.Lock()
-
-    def check_one(worker: Worker, seed: int, frontend: str) -> None:
-        started = time.monotonic()
-        verdict, text = worker.ask({"seed": seed, "frontend": frontend})
-        seconds = round(time.monotonic() - started, 3)
-        report = ""
-        if verdict in BAD:
-            program = make(seed)
-            if shrinks:
-                program, text = shrink(worker, program, frontend, verdict, text)
-            report = f"== {verdict} seed {seed} {frontend}{_flags(program)}: {text[:600]}\n{_shown_inputs(program)}"
-            report += program.source()
-        with lock:
-            if log:
-                line = {
-                    "seed": seed,
-                    "frontend": frontend,
-                    "verdict": verdict,
-                    "text": text,
-                    "seconds": seconds,
-                }
-                with log.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-            if seed % 50 == 49 and frontend == frontends[-1]:
-                print(f"# seed {seed}: {dict(counts)}", flush=True)
-            counts[f"{frontend} {verdict}"] += 1
-            counts[verdict] += 1
-            if verdict == "refused":
-                counts[f"refused: {_reason(text)}"] += 1
-            if report:
-                failures.append(report)
-                print(report, flush=True)
+    findings = _Findings(log)
 
     def loop() -> None:
         worker = Worker()
@@ -521,8 +530,10 @@ def run(
             except queue.Empty:
                 break
             for frontend in frontends:
-                if (seed, frontend) not in known:
-                    check_one(worker, seed, frontend)
+                if (seed, frontend) not in findings.known:
+                    _check_seed(worker, seed, frontend, shrinks, findings)
+            if seed % 50 == 49:
+                findings.print_progress(seed)
         worker.close()
 
     threads = [threading.Thread(target=loop) for _ in range(jobs)]
@@ -530,7 +541,7 @@ def run(
         thread.start()
     for thread in threads:
         thread.join()
-    return counts, failures
+    return findings.counts, findings.failures
 
 
 def _reason(text: str) -> str:
