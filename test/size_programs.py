@@ -621,6 +621,16 @@ def rolled_by_size(x: Tensor) -> Tensor:
 
 
 @program(("n", "m"))
+def spectrum(x: Tensor) -> Tensor:
+    return torch.view_as_real(torch.fft.rfft(x))
+
+
+@program(("n", "m"))
+def shifted_bits_of_sizes(x: Tensor) -> Tensor:
+    return x * ((x.size(0) << 2) + (x.size(1) >> 1))
+
+
+@program(("n", "m"))
 def half_of_the_largest(x: Tensor) -> Tensor:
     return x.topk((x.size(1) + 1) // 2, 1)[0]
 

@@ -153,7 +153,21 @@ def random_(self: Tensor, *bounds: Any, **named: Any) -> Tensor:
     return self.copy_(torch.randint(*bounds, self.shape, dtype=self.dtype, device=self.device))
 
 
+def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
+    """From a place that a tensor has."""
+    if not isinstance(start, Tensor):
+        return torch.narrow(input, dim, start, length)
+    size = input.shape[dim]
+    first: Any = torch.where(start < 0, start + size, start).item()
+    torch._check(length >= 0)
+    torch._check(first >= 0)
+    torch._check(first <= size - length)
+    return aten.slice(input, dim, first, first + length)
+
+
 TRACEABLE: dict[Function, Function] = {
+    torch.narrow: narrow,
+    Tensor.narrow: narrow,
     Tensor.random_: random_,
     torch.equal: equal,
     Tensor.equal: equal,

@@ -13,6 +13,7 @@ from torch_tvm.aten.calls import is_random
 LINEAR_ALGEBRA = "linear algebra: LAPACK through PyTorch"
 RANDOM_NUMBERS = "random numbers: PyTorch's generator"
 SPECIAL_FUNCTIONS = "special functions: PyTorch's kernel"
+FOURIER_TRANSFORMS = "Fourier transforms of unknown length: PyTorch's kernel"
 DRAWN_POOLING = "pooling of drawn windows: PyTorch's kernel"
 
 FACTORISATIONS = frozenset(
@@ -67,6 +68,7 @@ def is_library_call(name: str) -> bool:
 __all__ = [
     "COMPOSED",
     "FACTORISATIONS",
+    "FOURIER_TRANSFORMS",
     "LINEAR_ALGEBRA",
     "RANDOM_NUMBERS",
     "SPECIAL_FUNCTIONS",

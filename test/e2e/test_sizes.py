@@ -31,6 +31,8 @@ _IN_CI = {
     "add_two",
     "linear",
     "shifted_spectrum",
+    "spectrum",
+    "shifted_bits_of_sizes",
     "distances_of_pairs",
     "margins",
     "entropy_of_probabilities",

@@ -247,3 +247,21 @@ def test_numbers_between_two_bounds() -> None:
     found = compiled(x)
     torch.manual_seed(3)
     assert torch.equal(found, program(x))
+
+
+def test_a_part_that_starts_where_a_tensor_says() -> None:
+    """It is a view: what is written to it is written to its base."""
+
+    def program(x: Tensor, start: Tensor) -> Tensor:
+        y = x.clone()
+        y.narrow(0, start, 2).add_(1)
+        return y * torch.narrow(x, 1, start, x.size(1) - 2).sum()
+
+    args = (torch.randn(5, 6), torch.tensor(1))
+    dims: Any = ({0: Dim.AUTO, 1: Dim.AUTO}, {})
+    compiled = torch_tvm.compile(program, args, frontend="fx", dynamic_shapes=dims, fallback=False)
+    for rows, columns, start in ((5, 6, 1), (3, 3, -2), (9, 4, 2), (2, 7, 0)):
+        given = torch.randn(rows, columns), torch.tensor(start)
+        torch.testing.assert_close(compiled(*given), program(*given))
+    with pytest.raises(InvalidInput):
+        compiled(torch.randn(3, 6), torch.tensor(2))

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from tvm import relax
 
-from torch_tvm.lowering.builder import Builder
+from torch_tvm.aten.libraries import FOURIER_TRANSFORMS
+from torch_tvm.lowering.builder import Builder, InLibrary
 from torch_tvm.lowering.complex_parts import dense
 from torch_tvm.lowering.ops.complex.conversion import conj
 from torch_tvm.lowering.ops.fourier.transform import Direction, of_reals, to_reals, transform
@@ -31,9 +32,10 @@ def _kernel_scale(mode: int, lengths: Sequence[int]) -> float:
 
 
 def _length(b: Builder, x: Expr, axis: int) -> int:
+    """How many numbers are transformed; of an unknown number, PyTorch's kernel is called."""
     size = b.shape(x)[axis]
     if not isinstance(size, int):
-        b.unsupported("a Fourier transform of unknown length")
+        raise InLibrary(FOURIER_TRANSFORMS)
     if size == 0:
         b.unsupported("a Fourier transform of nothing, which ATen reports as an error")
     return size
@@ -54,7 +56,7 @@ def _resized(b: Builder, z: Parts, axis: int, length: int | None) -> Parts:
             return x
         size = b.shape(x)[axis]
         if not isinstance(size, int):
-            b.unsupported("a Fourier transform of unknown length")
+            raise InLibrary(FOURIER_TRANSFORMS)
         if size > length:
             return b.emit(R.strided_slice(x, [axis], [0], [length]))
         if size == length:
