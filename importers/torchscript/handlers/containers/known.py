@@ -74,13 +74,8 @@ def _len(ev: Evaluator, args: list[Any]) -> Any:
     return ev.containers.length(args[0])
 
 
-@handles("aten::__getitem__.t")
+@handles("aten::__getitem__.t", "aten::select.t")
 def _getitem(ev: Evaluator, args: list[Any]) -> Any:
-    return ev.containers.get(*args)
-
-
-@handles("aten::select.t")
-def _select(ev: Evaluator, args: list[Any]) -> Any:
     return ev.containers.get(*args)
 
 
