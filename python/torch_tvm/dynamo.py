@@ -46,6 +46,7 @@ with deferred_interrupts():
     from torch_tvm.inside_torch.graph_module import CompiledGraph, compile_graph
     from torch_tvm.inside_torch.higher_order import write_out
     from torch_tvm.inside_torch.other_arguments import GraphNotCompiled, for_other_arguments, held_tensors
+    from torch_tvm.inside_torch.python_floats import floats_kept
     from torch_tvm.inside_torch.recurrent_dropout import recurrent_dropout_kept
     from torch_tvm.inside_torch.saved_graph import SavedCode, is_saving, saved
     from torch_tvm.options import GraphOptions
@@ -86,7 +87,12 @@ def _function_of(gm: GraphModule, example_inputs: Inputs, given: Mapping[str, An
         if compiled is not None:
             return compiled
     try:
-        with _transforms_undone(), _draws_kept(), recurrent_dropout_kept():
+        with (
+            _transforms_undone(),
+            _draws_kept(),
+            recurrent_dropout_kept(),
+            nullcontext() if is_saving() else floats_kept(),
+        ):
             compiled = _through_aot(given, len(example_inputs))(gm, example_inputs)
             is_trained = _needs_gradient(example_inputs) and not is_saving()
             return differentiable_twice(compiled, gm) if is_trained else compiled

@@ -186,3 +186,23 @@ def test_batch_norm_of_unknown_channels(training: bool, compiles: list[int]) -> 
     for size in (4, 0, 5):
         x = torch.randn(size, 3)
         torch.testing.assert_close(fast(x), norm(x), rtol=1e-4, atol=1e-5)
+
+
+def _stepped(x: torch.Tensor, number: float) -> tuple[torch.Tensor, torch.Tensor]:
+    x.mul_(1 - number).lerp_(x + 1, number)
+    return torch.addcdiv(x, x, x + 9, value=-number / 3), x**number
+
+
+def _leaky(x: torch.Tensor, number: float) -> torch.Tensor:
+    return F.leaky_relu(x.mul_(2), number)
+
+
+@pytest.mark.parametrize(("program", "graphs"), [(_stepped, 2), (_leaky, 4)])
+def test_python_floats(program: Any, graphs: int, compiles: list[int]) -> None:
+    """Arithmetic takes any number, as that of a learning rate; a slope is a constant of its kernel."""
+    fast = torch.compile(program, backend="torch_tvm")
+    for number in (0.25, 0.75, 0.5, 0.125):
+        ours, eager = torch.arange(1.0, 4.0), torch.arange(1.0, 4.0)
+        torch.testing.assert_close(fast(ours, number), program(eager, number))
+        torch.testing.assert_close(ours, eager)
+    assert len(compiles) == graphs
