@@ -16,7 +16,7 @@ from torch._functorch._aot_autograd import graph_compile
 from torch.fx import GraphModule, Node
 
 _PASS = "tensorify_python_scalars"
-_ARITHMETIC = {f"aten::{name}" for name in "add sub rsub mul div pow lerp addcmul addcdiv fill full full_like".split()}
+_ARITHMETIC = {f"aten::{name}" for name in "add sub rsub mul div lerp addcmul addcdiv fill full full_like".split()}
 
 
 @contextmanager
