@@ -4,7 +4,7 @@
     torch-tvm compile MODEL -o model.ttvm && torch-tvm run model.ttvm --check
     torch-tvm run nets.py:MyNet --input x:1x3x64x64:f32 -o results.npz
     torch-tvm explain MODEL -o page.html
-    torch-tvm bench MODEL | --suite cpu | --kernels | --imports
+    torch-tvm bench MODEL | --suite cpu | --kernels | --imports | --training
     torch-tvm tune MODEL --database tuned --trials 500
     torch-tvm doctor
     torch-tvm cache info|clear

@@ -12,9 +12,10 @@ from torch_tvm.support.errors import ImportFailed
 from torch_tvm.tools.bench import main
 from torch_tvm.tools.bench.imports import STEPS, imports_markdown, time_imports
 from torch_tvm.tools.bench.measure import Comparison, Outcome, float64_results
+from torch_tvm.tools.bench.options import Options
 from torch_tvm.tools.bench.plot import plot
 from torch_tvm.tools.bench.process import Ready, Request, RuntimeFailed, Worker, error_of
-from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
+from torch_tvm.tools.bench.runtimes import RUNTIMES
 from torch_tvm.tools.bench.table import geometric_mean, markdown
 from torch_tvm.tools.cli import main as cli
 
@@ -54,6 +55,19 @@ def test_ours_beside_eager_and_a_peer_that_is_missing(
     seconds, rmse = compilation[0]["torch-tvm"].split(" s, ")
     assert float(seconds) > 0 and 0 < float(rmse) < 1e-6
     assert compilation[0]["OpenVINO"] == "–"
+
+
+def test_steps_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """Gradients are what is compared; runtimes that do not train are refused."""
+    arguments = ["--training", "--models", "lenet", "--quick", "--threads", "1"]
+    assert main([*arguments, "--peers", "eager", "--batch", "3"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Milliseconds of a step of training")
+    _, compilation = tables(text)
+    errors = [float(compilation[0][name].split(" s, ")[1]) for name in ("torch-tvm", "eager")]
+    assert 0 < errors[0] <= 3 * errors[1] + 1e-5
+    assert main([*arguments, "--peers", "openvino"]) == 2
+    assert "'openvino' does not train" in capsys.readouterr().err
 
 
 def request(folder: Path, runtime: str) -> Request:

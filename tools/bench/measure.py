@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from torch_tvm.tools.bench import training
+from torch_tvm.tools.bench.options import Options
 from torch_tvm.tools.bench.process import Ready, Request, RuntimeFailed, Worker
-from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
+from torch_tvm.tools.bench.runtimes import RUNTIMES
 from torch_tvm.tools.zoo import build
 
 PAUSE = 0.1
@@ -92,7 +94,7 @@ def compare(
     ``folder`` takes temporary files.
     """
     reference = folder / "reference.pt"
-    torch.save(float64_results(model, batch), reference)
+    torch.save(float64_results(model, batch, options.training), reference)
     outcomes: dict[str, Outcome] = {}
     workers: dict[str, Worker] = {}
     try:
@@ -107,12 +109,14 @@ def compare(
     return Comparison(model, tuple(outcomes.values()))
 
 
-def float64_results(model: str, batch: int) -> list[torch.Tensor]:
-    """Flat results of the model in double precision."""
+def float64_results(model: str, batch: int, is_trained: bool = False) -> list[torch.Tensor]:
+    """Flat results of the model in double precision; in training the gradients of its parameters."""
     module, args = build(model, batch)
-    exact = copy.deepcopy(module).double()
+    exact, args = copy.deepcopy(module).double(), pytree.tree_map(_as_double, args)
+    if is_trained:
+        return training.step_of(exact, training.prepared(exact), args)()
     with torch.no_grad():
-        return pytree.tree_leaves(exact(*pytree.tree_map(_as_double, args)))
+        return pytree.tree_leaves(exact(*args))
 
 
 def _as_double(leaf: Any) -> Any:

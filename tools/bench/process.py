@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from torch_tvm.tools.bench.runtimes import Options, environment, flat_results, prepare
+from torch_tvm.tools.bench.options import Options
+from torch_tvm.tools.bench.runtimes import environment, flat_results, prepare
 from torch_tvm.tools.zoo import build
 
 
@@ -134,7 +135,7 @@ def _serve(pipe: Connection, request: Request, log: str) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
     try:
         torch.set_num_threads(request.options.threads)
-        with torch.no_grad():
+        with torch.set_grad_enabled(request.options.training):
             call, ready = _prepare(request)
             pipe.send(ready)
             while runs := pipe.recv():

@@ -20,16 +20,10 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-Call = Callable[[], Any]
-Prepare = Callable[[torch.nn.Module, tuple[Any, ...], "Options"], Call]
+from torch_tvm.tools.bench import training
+from torch_tvm.tools.bench.options import Call, Options
 
-
-@dataclass(frozen=True)
-class Options:
-    """``accuracy`` is ours alone: ``"strict"``, ``"default"`` or ``"fast"``."""
-
-    threads: int
-    accuracy: str = "default"
+Prepare = Callable[[torch.nn.Module, tuple[Any, ...], Options], Call]
 
 
 @dataclass(frozen=True)
@@ -183,8 +177,10 @@ def environment(threads: int, folder: str) -> dict[str, str]:
 
 
 def prepare(name: str, module: torch.nn.Module, args: Sequence[Any], options: Options) -> Call:
-    """The function of a model in the runtime ``name``."""
+    """The function of a model in the runtime ``name``, or a step of its training."""
+    if options.training:
+        return training.step(name, module, tuple(args), options)
     return RUNTIMES[name].prepare(module, tuple(args), options)
 
 
-__all__ = ["RUNTIMES", "Options", "Runtime", "environment", "export_onnx", "flat_results", "prepare"]
+__all__ = ["RUNTIMES", "Runtime", "environment", "export_onnx", "flat_results", "prepare"]

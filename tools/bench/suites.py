@@ -19,9 +19,12 @@ _WIDE = (
     "distilbert", "t5", "detector", "attention_unet",
 )  # fmt: skip
 
+_TRAINED = ("resnet18", "vit", "bert", "gpt2")
+
 SUITES: dict[str, tuple[str, ...]] = {
     "cpu": _CPU,
     "wide": _WIDE,
+    "training": _TRAINED,
     "small": tuple(name for name, model in MODELS.items() if model.small or name.endswith("_small")),
 }
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from torch_tvm.tools.bench.measure import Comparison, Outcome
-from torch_tvm.tools.bench.runtimes import RUNTIMES, Options
+from torch_tvm.tools.bench.options import Options
+from torch_tvm.tools.bench.runtimes import RUNTIMES
 
 _LONGEST_REASON = 90
 _PACKAGES = ("torch", "apache-tvm", "onnxruntime", "openvino")
@@ -27,8 +28,9 @@ def markdown(comparisons: Sequence[Comparison], options: Options, batch: int) ->
 
 def _heading(options: Options, batch: int) -> str:
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES if _version(name))
+    call = "step of training" if options.training else "call"
     return (
-        f"Milliseconds of a call, float32, batch {batch}, {options.threads} threads, accuracy {options.accuracy}, on "
+        f"Milliseconds of a {call}, float32, batch {batch}, {options.threads} threads, accuracy {options.accuracy}, on "
         f"{_processor()}.\n{versions}. Each runtime is a process of its own; they take turns, medians. "
         "Ratio: time of the best peer over ours."
     )
