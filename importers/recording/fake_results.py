@@ -103,6 +103,21 @@ def _quantized_and_mask(mode: Any, func: Any, x: torch.Tensor, *_: Any, **__: An
         return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
 
+def _from_the_front(known: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """``known``, that takes a dimension counted from the end, operand ``place`` after the tensor, for another."""
+
+    def counted(mode: Any, func: Any, x: torch.Tensor, *given: Any, **named: Any) -> Any:
+        front = lambda dim: dim + x.dim() if dim is not None and dim < 0 else dim
+        places = [front(each) if index == place else each for index, each in enumerate(given)]
+        if "dim" in named:
+            named["dim"] = front(named["dim"])
+        return known(mode, func, x, *places, **named)
+
+    return counted
+
+
+for _overload, _place in ((aten.unique_dim.default, 0), (aten.unique_consecutive.default, 2)):
+    op_implementations_dict[_overload] = _from_the_front(op_implementations_dict[_overload], _place)
 for _overload in (
     aten.fake_quantize_per_tensor_affine_cachemask.default,
     aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default,

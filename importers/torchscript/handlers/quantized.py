@@ -4,6 +4,7 @@ input at each call.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -71,13 +72,47 @@ def _zero_point(ev: Evaluator, args: list[Any]) -> int:
 # -- linear layers whose input is quantised at each call -----------------------------------------------
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Weights that were packed before, by their name in the program.
+
+    An input is rounded to seven bits rather than eight where that ``reduces_range``.
+    """
+
+    source: torch.ScriptObject
+    path: str
+    reduces_range: bool
+
+
 @handles("quantized::linear_dynamic", "quantized::linear_relu_dynamic")
 def _linear(ev: Evaluator, args: list[Any]) -> TensorRef:
-    """Products of whole numbers, computed in float32 where they are exact up to 2**24, and scaled."""
     x, packed, reduces_range = args
-    weight, bias = _unpacked(ev, packed)
-    scale, zero_point = _chosen(ev, x, 127 if reduces_range else 255)
+    return _activated(ev, product(ev, x, Packed(script_object(ev, packed), packed.path, reduces_range)))
+
+
+@handles("quantized::linear_dynamic_fp16", "quantized::linear_relu_dynamic_fp16")
+def _linear_of_halves(ev: Evaluator, args: list[Any]) -> TensorRef:
+    x, packed = args
+    return _activated(ev, product(ev, x, Packed(script_object(ev, packed), packed.path, False)))
+
+
+def _activated(ev: Evaluator, x: TensorRef) -> TensorRef:
+    return tensors.call(ev, aten.relu.default, [x]) if "_relu_" in ev.overload._schema.name else x
+
+
+def product(ev: Evaluator, x: TensorRef, packed: Packed) -> TensorRef:
+    """A linear layer: products of whole numbers, computed in float32 where they are exact up to 2**24, and scaled.
+
+    Of weights that were rounded to float16, the products are those of float32.
+    """
     call = lambda op, *operands: tensors.call(ev, op, list(operands))
+    literal = lambda tensor, name: tensors.literal(ev, tensor.detach(), f"{packed.path}.{name}")
+    weight, bias = torch.ops.quantized.linear_unpack(packed.source)
+    if weight.dtype == torch.float32:
+        return call(aten.linear.default, x, literal(weight, "weight"), None if bias is None else literal(bias, "bias"))
+    if weight.dtype != torch.qint8:
+        raise ev.failure(f"weights of {weight.dtype}", advice="quantise them with dtype=torch.qint8")
+    scale, zero_point = _chosen(ev, x, 127 if packed.reduces_range else 255)
     whole = call(aten.add.Tensor, call(aten.round.default, call(aten.div.Tensor, x, scale)), zero_point, 1)
     bounded = call(aten.sub.Tensor, call(aten.clamp.default, whole, 0, 255), zero_point, 1)
     if weight.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
@@ -85,39 +120,17 @@ def _linear(ev: Evaluator, args: list[Any]) -> TensorRef:
     else:
         scales, offsets = torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point())
     numbers = weight.int_repr().float() - offsets.reshape(-1, 1)
-    literal = lambda tensor, name: tensors.literal(ev, tensor.detach(), f"{packed.path}.{name}")
     products = call(aten.linear.default, bounded, literal(numbers, "weight"), None)
     result = call(aten.mul.Tensor, products, call(aten.mul.Tensor, literal(scales.clone(), "scale"), scale))
-    if bias is not None:
-        result = call(aten.add.Tensor, result, literal(bias, "bias"), 1)
-    is_relu = ev.overload._schema.name.endswith("relu_dynamic")
-    return call(aten.relu.default, result) if is_relu else result
+    return result if bias is None else call(aten.add.Tensor, result, literal(bias, "bias"), 1)
 
 
-@handles("quantized::linear_dynamic_fp16", "quantized::linear_relu_dynamic_fp16")
-def _linear_of_halves(ev: Evaluator, args: list[Any]) -> TensorRef:
-    """Weights that were rounded to float16; the products are of float32."""
-    x, packed = args
-    weight, bias = torch.ops.quantized.linear_unpack_fp16(_packed(ev, packed))
-    literal = lambda tensor, name: tensors.literal(ev, tensor.detach().float(), f"{packed.path}.{name}")
-    operands = [x, literal(weight, "weight"), None if bias is None else literal(bias, "bias")]
-    result = tensors.call(ev, aten.linear.default, operands)
-    is_relu = ev.overload._schema.name.endswith("relu_dynamic_fp16")
-    return tensors.call(ev, aten.relu.default, [result]) if is_relu else result
-
-
-def _packed(ev: Evaluator, packed: Any) -> torch.ScriptObject:
+def script_object(ev: Evaluator, packed: Any) -> torch.ScriptObject:
+    """The object behind weights that were packed before."""
     source = packed.source if isinstance(packed, ObjectValue) else None
     if not isinstance(source, torch.ScriptObject):
         raise ev.failure("expected weights that were packed before")
     return source
-
-
-def _unpacked(ev: Evaluator, packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    weight, bias = torch.ops.quantized.linear_unpack(_packed(ev, packed))
-    if weight.dtype != torch.qint8:
-        raise ev.failure(f"weights of {weight.dtype}", advice="quantise them with dtype=torch.qint8")
-    return weight, bias
 
 
 def _chosen(ev: Evaluator, x: TensorRef, most: int) -> tuple[TensorRef, TensorRef]:

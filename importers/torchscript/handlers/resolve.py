@@ -12,6 +12,7 @@ from torch_tvm.importers.torchscript.handlers import (
     optimised,
     prims,
     quantized,
+    quantized_recurrent,
     queries,
     recurrent,
     special,
@@ -22,7 +23,7 @@ from torch_tvm.importers.torchscript.handlers.prims import constant, control
 from torch_tvm.importers.torchscript.handlers.registry import find, find_of_tensor
 from torch_tvm.importers.torchscript.values import RUNTIME_TEXT, DictValue, RuntimeText
 
-_REGISTER = (known, dicts, nested, optimised, prims, quantized, queries, recurrent, special)
+_REGISTER = (known, dicts, nested, optimised, prims, quantized, quantized_recurrent, queries, recurrent, special)
 """Imported for the handlers in them."""
 
 

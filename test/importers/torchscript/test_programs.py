@@ -108,3 +108,39 @@ def test_linear_layers_that_are_quantised_at_each_call(name: str) -> None:
     module = import_torchscript(model, (x,))
     for given in (x, x * -2.5, x.abs() + 3, -x.abs() - 3, x * 0, x * 1e-4):
         torch.testing.assert_close(module(given), model(given), rtol=1e-6, atol=1e-6)
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self, layer: type[torch.nn.LSTM] | type[torch.nn.GRU]) -> None:
+        super().__init__()
+        self.layers = layer(4, 6, 2, batch_first=True, bidirectional=True)
+        self.out = torch.nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        y, last = self.layers(x)
+        return self.out(y), last
+
+
+class Cells(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru, self.rnn = torch.nn.LSTMCell(4, 6), torch.nn.GRUCell(6, 5), torch.nn.RNNCell(5, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h, c = self.lstm(x)
+        return self.rnn(self.gru(h)), c
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16], ids=["int8", "float16"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "cells"])
+def test_recurrent_layers_that_are_quantised_at_each_call(name: str, dtype: torch.dtype) -> None:
+    from torch.ao import quantization
+
+    nn = torch.nn
+    model = Cells() if name == "cells" else Recurrent(getattr(nn, name))
+    kinds = {nn.LSTM, nn.GRU, nn.Linear, nn.LSTMCell, nn.GRUCell, nn.RNNCell}
+    program = torch.jit.script(quantization.quantize_dynamic(model.eval(), kinds, dtype=dtype))
+    x = torch.randn(2, 4) if name == "cells" else torch.randn(2, 3, 4)
+    module = import_torchscript(program, (x,))
+    for given in (x, x * -2.5, x * 0):
+        torch.testing.assert_close(module(given), program(given), rtol=1e-5, atol=1e-6)

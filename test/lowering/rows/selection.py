@@ -229,6 +229,7 @@ ROWS: list[Row] = [
         lambda x: (
             torch.unique_consecutive(x, return_inverse=True, return_counts=True),
             torch.unique_consecutive(x, dim=0),
+            torch.unique_consecutive(x, dim=-1),
         ),
         lambda s: [(s.ints(30) % 2,), (s.bools(9, 2),)],
     ),
