@@ -116,6 +116,11 @@ class Emitter:
             kind = "bool"
             attribute = ir.IntegerAttr.get(ir.IntegerType.get_signless(1, context), int(value))
         elif isinstance(value, int):
+            if not -(1 << 63) <= value < 1 << 63:
+                raise ImportFailed(
+                    f"the number {value} is beyond 64 bits",
+                    advice="compute with smaller numbers, or with floats: float(n)",
+                )
             kind = "int"
             attribute = ir.IntegerAttr.get(ir.IntegerType.get_signless(64, context), value)
         elif isinstance(value, float):

@@ -45,3 +45,17 @@ def test_within_a_kernel() -> None:
     args = (torch.tensor([1, -2, 3], dtype=torch.int8), torch.tensor([1.0, 0.0, -3.0], dtype=torch.float16))
     ours = torch_tvm.compile(Wrapping(), args, fallback=False)(*args)
     torch.testing.assert_close(ours, Wrapping()(*args), equal_nan=True)
+
+
+@pytest.mark.parametrize("frontend", ["fx", "torchscript"])
+def test_beyond_64_bits(frontend: str) -> None:
+    def program(x: Tensor) -> Tensor:
+        return x + x.shape[0] * 4611686018427387904
+
+    x = torch.tensor([1, 2, 3])
+    if frontend == "fx":
+        with pytest.raises(torch_tvm.ImportFailed, match="the number 13835058055282163712 is beyond 64 bits"):
+            torch_tvm.import_fx(program, (x,))
+    else:  # TorchScript's numbers wrap
+        script = torch.jit.script(program)
+        assert torch.equal(torch_tvm.compile(script, (x,), fallback=False)(x), script(x))

@@ -170,3 +170,21 @@ class BufferOfAnotherType(nn.Module):
 def test_a_buffer_cannot_change_its_dtype() -> None:
     with pytest.raises(ImportFailed, match="the program gives 'kept' another shape or dtype"):
         torch_tvm.import_fx(BufferOfAnotherType(), (torch.ones(2),))
+
+
+class Constants(nn.Module):
+    """Tensors that each call makes of numbers, and writes."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        n, m = torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 2.0, 3.0])
+        n.unsqueeze(0).mul_(2)
+        m[1:].add_(1)
+        return x * n, x + m, n
+
+
+@pytest.mark.parametrize("way", ["fx", "lazy", "torch.compile"])
+def test_constants_are_made_anew(way: str) -> None:
+    compile_ = frontend("fx") if way == "fx" else WAYS[way][0]
+    ours = compile_(Constants(), (CALLS[0],))
+    for x in CALLS:
+        torch.testing.assert_close(ours(x), Constants()(x))
