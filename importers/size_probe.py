@@ -132,10 +132,11 @@ class Probe:
                 break
             costs = {g: sum(not holds(g, p) for p in good) for g in rest}
             equal = [g for g in equalities if g in rest]
+            plain = [g for g in rest if not _is_shortcut(g)] or rest
             strongest = (
                 max(equal, key=gains.__getitem__)
                 if equal
-                else min(rest, key=lambda g: (costs[g] / gains[g], -gains[g]))
+                else min(plain, key=lambda g: (costs[g] / gains[g], -gains[g]))
             )
             left = [p for p in bad if holds(strongest, p)]
             kept, bad, rest = [*kept, strongest], left, [g for g in rest if g is not strongest]
@@ -322,6 +323,11 @@ def hints(environment: ShapeEnv) -> Mapping[sympy.Symbol, int]:
     """The value of every symbol at which a ``ShapeEnv`` makes its choices."""
     name = "backed_var_to_val" if hasattr(environment, "backed_var_to_val") else "var_to_val"
     return getattr(environment, name)
+
+
+def _is_shortcut(guard: Any) -> bool:
+    """Whether a guard only keeps out 1, as one does of an op that asks whether to broadcast."""
+    return (isinstance(guard, sympy.Ne) and 1 in guard.args) or (isinstance(guard, sympy.Ge) and guard.rhs == 2)
 
 
 def _hints_of(leaves: Sequence[Any]) -> Mapping[sympy.Symbol, int]:

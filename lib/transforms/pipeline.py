@@ -23,8 +23,8 @@ from torch_tvm.transforms.recurrent import PackRecurrentWeights
 from torch_tvm.transforms.reshapes import RewriteDataflowReshape, ViewReshapes
 from torch_tvm.transforms.sizes.branches import KeepBranchSizes
 from torch_tvm.transforms.sizes.joins import JoinSizes
+from torch_tvm.transforms.sizes.match import MatchSizes
 from torch_tvm.transforms.sizes.order import OrderSizes
-from torch_tvm.transforms.sizes.simplify import SimplifySizes
 
 After = Callable[[Transform, tvm.IRModule], None]
 """Told of each transform that has run, with the module that it left."""
@@ -61,7 +61,7 @@ COMMON: tuple[Transform, ...] = (
     OrderSizes(),
     LimitFusion(),
     JoinSizes(),
-    SimplifySizes(),
+    MatchSizes(),
     of_tvm("FuseTIR"),
     MergeKernels(),
     NameResultsApart(),

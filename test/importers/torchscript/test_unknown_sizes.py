@@ -249,6 +249,15 @@ def test_convolutions_with_weights_of_unknown_sizes(program: Callable[..., Any])
     _agrees(program, give(2, 3, 9), give(3, 4, 8), give(1, 1, 5))
 
 
+def two_indices(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return x[i, :, j]
+
+
+def test_an_index_may_be_a_single_one() -> None:
+    give = lambda count: (torch.randn(4, 5, 6), torch.randint(0, 4, (count,)), torch.randint(0, 6, (count,)))
+    _agrees(two_indices, give(3), give(1), give(0), give(2))
+
+
 def weighted_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.ops.aten.native_layer_norm(x, [2, 3], weight, bias, 0.5)[0]
 
