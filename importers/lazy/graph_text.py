@@ -137,9 +137,10 @@ def place_numbers(
             scalars[node.outputs[0][0]] = node.operands[0]
             continue
         kept.append(node)
-        for index, operand in enumerate(node.operands):
+        operands = tuple(node.operands)
+        for index, operand in enumerate(operands):
             name = scalars.get(operand, operand)
-            if name in numbers and (operand in scalars or _is_number_place(node, index, numbers)):
+            if name in numbers and (operand in scalars or _is_number_place(node.kind, operands, index, numbers)):
                 node.operands[index] = f"%n{name[1:]}"
                 used.add(name)
     graph.nodes = kept
@@ -149,12 +150,15 @@ def place_numbers(
         graph.inputs.append((f"%n{name[1:]}", kind, fixed(value)))
 
 
-def _is_number_place(node: Node, index: int, numbers: Mapping[str, Any]) -> bool:
-    if node.kind in _TAKES_BOUNDS:
+def _is_number_place(kind: str, operands: Sequence[str], index: int, numbers: Mapping[str, Any]) -> bool:
+    """Whether the constant at ``index`` is a number; of two constants the first is a tensor."""
+    if kind in _TAKES_BOUNDS:
         return index >= 1
-    if node.kind not in _TAKES_NUMBER:
+    if kind not in _TAKES_NUMBER:
         return False
-    return (index == 1 and node.operands[0] not in numbers) or (index == 0 and node.kind == "aten::pow")
+    if kind == "aten::pow":
+        return index == 1 or operands[1] not in numbers
+    return index == 1 and operands[0] not in numbers
 
 
 # -- whole ops ---------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ def test_arguments_of_rank_0_are_not_numbers() -> None:
         lambda x: torch.stack(torch.split(x, 2, 1)),
         lambda x: torch.index_select(x, 1, torch.tensor([2, 0])),
         lambda x: x.view(torch.int32) + 1,
+        lambda x: (torch.tensor(3) ** -1.0 + x, torch.tensor(3) ** 2, 2 ** torch.tensor(3), 2 ** x.int()),
         lambda x: torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True),
     ],
 )
