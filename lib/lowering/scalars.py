@@ -271,16 +271,17 @@ def _zero_dim(b: Builder, x: relax.Expr) -> relax.Expr:
 
 
 def _fold_symbolic(b: Builder, stem: str, fold: Callable[..., Any], operands: list[Any], result_type: str) -> Any:
-    if stem in ("Int", "Float"):
-        value = operands[0]
-        return _as_float(value) if stem == "Float" else value
+    if stem == "Float":
+        return _as_float(operands[0])
+    if stem == "Int" and str(operands[0].ty.dtype).startswith("int"):
+        return operands[0]
     if stem in ("floordiv", "remainder"):
         _check_divisor(b, operands[1])
     if stem in ("eq", "ne", "lt", "le", "gt", "ge"):
         decided = tvm.sym.Analyzer().simplify(fold(*operands))
         if isinstance(decided, tirx.IntImm):
             return bool(decided)
-    if stem in _BOOLEAN or stem in _FLOATING or stem in ("ceil", "floor", "round"):
+    if stem in _BOOLEAN or stem in _FLOATING or stem in ("ceil", "floor", "round", "Int"):
         form = _ARITHMETIC[stem][1]
         return _at_run_time(b, stem, fold, form, operands, result_type)
     return fold(*operands)

@@ -4,11 +4,13 @@ nobody asks for more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.export import Dim
 
@@ -75,6 +77,11 @@ def every_second(x: Tensor) -> Tensor:
     return torch.arange(0, x.size(0), 2)
 
 
+def shortened(x: Tensor) -> Tensor:
+    n = x.size(0)
+    return x * math.trunc(-n * 0.7) + math.floor(n * 0.7) * 10
+
+
 def off_diagonal(x: Tensor) -> Tensor:
     return torch.diagonal(x, 1)
 
@@ -84,7 +91,7 @@ _SIZES = (5, 0, 1, 2, 3, 4, 9)
 
 _PROGRAMS = (
     ask_empty, ask_single, ask_truth, ask_shape, ask_length, ask_half, divide_by_rows, loop_over_rows, inner_rows,
-    halves, every_second, off_diagonal,
+    halves, every_second, shortened, off_diagonal,
 )  # fmt: skip
 _DIMS = {"auto": Dim.AUTO, "dynamic": Dim.DYNAMIC, "named": Dim("rows")}
 
@@ -111,6 +118,18 @@ def from_the_first(x: Tensor) -> Tensor:
 
 def ask_single_from_the_first(x: Tensor) -> Tensor:
     return from_the_first(x) * 2 if x.size(0) == 1 else from_the_first(x)
+
+
+def test_an_area_that_grows_by_a_factor() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=1.5, mode="area") + F.adaptive_max_pool2d(x, 1)
+
+    sizes = {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    example = (torch.randn(1, 3, 6, 9),)
+    compiled = torch_tvm.compile(function, example, frontend="fx", dynamic_shapes=(sizes,), fallback=False)
+    for height, width in ((6, 9), (7, 1), (1, 2)):
+        x = torch.randn(1, 3, height, width)
+        torch.testing.assert_close(compiled(x), function(x))
 
 
 @pytest.mark.parametrize("dim", ["auto", "two"])

@@ -149,6 +149,7 @@ ROWS: list[Row] = [
             (s.floats(12, 8), s.floats(3, 8, 16), torch.tensor([4, 4, 12]).int()),
             (s.floats(9, 4), s.floats(2, 4, 5), torch.tensor([2, 7])),
         ],
+        refused={"lazy": "as_strided"},
     ),
     row(
         "aten.einsum",

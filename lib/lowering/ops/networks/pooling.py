@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import tvm
 from tvm import relax, te, tirx
@@ -19,11 +19,12 @@ from torch_tvm.lowering.builder import Builder
 from torch_tvm.lowering.conversion import is_nan
 from torch_tvm.lowering.ops.shapes.views import squeeze_at, unsqueeze_at
 from torch_tvm.lowering.pointwise import larger
-from torch_tvm.lowering.registry import Tensor, lowers, register
+from torch_tvm.lowering.registry import Size, Tensor, lowers, register
 from torch_tvm.tir import SizeLike, as_size, compute_dtype, is_float
 
 R = relax.op
 Expr: TypeAlias = relax.Expr
+V = TypeVar("V")
 
 _MAX_POOL = {1: R.nn.max_pool1d, 2: R.nn.max_pool2d, 3: R.nn.max_pool3d}
 _WRITTEN_OUT = 32
@@ -90,7 +91,7 @@ def _floordiv(a: SizeLike, b: int) -> SizeLike:
     return a // b if isinstance(a, int) else tvm.sym.Analyzer().simplify(tirx.floordiv(a, b))
 
 
-def per_axis(values: Sequence[int], count: int) -> list[int]:
+def per_axis(values: Sequence[V], count: int) -> list[V]:
     """A setting of a window for each of ``count`` spatial axes, where one number stands for all."""
     return list(values) * count if len(values) == 1 else list(values)
 
@@ -381,17 +382,19 @@ for _count in (2, 3):
 # -- adaptive pooling ---------------------------------------------------------------------------------
 
 
-def bounds_of(o: Any, size: SizeLike, count: int) -> tuple[Any, Any]:
+def bounds_of(o: Any, size: SizeLike, count: SizeLike) -> tuple[Any, Any]:
     """First element and end of window ``o`` of ``count`` over ``size``."""
     return tirx.floordiv(o * size, count), tirx.floordiv((o + 1) * size + count - 1, count)
 
 
-def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> list[int]:
+def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[SizeLike]) -> list[SizeLike]:
     if b.rank(x) not in (spatial + 1, spatial + 2):
         b.unsupported(f"an input of rank {b.rank(x)} for {spatial} dimensions")
     counts = per_axis(output_size, spatial)
-    if any(count < 1 for count in counts):
+    if any(isinstance(count, int) and count < 1 for count in counts):
         b.unsupported("an empty output")
+    for count in counts:
+        b.expect(as_size(count) >= 1, "an empty output")
     if any(isinstance(s, int) and s < 1 for s in b.shape(x)[-spatial:]):
         b.unsupported("an empty input")
     for size in b.shape(x)[-spatial:]:
@@ -399,18 +402,19 @@ def _check_adaptive(b: Builder, x: Expr, spatial: int, output_size: Sequence[int
     return counts
 
 
-def adaptive_avg_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> Expr:
+def adaptive_avg_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[SizeLike]) -> Expr:
     """The mean over windows that cut each dimension into ``output_size`` parts."""
     counts = _check_adaptive(b, x, spatial, output_size)
     value, batched = _batched(b, x, spatial)
-    if spatial == 2 and b.dtype(x) in ("float32", "float64") and all(isinstance(s, int) for s in b.shape(x)[-2:]):
+    is_known = all(isinstance(size, int) for size in (*counts, *b.shape(x)[-2:]))
+    if spatial == 2 and b.dtype(x) in ("float32", "float64") and is_known:
         result = b.emit(R.nn.adaptive_avg_pool2d(value, counts))
     else:
-        result = b.te(lambda v: _adaptive_mean(v, counts), value)
+        result = b.te(lambda v, counts: _adaptive_mean(v, list(map(as_size, counts))), value, counts)
     return result if batched else squeeze_at(b, result, 0)
 
 
-def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
+def _adaptive_mean(data: te.Tensor, counts: Sequence[Any]) -> te.Tensor:
     sizes, dtype = list(data.shape[2:]), str(data.dtype)
     wide = compute_dtype(dtype)
 
@@ -431,14 +435,14 @@ def _adaptive_mean(data: te.Tensor, counts: Sequence[int]) -> te.Tensor:
     return te.compute(sums.shape, mean, name="adaptive_avg_pool")
 
 
-def adaptive_max_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[int]) -> list[Expr]:
+def adaptive_max_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[SizeLike]) -> list[Expr]:
     """The largest element of each adaptive window and its flat index."""
     counts = _check_adaptive(b, x, spatial, output_size)
     value, batched = _batched(b, x, spatial)
     dtype = b.dtype(x)
 
-    def pool(data: te.Tensor) -> list[te.Tensor]:
-        sizes = list(data.shape[2:])
+    def pool(data: te.Tensor, counts: list[Any]) -> list[te.Tensor]:
+        sizes, counts = list(data.shape[2:]), list(map(as_size, counts))
 
         def at(*i: Any) -> Any:
             bounds = [bounds_of(o, n, c) for o, n, c in zip(i[2:], sizes, counts, strict=True)]
@@ -451,17 +455,17 @@ def adaptive_max_pool(b: Builder, x: Expr, spatial: int, output_size: Sequence[i
 
         return list(te.compute((data.shape[0], data.shape[1], *counts), at, name="adaptive_max_pool"))
 
-    both = b.te(pool, value)
+    both = b.te(pool, value, counts)
     index, largest = (b.emit(relax.TupleGetItem(both, i)) for i in range(2))
     results = [largest, index]
     return results if batched else [squeeze_at(b, r, 0) for r in results]
 
 
 def _adaptive(spatial: int) -> None:
-    def average(b: Builder, x: Tensor, output_size: list[int]) -> Expr:
+    def average(b: Builder, x: Tensor, output_size: list[Size]) -> Expr:
         return adaptive_avg_pool(b, x, spatial, output_size)
 
-    def largest(b: Builder, x: Tensor, output_size: list[int]) -> list[Expr]:
+    def largest(b: Builder, x: Tensor, output_size: list[Size]) -> list[Expr]:
         return adaptive_max_pool(b, x, spatial, output_size)
 
     average.__doc__ = f"aten::adaptive_avg_pool{spatial}d(Tensor self, SymInt[] output_size) -> Tensor"
