@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from torch_tvm.aten.dtypes import dtype_name
-from torch_tvm.runtime.module import Code
+from torch_tvm.runtime.code import Code
 
 
 def c_header(name: str, code: Code, weights: int) -> str:

@@ -20,9 +20,11 @@ from torch_tvm.artifact.encoding import decode_convention, decode_tree, decode_v
 from torch_tvm.artifact.methods import SavedMethods
 from torch_tvm.artifact.processor import machine, missing
 from torch_tvm.runtime.calls.convention import Convention
+from torch_tvm.runtime.code import Code
 from torch_tvm.runtime.library import load_runtime
-from torch_tvm.runtime.module import Code, CompiledModule, Weights, without_forward
+from torch_tvm.runtime.module import CompiledModule, without_forward
 from torch_tvm.runtime.openmp import use_openmp
+from torch_tvm.runtime.weights.packed import Weights
 from torch_tvm.support.errors import InvalidInput, TorchTvmError
 
 

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 from torch_tvm.artifact.archive import ArchiveWriter
 from torch_tvm.artifact.encoding import encode_convention, encode_tree, encode_value
 from torch_tvm.aten.dtypes import dtype_name
-from torch_tvm.runtime.module import Code, Parts
+from torch_tvm.runtime.code import Code
+from torch_tvm.runtime.module import Parts
 from torch_tvm.support.files import whole_file
 
 WEIGHTS = "data/weights"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from os import PathLike
 from typing import Any, NoReturn, Protocol
 
 import torch
-import tvm_ffi
 from torch.utils import _pytree as pytree
 
 from torch_tvm.aten.dtypes import dtype_name
-from torch_tvm.runtime import aten, loop
+from torch_tvm.runtime import loop
 from torch_tvm.runtime.calls import failures
 from torch_tvm.runtime.calls.arguments import (
     ALIGNMENT,
@@ -30,55 +28,16 @@ from torch_tvm.runtime.calls.arguments import (
 from torch_tvm.runtime.calls.call_source import call_source
 from torch_tvm.runtime.calls.convention import Convention, describe_value
 from torch_tvm.runtime.calls.overlap import overlaps, refuse_overlaps
-from torch_tvm.runtime.calls.tensors import array_item, as_torch, memory_ranges, shares_memory, snapshot
+from torch_tvm.runtime.calls.tensors import as_torch, snapshot
+from torch_tvm.runtime.code import Code
 from torch_tvm.runtime.kernel_events import ProfiledCalls, is_profiled, profiler
-from torch_tvm.runtime.library import DeviceProgram, Machine, VirtualMachine
+from torch_tvm.runtime.library import DeviceProgram, Machine
 from torch_tvm.runtime.threads import configure_threads
 from torch_tvm.runtime.tracing import hide_from_dynamo, refuse_recording, traced_names
-from torch_tvm.runtime.weights.weights_program import run_weights_program
-from torch_tvm.support.attributes import TRANSFORM_PARAMS
+from torch_tvm.runtime.weights.packed import Weights, is_like
 from torch_tvm.support.errors import InvalidInput
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
-
-
-@dataclass(frozen=True)
-class Code:
-    """The compiled code, shared by every copy and every thread.
-
-    ``device`` is PyTorch's name of where tensors are. ``copies`` are results of ``main`` that are cloned before the
-    user gets them, ``single`` says that ``main`` returns one tensor and no tuple, ``loops`` names its loop bodies and
-    ``keeps_iteration`` those among them that may return their iteration number. ``lifted`` says that the work on
-    weights is a function of its own and ``main`` takes what that gave as one tuple; ``program`` is that work where
-    PyTorch does it. ``has_unknown_sizes`` says that a kernel may find sizes that do not fit. ``obstacle`` says why this
-    machine cannot run the code; there is no ``library`` then.
-    """
-
-    library: tvm_ffi.Module | DeviceProgram | None
-    convention: Convention
-    device: str = "cpu"
-    copies: frozenset[int] = frozenset()
-    single: bool = False
-    loops: frozenset[str] = frozenset()
-    keeps_iteration: frozenset[str] = frozenset()
-    lifted: bool = True
-    program: str = ""
-    has_unknown_sizes: bool = False
-    obstacle: str = ""
-
-    def new_vm(self, *, by_kernel: bool = False) -> Machine:
-        """A virtual machine over the shared code, of one thread, which calls all kernels itself if ``by_kernel``."""
-        for part in (aten, loop, failures):
-            part.register()
-        assert self.library is not None, self.obstacle
-        if isinstance(self.library, DeviceProgram):
-            return self.library.machine()
-        return VirtualMachine(self.library, self.device, by_kernel=by_kernel)
-
-    @property
-    def item(self) -> Callable[[Any, int], Any]:
-        """How to take a result out of several."""
-        return operator.getitem if isinstance(self.library, DeviceProgram) else array_item
 
 
 class Origin(Protocol):
@@ -119,133 +78,6 @@ class _Thread(threading.local):
     def configure(self) -> None:
         self.threads = torch.get_num_threads()
         configure_threads(self.threads)
-
-
-class Weights:
-    """The weights of a compiled module: the originals by name, and what the kernels read.
-
-    ``packed`` is the tuple that the module's own ``main_transform_params`` made of the originals, once.
-    ``tensors`` are snapshots: nobody else can change them. With ``pack=False`` there are none; ``borrow`` packs
-    tensors of the caller, then and whenever they change.
-    """
-
-    def __init__(self, code: Code, tensors: Mapping[str, torch.Tensor], *, pack: bool = True) -> None:
-        self._code = code
-        self.tensors = {name: snapshot(t) if pack else t for name, t in tensors.items()}
-        self.packed = self._pack(self._placed) if pack else None
-
-    @classmethod
-    def loaded(cls, code: Code, tensors: Mapping[str, torch.Tensor], packed: Sequence[torch.Tensor] | None) -> Weights:
-        """Weights from a file, over its memory: the originals, on the meta device where they are not in it, and what
-        was packed of them, or ``None`` where that is still to do.
-        """
-        weights = cls(code, tensors, pack=False)
-        if packed is None:
-            weights.packed = weights._pack(weights._placed)
-        elif tensors:
-            placed = weights._placed(list(packed))
-            weights.packed = tvm_ffi.convert(placed) if code.lifted else placed
-        return weights
-
-    def packed_tensors(self) -> list[torch.Tensor] | None:
-        """What kernels read, ``None`` where nothing is packed."""
-        if self.packed is None:
-            return None
-        if isinstance(self._code.library, DeviceProgram):
-            return self._code.library.fetched(self.packed)
-        return (
-            [as_torch(array_item(self.packed, i)) for i in range(len(self.packed))]
-            if self._code.lifted
-            else self.packed
-        )
-
-    def absent(self) -> list[str]:
-        """Names of originals that a file did not have."""
-        return [name for name, tensor in self.tensors.items() if tensor.is_meta]
-
-    def _pack(
-        self,
-        owned: Callable[[list[torch.Tensor]], list[torch.Tensor]],
-        changed: Collection[str] | None = None,
-    ) -> Any:
-        """``owned`` moves tensors to where kernels read them.
-
-        With names in ``changed``, what was packed of the other weights stays, where that can be told.
-        """
-        code = self._code
-        if not self.tensors or (code.obstacle and not (code.program and code.device == "cpu")):
-            return None
-        kept = None if changed is None or isinstance(code.library, DeviceProgram) else self.packed_tensors()
-        if changed is None or kept is None:
-            return self._resident(owned(self._made(None)))
-        made = self._made([index for index, name in enumerate(self.tensors) if name in changed])
-        fresh = iter(owned([tensor for tensor in made if tensor is not None]))
-        pairs = zip(made, kept, strict=True)
-        return self._resident([before if tensor is None else next(fresh) for tensor, before in pairs])
-
-    def _made(self, changed: Collection[int] | None) -> list[Any]:
-        """What kernels read; with positions in ``changed``, ``None`` for what is made of other weights, where that can
-        be told.
-        """
-        code, weights = self._code, list(self.tensors.values())
-        if code.program:
-            return run_weights_program(code.program, weights, changed)
-        if code.lifted:
-            vm = code.new_vm()
-            configure_threads()
-            packed = vm[TRANSFORM_PARAMS](self._placed(weights))
-            return [as_torch(code.item(packed, index)) for index in range(len(packed))]
-        return [weight if changed is None or index in changed else None for index, weight in enumerate(weights)]
-
-    def _resident(self, tensors: list[torch.Tensor]) -> Any:
-        """Packed weights in the form of ``main``'s arguments: on the device, as one array, or as they are."""
-        code = self._code
-        if isinstance(code.library, DeviceProgram):
-            return code.library.resident(tensors)
-        return tvm_ffi.convert(tensors) if code.lifted else tensors
-
-    def _placed(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [dense(tensor, 64).to(self._code.device) for tensor in tensors]
-
-    def _apart(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The tensors where kernels read them, none in memory of an original weight."""
-        held = memory_ranges([tensor.detach() for tensor in self.tensors.values()])
-        placed = self._placed(tensors)
-        return [tensor.clone() if shares_memory(tensor, held) else tensor for tensor in placed]
-
-    def replaced(self, values: Mapping[str, torch.Tensor]) -> Weights:
-        """These weights with some exchanged, packed anew; ``values`` belong to the new ones."""
-        fresh = copy.copy(self)
-        fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
-        if fresh.absent():
-            raise InvalidInput(
-                f"the file that the module was loaded from has no '{fresh.absent()[0]}' as it was before it was packed",
-                subject="load_state_dict",
-                advice="give all weights, or save the module with originals=True",
-            )
-        fresh.packed = fresh._pack(fresh._placed, values)
-        return fresh
-
-    def borrow(self, values: Mapping[str, torch.Tensor], changed: Collection[str] | None = None) -> None:
-        """Pack tensors that the caller may change or drop later: they are not held.
-
-        ``changed`` are those that differ from what was borrowed last, by default all. Raises :class:`InvalidInput` for
-        one of another dtype or shape.
-        """
-        for name, wanted in self.tensors.items():
-            value = values.get(name, wanted)
-            if value.shape != wanted.shape or value.dtype != wanted.dtype:
-                raise InvalidInput(f"weight '{name}': expected {describe_value(wanted)}, got {describe_value(value)}")
-        fresh = copy.copy(self)
-        fresh.tensors = {name: values.get(name, tensor) for name, tensor in self.tensors.items()}
-        self.packed = fresh._pack(fresh._apart, changed)
-
-    def share(self, known: dict[str, torch.Tensor]) -> None:
-        """Hold the snapshots of ``known`` in place of equal ones; what it lacks is added to it."""
-        for name, tensor in self.tensors.items():
-            other = known.setdefault(name, tensor)
-            if _is_like(tensor, other) and torch.equal(tensor, other):
-                self.tensors[name] = other
 
 
 @dataclass(frozen=True)
@@ -398,7 +230,7 @@ class CompiledModule:
         """Raise :class:`InvalidInput` for one that cannot take the place of a weight or of state."""
         for name, wanted in {**self._scalars, **self.own_state_dict()}.items():
             value = values.get(name, wanted)
-            if value is not wanted and not _is_like(value, wanted):
+            if value is not wanted and not is_like(value, wanted):
                 problem = why_unreadable(value) if isinstance(value, torch.Tensor) else ""
                 raise InvalidInput(
                     f"weight '{name}': expected {describe_value(wanted)}, got {problem or describe_value(value)}"
@@ -709,16 +541,6 @@ def refuse_pickling(what: str) -> NoReturn:
     )
 
 
-def _is_like(value: Any, wanted: torch.Tensor) -> bool:
-    """Whether a value is a readable tensor of the same type."""
-    return (
-        isinstance(value, torch.Tensor)
-        and not why_unreadable(value)
-        and value.shape == wanted.shape
-        and value.dtype == wanted.dtype
-    )
-
-
 def _owned_copy(tensor: torch.Tensor) -> torch.Tensor:
     """A copy whose memory, contiguous, holds the numbers themselves, so that kernels can read it in place.
 
@@ -740,4 +562,4 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> None:
         target.copy_(value)
 
 
-__all__ = ["Code", "CompiledModule", "Origin", "Parts", "Weights", "refuse_pickling", "without_forward"]
+__all__ = ["CompiledModule", "Origin", "Parts", "refuse_pickling", "without_forward"]

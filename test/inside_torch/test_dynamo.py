@@ -19,9 +19,9 @@ from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch.utils._pytree import tree_leaves
 
 from torch_tvm.dynamo import GraphNotCompiled
-from torch_tvm.runtime import module as runtime_module
-from torch_tvm.runtime.module import Weights
 from torch_tvm.runtime.warnings import FallbackWarning
+from torch_tvm.runtime.weights import packed
+from torch_tvm.runtime.weights.packed import Weights
 from torch_tvm.support.errors import InvalidInput
 
 
@@ -329,14 +329,14 @@ def test_weights_that_change_at_each_call_are_not_watched_until_they_rest(packin
 @torch.no_grad()
 def test_only_weights_that_changed_are_packed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    run = runtime_module.run_weights_program
+    run = packed.run_weights_program
 
     def counted(*args: Any) -> Any:
         results = run(*args)
         made.append(sum(result is not None for result in results))
         return results
 
-    monkeypatch.setattr(runtime_module, "run_weights_program", counted)
+    monkeypatch.setattr(packed, "run_weights_program", counted)
     model = nn.Sequential(*[nn.Linear(70, 70) for _ in range(6)])
     fast, x = compiled(model), torch.randn(2, 70)
     fast(x)

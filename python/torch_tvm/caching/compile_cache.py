@@ -32,7 +32,7 @@ from torch_tvm.lowering.registry import LOWERINGS
 from torch_tvm.options import Options
 from torch_tvm.reporting.report import Report
 from torch_tvm.runtime.calls.convention import Convention
-from torch_tvm.runtime.module import Code
+from torch_tvm.runtime.code import Code
 from torch_tvm.support.errors import InvalidInput
 from torch_tvm.support.files import whole_file
 

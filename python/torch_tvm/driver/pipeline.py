@@ -35,7 +35,9 @@ from torch_tvm.reporting.origins import explain, note_ops
 from torch_tvm.reporting.report import FallbackOp, LibraryCall, Op, Report
 from torch_tvm.reporting.reproducer import reproducible
 from torch_tvm.runtime.calls.convention import Convention
-from torch_tvm.runtime.module import Code, CompiledModule, Weights
+from torch_tvm.runtime.code import Code
+from torch_tvm.runtime.module import CompiledModule
+from torch_tvm.runtime.weights.packed import Weights
 from torch_tvm.schedules.rule import Choose
 from torch_tvm.support.attributes import PROGRAM, TRANSFORM_PARAMS
 from torch_tvm.support.errors import InternalError, InvalidInput, TorchTvmError, bug_of

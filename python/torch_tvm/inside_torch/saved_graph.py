@@ -22,8 +22,9 @@ from torch_tvm.artifact.save import encode_code
 from torch_tvm.driver.compilation import variant_of
 from torch_tvm.inside_torch.graph_module import CompiledGraph
 from torch_tvm.runtime.library import load_runtime
-from torch_tvm.runtime.module import CompiledModule, Weights
+from torch_tvm.runtime.module import CompiledModule
 from torch_tvm.runtime.openmp import use_openmp
+from torch_tvm.runtime.weights.packed import Weights
 from torch_tvm.support.errors import InvalidInput
 
 try:

@@ -115,55 +115,70 @@ def check(program: Any, frontend: str, folder: Path) -> tuple[str, str]:
             return "refused", str(error)
         except Exception as error:
             return "bare", f"{type(error).__name__}: {error}"
-        state = compiled.state_dict() if frontend != "dynamo" else dict(ours_module.named_buffers())
-        for turn in range(_CALLS):
-            given, wanted_given = _calls(program)[turn], _calls(program)[turn]
-            try:
-                wanted = eager(*wanted_given)
-            except Exception:
-                return "raises", "eager raises"
-            try:
-                ours = compiled(*given)
-            except InternalError as error:
-                return "bug", str(error)
-            except TorchTvmError as error:
-                if turn == 1 and (program.dynamic or program.relaid):
-                    if program.state:
-                        return "same", "other sizes or strides refused"
-                    continue
-                if re.search("other numbers for other strides|elements share memory", str(error)):
-                    return "refused", str(error)
-                if _pytorch_differs(program, frontend, folder, turn):
-                    return "raises", "TorchScript or dynamo differs"
-                return ("same" if program.same else "bare"), f"call {turn}: {type(error).__name__}: {error}"
-            except torch._dynamo.exc.TorchRuntimeError as error:
-                return "refused", f"{type(error).__name__}: {error}"  # by dynamo, before it has a graph
-            except Exception as error:
-                if _pytorch_differs(program, frontend, folder, turn):
-                    return "raises", "TorchScript or dynamo differs"
-                return "bare", f"call {turn}: {type(error).__name__}: {error}"
-            problem = _difference(wanted, ours, "result")
-            problem = problem or _difference(tuple(wanted_given), tuple(given), "argument")
-            if not problem and frontend == "dynamo":
-                problem = _difference(tuple(eager.buffers()), tuple(ours_module.buffers()), "state")
-            elif not problem:
-                live = compiled.state_dict()
-                names = [name for name, _ in eager.named_buffers() if name in live]
-                named = dict(eager.named_buffers())
-                problem = _difference(tuple(named[n] for n in names), tuple(live[n] for n in names), "state")
-            if problem and _rounding_decides(program, folder, turn):
-                return "raises", "the next number for an argument gives another result in eager, too"
-            if problem and _pytorch_differs(program, frontend, folder, turn):
-                return "raises", "TorchScript or dynamo differs"
-            if problem:
-                return "wrong", f"call {turn}: {problem}"
-        del state
+        for number in range(_CALLS):
+            verdict = _call(program, frontend, folder, number, (eager, ours_module, compiled))
+            if verdict is not None:
+                return verdict
     for warning in caught:
         if "a bug of torch_tvm" in str(warning.message) or "GraphNotCompiled" in type(warning.category).__name__:
             return "bug", str(warning.message)
         if warning.category.__name__ == "GraphNotCompiled":
             return "refused", str(warning.message)
     return "same", ""
+
+
+def _call(program: Any, frontend: str, folder: Path, number: int, modules: Any) -> tuple[str, str] | None:
+    """The verdict on a call of eager and of ours, if there is one."""
+    import torch
+
+    from torch_tvm.support.errors import InternalError, TorchTvmError
+
+    eager, ours_module, compiled = modules
+    given, wanted_given = _calls(program)[number], _calls(program)[number]
+    try:
+        wanted = eager(*wanted_given)
+    except Exception:
+        return "raises", "eager raises"
+    try:
+        ours = compiled(*given)
+    except InternalError as error:
+        return "bug", str(error)
+    except TorchTvmError as error:
+        return _refused_call(program, frontend, folder, number, error)
+    except torch._dynamo.exc.TorchRuntimeError as error:
+        return "refused", f"{type(error).__name__}: {error}"  # by dynamo, before it has a graph
+    except Exception as error:
+        if _pytorch_differs(program, frontend, folder, number):
+            return "raises", "TorchScript or dynamo differs"
+        return "bare", f"call {number}: {type(error).__name__}: {error}"
+    problem = _difference(wanted, ours, "result")
+    problem = problem or _difference(tuple(wanted_given), tuple(given), "argument")
+    problem = problem or _difference(*_states(frontend, eager, ours_module, compiled), "state")
+    if problem and _rounding_decides(program, folder, number):
+        return "raises", "the next number for an argument gives another result in eager, too"
+    if problem and _pytorch_differs(program, frontend, folder, number):
+        return "raises", "TorchScript or dynamo differs"
+    return ("wrong", f"call {number}: {problem}") if problem else None
+
+
+def _refused_call(program: Any, frontend: str, folder: Path, number: int, error: Exception) -> tuple[str, str] | None:
+    """The verdict on a call that we refuse and eager does not."""
+    if number == 1 and (program.dynamic or program.relaid):
+        return ("same", "other sizes or strides refused") if program.state else None
+    if re.search("other numbers for other strides|elements share memory", str(error)):
+        return "refused", str(error)
+    if _pytorch_differs(program, frontend, folder, number):
+        return "raises", "TorchScript or dynamo differs"
+    return ("same" if program.same else "bare"), f"call {number}: {type(error).__name__}: {error}"
+
+
+def _states(frontend: str, eager: Any, ours_module: Any, compiled: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The state of eager and of ours, in one order."""
+    if frontend == "dynamo":
+        return tuple(eager.buffers()), tuple(ours_module.buffers())
+    live = compiled.state_dict()
+    named = {name: buffer for name, buffer in eager.named_buffers() if name in live}
+    return tuple(named.values()), tuple(live[name] for name in named)
 
 
 def _pytorch_differs(program: Any, frontend: str, folder: Path, turn: int) -> bool:
