@@ -42,8 +42,7 @@ def tune(
     ``tracker`` is ``"host:port/key"`` of a TVM RPC tracker: its servers of that key measure, side by side, for
     ``target``. Only connect to machines that you trust: they run what they are sent, and answer what they like.
     ``show`` is called after each batch; by default a table is drawn where stderr is a terminal. Other arguments are
-    those of
-    :func:`torch_tvm.compile`. Raises what that raises, and :class:`InvalidInput` for a folder that cannot be used.
+    those of :func:`torch_tvm.compile`. Raises what that raises, and :class:`InvalidInput` for a bad folder.
 
     >>> import tempfile, torch, torch_tvm
     >>> model, x = torch.nn.Linear(8, 8).eval(), torch.ones(4, 8)
