@@ -1,10 +1,9 @@
 """``torch_tvm.aten``: one op that runs in PyTorch, called from compiled code.
 
-The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``,
-each a constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2),
-``{"scalar": i}`` (a 0-d tensor read as a number), ``{"object": i}`` (a list that another such call gave; in it complex
-tensors are pairs of reals too, and ``{"complex objects": i}`` says that all are), ``{"size": i}``,
-``{"float": text}`` or a list of these;
+The first argument is a JSON text that describes the call, as the lowering wrote it: ``op``; ``operands``, each a
+constant, ``{"tensor": i}``, ``{"complex": i}`` (a pair of reals in a last dimension of 2), ``{"scalar": i}`` (a 0-d
+tensor read as a number), ``{"object": i}`` (a list that another such call gave; in it complex tensors are pairs of
+reals too, and ``{"complex objects": i}`` says that all are), ``{"size": i}``, ``{"float": text}`` or a list of these;
 ``results``, the dtype or MLIR type of each; ``location``, the user's line and where it is; for a random op perhaps
 ``memory orders``, per operand the axes from the outermost in memory to the innermost, with a last number for a tensor
 that is drawn into: -1 where it has gaps, else -2. It is read once.
