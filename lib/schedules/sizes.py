@@ -16,6 +16,8 @@ from tvm.ir import Expr, PrimType, TensorLoad, Var
 from tvm.s_tir import SBlockRealize
 from tvm.tirx.buffer import is_buffer_var
 
+from torch_tvm.tir import buffer_like
+
 LONG = 8
 """Nodes of an expression from which on it gets a name: rules still see that ``n // 7 * 7`` is a multiple of 7."""
 
@@ -77,14 +79,7 @@ class _Namer:
         shape = [self._renamed(size, {}) for size in buffer.shape]
         if len(buffer.strides) or all(a.same_as(b) for a, b in zip(shape, buffer.shape, strict=True)):
             return buffer
-        return tirx.decl_buffer(
-            shape,
-            str(buffer.dtype),
-            buffer.name,
-            elem_offset=buffer.elem_offset,  # without it a factor makes a variable that nothing binds
-            data_alignment=buffer.data_alignment,
-            offset_factor=buffer.offset_factor,
-        )
+        return buffer_like(buffer, shape=shape)
 
     def body(self, body: tirx.Stmt, buffers: dict[Var, Var]) -> tirx.Stmt:
         return self._renamed(body, buffers)

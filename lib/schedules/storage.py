@@ -7,12 +7,11 @@ element. Unaligned vector instructions cost nothing extra where the address happ
 
 from __future__ import annotations
 
-import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
 from tvm.s_tir import SBlock, SBlockRealize
 
-from torch_tvm.tir import bits_of
+from torch_tvm.tir import bits_of, buffer_like, with_buffers
 
 
 def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -20,19 +19,8 @@ def allow_any_address(func: tirx.PrimFunc) -> tirx.PrimFunc:
     mapping: dict[Var, tirx.Buffer] = {}
     for param in func.params:
         if isinstance(param.ty, tirx.BufferType):
-            size = max(1, bits_of(param.dtype) // 8)
-            mapping[param] = tirx.decl_buffer(
-                param.shape,
-                str(param.dtype),
-                param.name,
-                strides=param.strides,
-                elem_offset=param.elem_offset,
-                data_alignment=size,
-                offset_factor=param.offset_factor,
-            )
-    body = tvm_ffi.structural_map(func.body, (Var, lambda var: mapping.get(var, var)))
-    params = [mapping.get(param, param) for param in func.params]
-    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+            mapping[param] = buffer_like(param, data_alignment=max(1, bits_of(param.dtype) // 8))
+    return with_buffers(func, mapping)
 
 
 def in_root_block(func: tirx.PrimFunc) -> tirx.PrimFunc:

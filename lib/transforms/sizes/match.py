@@ -10,7 +10,7 @@ from tvm import relax, sym, tirx
 from tvm.ir import Expr, Var
 from tvm.tirx.buffer import is_buffer_var
 
-from torch_tvm.tir import static_shape, substitute
+from torch_tvm.tir import buffer_like, static_shape, substitute, with_buffers
 from torch_tvm.transforms.base import Level, Transform
 
 
@@ -62,19 +62,8 @@ def _matched(kernel: tirx.PrimFunc, operands: list[Expr]) -> tirx.PrimFunc:
         same = lambda a, b: tvm_ffi.structural_equal(analyzer.simplify(a), analyzer.simplify(b))
         if tvm_ffi.structural_equal(shape, list(param.shape)) or not all(map(same, shape, param.shape)):
             continue
-        renamed[param] = tirx.decl_buffer(
-            shape,
-            str(param.dtype),
-            param.name,
-            elem_offset=param.elem_offset,
-            data_alignment=param.data_alignment,
-            offset_factor=param.offset_factor,
-            layout=None if param.ty.layout is None else "default",
-        )
-    if not renamed:
-        return kernel
-    params = [renamed.get(param, param) for param in kernel.params]
-    return tirx.PrimFunc(params, substitute(kernel.body, renamed), kernel.ret_type, kernel.attrs)
+        renamed[param] = buffer_like(param, shape=shape, layout=None if param.ty.layout is None else "default")
+    return with_buffers(kernel, renamed) if renamed else kernel
 
 
 def _has_unknown_sizes(value: Expr) -> bool:
